@@ -1,0 +1,47 @@
+// y = f(x) and f'(x), for the function that the pipeline constant names. CPU twin: src/ops/elementwise/cpu.rs.
+// The order is that of `Activation::code`.
+
+override FUNCTION: u32 = 0u;
+
+const SELU_SCALE: f32 = 1.0507009873554805;
+const SELU_ALPHA: f32 = 1.6732632423543772;
+
+fn activate(x: f32, alpha: f32, beta: f32) -> f32 {
+    switch FUNCTION {
+        case 1u: { return accurate_tanh(x); }
+        case 2u: { return select(x, 0.0, x <= 0.0); }
+        case 3u: { return accurate_sigmoid(x); }
+        case 4u: { return select(x, alpha * x, x <= 0.0); }
+        case 5u: { return select(x, alpha * exp_minus_one_of_nonpositive(min(x, 0.0)), x <= 0.0); }
+        case 6u: {
+            let negative = SELU_ALPHA * exp_minus_one_of_nonpositive(min(x, 0.0));
+            return SELU_SCALE * select(x, negative, x <= 0.0);
+        }
+        case 7u: { return select(x, 0.0, x <= 0.0) + log_one_plus(exp_of_nonpositive(-abs(x))); }
+        case 8u: {
+            let line = alpha * x + beta;
+            return select(select(line, 1.0, line >= 1.0), 0.0, line <= 0.0);
+        }
+        case 9u: { return x / (1.0 + abs(x)); }
+        default: { return x; }
+    }
+}
+
+// The derivative at x, where y = f(x) is known.
+fn derivative(x: f32, y: f32, alpha: f32, beta: f32) -> f32 {
+    switch FUNCTION {
+        case 1u: { return (1.0 - y) * (1.0 + y); }
+        case 2u: { return select(1.0, 0.0, x <= 0.0); }
+        case 3u: { return y * (1.0 - y); }
+        case 4u: { return select(1.0, alpha, x <= 0.0); }
+        case 5u: { return select(1.0, y + alpha, x <= 0.0); }
+        case 6u: { return select(SELU_SCALE, y + SELU_SCALE * SELU_ALPHA, x <= 0.0); }
+        case 7u: { return accurate_sigmoid(x); }
+        case 8u: { return select(0.0, alpha, y > 0.0 && y < 1.0); }
+        case 9u: {
+            let width = 1.0 + abs(x);
+            return 1.0 / (width * width);
+        }
+        default: { return 1.0; }
+    }
+}

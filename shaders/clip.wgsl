@@ -1,0 +1,24 @@
+// g *= min(1, max_norm / (norm + 1e-6)), where the norm is on the device: nobody waits for it.
+// One invocation an element. CPU twin: src/ops/optimizer/cpu.rs.
+
+struct Parameters {
+    count: u32,
+    gradient_base: u32,
+    norm_base: u32,
+    max_norm: f32,
+}
+
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read> norm: array<f32>;
+@group(0) @binding(2) var<storage, read_write> gradient: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= parameters.count {
+        return;
+    }
+    let ratio = parameters.max_norm / (norm[parameters.norm_base] + 1e-6);
+    let factor = select(ratio, 1.0, ratio > 1.0);
+    let at = parameters.gradient_base + id.x;
+    gradient[at] = gradient[at] * factor;
+}

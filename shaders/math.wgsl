@@ -1,0 +1,66 @@
+// Elementary functions to within a few units in the last place on every driver: WGSL lets `tanh` be wrong by
+// 1e-5 and `exp` by 3 + 2|x| ulp, and some drivers use that. Series from their definitions; ranges are reduced
+// until the first omitted term is below 2^-25. CPU twin: the standard library's functions.
+
+const LOG2_E: f32 = 1.4426950408889634;
+// ln 2 in two parts, the first with few enough bits that a small integer times it is exact.
+const LN2_HIGH: f32 = 0.693359375;
+const LN2_LOW: f32 = -2.12194440e-4;
+const HALF_LN2: f32 = 0.34657359;
+
+// exp(x) - 1 for |x| <= ln(2) / 2.
+fn exp_minus_one_near_zero(x: f32) -> f32 {
+    let tail = 1.0 + x / 5.0 * (1.0 + x / 6.0 * (1.0 + x / 7.0));
+    return x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * tail)));
+}
+
+// exp(x) for x <= 0; below -87 the result counts as zero. NaN stays NaN.
+fn exp_of_nonpositive(x: f32) -> f32 {
+    let clamped = max(x, -87.0);
+    let n = round(clamped * LOG2_E);
+    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
+    let power = bitcast<f32>((i32(n) + 127) << 23u);
+    let value = select((1.0 + exp_minus_one_near_zero(r)) * power, 0.0, x < -87.0);
+    return select(value, x, x != x);
+}
+
+// exp(x) - 1 for x <= 0, without cancellation near zero.
+fn exp_minus_one_of_nonpositive(x: f32) -> f32 {
+    return select(exp_of_nonpositive(x) - 1.0, exp_minus_one_near_zero(x), x > -HALF_LN2);
+}
+
+// 2 artanh(s), for |s| <= 1/3: ln((1 + s) / (1 - s)).
+fn twice_artanh(s: f32) -> f32 {
+    let q = s * s;
+    let tail = 1.0 / 9.0 + q * (1.0 / 11.0 + q * (1.0 / 13.0 + q * (1.0 / 15.0)));
+    return 2.0 * s * (1.0 + q * (1.0 / 3.0 + q * (1.0 / 5.0 + q * (1.0 / 7.0 + q * tail))));
+}
+
+// ln(x) for normal x > 0.
+fn natural_log(x: f32) -> f32 {
+    let bits = bitcast<u32>(x);
+    var exponent = f32(i32(bits >> 23u) - 127);
+    var mantissa = bitcast<f32>((bits & 0x007fffffu) | 0x3f800000u);
+    if mantissa > 1.4142135 {
+        mantissa = mantissa * 0.5;
+        exponent = exponent + 1.0;
+    }
+    let value = twice_artanh((mantissa - 1.0) / (mantissa + 1.0));
+    return select(exponent * LN2_HIGH + (value + exponent * LN2_LOW), x, x != x);
+}
+
+// ln(1 + t) for 0 <= t <= 1.
+fn log_one_plus(t: f32) -> f32 {
+    return twice_artanh(t / (2.0 + t));
+}
+
+fn accurate_tanh(x: f32) -> f32 {
+    let t = exp_minus_one_of_nonpositive(-2.0 * abs(x));
+    let magnitude = -t / (2.0 + t);
+    return select(magnitude, -magnitude, x < 0.0);
+}
+
+fn accurate_sigmoid(x: f32) -> f32 {
+    let e = exp_of_nonpositive(-abs(x));
+    return select(1.0, e, x < 0.0) / (1.0 + e);
+}

@@ -1,0 +1,80 @@
+//! Characters as tokens.
+
+use std::collections::BTreeSet;
+
+use crate::{Error, Result};
+
+/// The characters of a text, in order of their code points; a character's token is its place.
+///
+/// ```
+/// use refrain::data::Vocabulary;
+/// let vocabulary = Vocabulary::of("banana")?;
+/// assert_eq!(vocabulary.encode("nab")?, [2, 0, 1]);
+/// assert_eq!(vocabulary.decode(&[1, 0, 2])?, "ban");
+/// assert!(vocabulary.encode("x").is_err());
+/// # Ok::<(), refrain::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vocabulary {
+    characters: Vec<char>,
+}
+
+impl Vocabulary {
+    /// All characters of `text`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an empty text.
+    pub fn of(text: &str) -> Result<Self> {
+        let characters: BTreeSet<char> = text.chars().collect();
+        if characters.is_empty() {
+            return Err(Error::config("text", "is empty: there are no characters to learn"));
+        }
+        Ok(Self { characters: characters.into_iter().collect() })
+    }
+
+    /// How many characters there are.
+    pub fn len(&self) -> usize {
+        self.characters.len()
+    }
+
+    /// Never: a vocabulary has at least one character.
+    pub fn is_empty(&self) -> bool {
+        self.characters.is_empty()
+    }
+
+    /// The characters in the order of their tokens, as one string; [`Vocabulary::of`] makes it a vocabulary again.
+    pub fn characters(&self) -> String {
+        self.characters.iter().collect()
+    }
+
+    /// The tokens of `text`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first character that is not in the vocabulary.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let token = |character: char| match self.characters.binary_search(&character) {
+            Ok(place) => Ok(place as u32),
+            Err(_) => {
+                let known = self.characters();
+                let message = format!("has the character {character:?}; this model knows only {known:?}");
+                Err(Error::config("text", message))
+            }
+        };
+        text.chars().map(token).collect()
+    }
+
+    /// The text of `tokens`.
+    ///
+    /// # Errors
+    /// [`Error::Index`] for a token outside the vocabulary.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        let character = |&token: &u32| {
+            self.characters.get(token as usize).copied().ok_or_else(|| Error::Index {
+                what: "tokens".to_owned(),
+                index: token.into(),
+                bound: self.len() as u64,
+            })
+        };
+        tokens.iter().map(character).collect()
+    }
+}

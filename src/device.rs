@@ -1,0 +1,273 @@
+//! Where tensors live and work runs: the CPU, or one GPU; discovery and selection.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::gpu::{self, AdapterKind, AdapterSummary, Context, ContextOptions};
+use crate::{Error, Result};
+
+/// The environment variable that [`Device::auto`] obeys: `cpu`, `gpu`, `gpu:N` or a part of an adapter's name.
+pub const DEVICE_VARIABLE: &str = "REFRAIN_DEVICE";
+
+/// A place to compute. Cheap to clone; clones are the same device.
+///
+/// ```
+/// let device = refrain::Device::cpu();
+/// assert_eq!(device.to_string(), "cpu");
+/// ```
+#[derive(Clone)]
+pub struct Device(Backend);
+
+/// The three executors behind the one contract of each operation.
+#[derive(Clone)]
+pub(crate) enum Backend {
+    Cpu(Precision),
+    Gpu(Arc<Context>),
+}
+
+/// The number type of CPU storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    F32,
+    F64,
+}
+
+/// Whether shaders keep naga's run-time checks of indexes and loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShaderBuild {
+    /// With checks: what a debug build of this crate uses.
+    Checked,
+    /// Without: faster, the same results; what a release build uses.
+    Trusted,
+}
+
+/// How kernel parameters reach the GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterPath {
+    /// Immediates (push constants) where the adapter has them, uniforms elsewhere.
+    Fastest,
+    /// A uniform buffer with dynamic offsets, which every adapter has.
+    Uniforms,
+}
+
+/// How [`Device::gpu_with`] opens an adapter. The limits exist to test the cutting of large work on any machine.
+#[derive(Clone, Debug)]
+pub struct GpuOptions {
+    /// Which shaders to build.
+    pub build: ShaderBuild,
+    /// How kernel parameters travel.
+    pub parameters: ParameterPath,
+    /// A ceiling for one storage binding, in bytes, below the adapter's own.
+    pub binding_bytes: Option<u64>,
+    /// A ceiling for workgroups along one axis of a dispatch, below the adapter's own.
+    pub workgroups: Option<u32>,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        Self {
+            build: if cfg!(debug_assertions) { ShaderBuild::Checked } else { ShaderBuild::Trusted },
+            parameters: ParameterPath::Fastest,
+            binding_bytes: None,
+            workgroups: None,
+        }
+    }
+}
+
+/// Counters of a device, for those who measure or test.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCounters {
+    /// GPU buffers ever allocated: constant in a steady training loop.
+    pub allocations: u64,
+    /// Bytes of all GPU buffers that exist, in use or waiting for reuse.
+    pub bytes: u64,
+    /// Kernel calls ever recorded.
+    pub dispatches: u64,
+}
+
+impl Device {
+    /// The CPU, in 32-bit floats.
+    pub fn cpu() -> Self {
+        Self(Backend::Cpu(Precision::F32))
+    }
+
+    /// The CPU in 64-bit floats: the oracle that every other device is checked against.
+    pub fn reference() -> Self {
+        Self(Backend::Cpu(Precision::F64))
+    }
+
+    /// The GPU that `name` asks for: `gpu` (the best hardware adapter), `gpu:N` (the N-th of [`Device::list`]) or
+    /// a part of an adapter's name, ignoring case. Only the last two can yield a software adapter.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], listing what is there; whatever the driver says when it cannot be opened.
+    pub fn gpu(name: &str) -> Result<Self> {
+        Self::gpu_with(name, &GpuOptions::default())
+    }
+
+    /// As [`Device::gpu`], with options.
+    ///
+    /// # Errors
+    /// As [`Device::gpu`]; [`Error::Config`] for a limit of zero.
+    pub fn gpu_with(name: &str, options: &GpuOptions) -> Result<Self> {
+        if options.binding_bytes == Some(0) || options.workgroups == Some(0) {
+            return Err(Error::config("GPU options", "a limit of zero leaves nothing to work with"));
+        }
+        let context = Context::open(&ContextOptions {
+            wanted: gpu::choose(name),
+            checked: options.build == ShaderBuild::Checked,
+            allow_immediates: options.parameters == ParameterPath::Fastest,
+            binding_bytes: options.binding_bytes,
+            workgroups: options.workgroups,
+        })?;
+        match context {
+            Some(context) => Ok(Self(Backend::Gpu(context))),
+            None => Err(Error::NoAdapter { wanted: name.to_owned(), available: Self::available() }),
+        }
+    }
+
+    /// The device that `name` asks for: `cpu`, `reference` (the CPU in 64-bit floats), or what [`Device::gpu`] takes.
+    ///
+    /// # Errors
+    /// As [`Device::gpu`].
+    pub fn named(name: &str) -> Result<Self> {
+        match name.trim() {
+            "cpu" => Ok(Self::cpu()),
+            "reference" => Ok(Self::reference()),
+            "" => Err(Error::NoAdapter { wanted: name.to_owned(), available: Self::available() }),
+            name => Self::gpu(name),
+        }
+    }
+
+    /// What [`DEVICE_VARIABLE`] asks for; without it the best hardware GPU, or the CPU where there is none. A
+    /// software adapter is never taken: the CPU is faster.
+    ///
+    /// # Errors
+    /// As [`Device::gpu`], if the variable is set or the GPU that is there cannot be opened.
+    pub fn auto() -> Result<Self> {
+        match std::env::var(DEVICE_VARIABLE) {
+            Ok(name) if !name.trim().is_empty() => Self::named(&name),
+            _ => match Self::gpu("gpu") {
+                Err(Error::NoAdapter { .. }) => Ok(Self::cpu()),
+                found => found,
+            },
+        }
+    }
+
+    /// All GPU adapters, in the order of preference: discrete, integrated, virtual, other, software. Empty on a
+    /// machine without a graphics driver.
+    pub fn list() -> Vec<AdapterSummary> {
+        gpu::summaries()
+    }
+
+    /// Everything that [`Device::named`] would accept here, for messages.
+    fn available() -> Vec<String> {
+        let adapters = Self::list().into_iter();
+        let described = adapters.map(|found| format!("gpu:{} ({}, {})", found.index, found.name, found.kind));
+        std::iter::once("cpu".to_owned()).chain(described).collect()
+    }
+
+    /// Whether this is a GPU, software adapters included.
+    pub fn is_gpu(&self) -> bool {
+        matches!(self.0, Backend::Gpu(_))
+    }
+
+    /// What sort of hardware the GPU is; `None` for the CPU.
+    pub fn adapter_kind(&self) -> Option<AdapterKind> {
+        match &self.0 {
+            Backend::Cpu(_) => None,
+            Backend::Gpu(context) => Some(context.kind()),
+        }
+    }
+
+    /// Submits recorded work without waiting for it. Optimizers do this at the end of each step.
+    ///
+    /// # Errors
+    /// Whatever the device reported since the last call.
+    pub fn flush(&self) -> Result<()> {
+        match &self.0 {
+            Backend::Cpu(_) => Ok(()),
+            Backend::Gpu(context) => context.flush(),
+        }
+    }
+
+    /// What the device has counted so far; zeros for the CPU.
+    pub fn counters(&self) -> DeviceCounters {
+        match &self.0 {
+            Backend::Cpu(_) => DeviceCounters::default(),
+            Backend::Gpu(context) => DeviceCounters {
+                allocations: context.pool().allocations(),
+                bytes: context.pool().bytes(),
+                dispatches: context.dispatches(),
+            },
+        }
+    }
+
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.0
+    }
+
+    /// Elements to which sections of a flat buffer are padded, so that each can be bound on its own.
+    pub(crate) fn section_elements(&self) -> usize {
+        match &self.0 {
+            Backend::Cpu(_) => 1,
+            Backend::Gpu(context) => (context.limits().storage_alignment / 4).max(1) as usize,
+        }
+    }
+
+    /// Fails unless `other` is the same device.
+    pub(crate) fn expect_same(&self, what: &str, other: &Self) -> Result<()> {
+        if self == other {
+            return Ok(());
+        }
+        Err(Error::DeviceMismatch {
+            what: what.to_owned(),
+            expected: self.to_string(),
+            found: other.to_string(),
+        })
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Backend::Cpu(one), Backend::Cpu(two)) => one == two,
+            (Backend::Gpu(one), Backend::Gpu(two)) => Arc::ptr_eq(one, two),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Backend::Cpu(Precision::F32) => formatter.write_str("cpu"),
+            Backend::Cpu(Precision::F64) => formatter.write_str("reference"),
+            Backend::Gpu(context) => formatter.write_str(context.name()),
+        }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Device({self})")
+    }
+}
+
+/// Runs the CPU twin with `$real` bound to the device's number type, or the GPU's expression with its context.
+macro_rules! on_device {
+    ($device:expr, $real:ident => $cpu:expr, $context:ident => $gpu:expr $(,)?) => {
+        match $device.backend() {
+            $crate::device::Backend::Cpu($crate::device::Precision::F32) => {
+                type $real = f32;
+                $cpu
+            }
+            $crate::device::Backend::Cpu($crate::device::Precision::F64) => {
+                type $real = f64;
+                $cpu
+            }
+            $crate::device::Backend::Gpu($context) => $gpu,
+        }
+    };
+}
+pub(crate) use on_device;

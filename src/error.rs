@@ -1,0 +1,138 @@
+//! The one error type of the crate: every message names the argument, what was expected and what was found.
+
+use std::path::PathBuf;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, from a wrong shape to a lost device.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No device answers the request; lists the ones that are there.
+    #[error("no device matches `{wanted}`; available: {}", available.join(", "))]
+    NoAdapter {
+        /// The request as it was given.
+        wanted: String,
+        /// What [`Device::list`](crate::Device::list) found, as text that would be accepted.
+        available: Vec<String>,
+    },
+    /// The GPU was reset, removed, or its driver gave up; everything on it is gone.
+    #[error("the GPU device was lost: {reason}; create the device again and reload the last checkpoint")]
+    DeviceLost {
+        /// The driver's words.
+        reason: String,
+    },
+    /// Memory for `what` could not be had.
+    #[error("out of memory: {what} needs {bytes} bytes; use a smaller model, batch or sequence")]
+    OutOfMemory {
+        /// What was being allocated.
+        what: String,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// A rank, size or element count that does not fit.
+    #[error("{what}: expected {expected}, found {found}")]
+    Shape {
+        /// The argument.
+        what: String,
+        /// What would be right.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// An argument lives on another device than the rest.
+    #[error("{what} is on {found}, but {expected} is needed: move it with `to_device`")]
+    DeviceMismatch {
+        /// The argument.
+        what: String,
+        /// The device of the other arguments.
+        expected: String,
+        /// The device the argument lives on.
+        found: String,
+    },
+    /// Parameters, gradients or states of another model were given.
+    #[error("{what} belongs to another model: use the one that this layer's model initialised")]
+    ModelMismatch {
+        /// The argument.
+        what: String,
+    },
+    /// A size above what the device can bind or address, even in pieces.
+    #[error("{what} needs {needed}, but this device's limit is {limit}")]
+    ExceedsLimit {
+        /// The thing that is too large.
+        what: String,
+        /// Its size.
+        needed: u64,
+        /// The device's limit in the same unit.
+        limit: u64,
+    },
+    /// A token or class label outside its vocabulary.
+    #[error("{what}: index {index} is out of range, it must be below {bound}")]
+    Index {
+        /// The argument.
+        what: String,
+        /// The largest offending index.
+        index: u64,
+        /// The first index that is not allowed.
+        bound: u64,
+    },
+    /// A loss, gradient or parameter became NaN or infinite.
+    #[error("{what} is not finite: lower the learning rate or clip the gradients")]
+    NonFinite {
+        /// The quantity, with the training step where one is known.
+        what: String,
+    },
+    /// A hyperparameter or option that makes no sense.
+    #[error("{what}: {message}")]
+    Config {
+        /// The option.
+        what: String,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+    /// A checkpoint or case file that cannot be understood.
+    #[error("{}: {message}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The operating system refused a file operation; the previous content of the file is intact.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// The GPU driver or `wgpu` reported an error that is none of the above: a defect worth reporting.
+    #[error("the GPU reported an error: {message}")]
+    Gpu {
+        /// Its words.
+        message: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn shape(
+        what: impl Into<String>,
+        expected: impl std::fmt::Display,
+        found: impl std::fmt::Display,
+    ) -> Self {
+        Self::Shape { what: what.into(), expected: expected.to_string(), found: found.to_string() }
+    }
+
+    pub(crate) fn config(what: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Config { what: what.into(), message: message.into() }
+    }
+
+    pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn checkpoint(path: &std::path::Path, message: impl Into<String>) -> Self {
+        Self::Checkpoint { path: path.to_owned(), message: message.into() }
+    }
+}

@@ -1,0 +1,172 @@
+//! Finding adapters and ordering them: discrete, integrated, virtual, other, software.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+/// What sort of hardware an adapter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdapterKind {
+    /// A GPU with memory of its own.
+    Discrete,
+    /// A GPU that shares the host's memory.
+    Integrated,
+    /// A GPU lent to a virtual machine.
+    Virtual,
+    /// Hardware that does not say what it is.
+    Other,
+    /// A software renderer: correct, slow, taken only when asked for by name or number.
+    Software,
+}
+
+impl fmt::Display for AdapterKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Discrete => "discrete GPU",
+            Self::Integrated => "integrated GPU",
+            Self::Virtual => "virtual GPU",
+            Self::Other => "other",
+            Self::Software => "software",
+        })
+    }
+}
+
+/// An adapter that is there, with the limits and features that matter here.
+#[derive(Clone, Debug)]
+pub struct AdapterSummary {
+    /// Its place in the order of preference: the `N` of `gpu:N`.
+    pub index: usize,
+    /// The name its driver gives.
+    pub name: String,
+    /// What sort of hardware it is.
+    pub kind: AdapterKind,
+    /// The graphics interface it is reached through, such as `vulkan`.
+    pub backend: String,
+    /// Driver name and version.
+    pub driver: String,
+    /// The largest buffer, in bytes.
+    pub max_buffer_bytes: u64,
+    /// The largest range of a buffer that a shader can see at once, in bytes; larger work is cut into pieces.
+    pub max_binding_bytes: u64,
+    /// Workgroup memory, in bytes.
+    pub workgroup_bytes: u32,
+    /// Invocations in a workgroup.
+    pub workgroup_invocations: u32,
+    /// The smallest and the largest subgroup size.
+    pub subgroup_sizes: (u32, u32),
+    /// Bytes of immediate data (push constants); zero where dynamic uniform offsets are used instead.
+    pub immediate_bytes: u32,
+    /// Optional features that this crate uses or will use, by name.
+    pub features: Vec<String>,
+}
+
+pub(super) struct Candidate {
+    pub(super) adapter: wgpu::Adapter,
+    pub(super) kind: AdapterKind,
+}
+
+fn kind(info: &wgpu::AdapterInfo) -> AdapterKind {
+    match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+        wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+        wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
+        wgpu::DeviceType::Cpu => AdapterKind::Software,
+        wgpu::DeviceType::Other => AdapterKind::Other,
+    }
+}
+
+/// All adapters in order of preference. A machine without any graphics loader yields none.
+pub(super) fn candidates() -> Vec<Candidate> {
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    let instance = INSTANCE.get_or_init(|| {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::PRIMARY;
+        // Validation layers and debug labels belong to the driver's developers, not to every run.
+        descriptor.flags = wgpu::InstanceFlags::empty();
+        wgpu::Instance::new(descriptor)
+    });
+    let mut found: Vec<Candidate> = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY))
+        .into_iter()
+        .map(|adapter| Candidate { kind: kind(&adapter.get_info()), adapter })
+        .collect();
+    found.sort_by_key(|candidate| candidate.kind);
+    found
+}
+
+/// Descriptions of all adapters, in order of preference.
+pub(crate) fn summaries() -> Vec<AdapterSummary> {
+    candidates().iter().enumerate().map(|(index, candidate)| summary(index, candidate)).collect()
+}
+
+fn summary(index: usize, candidate: &Candidate) -> AdapterSummary {
+    let info = candidate.adapter.get_info();
+    let limits = candidate.adapter.limits();
+    let present = candidate.adapter.features();
+    let interesting = [
+        (wgpu::Features::IMMEDIATES, "immediates"),
+        (wgpu::Features::TIMESTAMP_QUERY, "timestamps"),
+        (wgpu::Features::SHADER_F16, "f16"),
+        (wgpu::Features::SUBGROUP, "subgroups"),
+    ];
+    AdapterSummary {
+        index,
+        name: info.name,
+        kind: candidate.kind,
+        backend: format!("{:?}", info.backend).to_lowercase(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        max_buffer_bytes: limits.max_buffer_size,
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+        subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
+        immediate_bytes: limits.max_immediate_size,
+        features: interesting
+            .into_iter()
+            .filter(|(feature, _)| present.contains(*feature))
+            .map(|(_, name)| name.to_owned())
+            .collect(),
+    }
+}
+
+/// Which adapter is wanted.
+#[derive(Clone, Debug)]
+pub(crate) enum Wanted {
+    /// The first that is not software.
+    Hardware,
+    /// The N-th in the order of preference, software included.
+    Number(usize),
+    /// The first whose name contains this text, ignoring case.
+    Named(String),
+}
+
+impl Wanted {
+    fn accepts(&self, index: usize, candidate: &Candidate) -> bool {
+        match self {
+            Self::Hardware => candidate.kind != AdapterKind::Software,
+            Self::Number(number) => index == *number,
+            Self::Named(part) => {
+                candidate.adapter.get_info().name.to_lowercase().contains(&part.to_lowercase())
+            }
+        }
+    }
+}
+
+/// Reads `gpu`, `gpu:N` or a part of a name.
+pub(crate) fn choose(text: &str) -> Wanted {
+    match text.strip_prefix("gpu") {
+        Some("") => Wanted::Hardware,
+        Some(rest) => match rest.strip_prefix(':').and_then(|number| number.parse().ok()) {
+            Some(number) => Wanted::Number(number),
+            None => Wanted::Named(text.to_owned()),
+        },
+        None => Wanted::Named(text.to_owned()),
+    }
+}
+
+/// The first adapter that is wanted, if one is there.
+pub(super) fn find(wanted: &Wanted) -> Option<Candidate> {
+    candidates()
+        .into_iter()
+        .enumerate()
+        .find(|(index, candidate)| wanted.accepts(*index, candidate))
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,156 @@
+//! One opened GPU and everything that lives as long as it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::adapters::{AdapterKind, Candidate, Wanted, find};
+use super::faults::Faults;
+use super::kernel::KernelCache;
+use super::limits::Limits;
+use super::pool::{Buffer, Pool, Purpose};
+use super::recorder::Recorder;
+use crate::{Error, Result};
+
+/// Immediate data that this crate's largest kernel needs; every Vulkan device has it.
+pub(super) const IMMEDIATE_BYTES: u32 = 128;
+
+/// How to open a GPU.
+#[derive(Clone, Debug)]
+pub(crate) struct ContextOptions {
+    pub(crate) wanted: Wanted,
+    pub(crate) checked: bool,
+    pub(crate) allow_immediates: bool,
+    pub(crate) binding_bytes: Option<u64>,
+    pub(crate) workgroups: Option<u32>,
+}
+
+/// An opened GPU.
+pub(crate) struct Context {
+    // The recorder goes first: its pass and encoder end before the device does.
+    recorder: Mutex<Recorder>,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    name: String,
+    kind: AdapterKind,
+    limits: Limits,
+    checked: bool,
+    immediates: bool,
+    faults: Arc<Faults>,
+    pool: Arc<Pool>,
+    kernels: KernelCache,
+}
+
+impl Context {
+    /// Opens the wanted adapter with all the limits it has; `None` if it is not there.
+    pub(crate) fn open(options: &ContextOptions) -> Result<Option<Arc<Self>>> {
+        let Some(candidate) = find(&options.wanted) else { return Ok(None) };
+        Self::from_candidate(&candidate, options).map(|context| Some(Arc::new(context)))
+    }
+
+    fn from_candidate(candidate: &Candidate, options: &ContextOptions) -> Result<Self> {
+        let adapter = &candidate.adapter;
+        let has = adapter.limits();
+        let immediates = options.allow_immediates
+            && adapter.features().contains(wgpu::Features::IMMEDIATES)
+            && has.max_immediate_size >= IMMEDIATE_BYTES;
+        let required_features =
+            if immediates { wgpu::Features::IMMEDIATES } else { wgpu::Features::empty() };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("refrain"),
+            required_features,
+            required_limits: has.clone(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|error| Error::Gpu { message: error.to_string() })?;
+        let faults = Arc::new(Faults::default());
+        let uncaptured = Arc::clone(&faults);
+        device.on_uncaptured_error(Arc::new(move |error| uncaptured.uncaptured(&error)));
+        let lost = Arc::clone(&faults);
+        device.set_device_lost_callback(move |reason, message| {
+            // `Destroyed` is this program letting go of the device.
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                lost.lost(message);
+            }
+        });
+        let limits = limits(&has, options);
+        Ok(Self {
+            recorder: Mutex::new(Recorder::default()),
+            pool: Arc::new(Pool::new(device.clone(), limits.buffer_bytes)),
+            device,
+            queue,
+            name: adapter.get_info().name,
+            kind: candidate.kind,
+            limits,
+            checked: options.checked,
+            immediates,
+            faults,
+            kernels: KernelCache::default(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn kind(&self) -> AdapterKind {
+        self.kind
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Memory for `elements` four-byte values; their content is undefined until written.
+    pub(crate) fn allocate(&self, elements: usize, what: &str) -> Result<Buffer> {
+        self.pool.take(Purpose::Storage, elements as u64 * 4, what)
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(super) fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    pub(super) fn queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
+    pub(super) fn checked(&self) -> bool {
+        self.checked
+    }
+
+    pub(super) fn immediates(&self) -> bool {
+        self.immediates
+    }
+
+    pub(super) fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    pub(super) fn kernels(&self) -> &KernelCache {
+        &self.kernels
+    }
+
+    pub(super) fn recorder(&self) -> MutexGuard<'_, Recorder> {
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn limits(has: &wgpu::Limits, options: &ContextOptions) -> Limits {
+    let alignment = u64::from(has.min_storage_buffer_offset_alignment);
+    let binding = has.max_storage_buffer_binding_size;
+    let binding = options.binding_bytes.map_or(binding, |asked| asked.min(binding));
+    let workgroups = has.max_compute_workgroups_per_dimension;
+    let workgroups = options.workgroups.map_or(workgroups, |asked| asked.min(workgroups));
+    Limits {
+        // A binding may have to start up to one alignment before the first element.
+        binding_elements: (binding.saturating_sub(alignment) / 4).max(1) as usize,
+        workgroups: workgroups as usize,
+        buffer_bytes: has.max_buffer_size,
+        storage_alignment: alignment,
+        uniform_alignment: u64::from(has.min_uniform_buffer_offset_alignment),
+    }
+}

@@ -1,0 +1,59 @@
+//! Kernels that treat every element alike, over any number of elements.
+
+use super::{Context, Dispatch, Kernel, Span, pieces};
+use crate::Result;
+
+/// Invocations in a workgroup of every element-wise shader.
+pub(crate) const ELEMENTWISE_GROUP: usize = 256;
+
+impl Context {
+    /// Calls `kernel` once for each piece of `spans`, which are equally long; `parameters` gets the number of
+    /// elements of the piece and the base of each binding.
+    pub(crate) fn elementwise<P: bytemuck::Pod, const N: usize>(
+        &self,
+        kernel: &'static Kernel,
+        constants: &[u32],
+        spans: [Span<'_>; N],
+        parameters: impl Fn(u32, [u32; N]) -> P,
+    ) -> Result<()> {
+        self.elementwise_with_gaps(kernel, constants, spans[0].len(), spans.map(Some), parameters)
+    }
+
+    /// As [`Context::elementwise`] over `count` elements, where some spans may be missing: a scrap of memory is
+    /// bound in their place, which the kernel does not touch.
+    pub(crate) fn elementwise_with_gaps<P: bytemuck::Pod, const N: usize>(
+        &self,
+        kernel: &'static Kernel,
+        constants: &[u32],
+        count: usize,
+        spans: [Option<Span<'_>>; N],
+        parameters: impl Fn(u32, [u32; N]) -> P,
+    ) -> Result<()> {
+        let scrap = match spans.iter().any(Option::is_none) {
+            true => Some(self.allocate(1, "a stand-in for an optional buffer")?),
+            false => None,
+        };
+        for piece in pieces(count, self.limits().elements(ELEMENTWISE_GROUP)) {
+            let mut bindings = Vec::with_capacity(N);
+            for span in spans {
+                let stand_in = || scrap.as_ref().map(|scrap| Span::new(scrap, 0, 1));
+                bindings.extend(
+                    span.map(|span| span.slice(piece.clone())).or_else(stand_in).map(|span| self.bind(span)),
+                );
+            }
+            let bindings = bindings.into_iter().collect::<Result<Vec<_>>>()?;
+            let mut bases = [0; N];
+            for (base, binding) in bases.iter_mut().zip(&bindings) {
+                *base = binding.base;
+            }
+            self.dispatch(Dispatch {
+                kernel,
+                constants,
+                parameters: parameters(piece.len() as u32, bases),
+                bindings: &bindings,
+                grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! Shaders as data, and the cache of their compiled pipelines.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::context::Context;
+
+/// The line by which every shader declares its parameters; the cache swaps it for [`IMMEDIATE_LINE`] where the
+/// device has immediates.
+const UNIFORM_LINE: &str = "@group(0) @binding(0) var<uniform> parameters: Parameters;";
+const IMMEDIATE_LINE: &str = "var<immediate> parameters: Parameters;";
+/// The most override constants a kernel may have.
+const MAX_CONSTANTS: usize = 4;
+
+/// How a shader uses a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// `var<storage, read>`.
+    Read,
+    /// `var<storage, read_write>`.
+    Write,
+}
+
+/// One member of a parameter struct, compared with the shader's by a test.
+#[derive(Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "the layout test is the only reader"))]
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) offset: usize,
+}
+
+/// A compute shader: entry point `main`, parameters at binding 0, storage bindings from 1 on.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    /// The stem of its file under `shaders/`.
+    pub(crate) name: &'static str,
+    /// Its WGSL, included parts and all.
+    pub(crate) source: &'static str,
+    /// Names of its `override` constants, in the order in which a dispatch gives their values.
+    pub(crate) constants: &'static [&'static str],
+    /// Its storage bindings, from binding 1 on.
+    pub(crate) bindings: &'static [Access],
+    /// Layout of the parameter struct.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the layout test is the only reader"))]
+    pub(crate) fields: &'static [Field],
+    /// Size of the parameter struct in bytes.
+    pub(crate) parameter_bytes: usize,
+}
+
+/// Declares the `#[repr(C)]` twin of a shader's `Parameters` struct: members of four bytes each.
+macro_rules! parameters {
+    ($(#[$meta:meta])* $name:ident { $($field:ident: $kind:ident),* $(,)? }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+        pub(crate) struct $name {
+            $(pub(crate) $field: $kind,)*
+        }
+
+        impl $name {
+            pub(crate) const FIELDS: &'static [$crate::gpu::Field] = &[
+                $($crate::gpu::Field {
+                    name: stringify!($field),
+                    kind: stringify!($kind),
+                    offset: std::mem::offset_of!($name, $field),
+                },)*
+            ];
+        }
+    };
+}
+pub(crate) use parameters;
+
+/// A pipeline with the layout of its bindings.
+pub(super) struct Compiled {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+    pub(super) id: usize,
+}
+
+type Key = (&'static str, [u32; MAX_CONSTANTS]);
+
+/// Compiled pipelines by kernel and constants; modules by kernel.
+#[derive(Default)]
+pub(super) struct KernelCache {
+    pipelines: Mutex<HashMap<Key, Arc<Compiled>>>,
+    modules: Mutex<HashMap<&'static str, wgpu::ShaderModule>>,
+}
+
+/// The shader's text with its parameters in the address space that the device offers.
+pub(super) fn variant(source: &str, immediates: bool) -> String {
+    if immediates { source.replace(UNIFORM_LINE, IMMEDIATE_LINE) } else { source.to_owned() }
+}
+
+/// The line that every shader must contain exactly once.
+#[cfg(test)]
+pub(crate) fn uniform_line() -> &'static str {
+    UNIFORM_LINE
+}
+
+impl Context {
+    /// The pipeline of `kernel` with its constants set to `values`, compiled on first use.
+    pub(super) fn compiled(&self, kernel: &'static Kernel, values: &[u32]) -> Arc<Compiled> {
+        debug_assert_eq!(kernel.constants.len(), values.len(), "constants of {}", kernel.name);
+        let mut padded = [0; MAX_CONSTANTS];
+        padded[..values.len()].copy_from_slice(values);
+        let cache = self.kernels();
+        let mut pipelines = cache.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = pipelines.len();
+        let entry = pipelines.entry((kernel.name, padded));
+        Arc::clone(entry.or_insert_with(|| Arc::new(self.compile(kernel, values, id))))
+    }
+
+    fn compile(&self, kernel: &'static Kernel, values: &[u32], id: usize) -> Compiled {
+        let module = self.module(kernel);
+        let device = self.device();
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(kernel.name),
+            entries: &self.layout_entries(kernel),
+        });
+        let immediate_size = if self.immediates() { kernel.parameter_bytes as u32 } else { 0 };
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.name),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size,
+        });
+        let constants: Vec<(&str, f64)> =
+            kernel.constants.iter().zip(values).map(|(&name, &value)| (name, f64::from(value))).collect();
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.name),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &constants,
+                // Every kernel writes its workgroup memory before it reads it.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        Compiled { pipeline, layout, id }
+    }
+
+    fn layout_entries(&self, kernel: &Kernel) -> Vec<wgpu::BindGroupLayoutEntry> {
+        let entry = |binding: u32, ty: wgpu::BufferBindingType, has_dynamic_offset: bool| {
+            wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+                count: None,
+            }
+        };
+        let uniform = (!self.immediates()).then(|| entry(0, wgpu::BufferBindingType::Uniform, true));
+        let storage = kernel.bindings.iter().zip(1..).map(|(&access, binding)| {
+            let read_only = access == Access::Read;
+            entry(binding, wgpu::BufferBindingType::Storage { read_only }, false)
+        });
+        uniform.into_iter().chain(storage).collect()
+    }
+
+    fn module(&self, kernel: &'static Kernel) -> wgpu::ShaderModule {
+        let mut modules = self.kernels().modules.lock().unwrap_or_else(PoisonError::into_inner);
+        modules.entry(kernel.name).or_insert_with(|| self.create_module(kernel)).clone()
+    }
+
+    fn create_module(&self, kernel: &'static Kernel) -> wgpu::ShaderModule {
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(kernel.name),
+            source: wgpu::ShaderSource::Wgsl(variant(kernel.source, self.immediates()).into()),
+        };
+        if self.checked() {
+            return self.device().create_shader_module(descriptor);
+        }
+        // SAFETY: the shader is one of this crate's own. Each guards its indexes by sizes that the contract of
+        // its operation derived from the bound buffers, its loops end, and the same tests pass with the runtime
+        // checks on.
+        unsafe {
+            self.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+        }
+    }
+}

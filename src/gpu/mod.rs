@@ -1,0 +1,32 @@
+//! Everything that knows `wgpu`; no other module names it.
+//!
+//! [`Context`] owns one device: its [`Pool`] of buffers, its kernel cache and its recorder. Operations describe
+//! their shader as a [`Kernel`], borrow device memory as [`Span`]s and call [`Context::dispatch`]; nothing runs
+//! until the recorder is flushed, and nothing but [`Context::download`] waits (save for the bound on work in
+//! flight, see [`recorder`]).
+
+mod adapters;
+mod context;
+mod elementwise;
+mod faults;
+mod kernel;
+mod limits;
+mod pool;
+mod readback;
+mod recorder;
+mod span;
+
+#[cfg(test)]
+mod tests;
+
+pub use adapters::{AdapterKind, AdapterSummary};
+pub(crate) use adapters::{choose, summaries};
+pub(crate) use context::{Context, ContextOptions};
+pub(crate) use elementwise::ELEMENTWISE_GROUP;
+#[cfg(test)]
+pub(crate) use kernel::uniform_line;
+pub(crate) use kernel::{Access, Field, Kernel, parameters};
+pub(crate) use limits::pieces;
+pub(crate) use pool::Buffer;
+pub(crate) use recorder::Dispatch;
+pub(crate) use span::{Bound, Span};

@@ -1,0 +1,268 @@
+//! Gathers dispatches and copies into few submissions: one open compute pass until something else must happen.
+//!
+//! Work is submitted by [`Context::flush`], which optimizers call at the end of a training step and readbacks
+//! call before they wait, and by itself after [`MAX_DISPATCHES`]. When more than [`MAX_IN_FLIGHT`] submissions
+//! are unfinished, the next one first waits for the oldest: a loop that never reads anything still keeps a
+//! fixed memory ceiling.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::context::Context;
+use super::kernel::{Compiled, Kernel};
+use super::pool::{Buffer, Purpose, Raw};
+use super::span::{Bound, Span};
+use crate::{Error, Result};
+
+const MAX_DISPATCHES: usize = 4096;
+const MAX_IN_FLIGHT: usize = 3;
+const UNIFORM_BYTES: u64 = 1 << 20;
+const MAX_BIND_GROUPS: usize = 8192;
+
+/// One call of a kernel.
+pub(crate) struct Dispatch<'a, P> {
+    pub(crate) kernel: &'static Kernel,
+    /// Values of the kernel's override constants.
+    pub(crate) constants: &'a [u32],
+    /// The twin of the shader's `Parameters`.
+    pub(crate) parameters: P,
+    pub(crate) bindings: &'a [Bound<'a>],
+    /// Workgroups along x, y and z.
+    pub(crate) grid: [usize; 3],
+}
+
+type BindKey = (usize, Vec<(u64, u64, u64)>);
+
+/// What has been recorded and not yet submitted, and what has been submitted and not yet finished.
+#[derive(Default)]
+pub(super) struct Recorder {
+    // Order matters when this is dropped: a pass ends before its encoder.
+    pass: Option<wgpu::ComputePass<'static>>,
+    encoder: Option<wgpu::CommandEncoder>,
+    dispatches: usize,
+    uniforms: Vec<u8>,
+    uniform_buffer: Option<Buffer>,
+    uploads: Vec<Raw>,
+    in_flight: VecDeque<wgpu::SubmissionIndex>,
+    bind_groups: HashMap<BindKey, wgpu::BindGroup>,
+    counted: u64,
+}
+
+impl Context {
+    /// Records one call of a kernel.
+    ///
+    /// # Errors
+    /// Whatever the device reported since the last call; out of memory for the parameters.
+    pub(crate) fn dispatch<P: bytemuck::Pod>(&self, call: Dispatch<'_, P>) -> Result<()> {
+        self.faults().check()?;
+        debug_assert_eq!(call.bindings.len(), call.kernel.bindings.len(), "bindings of {}", call.kernel.name);
+        let compiled = self.compiled(call.kernel, call.constants);
+        let parameters = bytemuck::bytes_of(&call.parameters);
+        let mut recorder = self.recorder();
+        if recorder.dispatches >= MAX_DISPATCHES {
+            self.submit(&mut recorder)?;
+        }
+        let offset = match self.immediates() {
+            true => None,
+            false => Some(self.push_uniform(&mut recorder, parameters)?),
+        };
+        let group = self.bind_group(&mut recorder, call.kernel, &compiled, call.bindings);
+        let pass = self.pass(&mut recorder);
+        pass.set_pipeline(&compiled.pipeline);
+        match offset {
+            Some(offset) => pass.set_bind_group(0, &group, &[offset]),
+            None => {
+                pass.set_bind_group(0, &group, &[]);
+                pass.set_immediates(0, parameters);
+            }
+        }
+        let [x, y, z] = call.grid.map(|groups| groups as u32);
+        pass.dispatch_workgroups(x, y, z);
+        recorder.dispatches += 1;
+        recorder.counted += 1;
+        Ok(())
+    }
+
+    /// Records the upload of `bytes` to the start of `target`; runs in order with what was recorded before.
+    pub(crate) fn upload(&self, target: &Buffer, bytes: &[u8]) -> Result<()> {
+        let padded = (bytes.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
+        let staging = self.stage(bytes, padded)?;
+        let mut recorder = self.recorder();
+        let encoder = self.encoder(&mut recorder);
+        encoder.copy_buffer_to_buffer(&staging.buffer, 0, &target.raw.buffer, 0, padded);
+        recorder.uploads.push(staging);
+        Ok(())
+    }
+
+    /// Records the clearing of `span` to zero.
+    pub(crate) fn clear(&self, span: Span<'_>) {
+        let mut recorder = self.recorder();
+        let (start, bytes) = (span.byte_offset(), span.byte_len());
+        self.encoder(&mut recorder).clear_buffer(&span.raw().buffer, start, Some(bytes));
+    }
+
+    pub(super) fn record_copy(&self, from: Span<'_>, to: &wgpu::Buffer, offset: u64) {
+        let mut recorder = self.recorder();
+        let encoder = self.encoder(&mut recorder);
+        encoder.copy_buffer_to_buffer(&from.raw().buffer, from.byte_offset(), to, offset, from.byte_len());
+    }
+
+    /// Submits what was recorded, without waiting for it.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let mut recorder = self.recorder();
+        self.submit(&mut recorder)?;
+        drop(recorder);
+        self.faults().check()
+    }
+
+    /// How many dispatches were ever recorded.
+    pub(crate) fn dispatches(&self) -> u64 {
+        self.recorder().counted
+    }
+
+    fn submit(&self, recorder: &mut Recorder) -> Result<()> {
+        drop(recorder.pass.take());
+        let Some(encoder) = recorder.encoder.take() else { return Ok(()) };
+        let mut commands = Vec::with_capacity(2);
+        if let Some(buffer) = recorder.uniform_buffer.take() {
+            commands.push(self.uniform_commands(recorder, &buffer)?);
+        }
+        commands.push(encoder.finish());
+        recorder.in_flight.push_back(self.queue().submit(commands));
+        recorder.dispatches = 0;
+        for staging in recorder.uploads.drain(..) {
+            self.reclaim_when_done(staging);
+        }
+        let wait = match recorder.in_flight.len() > MAX_IN_FLIGHT {
+            true => recorder.in_flight.pop_front(),
+            false => None,
+        };
+        self.poll(match wait {
+            Some(index) => wgpu::PollType::Wait { submission_index: Some(index), timeout: None },
+            None => wgpu::PollType::Poll,
+        })
+    }
+
+    pub(super) fn poll(&self, kind: wgpu::PollType) -> Result<()> {
+        match self.device().poll(kind) {
+            Ok(_) => Ok(()),
+            // A lost device may surface here first: its own report says more.
+            Err(error) => {
+                self.faults().check().and(Err(Error::DeviceLost { reason: error.to_string() }))
+            }
+        }
+    }
+
+    /// A mapped upload buffer filled with `bytes`, and unmapped.
+    fn stage(&self, bytes: &[u8], padded: u64) -> Result<Raw> {
+        let raw = self.pool().take_raw(Purpose::Upload, padded, "an upload")?;
+        {
+            let mut view = raw
+                .buffer
+                .get_mapped_range_mut(0..padded)
+                .map_err(|error| Error::Gpu { message: error.to_string() })?;
+            view.slice(..bytes.len()).copy_from_slice(bytes);
+        }
+        raw.buffer.unmap();
+        Ok(raw)
+    }
+
+    /// Puts an upload buffer back on its shelf, mapped, once the GPU has read it.
+    fn reclaim_when_done(&self, staging: Raw) {
+        let pool = Arc::clone(self.pool());
+        let buffer = staging.buffer.clone();
+        buffer.map_async(wgpu::MapMode::Write, .., move |mapped| {
+            // A buffer that cannot be mapped again belongs to a lost device: let it go.
+            if mapped.is_ok() {
+                pool.put(Purpose::Upload, staging);
+            }
+        });
+    }
+
+    fn encoder<'r>(&self, recorder: &'r mut Recorder) -> &'r mut wgpu::CommandEncoder {
+        drop(recorder.pass.take());
+        recorder.encoder.get_or_insert_with(|| self.device().create_command_encoder(&Default::default()))
+    }
+
+    fn pass<'r>(&self, recorder: &'r mut Recorder) -> &'r mut wgpu::ComputePass<'static> {
+        let pass = match recorder.pass.take() {
+            Some(pass) => pass,
+            None => self.encoder(recorder).begin_compute_pass(&Default::default()).forget_lifetime(),
+        };
+        recorder.pass.insert(pass)
+    }
+
+    fn push_uniform(&self, recorder: &mut Recorder, parameters: &[u8]) -> Result<u32> {
+        let alignment = self.limits().uniform_alignment as usize;
+        let start = recorder.uniforms.len().next_multiple_of(alignment);
+        if (start + parameters.len()) as u64 > UNIFORM_BYTES {
+            self.submit(recorder)?;
+            return self.push_uniform(recorder, parameters);
+        }
+        if recorder.uniform_buffer.is_none() {
+            let buffer = self.pool().take(Purpose::Uniform, UNIFORM_BYTES, "kernel parameters")?;
+            recorder.uniform_buffer = Some(buffer);
+        }
+        recorder.uniforms.resize(start, 0);
+        recorder.uniforms.extend_from_slice(parameters);
+        Ok(start as u32)
+    }
+
+    /// The copy of all gathered parameters, to run before the dispatches that read them.
+    fn uniform_commands(&self, recorder: &mut Recorder, buffer: &Buffer) -> Result<wgpu::CommandBuffer> {
+        let padded = (recorder.uniforms.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
+        let staging = self.stage(&recorder.uniforms, padded)?;
+        let mut encoder = self.device().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&staging.buffer, 0, &buffer.raw.buffer, 0, padded);
+        recorder.uploads.push(staging);
+        recorder.uniforms.clear();
+        Ok(encoder.finish())
+    }
+
+    fn bind_group(
+        &self,
+        recorder: &mut Recorder,
+        kernel: &Kernel,
+        compiled: &Compiled,
+        bindings: &[Bound<'_>],
+    ) -> wgpu::BindGroup {
+        let uniform = recorder.uniform_buffer.as_ref().filter(|_| !self.immediates());
+        let uniform = uniform.map(|buffer| (buffer.raw.clone(), kernel.parameter_bytes as u64));
+        let key = (
+            compiled.id,
+            uniform
+                .iter()
+                .map(|(raw, size)| (raw.id, 0, *size))
+                .chain(bindings.iter().map(|bound| (bound.raw.id, bound.offset, bound.size)))
+                .collect(),
+        );
+        if recorder.bind_groups.len() >= MAX_BIND_GROUPS {
+            recorder.bind_groups.clear();
+        }
+        let create = || {
+            let resource = |raw: &'_ Raw, offset, size| (raw.buffer.clone(), offset, size);
+            let resources: Vec<_> = uniform
+                .iter()
+                .map(|(raw, size)| (0, resource(raw, 0, *size)))
+                .chain((1..).zip(bindings.iter().map(|bound| resource(bound.raw, bound.offset, bound.size))))
+                .collect();
+            let entries: Vec<_> = resources
+                .iter()
+                .map(|(binding, (buffer, offset, size))| wgpu::BindGroupEntry {
+                    binding: *binding,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer,
+                        offset: *offset,
+                        size: wgpu::BufferSize::new(*size),
+                    }),
+                })
+                .collect();
+            self.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(kernel.name),
+                layout: &compiled.layout,
+                entries: &entries,
+            })
+        };
+        recorder.bind_groups.entry(key).or_insert_with(create).clone()
+    }
+}

@@ -1,0 +1,79 @@
+//! A stretch of four-byte elements in a buffer, and how a shader sees it.
+
+use std::ops::Range;
+
+use super::pool::Buffer;
+use super::{Context, pool::Raw};
+use crate::{Error, Result};
+
+/// `len` elements of four bytes, starting at element `start` of a buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct Span<'a> {
+    buffer: &'a Buffer,
+    start: usize,
+    len: usize,
+}
+
+impl<'a> Span<'a> {
+    pub(crate) fn new(buffer: &'a Buffer, start: usize, len: usize) -> Self {
+        debug_assert!((start + len) as u64 * 4 <= buffer.raw.buffer.size(), "span beyond its buffer");
+        Self { buffer, start, len }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The elements `range` of this span.
+    pub(crate) fn slice(&self, range: Range<usize>) -> Self {
+        debug_assert!(range.end <= self.len, "slice {range:?} of a span of {}", self.len);
+        Self { buffer: self.buffer, start: self.start + range.start, len: range.len() }
+    }
+
+    pub(super) fn raw(&self) -> &'a Raw {
+        &self.buffer.raw
+    }
+
+    pub(super) fn byte_offset(&self) -> u64 {
+        self.start as u64 * 4
+    }
+
+    pub(super) fn byte_len(&self) -> u64 {
+        self.len as u64 * 4
+    }
+}
+
+/// A span as a binding: its start rounded down to the device's alignment, the remainder left in `base`.
+#[derive(Clone, Copy)]
+pub(crate) struct Bound<'a> {
+    pub(super) raw: &'a Raw,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+    /// Index, in the binding, of the span's first element; every kernel adds it.
+    pub(crate) base: u32,
+}
+
+impl Context {
+    /// Prepares `span` for a dispatch.
+    ///
+    /// # Errors
+    /// [`Error::ExceedsLimit`] if it is larger than one binding; operations cut their work so that it is not.
+    pub(crate) fn bind<'a>(&self, span: Span<'a>) -> Result<Bound<'a>> {
+        let limits = self.limits();
+        if span.len > limits.binding_elements {
+            return Err(Error::ExceedsLimit {
+                what: "one row or block of a tensor (elements in one binding)".into(),
+                needed: span.len as u64,
+                limit: limits.binding_elements as u64,
+            });
+        }
+        let start = span.byte_offset();
+        let offset = start - start % limits.storage_alignment;
+        Ok(Bound {
+            raw: span.raw(),
+            offset,
+            size: start + span.byte_len() - offset,
+            base: ((start - offset) / 4) as u32,
+        })
+    }
+}

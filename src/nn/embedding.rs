@@ -1,0 +1,87 @@
+//! Vectors by token.
+
+use serde::{Deserialize, Serialize};
+
+use super::model::expect_size;
+use super::{Gradients, Init, Layer, LayerConfig, ParameterSpec, Parameters};
+use crate::Result;
+use crate::ops;
+use crate::shape::Shape;
+use crate::tensor::{Indices, Tensor};
+
+/// y_i = weight_{token_i}. Parameter, as in PyTorch: `weight` \[vocabulary, features\], drawn from N(0, 1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Embedding {
+    vocabulary: usize,
+    features: usize,
+}
+
+impl Embedding {
+    /// A vector of `features` for each of `vocabulary` tokens.
+    pub fn new(vocabulary: usize, features: usize) -> Self {
+        Self { vocabulary, features }
+    }
+
+    pub(super) fn validate(&self, name: &str) -> Result<()> {
+        expect_size(name, "vocabulary", self.vocabulary)?;
+        expect_size(name, "features", self.features)
+    }
+
+    pub(super) fn parameters(&self, name: &str) -> Result<Vec<ParameterSpec>> {
+        let name = format!("{name}.weight");
+        let shape = Shape::named(&name, &[self.vocabulary, self.features])?;
+        Ok(vec![ParameterSpec { shape, name, init: Init::Normal }])
+    }
+}
+
+impl From<Embedding> for LayerConfig {
+    fn from(layer: Embedding) -> Self {
+        Self::Embedding(layer)
+    }
+}
+
+/// What [`Layer<Embedding>::forward`] leaves for backward.
+pub struct EmbeddingTrace<'p> {
+    layer: Layer<Embedding>,
+    parameters: &'p Parameters,
+    tokens: Indices,
+}
+
+impl Layer<Embedding> {
+    /// y_i = weight_{token_i}. tokens \[...\] → y \[..., features\].
+    ///
+    /// # Errors
+    /// [`Error::Index`](crate::Error::Index) for a token outside the vocabulary,
+    /// [`Error::DeviceMismatch`](crate::Error::DeviceMismatch),
+    /// [`Error::ModelMismatch`](crate::Error::ModelMismatch).
+    pub fn infer(&self, parameters: &Parameters, tokens: &Indices) -> Result<Tensor> {
+        parameters.layout().expect("parameters", self.model)?;
+        ops::embedding(tokens, parameters.section(self.first))
+    }
+
+    /// As [`Layer::<Embedding>::infer`], with the trace that backward needs.
+    ///
+    /// # Errors
+    /// As [`Layer::<Embedding>::infer`].
+    pub fn forward<'p>(
+        &self,
+        parameters: &'p Parameters,
+        tokens: &Indices,
+    ) -> Result<(Tensor, EmbeddingTrace<'p>)> {
+        let y = self.infer(parameters, tokens)?;
+        Ok((y, EmbeddingTrace { layer: self.clone(), parameters, tokens: tokens.clone() }))
+    }
+}
+
+impl EmbeddingTrace<'_> {
+    /// dweight_v += Σ dy_i over the places i of token v.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch),
+    /// [`Error::ModelMismatch`](crate::Error::ModelMismatch).
+    pub fn backward(self, d_y: &Tensor, gradients: &mut Gradients) -> Result<()> {
+        gradients.expect(self.layer.model, self.parameters.device())?;
+        let weight = gradients.section_mut(self.layer.first);
+        ops::embedding::embedding_backward_into(weight, &self.tokens, d_y.view())
+    }
+}

@@ -1,0 +1,31 @@
+//! Layers and models. A layer is a description (sizes and options); its numbers live in [`Parameters`], one flat
+//! buffer for the whole model.
+//!
+//! [`Model::add`] turns a description into a [`Layer`], whose `forward` returns outputs and a trace; the trace's
+//! `backward` consumes it and adds to [`Gradients`]. A trace borrows the parameters, so they cannot change
+//! between the two. `infer` computes the same outputs and keeps nothing.
+//!
+//! Layers may be threaded by hand, or run as one: [`Model::forward`] runs them in the order in which they were
+//! added and gives one trace.
+
+mod embedding;
+mod gradients;
+mod init;
+mod linear;
+mod model;
+mod one_hot;
+mod parameters;
+mod rnn;
+mod run;
+
+pub use crate::ops::recurrent::Cell;
+pub use embedding::{Embedding, EmbeddingTrace};
+pub use gradients::Gradients;
+pub use init::Init;
+pub use linear::{Linear, LinearTrace};
+pub use model::{Layer, LayerConfig, Model, ModelConfig};
+pub use one_hot::OneHot;
+pub(crate) use parameters::Layout;
+pub use parameters::{ParameterSpec, Parameters};
+pub use rnn::{Rnn, RnnTrace, State};
+pub use run::{Input, ModelState, ModelTrace};

@@ -1,0 +1,189 @@
+//! A model: named layers, their parameters' names and shapes, and a seed.
+
+use serde::{Deserialize, Serialize};
+
+use super::parameters::ModelId;
+use super::{Embedding, Linear, OneHot, ParameterSpec, Parameters, Rnn};
+use crate::device::Device;
+use crate::{Error, Result};
+
+/// The description of any layer: what a checkpoint stores of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "layer", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LayerConfig {
+    /// Vectors by token.
+    Embedding(Embedding),
+    /// One-hot vectors by token.
+    OneHot(OneHot),
+    /// A stack of recurrent layers.
+    Rnn(Rnn),
+    /// An affine map.
+    Linear(Linear),
+}
+
+impl LayerConfig {
+    fn validate(&self, name: &str) -> Result<()> {
+        match self {
+            Self::Embedding(layer) => layer.validate(name),
+            Self::OneHot(layer) => layer.validate(name),
+            Self::Rnn(layer) => layer.validate(name),
+            Self::Linear(layer) => layer.validate(name),
+        }
+    }
+
+    fn parameters(&self, name: &str) -> Result<Vec<ParameterSpec>> {
+        match self {
+            Self::Embedding(layer) => layer.parameters(name),
+            Self::OneHot(_) => Ok(Vec::new()),
+            Self::Rnn(layer) => layer.parameters(name),
+            Self::Linear(layer) => layer.parameters(name),
+        }
+    }
+}
+
+/// A model as plain data: enough to build it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// What first values are drawn from.
+    pub seed: u64,
+    /// Names and descriptions, in the order in which layers run.
+    pub layers: Vec<(String, LayerConfig)>,
+}
+
+/// A list of named layers. Descriptions only: numbers live in [`Parameters`].
+///
+/// ```
+/// use refrain::Device;
+/// use refrain::nn::{Cell, Linear, Model, Rnn};
+/// let mut model = Model::new(7);
+/// model.add("rnn", Rnn::new(Cell::tanh(), 3, 8))?;
+/// model.add("head", Linear::new(8, 2))?;
+/// let parameters = model.initialize(&Device::cpu())?;
+/// assert_eq!(parameters.count(), 3 * 8 + 8 * 8 + 2 * 8 + 8 * 2 + 2);
+/// # Ok::<(), refrain::Error>(())
+/// ```
+pub struct Model {
+    id: ModelId,
+    seed: u64,
+    layers: Vec<Added>,
+    specs: Vec<ParameterSpec>,
+}
+
+/// A layer and the place of its first parameter.
+pub(super) struct Added {
+    pub(super) name: String,
+    pub(super) config: LayerConfig,
+    pub(super) first: usize,
+}
+
+/// A layer that belongs to a model: its description, and the place of its parameters.
+#[derive(Clone, Debug)]
+pub struct Layer<D> {
+    pub(super) description: D,
+    pub(super) model: ModelId,
+    pub(super) first: usize,
+}
+
+impl<D> Layer<D> {
+    /// The sizes and options it was described with.
+    pub fn description(&self) -> &D {
+        &self.description
+    }
+}
+
+/// The most parameters one model may have: what one shader can index.
+const MAX_PARAMETERS: usize = 1 << 30;
+
+impl Model {
+    /// A model without layers, whose first values are drawn from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { id: ModelId::new(), seed, layers: Vec::new(), specs: Vec::new() }
+    }
+
+    /// The model that `config` describes.
+    ///
+    /// # Errors
+    /// As [`Model::add`].
+    pub fn from_config(config: &ModelConfig) -> Result<Self> {
+        let mut model = Self::new(config.seed);
+        for (name, layer) in &config.layers {
+            model.add_config(name, layer.clone())?;
+        }
+        Ok(model)
+    }
+
+    /// This model as plain data.
+    pub fn config(&self) -> ModelConfig {
+        let layers = self.layers.iter().map(|added| (added.name.clone(), added.config.clone()));
+        ModelConfig { seed: self.seed, layers: layers.collect() }
+    }
+
+    /// Adds a layer at the end. Its parameters are called `name.parameter`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name that is empty, taken or has a dot, for sizes of zero, options that make no
+    /// sense, and more than 2³⁰ parameters in all.
+    pub fn add<D: Clone + Into<LayerConfig>>(&mut self, name: &str, description: D) -> Result<Layer<D>> {
+        let first = self.specs.len();
+        self.add_config(name, description.clone().into())?;
+        Ok(Layer { description, model: self.id, first })
+    }
+
+    fn add_config(&mut self, name: &str, config: LayerConfig) -> Result<()> {
+        if name.is_empty() || name.contains('.') {
+            return Err(Error::config("layer name", format!("`{name}` must have letters and no dot")));
+        }
+        if self.layers.iter().any(|added| added.name == name) {
+            return Err(Error::config("layer name", format!("`{name}` is taken; each layer needs its own")));
+        }
+        config.validate(name)?;
+        let specs = config.parameters(name)?;
+        let all = self.specs.iter().chain(&specs).map(|spec| spec.shape.elements());
+        let total = all.fold(0usize, usize::saturating_add);
+        if total > MAX_PARAMETERS {
+            return Err(Error::ExceedsLimit {
+                what: format!("the model with layer `{name}` (parameters)"),
+                needed: total as u64,
+                limit: MAX_PARAMETERS as u64,
+            });
+        }
+        self.layers.push(Added { name: name.to_owned(), config, first: self.specs.len() });
+        self.specs.extend(specs);
+        Ok(())
+    }
+
+    /// First values for all parameters, on `device`: the same for the same seed on every device.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::ExceedsLimit`].
+    pub fn initialize(&self, device: &Device) -> Result<Parameters> {
+        Parameters::initialize(self, device)
+    }
+
+    /// All parameters, in the order in which their layers were added.
+    pub fn specs(&self) -> &[ParameterSpec] {
+        &self.specs
+    }
+
+    pub(crate) fn id(&self) -> ModelId {
+        self.id
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(super) fn layers(&self) -> &[Added] {
+        &self.layers
+    }
+}
+
+/// Fails for a size of zero or one that no memory could hold.
+pub(super) fn expect_size(layer: &str, what: &str, size: usize) -> Result<()> {
+    const LARGEST: usize = 1 << 24;
+    if (1..=LARGEST).contains(&size) {
+        return Ok(());
+    }
+    Err(Error::config(format!("{layer}: {what}"), format!("must be between 1 and {LARGEST}, not {size}")))
+}

@@ -1,0 +1,42 @@
+//! One-hot vectors by token: an embedding that is not learned.
+
+use serde::{Deserialize, Serialize};
+
+use super::model::expect_size;
+use super::{Layer, LayerConfig};
+use crate::Result;
+use crate::ops;
+use crate::tensor::{Indices, Tensor};
+
+/// y_iv = 1 where v = token_i, else 0. It has no parameters, so it has no backward.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneHot {
+    vocabulary: usize,
+}
+
+impl OneHot {
+    /// Vectors of `vocabulary` features.
+    pub fn new(vocabulary: usize) -> Self {
+        Self { vocabulary }
+    }
+
+    pub(super) fn validate(&self, name: &str) -> Result<()> {
+        expect_size(name, "vocabulary", self.vocabulary)
+    }
+}
+
+impl From<OneHot> for LayerConfig {
+    fn from(layer: OneHot) -> Self {
+        Self::OneHot(layer)
+    }
+}
+
+impl Layer<OneHot> {
+    /// tokens \[...\] → y \[..., vocabulary\].
+    ///
+    /// # Errors
+    /// [`Error::Index`](crate::Error::Index) for a token outside the vocabulary.
+    pub fn infer(&self, tokens: &Indices) -> Result<Tensor> {
+        ops::one_hot(tokens, self.description.vocabulary)
+    }
+}

@@ -1,0 +1,232 @@
+//! The weights of a model: one flat buffer with a named section for each parameter.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::init::Init;
+use super::{Gradients, Model};
+use crate::device::{Device, on_device};
+use crate::random::Stream;
+use crate::shape::Shape;
+use crate::tensor::{Real, Storage, View, ViewMut};
+use crate::{Error, Result};
+
+/// Tells the parameters of one model from those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ModelId(u64);
+
+impl ModelId {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A parameter before it has values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParameterSpec {
+    /// Its full name, such as `rnn.weight_ih_l0`.
+    pub name: String,
+    /// Its sizes.
+    pub shape: Shape,
+    /// What its first values are drawn from.
+    pub init: Init,
+}
+
+/// Where each parameter lies in a flat buffer on one device.
+pub(crate) struct Layout {
+    pub(crate) model: ModelId,
+    sections: Vec<Section>,
+    total: usize,
+}
+
+struct Section {
+    name: String,
+    shape: Shape,
+    offset: usize,
+}
+
+impl Layout {
+    fn new(model: ModelId, specs: &[ParameterSpec], alignment: usize) -> Self {
+        let mut total = 0usize;
+        let mut sections = Vec::with_capacity(specs.len());
+        for spec in specs {
+            sections.push(Section { name: spec.name.clone(), shape: spec.shape, offset: total });
+            total = (total + spec.shape.elements()).next_multiple_of(alignment);
+        }
+        // A model without parameters still has a buffer.
+        Self { model, sections, total: total.max(1) }
+    }
+
+    /// Elements of the flat buffer, padding included.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
+    pub(crate) fn view<'a>(&self, device: &'a Device, storage: &'a Storage, index: usize) -> View<'a> {
+        let section = &self.sections[index];
+        View::new(device, storage, section.offset, section.shape)
+    }
+
+    pub(crate) fn view_mut<'a>(
+        &self,
+        device: &'a Device,
+        storage: &'a mut Storage,
+        index: usize,
+    ) -> ViewMut<'a> {
+        let section = &self.sections[index];
+        ViewMut::new(device, storage, section.offset, section.shape)
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Result<usize> {
+        self.sections.iter().position(|section| section.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.names().collect();
+            Error::config("parameter", format!("there is no `{name}`; there are {}", names.join(", ")))
+        })
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.sections.iter().map(|section| section.name.as_str())
+    }
+
+    pub(crate) fn expect(&self, what: &str, model: ModelId) -> Result<()> {
+        if self.model == model {
+            return Ok(());
+        }
+        Err(Error::ModelMismatch { what: what.to_owned() })
+    }
+}
+
+/// All weights of a [`Model`], in one flat buffer on one device; made by [`Model::initialize`].
+pub struct Parameters {
+    device: Device,
+    storage: Storage,
+    layout: Arc<Layout>,
+    scalars: usize,
+}
+
+impl Parameters {
+    /// Draws first values: parameter p of the model from stream p of its seed.
+    pub(crate) fn initialize(model: &Model, device: &Device) -> Result<Self> {
+        let mut parameters = Self::zeros(model, device)?;
+        let mut host = vec![0.0; parameters.layout.total()];
+        for (stream, (spec, section)) in model.specs().iter().zip(&parameters.layout.sections).enumerate() {
+            let stream = Stream::new(model.seed(), stream as u64);
+            let values = &mut host[section.offset..section.offset + spec.shape.elements()];
+            for (index, value) in values.iter_mut().enumerate() {
+                *value = spec.init.draw(&stream, index as u64);
+            }
+        }
+        parameters.write(&host)?;
+        Ok(parameters)
+    }
+
+    fn zeros(model: &Model, device: &Device) -> Result<Self> {
+        let layout = Layout::new(model.id(), model.specs(), device.section_elements());
+        let scalars = model.specs().iter().map(|spec| spec.shape.elements()).sum();
+        let storage = Storage::zeros(device, layout.total(), "the model's parameters")?;
+        Ok(Self { device: device.clone(), storage, layout: Arc::new(layout), scalars })
+    }
+
+    /// Replaces the whole flat buffer, padding included.
+    fn write(&mut self, host: &[f64]) -> Result<()> {
+        on_device!(self.device,
+            F => {
+                if let Some(values) = F::values_mut(&mut self.storage) {
+                    values.iter_mut().zip(host).for_each(|(value, &host)| *value = F::from_f64(host));
+                }
+                Ok(())
+            },
+            context => {
+                let rounded: Vec<f32> = host.iter().map(|&value| value as f32).collect();
+                match &self.storage {
+                    Storage::Gpu(buffer) => context.upload(buffer, bytemuck::cast_slice(&rounded)),
+                    _ => unreachable!("a GPU device stores its parameters on the GPU"),
+                }
+            },
+        )
+    }
+
+    /// The device they live on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// How many numbers there are, padding not counted.
+    pub fn count(&self) -> usize {
+        self.scalars
+    }
+
+    /// The names of all parameters, in the order in which their layers were added.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.layout.names()
+    }
+
+    /// One parameter, by its full name such as `rnn.weight_ih_l0`.
+    ///
+    /// # Errors
+    /// [`Error::Config`], listing the names there are.
+    pub fn view(&self, name: &str) -> Result<View<'_>> {
+        Ok(self.section(self.layout.find(name)?))
+    }
+
+    /// Replaces one parameter by host values, row-major. **Waits** for the GPU.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name there is not, [`Error::Shape`] for another number of values.
+    pub fn set(&mut self, name: &str, values: &[f32]) -> Result<()> {
+        let wide: Vec<f64> = values.iter().copied().map(f64::from).collect();
+        self.set_all([(name, wide.as_slice())])
+    }
+
+    /// Replaces several parameters at once, by name: one transfer each way. **Waits** for the GPU.
+    ///
+    /// # Errors
+    /// As [`Parameters::set`]; then nothing has changed.
+    pub fn set_all<'v>(&mut self, values: impl IntoIterator<Item = (&'v str, &'v [f64])>) -> Result<()> {
+        let mut host = self.flat().download_f64()?;
+        for (name, values) in values {
+            let section = &self.layout.sections[self.layout.find(name)?];
+            let expected = section.shape.elements();
+            if values.len() != expected {
+                let expected = format!("{expected} values for {}", section.shape);
+                return Err(Error::shape(name, expected, format!("{} values", values.len())));
+            }
+            host[section.offset..section.offset + expected].copy_from_slice(values);
+        }
+        self.write(&host)
+    }
+
+    /// Gradients of zero for these parameters.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn zero_gradients(&self) -> Result<Gradients> {
+        Gradients::zeros(&self.device, Arc::clone(&self.layout))
+    }
+
+    /// All sections and their padding as one vector.
+    pub(crate) fn flat(&self) -> View<'_> {
+        View::new(&self.device, &self.storage, 0, flat_shape(&self.layout))
+    }
+
+    pub(crate) fn flat_mut(&mut self) -> ViewMut<'_> {
+        ViewMut::new(&self.device, &mut self.storage, 0, flat_shape(&self.layout))
+    }
+
+    pub(crate) fn section(&self, index: usize) -> View<'_> {
+        self.layout.view(&self.device, &self.storage, index)
+    }
+
+    pub(crate) fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+}
+
+/// The shape of a whole flat buffer.
+pub(crate) fn flat_shape(layout: &Layout) -> Shape {
+    match Shape::new(&[layout.total()]) {
+        Ok(shape) => shape,
+        Err(error) => unreachable!("the model checked its size when layers were added: {error}"),
+    }
+}

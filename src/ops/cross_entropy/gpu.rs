@@ -1,0 +1,103 @@
+//! Dispatch of `shaders/cross_entropy.wgsl`: one workgroup a row.
+
+use super::{Options, Rows, Scale};
+use crate::Result;
+use crate::gpu::{Access, Context, Dispatch, Kernel, parameters, pieces};
+use crate::ops::softmax::gpu::rows_at_once;
+use crate::ops::{embedding, reduce};
+use crate::tensor::{Indices, Tensor, View};
+
+parameters!(CrossEntropyParameters {
+    classes: u32,
+    logits_base: u32,
+    labels_base: u32,
+    weights_base: u32,
+    scales_base: u32,
+    losses_base: u32,
+    d_logits_base: u32,
+    scale: f32,
+    smoothing: f32,
+});
+
+static CROSS_ENTROPY: Kernel = Kernel {
+    name: "cross_entropy",
+    source: concat!(
+        include_str!("../../../shaders/math.wgsl"),
+        include_str!("../../../shaders/row_reduction.wgsl"),
+        include_str!("../../../shaders/cross_entropy.wgsl"),
+    ),
+    constants: &["SCALE", "WEIGHTED"],
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
+    fields: CrossEntropyParameters::FIELDS,
+    parameter_bytes: size_of::<CrossEntropyParameters>(),
+};
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&Kernel] = &[&CROSS_ENTROPY];
+
+pub(super) struct Call<'a> {
+    pub(super) logits: View<'a>,
+    pub(super) labels: &'a Indices,
+    pub(super) options: Options<'a>,
+    pub(super) scale: Scale<'a>,
+    pub(super) made: &'a Rows,
+    pub(super) rows: usize,
+}
+
+pub(super) fn rows(context: &Context, call: Call<'_>) -> Result<()> {
+    let classes = call.logits.shape().last();
+    let total_weight = match (call.scale, call.options.weights) {
+        (Scale::MeanWeight, Some(weights)) => Some(total_weight(context, call.labels, weights)?),
+        _ => None,
+    };
+    let (mode, factor) = match call.scale {
+        Scale::Same(factor) => (0, factor),
+        Scale::MeanWeight if total_weight.is_some() => (1, 0.0),
+        Scale::MeanWeight => (0, (1.0 / call.labels.counted() as f64) as f32),
+        Scale::Rows(_) => (2, 0.0),
+    };
+    for piece in pieces(call.rows, rows_at_once(context, classes)) {
+        let elements = piece.start * classes..piece.end * classes;
+        let logits = context.bind(call.logits.span().slice(elements.clone()))?;
+        let labels = context.bind(call.labels.span().slice(piece.clone()))?;
+        // What an option leaves out is bound all the same, and not read.
+        let weights = match call.options.weights {
+            Some(weights) => context.bind(weights.span())?,
+            None => logits,
+        };
+        let scales = match (&total_weight, call.scale) {
+            (Some(total), _) => context.bind(total.view().span())?,
+            (None, Scale::Rows(scales)) => context.bind(scales.span().slice(piece.clone()))?,
+            (None, _) => logits,
+        };
+        let losses = context.bind(call.made.losses.view().span().slice(piece.clone()))?;
+        let d_logits = context.bind(call.made.d_logits.view().span().slice(elements))?;
+        context.dispatch(Dispatch {
+            kernel: &CROSS_ENTROPY,
+            constants: &[mode, call.options.weights.is_some().into()],
+            parameters: CrossEntropyParameters {
+                classes: classes as u32,
+                logits_base: logits.base,
+                labels_base: labels.base,
+                weights_base: weights.base,
+                scales_base: scales.base,
+                losses_base: losses.base,
+                d_logits_base: d_logits.base,
+                scale: factor,
+                smoothing: call.options.smoothing,
+            },
+            bindings: &[logits, labels, weights, scales, losses, d_logits],
+            grid: [piece.len(), 1, 1],
+        })?;
+    }
+    Ok(())
+}
+
+/// Σ w_label over the rows that have a label.
+fn total_weight(context: &Context, labels: &Indices, weights: View<'_>) -> Result<Tensor> {
+    // Rows without a label are not written and stay zero.
+    let of_rows = Tensor::zeros(labels.device(), &[labels.shape().elements()])?;
+    let table = weights.reshaped(&[weights.shape().elements(), 1])?;
+    embedding::gpu::gather(context, labels.span(), table, of_rows.view().span())?;
+    reduce::sum(&of_rows)
+}

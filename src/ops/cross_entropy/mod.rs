@@ -1,0 +1,93 @@
+//! Cross-entropy of a softmax against labels, fused with its gradient.
+
+pub(crate) mod cpu;
+pub(crate) mod gpu;
+
+use crate::device::on_device;
+use crate::tensor::{Indices, Tensor, View};
+use crate::{Error, Result};
+
+/// What the losses of the rows become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    /// Their sum over the sum of their labels' weights, as in PyTorch: without weights, their mean.
+    Mean,
+    /// Their sum.
+    Sum,
+}
+
+/// Options of the loss, beside its inputs.
+#[derive(Clone, Copy)]
+pub(crate) struct Options<'a> {
+    pub(crate) weights: Option<View<'a>>,
+    pub(crate) smoothing: f32,
+}
+
+/// The factor of each row's loss and gradient.
+#[derive(Clone, Copy)]
+pub(crate) enum Scale<'a> {
+    /// One for all rows.
+    Same(f32),
+    /// One over the sum of the labels' weights.
+    MeanWeight,
+    /// One a row: the gradient at its loss.
+    Rows(View<'a>),
+}
+
+/// Scaled losses \[R\] and gradients \[R, C\] of all rows.
+pub(crate) struct Rows {
+    pub(crate) losses: Tensor,
+    pub(crate) d_logits: Tensor,
+}
+
+/// Checks the arguments; returns the number of rows and classes.
+fn check(logits: View<'_>, labels: &Indices, options: Options<'_>) -> Result<(usize, usize)> {
+    let (rows, classes) = (logits.shape().rows(), logits.shape().last());
+    let dimensions = logits.shape().dimensions();
+    if logits.shape().rank() < 2 {
+        return Err(Error::shape("logits", "[..., classes] with at least one leading dimension", logits.shape()));
+    }
+    logits.device().expect_same("labels", labels.device())?;
+    labels.shape().expect("labels", &dimensions[..dimensions.len() - 1])?;
+    labels.expect_labels("labels", classes)?;
+    if let Some(weights) = options.weights {
+        logits.device().expect_same("class weights", weights.device())?;
+        weights.shape().expect("class weights", &[classes])?;
+    }
+    if !(0.0..=1.0).contains(&options.smoothing) {
+        return Err(Error::config("label smoothing", format!("must be within 0 to 1, not {}", options.smoothing)));
+    }
+    Ok((rows, classes))
+}
+
+/// Losses and gradients of all rows; see [`CrossEntropy`](crate::loss::CrossEntropy) for the equations.
+pub(crate) fn rows(
+    logits: View<'_>,
+    labels: &Indices,
+    options: Options<'_>,
+    scale: Scale<'_>,
+) -> Result<Rows> {
+    let (rows, _) = check(logits, labels, options)?;
+    if let Scale::Rows(scales) = scale {
+        logits.device().expect_same("d_losses", scales.device())?;
+        scales.shape().expect("d_losses", labels.shape().dimensions())?;
+    }
+    let device = logits.device();
+    on_device!(device,
+        F => {
+            let (losses, d_logits) = cpu::rows::<F>(logits.array2(), labels.values(), options, scale);
+            Ok(Rows {
+                losses: Tensor::from_array(device, losses)?.reshape(labels.shape().dimensions())?,
+                d_logits: Tensor::from_array(device, d_logits)?.reshape(logits.shape().dimensions())?,
+            })
+        },
+        context => {
+            let made = Rows {
+                losses: Tensor::uninitialized(context, device, *labels.shape())?,
+                d_logits: Tensor::uninitialized(context, device, *logits.shape())?,
+            };
+            gpu::rows(context, gpu::Call { logits, labels, options, scale, made: &made, rows })?;
+            Ok(made)
+        },
+    )
+}

@@ -1,0 +1,260 @@
+//! Element-wise functions of one and two arrays.
+
+pub(crate) mod cpu;
+pub(crate) mod gpu;
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::on_device;
+use crate::tensor::{Real, Tensor, View, ViewMut};
+use crate::{Error, Result};
+
+/// A function applied to each element, by its standard name.
+///
+/// | name | f(x) |
+/// |---|---|
+/// | identity | x |
+/// | tanh | tanh x |
+/// | relu | max(0, x) |
+/// | sigmoid | 1 / (1 + e⁻ˣ) |
+/// | leaky relu | x for x > 0, slope · x elsewhere |
+/// | elu (Clevert et al. 2016) | x for x > 0, α (eˣ − 1) elsewhere |
+/// | selu (Klambauer et al. 2017) | 1.0507 · elu(x) with α = 1.6733 |
+/// | softplus | ln(1 + eˣ) |
+/// | hard sigmoid | min(1, max(0, α x + β)) |
+/// | softsign | x / (1 + abs(x)) |
+///
+/// Where f has a kink its derivative there is the left one, as in PyTorch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Activation {
+    /// x.
+    Identity,
+    /// tanh x.
+    Tanh,
+    /// max(0, x).
+    Relu,
+    /// 1 / (1 + e⁻ˣ).
+    Sigmoid,
+    /// x for x > 0, `slope` · x elsewhere.
+    LeakyRelu {
+        /// Factor for negative x.
+        slope: f32,
+    },
+    /// x for x > 0, `alpha` (eˣ − 1) elsewhere.
+    Elu {
+        /// Limit for x → −∞ is −`alpha`.
+        alpha: f32,
+    },
+    /// The self-normalising elu.
+    Selu,
+    /// ln(1 + eˣ).
+    Softplus,
+    /// min(1, max(0, `alpha` x + `beta`)).
+    HardSigmoid {
+        /// Slope between the kinks; PyTorch has 1/6, ONNX 0.2.
+        alpha: f32,
+        /// Value at zero.
+        beta: f32,
+    },
+    /// x / (1 + |x|).
+    Softsign,
+}
+
+impl Activation {
+    /// One of each, with the usual constants.
+    pub const ALL: [Self; 10] = [
+        Self::Identity,
+        Self::Tanh,
+        Self::Relu,
+        Self::Sigmoid,
+        Self::LeakyRelu { slope: 0.01 },
+        Self::Elu { alpha: 1.0 },
+        Self::Selu,
+        Self::Softplus,
+        Self::HardSigmoid { alpha: 0.2, beta: 0.5 },
+        Self::Softsign,
+    ];
+
+    /// The number by which shaders know the function.
+    pub(crate) fn code(self) -> u32 {
+        match self {
+            Self::Identity => 0,
+            Self::Tanh => 1,
+            Self::Relu => 2,
+            Self::Sigmoid => 3,
+            Self::LeakyRelu { .. } => 4,
+            Self::Elu { .. } => 5,
+            Self::Selu => 6,
+            Self::Softplus => 7,
+            Self::HardSigmoid { .. } => 8,
+            Self::Softsign => 9,
+        }
+    }
+
+    /// The function's constants (α, β); zeros where it has none.
+    pub(crate) fn constants(self) -> (f32, f32) {
+        match self {
+            Self::LeakyRelu { slope } => (slope, 0.0),
+            Self::Elu { alpha } => (alpha, 0.0),
+            Self::HardSigmoid { alpha, beta } => (alpha, beta),
+            _ => (0.0, 0.0),
+        }
+    }
+
+    /// Its standard name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Tanh => "tanh",
+            Self::Relu => "relu",
+            Self::Sigmoid => "sigmoid",
+            Self::LeakyRelu { .. } => "leaky_relu",
+            Self::Elu { .. } => "elu",
+            Self::Selu => "selu",
+            Self::Softplus => "softplus",
+            Self::HardSigmoid { .. } => "hard_sigmoid",
+            Self::Softsign => "softsign",
+        }
+    }
+
+    /// Fails for constants that are not finite.
+    pub(crate) fn validate(self) -> Result<()> {
+        let (alpha, beta) = self.constants();
+        if alpha.is_finite() && beta.is_finite() {
+            return Ok(());
+        }
+        Err(Error::config(self.name(), format!("needs finite constants, not {alpha} and {beta}")))
+    }
+}
+
+/// y = f(x), element by element; any shape.
+///
+/// # Errors
+/// [`Error::Config`] for constants that are not finite.
+///
+/// ```
+/// use refrain::{Device, Tensor, ops};
+/// let x = Tensor::from_slice(&Device::cpu(), &[3], &[-1.0, 0.0, 2.0])?;
+/// assert_eq!(ops::unary(&x, ops::Activation::Relu)?.download()?, [0.0, 0.0, 2.0]);
+/// # Ok::<(), refrain::Error>(())
+/// ```
+pub fn unary<'a>(x: impl Into<View<'a>>, function: Activation) -> Result<Tensor> {
+    let x = x.into();
+    function.validate()?;
+    on_device!(x.device(),
+        F => Tensor::from_array(x.device(), cpu::unary(x.array::<F>(), function)),
+        context => {
+            let y = Tensor::uninitialized(context, x.device(), *x.shape())?;
+            gpu::unary(context, x.span(), function, y.view().span())?;
+            Ok(y)
+        },
+    )
+}
+
+/// dx = dy · f'(x), element by element, where y = f(x); all of one shape.
+///
+/// # Errors
+/// [`Error::Shape`], [`Error::DeviceMismatch`], and as [`unary`].
+pub fn unary_backward<'a>(
+    x: impl Into<View<'a>>,
+    y: impl Into<View<'a>>,
+    d_y: impl Into<View<'a>>,
+    function: Activation,
+) -> Result<Tensor> {
+    let (x, y, d_y) = (x.into(), y.into(), d_y.into());
+    function.validate()?;
+    expect_alike(x, "y", y)?;
+    expect_alike(x, "d_y", d_y)?;
+    on_device!(x.device(),
+        F => {
+            let d_x = cpu::unary_backward(x.array::<F>(), y.array(), d_y.array(), function);
+            Tensor::from_array(x.device(), d_x)
+        },
+        context => {
+            let d_x = Tensor::uninitialized(context, x.device(), *x.shape())?;
+            let spans = [x.span(), y.span(), d_y.span(), d_x.view().span()];
+            gpu::unary_backward(context, spans, function)?;
+            Ok(d_x)
+        },
+    )
+}
+
+/// A function of two arrays of one shape, element by element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Binary {
+    /// a + b.
+    Add,
+    /// a − b.
+    Sub,
+    /// a · b.
+    Mul,
+    /// factor · a + b (BLAS axpy).
+    Axpy(f32),
+}
+
+/// z = a ∘ b, element by element; all of one shape.
+///
+/// # Errors
+/// [`Error::Shape`], [`Error::DeviceMismatch`].
+pub fn binary<'a>(a: impl Into<View<'a>>, b: impl Into<View<'a>>, function: Binary) -> Result<Tensor> {
+    let (a, b) = (a.into(), b.into());
+    expect_alike(a, "the second operand", b)?;
+    on_device!(a.device(),
+        F => Tensor::from_array(a.device(), cpu::binary(a.array::<F>(), b.array(), function)),
+        context => {
+            let z = Tensor::uninitialized(context, a.device(), *a.shape())?;
+            gpu::binary(context, [a.span(), b.span(), z.view().span()], function)?;
+            Ok(z)
+        },
+    )
+}
+
+/// y = factor · x, element by element.
+///
+/// # Errors
+/// Out of memory.
+pub fn scale<'a>(x: impl Into<View<'a>>, factor: f32) -> Result<Tensor> {
+    let x = x.into();
+    on_device!(x.device(),
+        F => Tensor::from_array(x.device(), x.array::<F>().mapv(|value| value * F::from_f32(factor))),
+        context => {
+            let y = Tensor::uninitialized(context, x.device(), *x.shape())?;
+            gpu::accumulate(context, x.span(), y.view().span(), factor, gpu::Old::Overwrite)?;
+            Ok(y)
+        },
+    )
+}
+
+/// target += x, over as many elements; shapes may differ.
+pub(crate) fn add_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
+    debug_assert_eq!(target.shape().elements(), x.shape().elements());
+    on_device!(x.device(),
+        F => {
+            cpu::add_into(target.array1::<F>(), x.array1());
+            Ok(())
+        },
+        context => gpu::accumulate(context, x.span(), target.span(), 1.0, gpu::Old::Keep),
+    )
+}
+
+/// target = x, over as many elements; shapes may differ.
+pub(crate) fn copy_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
+    debug_assert_eq!(target.shape().elements(), x.shape().elements());
+    on_device!(x.device(),
+        F => {
+            target.array1::<F>().assign(&x.array1());
+            Ok(())
+        },
+        // A kernel and not a copy command: the compute pass stays open.
+        context => gpu::accumulate(context, x.span(), target.span(), 1.0, gpu::Old::Overwrite),
+    )
+}
+
+/// Fails unless `other` has the shape and the device of `one`.
+pub(crate) fn expect_alike(one: View<'_>, what: &str, other: View<'_>) -> Result<()> {
+    one.device().expect_same(what, other.device())?;
+    other.shape().expect(what, one.shape().dimensions())
+}

@@ -1,0 +1,208 @@
+//! Dispatch of `shaders/{embedding,embedding_backward,one_hot}.wgsl`.
+
+use std::ops::Range;
+
+use crate::Result;
+use crate::gpu::{Access, Context, Dispatch, ELEMENTWISE_GROUP, Kernel, Span, parameters, pieces};
+use crate::tensor::{Indices, View};
+
+parameters!(EmbeddingParameters {
+    count: u32,
+    features: u32,
+    first_token: u32,
+    token_count: u32,
+    y_first: u32,
+    tokens_base: u32,
+    table_base: u32,
+    y_base: u32,
+});
+parameters!(EmbeddingBackwardParameters {
+    features: u32,
+    first_group: u32,
+    places_base: u32,
+    groups_base: u32,
+    d_y_base: u32,
+    d_table_base: u32,
+    first_place: u32,
+    first_token: u32,
+});
+parameters!(OneHotParameters { count: u32, vocabulary: u32, y_first: u32, tokens_base: u32, y_base: u32 });
+
+static EMBEDDING: Kernel = Kernel {
+    name: "embedding",
+    source: include_str!("../../../shaders/embedding.wgsl"),
+    constants: &[],
+    bindings: &[Access::Read, Access::Read, Access::Write],
+    fields: EmbeddingParameters::FIELDS,
+    parameter_bytes: size_of::<EmbeddingParameters>(),
+};
+
+static EMBEDDING_BACKWARD: Kernel = Kernel {
+    name: "embedding_backward",
+    source: include_str!("../../../shaders/embedding_backward.wgsl"),
+    constants: &[],
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Write],
+    fields: EmbeddingBackwardParameters::FIELDS,
+    parameter_bytes: size_of::<EmbeddingBackwardParameters>(),
+};
+
+static ONE_HOT: Kernel = Kernel {
+    name: "one_hot",
+    source: include_str!("../../../shaders/one_hot.wgsl"),
+    constants: &[],
+    bindings: &[Access::Read, Access::Write],
+    fields: OneHotParameters::FIELDS,
+    parameter_bytes: size_of::<OneHotParameters>(),
+};
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&Kernel] = &[&EMBEDDING, &EMBEDDING_BACKWARD, &ONE_HOT];
+
+/// Invocations in a workgroup of `embedding_backward.wgsl`.
+const SCATTER_GROUP: usize = 64;
+/// Loop turns that one invocation of `embedding_backward.wgsl` may take; see `MAX_DEPTH` of `matmul`.
+const MAX_TURNS: usize = 1 << 14;
+
+/// The elements of a piece of y, and the tokens whose rows they belong to.
+fn tokens_of(piece: &Range<usize>, features: usize) -> Range<usize> {
+    piece.start / features..piece.end.div_ceil(features)
+}
+
+/// Tokens outside the table leave their rows of y as they are.
+pub(crate) fn gather(context: &Context, tokens: Span<'_>, table: View<'_>, y: Span<'_>) -> Result<()> {
+    let features = table.shape().last();
+    let table_rows = (context.limits().binding_elements / features).max(1);
+    for piece in pieces(y.len(), context.limits().elements(ELEMENTWISE_GROUP)) {
+        let places = tokens_of(&piece, features);
+        let from = context.bind(tokens.slice(places.clone()))?;
+        let to = context.bind(y.slice(piece.clone()))?;
+        for rows in pieces(table.shape().rows(), table_rows) {
+            let bound = context.bind(table.span().slice(rows.start * features..rows.end * features))?;
+            context.dispatch(Dispatch {
+                kernel: &EMBEDDING,
+                constants: &[],
+                parameters: EmbeddingParameters {
+                    count: piece.len() as u32,
+                    features: features as u32,
+                    first_token: rows.start as u32,
+                    token_count: rows.len() as u32,
+                    y_first: (piece.start - places.start * features) as u32,
+                    tokens_base: from.base,
+                    table_base: bound.base,
+                    y_base: to.base,
+                },
+                bindings: &[from, bound, to],
+                grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Where tokens stand: each group is a token, the first of its `places`, and how many.
+struct Places {
+    places: Vec<u32>,
+    /// Rounds of groups, each token at most once a round, ordered by token.
+    rounds: Vec<Vec<[u32; 3]>>,
+}
+
+/// Sorts the places `range` of `tokens` by token, keeping their order, and cuts them into runs of `longest`.
+fn places(tokens: &[u32], range: Range<usize>, longest: usize) -> Places {
+    let mut places: Vec<u32> = (range.start as u32..range.end as u32).collect();
+    places.sort_by_key(|&place| tokens[place as usize]);
+    let mut rounds: Vec<Vec<[u32; 3]>> = Vec::new();
+    let mut first = 0;
+    for run in places.chunk_by(|&one, &two| tokens[one as usize] == tokens[two as usize]) {
+        for (round, part) in run.chunks(longest).enumerate() {
+            if rounds.len() == round {
+                rounds.push(Vec::new());
+            }
+            rounds[round].push([tokens[part[0] as usize], first, part.len() as u32]);
+            first += part.len() as u32;
+        }
+    }
+    Places { places, rounds }
+}
+
+pub(super) fn scatter(
+    context: &Context,
+    d_table: Span<'_>,
+    vocabulary: usize,
+    tokens: &Indices,
+    d_y: View<'_>,
+) -> Result<()> {
+    let features = d_y.shape().last();
+    let rows_at_once = (context.limits().binding_elements / features).max(1);
+    let longest = (MAX_TURNS / features.div_ceil(SCATTER_GROUP)).max(1);
+    for range in pieces(d_y.shape().rows(), rows_at_once) {
+        let sorted = places(tokens.values(), range.clone(), longest);
+        let flat: Vec<u32> = sorted.rounds.iter().flatten().flatten().copied().collect();
+        let uploaded = Indices::from_slice(d_y.device(), &[sorted.places.len()], &sorted.places)?;
+        let groups = Indices::from_slice(d_y.device(), &[flat.len()], &flat)?;
+        let places_bound = context.bind(uploaded.span())?;
+        let groups_bound = context.bind(groups.span())?;
+        let from = context.bind(d_y.span().slice(range.start * features..range.end * features))?;
+        let mut before = 0;
+        for round in &sorted.rounds {
+            for table in pieces(vocabulary, rows_at_once) {
+                let to = context.bind(d_table.slice(table.start * features..table.end * features))?;
+                let starts = |token: usize| round.partition_point(|group| (group[0] as usize) < token);
+                let (start, end) = (starts(table.start), starts(table.end));
+                for part in pieces(end - start, context.limits().workgroups) {
+                    context.dispatch(Dispatch {
+                        kernel: &EMBEDDING_BACKWARD,
+                        constants: &[],
+                        parameters: EmbeddingBackwardParameters {
+                            features: features as u32,
+                            first_group: (before + start + part.start) as u32,
+                            places_base: places_bound.base,
+                            groups_base: groups_bound.base,
+                            d_y_base: from.base,
+                            d_table_base: to.base,
+                            first_place: range.start as u32,
+                            first_token: table.start as u32,
+                        },
+                        bindings: &[places_bound, groups_bound, from, to],
+                        grid: [part.len(), 1, 1],
+                    })?;
+                }
+            }
+            before += round.len();
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn one_hot(context: &Context, tokens: Span<'_>, vocabulary: usize, y: Span<'_>) -> Result<()> {
+    for piece in pieces(y.len(), context.limits().elements(ELEMENTWISE_GROUP)) {
+        let places = tokens_of(&piece, vocabulary);
+        let from = context.bind(tokens.slice(places.clone()))?;
+        let to = context.bind(y.slice(piece.clone()))?;
+        context.dispatch(Dispatch {
+            kernel: &ONE_HOT,
+            constants: &[],
+            parameters: OneHotParameters {
+                count: piece.len() as u32,
+                vocabulary: vocabulary as u32,
+                y_first: (piece.start - places.start * vocabulary) as u32,
+                tokens_base: from.base,
+                y_base: to.base,
+            },
+            bindings: &[from, to],
+            grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_longer_than_allowed_go_to_later_rounds_in_order() {
+        let sorted = places(&[7, 3, 7, 7, 3], 0..5, 2);
+        assert_eq!(sorted.places, [1, 4, 0, 2, 3]);
+        assert_eq!(sorted.rounds, [vec![[3, 0, 2], [7, 2, 2]], vec![[7, 4, 1]]]);
+    }
+}

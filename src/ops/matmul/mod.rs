@@ -1,0 +1,121 @@
+//! Matrix products in the four transpose forms.
+
+pub(crate) mod cpu;
+pub(crate) mod gpu;
+
+use crate::device::on_device;
+use crate::shape::Shape;
+use crate::tensor::{Tensor, View, ViewMut};
+use crate::{Error, Result};
+
+/// Which operands are stored transposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A \[M,K\], B \[K,N\].
+    Plain,
+    /// A \[M,K\], B \[N,K\]: a linear layer's x·Wᵀ.
+    RightTransposed,
+    /// A \[K,M\], B \[K,N\]: a weight gradient's dYᵀ·X.
+    LeftTransposed,
+    /// A \[K,M\], B \[N,K\].
+    BothTransposed,
+}
+
+impl Form {
+    /// All four.
+    pub const ALL: [Self; 4] =
+        [Self::Plain, Self::RightTransposed, Self::LeftTransposed, Self::BothTransposed];
+
+    pub(crate) fn left(self) -> bool {
+        matches!(self, Self::LeftTransposed | Self::BothTransposed)
+    }
+
+    pub(crate) fn right(self) -> bool {
+        matches!(self, Self::RightTransposed | Self::BothTransposed)
+    }
+}
+
+/// M, N and K of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+}
+
+/// C = op(A)·op(B) + bias. Operands of more than two dimensions are taken as matrices of all leading dimensions
+/// by the last one; C then has A's leading dimensions, unless A is transposed.
+///
+/// Shapes: op(A) \[M,K\], op(B) \[K,N\], bias \[N\], C \[M,N\].
+///
+/// # Errors
+/// [`Error::Shape`] naming the operand that does not fit, [`Error::DeviceMismatch`].
+///
+/// ```
+/// use refrain::{Device, Tensor, ops};
+/// let device = Device::cpu();
+/// let a = Tensor::from_slice(&device, &[1, 2], &[1.0, 2.0])?;
+/// let b = Tensor::from_slice(&device, &[3, 2], &[1.0, 0.0, 0.0, 1.0, 1.0, 1.0])?;
+/// let c = ops::matmul(&a, &b, ops::Form::RightTransposed, None)?;
+/// assert_eq!(c.download()?, [1.0, 2.0, 3.0]);
+/// # Ok::<(), refrain::Error>(())
+/// ```
+pub fn matmul<'a>(
+    a: impl Into<View<'a>>,
+    b: impl Into<View<'a>>,
+    form: Form,
+    bias: Option<View<'a>>,
+) -> Result<Tensor> {
+    let (a, b) = (a.into(), b.into());
+    let sizes = sizes(a, b, form)?;
+    if let Some(bias) = bias {
+        a.device().expect_same("bias", bias.device())?;
+        bias.shape().expect("bias", &[sizes.n])?;
+    }
+    let shape =
+        if form.left() { Shape::new(&[sizes.m, sizes.n])? } else { a.shape().with_last(sizes.n)? };
+    on_device!(a.device(),
+        F => {
+            let product = cpu::matmul(a.array2::<F>(), b.array2(), form, bias.map(|bias| bias.array1()));
+            Tensor::from_array(a.device(), product)?.reshape(shape.dimensions())
+        },
+        context => {
+            let c = Tensor::uninitialized(context, a.device(), shape)?;
+            let bias = bias.map(|bias| bias.span());
+            gpu::matmul(context, [a.span(), b.span(), c.view().span()], sizes, form, gpu::Add::Bias(bias))?;
+            Ok(c)
+        },
+    )
+}
+
+/// C += op(A)·op(B), into a section of a flat buffer.
+pub(crate) fn matmul_into(mut c: ViewMut<'_>, a: View<'_>, b: View<'_>, form: Form) -> Result<()> {
+    let sizes = sizes(a, b, form)?;
+    a.device().expect_same("the product's target", c.device())?;
+    c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
+    on_device!(a.device(),
+        F => {
+            cpu::matmul_into(c.array2::<F>(), a.array2(), b.array2(), form);
+            Ok(())
+        },
+        context => {
+            let spans = [a.span(), b.span(), c.span()];
+            gpu::matmul(context, spans, sizes, form, gpu::Add::Previous)
+        },
+    )
+}
+
+fn sizes(a: View<'_>, b: View<'_>, form: Form) -> Result<Sizes> {
+    a.device().expect_same("the right operand", b.device())?;
+    let oriented = |view: View<'_>, transposed| {
+        let (rows, columns) = (view.shape().rows(), view.shape().last());
+        if transposed { (columns, rows) } else { (rows, columns) }
+    };
+    let (m, k) = oriented(a, form.left());
+    let (found, n) = oriented(b, form.right());
+    if found != k {
+        let expected = format!("an inner size of {k}, as in the left operand {}", a.shape());
+        return Err(Error::shape("the right operand of a product", expected, b.shape()));
+    }
+    Ok(Sizes { m, n, k })
+}

@@ -1,0 +1,40 @@
+//! Operations on tensors: a folder each, with the contract (`mod.rs`), the `ndarray` twin (`cpu.rs`) and the
+//! dispatch of its shaders (`gpu.rs`).
+//!
+//! Every function checks its arguments before any work is submitted and runs on the device its arguments live
+//! on. All of a call's arguments live on one device.
+
+pub(crate) mod cross_entropy;
+pub(crate) mod elementwise;
+pub(crate) mod embedding;
+pub(crate) mod matmul;
+pub(crate) mod optimizer;
+pub(crate) mod permute;
+pub(crate) mod recurrent;
+pub(crate) mod reduce;
+pub(crate) mod softmax;
+
+pub use cross_entropy::Reduction;
+pub use elementwise::{Activation, Binary, binary, scale, unary, unary_backward};
+pub use embedding::{embedding, embedding_backward, one_hot};
+pub use matmul::{Form, matmul};
+pub use permute::permute;
+pub use reduce::{Norm, norm, squared_norm, sum, sum_rows};
+pub use softmax::{log_softmax, log_softmax_backward, softmax, softmax_backward};
+
+/// Every kernel of the crate, for the tests that look at all of them.
+#[cfg(test)]
+pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
+    let folders = [
+        cross_entropy::gpu::KERNELS,
+        elementwise::gpu::KERNELS,
+        embedding::gpu::KERNELS,
+        matmul::gpu::KERNELS,
+        optimizer::gpu::KERNELS,
+        permute::gpu::KERNELS,
+        recurrent::gpu::KERNELS,
+        reduce::gpu::KERNELS,
+        softmax::gpu::KERNELS,
+    ];
+    folders.into_iter().flatten().copied().collect()
+}

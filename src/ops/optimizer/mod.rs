@@ -1,0 +1,95 @@
+//! Updates over flat buffers: gradient descent, Adam, clipping. One dispatch each, padding included.
+
+pub(crate) mod cpu;
+pub(crate) mod gpu;
+
+use crate::Result;
+use crate::device::on_device;
+use crate::tensor::{Real, View, ViewMut};
+
+/// One step of gradient descent, in numbers; see [`Sgd`](crate::optim::Sgd).
+#[derive(Clone, Copy)]
+pub(crate) struct SgdStep {
+    pub(crate) rate: f64,
+    pub(crate) momentum: f64,
+    pub(crate) dampening: f64,
+    pub(crate) decay: f64,
+    pub(crate) nesterov: bool,
+    /// Whether the velocity is still empty.
+    pub(crate) first: bool,
+}
+
+/// Updates `parameters` (and, with momentum, `velocity`) by `gradient`.
+pub(crate) fn sgd(
+    mut parameters: ViewMut<'_>,
+    gradient: View<'_>,
+    mut velocity: Option<ViewMut<'_>>,
+    step: SgdStep,
+) -> Result<()> {
+    on_device!(gradient.device(),
+        F => {
+            let velocity = velocity.as_mut().map(|velocity| velocity.array1());
+            cpu::sgd::<F>(parameters.array1(), gradient.array1(), velocity, step);
+            Ok(())
+        },
+        context => {
+            let velocity = velocity.as_ref().map(|velocity| velocity.span());
+            gpu::sgd(context, parameters.span(), gradient.span(), velocity, step)
+        },
+    )
+}
+
+/// One step of Adam, in numbers; see [`Adam`](crate::optim::Adam).
+#[derive(Clone, Copy)]
+pub(crate) struct AdamStep {
+    pub(crate) rate: f64,
+    pub(crate) beta1: f64,
+    pub(crate) beta2: f64,
+    pub(crate) epsilon: f64,
+    /// Added to the gradient, times the parameter.
+    pub(crate) decay: f64,
+    /// Taken from the parameter, times itself and the rate.
+    pub(crate) decoupled_decay: f64,
+    /// How many steps this makes, from 1.
+    pub(crate) count: u64,
+}
+
+/// The moments that Adam keeps.
+pub(crate) struct Moments<'a> {
+    pub(crate) first: ViewMut<'a>,
+    pub(crate) second: ViewMut<'a>,
+    /// The largest second moment so far: AMSGrad.
+    pub(crate) largest: Option<ViewMut<'a>>,
+}
+
+/// Updates `parameters` and `moments` by `gradient`.
+pub(crate) fn adam(
+    mut parameters: ViewMut<'_>,
+    gradient: View<'_>,
+    mut moments: Moments<'_>,
+    step: AdamStep,
+) -> Result<()> {
+    on_device!(gradient.device(),
+        F => {
+            let moments = cpu::Moments {
+                first: moments.first.array1(),
+                second: moments.second.array1(),
+                largest: moments.largest.as_mut().map(|largest| largest.array1()),
+            };
+            cpu::adam::<F>(parameters.array1(), gradient.array1(), moments, step);
+            Ok(())
+        },
+        context => gpu::adam(context, parameters.span(), gradient.span(), &moments, step),
+    )
+}
+
+/// gradient *= min(1, max_norm / (norm + 10⁻⁶)), without waiting for `norm`.
+pub(crate) fn clip(mut gradient: ViewMut<'_>, norm: View<'_>, max_norm: f32) -> Result<()> {
+    on_device!(norm.device(),
+        F => {
+            cpu::clip::<F>(gradient.array1(), norm.array1()[0], F::from_f32(max_norm));
+            Ok(())
+        },
+        context => gpu::clip(context, gradient.span(), norm.span(), max_norm),
+    )
+}

@@ -1,0 +1,76 @@
+//! Dispatch of `shaders/permute.wgsl`. Where x is larger than a binding, each stretch of y visits each stretch
+//! of x and takes the elements that lie there.
+
+use crate::Result;
+use crate::gpu::{Access, Context, Dispatch, ELEMENTWISE_GROUP, Kernel, parameters, pieces};
+use crate::shape::MAX_RANK;
+use crate::tensor::View;
+
+parameters!(PermuteParameters {
+    count: u32,
+    y_first: u32,
+    x_first: u32,
+    x_count: u32,
+    x_base: u32,
+    y_base: u32,
+    size1: u32,
+    size2: u32,
+    size3: u32,
+    stride0: u32,
+    stride1: u32,
+    stride2: u32,
+    stride3: u32,
+});
+
+static PERMUTE: Kernel = Kernel {
+    name: "permute",
+    source: include_str!("../../../shaders/permute.wgsl"),
+    constants: &[],
+    bindings: &[Access::Read, Access::Write],
+    fields: PermuteParameters::FIELDS,
+    parameter_bytes: size_of::<PermuteParameters>(),
+};
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&Kernel] = &[&PERMUTE];
+
+pub(super) fn permute(context: &Context, x: View<'_>, y: View<'_>, axes: &[usize]) -> Result<()> {
+    let sizes = x.shape().dimensions();
+    let stride = |axis: usize| sizes[axis + 1..].iter().product::<usize>() as u32;
+    // Missing outer dimensions are of size one.
+    let missing = MAX_RANK - axes.len();
+    let mut y_sizes = [1; MAX_RANK];
+    let mut strides = [0; MAX_RANK];
+    for (place, &axis) in axes.iter().enumerate() {
+        y_sizes[missing + place] = sizes[axis] as u32;
+        strides[missing + place] = stride(axis);
+    }
+    for y_piece in pieces(y.shape().elements(), context.limits().elements(ELEMENTWISE_GROUP)) {
+        let to = context.bind(y.span().slice(y_piece.clone()))?;
+        for x_piece in pieces(x.shape().elements(), context.limits().binding_elements) {
+            let from = context.bind(x.span().slice(x_piece.clone()))?;
+            context.dispatch(Dispatch {
+                kernel: &PERMUTE,
+                constants: &[],
+                parameters: PermuteParameters {
+                    count: y_piece.len() as u32,
+                    y_first: y_piece.start as u32,
+                    x_first: x_piece.start as u32,
+                    x_count: x_piece.len() as u32,
+                    x_base: from.base,
+                    y_base: to.base,
+                    size1: y_sizes[1],
+                    size2: y_sizes[2],
+                    size3: y_sizes[3],
+                    stride0: strides[0],
+                    stride1: strides[1],
+                    stride2: strides[2],
+                    stride3: strides[3],
+                },
+                bindings: &[from, to],
+                grid: [y_piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+            })?;
+        }
+    }
+    Ok(())
+}

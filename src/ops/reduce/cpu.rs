@@ -1,0 +1,33 @@
+//! The twins of `shaders/{norm,sum_rows}.wgsl`.
+
+use ndarray::{Array1, ArrayView1, ArrayView2, Axis};
+
+use super::{Norm, Reduction};
+use crate::tensor::Real;
+
+pub(super) fn sum_rows<F: Real>(x: ArrayView2<'_, F>) -> Array1<F> {
+    // In blocks, so that the error of a sum of N terms grows with √N and not with N.
+    let mut total = Array1::zeros(x.ncols());
+    for block in x.axis_chunks_iter(Axis(0), 256) {
+        total += &block.sum_axis(Axis(0));
+    }
+    total
+}
+
+pub(super) fn reduce<F: Real>(x: ArrayView1<'_, F>, reduction: Reduction) -> F {
+    match reduction {
+        Reduction::Sum => sum(x, |x| x),
+        Reduction::Squares => sum(x, |x| x * x),
+        Reduction::Norm(Norm::L1) => sum(x, |x| x.abs()),
+        Reduction::Norm(Norm::L2) => sum(x, |x| x * x).sqrt(),
+        Reduction::Norm(Norm::Infinity) => {
+            // A NaN must win.
+            x.iter().fold(F::zero(), |most, x| if x.abs() > most || x.is_nan() { x.abs() } else { most })
+        }
+    }
+}
+
+/// Σ f(x), in blocks for the same reason as above.
+fn sum<F: Real>(x: ArrayView1<'_, F>, f: fn(F) -> F) -> F {
+    x.axis_chunks_iter(Axis(0), 1024).map(|block| block.mapv(f).sum()).sum()
+}

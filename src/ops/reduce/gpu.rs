@@ -1,0 +1,134 @@
+//! Dispatch of `shaders/{norm,sum_rows}.wgsl`: passes over ever fewer partial results.
+
+use super::{Norm, Reduction, vector};
+use crate::Result;
+use crate::gpu::{Access, Context, Dispatch, Kernel, parameters, pieces};
+use crate::tensor::{Tensor, View};
+
+parameters!(NormParameters { count: u32, x_base: u32, partial_base: u32, root: u32 });
+parameters!(SumRowsParameters {
+    rows: u32,
+    columns: u32,
+    first_column: u32,
+    chunk: u32,
+    x_base: u32,
+    partial_base: u32,
+});
+
+static NORM: Kernel = Kernel {
+    name: "norm",
+    source: include_str!("../../../shaders/norm.wgsl"),
+    constants: &["FUNCTION"],
+    bindings: &[Access::Read, Access::Write],
+    fields: NormParameters::FIELDS,
+    parameter_bytes: size_of::<NormParameters>(),
+};
+
+static SUM_ROWS: Kernel = Kernel {
+    name: "sum_rows",
+    source: include_str!("../../../shaders/sum_rows.wgsl"),
+    constants: &[],
+    bindings: &[Access::Read, Access::Write],
+    fields: SumRowsParameters::FIELDS,
+    parameter_bytes: size_of::<SumRowsParameters>(),
+};
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&Kernel] = &[&NORM, &SUM_ROWS];
+
+/// Elements that one workgroup of `norm.wgsl` reduces to one.
+const CHUNK: usize = 4096;
+/// Rows that one workgroup of `sum_rows.wgsl` reduces to one, and columns that it spans.
+const CHUNK_ROWS: usize = 256;
+const GROUP_COLUMNS: usize = 64;
+
+pub(super) fn reduce(context: &Context, x: View<'_>, reduction: Reduction) -> Result<Tensor> {
+    let (first, then, root) = match reduction {
+        Reduction::Sum => (0, 0, false),
+        Reduction::Norm(Norm::L1) => (1, 0, false),
+        Reduction::Squares => (2, 0, false),
+        Reduction::Norm(Norm::L2) => (2, 0, true),
+        Reduction::Norm(Norm::Infinity) => (3, 3, false),
+    };
+    let mut partial = norm_pass(context, x, first, root)?;
+    while partial.shape().elements() > 1 {
+        partial = norm_pass(context, partial.view(), then, root)?;
+    }
+    Ok(partial)
+}
+
+fn norm_pass(context: &Context, x: View<'_>, function: u32, root: bool) -> Result<Tensor> {
+    let count = x.shape().elements();
+    let limits = context.limits();
+    // Pieces of whole chunks, or less than one chunk where a binding is smaller than that.
+    let whole = limits.binding_elements / CHUNK * CHUNK;
+    let largest = if whole == 0 { limits.binding_elements } else { whole.min(limits.workgroups * CHUNK) };
+    let groups = |elements: usize| elements.div_ceil(CHUNK);
+    let total = pieces(count, largest).map(|piece| groups(piece.len())).sum();
+    let partial = vector(x.device(), context, &[total])?;
+    let mut done = 0;
+    for piece in pieces(count, largest) {
+        let made = groups(piece.len());
+        let from = context.bind(x.span().slice(piece.clone()))?;
+        let to = context.bind(partial.view().span().slice(done..done + made))?;
+        context.dispatch(Dispatch {
+            kernel: &NORM,
+            constants: &[function],
+            parameters: NormParameters {
+                count: piece.len() as u32,
+                x_base: from.base,
+                partial_base: to.base,
+                // Only the pass that leaves one value finishes the norm.
+                root: (root && total == 1).into(),
+            },
+            bindings: &[from, to],
+            grid: [made, 1, 1],
+        })?;
+        done += made;
+    }
+    Ok(partial)
+}
+
+pub(super) fn sum_rows(context: &Context, x: View<'_>) -> Result<Tensor> {
+    let columns = x.shape().last();
+    let mut partial = sum_rows_pass(context, x)?;
+    while partial.shape().rows() > 1 {
+        partial = sum_rows_pass(context, partial.view())?;
+    }
+    partial.reshape(&[columns])
+}
+
+fn sum_rows_pass(context: &Context, x: View<'_>) -> Result<Tensor> {
+    let (rows, columns) = (x.shape().rows(), x.shape().last());
+    let limits = context.limits();
+    let fitting = (limits.binding_elements / columns).max(1);
+    let whole = fitting / CHUNK_ROWS * CHUNK_ROWS;
+    let largest = if whole == 0 { fitting } else { whole.min(limits.workgroups * CHUNK_ROWS) };
+    let groups = |rows: usize| rows.div_ceil(CHUNK_ROWS);
+    let total = pieces(rows, largest).map(|piece| groups(piece.len())).sum();
+    let partial = vector(x.device(), context, &[total, columns])?;
+    let mut done = 0;
+    for piece in pieces(rows, largest) {
+        let made = groups(piece.len());
+        let from = context.bind(x.span().slice(piece.start * columns..piece.end * columns))?;
+        let to = context.bind(partial.view().span().slice(done * columns..(done + made) * columns))?;
+        for stretch in pieces(columns, limits.workgroups * GROUP_COLUMNS) {
+            context.dispatch(Dispatch {
+                kernel: &SUM_ROWS,
+                constants: &[],
+                parameters: SumRowsParameters {
+                    rows: piece.len() as u32,
+                    columns: columns as u32,
+                    first_column: stretch.start as u32,
+                    chunk: CHUNK_ROWS as u32,
+                    x_base: from.base,
+                    partial_base: to.base,
+                },
+                bindings: &[from, to],
+                grid: [stretch.len().div_ceil(GROUP_COLUMNS), made, 1],
+            })?;
+        }
+        done += made;
+    }
+    Ok(partial)
+}

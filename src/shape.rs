@@ -1,0 +1,132 @@
+//! Sizes of a tensor, checked once where they enter.
+
+use std::fmt;
+
+use crate::{Error, Result};
+
+/// The largest rank a tensor may have.
+pub const MAX_RANK: usize = 4;
+
+/// The sizes of a tensor, outermost first: one to four dimensions, none of them zero.
+///
+/// ```
+/// let shape = refrain::Shape::new(&[2, 3])?;
+/// assert_eq!(shape.elements(), 6);
+/// assert!(refrain::Shape::new(&[2, 0]).is_err());
+/// # Ok::<(), refrain::Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    sizes: [usize; MAX_RANK],
+    rank: usize,
+}
+
+impl Shape {
+    /// Checks and wraps `dimensions`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a rank outside 1 to 4, for a zero size, and for more elements than 2³¹, the most
+    /// that one shader can index.
+    pub fn new(dimensions: &[usize]) -> Result<Self> {
+        Self::named("shape", dimensions)
+    }
+
+    /// As [`Shape::new`], with the argument's name for the message.
+    pub(crate) fn named(what: &str, dimensions: &[usize]) -> Result<Self> {
+        let rank = dimensions.len();
+        if !(1..=MAX_RANK).contains(&rank) {
+            return Err(Error::shape(what, "1 to 4 dimensions", format!("{dimensions:?}")));
+        }
+        if dimensions.contains(&0) {
+            return Err(Error::shape(what, "no size of zero", format!("{dimensions:?}")));
+        }
+        let elements = dimensions.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+        if elements.is_none_or(|elements| elements > 1 << 31) {
+            return Err(Error::shape(what, "at most 2^31 elements", format!("{dimensions:?}")));
+        }
+        let mut sizes = [1; MAX_RANK];
+        sizes[..rank].copy_from_slice(dimensions);
+        Ok(Self { sizes, rank })
+    }
+
+    /// The sizes, outermost first.
+    pub fn dimensions(&self) -> &[usize] {
+        &self.sizes[..self.rank]
+    }
+
+    /// How many dimensions there are.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// The product of all sizes.
+    pub fn elements(&self) -> usize {
+        self.sizes.iter().product()
+    }
+
+    /// The innermost size: the number of features, columns or classes.
+    pub fn last(&self) -> usize {
+        self.sizes[self.rank - 1]
+    }
+
+    /// The product of all sizes but the innermost.
+    pub fn rows(&self) -> usize {
+        self.elements() / self.last()
+    }
+
+    /// The sizes as an array, if there are exactly `N`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming `what` and the expected `layout`, such as `[time, batch, features]`.
+    pub fn exactly<const N: usize>(&self, what: &str, layout: &str) -> Result<[usize; N]> {
+        self.dimensions().try_into().map_err(|_| Error::shape(what, layout, self))
+    }
+
+    /// Fails unless this shape equals `expected`.
+    pub(crate) fn expect(&self, what: &str, expected: &[usize]) -> Result<()> {
+        if self.dimensions() == expected {
+            return Ok(());
+        }
+        Err(Error::shape(what, format!("{expected:?}"), self))
+    }
+
+    /// The same sizes with the innermost replaced.
+    pub(crate) fn with_last(&self, size: usize) -> Result<Self> {
+        let mut sizes = *self;
+        sizes.sizes[self.rank - 1] = size;
+        Self::new(sizes.dimensions())
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}", self.dimensions())
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_shapes_are_refused_with_the_reason() {
+        let message = |dimensions: &[usize]| Shape::named("x", dimensions).unwrap_err().to_string();
+        assert_eq!(message(&[]), "x: expected 1 to 4 dimensions, found []");
+        assert_eq!(message(&[3, 0]), "x: expected no size of zero, found [3, 0]");
+        assert!(message(&[usize::MAX, 2]).contains("2^31"));
+        assert!(message(&[1 << 16, 1 << 16]).contains("2^31"));
+    }
+
+    #[test]
+    fn rows_times_last_is_all_elements() {
+        let shape = Shape::new(&[2, 3, 5]).unwrap();
+        assert_eq!((shape.rows(), shape.last(), shape.elements(), shape.rank()), (6, 5, 30, 3));
+        assert!(shape.exactly::<2>("x", "[rows, columns]").is_err());
+    }
+}

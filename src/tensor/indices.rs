@@ -1,0 +1,116 @@
+//! Tokens and class labels.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::device::{Backend, Device};
+use crate::gpu::{Buffer, Span};
+use crate::shape::Shape;
+use crate::{Error, Result};
+
+/// The label of a position that a loss leaves out (PyTorch's `ignore_index`).
+pub const IGNORED: u32 = u32::MAX;
+
+/// An array of unsigned integers on one device: tokens to embed, or labels to predict.
+///
+/// The host's copy is kept, so that ranges are checked before any work is submitted and without waiting.
+///
+/// ```
+/// use refrain::{Device, Indices};
+/// let tokens = Indices::from_slice(&Device::cpu(), &[2, 2], &[0, 3, 1, 2])?;
+/// assert_eq!(tokens.largest(), Some(3));
+/// # Ok::<(), refrain::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Indices {
+    device: Device,
+    shape: Shape,
+    host: Arc<[u32]>,
+    buffer: Option<Arc<Buffer>>,
+    largest: Option<u32>,
+    counted: usize,
+}
+
+impl Indices {
+    /// Copies `data` to `device`; [`IGNORED`] marks positions without a label.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes are zero, absurd or do not multiply to `data.len()`; out of memory.
+    pub fn from_slice(device: &Device, dimensions: &[usize], data: &[u32]) -> Result<Self> {
+        let shape = Shape::named("indices", dimensions)?;
+        if shape.elements() != data.len() {
+            let expected = format!("{} values for {shape}", shape.elements());
+            return Err(Error::shape("indices", expected, format!("{} values", data.len())));
+        }
+        let buffer = match device.backend() {
+            Backend::Cpu(_) => None,
+            Backend::Gpu(context) => {
+                let buffer = context.allocate(data.len(), "indices")?;
+                context.upload(&buffer, bytemuck::cast_slice(data))?;
+                Some(Arc::new(buffer))
+            }
+        };
+        let labels = || data.iter().copied().filter(|&index| index != IGNORED);
+        let (largest, counted) = (labels().max(), labels().count());
+        Ok(Self { device: device.clone(), shape, host: data.into(), buffer, largest, counted })
+    }
+
+    /// The sizes, outermost first.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The device they live on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The values, row-major; no wait, they never left the host.
+    pub fn values(&self) -> &[u32] {
+        &self.host
+    }
+
+    /// The largest value that is not [`IGNORED`]; `None` if all are.
+    pub fn largest(&self) -> Option<u32> {
+        self.largest
+    }
+
+    /// How many values are not [`IGNORED`].
+    pub fn counted(&self) -> usize {
+        self.counted
+    }
+
+    /// Fails unless every value is below `bound`; [`IGNORED`] does not pass.
+    pub(crate) fn expect_below(&self, what: &str, bound: usize) -> Result<()> {
+        let largest = if self.counted < self.host.len() { Some(IGNORED) } else { self.largest };
+        check(what, largest, bound)
+    }
+
+    /// Fails unless every value is below `bound` or [`IGNORED`].
+    pub(crate) fn expect_labels(&self, what: &str, bound: usize) -> Result<()> {
+        check(what, self.largest, bound)
+    }
+
+    /// The device memory; the caller has dispatched on a GPU.
+    pub(crate) fn span(&self) -> Span<'_> {
+        match &self.buffer {
+            Some(buffer) => Span::new(buffer, 0, self.host.len()),
+            None => unreachable!("a GPU device stores its indices on the GPU"),
+        }
+    }
+}
+
+fn check(what: &str, largest: Option<u32>, bound: usize) -> Result<()> {
+    match largest {
+        Some(index) if index as usize >= bound => {
+            Err(Error::Index { what: what.to_owned(), index: index.into(), bound: bound as u64 })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl fmt::Debug for Indices {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Indices({} on {})", self.shape, self.device)
+    }
+}

@@ -1,0 +1,201 @@
+//! Numbers on a device: [`Tensor`] (floats), [`Indices`] (tokens and labels) and borrowed [`View`]s of them.
+
+mod indices;
+mod storage;
+mod view;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use indices::{IGNORED, Indices};
+pub(crate) use storage::{Real, Storage};
+pub use view::View;
+pub(crate) use view::ViewMut;
+
+use crate::device::{Device, on_device};
+use crate::gpu::Context;
+use crate::shape::Shape;
+use crate::{Error, Result};
+
+/// An immutable array of floats on one device, row-major. Cloning shares the memory.
+///
+/// Host data comes in through [`Tensor::from_slice`] and goes out through [`Tensor::download`]; nothing else
+/// copies, and only `download` waits for the GPU.
+///
+/// ```
+/// use refrain::{Device, Tensor};
+/// let x = Tensor::from_slice(&Device::cpu(), &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+/// assert_eq!(x.shape().dimensions(), [2, 3]);
+/// assert_eq!(x.download()?[4], 5.0);
+/// # Ok::<(), refrain::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Tensor {
+    device: Device,
+    storage: Arc<Storage>,
+    offset: usize,
+    shape: Shape,
+}
+
+impl Tensor {
+    /// Copies `data` to `device`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes are zero, absurd or do not multiply to `data.len()`; out of memory.
+    pub fn from_slice(device: &Device, dimensions: &[usize], data: &[f32]) -> Result<Self> {
+        let shape = Self::expect_len(dimensions, data.len())?;
+        let storage = on_device!(device,
+            F => F::wrap(data.iter().map(|&value| F::from_f32(value)).collect()),
+            context => upload(context, data)?,
+        );
+        Ok(Self::from_storage(device, storage, shape))
+    }
+
+    /// As [`Tensor::from_slice`], from 64-bit floats: exact on [`Device::reference`], rounded elsewhere.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_slice`].
+    pub fn from_slice_f64(device: &Device, dimensions: &[usize], data: &[f64]) -> Result<Self> {
+        let shape = Self::expect_len(dimensions, data.len())?;
+        let storage = on_device!(device,
+            F => F::wrap(data.iter().map(|&value| F::from_f64(value)).collect()),
+            context => upload(context, &data.iter().map(|&value| value as f32).collect::<Vec<_>>())?,
+        );
+        Ok(Self::from_storage(device, storage, shape))
+    }
+
+    /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for zero or absurd sizes; out of memory.
+    pub fn zeros(device: &Device, dimensions: &[usize]) -> Result<Self> {
+        let shape = Shape::new(dimensions)?;
+        let storage = Storage::zeros(device, shape.elements(), "a tensor of zeros")?;
+        Ok(Self::from_storage(device, storage, shape))
+    }
+
+    fn expect_len(dimensions: &[usize], found: usize) -> Result<Shape> {
+        let shape = Shape::new(dimensions)?;
+        if shape.elements() == found {
+            return Ok(shape);
+        }
+        let expected = format!("{} values for {shape}", shape.elements());
+        Err(Error::shape("data", expected, format!("{found} values")))
+    }
+
+    /// Device memory that the caller's kernels are about to fill.
+    pub(crate) fn uninitialized(context: &Context, device: &Device, shape: Shape) -> Result<Self> {
+        let buffer = context.allocate(shape.elements(), "a tensor")?;
+        Ok(Self::from_storage(device, Storage::Gpu(buffer), shape))
+    }
+
+    pub(crate) fn from_storage(device: &Device, storage: Storage, shape: Shape) -> Self {
+        Self { device: device.clone(), storage: Arc::new(storage), offset: 0, shape }
+    }
+
+    /// Wraps a twin's result.
+    pub(crate) fn from_array<F: Real, D: ndarray::Dimension>(
+        device: &Device,
+        array: ndarray::Array<F, D>,
+    ) -> Result<Self> {
+        let shape = Shape::new(array.shape())?;
+        let standard = if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
+        let (mut values, offset) = standard.into_raw_vec_and_offset();
+        // A freshly computed array owns exactly its elements; a sliced one may carry more.
+        let start = offset.unwrap_or(0);
+        values.truncate(start + shape.elements());
+        values.drain(..start);
+        Ok(Self::from_storage(device, F::wrap(values), shape))
+    }
+
+    /// The sizes, outermost first.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The device it lives on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The whole tensor, borrowed.
+    pub fn view(&self) -> View<'_> {
+        View::new(&self.device, &self.storage, self.offset, self.shape)
+    }
+
+    /// Copies the values to the host, row-major. **Waits** for the GPU.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] and whatever else went wrong on the device since it was last asked.
+    pub fn download(&self) -> Result<Vec<f32>> {
+        self.view().download()
+    }
+
+    /// As [`Tensor::download`], in 64-bit floats: exact on every device.
+    ///
+    /// # Errors
+    /// As [`Tensor::download`].
+    pub fn download_f64(&self) -> Result<Vec<f64>> {
+        self.view().download_f64()
+    }
+
+    /// The only value of a tensor with one element, such as a loss. **Waits** for the GPU.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are more; as [`Tensor::download`].
+    pub fn read(&self) -> Result<f32> {
+        if self.shape.elements() != 1 {
+            return Err(Error::shape("read", "a tensor with one element", self.shape));
+        }
+        Ok(self.download()?[0])
+    }
+
+    /// The same values under another shape, without a copy.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the number of elements differs.
+    pub fn reshape(&self, dimensions: &[usize]) -> Result<Self> {
+        let shape = Shape::new(dimensions)?;
+        if shape.elements() != self.shape.elements() {
+            return Err(Error::shape("reshape", format!("{} elements", self.shape.elements()), shape));
+        }
+        Ok(Self { shape, ..self.clone() })
+    }
+
+    /// A copy on another device; itself if it is there already. **Waits** for the GPU it comes from.
+    ///
+    /// # Errors
+    /// As [`Tensor::download`] and [`Tensor::from_slice`].
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        if &self.device == device {
+            return Ok(self.clone());
+        }
+        Self::from_slice_f64(device, self.shape.dimensions(), &self.download_f64()?)
+    }
+
+    /// Mutable access for the operation that has just created this tensor and not yet shared it.
+    pub(crate) fn view_mut(&mut self) -> Result<ViewMut<'_>> {
+        let Self { device, storage, offset, shape } = self;
+        let storage = Arc::get_mut(storage)
+            .ok_or_else(|| Error::config("tensor", "cannot be written while it is shared"))?;
+        Ok(ViewMut::new(device, storage, *offset, *shape))
+    }
+}
+
+impl<'a> From<&'a Tensor> for View<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        tensor.view()
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Tensor({} on {})", self.shape, self.device)
+    }
+}
+
+fn upload<T: bytemuck::Pod>(context: &Context, data: &[T]) -> Result<Storage> {
+    let buffer = context.allocate(data.len(), "a tensor")?;
+    context.upload(&buffer, bytemuck::cast_slice(data))?;
+    Ok(Storage::Gpu(buffer))
+}

@@ -1,0 +1,99 @@
+//! The memory behind tensors: 32- or 64-bit floats on the host, or a buffer on a GPU.
+
+use ndarray::NdFloat;
+
+use crate::device::{Device, on_device};
+use crate::gpu::{Buffer, Span};
+use crate::{Error, Result};
+
+/// Memory of one device.
+pub(crate) enum Storage {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    Gpu(Buffer),
+}
+
+/// The two number types of the twins.
+pub(crate) trait Real: NdFloat + std::iter::Sum {
+    /// The host values, if `storage` is of this type.
+    fn values(storage: &Storage) -> Option<&[Self]>;
+    /// The host values for writing, if `storage` is of this type.
+    fn values_mut(storage: &mut Storage) -> Option<&mut [Self]>;
+    fn wrap(values: Vec<Self>) -> Storage;
+    fn from_f32(value: f32) -> Self;
+    fn from_f64(value: f64) -> Self;
+}
+
+macro_rules! real {
+    ($type:ty, $variant:ident) => {
+        impl Real for $type {
+            fn values(storage: &Storage) -> Option<&[Self]> {
+                match storage {
+                    Storage::$variant(values) => Some(values),
+                    _ => None,
+                }
+            }
+
+            fn values_mut(storage: &mut Storage) -> Option<&mut [Self]> {
+                match storage {
+                    Storage::$variant(values) => Some(values),
+                    _ => None,
+                }
+            }
+
+            fn wrap(values: Vec<Self>) -> Storage {
+                Storage::$variant(values)
+            }
+
+            fn from_f32(value: f32) -> Self {
+                value.into()
+            }
+
+            fn from_f64(value: f64) -> Self {
+                value as Self
+            }
+        }
+    };
+}
+
+real!(f32, F32);
+real!(f64, F64);
+
+impl Storage {
+    /// Zeroed memory; a size that cannot be had is an error, not an abort.
+    pub(crate) fn zeros(device: &Device, elements: usize, what: &str) -> Result<Self> {
+        on_device!(device,
+            F => {
+                let bytes = elements as u64 * size_of::<F>() as u64;
+                let refused = || Error::OutOfMemory { what: what.to_owned(), bytes };
+                if host_memory().is_some_and(|memory| bytes > memory) {
+                    return Err(refused());
+                }
+                let mut values: Vec<F> = Vec::new();
+                values.try_reserve_exact(elements).map_err(|_| refused())?;
+                values.resize(elements, F::from_f32(0.0));
+                Ok(F::wrap(values))
+            },
+            context => {
+                let buffer = context.allocate(elements, what)?;
+                context.clear(Span::new(&buffer, 0, elements));
+                Ok(Self::Gpu(buffer))
+            },
+        )
+    }
+
+    /// The device memory `offset..offset + len`; `None` on the host.
+    pub(crate) fn span(&self, offset: usize, len: usize) -> Option<Span<'_>> {
+        match self {
+            Self::Gpu(buffer) => Some(Span::new(buffer, offset, len)),
+            _ => None,
+        }
+    }
+}
+
+/// The host's memory in bytes, where the system tells: Linux grants far more than it has and kills later.
+pub(crate) fn host_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}

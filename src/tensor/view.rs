@@ -1,0 +1,197 @@
+//! Borrowed stretches of tensors and of flat parameter buffers: what operations take.
+
+use std::ops::Range;
+
+use ndarray::{ArrayView1, ArrayView2, ArrayView3, ArrayViewD, ArrayViewMut1, ArrayViewMut2, IxDyn};
+
+use super::storage::{Real, Storage};
+use crate::Result;
+use crate::device::{Backend, Device};
+use crate::gpu::Span;
+use crate::shape::Shape;
+
+/// A borrowed array: a whole [`Tensor`](crate::Tensor), or one named section of a model's parameters.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    device: &'a Device,
+    storage: &'a Storage,
+    offset: usize,
+    shape: Shape,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(device: &'a Device, storage: &'a Storage, offset: usize, shape: Shape) -> Self {
+        Self { device, storage, offset, shape }
+    }
+
+    /// The sizes, outermost first.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The device it lives on.
+    pub fn device(&self) -> &'a Device {
+        self.device
+    }
+
+    /// Copies the values to the host, row-major. **Waits** for the GPU.
+    ///
+    /// # Errors
+    /// As [`Tensor::download`](crate::Tensor::download).
+    pub fn download(&self) -> Result<Vec<f32>> {
+        match (self.storage, self.device.backend()) {
+            (Storage::F32(values), _) => Ok(values[self.range()].to_vec()),
+            (Storage::F64(values), _) => Ok(values[self.range()].iter().map(|&value| value as f32).collect()),
+            (Storage::Gpu(_), Backend::Gpu(context)) => context.download(self.span()),
+            (Storage::Gpu(_), Backend::Cpu(_)) => unreachable!("GPU memory on a CPU device"),
+        }
+    }
+
+    /// As [`View::download`], in 64-bit floats.
+    ///
+    /// # Errors
+    /// As [`View::download`].
+    pub fn download_f64(&self) -> Result<Vec<f64>> {
+        match self.storage {
+            Storage::F64(values) => Ok(values[self.range()].to_vec()),
+            _ => Ok(self.download()?.into_iter().map(f64::from).collect()),
+        }
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.shape.elements()
+    }
+
+    /// The same values under another shape of as many elements.
+    pub(crate) fn reshaped(self, dimensions: &[usize]) -> Result<Self> {
+        let shape = Shape::new(dimensions)?;
+        debug_assert_eq!(shape.elements(), self.shape.elements());
+        Ok(Self { shape, ..self })
+    }
+
+    /// As a matrix: all but the innermost dimension become rows.
+    pub(crate) fn matrix(self) -> Result<Self> {
+        self.reshaped(&[self.shape.rows(), self.shape.last()])
+    }
+
+    /// The entries `range` of the outermost dimension.
+    pub(crate) fn outer(self, range: Range<usize>) -> Result<Self> {
+        let dimensions = self.shape.dimensions();
+        debug_assert!(range.end <= dimensions[0]);
+        let stride = self.shape.elements() / dimensions[0];
+        let mut cut = dimensions.to_vec();
+        cut[0] = range.len();
+        Ok(Self { offset: self.offset + range.start * stride, shape: Shape::new(&cut)?, ..self })
+    }
+
+    /// Entry `index` of the outermost dimension, without that dimension.
+    pub(crate) fn entry(self, index: usize) -> Result<Self> {
+        let cut = self.outer(index..index + 1)?;
+        cut.reshaped(&self.shape.dimensions()[1..])
+    }
+
+    /// The values as the twin's array.
+    pub(crate) fn array<F: Real>(&self) -> ArrayViewD<'a, F> {
+        shaped(IxDyn(self.shape.dimensions()), self.values())
+    }
+
+    pub(crate) fn array1<F: Real>(&self) -> ArrayView1<'a, F> {
+        shaped(ndarray::Ix1(self.shape.elements()), self.values())
+    }
+
+    /// As a matrix of [`Shape::rows`] by [`Shape::last`].
+    pub(crate) fn array2<F: Real>(&self) -> ArrayView2<'a, F> {
+        shaped(ndarray::Ix2(self.shape.rows(), self.shape.last()), self.values())
+    }
+
+    /// As three dimensions; the caller has checked that there are three.
+    pub(crate) fn array3<F: Real>(&self) -> ArrayView3<'a, F> {
+        let dimensions = self.shape.dimensions();
+        shaped(ndarray::Ix3(dimensions[0], dimensions[1], dimensions[2]), self.values())
+    }
+
+    fn values<F: Real>(&self) -> &'a [F] {
+        match F::values(self.storage) {
+            Some(values) => &values[self.range()],
+            None => unreachable!("a device stores one number type"),
+        }
+    }
+
+    /// The device memory; the caller has dispatched on a GPU.
+    pub(crate) fn span(&self) -> Span<'a> {
+        match self.storage.span(self.offset, self.shape.elements()) {
+            Some(span) => span,
+            None => unreachable!("a GPU device stores its tensors on the GPU"),
+        }
+    }
+}
+
+fn shaped<F, D: ndarray::Dimension>(dimensions: D, values: &[F]) -> ndarray::ArrayView<'_, F, D> {
+    match ndarray::ArrayView::from_shape(dimensions, values) {
+        Ok(view) => view,
+        Err(error) => unreachable!("a shape always fits its storage: {error}"),
+    }
+}
+
+impl std::fmt::Debug for View<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "View({} on {})", self.shape, self.device)
+    }
+}
+
+/// A section of a flat buffer, or a fresh tensor, that an operation writes or adds to.
+pub(crate) struct ViewMut<'a> {
+    device: &'a Device,
+    storage: &'a mut Storage,
+    offset: usize,
+    shape: Shape,
+}
+
+impl<'a> ViewMut<'a> {
+    pub(crate) fn new(device: &'a Device, storage: &'a mut Storage, offset: usize, shape: Shape) -> Self {
+        Self { device, storage, offset, shape }
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    pub(crate) fn device(&self) -> &'a Device {
+        self.device
+    }
+
+    /// Entry `index` of the outermost dimension, without that dimension.
+    pub(crate) fn entry(self, index: usize) -> Result<Self> {
+        let shape = Shape::new(&self.shape.dimensions()[1..])?;
+        Ok(Self { offset: self.offset + index * shape.elements(), shape, ..self })
+    }
+
+    pub(crate) fn array1<F: Real>(&mut self) -> ArrayViewMut1<'_, F> {
+        ArrayViewMut1::from(self.values())
+    }
+
+    /// As a matrix of [`Shape::rows`] by [`Shape::last`].
+    pub(crate) fn array2<F: Real>(&mut self) -> ArrayViewMut2<'_, F> {
+        let shape = self.shape;
+        match ArrayViewMut2::from_shape((shape.rows(), shape.last()), self.values()) {
+            Ok(view) => view,
+            Err(error) => unreachable!("a shape always fits its storage: {error}"),
+        }
+    }
+
+    fn values<F: Real>(&mut self) -> &mut [F] {
+        let range = self.offset..self.offset + self.shape.elements();
+        match F::values_mut(self.storage) {
+            Some(values) => &mut values[range],
+            None => unreachable!("a device stores one number type"),
+        }
+    }
+
+    /// The device memory; the caller has dispatched on a GPU.
+    pub(crate) fn span(&self) -> Span<'_> {
+        match self.storage.span(self.offset, self.shape.elements()) {
+            Some(span) => span,
+            None => unreachable!("a GPU device stores its tensors on the GPU"),
+        }
+    }
+}
