@@ -48,6 +48,13 @@ pub(super) struct Recorder {
     counted: u64,
 }
 
+impl Recorder {
+    /// Lets go of all cached bind groups, and with them of the buffers they hold.
+    pub(super) fn forget_bind_groups(&mut self) {
+        self.bind_groups.clear();
+    }
+}
+
 impl Context {
     /// Records one call of a kernel.
     ///
@@ -147,9 +154,7 @@ impl Context {
         match self.device().poll(kind) {
             Ok(_) => Ok(()),
             // A lost device may surface here first: its own report says more.
-            Err(error) => {
-                self.faults().check().and(Err(Error::DeviceLost { reason: error.to_string() }))
-            }
+            Err(error) => self.faults().check().and(Err(Error::DeviceLost { reason: error.to_string() })),
         }
     }
 

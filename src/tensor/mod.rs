@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use indices::{IGNORED, Indices};
-pub(crate) use storage::{Real, Storage};
+pub(crate) use storage::{Real, Storage, expect_room};
 pub use view::View;
 pub(crate) use view::ViewMut;
 
@@ -99,7 +99,8 @@ impl Tensor {
         array: ndarray::Array<F, D>,
     ) -> Result<Self> {
         let shape = Shape::new(array.shape())?;
-        let standard = if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
+        let standard =
+            if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
         let (mut values, offset) = standard.into_raw_vec_and_offset();
         // A freshly computed array owns exactly its elements; a sliced one may carry more.
         let start = offset.unwrap_or(0);

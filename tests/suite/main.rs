@@ -1,6 +1,6 @@
 //! smoke
-use refrain::*;
 use refrain::nn::*;
+use refrain::*;
 fn train(device: &Device) -> Vec<f32> {
     let mut model = Model::new(1);
     model.add("embedding", Embedding::new(7, 5)).unwrap();

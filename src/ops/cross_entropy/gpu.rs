@@ -26,7 +26,7 @@ static CROSS_ENTROPY: Kernel = Kernel {
         include_str!("../../../shaders/row_reduction.wgsl"),
         include_str!("../../../shaders/cross_entropy.wgsl"),
     ),
-    constants: &["SCALE", "WEIGHTED"],
+    constants: &[("SCALE", 3), ("WEIGHTED", 2)],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
     fields: CrossEntropyParameters::FIELDS,
     parameter_bytes: size_of::<CrossEntropyParameters>(),

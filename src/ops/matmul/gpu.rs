@@ -29,7 +29,7 @@ const MAX_DEPTH: usize = 1 << 18;
 static MATMUL: Kernel = Kernel {
     name: "matmul",
     source: include_str!("../../../shaders/matmul.wgsl"),
-    constants: &["TRANSPOSE_A", "TRANSPOSE_B"],
+    constants: &[("TRANSPOSE_A", 2), ("TRANSPOSE_B", 2)],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Write],
     fields: MatmulParameters::FIELDS,
     parameter_bytes: size_of::<MatmulParameters>(),

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{Cell, Sizes, Weights};
 use crate::Result;
 use crate::gpu::{Access, Bound, Context, Dispatch, Kernel, Span, parameters, pieces};
+use crate::ops::Activation;
 
 parameters!(ForwardParameters {
     rows: u32,
@@ -48,7 +49,7 @@ static VANILLA_FORWARD: Kernel = Kernel {
         include_str!("../../../shaders/cells/vanilla.wgsl"),
         include_str!("../../../shaders/recurrent_forward.wgsl"),
     ),
-    constants: &["FUNCTION"],
+    constants: &[("FUNCTION", Activation::ALL.len() as u32)],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
     fields: ForwardParameters::FIELDS,
     parameter_bytes: size_of::<ForwardParameters>(),
@@ -62,7 +63,7 @@ static VANILLA_BACKWARD: Kernel = Kernel {
         include_str!("../../../shaders/cells/vanilla.wgsl"),
         include_str!("../../../shaders/recurrent_backward.wgsl"),
     ),
-    constants: &["FUNCTION"],
+    constants: &[("FUNCTION", Activation::ALL.len() as u32)],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
     fields: BackwardParameters::FIELDS,
     parameter_bytes: size_of::<BackwardParameters>(),
@@ -113,9 +114,7 @@ impl Block {
 fn blocks(context: &Context, sizes: Sizes) -> Vec<Block> {
     let side = context.limits().workgroups * TILE;
     pieces(sizes.rows, side)
-        .flat_map(|rows| {
-            pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units })
-        })
+        .flat_map(|rows| pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units }))
         .collect()
 }
 

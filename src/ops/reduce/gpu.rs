@@ -18,7 +18,7 @@ parameters!(SumRowsParameters {
 static NORM: Kernel = Kernel {
     name: "norm",
     source: include_str!("../../../shaders/norm.wgsl"),
-    constants: &["FUNCTION"],
+    constants: &[("FUNCTION", 4)],
     bindings: &[Access::Read, Access::Write],
     fields: NormParameters::FIELDS,
     parameter_bytes: size_of::<NormParameters>(),
