@@ -72,6 +72,29 @@ macro_rules! parameters {
 }
 pub(crate) use parameters;
 
+/// Declares a [`Kernel`]: its name, the files under `shaders/` that make it up, its parameters, the override
+/// constants with the number of values each may take, and its bindings.
+macro_rules! kernel {
+    ($name:ident: $stem:literal {
+        files: [$($file:literal),+],
+        parameters: $parameters:ident,
+        constants: [$(($constant:literal, $values:expr)),*],
+        bindings: [$($access:ident),+] $(,)?
+    }) => {
+        static $name: $crate::gpu::Kernel = $crate::gpu::Kernel {
+            name: $stem,
+            source: concat!(
+                $(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, ".wgsl"))),+
+            ),
+            constants: &[$(($constant, $values)),*],
+            bindings: &[$($crate::gpu::Access::$access),+],
+            fields: $parameters::FIELDS,
+            parameter_bytes: size_of::<$parameters>(),
+        };
+    };
+}
+pub(crate) use kernel;
+
 /// A pipeline with the layout of its bindings.
 pub(super) struct Compiled {
     pub(super) pipeline: wgpu::ComputePipeline,
