@@ -1,23 +1,41 @@
-// One time step back: dh_t = dy_t + dgates_{t+1} W_hh (or the gradient at the last state), then
-// dgates_t = dh_t through the cell's derivative.
-//   weight_hh [G H, H]; output, d_output [T, B, H]; d_last [B, H];
-//   gates [T, B, G H]: gates before their activation come in, their gradients go out, step by step from the end.
+// One time step back in one direction: dh = dy + what the next step's gates and the carry bring, then the cell's
+// derivative.
+//   weight_hh [G H, H]; output, d_output [T, B, width]: the column block of this direction;
+//   initial [1 or 2, B, H]; marks [T, B];
+//   gates [T, B, G H]: what forward kept comes in, the gradients before the activation go out, step by step;
+//   saved [T, B, H]: likewise; where the cell has a gate apart, its recurrent gradient goes out;
+//   carry [1 or 2, B, H]: the gradient at the state after this step comes in (hidden, then cell), what does not
+//   pass through the weights goes out. Before the last step it holds the gradient at the final state.
 // A workgroup of 16 by 16 computes 16 units (x) of 16 rows of the batch (y); the product runs over G H in tiles
-// of 16 through workgroup memory. Bases already point at this step. CPU twin: src/ops/recurrent/cpu.rs.
+// of 16 through workgroup memory. Bases already point at the step and the column block.
+// CPU twin: src/ops/recurrent/cpu.rs.
 
 struct Parameters {
     rows: u32,
     hidden: u32,
+    width: u32,
     first_row: u32,
     first_unit: u32,
     weight_base: u32,
+    initial_base: u32,
+    initial_cell_base: u32,
+    marks_base: u32,
+    // The step after this one, in this direction.
+    next_marks_base: u32,
+    next_gates_base: u32,
+    next_saved_base: u32,
     output_base: u32,
     d_output_base: u32,
-    d_last_base: u32,
+    previous_output_base: u32,
     gates_base: u32,
-    next_base: u32,
-    // What comes from the future. 0: dgates_{t+1} W_hh; 1: d_last; 2: nothing.
-    future: u32,
+    saved_base: u32,
+    previous_saved_base: u32,
+    carry_base: u32,
+    carry_cell_base: u32,
+    // 1: this is the first step; it has no previous one.
+    starts: u32,
+    // 1: this is the last step; it has no next one.
+    ends: u32,
     alpha: f32,
     beta: f32,
 }
@@ -26,21 +44,40 @@ struct Parameters {
 @group(0) @binding(1) var<storage, read> weight_hh: array<f32>;
 @group(0) @binding(2) var<storage, read> output: array<f32>;
 @group(0) @binding(3) var<storage, read> d_output: array<f32>;
-@group(0) @binding(4) var<storage, read> d_last: array<f32>;
-@group(0) @binding(5) var<storage, read_write> gates: array<f32>;
-
-const TILE: u32 = 16u;
-// One more column than needed keeps neighbouring invocations off the same memory bank.
-const PITCH: u32 = 17u;
+@group(0) @binding(4) var<storage, read> initial: array<f32>;
+@group(0) @binding(5) var<storage, read> marks: array<u32>;
+@group(0) @binding(6) var<storage, read_write> gates: array<f32>;
+@group(0) @binding(7) var<storage, read_write> saved: array<f32>;
+@group(0) @binding(8) var<storage, read_write> carry: array<f32>;
 
 var<workgroup> tile_gradient: array<f32, 272>;
 var<workgroup> tile_weight: array<f32, 272>;
 
+fn marks_of(row: u32) -> u32 {
+    if MARKED != 0u {
+        return marks[parameters.marks_base + row];
+    }
+    return select(VALID, VALID | STARTS, parameters.starts != 0u);
+}
+
+// Whether the next step's gates send a gradient to this step's state.
+fn next_sends(row: u32) -> bool {
+    if MARKED == 0u {
+        return true;
+    }
+    return (marks[parameters.next_marks_base + row] & (VALID | STARTS | RESETS | CUTS)) == VALID;
+}
+
+// The next step's gradient at place `place` of the recurrent product.
 fn next_gradient(row: u32, place: u32) -> f32 {
-    if row >= parameters.rows || place >= GATES * parameters.hidden {
+    if row >= parameters.rows || place >= GATES * parameters.hidden || !next_sends(row) {
         return 0.0;
     }
-    return gates[parameters.next_base + row * GATES * parameters.hidden + place];
+    let apart = (GATES - 1u) * parameters.hidden;
+    if LAST_GATE_APART && place >= apart {
+        return saved[parameters.next_saved_base + row * parameters.hidden + (place - apart)];
+    }
+    return gates[parameters.next_gates_base + row * GATES * parameters.hidden + place];
 }
 
 fn weight(place: u32, unit: u32) -> f32 {
@@ -50,37 +87,78 @@ fn weight(place: u32, unit: u32) -> f32 {
     return weight_hh[parameters.weight_base + place * parameters.hidden + unit];
 }
 
+fn previous(row: u32, unit: u32, mark: u32) -> Memory {
+    let place = row * parameters.hidden + unit;
+    if (mark & RESETS) != 0u {
+        return Memory(0.0, 0.0);
+    }
+    var cell = 0.0;
+    if (mark & STARTS) != 0u {
+        if HAS_CELL {
+            cell = initial[parameters.initial_cell_base + place];
+        }
+        return Memory(initial[parameters.initial_base + place], cell);
+    }
+    if HAS_CELL {
+        cell = saved[parameters.previous_saved_base + place];
+    }
+    return Memory(output[parameters.previous_output_base + row * parameters.width + unit], cell);
+}
+
+fn finish(row: u32, unit: u32, product: f32) {
+    let gates_row = parameters.gates_base + row * GATES * parameters.hidden + unit;
+    let place = row * parameters.hidden + unit;
+    let mark = marks_of(row);
+    if (mark & VALID) == 0u {
+        // The carry waits for the row's last valid step.
+        return;
+    }
+    var inputs: array<f32, GATES>;
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        inputs[gate] = gates[gates_row + gate * parameters.hidden];
+    }
+    var kept = 0.0;
+    if SAVES {
+        kept = saved[parameters.saved_base + place];
+    }
+    var d_cell = 0.0;
+    if HAS_CELL {
+        d_cell = carry[parameters.carry_cell_base + place];
+    }
+    let d_hidden = d_output[parameters.d_output_base + row * parameters.width + unit]
+        + (product + carry[parameters.carry_base + place]);
+    let hidden = output[parameters.output_base + row * parameters.width + unit];
+    var made = cell_backward(Step(inputs, kept, previous(row, unit, mark), hidden), d_hidden, d_cell);
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        gates[gates_row + gate * parameters.hidden] = made.d_gates[gate];
+    }
+    if LAST_GATE_APART {
+        saved[parameters.saved_base + place] = made.d_apart;
+    }
+    let flows = (mark & (RESETS | CUTS)) == 0u;
+    carry[parameters.carry_base + place] = select(0.0, made.d_hidden, flows);
+    if HAS_CELL {
+        carry[parameters.carry_cell_base + place] = select(0.0, made.d_cell, flows);
+    }
+}
+
 @compute @workgroup_size(16, 16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = parameters.first_row + group.y * TILE + local.y;
     let unit = parameters.first_unit + group.x * TILE + local.x;
     // Without a next step the product has no terms.
-    let depth = select(0u, GATES * parameters.hidden, parameters.future == 0u);
-    var future = 0.0;
+    let depth = select(GATES * parameters.hidden, 0u, parameters.ends != 0u);
+    var product = 0.0;
     for (var first = 0u; first < depth; first = first + TILE) {
         tile_gradient[local.y * PITCH + local.x] = next_gradient(row, first + local.x);
         tile_weight[local.y * PITCH + local.x] = weight(first + local.y, unit);
         workgroupBarrier();
         for (var inner = 0u; inner < TILE; inner = inner + 1u) {
-            future = future + tile_gradient[local.y * PITCH + inner] * tile_weight[inner * PITCH + local.x];
+            product = product + tile_gradient[local.y * PITCH + inner] * tile_weight[inner * PITCH + local.x];
         }
         workgroupBarrier();
     }
-    if row >= parameters.rows || unit >= parameters.hidden {
-        return;
-    }
-    let place = row * parameters.hidden + unit;
-    if parameters.future == 1u {
-        future = d_last[parameters.d_last_base + place];
-    }
-    let d_hidden = d_output[parameters.d_output_base + place] + future;
-    let gates_row = parameters.gates_base + row * GATES * parameters.hidden + unit;
-    var inputs: array<f32, GATES>;
-    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-        inputs[gate] = gates[gates_row + gate * parameters.hidden];
-    }
-    var d_gates = cell_backward(inputs, output[parameters.output_base + place], d_hidden);
-    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-        gates[gates_row + gate * parameters.hidden] = d_gates[gate];
+    if row < parameters.rows && unit < parameters.hidden {
+        finish(row, unit, product);
     }
 }

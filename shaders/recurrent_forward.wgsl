@@ -1,24 +1,33 @@
-// One time step of a recurrent layer: h_t = cell(gates_t + W_hh h_{t-1} + b_hh).
-//   weight_hh [G H, H], bias_hh [G H], initial [B, H];
-//   gates [T, B, G H]: the projected input comes in, the gates before their activation go out;
-//   output [T, B, H]: rows of earlier steps are read, those of this step are written.
+// One time step of a recurrent layer in one direction: a = W_hh h' + b_hh, then the cell.
+//   weight_hh [G H, H], bias_hh [G H], initial [1 or 2, B, H]: hidden state, then cell state where there is one;
+//   marks [T, B]; gates [T, B, G H]: the projected input comes in, what backward needs of the gates goes out;
+//   output [T, B, width]: the column block of this direction; earlier steps are read, this step is written;
+//   saved [T, B, H]: what backward needs beside the gates.
 // A workgroup of 16 by 16 computes 16 units (x) of 16 rows of the batch (y); the product runs over H in tiles of
-// 16 through workgroup memory. Bases already point at this step. CPU twin: src/ops/recurrent/cpu.rs.
+// 16 through workgroup memory. Bases already point at the step and the column block.
+// Invalid steps yield zeros. CPU twin: src/ops/recurrent/cpu.rs.
 
 struct Parameters {
     rows: u32,
     hidden: u32,
+    width: u32,
     first_row: u32,
     first_unit: u32,
     weight_base: u32,
     bias_base: u32,
     // 0: no bias.
     has_bias: u32,
-    // 1: h_{t-1} is the initial state; 0: it is in the output.
-    from_initial: u32,
-    previous_base: u32,
+    initial_base: u32,
+    initial_cell_base: u32,
+    marks_base: u32,
     gates_base: u32,
     output_base: u32,
+    saved_base: u32,
+    // The step before this one, in this direction.
+    previous_output_base: u32,
+    previous_saved_base: u32,
+    // 1: this is the first step.
+    starts: u32,
     alpha: f32,
     beta: f32,
 }
@@ -27,25 +36,45 @@ struct Parameters {
 @group(0) @binding(1) var<storage, read> weight_hh: array<f32>;
 @group(0) @binding(2) var<storage, read> bias_hh: array<f32>;
 @group(0) @binding(3) var<storage, read> initial: array<f32>;
-@group(0) @binding(4) var<storage, read_write> gates: array<f32>;
-@group(0) @binding(5) var<storage, read_write> output: array<f32>;
-
-const TILE: u32 = 16u;
-// One more column than needed keeps neighbouring invocations off the same memory bank.
-const PITCH: u32 = 17u;
+@group(0) @binding(4) var<storage, read> marks: array<u32>;
+@group(0) @binding(5) var<storage, read_write> gates: array<f32>;
+@group(0) @binding(6) var<storage, read_write> output: array<f32>;
+@group(0) @binding(7) var<storage, read_write> saved: array<f32>;
 
 var<workgroup> tile_state: array<f32, 272>;
 var<workgroup> tile_weight: array<f32, GATES * 272u>;
 
-fn previous(row: u32, unit: u32) -> f32 {
+fn marks_of(row: u32) -> u32 {
+    if MARKED != 0u {
+        return marks[parameters.marks_base + row];
+    }
+    return select(VALID, VALID | STARTS, parameters.starts != 0u);
+}
+
+fn previous_hidden(row: u32, unit: u32) -> f32 {
     if row >= parameters.rows || unit >= parameters.hidden {
         return 0.0;
     }
-    let at = parameters.previous_base + row * parameters.hidden + unit;
-    if parameters.from_initial != 0u {
-        return initial[at];
+    let mark = marks_of(row);
+    if (mark & RESETS) != 0u || (mark & VALID) == 0u {
+        return 0.0;
     }
-    return output[at];
+    if (mark & STARTS) != 0u {
+        return initial[parameters.initial_base + row * parameters.hidden + unit];
+    }
+    return output[parameters.previous_output_base + row * parameters.width + unit];
+}
+
+fn previous_cell(row: u32, unit: u32) -> f32 {
+    let mark = marks_of(row);
+    if !HAS_CELL || (mark & RESETS) != 0u {
+        return 0.0;
+    }
+    let place = row * parameters.hidden + unit;
+    if (mark & STARTS) != 0u {
+        return initial[parameters.initial_cell_base + place];
+    }
+    return saved[parameters.previous_saved_base + place];
 }
 
 fn weight(gate: u32, unit: u32, inner: u32) -> f32 {
@@ -55,6 +84,39 @@ fn weight(gate: u32, unit: u32, inner: u32) -> f32 {
     return weight_hh[parameters.weight_base + (gate * parameters.hidden + unit) * parameters.hidden + inner];
 }
 
+fn finish(row: u32, unit: u32, products: array<f32, GATES>) {
+    let gates_row = parameters.gates_base + row * GATES * parameters.hidden + unit;
+    let place = row * parameters.hidden + unit;
+    let at_output = parameters.output_base + row * parameters.width + unit;
+    if (marks_of(row) & VALID) == 0u {
+        for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+            gates[gates_row + gate * parameters.hidden] = 0.0;
+        }
+        if SAVES {
+            saved[parameters.saved_base + place] = 0.0;
+        }
+        output[at_output] = 0.0;
+        return;
+    }
+    var projected: array<f32, GATES>;
+    var recurrent = products;
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        projected[gate] = gates[gates_row + gate * parameters.hidden];
+        if parameters.has_bias != 0u {
+            recurrent[gate] = recurrent[gate] + bias_hh[parameters.bias_base + gate * parameters.hidden + unit];
+        }
+    }
+    let before = Memory(previous_hidden(row, unit), previous_cell(row, unit));
+    var made = cell_forward(projected, recurrent, before);
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        gates[gates_row + gate * parameters.hidden] = made.gates[gate];
+    }
+    if SAVES {
+        saved[parameters.saved_base + place] = made.saved;
+    }
+    output[at_output] = made.hidden;
+}
+
 @compute @workgroup_size(16, 16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let first_unit = parameters.first_unit + group.x * TILE;
@@ -62,7 +124,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let unit = first_unit + local.x;
     var sums: array<f32, GATES>;
     for (var first = 0u; first < parameters.hidden; first = first + TILE) {
-        tile_state[local.y * PITCH + local.x] = previous(row, first + local.x);
+        tile_state[local.y * PITCH + local.x] = previous_hidden(row, first + local.x);
         for (var gate = 0u; gate < GATES; gate = gate + 1u) {
             let value = weight(gate, first_unit + local.y, first + local.x);
             tile_weight[(gate * TILE + local.y) * PITCH + local.x] = value;
@@ -76,18 +138,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         }
         workgroupBarrier();
     }
-    if row >= parameters.rows || unit >= parameters.hidden {
-        return;
+    if row < parameters.rows && unit < parameters.hidden {
+        finish(row, unit, sums);
     }
-    let gates_row = parameters.gates_base + row * GATES * parameters.hidden;
-    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-        let place = gate * parameters.hidden + unit;
-        var bias = 0.0;
-        if parameters.has_bias != 0u {
-            bias = bias_hh[parameters.bias_base + place];
-        }
-        sums[gate] = gates[gates_row + place] + (sums[gate] + bias);
-        gates[gates_row + place] = sums[gate];
-    }
-    output[parameters.output_base + row * parameters.hidden + unit] = cell_forward(sums);
 }

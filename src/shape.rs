@@ -90,6 +90,13 @@ impl Shape {
         Err(Error::shape(what, format!("{expected:?}"), self))
     }
 
+    /// The sizes of one entry of the outermost dimension.
+    pub(crate) fn inner(&self) -> Self {
+        let mut sizes = [1; MAX_RANK];
+        sizes[..self.rank - 1].copy_from_slice(&self.dimensions()[1..]);
+        Self { sizes, rank: (self.rank - 1).max(1) }
+    }
+
     /// The same sizes with the innermost replaced.
     pub(crate) fn with_last(&self, size: usize) -> Result<Self> {
         let mut sizes = *self;

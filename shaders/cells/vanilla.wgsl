@@ -1,13 +1,16 @@
-// The vanilla cell (Elman 1990): h = f(g), where g = W_ih x + b_ih + W_hh h' + b_hh is its only gate.
-// CPU twin: src/ops/recurrent/cpu.rs.
+// The vanilla cell (Elman 1990): h = f(a), a = W_ih x + b_ih + W_hh h' + b_hh. CPU twin: src/ops/recurrent/cells.rs.
 
 const GATES: u32 = 1u;
+const SAVES: bool = false;
+const HAS_CELL: bool = false;
+const LAST_GATE_APART: bool = false;
 
-fn cell_forward(gates: array<f32, GATES>) -> f32 {
-    return activate(gates[0], parameters.alpha, parameters.beta);
+fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: Memory) -> Forward {
+    let gate = projected[0] + recurrent[0];
+    return Forward(array<f32, GATES>(gate), 0.0, activate(gate, parameters.alpha, parameters.beta));
 }
 
-// The gradient at the gates, given the gates, the new state and the gradient at the new state.
-fn cell_backward(gates: array<f32, GATES>, hidden: f32, d_hidden: f32) -> array<f32, GATES> {
-    return array<f32, GATES>(d_hidden * derivative(gates[0], hidden, parameters.alpha, parameters.beta));
+fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
+    let slope = derivative(step.gates[0], step.hidden, parameters.alpha, parameters.beta);
+    return Backward(array<f32, GATES>(d_hidden * slope), 0.0, 0.0, 0.0);
 }

@@ -27,5 +27,5 @@ pub use model::{Layer, LayerConfig, Model, ModelConfig};
 pub use one_hot::OneHot;
 pub(crate) use parameters::Layout;
 pub use parameters::{ParameterSpec, Parameters};
-pub use rnn::{Rnn, RnnTrace, State};
+pub use rnn::{Rnn, RnnTrace, Sequences, State};
 pub use run::{Input, ModelState, ModelTrace};

@@ -9,6 +9,7 @@ pub(crate) mod elementwise;
 pub(crate) mod embedding;
 pub(crate) mod matmul;
 pub(crate) mod optimizer;
+pub(crate) mod padding;
 pub(crate) mod permute;
 pub(crate) mod recurrent;
 pub(crate) mod reduce;
@@ -18,6 +19,7 @@ pub use cross_entropy::Reduction;
 pub use elementwise::{Activation, Binary, binary, scale, unary, unary_backward};
 pub use embedding::{embedding, embedding_backward, one_hot};
 pub use matmul::{Form, matmul};
+pub use padding::zero_padding;
 pub use permute::permute;
 pub use reduce::{Norm, norm, squared_norm, sum, sum_rows};
 pub use softmax::{log_softmax, log_softmax_backward, softmax, softmax_backward};
@@ -31,8 +33,10 @@ pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
         embedding::gpu::KERNELS,
         matmul::gpu::KERNELS,
         optimizer::gpu::KERNELS,
+        padding::gpu::KERNELS,
         permute::gpu::KERNELS,
         recurrent::gpu::KERNELS,
+        recurrent::support::KERNELS,
         reduce::gpu::KERNELS,
         softmax::gpu::KERNELS,
     ];

@@ -171,6 +171,12 @@ impl Tensor {
         Ok(Self { shape, ..self.clone() })
     }
 
+    /// Entry `index` of the outermost dimension, without that dimension and without a copy.
+    pub(crate) fn entry(&self, index: usize) -> Self {
+        let shape = self.shape.inner();
+        Self { shape, offset: self.offset + index * shape.elements(), ..self.clone() }
+    }
+
     /// A copy on another device; itself if it is there already. **Waits** for the GPU it comes from.
     ///
     /// # Errors

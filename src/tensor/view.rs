@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayView1, ArrayView2, ArrayView3, ArrayViewD, ArrayViewMut1, ArrayViewMut2, IxDyn};
+use ndarray::{ArrayView1, ArrayView2, ArrayView3, ArrayViewD, ArrayViewMut1, ArrayViewMut2, ArrayViewMut3, IxDyn};
 
 use super::storage::{Real, Storage};
 use crate::Result;
@@ -160,6 +160,12 @@ impl<'a> ViewMut<'a> {
         self.device
     }
 
+    /// As a matrix: all but the innermost dimension become rows.
+    pub(crate) fn matrix(self) -> Result<Self> {
+        let shape = Shape::new(&[self.shape.rows(), self.shape.last()])?;
+        Ok(Self { shape, ..self })
+    }
+
     /// Entry `index` of the outermost dimension, without that dimension.
     pub(crate) fn entry(self, index: usize) -> Result<Self> {
         let shape = Shape::new(&self.shape.dimensions()[1..])?;
@@ -168,6 +174,25 @@ impl<'a> ViewMut<'a> {
 
     pub(crate) fn array1<F: Real>(&mut self) -> ArrayViewMut1<'_, F> {
         ArrayViewMut1::from(self.values())
+    }
+
+    /// The entries `range` of the outermost dimension, for as long as this is borrowed.
+    pub(crate) fn outer(&mut self, range: Range<usize>) -> Result<ViewMut<'_>> {
+        let mut cut = self.shape.dimensions().to_vec();
+        let stride = self.shape.elements() / cut[0];
+        cut[0] = range.len();
+        let offset = self.offset + range.start * stride;
+        Ok(ViewMut { device: self.device, storage: self.storage, offset, shape: Shape::new(&cut)? })
+    }
+
+    /// As three dimensions; the caller has checked that there are three.
+    pub(crate) fn array3<F: Real>(&mut self) -> ArrayViewMut3<'_, F> {
+        let shape = self.shape;
+        let dimensions = shape.dimensions();
+        match ArrayViewMut3::from_shape((dimensions[0], dimensions[1], dimensions[2]), self.values()) {
+            Ok(view) => view,
+            Err(error) => unreachable!("a shape always fits its storage: {error}"),
+        }
     }
 
     /// As a matrix of [`Shape::rows`] by [`Shape::last`].

@@ -53,14 +53,13 @@ pub(super) fn matmul(
     form: Form,
     add: Add<'_>,
 ) -> Result<()> {
-    let Sizes { m, n, k } = sizes;
+    let Sizes { m, n, k, a_width } = sizes;
     let elements = context.limits().binding_elements;
     let grid = context.limits().workgroups * TILE;
     // Each operand is cut along the dimension that its rows are stored by.
     let rows = |width: usize| (elements / width).max(1);
-    let a_width = if form.left() { m } else { k };
     let b_width = if form.right() { k } else { n };
-    let mut largest = Sizes { m: grid.min(rows(n)), n: grid, k: MAX_DEPTH };
+    let mut largest = Sizes { m: grid.min(rows(n)), n: grid, k: MAX_DEPTH, a_width };
     let cut = |size: &mut usize, ceiling: usize| *size = ceiling.min(*size);
     cut(if form.left() { &mut largest.k } else { &mut largest.m }, rows(a_width));
     cut(if form.right() { &mut largest.n } else { &mut largest.k }, rows(b_width));
@@ -88,9 +87,9 @@ fn block(
     add: Add<'_>,
     [m, n, k]: [Range<usize>; 3],
 ) -> Result<()> {
-    let (a_width, a) = match form.left() {
-        true => (sizes.m, stretch(a, sizes.m, k.clone(), m.clone())),
-        false => (sizes.k, stretch(a, sizes.k, m.clone(), k.clone())),
+    let a = match form.left() {
+        true => stretch(a, sizes.a_width, k.clone(), m.clone()),
+        false => stretch(a, sizes.a_width, m.clone(), k.clone()),
     };
     let (b_width, b) = match form.right() {
         true => (sizes.k, stretch(b, sizes.k, n.clone(), k.clone())),
@@ -114,7 +113,7 @@ fn block(
             m: m.len() as u32,
             n: n.len() as u32,
             k: k.len() as u32,
-            a_stride: a_width as u32,
+            a_stride: sizes.a_width as u32,
             b_stride: b_width as u32,
             c_stride: sizes.n as u32,
             a_base: a.base,

@@ -3,6 +3,8 @@
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 
+use std::ops::Range;
+
 use crate::device::on_device;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View, ViewMut, expect_room};
@@ -41,6 +43,8 @@ pub(crate) struct Sizes {
     pub(crate) m: usize,
     pub(crate) n: usize,
     pub(crate) k: usize,
+    /// Elements from one stored row of A to the next.
+    pub(crate) a_width: usize,
 }
 
 /// C = op(A)·op(B) + bias. Operands of more than two dimensions are taken as matrices of all leading dimensions
@@ -105,6 +109,31 @@ pub(crate) fn matmul_into(mut c: ViewMut<'_>, a: View<'_>, b: View<'_>, form: Fo
     )
 }
 
+/// C += (columns `columns` of A)ᵀ·B, for A \[K, more\], B \[K, N\], C \[columns, N\].
+pub(crate) fn matmul_columns_into(
+    mut c: ViewMut<'_>,
+    a: View<'_>,
+    columns: Range<usize>,
+    b: View<'_>,
+) -> Result<()> {
+    let form = Form::LeftTransposed;
+    let whole = sizes(a, b, form)?;
+    let sizes = Sizes { m: columns.len(), ..whole };
+    c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
+    on_device!(a.device(),
+        F => {
+            let cut = a.array2::<F>().slice_move(ndarray::s![.., columns]);
+            cpu::matmul_into(c.array2::<F>(), cut, b.array2(), form);
+            Ok(())
+        },
+        context => {
+            let from_column = a.span().slice(columns.start..a.span().len());
+            let spans = [from_column, b.span(), c.span()];
+            gpu::matmul(context, spans, sizes, form, gpu::Add::Previous)
+        },
+    )
+}
+
 fn sizes(a: View<'_>, b: View<'_>, form: Form) -> Result<Sizes> {
     a.device().expect_same("the right operand", b.device())?;
     let oriented = |view: View<'_>, transposed| {
@@ -117,5 +146,5 @@ fn sizes(a: View<'_>, b: View<'_>, form: Form) -> Result<Sizes> {
         let expected = format!("an inner size of {k}, as in the left operand {}", a.shape());
         return Err(Error::shape("the right operand of a product", expected, b.shape()));
     }
-    Ok(Sizes { m, n, k })
+    Ok(Sizes { m, n, k, a_width: a.shape().last() })
 }

@@ -2,38 +2,58 @@
 
 use std::ops::Range;
 
-use super::{Cell, Sizes, Weights};
+use super::support::{self, Marks};
+use super::{Call, Cell, Gradients, Sizes, StateView, Steps};
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel, Span, kernel, parameters, pieces};
 use crate::ops::Activation;
+use crate::shape::Shape;
+use crate::tensor::{Tensor, View, ViewMut};
 
 parameters!(ForwardParameters {
     rows: u32,
     hidden: u32,
+    width: u32,
     first_row: u32,
     first_unit: u32,
     weight_base: u32,
     bias_base: u32,
     has_bias: u32,
-    from_initial: u32,
-    previous_base: u32,
+    initial_base: u32,
+    initial_cell_base: u32,
+    marks_base: u32,
     gates_base: u32,
     output_base: u32,
+    saved_base: u32,
+    previous_output_base: u32,
+    previous_saved_base: u32,
+    starts: u32,
     alpha: f32,
     beta: f32,
 });
 parameters!(BackwardParameters {
     rows: u32,
     hidden: u32,
+    width: u32,
     first_row: u32,
     first_unit: u32,
     weight_base: u32,
+    initial_base: u32,
+    initial_cell_base: u32,
+    marks_base: u32,
+    next_marks_base: u32,
+    next_gates_base: u32,
+    next_saved_base: u32,
     output_base: u32,
     d_output_base: u32,
-    d_last_base: u32,
+    previous_output_base: u32,
     gates_base: u32,
-    next_base: u32,
-    future: u32,
+    saved_base: u32,
+    previous_saved_base: u32,
+    carry_base: u32,
+    carry_cell_base: u32,
+    starts: u32,
+    ends: u32,
     alpha: f32,
     beta: f32,
 });
@@ -41,47 +61,69 @@ parameters!(BackwardParameters {
 /// Rows and units of a workgroup.
 const TILE: usize = 16;
 
-kernel!(VANILLA_FORWARD: "recurrent_forward.vanilla" {
-    files: ["math", "activations", "cells/vanilla", "recurrent_forward"],
-    parameters: ForwardParameters,
-    constants: [("FUNCTION", Activation::ALL.len() as u32)],
-    bindings: [Read, Read, Read, Write, Write],
-});
+/// Declares the two step kernels of a cell.
+macro_rules! cell_kernels {
+    ($forward:ident: $forward_name:literal, $backward:ident: $backward_name:literal,
+     files: [$($file:literal),+], constants: [$($constant:tt),*]) => {
+        kernel!($forward: $forward_name {
+            files: ["math", "recurrent_marks", "recurrent", $($file),+, "recurrent_forward"],
+            parameters: ForwardParameters,
+            constants: [("MARKED", 2) $(, $constant)*],
+            bindings: [Read, Read, Read, Read, Write, Write, Write],
+        });
+        kernel!($backward: $backward_name {
+            files: ["math", "recurrent_marks", "recurrent", $($file),+, "recurrent_backward"],
+            parameters: BackwardParameters,
+            constants: [("MARKED", 2) $(, $constant)*],
+            bindings: [Read, Read, Read, Read, Read, Write, Write, Write],
+        });
+    };
+}
 
-kernel!(VANILLA_BACKWARD: "recurrent_backward.vanilla" {
-    files: ["math", "activations", "cells/vanilla", "recurrent_backward"],
-    parameters: BackwardParameters,
-    constants: [("FUNCTION", Activation::ALL.len() as u32)],
-    bindings: [Read, Read, Read, Read, Write],
-});
+cell_kernels!(
+    VANILLA_FORWARD: "recurrent_forward.vanilla", VANILLA_BACKWARD: "recurrent_backward.vanilla",
+    files: ["activations", "cells/vanilla"], constants: [("FUNCTION", Activation::ALL.len() as u32)]
+);
+cell_kernels!(
+    LSTM_FORWARD: "recurrent_forward.lstm", LSTM_BACKWARD: "recurrent_backward.lstm",
+    files: ["cells/lstm"], constants: []
+);
+cell_kernels!(
+    GRU_FORWARD: "recurrent_forward.gru", GRU_BACKWARD: "recurrent_backward.gru",
+    files: ["cells/gru"], constants: []
+);
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&VANILLA_FORWARD, &VANILLA_BACKWARD];
+pub(crate) static KERNELS: &[&Kernel] =
+    &[&VANILLA_FORWARD, &VANILLA_BACKWARD, &LSTM_FORWARD, &LSTM_BACKWARD, &GRU_FORWARD, &GRU_BACKWARD];
 
 /// What a cell brings to the two step kernels.
 struct CellKernels {
     forward: &'static Kernel,
     backward: &'static Kernel,
-    constants: [u32; 1],
+    /// Values of the constants after MARKED.
+    constants: Option<u32>,
     alpha: f32,
     beta: f32,
 }
 
-fn kernels(cell: Cell) -> CellKernels {
-    match cell {
-        Cell::Vanilla(activation) => {
-            let (alpha, beta) = activation.constants();
-            let constants = [activation.code()];
-            CellKernels { forward: &VANILLA_FORWARD, backward: &VANILLA_BACKWARD, constants, alpha, beta }
+impl CellKernels {
+    fn of(cell: Cell) -> Self {
+        let plain = |forward, backward| Self { forward, backward, constants: None, alpha: 0.0, beta: 0.0 };
+        match cell {
+            Cell::Vanilla(activation) => {
+                let (alpha, beta) = activation.constants();
+                let constants = Some(activation.code());
+                Self { constants, alpha, beta, ..plain(&VANILLA_FORWARD, &VANILLA_BACKWARD) }
+            }
+            Cell::Lstm => plain(&LSTM_FORWARD, &LSTM_BACKWARD),
+            Cell::Gru => plain(&GRU_FORWARD, &GRU_BACKWARD),
         }
     }
-}
 
-pub(super) struct Forward<'a> {
-    pub(super) cell: Cell,
-    pub(super) sizes: Sizes,
-    pub(super) weights: Weights<'a>,
-    pub(super) initial: Span<'a>,
+    fn constants(&self, marked: bool) -> Vec<u32> {
+        std::iter::once(u32::from(marked)).chain(self.constants).collect()
+    }
 }
 
 /// The part of the batch and of the units that one dispatch computes.
@@ -99,133 +141,279 @@ impl Block {
 /// Blocks that respect the device's grid: one, but for the largest layers.
 fn blocks(context: &Context, sizes: Sizes) -> Vec<Block> {
     let side = context.limits().workgroups * TILE;
-    pieces(sizes.rows, side)
-        .flat_map(|rows| pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units }))
-        .collect()
+    let columns = |rows: Range<usize>| {
+        pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units })
+    };
+    pieces(sizes.rows, side).flat_map(columns).collect()
 }
 
-/// Stretches of time whose gates fit a binding, with one more step for the neighbour.
-fn stretches(context: &Context, sizes: Sizes, gates: usize) -> impl DoubleEndedIterator<Item = Range<usize>> {
-    let step = sizes.rows * sizes.hidden * gates;
-    let fitting = (context.limits().binding_elements / step).saturating_sub(1).max(1);
-    pieces(sizes.steps, fitting).collect::<Vec<_>>().into_iter()
+/// A stretch of time whose arrays fit their bindings, and the bound arrays: each also holds the neighbouring steps.
+struct Stretch<'a> {
+    steps: Range<usize>,
+    /// The first step that is bound.
+    first: usize,
+    gates: Window<'a>,
+    output: Window<'a>,
+    d_output: Option<Window<'a>>,
+    saved: Window<'a>,
+    marks: Option<Window<'a>>,
 }
 
-/// The elements of steps `range` in an array of `step` elements a step.
-fn elements(range: Range<usize>, step: usize) -> Range<usize> {
-    range.start * step..range.end * step
+/// A bound stretch of an array, and the elements from one step to the next.
+#[derive(Clone, Copy)]
+struct Window<'a> {
+    bound: Bound<'a>,
+    stride: usize,
+    /// Where in a step the direction's part begins.
+    column: usize,
+}
+
+impl Window<'_> {
+    /// The place of step `t`, where the first bound one is `first`.
+    fn at(&self, t: usize, first: usize) -> u32 {
+        self.bound.base + ((t - first) * self.stride + self.column) as u32
+    }
+}
+
+/// The arrays that a direction walks over.
+struct Arrays<'a> {
+    gates: Span<'a>,
+    output: Span<'a>,
+    d_output: Option<Span<'a>>,
+    saved: Option<Span<'a>>,
+    marks: Option<Span<'a>>,
+    /// Bound where a cell saves nothing.
+    scrap: Span<'a>,
+    column: usize,
+}
+
+impl<'a> Arrays<'a> {
+    /// Cuts time so that everything fits, in ascending order.
+    fn stretches(&self, context: &Context, sizes: Sizes) -> Result<Vec<Stretch<'a>>> {
+        let largest = self.gates.len().max(self.output.len()) / sizes.steps;
+        let fitting = (context.limits().binding_elements / largest).saturating_sub(2).max(1);
+        pieces(sizes.steps, fitting).map(|steps| self.stretch(context, sizes, steps)).collect()
+    }
+
+    fn stretch(&self, context: &Context, sizes: Sizes, steps: Range<usize>) -> Result<Stretch<'a>> {
+        let bound_steps = steps.start.saturating_sub(1)..(steps.end + 1).min(sizes.steps);
+        let window = |span: Span<'a>, column: usize| {
+            let stride = span.len() / sizes.steps;
+            let bound = context.bind(span.slice(bound_steps.start * stride..bound_steps.end * stride))?;
+            Ok::<_, crate::Error>(Window { bound, stride, column })
+        };
+        let optional = |span: Option<Span<'a>>, column| span.map(|span| window(span, column)).transpose();
+        let saved = match self.saved {
+            Some(saved) => window(saved, 0)?,
+            None => Window { bound: context.bind(self.scrap)?, stride: 0, column: 0 },
+        };
+        Ok(Stretch {
+            first: bound_steps.start,
+            gates: window(self.gates, 0)?,
+            output: window(self.output, self.column)?,
+            d_output: optional(self.d_output, self.column)?,
+            saved,
+            marks: optional(self.marks, 0)?,
+            steps,
+        })
+    }
+}
+
+/// The state's parts as one binding, and where the cell state starts in it.
+fn bind_state<'a>(context: &Context, state: StateView<'a>) -> Result<(Bound<'a>, u32)> {
+    let hidden = state.hidden.span();
+    let (whole, apart) = state.cell.map_or((hidden, 0), |cell| hidden.hull(&cell.span()));
+    let bound = context.bind(whole)?;
+    Ok((bound, bound.base + apart as u32))
+}
+
+/// What [`forward`] makes beside the gates and the output.
+pub(super) struct Made {
+    pub(super) saved: Option<Tensor>,
+    pub(super) marks: Option<crate::gpu::Buffer>,
+    pub(super) last: Tensor,
 }
 
 pub(super) fn forward(
     context: &Context,
-    call: &Forward<'_>,
-    gates: Span<'_>,
-    output: Span<'_>,
-) -> Result<()> {
-    let Sizes { rows, hidden, .. } = call.sizes;
-    let kernels = kernels(call.cell);
-    let state = rows * hidden;
-    let weight = context.bind(call.weights.weight_hh.span())?;
-    let bias = call.weights.bias_hh.map(|bias| context.bind(bias.span())).transpose()?;
-    let initial = context.bind(call.initial)?;
-    let blocks = blocks(context, call.sizes);
-    for stretch in stretches(context, call.sizes, call.cell.gates()) {
-        // The step before the stretch is bound with it: its state comes from there.
-        let first = stretch.start.saturating_sub(1);
-        let gates_step = state * call.cell.gates();
-        let gates = context.bind(gates.slice(elements(stretch.clone(), gates_step)))?;
-        let output = context.bind(output.slice(elements(first..stretch.end, state)))?;
-        let at = |bound: &Bound<'_>, step: usize| bound.base + (step * state) as u32;
-        for t in stretch.clone() {
-            let previous = match t {
-                0 => initial.base,
-                _ => at(&output, t - 1 - first),
-            };
-            for block in &blocks {
-                context.dispatch(Dispatch {
-                    kernel: kernels.forward,
-                    constants: &kernels.constants,
-                    parameters: ForwardParameters {
-                        rows: rows as u32,
-                        hidden: hidden as u32,
-                        first_row: block.rows.start as u32,
-                        first_unit: block.units.start as u32,
-                        weight_base: weight.base,
-                        bias_base: bias.map_or(0, |bias| bias.base),
-                        has_bias: bias.is_some().into(),
-                        from_initial: (t == 0).into(),
-                        previous_base: previous,
-                        gates_base: gates.base + ((t - stretch.start) * gates_step) as u32,
-                        output_base: at(&output, t - first),
-                        alpha: kernels.alpha,
-                        beta: kernels.beta,
-                    },
-                    // Where there is no bias something else is bound, and not read.
-                    bindings: &[weight, bias.unwrap_or(weight), initial, gates, output],
-                    grid: block.grid(),
-                })?;
-            }
+    call: &Call<'_>,
+    sizes: Sizes,
+    projected: &mut Tensor,
+    output: &mut Tensor,
+) -> Result<Made> {
+    let Sizes { steps, rows, hidden } = sizes;
+    let device = projected.device().clone();
+    let kernels = CellKernels::of(call.cell);
+    let saved = match call.cell.saves() {
+        true => Some(Tensor::uninitialized(context, &device, Shape::new(&[steps, rows, hidden])?)?),
+        false => None,
+    };
+    let marks = support::marks(context, &call.walk, steps, rows)?;
+    let marks_span = marks.as_ref().map(|marks| Span::new(marks, 0, steps * rows));
+    let scrap = context.allocate(1, "a stand-in for what a cell does not save")?;
+    let width = output.shape().last();
+    {
+        let (gates, target) = (projected.view_mut()?, output.view_mut()?);
+        let arrays = Arrays {
+            gates: gates.span(),
+            output: target.span(),
+            d_output: None,
+            saved: saved.as_ref().map(|saved| saved.view().span()),
+            marks: marks_span,
+            scrap: Span::new(&scrap, 0, 1),
+            column: call.column,
+        };
+        let weight = context.bind(call.weights.weight_hh.span())?;
+        let bias = call.weights.bias_hh.map(|bias| context.bind(bias.span())).transpose()?;
+        let (initial, initial_cell_base) = bind_state(context, call.initial)?;
+        let blocks = blocks(context, sizes);
+        let mut stretches = arrays.stretches(context, sizes)?;
+        if call.walk.reversed() {
+            stretches.reverse();
         }
-    }
-    Ok(())
-}
-
-pub(super) struct Backward<'a> {
-    pub(super) cell: Cell,
-    pub(super) sizes: Sizes,
-    pub(super) weight_hh: Span<'a>,
-    pub(super) output: Span<'a>,
-    pub(super) d_output: Span<'a>,
-    pub(super) d_last: Option<Span<'a>>,
-}
-
-pub(super) fn backward(context: &Context, call: &Backward<'_>, gates: Span<'_>) -> Result<()> {
-    let Sizes { steps, rows, hidden } = call.sizes;
-    let kernels = kernels(call.cell);
-    let state = rows * hidden;
-    let gates_step = state * call.cell.gates();
-    let weight = context.bind(call.weight_hh)?;
-    let d_last = call.d_last.map(|d_last| context.bind(d_last)).transpose()?;
-    let blocks = blocks(context, call.sizes);
-    for stretch in stretches(context, call.sizes, call.cell.gates()).rev() {
-        // The step after the stretch is bound with it: its gradient comes from there.
-        let end = (stretch.end + 1).min(steps);
-        let gates = context.bind(gates.slice(elements(stretch.start..end, gates_step)))?;
-        let output = context.bind(call.output.slice(elements(stretch.clone(), state)))?;
-        let d_output = context.bind(call.d_output.slice(elements(stretch.clone(), state)))?;
-        for t in stretch.clone().rev() {
-            let local = t - stretch.start;
-            let is_last = t + 1 == steps;
-            let gates_base = gates.base + (local * gates_step) as u32;
-            for block in &blocks {
-                context.dispatch(Dispatch {
-                    kernel: kernels.backward,
-                    constants: &kernels.constants,
-                    parameters: BackwardParameters {
-                        rows: rows as u32,
-                        hidden: hidden as u32,
-                        first_row: block.rows.start as u32,
-                        first_unit: block.units.start as u32,
-                        weight_base: weight.base,
-                        output_base: output.base + (local * state) as u32,
-                        d_output_base: d_output.base + (local * state) as u32,
-                        d_last_base: d_last.map_or(0, |bound| bound.base),
-                        gates_base,
-                        next_base: if is_last { gates_base } else { gates_base + gates_step as u32 },
-                        future: match (is_last, d_last.is_some()) {
-                            (false, _) => 0,
-                            (true, true) => 1,
-                            (true, false) => 2,
+        for stretch in &stretches {
+            let bound_marks = stretch.marks.map_or(weight, |marks| marks.bound);
+            let bindings = [
+                weight,
+                // What is missing is replaced by something else, and not read.
+                bias.unwrap_or(weight),
+                initial,
+                bound_marks,
+                stretch.gates.bound,
+                stretch.output.bound,
+                stretch.saved.bound,
+            ];
+            for t in call.walk.order_of(stretch.steps.clone()) {
+                let first = stretch.first;
+                let before = call.walk.neighbour(t, steps);
+                let previous = before.unwrap_or(t);
+                for block in &blocks {
+                    context.dispatch(Dispatch {
+                        kernel: kernels.forward,
+                        constants: &kernels.constants(marks.is_some()),
+                        parameters: ForwardParameters {
+                            rows: rows as u32,
+                            hidden: hidden as u32,
+                            width: width as u32,
+                            first_row: block.rows.start as u32,
+                            first_unit: block.units.start as u32,
+                            weight_base: weight.base,
+                            bias_base: bias.map_or(0, |bias| bias.base),
+                            has_bias: bias.is_some().into(),
+                            initial_base: initial.base,
+                            initial_cell_base,
+                            marks_base: stretch.marks.map_or(0, |marks| marks.at(t, first)),
+                            gates_base: stretch.gates.at(t, first),
+                            output_base: stretch.output.at(t, first),
+                            saved_base: stretch.saved.at(t, first),
+                            previous_output_base: stretch.output.at(previous, first),
+                            previous_saved_base: stretch.saved.at(previous, first),
+                            starts: before.is_none().into(),
+                            alpha: kernels.alpha,
+                            beta: kernels.beta,
                         },
-                        alpha: kernels.alpha,
-                        beta: kernels.beta,
-                    },
-                    // Where no gradient comes from the last state something else is bound, and not read.
-                    bindings: &[weight, output, d_output, d_last.unwrap_or(weight), gates],
-                    grid: block.grid(),
-                })?;
+                        bindings: &bindings,
+                        grid: block.grid(),
+                    })?;
+                }
             }
         }
     }
-    Ok(())
+    let last = support::last_state(context, call, sizes, output, saved.as_ref())?;
+    Ok(Made { saved, marks, last })
+}
+
+pub(super) fn backward(
+    context: &Context,
+    call: &Call<'_>,
+    sizes: Sizes,
+    kept: Steps,
+    output: &Tensor,
+    d_output: View<'_>,
+    d_last: Option<StateView<'_>>,
+) -> Result<Gradients> {
+    let Sizes { steps, rows, hidden } = sizes;
+    let Steps { mut gates, saved, marks, .. } = kept;
+    let kernels = CellKernels::of(call.cell);
+    let carry = support::carry(call, sizes, d_last)?;
+    let marks = Marks { span: marks.as_ref().map(|marks| Span::new(marks, 0, steps * rows)) };
+    let previous = support::previous(context, call, sizes, output, marks)?;
+    let scrap = context.allocate(1, "a stand-in for what a cell does not save")?;
+    {
+        let own: ViewMut<'_> = gates.view_mut()?;
+        let arrays = Arrays {
+            gates: own.span(),
+            output: output.view().span(),
+            d_output: Some(d_output.span()),
+            saved: saved.as_ref().map(|saved| saved.view().span()),
+            marks: marks.span,
+            scrap: Span::new(&scrap, 0, 1),
+            column: call.column,
+        };
+        let weight = context.bind(call.weights.weight_hh.span())?;
+        let (initial, initial_cell_base) = bind_state(context, call.initial)?;
+        let (carried, carry_cell_base) = bind_state(context, StateView::of(carry.view())?)?;
+        let blocks = blocks(context, sizes);
+        let mut stretches = arrays.stretches(context, sizes)?;
+        if !call.walk.reversed() {
+            stretches.reverse();
+        }
+        for stretch in &stretches {
+            let first = stretch.first;
+            let Some(d_window) = stretch.d_output else { unreachable!("given above") };
+            let bound_marks = stretch.marks.map_or(weight, |marks| marks.bound);
+            let bindings = [
+                weight,
+                stretch.output.bound,
+                d_window.bound,
+                initial,
+                // Where there are no marks something else is bound, and not read.
+                bound_marks,
+                stretch.gates.bound,
+                stretch.saved.bound,
+                carried,
+            ];
+            for t in call.walk.order_of(stretch.steps.clone()).into_iter().rev() {
+                let (before, after) = (call.walk.neighbour(t, steps), call.walk.successor(t, steps));
+                let (previous, next) = (before.unwrap_or(t), after.unwrap_or(t));
+                for block in &blocks {
+                    context.dispatch(Dispatch {
+                        kernel: kernels.backward,
+                        constants: &kernels.constants(marks.span.is_some()),
+                        parameters: BackwardParameters {
+                            rows: rows as u32,
+                            hidden: hidden as u32,
+                            width: output.shape().last() as u32,
+                            first_row: block.rows.start as u32,
+                            first_unit: block.units.start as u32,
+                            weight_base: weight.base,
+                            initial_base: initial.base,
+                            initial_cell_base,
+                            marks_base: stretch.marks.map_or(0, |marks| marks.at(t, first)),
+                            next_marks_base: stretch.marks.map_or(0, |marks| marks.at(next, first)),
+                            next_gates_base: stretch.gates.at(next, first),
+                            next_saved_base: stretch.saved.at(next, first),
+                            output_base: stretch.output.at(t, first),
+                            d_output_base: d_window.at(t, first),
+                            previous_output_base: stretch.output.at(previous, first),
+                            gates_base: stretch.gates.at(t, first),
+                            saved_base: stretch.saved.at(t, first),
+                            previous_saved_base: stretch.saved.at(previous, first),
+                            carry_base: carried.base,
+                            carry_cell_base,
+                            starts: before.is_none().into(),
+                            ends: after.is_none().into(),
+                            alpha: kernels.alpha,
+                            beta: kernels.beta,
+                        },
+                        bindings: &bindings,
+                        grid: block.grid(),
+                    })?;
+                }
+            }
+        }
+    }
+    let d_apart = saved.filter(|_| call.cell.last_gate_apart());
+    let d_initial = support::d_initial(context, call, sizes, &gates, d_apart.as_ref(), carry, marks)?;
+    Ok(Gradients { d_projected: gates, d_apart, previous, d_initial })
 }

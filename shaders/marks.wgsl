@@ -1,0 +1,54 @@
+// The marks of every row and step from the lengths and the mask of resets; one invocation a mark.
+//   lengths [B], resets [T, B] -> marks [T, B]. CPU twin: src/ops/recurrent/marks.rs.
+
+// 1: the direction runs from the end of each row to its beginning.
+override REVERSED: u32 = 0u;
+// 1: there are lengths; 0: every row has all steps.
+override RAGGED: u32 = 0u;
+// 1: there is a mask of resets.
+override MASKED: u32 = 0u;
+
+struct Parameters {
+    count: u32,
+    rows: u32,
+    steps: u32,
+    lengths_base: u32,
+    resets_base: u32,
+    marks_base: u32,
+    // The gradient is cut before every `chunk`-th step; 0: nowhere.
+    chunk: u32,
+}
+
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read> lengths: array<u32>;
+@group(0) @binding(2) var<storage, read> resets: array<u32>;
+@group(0) @binding(3) var<storage, read_write> marks: array<u32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= parameters.count {
+        return;
+    }
+    let step = id.x / parameters.rows;
+    let row = id.x % parameters.rows;
+    var length = parameters.steps;
+    if RAGGED != 0u {
+        length = lengths[parameters.lengths_base + row];
+    }
+    var mark = 0u;
+    if step < length {
+        mark = VALID;
+        // How many steps of this row come before this one, in this direction.
+        let before = select(step, length - 1u - step, REVERSED != 0u);
+        if before == 0u {
+            mark = mark | STARTS;
+        }
+        if parameters.chunk != 0u && before != 0u && before % max(parameters.chunk, 1u) == 0u {
+            mark = mark | CUTS;
+        }
+        if MASKED != 0u && resets[parameters.resets_base + id.x] != 0u {
+            mark = mark | RESETS;
+        }
+    }
+    marks[parameters.marks_base + id.x] = mark;
+}

@@ -1,0 +1,58 @@
+// y[b, column block] = x[step(b), b, column block]: for each row of the batch the entry of its first or its last
+// valid step. Where the mark says that the row's sequence was reset there, zeros.
+//   x [T, B, x_width], lengths [B], marks [T, B] -> y [B, y_width]; one invocation an element of the block.
+// CPU twin: src/ops/recurrent/cpu.rs.
+
+// 1: the last valid step of each row; 0: the first.
+override LAST: u32 = 0u;
+// 1: there are lengths.
+override RAGGED: u32 = 0u;
+// 1: resets count.
+override MARKED: u32 = 0u;
+
+struct Parameters {
+    count: u32,
+    rows: u32,
+    steps: u32,
+    columns: u32,
+    x_base: u32,
+    x_width: u32,
+    y_base: u32,
+    y_width: u32,
+    lengths_base: u32,
+    marks_base: u32,
+    // The steps whose arrays are bound; rows whose step is another are left to other dispatches.
+    first_step: u32,
+    bound_steps: u32,
+}
+
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> lengths: array<u32>;
+@group(0) @binding(3) var<storage, read> marks: array<u32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= parameters.count {
+        return;
+    }
+    let row = id.x / parameters.columns;
+    let column = id.x % parameters.columns;
+    var step = 0u;
+    if LAST != 0u {
+        step = parameters.steps - 1u;
+        if RAGGED != 0u {
+            step = lengths[parameters.lengths_base + row] - 1u;
+        }
+    }
+    if step < parameters.first_step || step - parameters.first_step >= parameters.bound_steps {
+        return;
+    }
+    let place = (step - parameters.first_step) * parameters.rows + row;
+    var value = x[parameters.x_base + place * parameters.x_width + column];
+    if MARKED != 0u && (marks[parameters.marks_base + place] & RESETS) != 0u {
+        value = 0.0;
+    }
+    y[parameters.y_base + row * parameters.y_width + column] = value;
+}

@@ -1,0 +1,38 @@
+// What the two step kernels and the cells share. GATES is the cell's.
+
+// The state of one unit.
+struct Memory {
+    hidden: f32,
+    cell: f32,
+}
+
+const TILE: u32 = 16u;
+// One more column than needed keeps neighbouring invocations off the same memory bank.
+const PITCH: u32 = 17u;
+
+// 1: marks are bound; 0: every step is valid, and only the first one starts.
+override MARKED: u32 = 0u;
+struct Forward {
+    // What backward needs of the gates.
+    gates: array<f32, GATES>,
+    // What backward needs beside them: the new cell state, where there is one.
+    saved: f32,
+    hidden: f32,
+}
+
+struct Step {
+    gates: array<f32, GATES>,
+    saved: f32,
+    previous: Memory,
+    hidden: f32,
+}
+
+struct Backward {
+    // The gradient at the gates before their activation, as the projected input sees them.
+    d_gates: array<f32, GATES>,
+    // The gradient at the last gate's recurrent part, where it is not the same.
+    d_apart: f32,
+    // What flows to the previous state beside the product with the weights.
+    d_hidden: f32,
+    d_cell: f32,
+}

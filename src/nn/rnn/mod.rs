@@ -1,0 +1,181 @@
+//! Stacks of recurrent layers.
+
+mod run;
+mod sequences;
+mod state;
+mod trace;
+
+pub use sequences::Sequences;
+pub use state::State;
+pub use trace::RnnTrace;
+
+use serde::{Deserialize, Serialize};
+
+use super::model::expect_size;
+use super::{Cell, Init, Layer, LayerConfig, ParameterSpec, Parameters};
+use crate::ops::recurrent::{Direction, Weights};
+use crate::shape::Shape;
+use crate::tensor::View;
+use crate::{Error, Result};
+
+/// Which way a stack runs through time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Directions {
+    Forward,
+    Reverse,
+    Both,
+}
+
+impl Directions {
+    fn all(self) -> &'static [Direction] {
+        match self {
+            Self::Forward => &[Direction::Forward],
+            Self::Reverse => &[Direction::Reverse],
+            Self::Both => &[Direction::Forward, Direction::Reverse],
+        }
+    }
+}
+
+/// A stack of L recurrent layers of H units over time: PyTorch's `nn.RNN`, `nn.LSTM` and `nn.GRU`. Layer l reads the
+/// outputs of layer l − 1; the equations of a step are those of its [`Cell`].
+///
+/// Parameters of layer l, for a cell of G gates: `weight_ih_l{l}` \[G·H, I or D·H\], `weight_hh_l{l}` \[G·H, H\],
+/// `bias_ih_l{l}` and `bias_hh_l{l}` \[G·H\], all drawn from U(±1/√H); those of the reverse direction end in
+/// `_reverse`. D is 2 for a bidirectional stack, else 1.
+///
+/// Sequences are \[T, B, I\]: time first, so that a step is contiguous. Data in another layout comes in through
+/// [`permute`](crate::ops::permute).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rnn {
+    cell: Cell,
+    inputs: usize,
+    hidden: usize,
+    layers: usize,
+    bias: bool,
+    directions: Directions,
+    chunk: Option<usize>,
+}
+
+impl Rnn {
+    /// One layer of `hidden` units over `inputs` features.
+    pub fn new(cell: Cell, inputs: usize, hidden: usize) -> Self {
+        Self { cell, inputs, hidden, layers: 1, bias: true, directions: Directions::Forward, chunk: None }
+    }
+
+    /// With this many layers.
+    pub fn layers(self, layers: usize) -> Self {
+        Self { layers, ..self }
+    }
+
+    /// Without b_ih and b_hh.
+    pub fn without_bias(self) -> Self {
+        Self { bias: false, ..self }
+    }
+
+    /// In both directions: the output of each layer is the forward one's followed by the reverse one's (Schuster &
+    /// Paliwal 1997).
+    pub fn bidirectional(self) -> Self {
+        Self { directions: Directions::Both, ..self }
+    }
+
+    /// From the last step of each row to its first.
+    pub fn reverse(self) -> Self {
+        Self { directions: Directions::Reverse, ..self }
+    }
+
+    /// With truncated back-propagation through time: no gradient flows back past every `steps`-th step of a window,
+    /// as if the state were detached there. Outputs stay the same.
+    pub fn truncated(self, steps: usize) -> Self {
+        Self { chunk: Some(steps), ..self }
+    }
+
+    /// The equations of a step.
+    pub fn cell(&self) -> Cell {
+        self.cell
+    }
+
+    /// Units in each layer and direction.
+    pub fn hidden(&self) -> usize {
+        self.hidden
+    }
+
+    /// Features of the output: units times directions.
+    pub fn outputs(&self) -> usize {
+        self.hidden * self.directions.all().len()
+    }
+
+    pub(in crate::nn) fn validate(&self, name: &str) -> Result<()> {
+        self.cell.validate()?;
+        expect_size(name, "inputs", self.inputs)?;
+        expect_size(name, "hidden", self.hidden)?;
+        expect_size(name, "layers", self.layers)?;
+        match self.chunk {
+            Some(chunk) => expect_size(name, "truncated", chunk),
+            None => Ok(()),
+        }
+    }
+
+    fn parameters_per_direction(&self) -> usize {
+        if self.bias { 4 } else { 2 }
+    }
+
+    pub(in crate::nn) fn parameters(&self, name: &str) -> Result<Vec<ParameterSpec>> {
+        let init = Init::inverse_root(self.hidden);
+        let rows = self.cell.gates() * self.hidden;
+        let mut specs = Vec::new();
+        let mut add = |parameter: String, dimensions: &[usize]| {
+            let name = format!("{name}.{parameter}");
+            specs.push(ParameterSpec { shape: Shape::named(&name, dimensions)?, name, init });
+            Ok::<(), Error>(())
+        };
+        for layer in 0..self.layers {
+            let inputs = if layer == 0 { self.inputs } else { self.outputs() };
+            for direction in self.directions.all() {
+                let suffix = match direction {
+                    Direction::Forward => "",
+                    Direction::Reverse => "_reverse",
+                };
+                add(format!("weight_ih_l{layer}{suffix}"), &[rows, inputs])?;
+                add(format!("weight_hh_l{layer}{suffix}"), &[rows, self.hidden])?;
+                if self.bias {
+                    add(format!("bias_ih_l{layer}{suffix}"), &[rows])?;
+                    add(format!("bias_hh_l{layer}{suffix}"), &[rows])?;
+                }
+            }
+        }
+        Ok(specs)
+    }
+}
+
+impl From<Rnn> for LayerConfig {
+    fn from(layer: Rnn) -> Self {
+        Self::Rnn(layer)
+    }
+}
+
+/// The parameters of one layer of the stack in one direction.
+#[derive(Clone, Copy)]
+struct LayerWeights<'a> {
+    weight_ih: View<'a>,
+    bias_ih: Option<View<'a>>,
+    recurrent: Weights<'a>,
+}
+
+impl Layer<Rnn> {
+    /// The parameters at `place`: layer times directions, plus direction.
+    fn weights<'p>(&self, parameters: &'p Parameters, place: usize) -> LayerWeights<'p> {
+        let first = self.first_of(place);
+        let bias = |offset| self.description.bias.then(|| parameters.section(first + offset));
+        LayerWeights {
+            weight_ih: parameters.section(first),
+            bias_ih: bias(2),
+            recurrent: Weights { weight_hh: parameters.section(first + 1), bias_hh: bias(3) },
+        }
+    }
+
+    /// The index of the first parameter at `place`.
+    fn first_of(&self, place: usize) -> usize {
+        self.first + place * self.description.parameters_per_direction()
+    }
+}

@@ -1,0 +1,166 @@
+//! The forward pass of a stack.
+
+use super::trace::{LayerTrace, RnnTrace};
+use super::{Rnn, Sequences, State};
+use crate::device::Device;
+use crate::nn::{Layer, Parameters};
+use crate::ops::recurrent::{self, Call, Direction, Steps, Walk};
+use crate::ops::{Form, matmul, zero_padding};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+impl Layer<Rnn> {
+    /// The state before a sequence begins: zeros.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a batch of zero; out of memory.
+    pub fn zero_state(&self, device: &Device, batch: usize) -> Result<State> {
+        State::zeros(device, self.state_sizes(batch))
+    }
+
+    fn state_sizes(&self, batch: usize) -> [usize; 4] {
+        let Rnn { cell, layers, hidden, directions, .. } = self.description;
+        [cell.planes(), layers * directions.all().len(), batch, hidden]
+    }
+
+    /// Outputs of the last layer \[T, B, D·H\] and the state after the last step, from x \[T, B, I\] and the state
+    /// before the first step. Keeps nothing.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::DeviceMismatch`], [`Error::ModelMismatch`].
+    pub fn infer(&self, parameters: &Parameters, x: &Tensor, state: &State) -> Result<(Tensor, State)> {
+        self.infer_sequences(parameters, x, state, Sequences::whole())
+    }
+
+    /// As [`Layer::<Rnn>::infer`], over the steps of each row that `sequences` tells.
+    ///
+    /// # Errors
+    /// As [`Layer::<Rnn>::infer`]; [`Error::Config`] and [`Error::Index`] for lengths of zero or beyond T.
+    pub fn infer_sequences(
+        &self,
+        parameters: &Parameters,
+        x: &Tensor,
+        state: &State,
+        sequences: Sequences<'_>,
+    ) -> Result<(Tensor, State)> {
+        let mut last = None;
+        let next = self.run(parameters, x, state, sequences, |made| last = Some(made.output))?;
+        let output = last.ok_or_else(|| Error::config("layers", "must be at least 1"))?;
+        Ok((output, next))
+    }
+
+    /// As [`Layer::<Rnn>::infer`], with the trace that backward needs.
+    ///
+    /// # Errors
+    /// As [`Layer::<Rnn>::infer`].
+    pub fn forward<'p>(
+        &self,
+        parameters: &'p Parameters,
+        x: &Tensor,
+        state: &State,
+    ) -> Result<(Tensor, State, RnnTrace<'p>)> {
+        self.forward_sequences(parameters, x, state, Sequences::whole())
+    }
+
+    /// As [`Layer::<Rnn>::infer_sequences`], with the trace that backward needs.
+    ///
+    /// # Errors
+    /// As [`Layer::<Rnn>::infer_sequences`].
+    pub fn forward_sequences<'p>(
+        &self,
+        parameters: &'p Parameters,
+        x: &Tensor,
+        state: &State,
+        sequences: Sequences<'_>,
+    ) -> Result<(Tensor, State, RnnTrace<'p>)> {
+        let mut layers: Vec<LayerTrace> = Vec::with_capacity(self.description.layers);
+        let next = self.run(parameters, x, state, sequences, |made| layers.push(made))?;
+        let output = layers.last().map(|last| last.output.clone());
+        let output = output.ok_or_else(|| Error::config("layers", "must be at least 1"))?;
+        let trace = RnnTrace {
+            layer: self.clone(),
+            parameters,
+            initial: state.clone(),
+            lengths: sequences.lengths.cloned(),
+            resets: sequences.resets.cloned(),
+            layers,
+        };
+        Ok((output, next, trace))
+    }
+
+    /// Runs layer after layer, handing what each leaves to `keep`; returns the state at the end.
+    fn run(
+        &self,
+        parameters: &Parameters,
+        x: &Tensor,
+        state: &State,
+        sequences: Sequences<'_>,
+        mut keep: impl FnMut(LayerTrace),
+    ) -> Result<State> {
+        let [steps, batch] = self.check(parameters, x, state)?;
+        let Rnn { hidden, layers, directions, .. } = self.description;
+        let directions = directions.all();
+        let mut next = State::unwritten(x.device(), self.state_sizes(batch))?;
+        // What stands in the padding may be anything: products would spread it.
+        let mut input = match sequences.lengths {
+            Some(lengths) => zero_padding(x, lengths)?,
+            None => x.clone(),
+        };
+        for layer in 0..layers {
+            let mut output = Tensor::unwritten(x.device(), &[steps, batch, hidden * directions.len()])?;
+            let mut made: Vec<Steps> = Vec::with_capacity(directions.len());
+            for (index, &direction) in directions.iter().enumerate() {
+                let place = layer * directions.len() + index;
+                let weights = self.weights(parameters, place);
+                let form = Form::RightTransposed;
+                let projected = matmul(input.view(), weights.weight_ih, form, weights.bias_ih)?;
+                let call = self.call(parameters, state, place, direction, sequences)?;
+                let done = recurrent::forward(&call, projected, &mut output)?;
+                next.put(place, &done.last)?;
+                made.push(done);
+            }
+            let x = std::mem::replace(&mut input, output.clone());
+            keep(LayerTrace { x, output, directions: made });
+        }
+        Ok(next)
+    }
+
+    /// The time loop at `place`, before its input is known.
+    pub(super) fn call<'a>(
+        &self,
+        parameters: &'a Parameters,
+        initial: &'a State,
+        place: usize,
+        direction: Direction,
+        sequences: Sequences<'a>,
+    ) -> Result<Call<'a>> {
+        let Rnn { cell, hidden, directions, chunk, .. } = self.description;
+        let Sequences { lengths, resets } = sequences;
+        Ok(Call {
+            cell,
+            weights: self.weights(parameters, place).recurrent,
+            initial: initial.at(place)?,
+            walk: Walk { direction, lengths, resets, chunk },
+            column: place % directions.all().len() * hidden,
+        })
+    }
+
+    /// Checks what comes in; returns T and B.
+    fn check(&self, parameters: &Parameters, x: &Tensor, state: &State) -> Result<[usize; 2]> {
+        let Rnn { inputs, .. } = self.description;
+        parameters.layout().expect("parameters", self.model)?;
+        parameters.device().expect_same("x", x.device())?;
+        parameters.device().expect_same("the state", state.planes().device())?;
+        let [steps, batch, features] = x.shape().exactly("x", "[time, batch, inputs]")?;
+        if features != inputs {
+            return Err(Error::shape("x", format!("[time, batch, {inputs}] (the layer's inputs)"), x.shape()));
+        }
+        self.check_state("the state", state, batch)?;
+        Ok([steps, batch])
+    }
+
+    pub(super) fn check_state(&self, what: &str, state: &State, batch: usize) -> Result<()> {
+        let sizes = self.state_sizes(batch);
+        state.planes().shape().expect(&format!("{what} [parts, layers x directions, batch, hidden]"), &sizes)
+    }
+}

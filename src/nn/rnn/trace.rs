@@ -1,0 +1,102 @@
+//! The backward pass of a stack.
+
+use super::{Rnn, Sequences, State};
+use crate::Result;
+use crate::nn::{Gradients, Layer, Parameters};
+use crate::ops::elementwise::add_into;
+use crate::ops::matmul::matmul_into;
+use crate::ops::recurrent::{self, Steps};
+use crate::ops::{Form, matmul, sum_rows};
+use crate::tensor::{Indices, Tensor};
+
+/// What [`Layer<Rnn>::forward`](Layer) leaves for backward: for each layer its input, gates and states.
+pub struct RnnTrace<'p> {
+    pub(super) layer: Layer<Rnn>,
+    pub(super) parameters: &'p Parameters,
+    pub(super) initial: State,
+    pub(super) lengths: Option<Indices>,
+    pub(super) resets: Option<Indices>,
+    pub(super) layers: Vec<LayerTrace>,
+}
+
+/// What one layer leaves.
+pub(super) struct LayerTrace {
+    pub(super) x: Tensor,
+    pub(super) output: Tensor,
+    /// One for each direction.
+    pub(super) directions: Vec<Steps>,
+}
+
+impl RnnTrace<'_> {
+    /// Back-propagation through time over the whole window (Werbos 1990).
+    ///
+    /// Takes the gradient at the outputs \[T, B, D·H\] and, where something was computed from it, at the final state;
+    /// adds to the gradients of all weights; returns the gradients at x \[T, B, I\] and at the initial state.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch),
+    /// [`Error::ModelMismatch`](crate::Error::ModelMismatch).
+    pub fn backward(
+        self,
+        d_output: &Tensor,
+        d_state: Option<&State>,
+        gradients: &mut Gradients,
+    ) -> Result<(Tensor, State)> {
+        let Self { layer, parameters, initial, lengths, resets, layers } = self;
+        gradients.expect(layer.model, parameters.device())?;
+        let sizes = initial.planes().shape().exactly("the state", "[parts, layers, batch, hidden]")?;
+        if let Some(state) = d_state {
+            parameters.device().expect_same("d_state", state.planes().device())?;
+            layer.check_state("d_state", state, sizes[2])?;
+        }
+        let sequences = Sequences { lengths: lengths.as_ref(), resets: resets.as_ref() };
+        let directions = layer.description.directions.all();
+        let mut d_initial = State::unwritten(parameters.device(), sizes)?;
+        let mut d_y = d_output.clone();
+        for (index, LayerTrace { x, output, directions: steps }) in layers.into_iter().enumerate().rev() {
+            let mut d_x: Option<Tensor> = None;
+            for (place, (steps, &direction)) in steps.into_iter().zip(directions).enumerate() {
+                let place = index * directions.len() + place;
+                let d_last = d_state.map(|state| state.at(place)).transpose()?;
+                let call = layer.call(parameters, &initial, place, direction, sequences)?;
+                let done = recurrent::backward(&call, steps, &output, d_y.view(), d_last)?;
+                d_initial.put(place, &done.d_initial)?;
+                layer.accumulate(place, gradients, &done, &x)?;
+                let weight_ih = layer.weights(parameters, place).weight_ih;
+                match &mut d_x {
+                    None => d_x = Some(matmul(done.d_projected.view(), weight_ih, Form::Plain, None)?),
+                    Some(d_x) => {
+                        let d_projected = done.d_projected.view().matrix()?;
+                        matmul_into(d_x.view_mut()?.matrix()?, d_projected, weight_ih, Form::Plain)?;
+                    }
+                }
+            }
+            d_y = d_x.unwrap_or(d_y);
+        }
+        Ok((d_y, d_initial))
+    }
+}
+
+impl Layer<Rnn> {
+    /// Adds the weight gradients at `place`, each one product of depth T·B: dW_ih += Σ_t dgates_tᵀ x_t,
+    /// dW_hh += Σ_t dgates_tᵀ h'_t, db += Σ_t dgates_t.
+    fn accumulate(
+        &self,
+        place: usize,
+        gradients: &mut Gradients,
+        done: &recurrent::Gradients,
+        x: &Tensor,
+    ) -> Result<()> {
+        let first = self.first_of(place);
+        let d_projected = done.d_projected.view();
+        let d_weight_ih = gradients.section_mut(first);
+        matmul_into(d_weight_ih, d_projected.matrix()?, x.view().matrix()?, Form::LeftTransposed)?;
+        done.accumulate_weight(gradients.section_mut(first + 1))?;
+        if self.description.bias {
+            let sum = sum_rows(d_projected)?;
+            add_into(gradients.section_mut(first + 2), sum.view())?;
+            done.accumulate_bias(gradients.section_mut(first + 3), &sum)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! What tells one recurrent layer from another, as its user names it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::ops::Activation;
+
+/// The pointwise equations of a recurrent layer: what a step does with its gates.
+///
+/// A cell is the only thing that tells one recurrent layer from another: one file in `shaders/cells/` and one arm
+/// in each of the twin's two functions. With a = W_ih x + b_ih + W_hh h' + b_hh, row block by row block:
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Cell {
+    /// h = f(a) (Elman 1990, "Finding structure in time").
+    Vanilla(Activation),
+    /// Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate of Gers et al. 2000), gate rows i, f, g, o:
+    /// i = σ(a_i), f = σ(a_f), g = tanh(a_g), o = σ(a_o); c = f c' + i g; h = o tanh(c).
+    Lstm,
+    /// Gated recurrent unit (Cho et al. 2014) with the reset after the product, as PyTorch and cuDNN have it, gate
+    /// rows r, z, n: r = σ(a_r), z = σ(a_z), n = tanh(W_in x + b_in + r (W_hn h' + b_hn)); h = (1 − z) n + z h'.
+    Gru,
+}
+
+impl Cell {
+    /// The vanilla cell with tanh: PyTorch's default `nn.RNN`.
+    pub const fn tanh() -> Self {
+        Self::Vanilla(Activation::Tanh)
+    }
+
+    /// The vanilla cell with relu.
+    pub const fn relu() -> Self {
+        Self::Vanilla(Activation::Relu)
+    }
+
+    /// How many blocks of `hidden` rows its weights have.
+    pub fn gates(self) -> usize {
+        match self {
+            Self::Vanilla(_) => 1,
+            Self::Gru => 3,
+            Self::Lstm => 4,
+        }
+    }
+
+    /// Whether its state has a second part, c, beside h.
+    pub fn has_cell_state(self) -> bool {
+        matches!(self, Self::Lstm)
+    }
+
+    /// How many parts its state has.
+    pub(crate) fn planes(self) -> usize {
+        1 + usize::from(self.has_cell_state())
+    }
+
+    /// Whether the last gate's recurrent part has a gradient of its own.
+    pub(crate) fn last_gate_apart(self) -> bool {
+        matches!(self, Self::Gru)
+    }
+
+    /// Whether backward needs more of a step than its gates and states.
+    pub(crate) fn saves(self) -> bool {
+        matches!(self, Self::Lstm | Self::Gru)
+    }
+
+    pub(crate) fn validate(self) -> Result<()> {
+        match self {
+            Self::Vanilla(activation) => activation.validate(),
+            Self::Lstm | Self::Gru => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What surrounds the time loop on the GPU: marks, states at either end, the states that steps started from.
+//! Dispatch of `shaders/{marks,pick,previous}.wgsl`.
+
+use super::walk::Walk;
+use super::{Call, Direction, Sizes, StateView};
+use crate::Result;
+use crate::gpu::{Buffer, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::ops::Form;
+use crate::ops::elementwise::copy_into;
+use crate::ops::matmul::matmul_into;
+use crate::shape::Shape;
+use crate::tensor::{Tensor, View};
+
+parameters!(MarksParameters {
+    count: u32,
+    rows: u32,
+    steps: u32,
+    lengths_base: u32,
+    resets_base: u32,
+    marks_base: u32,
+    chunk: u32,
+});
+parameters!(PickParameters {
+    count: u32,
+    rows: u32,
+    steps: u32,
+    columns: u32,
+    x_base: u32,
+    x_width: u32,
+    y_base: u32,
+    y_width: u32,
+    lengths_base: u32,
+    marks_base: u32,
+    first_step: u32,
+    bound_steps: u32,
+});
+parameters!(PreviousParameters {
+    count: u32,
+    rows: u32,
+    steps: u32,
+    hidden: u32,
+    width: u32,
+    output_base: u32,
+    initial_base: u32,
+    marks_base: u32,
+    y_base: u32,
+    y_first: u32,
+    first_step: u32,
+    first_bound: u32,
+});
+
+kernel!(MARKS: "marks" {
+    files: ["recurrent_marks", "marks"],
+    parameters: MarksParameters,
+    constants: [("REVERSED", 2), ("RAGGED", 2), ("MASKED", 2)],
+    bindings: [Read, Read, Write],
+});
+kernel!(PICK: "pick" {
+    files: ["recurrent_marks", "pick"],
+    parameters: PickParameters,
+    constants: [("LAST", 2), ("RAGGED", 2), ("MARKED", 2)],
+    bindings: [Read, Read, Read, Write],
+});
+kernel!(PREVIOUS: "previous" {
+    files: ["recurrent_marks", "previous"],
+    parameters: PreviousParameters,
+    constants: [("REVERSED", 2), ("MARKED", 2)],
+    bindings: [Read, Read, Read, Write],
+});
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&MARKS, &PICK, &PREVIOUS];
+
+/// The marks of all steps and rows [T, B], where there are any.
+#[derive(Clone, Copy)]
+pub(super) struct Marks<'a> {
+    pub(super) span: Option<Span<'a>>,
+}
+
+/// Computes the marks that `walk` asks for; none where every step of every row is alike.
+pub(super) fn marks(context: &Context, walk: &Walk<'_>, steps: usize, rows: usize) -> Result<Option<Buffer>> {
+    if !walk.is_marked() {
+        return Ok(None);
+    }
+    let count = steps * rows;
+    let made = context.allocate(count, "the marks of a ragged batch")?;
+    let target = context.bind(Span::new(&made, 0, count))?;
+    // What is missing is replaced by a stand-in, and not read.
+    let stand_in = context.allocate(1, "a stand-in for lengths or resets")?;
+    let stand_in = context.bind(Span::new(&stand_in, 0, 1))?;
+    let lengths = walk.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
+    let resets = walk.resets.map(|resets| context.bind(resets.span())).transpose()?;
+    context.dispatch(Dispatch {
+        kernel: &MARKS,
+        constants: &[walk.reversed().into(), lengths.is_some().into(), resets.is_some().into()],
+        parameters: MarksParameters {
+            count: count as u32,
+            rows: rows as u32,
+            steps: steps as u32,
+            lengths_base: lengths.map_or(0, |bound| bound.base),
+            resets_base: resets.map_or(0, |bound| bound.base),
+            marks_base: target.base,
+            chunk: walk.chunk.unwrap_or(0) as u32,
+        },
+        bindings: &[lengths.unwrap_or(stand_in), resets.unwrap_or(stand_in), target],
+        grid: [count.div_ceil(ELEMENTWISE_GROUP), 1, 1],
+    })?;
+    Ok(Some(made))
+}
+
+/// Which step of each row.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    First,
+    Last,
+}
+
+/// Where an array of steps is picked from: [T, B, width], the columns from `column` on.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    span: Span<'a>,
+    column: usize,
+}
+
+/// The column block that is picked to: [B, width].
+struct Target<'a> {
+    span: Span<'a>,
+    column: usize,
+    columns: usize,
+}
+
+fn pick(
+    context: &Context,
+    walk: &Walk<'_>,
+    sizes: Sizes,
+    end: End,
+    marks: Marks<'_>,
+    from: Source<'_>,
+    to: &Target<'_>,
+) -> Result<()> {
+    let Sizes { steps, rows, .. } = sizes;
+    let step = from.span.len() / steps;
+    let y = context.bind(to.span)?;
+    let lengths = walk.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
+    // Without lengths every row's step is the same: only that one is bound.
+    let only = match (lengths, end) {
+        (None, End::First) => 0..1,
+        (None, End::Last) => steps - 1..steps,
+        _ => 0..steps,
+    };
+    let fitting = (context.limits().binding_elements / step).max(1);
+    for piece in pieces(only.len(), fitting) {
+        let bound = only.start + piece.start..only.start + piece.end;
+        let x = context.bind(from.span.slice(bound.start * step..bound.end * step))?;
+        let marks = match marks.span {
+            Some(marks) => Some(context.bind(marks.slice(bound.start * rows..bound.end * rows))?),
+            None => None,
+        };
+        let count = rows * to.columns;
+        context.dispatch(Dispatch {
+            kernel: &PICK,
+            constants: &[(end == End::Last).into(), lengths.is_some().into(), marks.is_some().into()],
+            parameters: PickParameters {
+                count: count as u32,
+                rows: rows as u32,
+                steps: steps as u32,
+                columns: to.columns as u32,
+                x_base: x.base + from.column as u32,
+                x_width: (step / rows) as u32,
+                y_base: y.base + to.column as u32,
+                y_width: (to.span.len() / rows) as u32,
+                lengths_base: lengths.map_or(0, |bound| bound.base),
+                marks_base: marks.map_or(0, |bound| bound.base),
+                first_step: bound.start as u32,
+                bound_steps: bound.len() as u32,
+            },
+            bindings: &[x, lengths.unwrap_or(x), marks.unwrap_or(x), y],
+            grid: [count.div_ceil(ELEMENTWISE_GROUP), 1, 1],
+        })?;
+    }
+    Ok(())
+}
+
+/// The state after each row's last step [parts, B, H].
+pub(super) fn last_state(
+    context: &Context,
+    call: &Call<'_>,
+    sizes: Sizes,
+    output: &Tensor,
+    saved: Option<&Tensor>,
+) -> Result<Tensor> {
+    let Sizes { rows, hidden, .. } = sizes;
+    let state = Tensor::uninitialized(context, output.device(), Shape::new(&[call.cell.planes(), rows, hidden])?)?;
+    // In the reverse direction the last step to be computed is the first in time.
+    let end = if call.walk.direction == Direction::Forward { End::Last } else { End::First };
+    let none = Marks { span: None };
+    let to = |part: View<'_>, from: Source<'_>| {
+        let target = Target { span: part.span(), column: 0, columns: hidden };
+        pick(context, &call.walk, sizes, end, none, from, &target)
+    };
+    to(state.view().entry(0)?, Source { span: output.view().span(), column: call.column })?;
+    if let (true, Some(saved)) = (call.cell.has_cell_state(), saved) {
+        to(state.view().entry(1)?, Source { span: saved.view().span(), column: 0 })?;
+    }
+    Ok(state)
+}
+
+/// The gradient at each row's final state [parts, B, H], on its way back through time.
+pub(super) fn carry(call: &Call<'_>, sizes: Sizes, d_last: Option<StateView<'_>>) -> Result<Tensor> {
+    let device = call.initial.hidden.device();
+    let mut carry = Tensor::zeros(device, &[call.cell.planes(), sizes.rows, sizes.hidden])?;
+    if let Some(d_last) = d_last {
+        copy_into(carry.view_mut()?.entry(0)?, d_last.hidden)?;
+        if let Some(cell) = d_last.cell {
+            copy_into(carry.view_mut()?.entry(1)?, cell)?;
+        }
+    }
+    Ok(carry)
+}
+
+/// The hidden state that each step started from [T, B, H]; zeros in the padding.
+pub(super) fn previous(
+    context: &Context,
+    call: &Call<'_>,
+    sizes: Sizes,
+    output: &Tensor,
+    marks: Marks<'_>,
+) -> Result<Tensor> {
+    let Sizes { steps, rows, hidden } = sizes;
+    let y = Tensor::uninitialized(context, output.device(), Shape::new(&[steps, rows, hidden])?)?;
+    let width = output.shape().last();
+    let initial = context.bind(call.initial.hidden.span())?;
+    let limits = context.limits();
+    let fitting = (limits.binding_elements / (rows * width)).saturating_sub(2).max(1);
+    for stretch in pieces(steps, fitting) {
+        let around = stretch.start.saturating_sub(1)..(stretch.end + 1).min(steps);
+        let step = rows * width;
+        let source = context.bind(output.view().span().slice(around.start * step..around.end * step))?;
+        let marked = match marks.span {
+            Some(marks) => Some(context.bind(marks.slice(stretch.start * rows..stretch.end * rows))?),
+            None => None,
+        };
+        let own = y.view().span().slice(stretch.start * rows * hidden..stretch.end * rows * hidden);
+        for piece in pieces(own.len(), limits.elements(ELEMENTWISE_GROUP)) {
+            let target = context.bind(own.slice(piece.clone()))?;
+            context.dispatch(Dispatch {
+                kernel: &PREVIOUS,
+                constants: &[call.walk.reversed().into(), marked.is_some().into()],
+                parameters: PreviousParameters {
+                    count: piece.len() as u32,
+                    rows: rows as u32,
+                    steps: steps as u32,
+                    hidden: hidden as u32,
+                    width: width as u32,
+                    output_base: source.base + call.column as u32,
+                    initial_base: initial.base,
+                    marks_base: marked.map_or(0, |bound| bound.base),
+                    y_base: target.base,
+                    y_first: piece.start as u32,
+                    first_step: stretch.start as u32,
+                    first_bound: around.start as u32,
+                },
+                bindings: &[source, initial, marked.unwrap_or(source), target],
+                grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+            })?;
+        }
+    }
+    Ok(y)
+}
+
+/// The gradient at the initial state: what is left of `carry`, and what the first step's gates send through W_hh.
+pub(super) fn d_initial(
+    context: &Context,
+    call: &Call<'_>,
+    sizes: Sizes,
+    d_gates: &Tensor,
+    d_apart: Option<&Tensor>,
+    mut carry: Tensor,
+    marks: Marks<'_>,
+) -> Result<Tensor> {
+    let Sizes { rows, hidden, .. } = sizes;
+    let width = call.cell.gates() * hidden;
+    let sent = Tensor::uninitialized(context, d_gates.device(), Shape::new(&[rows, width])?)?;
+    let end = if call.walk.direction == Direction::Forward { End::First } else { End::Last };
+    let shared = if d_apart.is_some() { width - hidden } else { width };
+    let copy = |from: &Tensor, column: usize, columns: usize| {
+        let target = Target { span: sent.view().span(), column, columns };
+        pick(context, &call.walk, sizes, end, marks, Source { span: from.view().span(), column: 0 }, &target)
+    };
+    copy(d_gates, 0, shared)?;
+    if let Some(apart) = d_apart {
+        copy(apart, shared, hidden)?;
+    }
+    matmul_into(carry.view_mut()?.entry(0)?, sent.view(), call.weights.weight_hh, Form::Plain)?;
+    Ok(carry)
+}

@@ -1,0 +1,127 @@
+//! In which order, and over which steps, a direction of a layer visits each row of a batch.
+
+use std::ops::Range;
+
+use crate::tensor::Indices;
+use crate::{Error, Result};
+
+/// Which way time runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// From the first step of each row to its last.
+    Forward,
+    /// From the last valid step of each row to its first.
+    Reverse,
+}
+
+/// The way through a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Walk<'a> {
+    pub(crate) direction: Direction,
+    /// How many steps of each row are valid [B]; all where there are no lengths.
+    pub(crate) lengths: Option<&'a Indices>,
+    /// Where the state becomes zero before a step [T, B].
+    pub(crate) resets: Option<&'a Indices>,
+    /// No gradient flows back past every `chunk`-th step.
+    pub(crate) chunk: Option<usize>,
+}
+
+/// What a row's state is before a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// The step is padding: nothing happens.
+    Padding,
+    Initial,
+    Zero,
+    Previous,
+}
+
+impl Walk<'_> {
+    pub(super) fn reversed(&self) -> bool {
+        self.direction == Direction::Reverse
+    }
+
+    /// Whether steps differ by row, or gradients end within the sequence.
+    pub(super) fn is_marked(&self) -> bool {
+        self.lengths.is_some() || self.resets.is_some() || self.chunk.is_some()
+    }
+
+    /// Fails unless the lengths and resets fit a batch of `rows` rows of `steps` steps.
+    pub(super) fn check(&self, steps: usize, rows: usize) -> Result<()> {
+        if let Some(lengths) = self.lengths {
+            lengths.shape().expect("lengths", &[rows])?;
+            lengths.expect_below("lengths", steps + 1)?;
+            if lengths.values().contains(&0) {
+                return Err(Error::config("lengths", "must be at least 1: leave empty rows out of the batch"));
+            }
+        }
+        if let Some(resets) = self.resets {
+            resets.shape().expect("resets", &[steps, rows])?;
+        }
+        match self.chunk {
+            Some(0) => Err(Error::config("chunk", "must be at least 1 step")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The order of steps, all rows together.
+    pub(super) fn order(&self, steps: usize) -> Vec<usize> {
+        self.order_of(0..steps)
+    }
+
+    /// The order of the steps of a stretch of time.
+    pub(super) fn order_of(&self, stretch: Range<usize>) -> Vec<usize> {
+        match self.direction {
+            Direction::Forward => stretch.collect(),
+            Direction::Reverse => stretch.rev().collect(),
+        }
+    }
+
+    /// The step before `t` in this direction.
+    pub(super) fn neighbour(&self, t: usize, steps: usize) -> Option<usize> {
+        match self.direction {
+            Direction::Forward => t.checked_sub(1),
+            Direction::Reverse => (t + 1 < steps).then_some(t + 1),
+        }
+    }
+
+    /// The step after `t` in this direction.
+    pub(super) fn successor(&self, t: usize, steps: usize) -> Option<usize> {
+        match self.direction {
+            Direction::Forward => (t + 1 < steps).then_some(t + 1),
+            Direction::Reverse => t.checked_sub(1),
+        }
+    }
+
+    fn length(&self, row: usize, steps: usize) -> usize {
+        self.lengths.map_or(steps, |lengths| lengths.values()[row] as usize)
+    }
+
+    /// How many steps of the row come before step `t`, in this direction; `None` for padding.
+    fn position(&self, t: usize, row: usize, steps: usize) -> Option<usize> {
+        let length = self.length(row, steps);
+        match self.direction {
+            _ if t >= length => None,
+            Direction::Forward => Some(t),
+            Direction::Reverse => Some(length - 1 - t),
+        }
+    }
+
+    pub(super) fn before(&self, t: usize, row: usize, steps: usize, rows: usize) -> Before {
+        match self.position(t, row, steps) {
+            None => Before::Padding,
+            Some(_) if self.resets.is_some_and(|resets| resets.values()[t * rows + row] != 0) => Before::Zero,
+            Some(0) => Before::Initial,
+            Some(_) => Before::Previous,
+        }
+    }
+
+    /// Whether a gradient flows from step `t` of the row to the state before it.
+    pub(super) fn flows(&self, t: usize, row: usize, steps: usize, rows: usize) -> bool {
+        let cut = |position: usize| self.chunk.is_some_and(|chunk| position != 0 && position % chunk == 0);
+        match self.before(t, row, steps, rows) {
+            Before::Padding | Before::Zero => false,
+            _ => self.position(t, row, steps).is_some_and(|position| !cut(position)),
+        }
+    }
+}
