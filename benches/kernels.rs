@@ -48,7 +48,8 @@ impl Bench {
             self.fence.read()?;
             Ok(start.elapsed())
         };
-        let mut group = self.criterion.benchmark_group(group);
+        // With the device in its name a result is compared with earlier ones of the same device only.
+        let mut group = self.criterion.benchmark_group(format!("{group} on {}", self.device));
         group.throughput(Throughput::Elements(amount as u64));
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|repetitions| match measure(repetitions) {
@@ -156,7 +157,7 @@ fn recurrent(bench: &mut Bench) -> Result<()> {
         bench.time("recurrent forward", &name, STEPS * BATCH, || {
             layer.infer(&parameters, &x, &state).map(drop)
         })?;
-        let mut both = |gradients: &mut Gradients| {
+        let both = |gradients: &mut Gradients| {
             let (_, _, trace) = layer.forward(&parameters, &x, &state)?;
             trace.backward(&d_y, None, gradients)
         };
