@@ -1,4 +1,5 @@
 //! Recurrent neural networks trained on any GPU.
+pub mod check;
 pub mod data;
 mod device;
 mod error;

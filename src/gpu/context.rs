@@ -52,8 +52,7 @@ impl Context {
         let immediates = options.allow_immediates
             && adapter.features().contains(wgpu::Features::IMMEDIATES)
             && has.max_immediate_size >= IMMEDIATE_BYTES;
-        let required_features =
-            if immediates { wgpu::Features::IMMEDIATES } else { wgpu::Features::empty() };
+        let required_features = if immediates { wgpu::Features::IMMEDIATES } else { wgpu::Features::empty() };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("refrain"),
             required_features,

@@ -147,9 +147,7 @@ impl Context {
         match self.device().poll(kind) {
             Ok(_) => Ok(()),
             // A lost device may surface here first: its own report says more.
-            Err(error) => {
-                self.faults().check().and(Err(Error::DeviceLost { reason: error.to_string() }))
-            }
+            Err(error) => self.faults().check().and(Err(Error::DeviceLost { reason: error.to_string() })),
         }
     }
 

@@ -204,7 +204,11 @@ impl Layer<Rnn> {
         parameters.device().expect_same("the state", state.hidden.device())?;
         let [steps, batch, features] = x.shape().exactly("x", "[time, batch, inputs]")?;
         if features != inputs {
-            return Err(Error::shape("x", format!("[time, batch, {inputs}] (the layer's inputs)"), x.shape()));
+            return Err(Error::shape(
+                "x",
+                format!("[time, batch, {inputs}] (the layer's inputs)"),
+                x.shape(),
+            ));
         }
         state.hidden.shape().expect("the state [layers, batch, hidden]", &[layers, batch, hidden])?;
         Ok([steps, batch])

@@ -99,7 +99,8 @@ impl Tensor {
         array: ndarray::Array<F, D>,
     ) -> Result<Self> {
         let shape = Shape::new(array.shape())?;
-        let standard = if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
+        let standard =
+            if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
         let (mut values, offset) = standard.into_raw_vec_and_offset();
         // A freshly computed array owns exactly its elements; a sliced one may carry more.
         let start = offset.unwrap_or(0);

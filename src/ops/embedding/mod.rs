@@ -97,5 +97,6 @@ pub fn one_hot(tokens: &Indices, vocabulary: usize) -> Result<Tensor> {
 fn appended(tokens: &Indices, features: usize) -> Result<Shape> {
     let mut dimensions = tokens.shape().dimensions().to_vec();
     dimensions.push(features);
-    Shape::new(&dimensions).map_err(|_| Error::shape("tokens", "fewer dimensions or features", tokens.shape()))
+    Shape::new(&dimensions)
+        .map_err(|_| Error::shape("tokens", "fewer dimensions or features", tokens.shape()))
 }

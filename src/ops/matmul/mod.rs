@@ -72,8 +72,7 @@ pub fn matmul<'a>(
         a.device().expect_same("bias", bias.device())?;
         bias.shape().expect("bias", &[sizes.n])?;
     }
-    let shape =
-        if form.left() { Shape::new(&[sizes.m, sizes.n])? } else { a.shape().with_last(sizes.n)? };
+    let shape = if form.left() { Shape::new(&[sizes.m, sizes.n])? } else { a.shape().with_last(sizes.n)? };
     on_device!(a.device(),
         F => {
             let product = cpu::matmul(a.array2::<F>(), b.array2(), form, bias.map(|bias| bias.array1()));

@@ -98,13 +98,8 @@ pub(super) fn adam(
     step: AdamStep,
 ) -> Result<()> {
     let largest = moments.largest.as_ref().map(|largest| largest.span());
-    let spans = [
-        Some(gradient),
-        Some(parameters),
-        Some(moments.first.span()),
-        Some(moments.second.span()),
-        largest,
-    ];
+    let spans =
+        [Some(gradient), Some(parameters), Some(moments.first.span()), Some(moments.second.span()), largest];
     let power = step.count as f64;
     let make = |count, bases: [u32; 5]| AdamParameters {
         count,

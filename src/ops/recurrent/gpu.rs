@@ -113,9 +113,7 @@ impl Block {
 fn blocks(context: &Context, sizes: Sizes) -> Vec<Block> {
     let side = context.limits().workgroups * TILE;
     pieces(sizes.rows, side)
-        .flat_map(|rows| {
-            pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units })
-        })
+        .flat_map(|rows| pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units }))
         .collect()
 }
 
