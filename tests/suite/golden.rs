@@ -19,7 +19,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 /// Replays every fixture on `device`; panics with the list of those that did not pass.
-pub fn all_pass(device: &Device) {
+pub(crate) fn all_pass(device: &Device) {
     let reports: Vec<CaseReport> = fixtures().iter().map(|path| replay(path, device)).collect();
     let failures: Vec<String> = reports
         .iter()
@@ -29,7 +29,13 @@ pub fn all_pass(device: &Device) {
             format!("{} {}: {message}", report.status.name(), report.case)
         })
         .collect();
-    assert!(failures.is_empty(), "on {device}, {} of {}:\n{}", failures.len(), reports.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "on {device}, {} of {}:\n{}",
+        failures.len(),
+        reports.len(),
+        failures.join("\n")
+    );
 }
 
 #[test]
@@ -137,7 +143,8 @@ fn one_corrupted_value_fails_and_is_named() {
     for tensor in ["y", "dh0", "d_weight_hh_l1", "d_bias_ih_l0"] {
         let case = Altered::bytes("torch_rnn_tanh_l2", &format!("corrupted-{tensor}"), |bytes| {
             let (header, data) = split(bytes);
-            let start = bytes.len() - data.len() + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize;
+            let start =
+                bytes.len() - data.len() + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize;
             let value = f32::from_le_bytes(bytes[start..start + 4].try_into().unwrap());
             bytes[start..start + 4].copy_from_slice(&(value + 1e-3).to_le_bytes());
         });
@@ -152,7 +159,8 @@ fn one_corrupted_value_fails_and_is_named() {
 fn a_not_a_number_in_the_expected_values_fails() {
     let case = Altered::bytes("torch_linear_seq", "nan", |bytes| {
         let (header, data) = split(bytes);
-        let start = bytes.len() - data.len() + header["d_weight"]["data_offsets"][0].as_u64().unwrap() as usize;
+        let start =
+            bytes.len() - data.len() + header["d_weight"]["data_offsets"][0].as_u64().unwrap() as usize;
         bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     });
     assert_eq!(case.replay().status, Status::Fail);
@@ -161,7 +169,8 @@ fn a_not_a_number_in_the_expected_values_fails() {
 #[test]
 fn a_truncated_file_is_an_error() {
     for keep in [0, 7, 8, 100, 2000] {
-        let case = Altered::bytes("torch_rnn_tanh_l2", &format!("truncated-{keep}"), |bytes| bytes.truncate(keep));
+        let case =
+            Altered::bytes("torch_rnn_tanh_l2", &format!("truncated-{keep}"), |bytes| bytes.truncate(keep));
         let report = case.replay();
         assert_eq!(report.status, Status::Error, "{report:?}");
         assert!(report.message.unwrap().contains("cut short"));
