@@ -1,4 +1,5 @@
 //! smoke
+mod golden;
 use refrain::*;
 use refrain::nn::*;
 fn train(device: &Device) -> Vec<f32> {
