@@ -15,10 +15,10 @@ pub(crate) enum Failure {
     Refused(refrain::Error),
     /// Standard output could not be written.
     Output(io::Error),
-    /// Training went off: a number is none any more.
+    /// Training went off.
     Diverged {
-        /// The loss, or the norm of the gradients.
-        quantity: &'static str,
+        /// What is wrong with which number.
+        symptom: String,
         /// The optimizer step, from 1.
         step: usize,
         /// The step size that was asked for.
@@ -58,13 +58,13 @@ impl fmt::Display for Failure {
         let (mut message, mut cause) = match self {
             Self::Refused(error) => (error.to_string(), error.source()),
             Self::Output(error) => (format!("standard output: {error}"), error.source()),
-            Self::Diverged { quantity, step, rate, kept } => {
+            Self::Diverged { symptom, step, rate, kept } => {
                 let kept = match kept {
                     Some((path, step)) => format!("{} keeps the model of step {step}", path.display()),
                     None => "this run has written no checkpoint yet".to_owned(),
                 };
                 let advice = format!("lower --learning-rate (it was {rate}) or --clip the gradients more");
-                (format!("{quantity} is not finite at step {step}: {advice}; {kept}"), None)
+                (format!("{symptom} at step {step}: {advice}; {kept}"), None)
             }
         };
         while let Some(error) = cause {
@@ -87,6 +87,17 @@ mod tests {
         let source = io::Error::new(io::ErrorKind::NotFound, "no such file");
         let failure = Failure::from(refrain::Error::Io { path: "a.txt".into(), source });
         assert_eq!(failure.to_string(), "a.txt: no such file");
+    }
+
+    #[test]
+    fn divergence_is_told_with_step_advice_and_checkpoint() {
+        let kept = Some((PathBuf::from("model.safetensors"), 40));
+        let failure = Failure::Diverged { symptom: "the loss is NaN".into(), step: 43, rate: 5.0, kept };
+        let message = failure.to_string();
+        for part in ["the loss is NaN at step 43", "it was 5", "model.safetensors keeps the model of step 40"]
+        {
+            assert!(message.contains(part), "{part} in {message}");
+        }
     }
 
     #[test]

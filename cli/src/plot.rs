@@ -20,7 +20,9 @@ const POINTS: usize = 800;
 const RAW: RGBColor = RGBColor(190, 205, 225);
 const SMOOTH: RGBColor = RGBColor(40, 90, 160);
 const HELD_OUT: RGBColor = RGBColor(200, 80, 30);
-const YARDSTICK: RGBColor = RGBColor(110, 110, 110);
+const UNIGRAM: RGBColor = RGBColor(130, 90, 160);
+const BIGRAM: RGBColor = RGBColor(40, 130, 90);
+const FRAME: RGBColor = RGBColor(180, 180, 180);
 
 /// Draws the curve: training loss (each step, and its moving mean), validations, baselines.
 ///
@@ -61,10 +63,10 @@ fn render(curve: &Curve, title: &str, svg: &mut String) -> Result<(), Box<dyn st
         .draw_series(LineSeries::new(thinned(&smooth), stroke))?
         .label("training, moving mean")
         .legend(key(stroke));
-    for (name, value, shade) in
-        [("unigram", curve.baselines.unigram, 0.45), ("bigram", curve.baselines.bigram, 1.0)]
+    for (name, value, color) in
+        [("unigram", curve.baselines.unigram, UNIGRAM), ("bigram", curve.baselines.bigram, BIGRAM)]
     {
-        let style = YARDSTICK.mix(shade).stroke_width(1);
+        let style = color.stroke_width(1);
         let label = format!("{name} on the held-out part: {value:.3}");
         chart
             .draw_series(LineSeries::new([(0.0, value), (steps, value)], style))?
@@ -83,7 +85,7 @@ fn render(curve: &Curve, title: &str, svg: &mut String) -> Result<(), Box<dyn st
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.85))
-        .border_style(YARDSTICK.mix(0.5))
+        .border_style(FRAME)
         .label_font(("sans-serif", 14))
         .draw()?;
     area.present()?;
@@ -102,9 +104,13 @@ fn bits(nats: &[f32]) -> Vec<f64> {
 /// The mean over a fiftieth of all steps around each one.
 fn moving_mean(values: &[f64]) -> Vec<f64> {
     let reach = values.len() / 100;
+    let mut sums = vec![0.0];
+    for value in values {
+        sums.push(sums[sums.len() - 1] + value);
+    }
     let mean = |place: usize| {
-        let around = &values[place.saturating_sub(reach)..values.len().min(place + reach + 1)];
-        around.iter().sum::<f64>() / around.len() as f64
+        let (first, end) = (place.saturating_sub(reach), values.len().min(place + reach + 1));
+        (sums[end] - sums[first]) / (end - first) as f64
     };
     (0..values.len()).map(mean).collect()
 }

@@ -97,8 +97,9 @@ fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(failed)?;
     if bytes.len() as u64 > LARGEST {
-        let what = format!("the text in {} (bytes)", path.display());
-        return Err(Error::ExceedsLimit { what, needed: bytes.len() as u64, limit: LARGEST }.into());
+        let message =
+            format!("is larger than {} of text, the most that is read", crate::train::bytes(LARGEST));
+        return Err(Error::Config { what: path.display().to_string(), message }.into());
     }
     let invalid = |error: std::string::FromUtf8Error| Error::Config {
         what: path.display().to_string(),

@@ -116,13 +116,11 @@ impl Training<'_> {
         for (step, measured) in (first..).zip(unread.drain(..)) {
             let loss = measured.loss.read()?;
             let norm = measured.norm.read()?;
-            if !loss.is_finite() {
-                return Err(self.diverged("the loss", step));
-            }
+            self.expect_sound("the loss", loss.into(), step)?;
             self.curve.training.push(loss);
             self.report.step(step, loss)?;
             if !norm.is_finite() {
-                return Err(self.diverged("the norm of the gradients", step));
+                return Err(self.diverged("the norm of the gradients is not finite".to_owned(), step));
             }
         }
         Ok(())
@@ -131,9 +129,7 @@ impl Training<'_> {
     /// Predicts the held-out part and keeps the model in the checkpoint.
     fn validate(&mut self, step: usize, held_out: &[Window]) -> Result<()> {
         let bits = self.learner.validate(held_out)?;
-        if !bits.is_finite() {
-            return Err(self.diverged("the validation loss", step));
-        }
+        self.expect_sound("the validation loss", bits * std::f64::consts::LN_2, step)?;
         self.curve.validation.push((step, bits));
         self.report.validation(step, bits)?;
         let path = &self.arguments.checkpoint;
@@ -158,10 +154,25 @@ impl Training<'_> {
         entries.map(|(key, value)| (key.to_owned(), value)).into()
     }
 
-    fn diverged(&mut self, quantity: &'static str, step: usize) -> Failure {
+    /// Fails for a loss that is no number, or beyond all learning.
+    fn expect_sound(&self, what: &str, nats: f64, step: usize) -> Result<()> {
+        /// How many times the loss of guessing among all characters is beyond all learning.
+        const EXPLODED: f64 = 1000.0;
+        let guessing = (self.corpus.vocabulary.len().max(2) as f64).ln();
+        if !nats.is_finite() {
+            Err(self.diverged(format!("{what} is not finite"), step))
+        } else if nats > EXPLODED * guessing {
+            Err(self
+                .diverged(format!("{what} has exploded to {nats:.1e} (guessing has {guessing:.1})"), step))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn diverged(&self, symptom: String, step: usize) -> Failure {
         self.report.stop();
         let kept = self.kept.map(|step| (self.arguments.checkpoint.clone(), step));
-        Failure::Diverged { quantity, step, rate: self.arguments.optimization.rate(), kept }
+        Failure::Diverged { symptom, step, rate: self.arguments.optimization.rate(), kept }
     }
 
     /// The loss curve, and samples where people read.
@@ -175,7 +186,7 @@ impl Training<'_> {
             return Ok(());
         }
         for index in 0..self.arguments.samples as u64 {
-            self.report.sample(&self.sample(index)?)?;
+            self.report.sample(&self.sample(index)?, self.corpus.unit)?;
         }
         Ok(())
     }

@@ -94,9 +94,9 @@ pub(crate) struct Optimization {
     /// Momentum of sgd [default: 0.9]
     #[arg(long, value_name = "FACTOR")]
     pub(crate) momentum: Option<f64>,
-    /// Pull of the weights towards zero: decoupled with adam, an L2 penalty with sgd
-    #[arg(long, value_name = "FACTOR", default_value_t = 0.0)]
-    pub(crate) weight_decay: f64,
+    /// Pull of the weights towards zero [default: 0.1 with adam, where it is decoupled; 0 with sgd, an L2 penalty]
+    #[arg(long, value_name = "FACTOR")]
+    pub(crate) weight_decay: Option<f64>,
     /// Largest norm of all gradients together
     #[arg(long, value_name = "NORM", default_value_t = 1.0)]
     pub(crate) clip: f32,
@@ -149,6 +149,14 @@ impl Optimization {
         })
     }
 
+    /// The weight decay asked for, or the usual one of the rule.
+    pub(crate) fn decay(&self) -> f64 {
+        self.weight_decay.unwrap_or(match self.optimizer {
+            Rule::Adam => 0.1,
+            Rule::Sgd => 0.0,
+        })
+    }
+
     /// The largest norm of the gradients, where there is one.
     pub(crate) fn largest_norm(&self) -> Option<f32> {
         (!self.no_clip).then_some(self.clip)
@@ -176,7 +184,7 @@ impl Arguments {
         number("--learning-rate", rate, rate > 0.0 && rate <= 100.0, "above 0 and at most 100")?;
         let clip = f64::from(optimization.clip);
         number("--clip", clip, clip > 0.0 && clip.is_finite(), "above 0; `--no-clip` turns clipping off")?;
-        let decay = optimization.weight_decay;
+        let decay = optimization.decay();
         number("--weight-decay", decay, (0.0..=1.0).contains(&decay), "between 0 and 1")?;
         let fraction = self.validation_fraction;
         let sensible = fraction > 0.0 && fraction <= 0.5;

@@ -36,12 +36,12 @@ impl Optimizer {
         let rate = options.rate();
         match options.optimizer {
             Rule::Adam => {
-                let weight_decay = WeightDecay::Decoupled(options.weight_decay);
+                let weight_decay = WeightDecay::Decoupled(options.decay());
                 Adam::new(parameters, AdamConfig { weight_decay, ..AdamConfig::new(rate) }).map(Self::Adam)
             }
             Rule::Sgd => {
                 let momentum = options.momentum.unwrap_or(0.9);
-                let weight_decay = options.weight_decay;
+                let weight_decay = options.decay();
                 Sgd::new(parameters, SgdConfig { momentum, weight_decay, ..SgdConfig::new(rate) })
                     .map(Self::Sgd)
             }

@@ -67,11 +67,13 @@ impl Footprint {
         // Software and integrated adapters share the host's memory; a discrete one does not tell how much it has.
         let shares_host = adapter
             .is_none_or(|adapter| matches!(adapter.kind, AdapterKind::Software | AdapterKind::Integrated));
+        // The reference computes in numbers twice as wide.
+        let needed = if *device == Device::reference() { self.bytes.saturating_mul(2) } else { self.bytes };
         let available = available_bytes();
-        if shares_host && self.bytes > available {
+        if shares_host && needed > available {
             let what = "training this model (bytes of memory for weights, gradients, moments and activations; \
                         take a smaller --hidden, --layers, --batch or --sequence)";
-            return Err(exceeds(what.to_owned(), self.bytes, available));
+            return Err(exceeds(what.to_owned(), needed, available));
         }
         Ok(())
     }

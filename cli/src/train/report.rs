@@ -12,7 +12,7 @@ use super::memory::Footprint;
 use crate::baseline::Baselines;
 use crate::devices;
 use crate::failure::Result;
-use crate::text::Corpus;
+use crate::text::{Corpus, Unit};
 
 /// What is known before the first step.
 pub(super) struct Overview<'a> {
@@ -127,10 +127,13 @@ impl Report {
         Ok(())
     }
 
-    /// One sample.
-    pub(super) fn sample(&self, text: &str) -> Result<()> {
+    /// One sample; stretches of text are set apart.
+    pub(super) fn sample(&self, text: &str, unit: Unit) -> Result<()> {
         for row in text.trim_end_matches('\n').split('\n') {
             writeln!(io::stdout(), "  {row}")?;
+        }
+        if unit == Unit::Stretch {
+            writeln!(io::stdout())?;
         }
         Ok(())
     }
