@@ -1,6 +1,7 @@
 //! `refrain`: train, sample and check recurrent networks on any GPU. Uses the library's public interface only.
 
 mod baseline;
+mod check;
 mod destination;
 mod devices;
 mod failure;
@@ -31,11 +32,13 @@ enum Command {
     Train(Box<train::arguments::Arguments>),
     /// Write text with a trained model
     Sample(sample::Arguments),
+    /// Compare a device with the 64-bit twin, operation by operation, or with golden cases
+    Check(check::Arguments),
     /// Show the devices that are there, and which one is taken
     Devices,
 }
 
-/// Exit codes: 0 for success, 1 for a failure, 2 for wrong usage.
+/// Exit codes: 0 for success, 1 for a failure, 2 for wrong usage or for cases that are not supported yet.
 fn main() -> ExitCode {
     match run(Program::parse().command) {
         Ok(code) => code,
@@ -52,6 +55,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Train(arguments) => train::run(&arguments)?,
         Command::Sample(arguments) => sample::run(&arguments)?,
+        Command::Check(arguments) => return check::run(&arguments),
         Command::Devices => devices::run()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -336,6 +336,19 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+fn check_passes_on_the_cpu() {
+    let out = Folder::new("check").succeeded("check --device cpu");
+    assert!(out.contains("tolerance") && out.contains("all pass"), "{out}");
+}
+
+#[test]
+fn cases_that_are_not_there_are_refused() {
+    let folder = Folder::new("cases");
+    let message = folder.refused("check --device cpu --cases missing");
+    assert!(message.contains("missing: No such file"), "{message}");
+}
+
+#[test]
 fn the_program_says_its_version() {
     let out = Folder::new("version").succeeded("--version");
     assert_eq!(out.trim(), format!("refrain {}", env!("CARGO_PKG_VERSION")));
