@@ -42,12 +42,7 @@ impl Folder {
         assert_eq!(output.status.code(), Some(1), "{words}: {message}");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{words}");
         assert!(!message.contains("panicked") && !message.contains("Error {"), "{words}: {message}");
-        message
-            .lines()
-            .filter(|line| line.starts_with("error: "))
-            .next_back()
-            .expect("an error line")
-            .to_owned()
+        message.lines().rfind(|line| line.starts_with("error: ")).expect("an error line").to_owned()
     }
 
     /// Runs the program, which must succeed; returns its standard output.
@@ -235,7 +230,7 @@ fn an_exploding_loss_stops_training_and_keeps_the_last_checkpoint() {
     let (_, kept) = message.split_once("refrain.safetensors keeps the model of step ").expect(&message);
     let out = String::from_utf8_lossy(&output.stdout);
     let validated = json_lines(&out).into_iter().filter(|line| line["unigram"].is_f64());
-    let last = validated.map(|line| line["step"].to_string()).last().expect("a validation");
+    let last = validated.map(|line| line["step"].to_string()).next_back().expect("a validation");
     assert_eq!(kept.trim(), last, "{message}");
     folder.succeeded("sample refrain.safetensors --device cpu --length 5");
 }
