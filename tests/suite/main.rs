@@ -1,7 +1,7 @@
 //! smoke
 mod golden;
-use refrain::*;
 use refrain::nn::*;
+use refrain::*;
 fn train(device: &Device) -> Vec<f32> {
     let mut model = Model::new(1);
     model.add("embedding", Embedding::new(7, 5)).unwrap();
