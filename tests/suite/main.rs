@@ -1,4 +1,5 @@
 //! smoke
+mod golden;
 use refrain::nn::*;
 use refrain::*;
 fn train(device: &Device) -> Vec<f32> {
