@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayView1, ArrayView2, ArrayView3, ArrayViewD, ArrayViewMut1, ArrayViewMut2, ArrayViewMut3, IxDyn};
+use ndarray::{
+    ArrayView1, ArrayView2, ArrayView3, ArrayViewD, ArrayViewMut1, ArrayViewMut2, ArrayViewMut3, IxDyn,
+};
 
 use super::storage::{Real, Storage};
 use crate::Result;

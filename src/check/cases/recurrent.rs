@@ -139,7 +139,7 @@ impl Stack {
             .collect();
         parameters.set_all(drawn.iter().map(|(name, values)| (name.as_str(), values.as_slice())))?;
         let x = draw.tensor(&[self.steps, self.batch, self.inputs], -self.magnitude..self.magnitude)?;
-        let initial = State::from_hidden(draw.tensor(&[self.layers, self.batch, self.hidden], CENTRED)?);
+        let initial = State::from_hidden(&draw.tensor(&[self.layers, self.batch, self.hidden], CENTRED)?)?;
         Ok(Inputs { layer, model, parameters, x, initial })
     }
 
@@ -149,14 +149,14 @@ impl Stack {
         let (y, last) = layer.infer(&parameters, &x, &initial)?;
         Ok(vec![
             Output::new("y", y, roundings).relative_to(self.smallest_scale()),
-            Output::new("final state", last.hidden().clone(), roundings).relative_to(self.smallest_scale()),
+            Output::new("final state", last.hidden(), roundings).relative_to(self.smallest_scale()),
         ])
     }
 
     fn backward(self, draw: &Draw) -> Result<Vec<Output>> {
         let Inputs { layer, model, parameters, x, initial } = self.draw(draw)?;
         let d_y = draw.tensor(&[self.steps, self.batch, self.hidden], CENTRED)?;
-        let d_last = State::from_hidden(draw.tensor(&[self.layers, self.batch, self.hidden], CENTRED)?);
+        let d_last = State::from_hidden(&draw.tensor(&[self.layers, self.batch, self.hidden], CENTRED)?)?;
         let given = (self.final_gradient == FinalGradient::Given).then_some(&d_last);
         let mut gradients = parameters.zero_gradients()?;
         let (_, _, trace) = layer.forward(&parameters, &x, &initial)?;
@@ -164,8 +164,7 @@ impl Stack {
         let roundings = self.recurrence().backward();
         let mut results = vec![
             Output::new("d_x", d_x, roundings).relative_to(self.smallest_scale()),
-            Output::new("d_initial", d_initial.hidden().clone(), roundings)
-                .relative_to(self.smallest_scale()),
+            Output::new("d_initial", d_initial.hidden(), roundings).relative_to(self.smallest_scale()),
         ];
         for spec in model.specs() {
             let gradient = download(draw, gradients.view(&spec.name)?)?;

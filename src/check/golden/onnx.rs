@@ -104,7 +104,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     let state = match case.has("initial_h") {
         true => {
             let initial = case.tensor("initial_h", device)?;
-            State::from_hidden(if batch_major { permute(&initial, &[1, 0, 2])? } else { initial })
+            State::from_hidden(&if batch_major { permute(&initial, &[1, 0, 2])? } else { initial })?
         }
         false => layer.zero_state(device, batch)?,
     };
@@ -114,7 +114,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     // [T, D, B, H], or [B, T, D, H]: with one direction only the order of T and B differs.
     let y = if batch_major { permute(&y, &[1, 0, 2])? } else { y };
     let y_shape = if batch_major { [batch, steps, 1, hidden] } else { [steps, 1, batch, hidden] };
-    let last = if batch_major { permute(last.hidden(), &[1, 0, 2])? } else { last.hidden().clone() };
+    let last = if batch_major { permute(&last.hidden(), &[1, 0, 2])? } else { last.hidden() };
     for output in parse::<Vec<String>>("outputs", case.required("outputs")?)? {
         match output.as_str() {
             "Y" => replay.check("Y", &y.reshape(&y_shape)?, roundings)?,

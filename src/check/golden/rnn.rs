@@ -1,20 +1,34 @@
-//! PyTorch's `nn.RNN`: x, h0, parameters, dy, dhn → y, hn and all gradients.
+//! PyTorch's `nn.RNN`, `nn.LSTM` and `nn.GRU`: x, initial states, parameters, gradients → outputs and all gradients.
 
 use super::case::{Case, Outcome, Trouble};
 use super::elementwise::activation;
-use super::layers::expect_kind;
 use super::replay::Replay;
 use crate::check::tolerance::Recurrence;
 use crate::device::Device;
-use crate::nn::{Cell, Gradients, Layer, Model, Parameters, Rnn, State};
-use crate::tensor::Tensor;
+use crate::nn::{Cell, Gradients, Layer, Model, Parameters, Rnn, Sequences, State};
+use crate::tensor::Indices;
 
 /// A stack with the case's weights.
 struct Stack {
     layer: Layer<Rnn>,
     model: Model,
     parameters: Parameters,
+    lengths: Option<Indices>,
     recurrence: Recurrence,
+}
+
+/// The cell that the case's `kind` and `nonlinearity` name.
+fn cell(case: &Case) -> Outcome<Cell> {
+    let kind = case.required("kind")?;
+    case.expect("proj_size", "0")?;
+    match kind {
+        "rnn" => Ok(Cell::Vanilla(activation(case, case.required("nonlinearity")?)?)),
+        "lstm" | "gru" => {
+            case.expect("nonlinearity", "tanh")?;
+            Ok(if kind == "lstm" { Cell::Lstm } else { Cell::Gru })
+        }
+        other => Err(Trouble::unsupported(format!("kind = {other} is not built yet"))),
+    }
 }
 
 impl Stack {
@@ -22,16 +36,25 @@ impl Stack {
         let ([steps, batch, inputs], _) = case.floats::<3>("x")?;
         let layers = case.count("layers")?;
         let ([_, hidden], _) = case.floats::<2>("weight_hh_l0")?;
-        let cell = Cell::Vanilla(activation(case, case.required("nonlinearity")?)?);
-        let description = Rnn::new(cell, inputs, hidden).layers(layers);
+        let mut description = Rnn::new(cell(case)?, inputs, hidden).layers(layers);
+        if !case.flag("bias")? {
+            description = description.without_bias();
+        }
+        if case.flag("bidirectional")? {
+            description = description.bidirectional();
+        }
+        if let Some(chunk) = truncation(case)? {
+            description = description.truncated(chunk);
+        }
         let mut model = Model::new(0);
-        let layer =
-            model.add("rnn", if case.flag("bias")? { description } else { description.without_bias() })?;
+        let layer = model.add("rnn", description)?;
         let mut parameters = model.initialize(device)?;
         assign(case, &model, &mut parameters, |name| name.trim_start_matches("rnn.").to_owned())?;
         let terms = inputs.max(hidden) + hidden;
         let recurrence = Recurrence { steps, batch, layers, terms, slope: 1.0 };
-        Ok(Self { layer, model, parameters, recurrence })
+        let lengths = lengths(case)?;
+        let lengths = lengths.map(|lengths| Indices::from_slice(device, &[lengths.len()], &lengths));
+        Ok(Self { layer, model, parameters, lengths: lengths.transpose()?, recurrence })
     }
 
     fn check_gradients(&self, replay: &mut Replay<'_>, gradients: &Gradients) -> Outcome {
@@ -65,86 +88,78 @@ pub(super) fn assign(
     Ok(parameters.set_all(all.iter().map(|(name, values)| (*name, values.as_slice())))?)
 }
 
+/// The steps between two places where the state is detached, where there are such.
+fn truncation(case: &Case) -> Outcome<Option<usize>> {
+    match (case.text("truncation_mode").unwrap_or_default(), case.text("truncation").unwrap_or_default()) {
+        ("", "") => Ok(None),
+        ("chunk", _) => match case.count("truncation")? {
+            0 => Err(Trouble::malformed("truncation = 0 leaves no step")),
+            steps => Ok(Some(steps)),
+        },
+        (other, _) => Err(Trouble::unsupported(format!("truncation_mode = {other} is not built yet"))),
+    }
+}
+
+/// The valid steps of each row, where they differ: `4,8,1`.
+fn lengths(case: &Case) -> Outcome<Option<Vec<u32>>> {
+    match case.text("lengths").unwrap_or_default() {
+        "" => Ok(None),
+        text => {
+            let parsed: Result<Vec<u32>, _> = text.split(',').map(|length| length.trim().parse()).collect();
+            parsed
+                .map(Some)
+                .map_err(|_| Trouble::malformed(format!("lengths = {text} are no list of numbers")))
+        }
+    }
+}
+
 /// Fails for what is not built yet.
 pub(super) fn expect_plain(case: &Case) -> Outcome {
-    for (key, value) in [
+    let plain = [
         ("bidirectional", "false"),
         ("lengths", ""),
         ("proj_size", "0"),
         ("dropout", "0"),
         ("direction", "forward"),
-    ] {
-        case.expect(key, value)?;
-    }
-    Ok(())
+    ];
+    plain.into_iter().try_for_each(|(key, value)| case.expect(key, value))
 }
 
-/// A whole sequence at once.
+/// The state `h`, and for an LSTM `c`, of the case.
+fn state(case: &Case, device: &Device, cell: Cell, h: &str, c: &str) -> Outcome<State> {
+    let hidden = case.tensor(h, device)?;
+    match cell.has_cell_state() {
+        true => Ok(State::from_hidden_and_cell(&hidden, &case.tensor(c, device)?)?),
+        false => Ok(State::from_hidden(&hidden)?),
+    }
+}
+
+/// One forward and one backward pass.
 pub(super) fn whole(replay: &mut Replay<'_>) -> Outcome {
-    replay.case.expect("truncation", "")?;
-    replay.case.expect("truncation_mode", "")?;
-    let steps = replay.case.floats::<3>("x")?.0[0];
-    chunks(replay, steps)
-}
-
-/// The state is detached before every k-th step: a window of k steps after another, as training does it.
-pub(super) fn truncated(replay: &mut Replay<'_>) -> Outcome {
-    match replay.case.required("truncation_mode")? {
-        "chunk" => {}
-        other => return Err(Trouble::unsupported(format!("truncation_mode = {other} is not built yet"))),
-    }
-    let steps = replay.case.count("truncation")?;
-    if steps == 0 {
-        return Err(Trouble::malformed("truncation = 0 leaves no step"));
-    }
-    chunks(replay, steps)
-}
-
-/// Steps `from..from + count` of a sequence \[T, B, F\] on the host.
-fn window(case: &Case, name: &str, device: &Device, from: usize, count: usize) -> Outcome<Tensor> {
-    let ([steps, batch, features], values) = case.floats::<3>(name)?;
-    let (stride, until) = (batch * features, from + count);
-    if until > steps {
-        return Err(Trouble::malformed(format!(
-            "`{name}` must have at least {until} steps, but has {steps}"
-        )));
-    }
-    Ok(Tensor::from_slice(device, &[count, batch, features], &values[from * stride..until * stride])?)
-}
-
-/// Runs the sequence in windows of at most `length` steps. Weight gradients add up over the windows; that at the
-/// initial state comes from the first, that at the final state goes into the last.
-fn chunks(replay: &mut Replay<'_>, length: usize) -> Outcome {
     let (case, device) = (replay.case, replay.device);
-    expect_kind(replay, "rnn")?;
-    expect_plain(case)?;
+    case.expect("dropout", "0")?;
     case.expect("layout", "time_major")?;
     let stack = Stack::from_case(case, device)?;
-    let steps = stack.recurrence.steps;
-    let mut state = State::from_hidden(case.tensor("h0", device)?);
-    let d_last = State::from_hidden(case.tensor("dhn", device)?);
+    let cell = stack.layer.description().cell();
+    let initial = state(case, device, cell, "h0", "c0")?;
+    let d_last = state(case, device, cell, "dhn", "dcn")?;
+    let sequences = match &stack.lengths {
+        Some(lengths) => Sequences::ragged(lengths),
+        None => Sequences::whole(),
+    };
+    let x = case.tensor("x", device)?;
     let mut gradients = stack.parameters.zero_gradients()?;
-    let (mut y, mut d_x, mut d_initial) = (Vec::new(), Vec::new(), None);
-    for from in (0..steps).step_by(length) {
-        let count = length.min(steps - from);
-        let x = window(case, "x", device, from, count)?;
-        let (output, next, trace) = stack.layer.forward(&stack.parameters, &x, &state)?;
-        y.extend(output.download_f64()?);
-        let d_y = window(case, "dy", device, from, count)?;
-        let at_end = (from + count == steps).then_some(&d_last);
-        let (d_window, d_state) = trace.backward(&d_y, at_end, &mut gradients)?;
-        d_x.extend(d_window.download_f64()?);
-        d_initial.get_or_insert(d_state);
-        state = next;
-    }
-    let recurrence = stack.recurrence;
-    let [_, batch, inputs] = case.floats::<3>("x")?.0;
-    let hidden = stack.layer.description().hidden();
-    replay.check_values("y", &[steps, batch, hidden], &y, recurrence.forward())?;
-    replay.check("hn", state.hidden(), recurrence.forward())?;
-    replay.check_values("dx", &[steps, batch, inputs], &d_x, recurrence.backward())?;
-    if let Some(d_initial) = d_initial {
-        replay.check("dh0", d_initial.hidden(), recurrence.backward())?;
+    let (y, last, trace) = stack.layer.forward_sequences(&stack.parameters, &x, &initial, sequences)?;
+    let (d_x, d_initial) = trace.backward(&case.tensor("dy", device)?, Some(&d_last), &mut gradients)?;
+
+    let (forward, backward) = (stack.recurrence.forward(), stack.recurrence.backward());
+    replay.check("y", &y, forward)?;
+    replay.check("hn", &last.hidden(), forward)?;
+    replay.check("dx", &d_x, backward)?;
+    replay.check("dh0", &d_initial.hidden(), backward)?;
+    if let (Some(c), Some(d_c)) = (last.cell(), d_initial.cell()) {
+        replay.check("cn", &c, forward)?;
+        replay.check("dc0", &d_c, backward)?;
     }
     stack.check_gradients(replay, &gradients)
 }

@@ -61,6 +61,8 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     let cell = match case.required("cell")? {
         "tanh" => Cell::tanh(),
         "relu" => Cell::relu(),
+        "lstm" => Cell::Lstm,
+        "gru" => Cell::Gru,
         other => return Err(Trouble::unsupported(format!("the cell `{other}` is not built yet"))),
     };
     let sizes = Sizes::from_case(case)?;

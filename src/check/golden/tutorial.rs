@@ -40,7 +40,7 @@ pub(super) fn stacked(replay: &mut Replay<'_>) -> Outcome {
     let terms = inputs.max(hidden) + hidden;
     let roundings = Recurrence { steps, batch, layers, terms, slope: 1.0 }.forward();
     replay.check("out", &permute(&y, &[0, 2, 1])?, roundings)?;
-    replay.check("hidden", &permute(last.hidden(), &[0, 2, 1])?, roundings)
+    replay.check("hidden", &permute(&last.hidden(), &[0, 2, 1])?, roundings)
 }
 
 /// x \[B, T, I\] → states s \[B, T + 1, H\] (the last slot is the zero state) and outputs \[B, T, Q\]: softmax over each
@@ -101,7 +101,7 @@ pub(super) fn linear_cells(replay: &mut Replay<'_>) -> Outcome {
     for layer in &layers {
         let (y, last, trace) = layer.forward(&parameters, &signal, &layer.zero_state(device, batch)?)?;
         traces.push(trace);
-        finals.push(last.hidden().clone());
+        finals.push(last.hidden());
         terms = terms.max(y.shape().last());
         signal = y;
     }

@@ -153,7 +153,11 @@ impl Layer<Rnn> {
         parameters.device().expect_same("the state", state.planes().device())?;
         let [steps, batch, features] = x.shape().exactly("x", "[time, batch, inputs]")?;
         if features != inputs {
-            return Err(Error::shape("x", format!("[time, batch, {inputs}] (the layer's inputs)"), x.shape()));
+            return Err(Error::shape(
+                "x",
+                format!("[time, batch, {inputs}] (the layer's inputs)"),
+                x.shape(),
+            ));
         }
         self.check_state("the state", state, batch)?;
         Ok([steps, batch])

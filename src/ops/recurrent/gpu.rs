@@ -141,9 +141,8 @@ impl Block {
 /// Blocks that respect the device's grid: one, but for the largest layers.
 fn blocks(context: &Context, sizes: Sizes) -> Vec<Block> {
     let side = context.limits().workgroups * TILE;
-    let columns = |rows: Range<usize>| {
-        pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units })
-    };
+    let columns =
+        |rows: Range<usize>| pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units });
     pieces(sizes.rows, side).flat_map(columns).collect()
 }
 

@@ -190,7 +190,8 @@ pub(super) fn last_state(
     saved: Option<&Tensor>,
 ) -> Result<Tensor> {
     let Sizes { rows, hidden, .. } = sizes;
-    let state = Tensor::uninitialized(context, output.device(), Shape::new(&[call.cell.planes(), rows, hidden])?)?;
+    let state =
+        Tensor::uninitialized(context, output.device(), Shape::new(&[call.cell.planes(), rows, hidden])?)?;
     // In the reverse direction the last step to be computed is the first in time.
     let end = if call.walk.direction == Direction::Forward { End::Last } else { End::First };
     let none = Marks { span: None };

@@ -52,7 +52,10 @@ impl Walk<'_> {
             lengths.shape().expect("lengths", &[rows])?;
             lengths.expect_below("lengths", steps + 1)?;
             if lengths.values().contains(&0) {
-                return Err(Error::config("lengths", "must be at least 1: leave empty rows out of the batch"));
+                return Err(Error::config(
+                    "lengths",
+                    "must be at least 1: leave empty rows out of the batch",
+                ));
             }
         }
         if let Some(resets) = self.resets {
