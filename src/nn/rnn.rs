@@ -31,6 +31,9 @@ pub struct Rnn {
     bias: bool,
 }
 
+/// The deepest stack.
+const MAX_LAYERS: usize = 1024;
+
 impl Rnn {
     /// One layer of `hidden` units over `inputs` features.
     pub fn new(cell: Cell, inputs: usize, hidden: usize) -> Self {
@@ -56,7 +59,12 @@ impl Rnn {
         self.cell.validate()?;
         expect_size(name, "inputs", self.inputs)?;
         expect_size(name, "hidden", self.hidden)?;
-        expect_size(name, "layers", self.layers)
+        // Each layer is described before the parameters are counted: a limit of its own.
+        if (1..=MAX_LAYERS).contains(&self.layers) {
+            return Ok(());
+        }
+        let message = format!("must be between 1 and {MAX_LAYERS}, not {}", self.layers);
+        Err(Error::config(format!("{name}: layers"), message))
     }
 
     fn parameters_per_layer(&self) -> usize {
