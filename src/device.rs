@@ -102,6 +102,8 @@ impl Device {
     /// The GPU that `name` asks for: `gpu` (the best hardware adapter), `gpu:N` (the N-th of [`Device::list`]) or
     /// a part of an adapter's name, ignoring case. Only the last two can yield a software adapter.
     ///
+    /// Each call opens the adapter anew, as a device of its own: clone a device to share it.
+    ///
     /// # Errors
     /// [`Error::NoAdapter`], listing what is there; whatever the driver says when it cannot be opened.
     pub fn gpu(name: &str) -> Result<Self> {

@@ -60,7 +60,10 @@ impl Windows {
     /// [`Error::Config`] if one of the sizes is zero or the sequence is too short for one window.
     pub fn new(tokens: Vec<u32>, batch: usize, steps: usize) -> Result<Self> {
         if batch == 0 || steps == 0 {
-            return Err(Error::config("windows", format!("need a batch and steps of at least 1, not {batch} and {steps}")));
+            return Err(Error::config(
+                "windows",
+                format!("need a batch and steps of at least 1, not {batch} and {steps}"),
+            ));
         }
         let stream = tokens.len().saturating_sub(1) / batch;
         if stream < steps {
@@ -68,7 +71,9 @@ impl Windows {
             let found = tokens.len();
             return Err(Error::config(
                 "text",
-                format!("is too short: a batch of {batch} sequences of {steps} needs {needed} tokens, it has {found}; take a smaller batch or sequence"),
+                format!(
+                    "is too short: a batch of {batch} sequences of {steps} needs {needed} tokens, it has {found}; take a smaller batch or sequence"
+                ),
             ));
         }
         Ok(Self { tokens, batch, steps, stream })

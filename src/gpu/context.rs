@@ -52,8 +52,7 @@ impl Context {
         let immediates = options.allow_immediates
             && adapter.features().contains(wgpu::Features::IMMEDIATES)
             && has.max_immediate_size >= IMMEDIATE_BYTES;
-        let required_features =
-            if immediates { wgpu::Features::IMMEDIATES } else { wgpu::Features::empty() };
+        let required_features = if immediates { wgpu::Features::IMMEDIATES } else { wgpu::Features::empty() };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("refrain"),
             required_features,
@@ -102,8 +101,26 @@ impl Context {
     }
 
     /// Memory for `elements` four-byte values; their content is undefined until written.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], once even the memory that is kept for reuse has been let go.
     pub(crate) fn allocate(&self, elements: usize, what: &str) -> Result<Buffer> {
-        self.pool.take(Purpose::Storage, elements as u64 * 4, what)
+        let bytes = elements as u64 * 4;
+        match self.pool.take(Purpose::Storage, bytes, what) {
+            Err(Error::OutOfMemory { .. }) => {
+                self.release_unused()?;
+                self.pool.take(Purpose::Storage, bytes, what)
+            }
+            taken => taken,
+        }
+    }
+
+    /// Gives all memory that is kept for reuse back to the driver. **Waits** for the GPU: it may still be in use.
+    fn release_unused(&self) -> Result<()> {
+        self.flush()?;
+        self.recorder().forget_bind_groups();
+        self.pool.clear();
+        self.poll(wgpu::PollType::wait_indefinitely())
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {

@@ -7,7 +7,7 @@ use super::context::Context;
 
 /// The line by which every shader declares its parameters; the cache swaps it for [`IMMEDIATE_LINE`] where the
 /// device has immediates.
-const UNIFORM_LINE: &str = "@group(0) @binding(0) var<uniform> parameters: Parameters;";
+pub(super) const UNIFORM_LINE: &str = "@group(0) @binding(0) var<uniform> parameters: Parameters;";
 const IMMEDIATE_LINE: &str = "var<immediate> parameters: Parameters;";
 /// The most override constants a kernel may have.
 const MAX_CONSTANTS: usize = 4;
@@ -37,8 +37,9 @@ pub(crate) struct Kernel {
     pub(crate) name: &'static str,
     /// Its WGSL, included parts and all.
     pub(crate) source: &'static str,
-    /// Names of its `override` constants, in the order in which a dispatch gives their values.
-    pub(crate) constants: &'static [&'static str],
+    /// Its `override` constants, in the order in which a dispatch gives their values, and how many values each may
+    /// take: 0 to that.
+    pub(crate) constants: &'static [(&'static str, u32)],
     /// Its storage bindings, from binding 1 on.
     pub(crate) bindings: &'static [Access],
     /// Layout of the parameter struct.
@@ -71,6 +72,29 @@ macro_rules! parameters {
 }
 pub(crate) use parameters;
 
+/// Declares a [`Kernel`]: its name, the files under `shaders/` that make it up, its parameters, the override
+/// constants with the number of values each may take, and its bindings.
+macro_rules! kernel {
+    ($name:ident: $stem:literal {
+        files: [$($file:literal),+],
+        parameters: $parameters:ident,
+        constants: [$(($constant:literal, $values:expr)),*],
+        bindings: [$($access:ident),+] $(,)?
+    }) => {
+        static $name: $crate::gpu::Kernel = $crate::gpu::Kernel {
+            name: $stem,
+            source: concat!(
+                $(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, ".wgsl"))),+
+            ),
+            constants: &[$(($constant, $values)),*],
+            bindings: &[$($crate::gpu::Access::$access),+],
+            fields: $parameters::FIELDS,
+            parameter_bytes: size_of::<$parameters>(),
+        };
+    };
+}
+pub(crate) use kernel;
+
 /// A pipeline with the layout of its bindings.
 pub(super) struct Compiled {
     pub(super) pipeline: wgpu::ComputePipeline,
@@ -92,16 +116,15 @@ pub(super) fn variant(source: &str, immediates: bool) -> String {
     if immediates { source.replace(UNIFORM_LINE, IMMEDIATE_LINE) } else { source.to_owned() }
 }
 
-/// The line that every shader must contain exactly once.
-#[cfg(test)]
-pub(crate) fn uniform_line() -> &'static str {
-    UNIFORM_LINE
-}
-
 impl Context {
     /// The pipeline of `kernel` with its constants set to `values`, compiled on first use.
     pub(super) fn compiled(&self, kernel: &'static Kernel, values: &[u32]) -> Arc<Compiled> {
         debug_assert_eq!(kernel.constants.len(), values.len(), "constants of {}", kernel.name);
+        debug_assert!(
+            kernel.constants.iter().zip(values).all(|(&(_, allowed), &value)| value < allowed),
+            "{values:?} for the constants of {}",
+            kernel.name
+        );
         let mut padded = [0; MAX_CONSTANTS];
         padded[..values.len()].copy_from_slice(values);
         let cache = self.kernels();
@@ -124,8 +147,12 @@ impl Context {
             bind_group_layouts: &[Some(&layout)],
             immediate_size,
         });
-        let constants: Vec<(&str, f64)> =
-            kernel.constants.iter().zip(values).map(|(&name, &value)| (name, f64::from(value))).collect();
+        let constants: Vec<(&str, f64)> = kernel
+            .constants
+            .iter()
+            .zip(values)
+            .map(|(&(name, _), &value)| (name, f64::from(value)))
+            .collect();
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.name),
             layout: Some(&pipeline_layout),

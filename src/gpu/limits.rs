@@ -38,6 +38,7 @@ mod tests {
     fn pieces_cover_everything_once_and_in_order() {
         let cut: Vec<_> = pieces(10, 4).collect();
         assert_eq!(cut, [0..4, 4..8, 8..10]);
-        assert_eq!(pieces(3, 100).collect::<Vec<_>>(), [0..3]);
+        assert_eq!(pieces(3, 100).next(), Some(0..3));
+        assert_eq!(pieces(3, 100).count(), 1);
     }
 }

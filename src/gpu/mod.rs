@@ -23,9 +23,7 @@ pub use adapters::{AdapterKind, AdapterSummary};
 pub(crate) use adapters::{choose, summaries};
 pub(crate) use context::{Context, ContextOptions};
 pub(crate) use elementwise::ELEMENTWISE_GROUP;
-#[cfg(test)]
-pub(crate) use kernel::uniform_line;
-pub(crate) use kernel::{Access, Field, Kernel, parameters};
+pub(crate) use kernel::{Access, Field, Kernel, kernel, parameters};
 pub(crate) use limits::pieces;
 pub(crate) use pool::Buffer;
 pub(crate) use recorder::Dispatch;

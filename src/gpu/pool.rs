@@ -116,11 +116,7 @@ impl Pool {
         if let Some(raw) = self.shelves().get_mut(&(purpose, size)).and_then(Vec::pop) {
             return Ok(raw);
         }
-        self.allocate(purpose, size).or_else(|_| {
-            // Memory on other shelves may be what is missing: let it go and try once more.
-            self.clear();
-            self.allocate(purpose, size).map_err(|()| Error::OutOfMemory { what: what.to_owned(), bytes })
-        })
+        self.allocate(purpose, size).map_err(|()| Error::OutOfMemory { what: what.to_owned(), bytes })
     }
 
     pub(super) fn put(&self, purpose: Purpose, raw: Raw) {
@@ -128,7 +124,7 @@ impl Pool {
     }
 
     /// Forgets all unused buffers.
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         let freed: u64 = self.shelves().drain().flat_map(|(_, raws)| raws).map(|raw| raw.buffer.size()).sum();
         self.bytes.fetch_sub(freed, Ordering::Relaxed);
     }

@@ -48,6 +48,13 @@ pub(super) struct Recorder {
     counted: u64,
 }
 
+impl Recorder {
+    /// Lets go of all cached bind groups, and with them of the buffers they hold.
+    pub(super) fn forget_bind_groups(&mut self) {
+        self.bind_groups.clear();
+    }
+}
+
 impl Context {
     /// Records one call of a kernel.
     ///
@@ -122,13 +129,22 @@ impl Context {
 
     fn submit(&self, recorder: &mut Recorder) -> Result<()> {
         drop(recorder.pass.take());
-        let Some(encoder) = recorder.encoder.take() else { return Ok(()) };
-        let mut commands = Vec::with_capacity(2);
-        if let Some(buffer) = recorder.uniform_buffer.take() {
-            commands.push(self.uniform_commands(recorder, &buffer)?);
+        if recorder.encoder.is_none() {
+            return Ok(());
         }
-        commands.push(encoder.finish());
-        recorder.in_flight.push_back(self.queue().submit(commands));
+        // What can fail comes first: then the recording is still whole, and can be submitted later.
+        let uniforms = match &recorder.uniform_buffer {
+            Some(buffer) => Some(self.uniform_commands(buffer, &recorder.uniforms)?),
+            None => None,
+        };
+        let uniforms = uniforms.map(|(commands, staging)| {
+            recorder.uploads.push(staging);
+            commands
+        });
+        recorder.uniforms.clear();
+        recorder.uniform_buffer = None;
+        let recorded = recorder.encoder.take().map(wgpu::CommandEncoder::finish);
+        recorder.in_flight.push_back(self.queue().submit(uniforms.into_iter().chain(recorded)));
         recorder.dispatches = 0;
         for staging in recorder.uploads.drain(..) {
             self.reclaim_when_done(staging);
@@ -147,9 +163,7 @@ impl Context {
         match self.device().poll(kind) {
             Ok(_) => Ok(()),
             // A lost device may surface here first: its own report says more.
-            Err(error) => {
-                self.faults().check().and(Err(Error::DeviceLost { reason: error.to_string() }))
-            }
+            Err(error) => self.faults().check().and(Err(Error::DeviceLost { reason: error.to_string() })),
         }
     }
 
@@ -208,15 +222,13 @@ impl Context {
         Ok(start as u32)
     }
 
-    /// The copy of all gathered parameters, to run before the dispatches that read them.
-    fn uniform_commands(&self, recorder: &mut Recorder, buffer: &Buffer) -> Result<wgpu::CommandBuffer> {
-        let padded = (recorder.uniforms.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
-        let staging = self.stage(&recorder.uniforms, padded)?;
+    /// The copy of all gathered parameters, to run before the dispatches that read them, and its staging buffer.
+    fn uniform_commands(&self, buffer: &Buffer, uniforms: &[u8]) -> Result<(wgpu::CommandBuffer, Raw)> {
+        let padded = (uniforms.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
+        let staging = self.stage(uniforms, padded)?;
         let mut encoder = self.device().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&staging.buffer, 0, &buffer.raw.buffer, 0, padded);
-        recorder.uploads.push(staging);
-        recorder.uniforms.clear();
-        Ok(encoder.finish())
+        Ok((encoder.finish(), staging))
     }
 
     fn bind_group(

@@ -1,0 +1,214 @@
+//! What can be proved of the shaders without any GPU: every variant is valid WGSL, translates to every platform's
+//! language, agrees with its Rust twin on the layout of parameters, and fits the limits that every device has.
+
+use std::collections::{BTreeSet, HashMap};
+
+use naga::back::pipeline_constants::process_overrides;
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, TypeInner};
+
+use super::context::IMMEDIATE_BYTES;
+use super::kernel::{Access, Kernel, UNIFORM_LINE, variant};
+use crate::ops::kernels;
+
+/// Limits that WebGPU promises everywhere.
+const PROMISED_STORAGE_BUFFERS: usize = 8;
+const PROMISED_INVOCATIONS: u32 = 256;
+const PROMISED_WORKGROUP_BYTES: u32 = 16 * 1024;
+
+/// The kernel's module with the parameters in one of the two address spaces, validated.
+fn parse(kernel: &Kernel, immediates: bool) -> (Module, ModuleInfo) {
+    let source = variant(kernel.source, immediates);
+    let module = naga::front::wgsl::parse_str(&source)
+        .unwrap_or_else(|error| panic!("{}: {}", kernel.name, error.emit_to_string(&source)));
+    let capabilities = if immediates { Capabilities::IMMEDIATES } else { Capabilities::empty() };
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{}: {}", kernel.name, error.emit_to_string(&source)));
+    (module, info)
+}
+
+/// All combinations of values that the kernel's constants may take.
+fn constants(kernel: &Kernel) -> Vec<HashMap<String, f64>> {
+    kernel.constants.iter().fold(vec![HashMap::new()], |made, &(name, allowed)| {
+        let with = |value: u32| {
+            made.iter().cloned().map(move |mut constants| {
+                constants.insert(name.to_owned(), f64::from(value));
+                constants
+            })
+        };
+        (0..allowed).flat_map(with).collect()
+    })
+}
+
+/// Calls `look` for every kernel, address space and combination of constants.
+fn for_every_variant(mut look: impl FnMut(&str, &Module, &ModuleInfo)) {
+    for kernel in kernels() {
+        for immediates in [false, true] {
+            let (module, info) = parse(kernel, immediates);
+            for values in constants(kernel) {
+                let values: naga::back::PipelineConstants = values.into_iter().collect();
+                let name = format!("{} {values:?}", kernel.name);
+                let stage = Some((naga::ShaderStage::Compute, "main"));
+                let (module, info) = process_overrides(&module, &info, stage, &values)
+                    .unwrap_or_else(|error| panic!("{name}: {error}"));
+                look(&name, &module, &info);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_variant_translates_to_spirv() {
+    let pipeline = naga::back::spv::PipelineOptions {
+        shader_stage: naga::ShaderStage::Compute,
+        entry_point: "main".to_owned(),
+    };
+    for_every_variant(|name, module, info| {
+        let words = naga::back::spv::write_vec(module, info, &Default::default(), Some(&pipeline))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(words.len() > 100, "{name}: {} words", words.len());
+    });
+}
+
+#[test]
+fn every_variant_translates_to_metal() {
+    let mut options = naga::back::msl::Options { lang_version: (2, 0), ..Default::default() };
+    let resources = naga::back::msl::EntryPointResources { immediates_buffer: Some(0), ..Default::default() };
+    options.per_entry_point_map.insert("main".to_owned(), resources);
+    for_every_variant(|name, module, info| {
+        let (text, _) = naga::back::msl::write_string(module, info, &options, &Default::default())
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(text.contains("kernel void main_"), "{name}: {text}");
+    });
+}
+
+#[test]
+fn every_variant_translates_to_hlsl() {
+    let options = naga::back::hlsl::Options {
+        shader_model: naga::back::hlsl::ShaderModel::V6_0,
+        immediates_target: Some(naga::back::hlsl::BindTarget::default()),
+        ..Default::default()
+    };
+    let pipeline = naga::back::hlsl::PipelineOptions::default();
+    for_every_variant(|name, module, info| {
+        let mut text = String::new();
+        naga::back::hlsl::Writer::new(&mut text, &options, &pipeline)
+            .write(module, info, None)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(text.contains("[numthreads("), "{name}: {text}");
+    });
+}
+
+/// Name, kind and offset of each member of the struct behind `parameters`, and the struct's size.
+fn shader_layout(kernel: &Kernel) -> (Vec<(String, String, usize)>, usize) {
+    let (module, _) = parse(kernel, false);
+    let uniform =
+        module.global_variables.iter().find(|(_, variable)| variable.space == AddressSpace::Uniform);
+    let (_, variable) = uniform.unwrap_or_else(|| panic!("{} has no uniform", kernel.name));
+    let TypeInner::Struct { members, span } = &module.types[variable.ty].inner else {
+        panic!("the uniform of {} is no struct", kernel.name);
+    };
+    let kind = |ty| match module.types[ty].inner {
+        TypeInner::Scalar(naga::Scalar::U32) => "u32",
+        TypeInner::Scalar(naga::Scalar::F32) => "f32",
+        ref other => panic!("{}: parameters are u32 or f32, not {other:?}", kernel.name),
+    };
+    let described = members.iter().map(|member| {
+        (member.name.clone().unwrap_or_default(), kind(member.ty).to_owned(), member.offset as usize)
+    });
+    (described.collect(), *span as usize)
+}
+
+#[test]
+fn parameter_structs_are_laid_out_as_their_shaders_say() {
+    for kernel in kernels() {
+        let rust: Vec<_> = kernel
+            .fields
+            .iter()
+            .map(|field| (field.name.to_owned(), field.kind.to_owned(), field.offset))
+            .collect();
+        let (shader, span) = shader_layout(kernel);
+        assert_eq!(rust, shader, "{}", kernel.name);
+        assert_eq!(kernel.parameter_bytes, span, "{}", kernel.name);
+        assert!(span <= IMMEDIATE_BYTES as usize, "{}: {span} bytes", kernel.name);
+    }
+}
+
+#[test]
+fn bindings_are_as_their_shaders_declare_them() {
+    for kernel in kernels() {
+        let (module, _) = parse(kernel, false);
+        let mut declared: Vec<(u32, Access)> = module
+            .global_variables
+            .iter()
+            .filter_map(|(_, variable)| {
+                let AddressSpace::Storage { access } = variable.space else { return None };
+                let writes = access.contains(naga::StorageAccess::STORE);
+                let binding = variable.binding.as_ref().map(|place| (place.group, place.binding));
+                let (group, binding) = binding.unwrap_or_else(|| panic!("{}: unbound", kernel.name));
+                assert_eq!(group, 0, "{}", kernel.name);
+                Some((binding, if writes { Access::Write } else { Access::Read }))
+            })
+            .collect();
+        declared.sort_by_key(|(binding, _)| *binding);
+        let expected: Vec<(u32, Access)> = (1..).zip(kernel.bindings.iter().copied()).collect();
+        assert_eq!(declared, expected, "{}", kernel.name);
+        assert!(kernel.bindings.len() <= PROMISED_STORAGE_BUFFERS, "{}", kernel.name);
+    }
+}
+
+#[test]
+fn constants_are_as_their_shaders_declare_them() {
+    for kernel in kernels() {
+        let (module, _) = parse(kernel, false);
+        let declared: BTreeSet<_> =
+            module.overrides.iter().filter_map(|(_, value)| value.name.clone()).collect();
+        let expected: BTreeSet<_> = kernel.constants.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(declared, expected, "{}", kernel.name);
+    }
+}
+
+#[test]
+fn every_kernel_fits_the_limits_that_all_devices_have() {
+    for kernel in kernels() {
+        let (module, _) = parse(kernel, false);
+        let [x, y, z] = module.entry_points[0].workgroup_size;
+        assert!(x * y * z <= PROMISED_INVOCATIONS, "{}: {x} x {y} x {z}", kernel.name);
+        let mut layouter = naga::proc::Layouter::default();
+        layouter.update(module.to_ctx()).unwrap_or_else(|error| panic!("{}: {error}", kernel.name));
+        let bytes: u32 = module
+            .global_variables
+            .iter()
+            .filter(|(_, variable)| variable.space == AddressSpace::WorkGroup)
+            .map(|(_, variable)| layouter[variable.ty].size)
+            .sum();
+        assert!(bytes <= PROMISED_WORKGROUP_BYTES, "{}: {bytes} bytes", kernel.name);
+    }
+}
+
+#[test]
+fn every_shader_declares_its_parameters_by_the_one_known_line() {
+    for kernel in kernels() {
+        assert_eq!(kernel.source.matches(UNIFORM_LINE).count(), 1, "{}", kernel.name);
+        assert_ne!(variant(kernel.source, true), kernel.source, "{}", kernel.name);
+    }
+}
+
+#[test]
+fn kernel_names_are_unique_and_every_shader_file_is_used() {
+    let kernels = kernels();
+    let names: BTreeSet<_> = kernels.iter().map(|kernel| kernel.name).collect();
+    assert_eq!(names.len(), kernels.len());
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders");
+    let mut seen = 0;
+    for folder in [root.to_owned(), format!("{root}/cells")] {
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()) {
+            let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            assert!(kernels.iter().any(|kernel| kernel.source.contains(&text)), "{path:?} is not used");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 15, "found only {seen} shader files under {root}");
+}

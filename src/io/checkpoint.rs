@@ -44,8 +44,7 @@ impl Checkpoint {
     /// [`Error::Io`], for example for a full disk; [`Error::ModelMismatch`].
     pub fn save(path: &Path, model: &Model, parameters: &Parameters, metadata: &Metadata) -> Result<()> {
         parameters.layout().expect("parameters", model.id())?;
-        let description =
-            Description { version: VERSION, model: model.config(), metadata: metadata.clone() };
+        let description = Description { version: VERSION, model: model.config(), metadata: metadata.clone() };
         let text = serde_json::to_string(&description)
             .map_err(|error| Error::checkpoint(path, format!("cannot be described: {error}")))?;
         let metadata = HashMap::from([(KEY.to_owned(), text)]);

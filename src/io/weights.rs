@@ -41,7 +41,8 @@ pub(super) fn serialize(
     let refused = |error: safetensors::SafeTensorError| Error::checkpoint(path, error.to_string());
     let mut views = Vec::with_capacity(named.len());
     for (name, shape, values) in &named {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values)).map_err(refused)?;
+        let view =
+            TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values)).map_err(refused)?;
         views.push((name.as_str(), view));
     }
     safetensors::serialize(views, metadata).map_err(refused)
@@ -75,9 +76,7 @@ pub(super) fn assign(path: &Path, file: &SafeTensors<'_>, parameters: &mut Param
 fn floats(path: &Path, name: &str, tensor: &TensorView<'_>) -> Result<Vec<f64>> {
     let bytes = tensor.data();
     match tensor.dtype() {
-        Dtype::F32 => {
-            Ok(bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect())
-        }
+        Dtype::F32 => Ok(bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect()),
         Dtype::F64 => Ok(bytemuck::pod_collect_to_vec(bytes)),
         other => Err(Error::checkpoint(path, format!("`{name}` must be F32 or F64, but is {other:?}"))),
     }

@@ -190,7 +190,7 @@ impl Layer<Rnn> {
     ) -> Result<State> {
         let [steps, batch] = self.check(parameters, x, state)?;
         let Rnn { cell, layers, hidden, .. } = self.description;
-        let mut next = Tensor::zeros(x.device(), &[layers, batch, hidden])?;
+        let mut next = Tensor::unwritten(x.device(), &[layers, batch, hidden])?;
         let mut input = x.clone();
         for index in 0..layers {
             let weights = self.weights(parameters, index);
@@ -212,7 +212,11 @@ impl Layer<Rnn> {
         parameters.device().expect_same("the state", state.hidden.device())?;
         let [steps, batch, features] = x.shape().exactly("x", "[time, batch, inputs]")?;
         if features != inputs {
-            return Err(Error::shape("x", format!("[time, batch, {inputs}] (the layer's inputs)"), x.shape()));
+            return Err(Error::shape(
+                "x",
+                format!("[time, batch, {inputs}] (the layer's inputs)"),
+                x.shape(),
+            ));
         }
         state.hidden.shape().expect("the state [layers, batch, hidden]", &[layers, batch, hidden])?;
         Ok([steps, batch])
@@ -254,7 +258,7 @@ impl RnnTrace<'_> {
             parameters.device().expect_same("d_state", state.hidden.device())?;
             state.hidden.shape().expect("d_state", initial.hidden.shape().dimensions())?;
         }
-        let mut d_initial = Tensor::zeros(parameters.device(), initial.hidden.shape().dimensions())?;
+        let mut d_initial = Tensor::unwritten(parameters.device(), initial.hidden.shape().dimensions())?;
         let mut d_y = d_output.clone();
         for (index, LayerTrace { x, steps }) in layers.into_iter().enumerate().rev() {
             let weights = layer.weights(parameters, index);

@@ -191,7 +191,9 @@ impl Model {
         };
         let mut given = state.states.iter();
         let mut take = || {
-            given.next().ok_or_else(|| Error::config("state", "has too few layers: use this model's zero_state"))
+            given
+                .next()
+                .ok_or_else(|| Error::config("state", "has too few layers: use this model's zero_state"))
         };
         let mut states = Vec::with_capacity(state.states.len());
         for added in self.layers() {

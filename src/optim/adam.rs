@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{expect_fraction, expect_not_negative, expect_own};
+use crate::Result;
 use crate::nn::{Gradients, Layout, Parameters};
 use crate::ops::optimizer::{self, AdamStep, Moments};
 use crate::tensor::Tensor;
-use crate::Result;
 
 /// How weights are pulled towards zero.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use indices::{IGNORED, Indices};
-pub(crate) use storage::{Real, Storage};
+pub(crate) use storage::{Real, Storage, expect_room};
 pub use view::View;
 pub(crate) use view::ViewMut;
 
@@ -89,6 +89,14 @@ impl Tensor {
         Ok(Self::from_storage(device, Storage::Gpu(buffer), shape))
     }
 
+    /// A tensor that the caller is about to fill to the last element: on the host zeros, on a GPU whatever was there.
+    pub(crate) fn unwritten(device: &Device, dimensions: &[usize]) -> Result<Self> {
+        on_device!(device,
+            _F => Self::zeros(device, dimensions),
+            context => Self::uninitialized(context, device, Shape::new(dimensions)?),
+        )
+    }
+
     pub(crate) fn from_storage(device: &Device, storage: Storage, shape: Shape) -> Self {
         Self { device: device.clone(), storage: Arc::new(storage), offset: 0, shape }
     }
@@ -99,7 +107,8 @@ impl Tensor {
         array: ndarray::Array<F, D>,
     ) -> Result<Self> {
         let shape = Shape::new(array.shape())?;
-        let standard = if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
+        let standard =
+            if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
         let (mut values, offset) = standard.into_raw_vec_and_offset();
         // A freshly computed array owns exactly its elements; a sliced one may carry more.
         let start = offset.unwrap_or(0);
@@ -198,4 +207,22 @@ fn upload<T: bytemuck::Pod>(context: &Context, data: &[T]) -> Result<Storage> {
     let buffer = context.allocate(data.len(), "a tensor")?;
     context.upload(&buffer, bytemuck::cast_slice(data))?;
     Ok(Storage::Gpu(buffer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Gradients, Model, Parameters};
+
+    #[test]
+    fn what_a_user_holds_can_move_between_threads() {
+        fn is_send_and_sync<T: Send + Sync>() {}
+        is_send_and_sync::<Device>();
+        is_send_and_sync::<Tensor>();
+        is_send_and_sync::<Indices>();
+        is_send_and_sync::<Model>();
+        is_send_and_sync::<Parameters>();
+        is_send_and_sync::<Gradients>();
+        is_send_and_sync::<Error>();
+    }
 }

@@ -1,5 +1,7 @@
 //! The memory behind tensors: 32- or 64-bit floats on the host, or a buffer on a GPU.
 
+use std::sync::OnceLock;
+
 use ndarray::NdFloat;
 
 use crate::device::{Device, on_device};
@@ -64,13 +66,12 @@ impl Storage {
     pub(crate) fn zeros(device: &Device, elements: usize, what: &str) -> Result<Self> {
         on_device!(device,
             F => {
-                let bytes = elements as u64 * size_of::<F>() as u64;
-                let refused = || Error::OutOfMemory { what: what.to_owned(), bytes };
-                if host_memory().is_some_and(|memory| bytes > memory) {
-                    return Err(refused());
-                }
+                expect_room(device, elements, what)?;
                 let mut values: Vec<F> = Vec::new();
-                values.try_reserve_exact(elements).map_err(|_| refused())?;
+                values.try_reserve_exact(elements).map_err(|_| Error::OutOfMemory {
+                    what: what.to_owned(),
+                    bytes: elements as u64 * size_of::<F>() as u64,
+                })?;
                 values.resize(elements, F::from_f32(0.0));
                 Ok(F::wrap(values))
             },
@@ -91,9 +92,27 @@ impl Storage {
     }
 }
 
+/// Fails if `elements` values cannot fit the host at all: the twins' own allocations would end the program. On a
+/// GPU the driver decides.
+pub(crate) fn expect_room(device: &Device, elements: usize, what: &str) -> Result<()> {
+    on_device!(device,
+        F => {
+            let bytes = elements as u64 * size_of::<F>() as u64;
+            match host_memory() {
+                Some(memory) if bytes > memory => Err(Error::OutOfMemory { what: what.to_owned(), bytes }),
+                _ => Ok(()),
+            }
+        },
+        _context => Ok(()),
+    )
+}
+
 /// The host's memory in bytes, where the system tells: Linux grants far more than it has and kills later.
 pub(crate) fn host_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+    static MEMORY: OnceLock<Option<u64>> = OnceLock::new();
+    *MEMORY.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+    })
 }

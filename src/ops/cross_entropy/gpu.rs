@@ -2,7 +2,7 @@
 
 use super::{Options, Rows, Scale};
 use crate::Result;
-use crate::gpu::{Access, Context, Dispatch, Kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, kernel, parameters, pieces};
 use crate::ops::softmax::gpu::rows_at_once;
 use crate::ops::{embedding, reduce};
 use crate::tensor::{Indices, Tensor, View};
@@ -19,21 +19,15 @@ parameters!(CrossEntropyParameters {
     smoothing: f32,
 });
 
-static CROSS_ENTROPY: Kernel = Kernel {
-    name: "cross_entropy",
-    source: concat!(
-        include_str!("../../../shaders/math.wgsl"),
-        include_str!("../../../shaders/row_reduction.wgsl"),
-        include_str!("../../../shaders/cross_entropy.wgsl"),
-    ),
-    constants: &["SCALE", "WEIGHTED"],
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
-    fields: CrossEntropyParameters::FIELDS,
-    parameter_bytes: size_of::<CrossEntropyParameters>(),
-};
+kernel!(CROSS_ENTROPY: "cross_entropy" {
+    files: ["math", "row_reduction", "cross_entropy"],
+    parameters: CrossEntropyParameters,
+    constants: [("SCALE", 3), ("WEIGHTED", 2)],
+    bindings: [Read, Read, Read, Read, Write, Write],
+});
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&Kernel] = &[&CROSS_ENTROPY];
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&CROSS_ENTROPY];
 
 pub(super) struct Call<'a> {
     pub(super) logits: View<'a>,

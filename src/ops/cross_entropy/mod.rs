@@ -45,7 +45,11 @@ fn check(logits: View<'_>, labels: &Indices, options: Options<'_>) -> Result<(us
     let (rows, classes) = (logits.shape().rows(), logits.shape().last());
     let dimensions = logits.shape().dimensions();
     if logits.shape().rank() < 2 {
-        return Err(Error::shape("logits", "[..., classes] with at least one leading dimension", logits.shape()));
+        return Err(Error::shape(
+            "logits",
+            "[..., classes] with at least one leading dimension",
+            logits.shape(),
+        ));
     }
     logits.device().expect_same("labels", labels.device())?;
     labels.shape().expect("labels", &dimensions[..dimensions.len() - 1])?;
@@ -55,7 +59,10 @@ fn check(logits: View<'_>, labels: &Indices, options: Options<'_>) -> Result<(us
         weights.shape().expect("class weights", &[classes])?;
     }
     if !(0.0..=1.0).contains(&options.smoothing) {
-        return Err(Error::config("label smoothing", format!("must be within 0 to 1, not {}", options.smoothing)));
+        return Err(Error::config(
+            "label smoothing",
+            format!("must be within 0 to 1, not {}", options.smoothing),
+        ));
     }
     Ok((rows, classes))
 }

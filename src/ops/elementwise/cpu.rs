@@ -16,10 +16,28 @@ pub(crate) fn value<F: Real>(function: Activation, x: F) -> F {
         Activation::Identity => x,
         Activation::Tanh => x.tanh(),
         // Written so that NaN passes through.
-        Activation::Relu => if x <= zero { zero } else { x },
+        Activation::Relu => {
+            if x <= zero {
+                zero
+            } else {
+                x
+            }
+        }
         Activation::Sigmoid => one / (one + (-x).exp()),
-        Activation::LeakyRelu { slope } => if x <= zero { F::from_f32(slope) * x } else { x },
-        Activation::Elu { alpha } => if x <= zero { F::from_f32(alpha) * x.exp_m1() } else { x },
+        Activation::LeakyRelu { slope } => {
+            if x <= zero {
+                F::from_f32(slope) * x
+            } else {
+                x
+            }
+        }
+        Activation::Elu { alpha } => {
+            if x <= zero {
+                F::from_f32(alpha) * x.exp_m1()
+            } else {
+                x
+            }
+        }
         Activation::Selu => {
             let alpha = F::from_f64(SELU_ALPHA);
             F::from_f64(SELU_SCALE) * if x <= zero { alpha * x.exp_m1() } else { x }
@@ -27,7 +45,13 @@ pub(crate) fn value<F: Real>(function: Activation, x: F) -> F {
         Activation::Softplus => (if x <= zero { zero } else { x }) + (-x.abs()).exp().ln_1p(),
         Activation::HardSigmoid { alpha, beta } => {
             let line = F::from_f32(alpha) * x + F::from_f32(beta);
-            if line <= zero { zero } else if line >= one { one } else { line }
+            if line <= zero {
+                zero
+            } else if line >= one {
+                one
+            } else {
+                line
+            }
         }
         Activation::Softsign => x / (one + x.abs()),
     }
@@ -39,10 +63,28 @@ pub(crate) fn derivative<F: Real>(function: Activation, x: F, y: F) -> F {
     match function {
         Activation::Identity => one,
         Activation::Tanh => one - y * y,
-        Activation::Relu => if x <= zero { zero } else { one },
+        Activation::Relu => {
+            if x <= zero {
+                zero
+            } else {
+                one
+            }
+        }
         Activation::Sigmoid => y * (one - y),
-        Activation::LeakyRelu { slope } => if x <= zero { F::from_f32(slope) } else { one },
-        Activation::Elu { alpha } => if x <= zero { F::from_f32(alpha) * x.exp() } else { one },
+        Activation::LeakyRelu { slope } => {
+            if x <= zero {
+                F::from_f32(slope)
+            } else {
+                one
+            }
+        }
+        Activation::Elu { alpha } => {
+            if x <= zero {
+                F::from_f32(alpha) * x.exp()
+            } else {
+                one
+            }
+        }
         Activation::Selu => {
             let alpha = F::from_f64(SELU_ALPHA);
             F::from_f64(SELU_SCALE) * if x <= zero { alpha * x.exp() } else { one }

@@ -2,7 +2,7 @@
 
 use super::{Activation, Binary};
 use crate::Result;
-use crate::gpu::{Access, Context, Kernel, Span, parameters};
+use crate::gpu::{Context, Span, kernel, parameters};
 
 parameters!(UnaryParameters { count: u32, x_base: u32, y_base: u32, alpha: f32, beta: f32 });
 parameters!(UnaryBackwardParameters {
@@ -17,52 +17,36 @@ parameters!(UnaryBackwardParameters {
 parameters!(BinaryParameters { count: u32, a_base: u32, b_base: u32, z_base: u32, factor: f32 });
 parameters!(AccumulateParameters { count: u32, x_base: u32, z_base: u32, factor: f32, keep: u32 });
 
-static UNARY: Kernel = Kernel {
-    name: "unary",
-    source: concat!(
-        include_str!("../../../shaders/math.wgsl"),
-        include_str!("../../../shaders/activations.wgsl"),
-        include_str!("../../../shaders/unary.wgsl"),
-    ),
-    constants: &["FUNCTION"],
-    bindings: &[Access::Read, Access::Write],
-    fields: UnaryParameters::FIELDS,
-    parameter_bytes: size_of::<UnaryParameters>(),
-};
+kernel!(UNARY: "unary" {
+    files: ["math", "activations", "unary"],
+    parameters: UnaryParameters,
+    constants: [("FUNCTION", Activation::ALL.len() as u32)],
+    bindings: [Read, Write],
+});
 
-static UNARY_BACKWARD: Kernel = Kernel {
-    name: "unary_backward",
-    source: concat!(
-        include_str!("../../../shaders/math.wgsl"),
-        include_str!("../../../shaders/activations.wgsl"),
-        include_str!("../../../shaders/unary_backward.wgsl"),
-    ),
-    constants: &["FUNCTION"],
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Write],
-    fields: UnaryBackwardParameters::FIELDS,
-    parameter_bytes: size_of::<UnaryBackwardParameters>(),
-};
+kernel!(UNARY_BACKWARD: "unary_backward" {
+    files: ["math", "activations", "unary_backward"],
+    parameters: UnaryBackwardParameters,
+    constants: [("FUNCTION", Activation::ALL.len() as u32)],
+    bindings: [Read, Read, Read, Write],
+});
 
-static BINARY: Kernel = Kernel {
-    name: "binary",
-    source: include_str!("../../../shaders/binary.wgsl"),
-    constants: &["FUNCTION"],
-    bindings: &[Access::Read, Access::Read, Access::Write],
-    fields: BinaryParameters::FIELDS,
-    parameter_bytes: size_of::<BinaryParameters>(),
-};
+kernel!(BINARY: "binary" {
+    files: ["binary"],
+    parameters: BinaryParameters,
+    constants: [("FUNCTION", 4)],
+    bindings: [Read, Read, Write],
+});
 
-static ACCUMULATE: Kernel = Kernel {
-    name: "accumulate",
-    source: include_str!("../../../shaders/accumulate.wgsl"),
-    constants: &[],
-    bindings: &[Access::Read, Access::Write],
-    fields: AccumulateParameters::FIELDS,
-    parameter_bytes: size_of::<AccumulateParameters>(),
-};
+kernel!(ACCUMULATE: "accumulate" {
+    files: ["accumulate"],
+    parameters: AccumulateParameters,
+    constants: [],
+    bindings: [Read, Write],
+});
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&Kernel] = &[&UNARY, &UNARY_BACKWARD, &BINARY, &ACCUMULATE];
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&UNARY, &UNARY_BACKWARD, &BINARY, &ACCUMULATE];
 
 pub(super) fn unary(context: &Context, x: Span<'_>, function: Activation, y: Span<'_>) -> Result<()> {
     let (alpha, beta) = function.constants();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::Result;
-use crate::gpu::{Access, Context, Dispatch, ELEMENTWISE_GROUP, Kernel, Span, parameters, pieces};
+use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
 use crate::tensor::{Indices, View};
 
 parameters!(EmbeddingParameters {
@@ -28,35 +28,29 @@ parameters!(EmbeddingBackwardParameters {
 });
 parameters!(OneHotParameters { count: u32, vocabulary: u32, y_first: u32, tokens_base: u32, y_base: u32 });
 
-static EMBEDDING: Kernel = Kernel {
-    name: "embedding",
-    source: include_str!("../../../shaders/embedding.wgsl"),
-    constants: &[],
-    bindings: &[Access::Read, Access::Read, Access::Write],
-    fields: EmbeddingParameters::FIELDS,
-    parameter_bytes: size_of::<EmbeddingParameters>(),
-};
+kernel!(EMBEDDING: "embedding" {
+    files: ["embedding"],
+    parameters: EmbeddingParameters,
+    constants: [],
+    bindings: [Read, Read, Write],
+});
 
-static EMBEDDING_BACKWARD: Kernel = Kernel {
-    name: "embedding_backward",
-    source: include_str!("../../../shaders/embedding_backward.wgsl"),
-    constants: &[],
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Write],
-    fields: EmbeddingBackwardParameters::FIELDS,
-    parameter_bytes: size_of::<EmbeddingBackwardParameters>(),
-};
+kernel!(EMBEDDING_BACKWARD: "embedding_backward" {
+    files: ["embedding_backward"],
+    parameters: EmbeddingBackwardParameters,
+    constants: [],
+    bindings: [Read, Read, Read, Write],
+});
 
-static ONE_HOT: Kernel = Kernel {
-    name: "one_hot",
-    source: include_str!("../../../shaders/one_hot.wgsl"),
-    constants: &[],
-    bindings: &[Access::Read, Access::Write],
-    fields: OneHotParameters::FIELDS,
-    parameter_bytes: size_of::<OneHotParameters>(),
-};
+kernel!(ONE_HOT: "one_hot" {
+    files: ["one_hot"],
+    parameters: OneHotParameters,
+    constants: [],
+    bindings: [Read, Write],
+});
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&Kernel] = &[&EMBEDDING, &EMBEDDING_BACKWARD, &ONE_HOT];
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&EMBEDDING, &EMBEDDING_BACKWARD, &ONE_HOT];
 
 /// Invocations in a workgroup of `embedding_backward.wgsl`.
 const SCATTER_GROUP: usize = 64;

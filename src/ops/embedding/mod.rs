@@ -5,7 +5,7 @@ pub(crate) mod gpu;
 
 use crate::device::on_device;
 use crate::shape::Shape;
-use crate::tensor::{Indices, Tensor, View, ViewMut};
+use crate::tensor::{Indices, Tensor, View, ViewMut, expect_room};
 use crate::{Error, Result};
 
 /// y_i = table_{token_i}. tokens \[...\], table \[V, F\] → y \[..., F\].
@@ -28,6 +28,7 @@ pub fn embedding<'a>(tokens: &Indices, table: impl Into<View<'a>>) -> Result<Ten
     table.device().expect_same("tokens", tokens.device())?;
     tokens.expect_below("tokens", vocabulary)?;
     let shape = appended(tokens, features)?;
+    expect_room(table.device(), shape.elements(), "embedded tokens")?;
     on_device!(table.device(),
         F => Tensor::from_array(table.device(), cpu::gather(tokens.values(), table.array2::<F>()))?
             .reshape(shape.dimensions()),
@@ -83,6 +84,7 @@ pub fn one_hot(tokens: &Indices, vocabulary: usize) -> Result<Tensor> {
     tokens.expect_below("tokens", vocabulary)?;
     let shape = appended(tokens, vocabulary)?;
     let device = tokens.device();
+    expect_room(device, shape.elements(), "one-hot vectors")?;
     on_device!(device,
         F => Tensor::from_array(device, cpu::one_hot::<F>(tokens.values(), vocabulary))?
             .reshape(shape.dimensions()),
@@ -97,5 +99,6 @@ pub fn one_hot(tokens: &Indices, vocabulary: usize) -> Result<Tensor> {
 fn appended(tokens: &Indices, features: usize) -> Result<Shape> {
     let mut dimensions = tokens.shape().dimensions().to_vec();
     dimensions.push(features);
-    Shape::new(&dimensions).map_err(|_| Error::shape("tokens", "fewer dimensions or features", tokens.shape()))
+    Shape::new(&dimensions)
+        .map_err(|_| Error::shape("tokens", "fewer dimensions or features", tokens.shape()))
 }

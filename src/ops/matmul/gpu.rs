@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Form, Sizes};
 use crate::Result;
-use crate::gpu::{Access, Context, Dispatch, Kernel, Span, parameters, pieces};
+use crate::gpu::{Context, Dispatch, Span, kernel, parameters, pieces};
 
 parameters!(MatmulParameters {
     m: u32,
@@ -26,17 +26,15 @@ const TILE: usize = 64;
 /// The deepest sum of one dispatch: some software drivers end any loop after 65,536 turns without a word.
 const MAX_DEPTH: usize = 1 << 18;
 
-static MATMUL: Kernel = Kernel {
-    name: "matmul",
-    source: include_str!("../../../shaders/matmul.wgsl"),
-    constants: &["TRANSPOSE_A", "TRANSPOSE_B"],
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Write],
-    fields: MatmulParameters::FIELDS,
-    parameter_bytes: size_of::<MatmulParameters>(),
-};
+kernel!(MATMUL: "matmul" {
+    files: ["matmul"],
+    parameters: MatmulParameters,
+    constants: [("TRANSPOSE_A", 2), ("TRANSPOSE_B", 2)],
+    bindings: [Read, Read, Read, Write],
+});
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&Kernel] = &[&MATMUL];
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&MATMUL];
 
 /// What is added to the product.
 #[derive(Clone, Copy)]

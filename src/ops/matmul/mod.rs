@@ -5,7 +5,7 @@ pub(crate) mod gpu;
 
 use crate::device::on_device;
 use crate::shape::Shape;
-use crate::tensor::{Tensor, View, ViewMut};
+use crate::tensor::{Tensor, View, ViewMut, expect_room};
 use crate::{Error, Result};
 
 /// Which operands are stored transposed.
@@ -72,8 +72,8 @@ pub fn matmul<'a>(
         a.device().expect_same("bias", bias.device())?;
         bias.shape().expect("bias", &[sizes.n])?;
     }
-    let shape =
-        if form.left() { Shape::new(&[sizes.m, sizes.n])? } else { a.shape().with_last(sizes.n)? };
+    let shape = if form.left() { Shape::new(&[sizes.m, sizes.n])? } else { a.shape().with_last(sizes.n)? };
+    expect_room(a.device(), shape.elements(), "a matrix product")?;
     on_device!(a.device(),
         F => {
             let product = cpu::matmul(a.array2::<F>(), b.array2(), form, bias.map(|bias| bias.array1()));

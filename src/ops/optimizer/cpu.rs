@@ -63,7 +63,8 @@ pub(super) fn adam<F: Real>(
             None => moments.second[i],
         };
         let first = moments.first[i] / correction1;
-        let change = if first == F::zero() { first } else { first / ((spread / correction2).sqrt() + epsilon) };
+        let change =
+            if first == F::zero() { first } else { first / ((spread / correction2).sqrt() + epsilon) };
         parameters[i] = shrink * parameters[i] - rate * change;
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{AdamStep, Moments, SgdStep};
 use crate::Result;
-use crate::gpu::{Access, Context, Dispatch, ELEMENTWISE_GROUP, Kernel, Span, parameters, pieces};
+use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
 
 parameters!(SgdParameters {
     count: u32,
@@ -36,35 +36,29 @@ parameters!(AdamParameters {
 });
 parameters!(ClipParameters { count: u32, gradient_base: u32, norm_base: u32, max_norm: f32 });
 
-static SGD: Kernel = Kernel {
-    name: "sgd",
-    source: include_str!("../../../shaders/sgd.wgsl"),
-    constants: &[],
-    bindings: &[Access::Read, Access::Write, Access::Write],
-    fields: SgdParameters::FIELDS,
-    parameter_bytes: size_of::<SgdParameters>(),
-};
+kernel!(SGD: "sgd" {
+    files: ["sgd"],
+    parameters: SgdParameters,
+    constants: [],
+    bindings: [Read, Write, Write],
+});
 
-static ADAM: Kernel = Kernel {
-    name: "adam",
-    source: include_str!("../../../shaders/adam.wgsl"),
-    constants: &[],
-    bindings: &[Access::Read, Access::Write, Access::Write, Access::Write, Access::Write],
-    fields: AdamParameters::FIELDS,
-    parameter_bytes: size_of::<AdamParameters>(),
-};
+kernel!(ADAM: "adam" {
+    files: ["adam"],
+    parameters: AdamParameters,
+    constants: [],
+    bindings: [Read, Write, Write, Write, Write],
+});
 
-static CLIP: Kernel = Kernel {
-    name: "clip",
-    source: include_str!("../../../shaders/clip.wgsl"),
-    constants: &[],
-    bindings: &[Access::Read, Access::Write],
-    fields: ClipParameters::FIELDS,
-    parameter_bytes: size_of::<ClipParameters>(),
-};
+kernel!(CLIP: "clip" {
+    files: ["clip"],
+    parameters: ClipParameters,
+    constants: [],
+    bindings: [Read, Write],
+});
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&Kernel] = &[&SGD, &ADAM, &CLIP];
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&SGD, &ADAM, &CLIP];
 
 pub(super) fn sgd(
     context: &Context,
@@ -98,13 +92,8 @@ pub(super) fn adam(
     step: AdamStep,
 ) -> Result<()> {
     let largest = moments.largest.as_ref().map(|largest| largest.span());
-    let spans = [
-        Some(gradient),
-        Some(parameters),
-        Some(moments.first.span()),
-        Some(moments.second.span()),
-        largest,
-    ];
+    let spans =
+        [Some(gradient), Some(parameters), Some(moments.first.span()), Some(moments.second.span()), largest];
     let power = step.count as f64;
     let make = |count, bases: [u32; 5]| AdamParameters {
         count,

@@ -2,7 +2,7 @@
 //! of x and takes the elements that lie there.
 
 use crate::Result;
-use crate::gpu::{Access, Context, Dispatch, ELEMENTWISE_GROUP, Kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, kernel, parameters, pieces};
 use crate::shape::MAX_RANK;
 use crate::tensor::View;
 
@@ -22,17 +22,15 @@ parameters!(PermuteParameters {
     stride3: u32,
 });
 
-static PERMUTE: Kernel = Kernel {
-    name: "permute",
-    source: include_str!("../../../shaders/permute.wgsl"),
-    constants: &[],
-    bindings: &[Access::Read, Access::Write],
-    fields: PermuteParameters::FIELDS,
-    parameter_bytes: size_of::<PermuteParameters>(),
-};
+kernel!(PERMUTE: "permute" {
+    files: ["permute"],
+    parameters: PermuteParameters,
+    constants: [],
+    bindings: [Read, Write],
+});
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&Kernel] = &[&PERMUTE];
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&PERMUTE];
 
 pub(super) fn permute(context: &Context, x: View<'_>, y: View<'_>, axes: &[usize]) -> Result<()> {
     let sizes = x.shape().dimensions();

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::{Cell, Sizes, Weights};
 use crate::Result;
-use crate::gpu::{Access, Bound, Context, Dispatch, Kernel, Span, parameters, pieces};
+use crate::gpu::{Bound, Context, Dispatch, Kernel, Span, kernel, parameters, pieces};
+use crate::ops::Activation;
 
 parameters!(ForwardParameters {
     rows: u32,
@@ -40,36 +41,22 @@ parameters!(BackwardParameters {
 /// Rows and units of a workgroup.
 const TILE: usize = 16;
 
-static VANILLA_FORWARD: Kernel = Kernel {
-    name: "recurrent_forward.vanilla",
-    source: concat!(
-        include_str!("../../../shaders/math.wgsl"),
-        include_str!("../../../shaders/activations.wgsl"),
-        include_str!("../../../shaders/cells/vanilla.wgsl"),
-        include_str!("../../../shaders/recurrent_forward.wgsl"),
-    ),
-    constants: &["FUNCTION"],
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
-    fields: ForwardParameters::FIELDS,
-    parameter_bytes: size_of::<ForwardParameters>(),
-};
+kernel!(VANILLA_FORWARD: "recurrent_forward.vanilla" {
+    files: ["math", "activations", "cells/vanilla", "recurrent_forward"],
+    parameters: ForwardParameters,
+    constants: [("FUNCTION", Activation::ALL.len() as u32)],
+    bindings: [Read, Read, Read, Write, Write],
+});
 
-static VANILLA_BACKWARD: Kernel = Kernel {
-    name: "recurrent_backward.vanilla",
-    source: concat!(
-        include_str!("../../../shaders/math.wgsl"),
-        include_str!("../../../shaders/activations.wgsl"),
-        include_str!("../../../shaders/cells/vanilla.wgsl"),
-        include_str!("../../../shaders/recurrent_backward.wgsl"),
-    ),
-    constants: &["FUNCTION"],
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
-    fields: BackwardParameters::FIELDS,
-    parameter_bytes: size_of::<BackwardParameters>(),
-};
+kernel!(VANILLA_BACKWARD: "recurrent_backward.vanilla" {
+    files: ["math", "activations", "cells/vanilla", "recurrent_backward"],
+    parameters: BackwardParameters,
+    constants: [("FUNCTION", Activation::ALL.len() as u32)],
+    bindings: [Read, Read, Read, Read, Write],
+});
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&Kernel] = &[&VANILLA_FORWARD, &VANILLA_BACKWARD];
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&VANILLA_FORWARD, &VANILLA_BACKWARD];
 
 /// What a cell brings to the two step kernels.
 struct CellKernels {
@@ -113,9 +100,7 @@ impl Block {
 fn blocks(context: &Context, sizes: Sizes) -> Vec<Block> {
     let side = context.limits().workgroups * TILE;
     pieces(sizes.rows, side)
-        .flat_map(|rows| {
-            pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units })
-        })
+        .flat_map(|rows| pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units }))
         .collect()
 }
 

@@ -3,7 +3,7 @@
 use super::{Norm, Reduction, vector};
 use crate::ops::elementwise::gpu::{Old, accumulate};
 use crate::Result;
-use crate::gpu::{Access, Context, Dispatch, Kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, kernel, parameters, pieces};
 use crate::tensor::{Tensor, View};
 
 parameters!(NormParameters { count: u32, x_base: u32, partial_base: u32, root: u32 });
@@ -16,26 +16,22 @@ parameters!(SumRowsParameters {
     partial_base: u32,
 });
 
-static NORM: Kernel = Kernel {
-    name: "norm",
-    source: include_str!("../../../shaders/norm.wgsl"),
-    constants: &["FUNCTION"],
-    bindings: &[Access::Read, Access::Write],
-    fields: NormParameters::FIELDS,
-    parameter_bytes: size_of::<NormParameters>(),
-};
+kernel!(NORM: "norm" {
+    files: ["norm"],
+    parameters: NormParameters,
+    constants: [("FUNCTION", 4)],
+    bindings: [Read, Write],
+});
 
-static SUM_ROWS: Kernel = Kernel {
-    name: "sum_rows",
-    source: include_str!("../../../shaders/sum_rows.wgsl"),
-    constants: &[],
-    bindings: &[Access::Read, Access::Write],
-    fields: SumRowsParameters::FIELDS,
-    parameter_bytes: size_of::<SumRowsParameters>(),
-};
+kernel!(SUM_ROWS: "sum_rows" {
+    files: ["sum_rows"],
+    parameters: SumRowsParameters,
+    constants: [],
+    bindings: [Read, Write],
+});
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&Kernel] = &[&NORM, &SUM_ROWS];
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&NORM, &SUM_ROWS];
 
 /// Elements that one workgroup of `norm.wgsl` reduces to one.
 const CHUNK: usize = 4096;

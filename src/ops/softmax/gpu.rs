@@ -2,39 +2,27 @@
 
 use super::Kind;
 use crate::Result;
-use crate::gpu::{Access, Context, Dispatch, Kernel, Span, parameters, pieces};
+use crate::gpu::{Context, Dispatch, Span, kernel, parameters, pieces};
 
 parameters!(SoftmaxParameters { columns: u32, x_base: u32, y_base: u32 });
 parameters!(SoftmaxBackwardParameters { columns: u32, y_base: u32, d_y_base: u32, d_x_base: u32 });
 
-static SOFTMAX: Kernel = Kernel {
-    name: "softmax",
-    source: concat!(
-        include_str!("../../../shaders/math.wgsl"),
-        include_str!("../../../shaders/row_reduction.wgsl"),
-        include_str!("../../../shaders/softmax.wgsl"),
-    ),
-    constants: &["LOGARITHM"],
-    bindings: &[Access::Read, Access::Write],
-    fields: SoftmaxParameters::FIELDS,
-    parameter_bytes: size_of::<SoftmaxParameters>(),
-};
+kernel!(SOFTMAX: "softmax" {
+    files: ["math", "row_reduction", "softmax"],
+    parameters: SoftmaxParameters,
+    constants: [("LOGARITHM", 2)],
+    bindings: [Read, Write],
+});
 
-static SOFTMAX_BACKWARD: Kernel = Kernel {
-    name: "softmax_backward",
-    source: concat!(
-        include_str!("../../../shaders/math.wgsl"),
-        include_str!("../../../shaders/row_reduction.wgsl"),
-        include_str!("../../../shaders/softmax_backward.wgsl"),
-    ),
-    constants: &["LOGARITHM"],
-    bindings: &[Access::Read, Access::Read, Access::Write],
-    fields: SoftmaxBackwardParameters::FIELDS,
-    parameter_bytes: size_of::<SoftmaxBackwardParameters>(),
-};
+kernel!(SOFTMAX_BACKWARD: "softmax_backward" {
+    files: ["math", "row_reduction", "softmax_backward"],
+    parameters: SoftmaxBackwardParameters,
+    constants: [("LOGARITHM", 2)],
+    bindings: [Read, Read, Write],
+});
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&Kernel] = &[&SOFTMAX, &SOFTMAX_BACKWARD];
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&SOFTMAX, &SOFTMAX_BACKWARD];
 
 /// How many rows of `columns` elements one dispatch may take.
 pub(crate) fn rows_at_once(context: &Context, columns: usize) -> usize {
