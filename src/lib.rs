@@ -1,4 +1,30 @@
-//! Recurrent neural networks trained on any GPU.
+//! Recurrent neural networks trained on any GPU: back-propagation through time in WGSL compute shaders through
+//! `wgpu`, each operation with a twin in plain `ndarray` that it is checked against.
+//!
+//! - [`Device`] is where numbers live and work runs: [`Device::auto`], [`Device::cpu`], [`Device::gpu`], and
+//!   [`Device::reference`], the CPU in 64-bit floats.
+//! - [`Tensor`] holds floats, [`Indices`] tokens and labels. Sequences are \[time, batch, features\].
+//! - [`nn`] has the layers and [`nn::Model`], which runs them in order; [`loss`] starts the gradient, [`optim`] uses it.
+//! - [`data`] turns text into batches, [`io`] keeps models in safetensors files, [`ops`] has the operations alone.
+//!
+//! Work is recorded and submitted without waiting. Only the functions that bring values to the host wait for the
+//! GPU: `download` and `read`, and what is built from them, which says so. Errors are values of [`Error`]; no
+//! input panics.
+//!
+//! ```
+//! use refrain::nn::{Cell, Linear, Model, Rnn};
+//! use refrain::{Device, Tensor};
+//!
+//! let device = Device::cpu();
+//! let mut model = Model::new(1);
+//! model.add("rnn", Rnn::new(Cell::tanh(), 3, 8).layers(2))?;
+//! model.add("head", Linear::new(8, 2))?;
+//! let parameters = model.initialize(&device)?;
+//! let x = Tensor::zeros(&device, &[5, 4, 3])?; // 5 time steps, a batch of 4, 3 features
+//! let (y, _state) = model.infer(&parameters, &x, &model.zero_state(&device, 4)?)?;
+//! assert_eq!(y.shape().dimensions(), [5, 4, 2]);
+//! # Ok::<(), refrain::Error>(())
+//! ```
 pub mod data;
 mod device;
 mod error;
@@ -17,3 +43,8 @@ pub use error::{Error, Result};
 pub use gpu::{AdapterKind, AdapterSummary};
 pub use shape::{MAX_RANK, Shape};
 pub use tensor::{IGNORED, Indices, Tensor, View};
+
+/// The README's example, compiled and run with the doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -77,7 +77,7 @@ impl Adam {
     /// For `parameters` and no others.
     ///
     /// # Errors
-    /// [`Error::Config`] for options that make no sense; out of memory for the moments.
+    /// [`Error::Config`](crate::Error::Config) for options that make no sense; out of memory for the moments.
     pub fn new(parameters: &Parameters, config: AdamConfig) -> Result<Self> {
         config.validate()?;
         let zeros = || Tensor::zeros(parameters.device(), &[parameters.layout().total()]);
@@ -94,7 +94,8 @@ impl Adam {
     /// One step; submits the work recorded so far.
     ///
     /// # Errors
-    /// [`Error::ModelMismatch`], [`Error::DeviceMismatch`], and whatever the device reported.
+    /// [`Error::ModelMismatch`](crate::Error::ModelMismatch), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch),
+    /// and whatever the device reported.
     pub fn step(&mut self, parameters: &mut Parameters, gradients: &Gradients) -> Result<()> {
         expect_own(&self.layout, parameters, gradients)?;
         self.steps += 1;
@@ -123,7 +124,7 @@ impl Adam {
     /// Changes the step size, for schedules.
     ///
     /// # Errors
-    /// [`Error::Config`] unless it is finite and at least zero.
+    /// [`Error::Config`](crate::Error::Config) unless it is finite and at least zero.
     pub fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
         expect_not_negative("learning_rate", learning_rate)?;
         self.config.learning_rate = learning_rate;

@@ -187,12 +187,9 @@ impl Suite {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         arguments.test_threads.get_or_insert(THREADS.min(cores));
         let missing = std::mem::take(&mut self.chosen.missing);
+        let shared = Arc::clone(&self.shared);
         self.trials.push(Trial::test("adapters::every_adapter_asked_for_is_there", move || {
-            if missing.is_empty() {
-                return Ok(());
-            }
-            let there: Vec<String> = Device::list().into_iter().map(|summary| summary.name).collect();
-            Err(Failed::from(format!("{ADAPTERS_VARIABLE} asks for {missing:?}, there are {there:?}")))
+            shared.run("the CPU", Company::Welcome, || expect_none_missing(&missing))
         }));
         if arguments.list {
             return libtest_mimic::run(&arguments, self.trials).exit_code();
@@ -209,6 +206,14 @@ impl Suite {
         println!("tests ran: {}", if places.is_empty() { "none".to_owned() } else { places.join(", ") });
         conclusion.exit_code()
     }
+}
+
+fn expect_none_missing(missing: &[String]) -> Outcome {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let there: Vec<String> = Device::list().into_iter().map(|summary| summary.name).collect();
+    Err(Failed::from(format!("{ADAPTERS_VARIABLE} asks for {missing:?}, there are {there:?}")))
 }
 
 /// A claim's path without the name of this binary.

@@ -165,6 +165,12 @@ fn tensors_that_do_not_fit_are_named() -> Outcome {
     let before = all_parameters(&parameters)?;
     let weight: (&str, &[usize], &[f32]) = ("head.weight", &[1, 2], &[1.0, 2.0]);
     let bias: (&str, &[usize], &[f32]) = ("head.bias", &[1], &[3.0]);
+    let mut integers = safetensors(&[weight, bias], None);
+    for place in 0..integers.len() - 3 {
+        if &integers[place..place + 3] == b"F32" {
+            integers[place] = b'I';
+        }
+    }
     let cases: [(Vec<u8>, &[&str]); 4] = [
         (safetensors(&[weight], None), &["no tensor `head.bias`"]),
         (
@@ -172,10 +178,7 @@ fn tensors_that_do_not_fit_are_named() -> Outcome {
             &["`head.weight`", "[1, 2]", "[2, 1]"],
         ),
         (safetensors(&[weight, bias, ("tail.bias", &[1], &[0.0])], None), &["`tail.bias`", "has not"]),
-        (
-            String::from_utf8_lossy(&safetensors(&[weight, bias], None)).replace("F32", "I32").into_bytes(),
-            &["F32 or F64", "I32"],
-        ),
+        (integers, &["F32 or F64", "I32"]),
     ];
     for (bytes, parts) in cases {
         std::fs::write(&path, bytes)?;
