@@ -122,6 +122,10 @@ impl Device {
         if options.workgroups == Some(0) {
             return Err(Error::config("GPU options", "`workgroups` must be at least 1, not 0"));
         }
+        // Every name contains the empty one: it would take whatever comes first.
+        if name.trim().is_empty() {
+            return Err(Error::NoAdapter { wanted: name.to_owned(), available: Self::available() });
+        }
         let context = Context::open(&ContextOptions {
             wanted: gpu::choose(name),
             checked: options.build == ShaderBuild::Checked,
@@ -143,7 +147,6 @@ impl Device {
         match name.trim() {
             "cpu" => Ok(Self::cpu()),
             "reference" => Ok(Self::reference()),
-            "" => Err(Error::NoAdapter { wanted: name.to_owned(), available: Self::available() }),
             name => Self::gpu(name),
         }
     }
