@@ -1,9 +1,9 @@
 //! Dispatch of `shaders/{norm,sum_rows}.wgsl`: passes over ever fewer partial results.
 
 use super::{Norm, Reduction, vector};
-use crate::ops::elementwise::gpu::{Old, accumulate};
 use crate::Result;
 use crate::gpu::{Context, Dispatch, kernel, parameters, pieces};
+use crate::ops::elementwise::gpu::{Old, accumulate};
 use crate::tensor::{Tensor, View};
 
 parameters!(NormParameters { count: u32, x_base: u32, partial_base: u32, root: u32 });
