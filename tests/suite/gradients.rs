@@ -42,8 +42,7 @@ fn check(what: &str, point: &[f64], analytic: &[f64], function: impl Fn(&[f64]) 
         moved[place] = x;
         let numeric = (up - down) / (above - below);
         let error = (numeric - analytic[place]).abs();
-        // Written so that NaN fails.
-        if !(error <= allowed) {
+        if error > allowed || error.is_nan() {
             let found = analytic[place];
             return Err(Failed::from(format!(
                 "{what}, input {place}: gradient {found:e}, differences {numeric:e}, error {error:e} > {allowed:e}"
