@@ -10,6 +10,7 @@ mod misuse;
 mod structure;
 mod support;
 mod training;
+mod twins;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     misuse::register(&mut suite);
     training::register(&mut suite);
     equivalence::register(&mut suite);
+    twins::register(&mut suite);
     limits::register(&mut suite);
     memory::register(&mut suite);
     suite.run()

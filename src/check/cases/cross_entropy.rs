@@ -1,0 +1,115 @@
+//! Cross-entropy with its gradient: every reduction and option, one class and a thousand, large logits.
+
+use std::ops::Range;
+
+use super::{Case, Operation, Output};
+use crate::Result;
+use crate::check::draw::{CENTRED, Draw, POSITIVE};
+use crate::check::tolerance::{EVALUATION, sum};
+use crate::loss::CrossEntropy;
+use crate::ops::Reduction;
+use crate::tensor::{IGNORED, Indices, Tensor};
+
+/// Leading sizes and classes.
+const SHAPES: [(&[usize], usize); 7] =
+    [(&[1], 1), (&[5], 1), (&[1], 33), (&[7, 3], 17), (&[65], 64), (&[37], 1000), (&[5000], 3)];
+
+/// Options, and how logits and labels are drawn.
+#[derive(Clone)]
+struct Variant {
+    name: &'static str,
+    logits: Range<f64>,
+    /// The part of labels that are ignored.
+    ignored: f32,
+    weighted: bool,
+    smoothing: f32,
+}
+
+const PLAIN: Variant =
+    Variant { name: "plain", logits: -3.0..3.0, ignored: 0.0, weighted: false, smoothing: 0.0 };
+
+fn variants() -> Vec<Variant> {
+    vec![
+        PLAIN,
+        Variant { name: "large logits", logits: -1e4..1e4, ..PLAIN },
+        Variant { name: "a third ignored", ignored: 0.33, ..PLAIN },
+        Variant { name: "smoothed", smoothing: 0.1, ..PLAIN },
+        Variant {
+            name: "weighted, ignored and smoothed",
+            ignored: 0.33,
+            weighted: true,
+            smoothing: 0.15,
+            ..PLAIN
+        },
+    ]
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        operation("cross_entropy mean", |inputs, _| reduced(inputs, Reduction::Mean)),
+        operation("cross_entropy sum", |inputs, _| reduced(inputs, Reduction::Sum)),
+        operation("cross_entropy rows", rows),
+    ]
+}
+
+struct Inputs {
+    loss: CrossEntropy,
+    logits: Tensor,
+    labels: Indices,
+    classes: usize,
+}
+
+fn operation(name: &'static str, run: fn(&Inputs, &Draw) -> Result<Vec<Output>>) -> Operation {
+    let all =
+        SHAPES.into_iter().flat_map(|shape| variants().into_iter().map(move |variant| (shape, variant)));
+    let cases = all.zip(900..).map(move |(((leading, classes), variant), seed)| {
+        let label = format!("{leading:?} labels, {classes} classes, {}", variant.name);
+        Case::new(label, seed, move |draw| run(&variant.draw(draw, leading, classes)?, draw))
+    });
+    Operation::new(name, cases.collect())
+}
+
+impl Variant {
+    fn draw(&self, draw: &Draw, leading: &[usize], classes: usize) -> Result<Inputs> {
+        let count: usize = leading.iter().product();
+        let shape: Vec<usize> = leading.iter().copied().chain([classes]).collect();
+        let logits = draw.tensor(&shape, self.logits.clone())?;
+        let mut labels = draw.integers(count, classes);
+        let chance = draw.values(count, 0.0..1.0);
+        // The first label always counts: a mean over none is not defined.
+        for (label, _) in labels.iter_mut().zip(chance).skip(1).filter(|(_, chance)| *chance < self.ignored) {
+            *label = IGNORED;
+        }
+        let labels = Indices::from_slice(draw.device(), leading, &labels)?;
+        let mut loss = CrossEntropy::default().smoothing(self.smoothing);
+        if self.weighted {
+            loss = loss.weights(draw.tensor(&[classes], POSITIVE)?);
+        }
+        Ok(Inputs { loss, logits, labels, classes })
+    }
+}
+
+impl Inputs {
+    /// Those of −Σ_j q_j ln p_j: the sums over classes in ln p and over q, an exponential and a logarithm.
+    fn roundings(&self) -> f64 {
+        2.0 * sum(self.classes) + 2.0 * EVALUATION
+    }
+}
+
+fn reduced(inputs: &Inputs, reduction: Reduction) -> Result<Vec<Output>> {
+    let (loss, d_logits) = inputs.loss.reduced(&inputs.logits, &inputs.labels, reduction)?;
+    let rows = sum(inputs.labels.values().len());
+    Ok(vec![
+        Output::new("loss", loss, inputs.roundings() + 2.0 * rows),
+        Output::new("d_logits", d_logits, inputs.roundings() + rows),
+    ])
+}
+
+fn rows(inputs: &Inputs, draw: &Draw) -> Result<Vec<Output>> {
+    let Inputs { loss, logits, labels, .. } = inputs;
+    let d_losses = draw.tensor(labels.shape().dimensions(), CENTRED)?;
+    Ok(vec![
+        Output::new("losses", loss.rows(logits, labels)?, inputs.roundings()),
+        Output::new("d_logits", loss.rows_backward(logits, labels, &d_losses)?, inputs.roundings()),
+    ])
+}

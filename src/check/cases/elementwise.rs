@@ -1,0 +1,82 @@
+//! Element-wise functions: value and derivative of each activation, and the functions of two arrays.
+
+use super::{Case, Operation, Output};
+use crate::Result;
+use crate::check::draw::{CENTRED, Draw};
+use crate::check::tolerance::EVALUATION;
+use crate::ops::{Activation, Binary, binary, scale, unary, unary_backward};
+use crate::tensor::Tensor;
+
+/// Lengths around the width of a workgroup, and more than one grid row of some devices holds.
+const LENGTHS: [usize; 6] = [1, 33, 255, 257, 1000, 70_001];
+
+/// Arguments at which formulas overflow, underflow or cancel.
+const EXTREMES: [f32; 16] =
+    [0.0, 1e-30, -1e-30, 1e-6, -1e-6, 0.34, -0.35, 9.0, -9.0, 20.0, -20.0, 88.0, -88.0, 89.5, 1e4, -1e4];
+
+pub(super) fn operations() -> Vec<Operation> {
+    let mut operations: Vec<Operation> = Activation::ALL.into_iter().map(activation).collect();
+    operations.extend([
+        of_two("add", Binary::Add),
+        of_two("subtract", Binary::Sub),
+        of_two("multiply", Binary::Mul),
+        of_two("axpy", Binary::Axpy(-1.75)),
+        Operation::new(
+            "scale",
+            over_lengths(400, |draw, length| {
+                let x = draw.tensor(&[length], CENTRED)?;
+                Ok(vec![Output::new("y", scale(&x, 0.3)?, 1.0)])
+            }),
+        ),
+    ]);
+    operations
+}
+
+fn over_lengths(seed: u64, run: impl Fn(&Draw, usize) -> Result<Vec<Output>> + Copy + 'static) -> Vec<Case> {
+    let numbered = LENGTHS.into_iter().zip(seed..);
+    numbered
+        .map(|(length, seed)| Case::new(format!("length {length}"), seed, move |draw| run(draw, length)))
+        .collect()
+}
+
+fn of_two(name: &'static str, function: Binary) -> Operation {
+    Operation::new(
+        name,
+        over_lengths(300, move |draw, length| {
+            let (a, b) = (draw.tensor(&[length], CENTRED)?, draw.tensor(&[length], CENTRED)?);
+            // At most two roundings, of the product and of the sum; operands and not a cancelled sum set their size.
+            Ok(vec![Output::new("z", binary(&a, &b, function)?, 2.0).relative_to(1.0)])
+        }),
+    )
+}
+
+fn activation(function: Activation) -> Operation {
+    let mut cases = over_lengths(200, move |draw, length| {
+        let mut values = draw.values(length, -6.0..6.0);
+        values.iter_mut().for_each(|value| *value = off_kink(function, *value));
+        value_and_derivative(draw, function, &values)
+    });
+    cases.push(Case::new("extreme arguments", 250, move |draw| {
+        value_and_derivative(draw, function, &EXTREMES)
+    }));
+    Operation::new(function.name(), cases)
+}
+
+/// A hard sigmoid decides by a rounded α x + β on which side of a kink x is, and its derivative jumps there, so
+/// arguments keep a distance. All other functions decide by x itself, which is exact: they may be tested anywhere.
+fn off_kink(function: Activation, x: f32) -> f32 {
+    const DISTANCE: f32 = 1e-3;
+    let Activation::HardSigmoid { alpha, beta } = function else { return x };
+    let near = [-beta / alpha, (1.0 - beta) / alpha].into_iter().find(|kink| (x - kink).abs() < DISTANCE);
+    near.map_or(x, |kink| kink + DISTANCE)
+}
+
+fn value_and_derivative(draw: &Draw, function: Activation, values: &[f32]) -> Result<Vec<Output>> {
+    let x = Tensor::from_slice(draw.device(), &[values.len()], values)?;
+    let d_y = draw.tensor(&[values.len()], CENTRED)?;
+    let y = unary(&x, function)?;
+    let d_x = unary_backward(&x, &y, &d_y, function)?;
+    // y (1 - y) and 1 - y² cancel where y is near 1: their errors are relative to y and dy.
+    let d_x = Output::new("d_x", d_x, EVALUATION + 2.0).relative_to(1.0);
+    Ok(vec![Output::new("y", y, EVALUATION), d_x])
+}

@@ -1,0 +1,98 @@
+//! Rows by token: a vocabulary of one and of a thousand, and a token that fills most of a long text.
+
+use super::{Case, Operation, Output};
+use crate::Result;
+use crate::check::draw::{CENTRED, Draw, LEANING};
+use crate::check::tolerance::sum;
+use crate::nn::{self, Model};
+use crate::ops::{embedding, embedding_backward, one_hot};
+use crate::tensor::Indices;
+
+/// Vocabulary, features, tokens.
+const SHAPES: [(usize, usize, &[usize]); 6] = [
+    (1, 1, &[1]),
+    (1, 5, &[7]),
+    (1000, 17, &[9, 4]),
+    (5, 33, &[31, 2]),
+    (64, 65, &[17, 15]),
+    (3, 4, &[20_000]),
+];
+
+pub(super) fn operations() -> Vec<Operation> {
+    let operation = |name, run: fn(&Draw, Shape) -> Result<Vec<Output>>| {
+        let cases = SHAPES.into_iter().zip(800..).map(move |((vocabulary, features, tokens), seed)| {
+            let label = format!("vocabulary {vocabulary}, {features} features, tokens {tokens:?}");
+            Case::new(label, seed, move |draw| run(draw, Shape { vocabulary, features, tokens }))
+        });
+        Operation::new(name, cases.collect())
+    };
+    vec![
+        operation("embedding", of_table),
+        operation("one_hot", |draw, shape| {
+            Ok(vec![Output::new("y", one_hot(&shape.tokens(draw)?, shape.vocabulary)?, 1.0)])
+        }),
+        operation("embedding layer", of_layer),
+    ]
+}
+
+#[derive(Clone, Copy)]
+struct Shape {
+    vocabulary: usize,
+    features: usize,
+    tokens: &'static [usize],
+}
+
+impl Shape {
+    /// Random tokens; where there are very many, nine of ten are token 1.
+    fn tokens(self, draw: &Draw) -> Result<Indices> {
+        let count: usize = self.tokens.iter().product();
+        let mut tokens = draw.integers(count, self.vocabulary);
+        if count > 10_000 {
+            let chance = draw.values(count, 0.0..1.0);
+            tokens
+                .iter_mut()
+                .zip(chance)
+                .filter(|(_, chance)| *chance < 0.9)
+                .for_each(|(token, _)| *token = 1);
+        }
+        Indices::from_slice(draw.device(), self.tokens, &tokens)
+    }
+
+    /// The tokens' sizes, and the features.
+    fn output(self) -> Vec<usize> {
+        self.tokens.iter().copied().chain([self.features]).collect()
+    }
+
+    /// The depth of the deepest sum in the gradient.
+    fn depth(self) -> usize {
+        self.tokens.iter().product()
+    }
+}
+
+fn of_table(draw: &Draw, shape: Shape) -> Result<Vec<Output>> {
+    let tokens = shape.tokens(draw)?;
+    let table = draw.tensor(&[shape.vocabulary, shape.features], CENTRED)?;
+    let d_y = draw.tensor(&shape.output(), LEANING)?;
+    Ok(vec![
+        Output::new("y", embedding(&tokens, &table)?, 1.0),
+        Output::new("d_table", embedding_backward(&tokens, &d_y, shape.vocabulary)?, sum(shape.depth())),
+    ])
+}
+
+/// Two backward passes into the same gradients: they add up.
+fn of_layer(draw: &Draw, shape: Shape) -> Result<Vec<Output>> {
+    let mut model = Model::new(0);
+    let layer = model.add("embedding", nn::Embedding::new(shape.vocabulary, shape.features))?;
+    let mut parameters = model.initialize(draw.device())?;
+    parameters.set("embedding.weight", &draw.values(shape.vocabulary * shape.features, CENTRED))?;
+    let mut gradients = parameters.zero_gradients()?;
+    let mut outputs = Vec::new();
+    for pass in ["first", "second"] {
+        let (y, trace) = layer.forward(&parameters, &shape.tokens(draw)?)?;
+        trace.backward(&draw.tensor(&shape.output(), LEANING)?, &mut gradients)?;
+        outputs.push(Output::new(format!("y of the {pass} pass"), y, 1.0));
+    }
+    let d_weight = super::download(draw, gradients.view("embedding.weight")?)?;
+    outputs.push(Output::new("d_weight", d_weight, sum(2 * shape.depth())));
+    Ok(outputs)
+}

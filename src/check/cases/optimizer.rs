@@ -1,0 +1,149 @@
+//! Optimizer updates over several steps, and clipping.
+
+use super::{Case, Operation, Output, download};
+use crate::Result;
+use crate::check::draw::{CENTRED, Draw};
+use crate::check::tolerance::{EVALUATION, sum};
+use crate::nn::{Embedding, Gradients, Layer, Model, Parameters};
+use crate::ops::Norm;
+use crate::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
+use crate::tensor::{Indices, Tensor};
+
+const STEPS: usize = 6;
+
+/// Sections of \[rows, columns\]: more than one, so that the padding between them is in play.
+const SECTIONS: [[usize; 2]; 3] = [[1, 1], [33, 17], [65, 9]];
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![sgd(), adam(), clip()]
+}
+
+fn sgd() -> Operation {
+    let plain = SgdConfig::new(0.1);
+    let momentum = SgdConfig { momentum: 0.9, ..plain };
+    let configs = [
+        ("plain", plain),
+        ("weight decay", SgdConfig { weight_decay: 0.01, ..plain }),
+        ("momentum", momentum),
+        ("momentum, dampening and decay", SgdConfig { dampening: 0.3, weight_decay: 0.05, ..momentum }),
+        ("nesterov and decay", SgdConfig { nesterov: true, weight_decay: 0.01, ..momentum }),
+    ];
+    let cases = configs.into_iter().zip(4000..).map(|((name, config), seed)| {
+        Case::new(name, seed, move |draw| {
+            let mut bench = Bench::new(draw)?;
+            let mut sgd = Sgd::new(&bench.parameters, config)?;
+            bench.steps(draw, |parameters, gradients| sgd.step(parameters, gradients))
+        })
+    });
+    Operation::new("sgd", cases.collect())
+}
+
+fn adam() -> Operation {
+    let plain = AdamConfig::new(0.01);
+    let decoupled = AdamConfig { weight_decay: WeightDecay::Decoupled(0.3), ..plain };
+    let configs = [
+        ("plain", plain),
+        ("penalty", AdamConfig { weight_decay: WeightDecay::Penalty(0.1), ..plain }),
+        ("decoupled decay", decoupled),
+        ("amsgrad", AdamConfig { amsgrad: true, betas: (0.5, 0.6), ..plain }),
+        ("amsgrad, decoupled decay", AdamConfig { amsgrad: true, epsilon: 1e-3, ..decoupled }),
+    ];
+    let cases = configs.into_iter().zip(4100..).map(|((name, config), seed)| {
+        Case::new(name, seed, move |draw| {
+            let mut bench = Bench::new(draw)?;
+            let mut adam = Adam::new(&bench.parameters, config)?;
+            bench.steps(draw, |parameters, gradients| adam.step(parameters, gradients))
+        })
+    });
+    Operation::new("adam", cases.collect())
+}
+
+fn clip() -> Operation {
+    let norms = [("norm 1", Norm::L1), ("norm 2", Norm::L2), ("norm infinity", Norm::Infinity)];
+    let all =
+        norms.into_iter().flat_map(|norm| [("clipped", 0.5), ("untouched", 1e6)].map(|limit| (norm, limit)));
+    let cases = all.zip(4200..).map(|(((name, norm), (effect, limit)), seed)| {
+        Case::new(format!("{name}, {effect}"), seed, move |draw| {
+            let bench = Bench::new(draw)?;
+            let mut gradients = bench.gradients(draw)?;
+            let total = gradients.clip(limit, norm)?;
+            // The norm is a sum over all gradients; then a quotient and a product.
+            let roundings = sum(bench.parameters.count()) + EVALUATION;
+            let mut results = bench.sections(draw, |name| gradients.view(name), roundings + 3.0)?;
+            results.push(Output::new("norm", total, roundings));
+            Ok(results)
+        })
+    });
+    Operation::new("clip", cases.collect())
+}
+
+/// Parameters whose gradients can be given: an embedding of which every row is read once has the gradient at its
+/// output as that of its weight, without a rounding.
+struct Bench {
+    layers: Vec<Layer<Embedding>>,
+    parameters: Parameters,
+}
+
+impl Bench {
+    fn new(draw: &Draw) -> Result<Self> {
+        let mut model = Model::new(0);
+        let mut layers = Vec::new();
+        for (place, [rows, columns]) in SECTIONS.into_iter().enumerate() {
+            layers.push(model.add(&format!("section{place}"), Embedding::new(rows, columns))?);
+        }
+        let mut parameters = model.initialize(draw.device())?;
+        for spec in model.specs() {
+            parameters.set(&spec.name, &draw.values(spec.shape.elements(), CENTRED))?;
+        }
+        Ok(Self { layers, parameters })
+    }
+
+    /// Random gradients.
+    fn gradients(&self, draw: &Draw) -> Result<Gradients> {
+        let mut gradients = self.parameters.zero_gradients()?;
+        for (layer, [rows, columns]) in self.layers.iter().zip(SECTIONS) {
+            let all: Vec<u32> = (0..rows as u32).collect();
+            let (_, trace) =
+                layer.forward(&self.parameters, &Indices::from_slice(draw.device(), &[rows], &all)?)?;
+            trace.backward(&draw.tensor(&[rows, columns], CENTRED)?, &mut gradients)?;
+        }
+        Ok(gradients)
+    }
+
+    /// The parameters after each of several steps with new gradients.
+    fn steps(
+        &mut self,
+        draw: &Draw,
+        mut step: impl FnMut(&mut Parameters, &Gradients) -> Result<()>,
+    ) -> Result<Vec<Output>> {
+        let mut results = Vec::new();
+        for count in 1..=STEPS {
+            let gradients = self.gradients(draw)?;
+            step(&mut self.parameters, &gradients)?;
+            // Each step rounds the parameter and its change, which has a quotient and a root at worst.
+            let roundings = count as f64 * (EVALUATION + 8.0);
+            let after = self.sections(draw, |name| self.parameters.view(name), roundings)?;
+            results.extend(
+                after
+                    .into_iter()
+                    .map(|output| Output { name: format!("{} after step {count}", output.name), ..output }),
+            );
+        }
+        Ok(results)
+    }
+
+    /// All sections of parameters or gradients.
+    fn sections<'v>(
+        &self,
+        draw: &Draw,
+        view: impl Fn(&str) -> Result<crate::View<'v>>,
+        roundings: f64,
+    ) -> Result<Vec<Output>> {
+        let all = self.parameters.names().map(|name| {
+            let tensor: Tensor = download(draw, view(name)?)?;
+            // Values are drawn up to 1; a section of one element may be small by chance.
+            Ok(Output::new(name, tensor, roundings).relative_to(1.0))
+        });
+        all.collect()
+    }
+}

@@ -1,0 +1,41 @@
+//! Sums and norms: one row, one column, and more rows than the 65,536 turns after which some drivers stop a loop.
+
+use super::{Case, Operation, Output};
+use crate::Result;
+use crate::check::draw::LEANING;
+use crate::check::tolerance::{EVALUATION, sum as sum_of};
+use crate::ops::{Norm, norm, squared_norm, sum, sum_rows};
+use crate::tensor::Tensor;
+
+/// Rows and columns.
+const MATRICES: [[usize; 2]; 9] =
+    [[1, 1], [1, 33], [5, 1], [16, 17], [31, 65], [255, 2], [257, 4], [5000, 9], [70_000, 3]];
+
+const LENGTHS: [usize; 8] = [1, 31, 255, 256, 257, 5000, 70_000, 300_001];
+
+pub(super) fn operations() -> Vec<Operation> {
+    let rows = MATRICES.into_iter().zip(500..).map(|([rows, columns], seed)| {
+        Case::new(format!("{rows} rows, {columns} columns"), seed, move |draw| {
+            let x = draw.tensor(&[rows, columns], LEANING)?;
+            Ok(vec![Output::new("s", sum_rows(&x)?, sum_of(rows))])
+        })
+    });
+    vec![
+        Operation::new("sum_rows", rows.collect()),
+        of_all("sum", |x| sum(x)),
+        of_all("squared_norm", |x| squared_norm(x)),
+        of_all("norm 1", |x| norm(x, Norm::L1)),
+        of_all("norm 2", |x| norm(x, Norm::L2)),
+        of_all("norm infinity", |x| norm(x, Norm::Infinity)),
+    ]
+}
+
+fn of_all(name: &'static str, reduce: impl Fn(&Tensor) -> Result<Tensor> + Copy + 'static) -> Operation {
+    let cases = LENGTHS.into_iter().zip(520..).map(|(length, seed)| {
+        Case::new(format!("length {length}"), seed, move |draw| {
+            let x = draw.tensor(&[length], LEANING)?;
+            Ok(vec![Output::new("s", reduce(&x)?, sum_of(length) + EVALUATION)])
+        })
+    });
+    Operation::new(name, cases.collect())
+}

@@ -1,0 +1,58 @@
+//! Random inputs that every device sees alike.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use crate::Result;
+use crate::device::Device;
+use crate::random::Stream;
+use crate::tensor::Tensor;
+
+/// Around zero: sums are walks, no larger than the largest of many results.
+pub(crate) const CENTRED: Range<f64> = -1.0..1.0;
+/// Of both signs, but with a mean that keeps sums from cancelling.
+pub(crate) const LEANING: Range<f64> = -0.5..1.5;
+/// Nothing cancels.
+pub(crate) const POSITIVE: Range<f64> = 0.5..1.5;
+
+/// The source of one case's inputs on one device: the n-th draw is stream n of the case's seed. All numbers are
+/// rounded to f32 first, so that the reference computes with those that the device got.
+pub(crate) struct Draw {
+    device: Device,
+    seed: u64,
+    next: Cell<u64>,
+}
+
+impl Draw {
+    pub(crate) fn new(device: &Device, seed: u64) -> Self {
+        Self { device: device.clone(), seed, next: Cell::new(0) }
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn stream(&self) -> Stream {
+        let index = self.next.get();
+        self.next.set(index + 1);
+        Stream::new(self.seed, index)
+    }
+
+    /// Uniform numbers in `range`.
+    pub(crate) fn values(&self, count: usize, range: Range<f64>) -> Vec<f32> {
+        let stream = self.stream();
+        let draw = |index| stream.uniform_between(index, range.start, range.end) as f32;
+        (0..count as u64).map(draw).collect()
+    }
+
+    pub(crate) fn tensor(&self, dimensions: &[usize], range: Range<f64>) -> Result<Tensor> {
+        let values = self.values(dimensions.iter().product(), range);
+        Tensor::from_slice(&self.device, dimensions, &values)
+    }
+
+    /// Random integers below `bound`.
+    pub(crate) fn integers(&self, count: usize, bound: usize) -> Vec<u32> {
+        let stream = self.stream();
+        (0..count as u64).map(|index| (stream.uniform(index) * bound as f64) as u32).collect()
+    }
+}

@@ -1,0 +1,277 @@
+//! A case file in memory: attributes and tensors, with an account of which were understood.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use super::Status;
+use crate::Error;
+use crate::device::Device;
+use crate::tensor::{Indices, Tensor};
+
+/// Why a case has no verdict.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// The crate has not what the case asks for.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The file cannot be understood, or lacks something.
+    #[error("{0}")]
+    Malformed(String),
+    /// The library refused or the device failed.
+    #[error(transparent)]
+    Library(#[from] Error),
+}
+
+/// `Result` with [`Trouble`].
+pub(super) type Outcome<T = ()> = Result<T, Trouble>;
+
+impl Trouble {
+    pub(super) fn unsupported(message: impl Into<String>) -> Self {
+        Self::Unsupported(message.into())
+    }
+
+    pub(super) fn malformed(message: impl Into<String>) -> Self {
+        Self::Malformed(message.into())
+    }
+
+    pub(super) fn status(&self) -> Status {
+        match self {
+            Self::Unsupported(_) => Status::Unsupported,
+            Self::Malformed(_) | Self::Library(_) => Status::Error,
+        }
+    }
+}
+
+/// Attributes that describe a case without changing what it computes: where it comes from, the layouts that its family
+/// fixes, sizes that its tensors show, and what float32 cost others.
+const DESCRIPTIVE: [&str; 22] = [
+    "B",
+    "H",
+    "I",
+    "T",
+    "case",
+    "f32_relerr",
+    "f32_relerr_max",
+    "family",
+    "gate_order",
+    "h0_state",
+    "hidden_size",
+    "note",
+    "numpy_f64_check_relerr",
+    "numpy_seed",
+    "opset",
+    "output",
+    "published",
+    "sensitivity_to_1e-7_input_noise",
+    "source",
+    "weight_layout",
+    "weights_drawn_from",
+    "units",
+];
+
+/// A tensor of a case.
+pub(super) struct Array {
+    pub(super) shape: Vec<usize>,
+    values: Values,
+}
+
+enum Values {
+    Floats(Vec<f32>),
+    Integers(Vec<i64>),
+}
+
+pub(super) struct Case {
+    path: PathBuf,
+    metadata: BTreeMap<String, String>,
+    tensors: BTreeMap<String, Array>,
+    /// Names of attributes and tensors that were asked for.
+    attributes_read: RefCell<BTreeSet<String>>,
+    tensors_read: RefCell<BTreeSet<String>>,
+}
+
+pub(super) fn file_stem(path: &Path) -> String {
+    path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+pub(super) fn folder(path: &Path) -> String {
+    let name = path.parent().and_then(Path::file_name);
+    name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+impl Case {
+    pub(super) fn read(path: &Path) -> Outcome<Self> {
+        let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+        let broken = |error| {
+            Trouble::malformed(format!("is not a whole safetensors file ({error}); was it cut short?"))
+        };
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+        let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
+        let mut tensors = BTreeMap::new();
+        for (name, view) in file.tensors() {
+            let array = Array::from_view(&name, &view)?;
+            tensors.insert(name, array);
+        }
+        let metadata = header.metadata().iter().flatten();
+        Ok(Self {
+            path: path.to_owned(),
+            metadata: metadata.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            tensors,
+            attributes_read: RefCell::default(),
+            tensors_read: RefCell::default(),
+        })
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.metadata.get("case").cloned().unwrap_or_else(|| file_stem(&self.path))
+    }
+
+    pub(super) fn family(&self) -> String {
+        self.metadata.get("family").cloned().unwrap_or_else(|| folder(&self.path))
+    }
+
+    /// Fails if anything in the file was not asked for.
+    pub(super) fn expect_all_understood(&self) -> Outcome {
+        let read = self.attributes_read.borrow();
+        let known = |key: &str| DESCRIPTIVE.contains(&key) || read.contains(key);
+        if let Some((key, value)) = self.metadata.iter().find(|(key, _)| !known(key)) {
+            return Err(Trouble::unsupported(format!("the attribute {key} = {value} is not understood")));
+        }
+        let read = self.tensors_read.borrow();
+        match self.tensors.keys().find(|name| !read.contains(*name)) {
+            Some(name) => Err(Trouble::unsupported(format!("the tensor `{name}` is not understood"))),
+            None => Ok(()),
+        }
+    }
+
+    /// An attribute's text.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        self.attributes_read.borrow_mut().insert(key.to_owned());
+        self.metadata.get(key).map(String::as_str)
+    }
+
+    pub(super) fn required(&self, key: &str) -> Outcome<&str> {
+        self.text(key).ok_or_else(|| Trouble::malformed(format!("has no attribute `{key}`")))
+    }
+
+    /// Fails unless the attribute is absent, empty or `value`, the only one that is built.
+    pub(super) fn expect(&self, key: &str, value: &str) -> Outcome {
+        match self.text(key) {
+            None | Some("") => Ok(()),
+            Some(found) if found == value => Ok(()),
+            Some(found) => Err(Trouble::unsupported(format!("{key} = {found} is not built yet"))),
+        }
+    }
+
+    /// A number; `default` where the attribute is absent.
+    pub(super) fn number_or(&self, key: &str, default: f64) -> Outcome<f64> {
+        self.text(key).map_or(Ok(default), |text| parse(key, text))
+    }
+
+    pub(super) fn number(&self, key: &str) -> Outcome<f64> {
+        parse(key, self.required(key)?)
+    }
+
+    pub(super) fn count(&self, key: &str) -> Outcome<usize> {
+        parse(key, self.required(key)?)
+    }
+
+    /// Whether the attribute says `true`; absent counts as `false`.
+    pub(super) fn flag(&self, key: &str) -> Outcome<bool> {
+        self.text(key).map_or(Ok(false), |text| parse(key, text))
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    pub(super) fn array(&self, name: &str) -> Outcome<&Array> {
+        self.tensors_read.borrow_mut().insert(name.to_owned());
+        self.tensors.get(name).ok_or_else(|| Trouble::malformed(format!("has no tensor `{name}`")))
+    }
+
+    /// A float tensor of rank `N`.
+    pub(super) fn floats<const N: usize>(&self, name: &str) -> Outcome<([usize; N], &[f32])> {
+        let array = self.array(name)?;
+        let shape = array.shape.as_slice().try_into().map_err(|_| {
+            Trouble::malformed(format!(
+                "`{name}` must have {N} dimensions, but has the shape {:?}",
+                array.shape
+            ))
+        })?;
+        Ok((shape, array.floats(name)?))
+    }
+
+    /// A float tensor on `device`.
+    pub(super) fn tensor(&self, name: &str, device: &Device) -> Outcome<Tensor> {
+        let array = self.array(name)?;
+        Ok(Tensor::from_slice(device, &array.shape, array.floats(name)?)?)
+    }
+
+    pub(super) fn integers(&self, name: &str) -> Outcome<(&[usize], &[i64])> {
+        let array = self.array(name)?;
+        match &array.values {
+            Values::Integers(values) => Ok((&array.shape, values)),
+            Values::Floats(_) => {
+                Err(Trouble::unsupported(format!("`{name}` holds floats, not class indices")))
+            }
+        }
+    }
+
+    /// Tokens on `device`.
+    pub(super) fn tokens(&self, name: &str, device: &Device) -> Outcome<Indices> {
+        let (shape, values) = self.integers(name)?;
+        Ok(Indices::from_slice(device, shape, &unsigned(name, values)?)?)
+    }
+
+    /// What float32 cost the package that made the case, for one tensor.
+    pub(super) fn float32_error(&self, name: &str) -> Outcome<Option<f64>> {
+        let Some(text) = self.metadata.get("f32_relerr") else { return Ok(None) };
+        let all: BTreeMap<String, f64> = parse("f32_relerr", text)?;
+        Ok(all.get(name).copied().filter(|error| error.is_finite()))
+    }
+}
+
+/// An attribute's value: JSON text.
+pub(super) fn parse<T: serde::de::DeserializeOwned>(key: &str, text: &str) -> Outcome<T> {
+    serde_json::from_str(text)
+        .map_err(|error| Trouble::malformed(format!("cannot read {key} = {text} ({error})")))
+}
+
+/// Fails for an index below zero.
+pub(super) fn unsigned(name: &str, values: &[i64]) -> Outcome<Vec<u32>> {
+    let convert = |&value: &i64| {
+        u32::try_from(value)
+            .map_err(|_| Trouble::malformed(format!("`{name}` holds {value}, which is no index")))
+    };
+    values.iter().map(convert).collect()
+}
+
+impl Array {
+    fn from_view(name: &str, view: &TensorView<'_>) -> Outcome<Self> {
+        let bytes = view.data();
+        let values = match view.dtype() {
+            Dtype::F32 => Values::Floats(bytemuck::pod_collect_to_vec(bytes)),
+            Dtype::I32 => {
+                let values: Vec<i32> = bytemuck::pod_collect_to_vec(bytes);
+                Values::Integers(values.into_iter().map(i64::from).collect())
+            }
+            Dtype::I64 => Values::Integers(bytemuck::pod_collect_to_vec(bytes)),
+            other => {
+                return Err(Trouble::malformed(format!("`{name}` must be F32 or I32, but is {other:?}")));
+            }
+        };
+        Ok(Self { shape: view.shape().to_vec(), values })
+    }
+
+    pub(super) fn floats(&self, name: &str) -> Outcome<&[f32]> {
+        match &self.values {
+            Values::Floats(values) => Ok(values),
+            Values::Integers(_) => {
+                Err(Trouble::malformed(format!("`{name}` must hold floats, but holds integers")))
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! PyTorch's linear, embedding and softmax.
+
+use super::case::{Outcome, Trouble};
+use super::replay::Replay;
+use crate::check::tolerance::{EVALUATION, sum};
+use crate::nn::{Embedding, Linear, Model};
+use crate::ops::{self, permute};
+use crate::tensor::Tensor;
+
+/// y = x Wᵀ + b.
+pub(super) fn linear(replay: &mut Replay<'_>) -> Outcome {
+    let (case, device) = (replay.case, replay.device);
+    expect_kind(replay, "linear")?;
+    let ([outputs, inputs], weight) = case.floats::<2>("weight")?;
+    let bias = case.flag("bias")?;
+    let description = Linear::new(inputs, outputs);
+    let mut model = Model::new(0);
+    let layer = model.add("linear", if bias { description } else { description.without_bias() })?;
+    let mut parameters = model.initialize(device)?;
+    parameters.set("linear.weight", weight)?;
+    if bias {
+        parameters.set("linear.bias", case.floats::<1>("bias")?.1)?;
+    }
+    let x = case.tensor("x", device)?;
+    let rows = x.shape().rows();
+    let mut gradients = parameters.zero_gradients()?;
+    let (y, trace) = layer.forward(&parameters, &x)?;
+    let d_x = trace.backward(&case.tensor("dy", device)?, &mut gradients)?;
+    replay.check("y", &y, sum(inputs))?;
+    replay.check("dx", &d_x, sum(outputs))?;
+    replay.check("d_weight", gradients.view("linear.weight")?, sum(rows))?;
+    if bias {
+        replay.check("d_bias", gradients.view("linear.bias")?, sum(rows))?;
+    }
+    Ok(())
+}
+
+/// Rows of a table. A padding index, whose row gets no gradient, is not built.
+pub(super) fn embedding(replay: &mut Replay<'_>) -> Outcome {
+    let (case, device) = (replay.case, replay.device);
+    expect_kind(replay, "embedding")?;
+    if let Some(index) = case.text("padding_idx").filter(|text| !matches!(*text, "" | "null")) {
+        return Err(Trouble::unsupported(format!("padding_idx = {index} is not built yet")));
+    }
+    let ([vocabulary, features], weight) = case.floats::<2>("weight")?;
+    let mut model = Model::new(0);
+    let layer = model.add("embedding", Embedding::new(vocabulary, features))?;
+    let mut parameters = model.initialize(device)?;
+    parameters.set("embedding.weight", weight)?;
+    let tokens = case.tokens("indices", device)?;
+    let mut gradients = parameters.zero_gradients()?;
+    let (y, trace) = layer.forward(&parameters, &tokens)?;
+    trace.backward(&case.tensor("dy", device)?, &mut gradients)?;
+    replay.check("y", &y, 1.0)?;
+    replay.check("d_weight", gradients.view("embedding.weight")?, sum(tokens.values().len()))
+}
+
+/// Softmax or log softmax along any dimension: that dimension is brought to the end and back.
+pub(super) fn softmax(replay: &mut Replay<'_>) -> Outcome {
+    let (case, device) = (replay.case, replay.device);
+    type Forward = fn(&Tensor) -> crate::Result<Tensor>;
+    type Backward = fn(&Tensor, &Tensor) -> crate::Result<Tensor>;
+    let (forward, backward): (Forward, Backward) = match case.required("kind")? {
+        "softmax" => (|x| ops::softmax(x), |y, d_y| ops::softmax_backward(y, d_y)),
+        "log_softmax" => (|x| ops::log_softmax(x), |y, d_y| ops::log_softmax_backward(y, d_y)),
+        other => return Err(Trouble::unsupported(format!("`{other}` is not built yet"))),
+    };
+    let x = case.tensor("x", device)?;
+    let axes = exchanged(case.number_or("dim", -1.0)?, x.shape().rank())?;
+    let x = permute(&x, &axes)?;
+    let d_y = permute(&case.tensor("dy", device)?, &axes)?;
+    let y = forward(&x)?;
+    let d_x = backward(&y, &d_y)?;
+    let roundings = sum(x.shape().last()) + 2.0 * EVALUATION;
+    replay.check("y", &permute(&y, &axes)?, roundings)?;
+    replay.check("dx", &permute(&d_x, &axes)?, roundings)
+}
+
+/// The axes with `dimension` and the last exchanged, which is its own inverse.
+fn exchanged(dimension: f64, rank: usize) -> Outcome<Vec<usize>> {
+    let counted = if dimension < 0.0 { dimension + rank as f64 } else { dimension };
+    let place = (0..rank)
+        .find(|&place| place as f64 == counted)
+        .ok_or_else(|| Trouble::malformed(format!("dim = {dimension} is none of {rank} dimensions")))?;
+    let mut axes: Vec<usize> = (0..rank).collect();
+    axes.swap(place, rank - 1);
+    Ok(axes)
+}
+
+pub(super) fn expect_kind(replay: &Replay<'_>, kind: &str) -> Outcome {
+    match replay.case.required("kind")? {
+        found if found == kind => Ok(()),
+        other => Err(Trouble::unsupported(format!("cases of the kind `{other}` are not built yet"))),
+    }
+}

@@ -1,0 +1,167 @@
+//! Replays of golden cases: files that hold inputs, attributes and the results of another package.
+//!
+//! A case is a safetensors file: tensors F32 (labels and indices I32), attributes as text in `__metadata__`, of
+//! which `family`, `case` and `kind` say what to run. Every attribute and every tensor of a file must be understood:
+//! a case with one that is not is [`Status::Unsupported`], never passed.
+
+mod case;
+mod elementwise;
+mod layers;
+mod loss;
+mod onnx;
+mod optim;
+mod replay;
+mod rnn;
+mod training;
+mod tutorial;
+
+use std::path::{Path, PathBuf};
+
+use self::case::{Case, Trouble};
+use self::replay::Replay;
+use crate::device::Device;
+use crate::{Error, Result};
+
+/// The verdict on a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Every result agrees within its tolerance.
+    Pass,
+    /// A result does not.
+    Fail,
+    /// The case is of a kind, or has an attribute, that this crate has not.
+    Unsupported,
+    /// The file cannot be read or lacks something, or the device failed.
+    Error,
+}
+
+impl Status {
+    /// `pass`, `fail`, `unsupported` or `error`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Unsupported => "unsupported",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// How one tensor of a case fared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorReport {
+    /// Its name in the file.
+    pub name: String,
+    /// The largest difference, relative to the largest magnitude expected.
+    pub error: f64,
+    /// The largest error allowed.
+    pub tolerance: f64,
+}
+
+/// How one case fared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CaseReport {
+    /// Its name, from the file's metadata; the file's name where there is none.
+    pub case: String,
+    /// Its family, likewise; the folder's name where there is none.
+    pub family: String,
+    /// The verdict.
+    pub status: Status,
+    /// All results that were compared. Empty for a case that could not be run.
+    pub tensors: Vec<TensorReport>,
+    /// What is wrong, unless the case passed.
+    pub message: Option<String>,
+}
+
+impl CaseReport {
+    /// The tensor nearest to its tolerance, or furthest beyond it.
+    pub fn worst(&self) -> Option<&TensorReport> {
+        let ratio = |tensor: &TensorReport| tensor.error / tensor.tolerance;
+        self.tensors.iter().max_by(|one, two| ratio(one).total_cmp(&ratio(two)))
+    }
+}
+
+/// The case files that `path` names: itself, or all `.safetensors` files in it and in the folders below, sorted.
+///
+/// # Errors
+/// [`Error::Io`] for a path that cannot be read; [`Error::Config`] for a folder without case files.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    let kind = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
+    if !kind.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(|error| Error::io(&folder, error))? {
+            let entry = entry.map_err(|error| Error::io(&folder, error))?;
+            let kind = entry.file_type().map_err(|error| Error::io(&entry.path(), error))?;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if entry.path().extension().is_some_and(|extension| extension == "safetensors") {
+                found.push(entry.path());
+            }
+        }
+    }
+    if found.is_empty() {
+        let message = format!("{} holds no .safetensors file", path.display());
+        return Err(Error::config("golden cases", message));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Runs the case in the file `path` on `device` and compares every result. Whatever is wrong with the file becomes
+/// the report's status and message.
+pub fn replay(path: &Path, device: &Device) -> CaseReport {
+    let case = match Case::read(path) {
+        Ok(case) => case,
+        Err(trouble) => return unread(path, &trouble),
+    };
+    let mut replay = Replay::new(&case, device);
+    let outcome = run(&mut replay).and_then(|()| case.expect_all_understood());
+    let (tensors, failure) = replay.finish();
+    let (status, message) = match (outcome, failure) {
+        (Err(trouble), _) => (trouble.status(), Some(trouble.to_string())),
+        (Ok(()), Some(failure)) => (Status::Fail, Some(failure)),
+        (Ok(()), None) if tensors.is_empty() => {
+            (Status::Error, Some("nothing was compared: the file has no result".to_owned()))
+        }
+        (Ok(()), None) => (Status::Pass, None),
+    };
+    let ran = matches!(status, Status::Pass | Status::Fail);
+    let tensors = if ran { tensors } else { Vec::new() };
+    CaseReport { case: case.name(), family: case.family(), status, tensors, message }
+}
+
+fn unread(path: &Path, trouble: &Trouble) -> CaseReport {
+    CaseReport {
+        case: case::file_stem(path),
+        family: case::folder(path),
+        status: trouble.status(),
+        tensors: Vec::new(),
+        message: Some(trouble.to_string()),
+    }
+}
+
+/// Runs the case by its family.
+fn run(replay: &mut Replay<'_>) -> Result<(), Trouble> {
+    match replay.case.family().as_str() {
+        "torch_rnn_tanh" | "torch_rnn_relu" => rnn::whole(replay),
+        "torch_truncated" => rnn::truncated(replay),
+        "torch_linear" => layers::linear(replay),
+        "torch_embedding" => layers::embedding(replay),
+        "torch_softmax" => layers::softmax(replay),
+        "torch_elementwise" => elementwise::run(replay),
+        "torch_clip" => optim::clip(replay),
+        "torch_optim" => optim::optimizer(replay),
+        "torch_loss" => loss::run(replay),
+        "torch_training" => training::run(replay),
+        "onnx_node" | "ort_rnn" => onnx::run(replay),
+        "tutorial_stacked_rnn" => tutorial::stacked(replay),
+        "tutorial_softmax_rnn" => tutorial::softmax_rnn(replay),
+        "tutorial_linear_cells" => tutorial::linear_cells(replay),
+        "tutorial_layers" => tutorial::layers(replay),
+        other => Err(Trouble::unsupported(format!("cases of the family `{other}` are not built yet"))),
+    }
+}

@@ -1,0 +1,84 @@
+//! The comparison of a running case with its file, and the tolerance of each tensor.
+
+use super::TensorReport;
+use super::case::{Case, Outcome, Trouble};
+use crate::check::compare::{difference, position};
+use crate::check::tolerance;
+use crate::device::Device;
+use crate::tensor::View;
+
+/// How many times the error of the producing package's own float32 run is allowed.
+///
+/// That number is one sample of rounding errors, ours another, added in another order. Both are sums of many
+/// independent roundings, so they scatter about the same size; the largest of a small tensor's few errors may be
+/// small by luck in the one sample. An order of magnitude, rounded up to a power of two, covers the scatter and
+/// drivers that divide or fuse differently.
+const FACTOR: f64 = 16.0;
+
+/// A case being run on a device.
+pub(super) struct Replay<'c> {
+    pub(super) case: &'c Case,
+    pub(super) device: &'c Device,
+    tensors: Vec<TensorReport>,
+    failure: Option<(f64, String)>,
+}
+
+impl<'c> Replay<'c> {
+    pub(super) fn new(case: &'c Case, device: &'c Device) -> Self {
+        Self { case, device, tensors: Vec::new(), failure: None }
+    }
+
+    /// Compares a result with the tensor `name` of the file. `roundings` sets the tolerance where the file does not
+    /// say what float32 costs; see `check/tolerance.rs`.
+    pub(super) fn check<'v>(&mut self, name: &str, found: impl Into<View<'v>>, roundings: f64) -> Outcome {
+        let found = found.into();
+        let shape = found.shape().dimensions();
+        self.check_values(name, shape, &found.download_f64()?, roundings)
+    }
+
+    /// As [`Replay::check`], for values on the host.
+    pub(super) fn check_values(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        found: &[f64],
+        roundings: f64,
+    ) -> Outcome {
+        let array = self.case.array(name)?;
+        if array.shape != shape {
+            let expected = &array.shape;
+            return Err(Trouble::malformed(format!(
+                "`{name}` has the shape {expected:?}, the result {shape:?}"
+            )));
+        }
+        let expected: Vec<f64> = array.floats(name)?.iter().copied().map(f64::from).collect();
+        let worst = difference(&expected, found, 0.0);
+        let tolerance = self.tolerance(name, roundings)?;
+        let ratio = worst.error / tolerance;
+        if ratio > 1.0 && self.failure.as_ref().is_none_or(|(most, _)| ratio > *most) {
+            let message = format!(
+                "{name}{:?} is {}, expected {}: relative error {:.2e} over {tolerance:.2e}",
+                position(shape, worst.index),
+                worst.found,
+                worst.expected,
+                worst.error
+            );
+            self.failure = Some((ratio, message));
+        }
+        self.tensors.push(TensorReport { name: name.to_owned(), error: worst.error, tolerance });
+        Ok(())
+    }
+
+    /// [`FACTOR`] times what float32 cost, at least one unit in the last place (some costs are zero by luck). Without
+    /// that number: the derived bound for two float32 evaluations, the file's own and this one.
+    fn tolerance(&self, name: &str, roundings: f64) -> Outcome<f64> {
+        Ok(match self.case.float32_error(name)? {
+            Some(error) => FACTOR * error.max(f64::from(f32::EPSILON)),
+            None => tolerance::independent(2.0 * roundings),
+        })
+    }
+
+    pub(super) fn finish(self) -> (Vec<TensorReport>, Option<String>) {
+        (self.tensors, self.failure.map(|(_, message)| message))
+    }
+}

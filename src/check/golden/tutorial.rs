@@ -1,0 +1,191 @@
+//! Networks from tutorials, with their own layouts.
+
+use super::case::{Outcome, Trouble};
+use super::elementwise::activation;
+use super::layers::expect_kind;
+use super::replay::Replay;
+use super::rnn::{assign, expect_plain};
+use crate::check::tolerance::{EVALUATION, Recurrence, sum};
+use crate::loss::cross_entropy;
+use crate::nn::{Cell, Linear, Model, Rnn};
+use crate::ops::{Activation, permute, softmax, unary, unary_backward};
+use crate::tensor::Tensor;
+
+/// The attributes that all recurrent tutorials share.
+fn expect_recurrent(replay: &Replay<'_>, layout: &str) -> Outcome<Cell> {
+    let case = replay.case;
+    expect_kind(replay, "rnn")?;
+    expect_plain(case)?;
+    for (key, value) in [("bias", "false"), ("truncation", ""), ("layout", layout)] {
+        case.expect(key, value)?;
+    }
+    Ok(Cell::Vanilla(activation(case, case.required("nonlinearity")?)?))
+}
+
+/// x \[T, B, F\] → out \[T, H, B\], hidden \[L, H, B\]; no biases, the state starts at zero.
+pub(super) fn stacked(replay: &mut Replay<'_>) -> Outcome {
+    let (case, device) = (replay.case, replay.device);
+    let cell = expect_recurrent(replay, "x time_major [T,B,F]; out [T,H,B]; hidden [L,H,B]")?;
+    let layers = case.count("layers")?;
+    let ([steps, batch, inputs], _) = case.floats::<3>("x")?;
+    let ([hidden, _], _) = case.floats::<2>("Whh0")?;
+    let mut model = Model::new(0);
+    let layer = model.add("rnn", Rnn::new(cell, inputs, hidden).layers(layers).without_bias())?;
+    let mut parameters = model.initialize(device)?;
+    assign(case, &model, &mut parameters, |name| {
+        name.replace("rnn.weight_ih_l", "Wih").replace("rnn.weight_hh_l", "Whh")
+    })?;
+    let state = layer.zero_state(device, batch)?;
+    let (y, last) = layer.infer(&parameters, &case.tensor("x", device)?, &state)?;
+    let terms = inputs.max(hidden) + hidden;
+    let roundings = Recurrence { steps, batch, layers, terms, slope: 1.0 }.forward();
+    replay.check("out", &permute(&y, &[0, 2, 1])?, roundings)?;
+    replay.check("hidden", &permute(last.hidden(), &[0, 2, 1])?, roundings)
+}
+
+/// x \[B, T, I\] → states s \[B, T + 1, H\] (the last slot is the zero state) and outputs \[B, T, Q\]: softmax over each
+/// row (`o_rowwise`), and over the whole \[B, Q\] of a step (`o_literal`).
+pub(super) fn softmax_rnn(replay: &mut Replay<'_>) -> Outcome {
+    let (case, device) = (replay.case, replay.device);
+    let cell = expect_recurrent(replay, "batch_major")?;
+    case.expect("layers", "1")?;
+    let ([inputs, hidden], _) = case.floats::<2>("U")?;
+    let ([_, classes], _) = case.floats::<2>("V")?;
+    let mut model = Model::new(0);
+    let rnn = model.add("rnn", Rnn::new(cell, inputs, hidden).without_bias())?;
+    let head = model.add("head", Linear::new(hidden, classes).without_bias())?;
+    let mut parameters = model.initialize(device)?;
+    for (name, tensor) in [("rnn.weight_ih_l0", "U"), ("rnn.weight_hh_l0", "W"), ("head.weight", "V")] {
+        let transposed = permute(&case.tensor(tensor, device)?, &[1, 0])?;
+        parameters.set(name, &transposed.download()?)?;
+    }
+    let x = permute(&case.tensor("x", device)?, &[1, 0, 2])?;
+    let [steps, batch, _] = x.shape().exactly("x", "[batch, time, inputs]")?;
+    let (states, _) = rnn.infer(&parameters, &x, &rnn.zero_state(device, batch)?)?;
+    let logits = head.infer(&parameters, &states)?;
+    let by_row = softmax(&logits)?;
+    let by_step = softmax(&logits.reshape(&[steps, batch * classes])?)?.reshape(&[steps, batch, classes])?;
+
+    let forward = Recurrence { steps, batch, layers: 1, terms: inputs + hidden, slope: 1.0 }.forward();
+    let mut slots = states.download_f64()?;
+    slots.resize((steps + 1) * batch * hidden, 0.0);
+    let slots = Tensor::from_slice_f64(device, &[steps + 1, batch, hidden], &slots)?;
+    replay.check("s", &permute(&slots, &[1, 0, 2])?, forward)?;
+    let roundings = forward + sum(hidden) + sum(batch * classes) + 2.0 * EVALUATION;
+    replay.check("o_rowwise", &permute(&by_row, &[1, 0, 2])?, roundings)?;
+    replay.check("o_literal", &permute(&by_step, &[1, 0, 2])?, roundings)
+}
+
+/// Cells h = x K + h' R in a row, each of its own size; x \[B, T, I\] → the last cell's output at each step, its last
+/// one y, and the gradients of Σ y dy.
+pub(super) fn linear_cells(replay: &mut Replay<'_>) -> Outcome {
+    let (case, device) = (replay.case, replay.device);
+    let cell = expect_recurrent(replay, "batch_major")?;
+    let cells = case.count("layers")?;
+    let mut model = Model::new(0);
+    let mut layers = Vec::new();
+    for index in 0..cells {
+        let ([inputs, hidden], _) = case.floats::<2>(&format!("kernel{index}"))?;
+        layers.push(model.add(&format!("cell{index}"), Rnn::new(cell, inputs, hidden).without_bias())?);
+    }
+    let mut parameters = model.initialize(device)?;
+    for index in 0..cells {
+        for (weight, kernel) in [("ih", "kernel"), ("hh", "recurrent_kernel")] {
+            let transposed = permute(&case.tensor(&format!("{kernel}{index}"), device)?, &[1, 0])?;
+            parameters.set(&format!("cell{index}.weight_{weight}_l0"), &transposed.download()?)?;
+        }
+    }
+    let mut signal = permute(&case.tensor("x", device)?, &[1, 0, 2])?;
+    let [steps, batch, inputs] = signal.shape().exactly("x", "[batch, time, inputs]")?;
+    let (mut traces, mut finals, mut terms) = (Vec::new(), Vec::new(), inputs);
+    for layer in &layers {
+        let (y, last, trace) = layer.forward(&parameters, &signal, &layer.zero_state(device, batch)?)?;
+        traces.push(trace);
+        finals.push(last.hidden().clone());
+        terms = terms.max(y.shape().last());
+        signal = y;
+    }
+    let hidden = signal.shape().last();
+    let recurrence = Recurrence { steps, batch, layers: cells, terms: 2 * terms, slope: 1.0 };
+    replay.check("y_sequence", &permute(&signal, &[1, 0, 2])?, recurrence.forward())?;
+    let last = signal.download_f64()?.split_off((steps - 1) * batch * hidden);
+    replay.check_values("y", &[batch, hidden], &last, recurrence.forward())?;
+    for (index, last) in finals.iter().enumerate() {
+        let last = last.reshape(&last.shape().dimensions()[1..])?;
+        replay.check(&format!("h{index}"), &last, recurrence.forward())?;
+    }
+
+    // Only the last output has a gradient.
+    let mut d_y = vec![0.0; (steps - 1) * batch * hidden];
+    d_y.extend(case.floats::<2>("dy")?.1);
+    let mut d_y = Tensor::from_slice(device, &[steps, batch, hidden], &d_y)?;
+    let mut gradients = parameters.zero_gradients()?;
+    while let Some(trace) = traces.pop() {
+        d_y = trace.backward(&d_y, None, &mut gradients)?.0;
+    }
+    replay.check("dx", &permute(&d_y, &[1, 0, 2])?, recurrence.backward())?;
+    for index in 0..cells {
+        for (weight, kernel) in [("ih", "kernel"), ("hh", "recurrent_kernel")] {
+            let gradient = gradients.view(&format!("cell{index}.weight_{weight}_l0"))?;
+            replay.check(
+                &format!("d_{kernel}{index}"),
+                &permute(gradient, &[1, 0])?,
+                recurrence.backward(),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Single layers of a course on convolutional networks; those without convolutions.
+pub(super) fn layers(replay: &mut Replay<'_>) -> Outcome {
+    match replay.case.required("kind")? {
+        "affine" => affine(replay),
+        "relu" => relu(replay),
+        "softmax_loss" => softmax_loss(replay),
+        other => Err(Trouble::unsupported(format!("cases of the kind `{other}` are not built yet"))),
+    }
+}
+
+/// y = x w + b with w \[D, M\]; x of any shape is flattened to \[N, D\]; db is \[1, M\].
+fn affine(replay: &mut Replay<'_>) -> Outcome {
+    let (case, device) = (replay.case, replay.device);
+    let ([inputs, outputs], _) = case.floats::<2>("w")?;
+    let mut model = Model::new(0);
+    let layer = model.add("affine", Linear::new(inputs, outputs))?;
+    let mut parameters = model.initialize(device)?;
+    let transposed = permute(&case.tensor("w", device)?, &[1, 0])?;
+    parameters.set("affine.weight", &transposed.download()?)?;
+    parameters.set("affine.bias", case.floats::<1>("b")?.1)?;
+    let x = case.tensor("x", device)?;
+    let shape = x.shape().dimensions();
+    let rows = shape[0];
+    let mut gradients = parameters.zero_gradients()?;
+    let (y, trace) = layer.forward(&parameters, &x.reshape(&[rows, inputs])?)?;
+    let d_x = trace.backward(&case.tensor("dout", device)?, &mut gradients)?;
+    replay.check("out", &y, sum(inputs))?;
+    replay.check("dx", &d_x.reshape(shape)?, sum(outputs))?;
+    replay.check("dw", &permute(gradients.view("affine.weight")?, &[1, 0])?, sum(rows))?;
+    let d_bias = gradients.view("affine.bias")?.download_f64()?;
+    replay.check_values("db", &[1, outputs], &d_bias, sum(rows))
+}
+
+fn relu(replay: &mut Replay<'_>) -> Outcome {
+    let (case, device) = (replay.case, replay.device);
+    let x = case.tensor("x", device)?;
+    let y = unary(&x, Activation::Relu)?;
+    let d_x = unary_backward(&x, &y, &case.tensor("dout", device)?, Activation::Relu)?;
+    replay.check("out", &y, 1.0)?;
+    replay.check("dx", &d_x, 1.0)
+}
+
+/// Mean cross-entropy of x \[N, C\] against y \[N\].
+fn softmax_loss(replay: &mut Replay<'_>) -> Outcome {
+    let (case, device) = (replay.case, replay.device);
+    let x = case.tensor("x", device)?;
+    let labels = case.tokens("y", device)?;
+    let (loss, d_x) = cross_entropy(&x, &labels)?;
+    let roundings = sum(x.shape().last()) + sum(x.shape().rows()) + 2.0 * EVALUATION;
+    replay.check("loss", &loss, roundings)?;
+    replay.check("dx", &d_x, roundings)
+}

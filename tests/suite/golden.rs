@@ -1,0 +1,271 @@
+//! Golden cases: the results of PyTorch and of tutorials' code, reproduced.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use refrain::Device;
+use refrain::check::golden::{CaseReport, Status, files, replay};
+
+/// All golden cases in the repository.
+fn fixtures() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    files(&folder).expect("the repository has golden cases")
+}
+
+fn fixture(name: &str) -> PathBuf {
+    let wanted = format!("{name}.safetensors");
+    let mut all = fixtures().into_iter();
+    all.find(|path| path.ends_with(&wanted)).unwrap_or_else(|| panic!("there is no fixture {name}"))
+}
+
+/// Replays every fixture on `device`; panics with the list of those that did not pass.
+pub(crate) fn all_pass(device: &Device) {
+    let reports: Vec<CaseReport> = fixtures().iter().map(|path| replay(path, device)).collect();
+    let failures: Vec<String> = reports
+        .iter()
+        .filter(|report| report.status != Status::Pass)
+        .map(|report| {
+            let message = report.message.as_deref().unwrap_or("no message");
+            format!("{} {}: {message}", report.status.name(), report.case)
+        })
+        .collect();
+    assert!(
+        failures.is_empty(),
+        "on {device}, {} of {}:\n{}",
+        failures.len(),
+        reports.len(),
+        failures.join("\n")
+    );
+}
+
+#[test]
+fn every_fixture_is_reproduced_on_the_cpu() {
+    all_pass(&Device::cpu());
+}
+
+#[test]
+fn every_fixture_is_reproduced_on_the_reference() {
+    all_pass(&Device::reference());
+}
+
+#[test]
+fn the_fixtures_cover_every_family_that_is_built() {
+    let families: BTreeSet<String> =
+        fixtures().iter().map(|path| replay(path, &Device::reference()).family).collect();
+    for family in [
+        "torch_rnn_tanh",
+        "torch_rnn_relu",
+        "torch_linear",
+        "torch_embedding",
+        "torch_softmax",
+        "torch_elementwise",
+        "torch_clip",
+        "torch_optim",
+        "torch_loss",
+        "torch_training",
+        "torch_truncated",
+        "ort_rnn",
+        "onnx_node",
+        "tutorial_stacked_rnn",
+        "tutorial_softmax_rnn",
+        "tutorial_linear_cells",
+        "tutorial_layers",
+    ] {
+        assert!(families.contains(family), "no fixture of {family} in {families:?}");
+    }
+}
+
+#[test]
+fn a_recurrent_case_compares_outputs_states_and_every_gradient() {
+    let report = replay(&fixture("torch_rnn_tanh_l2"), &Device::cpu());
+    let compared: BTreeSet<&str> = report.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    let mut expected: BTreeSet<String> = ["y", "hn", "dx", "dh0"].map(str::to_owned).into();
+    for layer in 0..2 {
+        for parameter in ["weight_ih", "weight_hh", "bias_ih", "bias_hh"] {
+            expected.insert(format!("d_{parameter}_l{layer}"));
+        }
+    }
+    assert_eq!(compared, expected.iter().map(String::as_str).collect());
+}
+
+/// A copy of a fixture that is changed before it is replayed; removed when dropped.
+struct Altered {
+    path: PathBuf,
+}
+
+impl Altered {
+    /// A copy of `name` with its bytes changed by `change`.
+    fn bytes(name: &str, label: &str, change: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut bytes = std::fs::read(fixture(name)).unwrap();
+        change(&mut bytes);
+        let path = std::env::temp_dir().join(format!("refrain-{}-{label}.safetensors", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        Self { path }
+    }
+
+    /// A copy of `name` with its header, a JSON object, changed by `change`.
+    fn header(name: &str, label: &str, change: impl FnOnce(&mut serde_json::Value)) -> Self {
+        Self::bytes(name, label, |bytes| {
+            let (mut header, data) = split(bytes);
+            change(&mut header);
+            let text = header.to_string();
+            *bytes = [&(text.len() as u64).to_le_bytes(), text.as_bytes(), &data].concat();
+        })
+    }
+
+    /// A copy of `name` with one attribute set.
+    fn attribute(name: &str, key: &str, value: &str) -> Self {
+        Self::header(name, &format!("{name}-{key}"), |header| {
+            header["__metadata__"][key] = value.into();
+        })
+    }
+
+    fn replay(&self) -> CaseReport {
+        replay(&self.path, &Device::cpu())
+    }
+}
+
+impl Drop for Altered {
+    fn drop(&mut self) {
+        // A temporary file that stays behind harms no later test.
+        std::fs::remove_file(&self.path).ok();
+    }
+}
+
+/// Header and data of a safetensors file.
+fn split(bytes: &[u8]) -> (serde_json::Value, Vec<u8>) {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    (serde_json::from_slice(&bytes[8..8 + length]).unwrap(), bytes[8 + length..].to_vec())
+}
+
+#[test]
+fn one_corrupted_value_fails_and_is_named() {
+    for tensor in ["y", "dh0", "d_weight_hh_l1", "d_bias_ih_l0"] {
+        let case = Altered::bytes("torch_rnn_tanh_l2", &format!("corrupted-{tensor}"), |bytes| {
+            let (header, data) = split(bytes);
+            let start =
+                bytes.len() - data.len() + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize;
+            let value = f32::from_le_bytes(bytes[start..start + 4].try_into().unwrap());
+            bytes[start..start + 4].copy_from_slice(&(value + 1e-3).to_le_bytes());
+        });
+        let report = case.replay();
+        assert_eq!(report.status, Status::Fail, "{report:?}");
+        assert_eq!(report.worst().unwrap().name, tensor);
+        assert!(report.message.unwrap().starts_with(&format!("{tensor}[")));
+    }
+}
+
+#[test]
+fn a_not_a_number_in_the_expected_values_fails() {
+    let case = Altered::bytes("torch_linear_seq", "nan", |bytes| {
+        let (header, data) = split(bytes);
+        let start =
+            bytes.len() - data.len() + header["d_weight"]["data_offsets"][0].as_u64().unwrap() as usize;
+        bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    assert_eq!(case.replay().status, Status::Fail);
+}
+
+#[test]
+fn a_truncated_file_is_an_error() {
+    for keep in [0, 7, 8, 100, 2000] {
+        let case =
+            Altered::bytes("torch_rnn_tanh_l2", &format!("truncated-{keep}"), |bytes| bytes.truncate(keep));
+        let report = case.replay();
+        assert_eq!(report.status, Status::Error, "{report:?}");
+        assert!(report.message.unwrap().contains("cut short"));
+    }
+}
+
+#[test]
+fn a_missing_file_is_an_error() {
+    let report = replay(Path::new("nowhere/nothing.safetensors"), &Device::cpu());
+    assert_eq!((report.status, report.case.as_str()), (Status::Error, "nothing"));
+    assert!(report.message.unwrap().contains("nothing.safetensors"));
+}
+
+#[test]
+fn a_case_without_one_of_its_results_is_an_error() {
+    for tensor in ["hn", "d_weight_ih_l0"] {
+        let case = Altered::header("torch_rnn_tanh_nobias", &format!("without-{tensor}"), |header| {
+            let removed = header.as_object_mut().unwrap().remove(tensor).unwrap();
+            // Its bytes stay in the file under a name that nothing asks for.
+            header["unasked"] = removed;
+        });
+        let report = case.replay();
+        assert_eq!(report.status, Status::Error, "{report:?}");
+        assert!(report.message.unwrap().contains(tensor));
+    }
+}
+
+#[test]
+fn a_tensor_that_nothing_asks_for_is_not_passed_over() {
+    let case = Altered::header("torch_tanh", "extra", |header| {
+        header["__metadata__"]["note"] = "as it was".into();
+        let whole = header["y"].clone();
+        let start = whole["data_offsets"][1].as_u64().unwrap();
+        header["mask"] = serde_json::json!({ "dtype": "F32", "shape": [0], "data_offsets": [start, start] });
+    });
+    let report = case.replay();
+    assert_eq!(report.status, Status::Unsupported, "{report:?}");
+    assert!(report.message.unwrap().contains("mask"));
+}
+
+#[test]
+fn what_is_not_built_is_unsupported_and_says_so() {
+    for (name, key, value) in [
+        ("torch_tanh", "kind", "gelu"),
+        ("torch_tanh", "family", "torch_gelu"),
+        ("torch_linear_seq", "kind", "bilinear"),
+        ("torch_linear_seq", "unheard_of", "1"),
+        ("torch_rnn_tanh_l2", "kind", "qrnn"),
+        ("torch_rnn_tanh_l2", "bidirectional", "true"),
+        ("torch_rnn_tanh_l2", "lengths", "4,6,1,2"),
+        ("torch_rnn_tanh_l2", "dropout", "0.5"),
+        ("torch_rnn_tanh_l2", "truncation", "3"),
+        ("torch_rnn_tanh_l2", "nonlinearity", "swish"),
+        ("torch_rnn_tanh_l2", "layout", "batch_major"),
+        ("torch_embedding_basic", "padding_idx", "0"),
+        ("torch_clip_l2_active", "norm_type", "3.0"),
+        ("torch_optim_sgd", "optimizer", "LBFGS"),
+        ("torch_optim_sgd", "maximize", "true"),
+        ("torch_loss_cross_entropy_mean", "loss", "hinge"),
+        ("torch_loss_cross_entropy_mean", "reduction", "median"),
+        ("torch_loss_cross_entropy_mean", "input_layout", "[N,C,d]"),
+        ("torch_training_tanh_sgd", "cell", "gru"),
+        ("ort_rnn_sigmoid", "attributes", r#"{"hidden_size": 5, "clip": 0.5}"#),
+        ("ort_rnn_sigmoid", "attributes", r#"{"hidden_size": 5, "activations": ["Affine"]}"#),
+    ] {
+        let report = Altered::attribute(name, key, value).replay();
+        assert_eq!(report.status, Status::Unsupported, "{key} = {value}: {report:?}");
+        assert!(report.tensors.is_empty());
+        assert!(!report.message.unwrap().is_empty());
+    }
+}
+
+#[test]
+fn an_attribute_that_cannot_be_read_is_an_error() {
+    for (name, key, value) in [
+        ("torch_optim_sgd", "lr", "fast"),
+        ("torch_optim_sgd", "lr", "-1"),
+        ("torch_optim_sgd", "steps", "19"),
+        ("torch_softmax_large", "dim", "7"),
+        ("torch_rnn_tanh_l2", "layers", "3"),
+        ("torch_rnn_tanh_l2", "bias", "perhaps"),
+        ("torch_training_tanh_sgd", "hidden", "17"),
+        ("ort_rnn_sigmoid", "attributes", "{"),
+    ] {
+        let report = Altered::attribute(name, key, value).replay();
+        assert_eq!(report.status, Status::Error, "{key} = {value}: {report:?}");
+    }
+}
+
+#[test]
+fn a_folder_without_cases_is_an_error_and_not_an_empty_success() {
+    let empty = std::env::temp_dir().join(format!("refrain-{}-empty", std::process::id()));
+    std::fs::create_dir_all(&empty).unwrap();
+    let found = files(&empty);
+    std::fs::remove_dir(&empty).unwrap();
+    assert!(matches!(found, Err(refrain::Error::Config { .. })), "{found:?}");
+    assert!(matches!(files(Path::new("nowhere")), Err(refrain::Error::Io { .. })));
+}
