@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Recurrent neural networks trained on any GPU: back-propagation through time in WGSL compute shaders through
 //! `wgpu`, each operation with a twin in plain `ndarray` that it is checked against.
 //!
@@ -26,10 +25,8 @@
 //! assert_eq!(y.shape().dimensions(), [5, 4, 2]);
 //! # Ok::<(), refrain::Error>(())
 //! ```
-=======
-//! Recurrent neural networks trained on any GPU.
+
 pub mod check;
->>>>>>> work-check
 pub mod data;
 mod device;
 mod error;

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! What can be proved of the shaders without any GPU: every variant is valid WGSL, translates to every platform's
 //! language, agrees with its Rust twin on the layout of parameters, and fits the limits that every device has.
 
@@ -213,6 +212,3 @@ fn kernel_names_are_unique_and_every_shader_file_is_used() {
     }
     assert!(seen >= 15, "found only {seen} shader files under {root}");
 }
-=======
-
->>>>>>> work-check

@@ -73,10 +73,7 @@ pub fn matmul<'a>(
         bias.shape().expect("bias", &[sizes.n])?;
     }
     let shape = if form.left() { Shape::new(&[sizes.m, sizes.n])? } else { a.shape().with_last(sizes.n)? };
-<<<<<<< HEAD
     expect_room(a.device(), shape.elements(), "a matrix product")?;
-=======
->>>>>>> work-check
     on_device!(a.device(),
         F => {
             let product = cpu::matmul(a.array2::<F>(), b.array2(), form, bias.map(|bias| bias.array1()));
