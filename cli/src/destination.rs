@@ -1,0 +1,86 @@
+//! Files that a long run will write at its end: whether it can is asked before it begins.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use refrain::Error;
+
+use crate::failure::{Failure, Result};
+
+/// Proves that `path` can be replaced by a file of `bytes`: writes that much beside it, and removes it again.
+///
+/// # Errors
+/// [`Error::Io`] for a folder that is not there or not writable and for a full disk; [`Error::Config`] if `path`
+/// is something else than a file.
+pub(crate) fn expect_writable(option: &str, path: &Path, bytes: u64) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let message = format!("`{}` is no file that could be replaced", path.display());
+        return Err(Failure::option(option, message));
+    }
+    let Some(name) = path.file_name() else {
+        return Err(Failure::option(option, format!("`{}` is not the name of a file", path.display())));
+    };
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}.probe", std::process::id()));
+    let probe = path.with_file_name(hidden);
+    let written = fill(&probe, bytes);
+    // It may not even have come into being; and if it cannot be removed, the message below says why.
+    let removed = fs::remove_file(&probe);
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    written.and(removed).map_err(|source| failed(source).into())
+}
+
+fn fill(path: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file)?;
+    file.flush()
+}
+
+/// Fails if two of the paths name the same file.
+///
+/// # Errors
+/// [`Error::Config`] naming both options.
+pub(crate) fn expect_different(paths: &[(&str, &Path)]) -> Result<()> {
+    for (place, (option, path)) in paths.iter().enumerate() {
+        if let Some((other, _)) = paths[..place].iter().find(|(_, other)| resolve(other) == resolve(path)) {
+            let message = format!("`{}` is also {other}; one would replace the other", path.display());
+            return Err(Failure::option(option, message));
+        }
+    }
+    Ok(())
+}
+
+/// The path without links and dots, as far as it exists.
+fn resolve(path: &Path) -> PathBuf {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let beside = || Some(fs::canonicalize(folder).ok()?.join(path.file_name()?));
+    fs::canonicalize(path).ok().or_else(beside).unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_file_under_two_names_is_found() {
+        let (one, two) = (Path::new("a.svg"), Path::new("./a.svg"));
+        assert!(expect_different(&[("--plot", one), ("--checkpoint", two)]).is_err());
+        assert!(expect_different(&[("--plot", one), ("--checkpoint", Path::new("b.svg"))]).is_ok());
+    }
+
+    #[test]
+    fn a_probe_leaves_nothing_behind() {
+        let folder = std::env::temp_dir().join(format!("refrain-destination-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder for the test");
+        expect_writable("--plot", &folder.join("curve.svg"), 1000).expect("a writable folder");
+        assert_eq!(fs::read_dir(&folder).expect("the folder is there").count(), 0);
+        assert!(expect_writable("--plot", &folder.join("missing/curve.svg"), 1).is_err());
+        assert!(expect_writable("--plot", &folder, 1).is_err());
+        fs::remove_dir(&folder).expect("the folder is empty");
+    }
+}

@@ -1,0 +1,132 @@
+//! `refrain devices`, and the opening of a device by name.
+
+use std::io::{self, Write};
+
+use refrain::{AdapterSummary, DEVICE_VARIABLE, Device};
+
+use crate::failure::Result;
+use crate::train::bytes;
+
+/// The device that `--device` asks for.
+///
+/// # Errors
+/// [`refrain::Error::NoAdapter`], listing what is there; what the driver says.
+pub(crate) fn open(name: &str) -> Result<Device> {
+    Ok(match name.trim() {
+        "auto" => Device::auto()?,
+        name => Device::named(name)?,
+    })
+}
+
+/// A device in one line.
+pub(crate) fn describe(device: &Device) -> String {
+    let name = device.to_string();
+    let adapter = match device.is_gpu() {
+        true => Device::list().into_iter().find(|adapter| adapter.name == name),
+        false => None,
+    };
+    match adapter {
+        Some(adapter) => format!("{name} ({}, {})", adapter.kind, adapter.backend),
+        None if name == "reference" => "reference (the CPU in 64-bit floats)".to_owned(),
+        None => name,
+    }
+}
+
+/// Prints what is there, and what `auto` takes.
+///
+/// # Errors
+/// Standard output that cannot be written.
+pub(crate) fn run() -> Result<()> {
+    let mut out = io::stdout();
+    writeln!(out, "cpu         32-bit floats\n            --device cpu")?;
+    writeln!(out, "reference   the CPU in 64-bit floats: slow, exact\n            --device reference")?;
+    let adapters = Device::list();
+    for adapter in &adapters {
+        write!(out, "{}", details(adapter))?;
+    }
+    if adapters.is_empty() {
+        writeln!(out, "no GPU: the system has no Vulkan, Metal or DirectX 12 driver that shows one")?;
+    }
+    let asked = std::env::var(DEVICE_VARIABLE).ok().filter(|name| !name.trim().is_empty());
+    let why = match &asked {
+        Some(name) => format!("{DEVICE_VARIABLE}={name}"),
+        None => "the first hardware GPU, or else the CPU".to_owned(),
+    };
+    match Device::auto() {
+        Ok(device) => writeln!(out, "auto takes  {device} ({why})")?,
+        Err(error) => writeln!(out, "auto fails  {error} ({why})")?,
+    }
+    Ok(())
+}
+
+fn details(adapter: &AdapterSummary) -> String {
+    let (smallest, largest) = adapter.subgroup_sizes;
+    let subgroups =
+        if smallest == largest { smallest.to_string() } else { format!("{smallest} to {largest}") };
+    let features = match adapter.features.is_empty() {
+        true => "none".to_owned(),
+        false => adapter.features.join(", "),
+    };
+    let rows = [
+        format!("gpu:{:<7} {}", adapter.index, adapter.name),
+        format!("--device gpu:{}, or a part of the name", adapter.index),
+        format!("kind {}, backend {}, driver {}", adapter.kind, adapter.backend, adapter.driver),
+        format!(
+            "buffer up to {}, binding up to {}",
+            bytes(adapter.max_buffer_bytes),
+            bytes(adapter.max_binding_bytes)
+        ),
+        format!(
+            "workgroup up to {} invocations and {}, subgroups of {subgroups}, immediates {}",
+            adapter.workgroup_invocations,
+            bytes(adapter.workgroup_bytes.into()),
+            bytes(adapter.immediate_bytes.into()),
+        ),
+        format!("features {features}"),
+    ];
+    rows.join("\n            ") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use refrain::AdapterKind;
+
+    use super::*;
+
+    #[test]
+    fn an_adapter_shows_what_selects_it_and_what_it_can() {
+        let adapter = AdapterSummary {
+            index: 2,
+            name: "Imaginary 9000".into(),
+            kind: AdapterKind::Discrete,
+            backend: "vulkan".into(),
+            driver: "imaginary 1.0".into(),
+            max_buffer_bytes: 1 << 31,
+            max_binding_bytes: 1 << 27,
+            workgroup_bytes: 32 << 10,
+            workgroup_invocations: 1024,
+            subgroup_sizes: (32, 64),
+            immediate_bytes: 128,
+            features: vec!["f16".into(), "subgroups".into()],
+        };
+        let text = details(&adapter);
+        for part in [
+            "Imaginary 9000",
+            "--device gpu:2",
+            "discrete GPU",
+            "2.0 GiB",
+            "128.0 MiB",
+            "1024 invocations and 32.0 KiB",
+            "subgroups of 32 to 64",
+            "f16, subgroups",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_refused_with_what_is() {
+        let refused = open("no such adapter").expect_err("there is no such adapter").to_string();
+        assert!(refused.contains("no such adapter") && refused.contains("cpu"), "{refused}");
+    }
+}

@@ -1,0 +1,88 @@
+//! `refrain sample`: text from a checkpoint.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use refrain::Error;
+use refrain::data::Vocabulary;
+use refrain::io::{Checkpoint, Metadata};
+
+use crate::devices;
+use crate::failure::{Failure, Result};
+use crate::generate::{Manner, Writer};
+use crate::train::VOCABULARY_KEY;
+use crate::train::arguments::temperature;
+
+/// The most characters that one call may ask for.
+const LONGEST: usize = 10_000_000;
+
+/// Options of `refrain sample`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Arguments {
+    /// A model that `refrain train` wrote
+    checkpoint: PathBuf,
+    /// Text to continue
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    prompt: String,
+    /// Below 1 safer, above 1 wilder, 0 always the likeliest character
+    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    temperature: f64,
+    /// Characters to write after the prompt
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    length: usize,
+    /// What the random choices come from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Where to compute: auto, cpu, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    device: String,
+}
+
+/// Prints the prompt and what the model makes of it.
+///
+/// # Errors
+/// A file that is no checkpoint of `refrain train`; a prompt with characters that the model does not know.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    temperature(arguments.temperature)?;
+    if !(1..=LONGEST).contains(&arguments.length) {
+        let message = format!("must be between 1 and {LONGEST}, not {}", arguments.length);
+        return Err(Failure::option("--length", message));
+    }
+    let device = devices::open(&arguments.device)?;
+    let Checkpoint { model, parameters, metadata } = Checkpoint::load(&arguments.checkpoint, &device)?;
+    let vocabulary = vocabulary(&arguments.checkpoint, &metadata)?;
+    let Arguments { temperature, length, seed, .. } = *arguments;
+    let manner = Manner { temperature, length, stop: None, seed };
+    let writer = Writer { model: &model, parameters: &parameters, vocabulary: &vocabulary };
+    let text = writer.continue_from(&arguments.prompt, &manner, 0)?;
+    Ok(writeln!(io::stdout(), "{}{}", arguments.prompt, text.trim_end_matches('\n'))?)
+}
+
+/// The alphabet of a checkpoint.
+fn vocabulary(path: &Path, metadata: &Metadata) -> Result<Vocabulary> {
+    let refused = |message: &str| Error::Checkpoint { path: path.to_owned(), message: message.to_owned() };
+    let characters = metadata
+        .get(VOCABULARY_KEY)
+        .ok_or_else(|| refused("holds a model without a vocabulary: `refrain train` did not write it"))?;
+    let vocabulary = Vocabulary::of(characters)?;
+    if &vocabulary.characters() != characters {
+        return Err(refused("has a damaged vocabulary: its characters are not in order").into());
+    }
+    Ok(vocabulary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vocabulary_must_be_there_and_in_order() {
+        let path = Path::new("model.safetensors");
+        let with = |characters: &str| Metadata::from([(VOCABULARY_KEY.to_owned(), characters.to_owned())]);
+        assert_eq!(vocabulary(path, &with("\nab")).expect("a vocabulary").len(), 3);
+        for damaged in [Metadata::new(), with(""), with("ba"), with("aab")] {
+            assert!(vocabulary(path, &damaged).is_err(), "{damaged:?}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The text to learn from: reading it, its vocabulary, and the part that is held out.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use refrain::Error;
+use refrain::data::Vocabulary;
+
+use crate::failure::Result;
+
+/// The text that ships with the program; its provenance and licence are in `data/README.md`.
+const ITALIAN_TOWNS: &str = include_str!("../../data/italian-towns.txt");
+
+/// The most bytes of text: tokens take four times as much memory.
+const LARGEST: u64 = 1 << 30;
+
+/// A text of mostly shorter lines than this is a list: of names, words, titles.
+const LIST_LINE: usize = 40;
+
+/// What one sample of a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// A line, for lists.
+    Line,
+    /// A stretch of some length, for running text.
+    Stretch,
+}
+
+impl Unit {
+    fn of(text: &str) -> Self {
+        let lines = text.lines().count();
+        let short = text.lines().filter(|line| line.chars().count() < LIST_LINE).count();
+        if lines >= 20 && short * 10 >= lines * 9 { Self::Line } else { Self::Stretch }
+    }
+}
+
+/// A text as tokens, cut in two.
+pub(crate) struct Corpus {
+    /// Where it comes from, for people.
+    pub(crate) source: String,
+    /// All its characters, those of the held-out part too.
+    pub(crate) vocabulary: Vocabulary,
+    /// The part that is learned.
+    pub(crate) training: Vec<u32>,
+    /// The part that is only predicted. Its first token is the last of the training part: the context of the
+    /// first prediction, and itself no prediction.
+    pub(crate) held_out: Vec<u32>,
+    /// What a sample is.
+    pub(crate) unit: Unit,
+}
+
+impl Corpus {
+    /// The text at `path`, or the one that ships with the program. `fraction` of it, at the end, is held out, of
+    /// which `most` characters are used.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is too large, is not UTF-8 or has fewer than two characters.
+    pub(crate) fn read(path: Option<&Path>, fraction: f64, most: usize) -> Result<Self> {
+        match path {
+            None => Self::new("5,852 names of Italian towns".to_owned(), ITALIAN_TOWNS, fraction, most),
+            Some(path) => Self::new(path.display().to_string(), &read(path)?, fraction, most),
+        }
+    }
+
+    fn new(source: String, text: &str, fraction: f64, most: usize) -> Result<Self> {
+        let problem = |message: &str| Error::Config { what: source.clone(), message: message.to_owned() };
+        if text.is_empty() {
+            return Err(problem("the text is empty: there are no characters to learn").into());
+        }
+        let vocabulary = Vocabulary::of(text)?;
+        let mut training = vocabulary.encode(text)?;
+        if training.len() < 2 {
+            return Err(problem("the text has one character: there is nothing to predict").into());
+        }
+        let newline = vocabulary.encode("\n").ok().map(|tokens| tokens[0]);
+        let cut = cut(&training, newline, fraction);
+        let end = training.len().min(cut.saturating_add(most));
+        let held_out = training[cut - 1..end].to_vec();
+        training.truncate(cut);
+        Ok(Self { source, vocabulary, training, held_out, unit: Unit::of(text) })
+    }
+}
+
+/// Where the held-out part begins: `fraction` before the end, moved back to the start of a line if one starts in
+/// the fifth of that length before it.
+fn cut(tokens: &[u32], newline: Option<u32>, fraction: f64) -> usize {
+    let held_out = (tokens.len() as f64 * fraction).ceil() as usize;
+    let place = tokens.len().saturating_sub(held_out).max(1);
+    let earliest = place.saturating_sub(held_out / 5).max(1);
+    let starts = |&place: &usize| newline.is_some_and(|newline| tokens[place - 1] == newline);
+    (earliest..=place).rev().find(starts).unwrap_or(place)
+}
+
+fn read(path: &Path) -> Result<String> {
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > LARGEST {
+        let message =
+            format!("is larger than {} of text, the most that is read", crate::train::bytes(LARGEST));
+        return Err(Error::Config { what: path.display().to_string(), message }.into());
+    }
+    let invalid = |error: std::string::FromUtf8Error| Error::Config {
+        what: path.display().to_string(),
+        message: format!("is not UTF-8 text: byte {} is invalid", error.utf8_error().valid_up_to()),
+    };
+    Ok(String::from_utf8(bytes).map_err(invalid)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn corpus(text: &str, fraction: f64) -> Corpus {
+        Corpus::new("test".to_owned(), text, fraction, usize::MAX).expect("a text of at least two characters")
+    }
+
+    #[test]
+    fn every_character_is_either_learned_or_predicted_after_its_context() {
+        let corpus = corpus("abcdefghij", 0.3);
+        assert_eq!(corpus.vocabulary.decode(&corpus.training).unwrap(), "abcdefg");
+        assert_eq!(corpus.vocabulary.decode(&corpus.held_out).unwrap(), "ghij");
+    }
+
+    #[test]
+    fn the_cut_moves_back_to_the_start_of_a_near_line() {
+        let near = corpus("aaaaaa\nbbbbbbbbbbb", 0.6);
+        assert_eq!(near.vocabulary.decode(&near.training).unwrap(), "aaaaaa\n");
+        let far = corpus("a\naaaaaaaabbbbbbbb", 0.4);
+        assert_eq!(far.training.len(), 10);
+    }
+
+    #[test]
+    fn the_text_that_ships_is_a_list_cut_between_names() {
+        let corpus = Corpus::read(None, 0.1, usize::MAX).expect("the text ships with the program");
+        assert_eq!(corpus.unit, Unit::Line);
+        assert_eq!(corpus.vocabulary.len(), 47);
+        let held_out = corpus.vocabulary.decode(&corpus.held_out).unwrap();
+        assert!(held_out.starts_with('\n') && held_out.ends_with('\n'));
+        let names = held_out.lines().count() - 1;
+        assert!((580..=600).contains(&names), "{names}");
+    }
+
+    #[test]
+    fn running_text_is_sampled_in_stretches() {
+        assert_eq!(Unit::of(&"a line of a book, which goes on for a good while\n".repeat(30)), Unit::Stretch);
+        assert_eq!(Unit::of("one\ntwo\n"), Unit::Stretch);
+    }
+
+    #[test]
+    fn too_little_text_is_refused() {
+        for text in ["", "a"] {
+            assert!(Corpus::new("test".to_owned(), text, 0.1, 10).is_err());
+        }
+        assert_eq!(corpus("ab", 0.1).held_out.len(), 2);
+    }
+}

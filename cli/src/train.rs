@@ -1,0 +1,226 @@
+//! `refrain train`: a character model from a text.
+
+pub(crate) mod arguments;
+mod learner;
+mod memory;
+mod report;
+
+use refrain::data::{Window, Windows};
+use refrain::io::{Checkpoint, Metadata, write_atomically};
+use refrain::{Device, Error};
+
+use self::arguments::Arguments;
+use self::learner::{Learner, Measured, covering_windows};
+use self::memory::Footprint;
+pub(crate) use self::report::bytes;
+use self::report::{Overview, Report};
+use crate::baseline::Baselines;
+use crate::destination::{expect_different, expect_writable};
+use crate::devices;
+use crate::failure::{Failure, Result};
+use crate::generate::{Manner, Writer};
+use crate::plot::{Curve, draw};
+use crate::text::{Corpus, Unit};
+
+/// Sequences side by side, where nothing else is asked for and the text is long enough.
+const BATCH: usize = 32;
+/// Steps between two looks at the losses: each look waits for the device.
+const LOOK_EVERY: usize = 10;
+/// Characters of a sample of running text.
+const STRETCH: usize = 300;
+/// The most characters of a sample of a list.
+const LONGEST_LINE: usize = 80;
+
+/// The key of the checkpoint's metadata that holds the characters in the order of their tokens.
+pub(crate) const VOCABULARY_KEY: &str = "vocabulary";
+
+/// Trains, and writes what was asked for.
+///
+/// # Errors
+/// Anything that cannot work is refused before the first step: options, text, device, memory, files. After that: a
+/// loss that is no number any more, a file that cannot be written, a lost device.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    arguments.validate()?;
+    expect_different_files(arguments)?;
+    let fraction = arguments.validation_fraction;
+    let corpus = Corpus::read(arguments.text.as_deref(), fraction, arguments.validation_characters)?;
+    let sequence = arguments.optimization.sequence;
+    let room = (corpus.training.len() - 1) / sequence;
+    let batch = arguments.optimization.batch.unwrap_or(room.clamp(1, BATCH));
+    let windows = Windows::new(corpus.training.clone(), batch, sequence)?;
+    let device = devices::open(&arguments.device)?;
+    let footprint = Footprint::of(arguments, corpus.vocabulary.len(), batch);
+    footprint.expect_fits(&device)?;
+    expect_files(arguments, &footprint)?;
+    let vocabulary = corpus.vocabulary.len();
+    let learner = Learner::new(&arguments.network, &arguments.optimization, vocabulary, &device)?;
+    let baselines = Baselines::of(&corpus.training, &corpus.held_out, vocabulary);
+    let overview = Overview { arguments, corpus: &corpus, device: &device, footprint: &footprint, batch };
+    let report = Report::begin(&overview, baselines)?;
+    let held_out = covering_windows(&corpus.held_out, batch, sequence);
+    let curve = Curve { training: Vec::new(), validation: Vec::new(), baselines };
+    let mut training = Training { arguments, corpus: &corpus, learner, report, curve, kept: None };
+    training.learn(&windows, &held_out)?;
+    training.finish(&device)
+}
+
+/// Fails if one file would replace another.
+fn expect_different_files(arguments: &Arguments) -> Result<()> {
+    let mut paths = vec![("--checkpoint", arguments.checkpoint.as_path()), ("--plot", &arguments.plot)];
+    paths.extend(arguments.text.as_deref().map(|text| ("--text", text)));
+    expect_different(&paths)
+}
+
+/// Fails if the files at the end cannot be written.
+fn expect_files(arguments: &Arguments, footprint: &Footprint) -> Result<()> {
+    // Names and description of the model, and a generous curve.
+    const DESCRIPTION: u64 = 1 << 16;
+    let checkpoint = footprint.parameters.saturating_mul(4).saturating_add(DESCRIPTION);
+    expect_writable("--checkpoint", &arguments.checkpoint, checkpoint)?;
+    expect_writable("--plot", &arguments.plot, 4 * DESCRIPTION)
+}
+
+/// Training under way.
+struct Training<'a> {
+    arguments: &'a Arguments,
+    corpus: &'a Corpus,
+    learner: Learner,
+    report: Report,
+    curve: Curve,
+    /// The step whose model the checkpoint holds.
+    kept: Option<usize>,
+}
+
+impl Training<'_> {
+    /// All steps and validations.
+    fn learn(&mut self, windows: &Windows, held_out: &[Window]) -> Result<()> {
+        let options = &self.arguments.optimization;
+        let look_every = if self.arguments.json { 1 } else { LOOK_EVERY };
+        let mut unread = Vec::new();
+        for step in 1..=options.steps {
+            let rate = options.rate() * options.schedule.factor(step - 1, options.steps);
+            unread.push(self.learner.step(&windows.window(step - 1), rate)?);
+            let validates = validates(step, options.steps, self.arguments.validations);
+            if validates || step % look_every == 0 {
+                self.look(step + 1 - unread.len(), &mut unread)?;
+            }
+            if validates {
+                self.validate(step, held_out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the losses of the steps from `first` on. **Waits** for the device.
+    fn look(&mut self, first: usize, unread: &mut Vec<Measured>) -> Result<()> {
+        for (step, measured) in (first..).zip(unread.drain(..)) {
+            let loss = measured.loss.read()?;
+            let norm = measured.norm.read()?;
+            self.expect_sound("the loss", loss.into(), step)?;
+            self.curve.training.push(loss);
+            self.report.step(step, loss)?;
+            if !norm.is_finite() {
+                return Err(self.diverged("the norm of the gradients is not finite".to_owned(), step));
+            }
+        }
+        Ok(())
+    }
+
+    /// Predicts the held-out part and keeps the model in the checkpoint.
+    fn validate(&mut self, step: usize, held_out: &[Window]) -> Result<()> {
+        let bits = self.learner.validate(held_out)?;
+        self.expect_sound("the validation loss", bits * std::f64::consts::LN_2, step)?;
+        self.curve.validation.push((step, bits));
+        self.report.validation(step, bits)?;
+        let path = &self.arguments.checkpoint;
+        Checkpoint::save(path, &self.learner.model, &self.learner.parameters, &self.metadata(step, bits))?;
+        self.kept = Some(step);
+        Ok(())
+    }
+
+    fn metadata(&self, step: usize, bits: f64) -> Metadata {
+        let unit = match self.corpus.unit {
+            Unit::Line => "line",
+            Unit::Stretch => "stretch",
+        };
+        let entries = [
+            (VOCABULARY_KEY, self.corpus.vocabulary.characters()),
+            ("text", self.corpus.source.clone()),
+            ("unit", unit.to_owned()),
+            ("step", step.to_string()),
+            ("steps", self.arguments.optimization.steps.to_string()),
+            ("validation_bits_per_character", bits.to_string()),
+        ];
+        entries.map(|(key, value)| (key.to_owned(), value)).into()
+    }
+
+    /// Fails for a loss that is no number, or beyond all learning.
+    fn expect_sound(&self, what: &str, nats: f64, step: usize) -> Result<()> {
+        /// How many times the loss of guessing among all characters is beyond all learning.
+        const EXPLODED: f64 = 1000.0;
+        let guessing = (self.corpus.vocabulary.len().max(2) as f64).ln();
+        if !nats.is_finite() {
+            Err(self.diverged(format!("{what} is not finite"), step))
+        } else if nats > EXPLODED * guessing {
+            Err(self
+                .diverged(format!("{what} has exploded to {nats:.1e} (guessing has {guessing:.1})"), step))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn diverged(&self, symptom: String, step: usize) -> Failure {
+        self.report.stop();
+        let kept = self.kept.map(|step| (self.arguments.checkpoint.clone(), step));
+        Failure::Diverged { symptom, step, rate: self.arguments.optimization.rate(), kept }
+    }
+
+    /// The loss curve, and samples where people read.
+    fn finish(&mut self, device: &Device) -> Result<()> {
+        let title = format!("{} on {device}", self.corpus.source);
+        let svg =
+            draw(&self.curve, &title).map_err(|message| Error::Config { what: "--plot".into(), message })?;
+        write_atomically(&self.arguments.plot, svg.as_bytes())?;
+        self.report.finish(self.arguments)?;
+        if self.arguments.json {
+            return Ok(());
+        }
+        for index in 0..self.arguments.samples as u64 {
+            self.report.sample(&self.sample(index)?, self.corpus.unit)?;
+        }
+        Ok(())
+    }
+
+    fn sample(&self, index: u64) -> Result<String> {
+        let (length, stop) = match self.corpus.unit {
+            Unit::Line => (LONGEST_LINE, Some('\n')),
+            Unit::Stretch => (STRETCH, None),
+        };
+        let Arguments { temperature, ref optimization, .. } = *self.arguments;
+        let manner = Manner { temperature, length, stop, seed: optimization.seed };
+        let Learner { model, parameters, .. } = &self.learner;
+        Writer { model, parameters, vocabulary: &self.corpus.vocabulary }.continue_from("", &manner, index)
+    }
+}
+
+/// Whether one of `validations` validations, evenly spread over `steps` steps, comes after `step`.
+fn validates(step: usize, steps: usize, validations: usize) -> bool {
+    let before = |step: usize| step as u128 * validations as u128 / steps as u128;
+    before(step) > before(step - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn validations_are_evenly_spread_and_end_with_the_last_step() {
+        let at = |steps, validations| -> Vec<usize> {
+            (1..=steps).filter(|&step| validates(step, steps, validations)).collect()
+        };
+        assert_eq!(at(10, 5), [2, 4, 6, 8, 10]);
+        assert_eq!(at(7, 2), [4, 7]);
+        assert_eq!(at(3, 1), [3]);
+        assert_eq!(at(3, 100), [1, 2, 3]);
+    }
+}

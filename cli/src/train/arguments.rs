@@ -1,0 +1,301 @@
+//! The options of `refrain train` and what each may be.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use refrain::ops::Activation;
+
+use crate::failure::{Failure, Result};
+
+/// Options of `refrain train`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Arguments {
+    /// UTF-8 text to learn from [default: 5,852 names of Italian towns, which ship with the program]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: Option<PathBuf>,
+    /// Part of the text, at its end, that is held out for validation
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.1)]
+    pub(crate) validation_fraction: f64,
+    /// The most characters of the held-out part that a validation predicts
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    pub(crate) validation_characters: usize,
+    /// Validations, evenly spread; the last one comes after the last step
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) validations: usize,
+
+    #[command(flatten)]
+    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) optimization: Optimization,
+
+    /// Where to compute: auto, cpu, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub(crate) device: String,
+    /// File for the trained model, written at every validation
+    #[arg(long, value_name = "FILE", default_value = "refrain.safetensors")]
+    pub(crate) checkpoint: PathBuf,
+    /// File for the loss curve
+    #[arg(long, value_name = "FILE.svg", default_value = "refrain.svg")]
+    pub(crate) plot: PathBuf,
+    /// Samples to print at the end
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) samples: usize,
+    /// Temperature of the samples: below 1 safer, above 1 wilder, 0 always the likeliest character
+    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    pub(crate) temperature: f64,
+    /// Print one line of JSON for each step and each validation, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The shape of the network.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Network")]
+pub(crate) struct Network {
+    /// Units in each recurrent layer
+    #[arg(long, value_name = "N", default_value_t = 192)]
+    pub(crate) hidden: usize,
+    /// Recurrent layers, one above the other
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) layers: usize,
+    /// Features of a character's learned vector
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) embedding: usize,
+    /// One-hot vectors in place of learned ones
+    #[arg(long, conflicts_with = "embedding")]
+    pub(crate) one_hot: bool,
+    /// Activation of the recurrent cell: tanh, relu, sigmoid, leaky_relu, elu, ...
+    #[arg(long, value_name = "NAME", default_value = "tanh", value_parser = activation)]
+    pub(crate) activation: Activation,
+}
+
+/// How the network is trained.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Optimization")]
+pub(crate) struct Optimization {
+    /// Optimizer steps
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(crate) steps: usize,
+    /// Time steps through which a step back-propagates
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) sequence: usize,
+    /// Sequences side by side [default: 32, or as many as a short text has room for]
+    #[arg(long, value_name = "N")]
+    pub(crate) batch: Option<usize>,
+    /// Update rule
+    #[arg(long, value_enum, default_value_t = Rule::Adam)]
+    pub(crate) optimizer: Rule,
+    /// Step size [default: 0.003 for adam, 0.5 for sgd]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) learning_rate: Option<f64>,
+    /// How the step size changes over the steps
+    #[arg(long, value_enum, default_value_t = Schedule::Cosine)]
+    pub(crate) schedule: Schedule,
+    /// Momentum of sgd [default: 0.9]
+    #[arg(long, value_name = "FACTOR")]
+    pub(crate) momentum: Option<f64>,
+    /// Pull of the weights towards zero [default: 0.1 with adam, where it is decoupled; 0 with sgd, an L2 penalty]
+    #[arg(long, value_name = "FACTOR")]
+    pub(crate) weight_decay: Option<f64>,
+    /// Largest norm of all gradients together
+    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
+    pub(crate) clip: f32,
+    /// Do not clip the gradients
+    #[arg(long, conflicts_with = "clip")]
+    pub(crate) no_clip: bool,
+    /// What first weights and samples are drawn from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// An update rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rule {
+    /// Adam; with a weight decay, AdamW.
+    Adam,
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+}
+
+/// The step size over the steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Schedule {
+    /// The same all along.
+    Constant,
+    /// Down to a twentieth along half a cosine.
+    Cosine,
+}
+
+impl Schedule {
+    /// The factor of the step size at step `step` (from 0) of `steps`.
+    pub(crate) fn factor(self, step: usize, steps: usize) -> f64 {
+        const LAST: f64 = 0.05;
+        match self {
+            Self::Constant => 1.0,
+            Self::Cosine => {
+                let angle = std::f64::consts::PI * step as f64 / steps as f64;
+                LAST + (1.0 - LAST) * 0.5 * (1.0 + angle.cos())
+            }
+        }
+    }
+}
+
+impl Optimization {
+    /// The step size asked for, or the usual one of the rule.
+    pub(crate) fn rate(&self) -> f64 {
+        self.learning_rate.unwrap_or(match self.optimizer {
+            Rule::Adam => 0.003,
+            Rule::Sgd => 0.5,
+        })
+    }
+
+    /// The weight decay asked for, or the usual one of the rule.
+    pub(crate) fn decay(&self) -> f64 {
+        self.weight_decay.unwrap_or(match self.optimizer {
+            Rule::Adam => 0.1,
+            Rule::Sgd => 0.0,
+        })
+    }
+
+    /// The largest norm of the gradients, where there is one.
+    pub(crate) fn largest_norm(&self) -> Option<f32> {
+        (!self.no_clip).then_some(self.clip)
+    }
+}
+
+impl Arguments {
+    /// Refuses what makes no sense, before any work.
+    ///
+    /// # Errors
+    /// [`refrain::Error::Config`] naming the option, what it may be and what it is.
+    pub(crate) fn validate(&self) -> Result<()> {
+        const LARGEST: usize = 1 << 24;
+        let Self { network, optimization, .. } = self;
+        count("--steps", optimization.steps, 1, usize::MAX)?;
+        count("--sequence", optimization.sequence, 1, LARGEST)?;
+        count("--batch", optimization.batch.unwrap_or(1), 1, LARGEST)?;
+        count("--hidden", network.hidden, 1, LARGEST)?;
+        count("--layers", network.layers, 1, 1024)?;
+        count("--embedding", network.embedding, 1, LARGEST)?;
+        count("--validations", self.validations, 1, usize::MAX)?;
+        count("--validation-characters", self.validation_characters, 1, usize::MAX)?;
+        count("--samples", self.samples, 0, 1000)?;
+        let rate = optimization.rate();
+        number("--learning-rate", rate, rate > 0.0 && rate <= 100.0, "above 0 and at most 100")?;
+        let clip = f64::from(optimization.clip);
+        number("--clip", clip, clip > 0.0 && clip.is_finite(), "above 0; `--no-clip` turns clipping off")?;
+        let decay = optimization.decay();
+        number("--weight-decay", decay, (0.0..=1.0).contains(&decay), "between 0 and 1")?;
+        let fraction = self.validation_fraction;
+        let sensible = fraction > 0.0 && fraction <= 0.5;
+        number("--validation-fraction", fraction, sensible, "above 0 and at most 0.5")?;
+        temperature(self.temperature)?;
+        match optimization.momentum {
+            Some(_) if optimization.optimizer == Rule::Adam => {
+                Err(Failure::option("--momentum", "belongs to `--optimizer sgd`; adam has its own moments"))
+            }
+            Some(momentum) => {
+                number("--momentum", momentum, (0.0..1.0).contains(&momentum), "at least 0 and below 1")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses a temperature that is negative or absurd.
+///
+/// # Errors
+/// [`refrain::Error::Config`].
+pub(crate) fn temperature(value: f64) -> Result<()> {
+    number("--temperature", value, (0.0..=100.0).contains(&value), "between 0 and 100")
+}
+
+fn count(option: &str, found: usize, smallest: usize, largest: usize) -> Result<()> {
+    if (smallest..=largest).contains(&found) {
+        return Ok(());
+    }
+    let bound = match largest {
+        usize::MAX => format!("at least {smallest}"),
+        largest => format!("between {smallest} and {largest}"),
+    };
+    Err(Failure::option(option, format!("must be {bound}, not {found}")))
+}
+
+fn number(option: &str, found: f64, sensible: bool, expected: &str) -> Result<()> {
+    match sensible {
+        true => Ok(()),
+        false => Err(Failure::option(option, format!("must be {expected}, but is {found}"))),
+    }
+}
+
+fn activation(name: &str) -> std::result::Result<Activation, String> {
+    let known = || Activation::ALL.map(Activation::name).join(", ");
+    let found = Activation::ALL.into_iter().find(|activation| activation.name() == name);
+    found.ok_or_else(|| format!("there is no activation of this name; there are {}", known()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(options: &[&str]) -> Arguments {
+        let words = std::iter::once("train").chain(options.iter().copied());
+        Alone::try_parse_from(words).expect("options that clap accepts").arguments
+    }
+
+    #[test]
+    fn the_defaults_make_sense() {
+        parse(&[]).validate().expect("defaults");
+    }
+
+    #[test]
+    fn absurd_values_are_refused_by_the_name_of_their_option() {
+        for (option, value) in [
+            ("--steps", "0"),
+            ("--sequence", "0"),
+            ("--batch", "0"),
+            ("--hidden", "0"),
+            ("--layers", "0"),
+            ("--layers", "100000"),
+            ("--embedding", "0"),
+            ("--validations", "0"),
+            ("--learning-rate", "0"),
+            ("--learning-rate", "1e9"),
+            ("--learning-rate", "nan"),
+            ("--clip", "0"),
+            ("--clip", "inf"),
+            ("--weight-decay", "2"),
+            ("--validation-fraction", "0"),
+            ("--validation-fraction", "1"),
+            ("--temperature", "nan"),
+            ("--momentum", "0.9"),
+        ] {
+            let refused = parse(&[option, value]).validate().expect_err(option).to_string();
+            assert!(refused.starts_with(option), "{option} {value}: {refused}");
+        }
+        assert!(parse(&["--optimizer", "sgd", "--momentum", "1"]).validate().is_err());
+        assert!(parse(&["--optimizer", "sgd", "--momentum", "0.5"]).validate().is_ok());
+    }
+
+    #[test]
+    fn activations_go_by_their_names() {
+        assert_eq!(activation("relu"), Ok(Activation::Relu));
+        assert!(activation("swish").unwrap_err().contains("softsign"));
+    }
+
+    #[test]
+    fn the_cosine_falls_from_the_whole_rate_to_a_twentieth() {
+        assert_eq!(Schedule::Cosine.factor(0, 10), 1.0);
+        assert!((Schedule::Cosine.factor(5, 10) - 0.525).abs() < 1e-12);
+        assert!((Schedule::Cosine.factor(10, 10) - 0.05).abs() < 1e-12);
+        assert_eq!(Schedule::Constant.factor(9, 10), 1.0);
+    }
+}

@@ -1,0 +1,209 @@
+//! The model in training: what happens in one step, and in one validation.
+
+use refrain::data::Window;
+use refrain::loss::{CrossEntropy, cross_entropy};
+use refrain::nn::{Cell, Embedding, Gradients, Linear, Model, ModelState, OneHot, Parameters, Rnn};
+use refrain::ops::{Norm, Reduction};
+use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
+use refrain::{Device, IGNORED, Result, Tensor};
+
+use super::arguments::{Network, Optimization, Rule};
+
+/// A model, its weights, and all that changes with them.
+pub(crate) struct Learner {
+    pub(crate) model: Model,
+    pub(crate) parameters: Parameters,
+    optimizer: Optimizer,
+    state: Option<ModelState>,
+    largest_norm: Option<f32>,
+}
+
+/// What a step leaves on the device; reading it waits.
+pub(crate) struct Measured {
+    /// Mean cross-entropy of the window, in nats.
+    pub(crate) loss: Tensor,
+    /// ‖g‖ before clipping.
+    pub(crate) norm: Tensor,
+}
+
+enum Optimizer {
+    Adam(Adam),
+    Sgd(Sgd),
+}
+
+impl Optimizer {
+    fn new(parameters: &Parameters, options: &Optimization) -> Result<Self> {
+        let rate = options.rate();
+        match options.optimizer {
+            Rule::Adam => {
+                let weight_decay = WeightDecay::Decoupled(options.decay());
+                Adam::new(parameters, AdamConfig { weight_decay, ..AdamConfig::new(rate) }).map(Self::Adam)
+            }
+            Rule::Sgd => {
+                let momentum = options.momentum.unwrap_or(0.9);
+                let weight_decay = options.decay();
+                Sgd::new(parameters, SgdConfig { momentum, weight_decay, ..SgdConfig::new(rate) })
+                    .map(Self::Sgd)
+            }
+        }
+    }
+
+    fn set_learning_rate(&mut self, rate: f64) -> Result<()> {
+        match self {
+            Self::Adam(adam) => adam.set_learning_rate(rate),
+            Self::Sgd(sgd) => sgd.set_learning_rate(rate),
+        }
+    }
+
+    fn step(&mut self, parameters: &mut Parameters, gradients: &Gradients) -> Result<()> {
+        match self {
+            Self::Adam(adam) => adam.step(parameters, gradients),
+            Self::Sgd(sgd) => sgd.step(parameters, gradients),
+        }
+    }
+}
+
+/// The recurrent cell: the one place that chooses it.
+fn cell(network: &Network) -> Cell {
+    Cell::Vanilla(network.activation)
+}
+
+/// Embedding or one-hot vectors, a stack of recurrent layers, and a map to one logit a character.
+fn build(network: &Network, vocabulary: usize, seed: u64) -> Result<Model> {
+    let mut model = Model::new(seed);
+    let features = match network.one_hot {
+        true => {
+            model.add("characters", OneHot::new(vocabulary))?;
+            vocabulary
+        }
+        false => {
+            model.add("characters", Embedding::new(vocabulary, network.embedding))?;
+            network.embedding
+        }
+    };
+    model.add("rnn", Rnn::new(cell(network), features, network.hidden).layers(network.layers))?;
+    model.add("head", Linear::new(network.hidden, vocabulary))?;
+    Ok(model)
+}
+
+impl Learner {
+    /// A model with first weights on `device`.
+    ///
+    /// # Errors
+    /// What the library refuses: sizes, options, memory.
+    pub(crate) fn new(
+        network: &Network,
+        optimization: &Optimization,
+        vocabulary: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let model = build(network, vocabulary, optimization.seed)?;
+        let parameters = model.initialize(device)?;
+        let optimizer = Optimizer::new(&parameters, optimization)?;
+        Ok(Self { model, parameters, optimizer, state: None, largest_norm: optimization.largest_norm() })
+    }
+
+    /// One optimizer step of size `rate` over one window. Nobody waits.
+    ///
+    /// # Errors
+    /// Whatever the device reported.
+    pub(crate) fn step(&mut self, window: &Window, rate: f64) -> Result<Measured> {
+        let device = self.parameters.device().clone();
+        let (tokens, targets) = window.to_device(&device)?;
+        let state = match self.state.take() {
+            Some(state) if !window.begins => state,
+            _ => self.model.zero_state(&device, window.batch)?,
+        };
+        let (logits, next, trace) = self.model.forward(&self.parameters, &tokens, &state)?;
+        let (loss, d_logits) = cross_entropy(&logits, &targets)?;
+        let mut gradients = self.parameters.zero_gradients()?;
+        trace.backward(&d_logits, &mut gradients)?;
+        let norm = match self.largest_norm {
+            Some(largest) => gradients.clip_norm(largest)?,
+            None => gradients.norm(Norm::L2)?,
+        };
+        self.optimizer.set_learning_rate(rate)?;
+        self.optimizer.step(&mut self.parameters, &gradients)?;
+        self.state = Some(next);
+        Ok(Measured { loss, norm })
+    }
+
+    /// Mean bits per character over all targets of `windows`. **Waits** for the device.
+    ///
+    /// # Errors
+    /// Whatever the device reported.
+    pub(crate) fn validate(&self, windows: &[Window]) -> Result<f64> {
+        let device = self.parameters.device();
+        let mut state = None;
+        let (mut losses, mut count) = (Vec::with_capacity(windows.len()), 0);
+        for window in windows {
+            let (tokens, targets) = window.to_device(device)?;
+            let before = match state.take() {
+                Some(before) => before,
+                None => self.model.zero_state(device, window.batch)?,
+            };
+            let (logits, next) = self.model.infer(&self.parameters, &tokens, &before)?;
+            state = Some(next);
+            let (loss, _) = CrossEntropy::default().reduced(&logits, &targets, Reduction::Sum)?;
+            count += targets.counted();
+            losses.push(loss);
+        }
+        let mut nats = 0.0;
+        for loss in losses {
+            nats += f64::from(loss.read()?);
+        }
+        Ok(nats / count as f64 / std::f64::consts::LN_2)
+    }
+}
+
+/// Cuts a sequence into windows that predict every token but the first exactly once: up to `batch` streams side by
+/// side, each of at least 256 tokens where there are as many, and filled up with ignored targets.
+pub(crate) fn covering_windows(tokens: &[u32], batch: usize, sequence: usize) -> Vec<Window> {
+    const SHORTEST: usize = 256;
+    let predictions = tokens.len() - 1;
+    let batch = (predictions / SHORTEST).clamp(1, batch);
+    let stream = predictions.div_ceil(batch);
+    let window = |first: usize| {
+        let steps = sequence.min(stream - first);
+        let places = || {
+            let rows = move |step| (0..batch).map(move |row| (row * stream, step));
+            (first..first + steps).flat_map(rows).map(|(start, step)| start + step)
+        };
+        Window {
+            // What stands in for a token past the end does not matter: its target is ignored.
+            tokens: places().map(|place| if place < predictions { tokens[place] } else { 0 }).collect(),
+            targets: places()
+                .map(|place| if place < predictions { tokens[place + 1] } else { IGNORED })
+                .collect(),
+            steps,
+            batch,
+            begins: first == 0,
+        }
+    };
+    (0..stream).step_by(sequence).map(window).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn covering_windows_predict_every_token_after_the_first_once() {
+        for (length, batch, sequence) in [(2, 4, 8), (5, 1, 2), (1000, 3, 7), (1025, 4, 256), (5217, 32, 32)]
+        {
+            let tokens: Vec<u32> = (0..length).collect();
+            let mut predicted = Vec::new();
+            for window in covering_windows(&tokens, batch, sequence) {
+                assert_eq!(window.tokens.len(), window.steps * window.batch);
+                for (&token, &target) in window.tokens.iter().zip(&window.targets) {
+                    if target != IGNORED {
+                        assert_eq!(target, token + 1);
+                        predicted.push(target);
+                    }
+                }
+            }
+            predicted.sort_unstable();
+            assert_eq!(predicted, tokens[1..], "{length} {batch} {sequence}");
+        }
+    }
+}

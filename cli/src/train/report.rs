@@ -1,0 +1,273 @@
+//! What training says: lines and a progress bar for people, or JSON for programs.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use refrain::Device;
+use serde::Serialize;
+
+use super::arguments::{Arguments, Rule, Schedule};
+use super::memory::Footprint;
+use crate::baseline::Baselines;
+use crate::devices;
+use crate::failure::Result;
+use crate::text::{Corpus, Unit};
+
+/// What is known before the first step.
+pub(super) struct Overview<'a> {
+    pub(super) arguments: &'a Arguments,
+    pub(super) corpus: &'a Corpus,
+    pub(super) device: &'a Device,
+    pub(super) footprint: &'a Footprint,
+    pub(super) batch: usize,
+}
+
+/// The voice of one training run.
+pub(super) struct Report {
+    audience: Audience,
+    baselines: Baselines,
+    /// Bits per character at the last validation.
+    latest: Option<f64>,
+}
+
+enum Audience {
+    People { bar: ProgressBar, started: Instant, tokens_per_step: usize },
+    Programs,
+}
+
+/// A line of JSON for a step.
+#[derive(Serialize)]
+struct StepLine {
+    step: usize,
+    loss: f32,
+}
+
+/// A line of JSON for a validation.
+#[derive(Serialize)]
+struct ValidationLine {
+    step: usize,
+    validation_bits_per_character: f64,
+    unigram: f64,
+    bigram: f64,
+}
+
+impl Report {
+    /// Tells people what is about to happen.
+    pub(super) fn begin(overview: &Overview<'_>, baselines: Baselines) -> Result<Self> {
+        if overview.arguments.json {
+            return Ok(Self { audience: Audience::Programs, baselines, latest: None });
+        }
+        describe(overview)?;
+        let optimization = &overview.arguments.optimization;
+        let bar = ProgressBar::new(optimization.steps as u64);
+        let template = "{bar:30} {pos}/{len} steps, {msg}, {eta} left";
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        bar.set_message("loss ...");
+        let tokens_per_step = overview.batch * optimization.sequence;
+        let audience = Audience::People { bar, started: Instant::now(), tokens_per_step };
+        Ok(Self { audience, baselines, latest: None })
+    }
+
+    /// After a step whose loss is `loss` nats.
+    pub(super) fn step(&self, step: usize, loss: f32) -> Result<()> {
+        match &self.audience {
+            Audience::Programs => line(&StepLine { step, loss }),
+            Audience::People { bar, started, tokens_per_step } => {
+                let rate = (step * tokens_per_step) as f64 / started.elapsed().as_secs_f64().max(1e-9);
+                bar.set_message(format!("loss {loss:.4}, {} tokens/s", grouped(rate as u64)));
+                bar.set_position(step as u64);
+                Ok(())
+            }
+        }
+    }
+
+    /// After a validation.
+    pub(super) fn validation(&mut self, step: usize, bits: f64) -> Result<()> {
+        self.latest = Some(bits);
+        let Baselines { unigram, bigram } = self.baselines;
+        match &self.audience {
+            Audience::Programs => {
+                line(&ValidationLine { step, validation_bits_per_character: bits, unigram, bigram })
+            }
+            Audience::People { bar, .. } => {
+                let text = format!(
+                    "step {step}: {bits:.3} bits per character held out (unigram {unigram:.3}, bigram {bigram:.3})"
+                );
+                Ok(bar.suspend(|| writeln!(io::stdout(), "{text}"))?)
+            }
+        }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn stop(&self) {
+        if let Audience::People { bar, .. } = &self.audience {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// The result and the files it lies in.
+    pub(super) fn finish(&self, arguments: &Arguments) -> Result<()> {
+        self.stop();
+        let Audience::People { started, tokens_per_step, .. } = &self.audience else { return Ok(()) };
+        let elapsed = started.elapsed();
+        let tokens = arguments.optimization.steps * tokens_per_step;
+        let mut out = io::stdout();
+        writeln!(out, "time        {}", pace(elapsed, tokens))?;
+        if let Some(bits) = self.latest {
+            writeln!(out, "result      {}", verdict(bits, self.baselines))?;
+        }
+        writeln!(out, "checkpoint  {}", arguments.checkpoint.display())?;
+        writeln!(out, "loss curve  {}", arguments.plot.display())?;
+        if arguments.samples > 0 {
+            writeln!(out, "samples at temperature {}:", arguments.temperature)?;
+        }
+        Ok(())
+    }
+
+    /// One sample; stretches of text are set apart.
+    pub(super) fn sample(&self, text: &str, unit: Unit) -> Result<()> {
+        for row in text.trim_end_matches('\n').split('\n') {
+            writeln!(io::stdout(), "  {row}")?;
+        }
+        if unit == Unit::Stretch {
+            writeln!(io::stdout())?;
+        }
+        Ok(())
+    }
+}
+
+fn line(content: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(content).map_err(io::Error::from)?;
+    Ok(writeln!(io::stdout(), "{text}")?)
+}
+
+fn describe(overview: &Overview<'_>) -> Result<()> {
+    let Overview { arguments, corpus, device, footprint, batch } = overview;
+    let mut out = io::stdout();
+    writeln!(out, "device      {}", devices::describe(device))?;
+    writeln!(
+        out,
+        "text        {}: {} characters to learn from, {} to predict, {} different",
+        corpus.source,
+        grouped(corpus.training.len() as u64),
+        grouped(corpus.held_out.len() as u64 - 1),
+        corpus.vocabulary.len(),
+    )?;
+    writeln!(
+        out,
+        "model       {}: {} parameters, {}; {} in training",
+        network(arguments, corpus.vocabulary.len()),
+        grouped(footprint.parameters),
+        bytes(footprint.parameters.saturating_mul(4)),
+        bytes(footprint.bytes),
+    )?;
+    writeln!(out, "training    {}", training(arguments, *batch))?;
+    Ok(())
+}
+
+fn network(arguments: &Arguments, vocabulary: usize) -> String {
+    let network = &arguments.network;
+    let input = match network.one_hot {
+        true => format!("one-hot {vocabulary}"),
+        false => format!("embedding {vocabulary} x {}", network.embedding),
+    };
+    let stack = match network.layers {
+        1 => String::new(),
+        layers => format!("{layers} x "),
+    };
+    let (activation, hidden) = (network.activation.name(), network.hidden);
+    format!("{input}, {stack}rnn {hidden} ({activation}), linear {vocabulary}")
+}
+
+fn training(arguments: &Arguments, batch: usize) -> String {
+    let options = &arguments.optimization;
+    let rule = match options.optimizer {
+        Rule::Adam => "adam",
+        Rule::Sgd => "sgd",
+    };
+    let schedule = match options.schedule {
+        Schedule::Constant => "constant",
+        Schedule::Cosine => "cosine",
+    };
+    let clip = match options.largest_norm() {
+        Some(norm) => format!("gradients clipped to {norm}"),
+        None => "gradients not clipped".to_owned(),
+    };
+    let (steps, sequence, rate, seed) = (options.steps, options.sequence, options.rate(), options.seed);
+    format!(
+        "{steps} steps of {batch} x {sequence} characters, {rule} {rate} ({schedule}), {clip}, seed {seed}"
+    )
+}
+
+fn pace(elapsed: Duration, tokens: usize) -> String {
+    let seconds = elapsed.as_secs_f64();
+    format!(
+        "{seconds:.1} s, {} tokens/s, validation included",
+        grouped((tokens as f64 / seconds.max(1e-9)) as u64)
+    )
+}
+
+fn verdict(bits: f64, baselines: Baselines) -> String {
+    let Baselines { unigram, bigram } = baselines;
+    let place = if bits < bigram {
+        "better than both baselines"
+    } else if bits < unigram {
+        "better than unigram, not yet than bigram: train longer, or a larger model"
+    } else {
+        "worse than both baselines: train longer, or lower the learning rate"
+    };
+    format!(
+        "{bits:.3} bits per character, {place} (unigram {unigram:.3}, bigram {bigram:.3}, Witten-Bell smoothing)"
+    )
+}
+
+/// A number with commas between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A size in the unit that suits it.
+pub(crate) fn bytes(size: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = size as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{size} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_sizes_read_well() {
+        assert_eq!(grouped(7), "7");
+        assert_eq!(grouped(52_166), "52,166");
+        assert_eq!(grouped(1_000_000), "1,000,000");
+        assert_eq!(bytes(512), "512 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(3 << 30), "3.0 GiB");
+    }
+
+    #[test]
+    fn the_verdict_follows_the_baselines() {
+        let baselines = Baselines { unigram: 4.0, bigram: 3.0 };
+        assert!(verdict(2.5, baselines).contains("better than both"));
+        assert!(verdict(3.5, baselines).contains("not yet than bigram"));
+        assert!(verdict(5.0, baselines).contains("lower the learning rate"));
+    }
+}

@@ -1,0 +1,350 @@
+//! The program as its user runs it: exit codes, messages, and what lies in the files afterwards.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+/// A folder of its own for each test, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("refrain-cli-{}-{test}", std::process::id()));
+        fs::create_dir_all(&path).expect("a temporary folder");
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        fs::write(self.file(name), content).expect("a temporary file");
+        self.file(name)
+    }
+
+    /// Runs the program in this folder.
+    fn run(&self, words: &str) -> Output {
+        self.command(words).output().expect("the program starts")
+    }
+
+    fn command(&self, words: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_refrain"));
+        command.current_dir(&self.0).args(words.split_whitespace()).env_remove("REFRAIN_DEVICE");
+        command
+    }
+
+    /// Runs the program, which must refuse: exit code 1, nothing on standard output, no trace of a panic. Returns the
+    /// message.
+    fn refused(&self, words: &str) -> String {
+        let output = self.run(words);
+        let message = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(1), "{words}: {message}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{words}");
+        assert!(!message.contains("panicked") && !message.contains("Error {"), "{words}: {message}");
+        message.lines().rfind(|line| line.starts_with("error: ")).expect("an error line").to_owned()
+    }
+
+    /// Runs the program, which must succeed; returns its standard output.
+    fn succeeded(&self, words: &str) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).expect("the folder is there");
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left in the system's temporary folder is the system's to clean.
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// A small and fast training run.
+const SMALL: &str =
+    "train --device cpu --steps 6 --hidden 8 --embedding 4 --batch 4 --sequence 8 --validations 2";
+
+fn json_lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+#[test]
+fn training_writes_a_checkpoint_a_curve_and_samples_that_sample_can_continue() {
+    let folder = Folder::new("round-trip");
+    let out = folder.succeeded(SMALL);
+    for part in ["device      cpu", "parameters", "step 3:", "step 6:", "unigram", "bigram", "samples at"] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    let samples = out.lines().skip_while(|line| !line.starts_with("samples")).skip(1).count();
+    assert_eq!(samples, 5, "{out}");
+    assert_eq!(folder.names(), ["refrain.safetensors", "refrain.svg"]);
+    let svg = fs::read_to_string(folder.file("refrain.svg")).expect("a curve");
+    assert!(svg.contains("bits per character"));
+
+    let sample = "sample refrain.safetensors --device cpu --prompt Mont --length 40";
+    let text = folder.succeeded(sample);
+    assert!(text.starts_with("Mont") && text.trim_end().chars().count() <= 44, "{text}");
+    assert_eq!(folder.succeeded(sample), text, "the same seed writes the same text");
+    assert_ne!(folder.succeeded(&format!("{sample} --seed 2")), text);
+    let likeliest = format!("{sample} --temperature 0");
+    assert_eq!(folder.succeeded(&likeliest), folder.succeeded(&format!("{likeliest} --seed 2")));
+}
+
+#[test]
+fn json_is_all_that_programs_get() {
+    let folder = Folder::new("json");
+    let lines = json_lines(&folder.succeeded(&format!("{SMALL} --json")));
+    let steps: Vec<u64> = lines
+        .iter()
+        .filter(|line| line["loss"].is_f64())
+        .map(|line| line["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+    let validations: Vec<_> =
+        lines.iter().filter(|line| line["validation_bits_per_character"].is_f64()).collect();
+    assert_eq!(validations.len(), 2);
+    assert_eq!(validations[1]["step"], 6);
+    assert!(validations[1]["bigram"].as_f64().unwrap() < validations[1]["unigram"].as_f64().unwrap());
+    assert_eq!(lines.len(), 8);
+}
+
+#[test]
+fn every_device_on_the_cpu_follows_the_same_losses() {
+    let folder = Folder::new("devices-agree");
+    let losses = |device: &str| -> Vec<f64> {
+        let words = format!("{SMALL} --json").replace("--device cpu", &format!("--device {device}"));
+        json_lines(&folder.succeeded(&words)).iter().filter_map(|line| line["loss"].as_f64()).collect()
+    };
+    let (single, double) = (losses("cpu"), losses("reference"));
+    assert_eq!(single.len(), 6);
+    for (one, two) in single.iter().zip(&double) {
+        assert!((one - two).abs() <= 1e-3 * two, "{one} {two}");
+    }
+}
+
+#[test]
+fn short_text_trains_with_fewer_sequences() {
+    let folder = Folder::new("short-text");
+    folder.write("README.md", "Recurrent networks read one character after the other.\n".repeat(6));
+    let out = folder.succeeded("train --device cpu --text README.md --steps 5 --hidden 8");
+    assert!(out.contains("5 steps of 9 x 32 characters"), "{out}");
+}
+
+#[test]
+fn one_hot_relu_stacks_and_sgd_train_too() {
+    let folder = Folder::new("options");
+    let words = "train --device cpu --steps 4 --hidden 8 --layers 2 --one-hot --activation relu --batch 4 \
+                 --optimizer sgd --momentum 0.5 --learning-rate 0.1 --schedule constant --no-clip --samples 0";
+    let out = folder.succeeded(words);
+    for part in ["one-hot 47, 2 x rnn 8 (relu)", "sgd 0.1 (constant)", "not clipped"] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    folder.succeeded("sample refrain.safetensors --device cpu --length 5");
+}
+
+#[test]
+fn unusable_text_is_refused() {
+    let folder = Folder::new("text");
+    folder.write("empty.txt", "");
+    folder.write("tiny.txt", "too short");
+    folder.write("latin1.txt", b"caf\xe9 au lait, s'il vous pla\xeet");
+    for (file, expected) in [
+        ("empty.txt", "the text is empty"),
+        ("tiny.txt", "too short"),
+        ("latin1.txt", "not UTF-8 text: byte 3"),
+        ("missing.txt", "missing.txt: No such file"),
+        (".", "directory"),
+    ] {
+        let message = folder.refused(&format!("train --device cpu --steps 2 --text {file}"));
+        assert!(message.contains(expected), "{file}: {message}");
+    }
+    assert_eq!(folder.names(), ["empty.txt", "latin1.txt", "tiny.txt"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn the_null_device_is_an_empty_text() {
+    let message = Folder::new("null").refused("train --device cpu --text /dev/null");
+    assert!(message.contains("/dev/null: the text is empty"), "{message}");
+}
+
+#[test]
+fn absurd_options_are_refused_before_any_work() {
+    let folder = Folder::new("absurd");
+    for (options, expected) in [
+        ("--hidden 0", "--hidden: must be between 1"),
+        ("--steps 0", "--steps: must be at least 1"),
+        ("--learning-rate 1e9", "--learning-rate: must be above 0 and at most 100"),
+        ("--temperature=-1", "--temperature: must be between 0 and 100"),
+        ("--hidden 16000000", "limit is"),
+        ("--batch 1000000", "too short: a batch of 1000000"),
+        ("--checkpoint both.svg --plot ./both.svg", "is also --checkpoint"),
+        ("--device cuda", "no device matches `cuda`; available: cpu"),
+    ] {
+        let device = if options.contains("--device") { "" } else { "--device cpu" };
+        let message = folder.refused(&format!("train {device} {options}"));
+        assert!(message.contains(expected), "{options}: {message}");
+    }
+    assert!(folder.names().is_empty(), "{:?}", folder.names());
+}
+
+#[test]
+fn wrong_usage_is_told_apart_by_its_exit_code() {
+    let output = Folder::new("usage").run("train --activation swish");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("softsign"));
+}
+
+/// An untamed network: nothing bounds its states or its steps.
+const UNTAMED: &str = "train --device cpu --activation identity --no-clip --hidden 16 --batch 4 --sequence 64 \
+                       --weight-decay 0 --schedule constant";
+
+#[test]
+fn a_loss_that_is_no_number_stops_training_with_step_and_advice() {
+    let folder = Folder::new("diverged");
+    folder.write("refrain.safetensors", "an older file");
+    let output = folder.run(&format!("{UNTAMED} --learning-rate 100 --steps 50 --validations 50"));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("the validation loss is not finite at step 1"), "{message}");
+    assert!(message.contains("lower --learning-rate (it was 100)"), "{message}");
+    assert!(message.contains("no checkpoint yet"), "{message}");
+    assert_eq!(fs::read_to_string(folder.file("refrain.safetensors")).expect("the file"), "an older file");
+}
+
+#[test]
+fn an_exploding_loss_stops_training_and_keeps_the_last_checkpoint() {
+    let folder = Folder::new("exploded");
+    let output = folder.run(&format!("{UNTAMED} --learning-rate 0.1 --steps 400 --validations 100 --json"));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    let (_, kept) = message.split_once("refrain.safetensors keeps the model of step ").expect(&message);
+    let out = String::from_utf8_lossy(&output.stdout);
+    let validated = json_lines(&out).into_iter().filter(|line| line["unigram"].is_f64());
+    let last = validated.map(|line| line["step"].to_string()).next_back().expect("a validation");
+    assert_eq!(kept.trim(), last, "{message}");
+    folder.succeeded("sample refrain.safetensors --device cpu --length 5");
+}
+
+#[test]
+fn unwritable_destinations_are_refused_before_training() {
+    let folder = Folder::new("destinations");
+    fs::create_dir(folder.file("folder")).expect("a folder");
+    for (options, expected) in [
+        ("--checkpoint missing/model.safetensors", "missing/model.safetensors: No such file"),
+        ("--plot missing/curve.svg", "missing/curve.svg: No such file"),
+        ("--checkpoint folder", "--checkpoint: `folder` is no file"),
+    ] {
+        let message = folder.refused(&format!("train --device cpu {options}"));
+        assert!(message.contains(expected), "{options}: {message}");
+    }
+    assert_eq!(folder.names(), ["folder"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_device_file_is_never_replaced() {
+    let folder = Folder::new("device-file");
+    for option in ["--checkpoint", "--plot"] {
+        let message = folder.refused(&format!("train --device cpu {option} /dev/full"));
+        assert!(message.contains("`/dev/full` is no file"), "{message}");
+    }
+}
+
+#[test]
+fn a_failed_run_leaves_the_old_checkpoint_alone() {
+    let folder = Folder::new("old-checkpoint");
+    folder.write("refrain.safetensors", "an older file");
+    folder.refused("train --device cpu --steps 2 --plot missing/curve.svg");
+    folder.refused("train --device cpu --hidden 0");
+    assert_eq!(fs::read_to_string(folder.file("refrain.safetensors")).expect("the file"), "an older file");
+}
+
+#[test]
+fn files_that_are_no_checkpoint_are_refused() {
+    let folder = Folder::new("no-checkpoint");
+    folder.succeeded(SMALL);
+    let whole = fs::read(folder.file("refrain.safetensors")).expect("a checkpoint");
+    folder.write("cut.safetensors", &whole[..whole.len() - 7]);
+    folder.write("header.safetensors", &whole[..6]);
+    folder.write("noise.safetensors", [0xffu8; 64]);
+    folder.write("empty.safetensors", "");
+    let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let mut foreign = (header.len() as u64).to_le_bytes().to_vec();
+    foreign.extend(header.as_bytes());
+    foreign.extend([0; 4]);
+    folder.write("foreign.safetensors", foreign);
+    for (file, expected) in [
+        ("nothing.safetensors", "nothing.safetensors: No such file"),
+        ("cut.safetensors", "cut.safetensors: is not a whole safetensors file"),
+        ("header.safetensors", "is not a whole safetensors file"),
+        ("noise.safetensors", "is not a whole safetensors file"),
+        ("empty.safetensors", "is not a whole safetensors file"),
+        ("foreign.safetensors", "no model of refrain"),
+    ] {
+        let message = folder.refused(&format!("sample {file} --device cpu"));
+        assert!(message.contains(expected), "{file}: {message}");
+    }
+    let message = folder.refused("sample refrain.safetensors --device cpu --prompt 1984");
+    assert!(message.contains("--prompt: has the character '1'"), "{message}");
+    for options in ["--length 0", "--temperature nan", "--device cuda"] {
+        folder.refused(&format!("sample refrain.safetensors {options}"));
+    }
+}
+
+#[test]
+fn devices_lists_the_cpu_and_what_auto_takes() {
+    let folder = Folder::new("devices");
+    let out = folder.succeeded("devices");
+    assert!(out.contains("--device cpu") && out.contains("auto takes"), "{out}");
+    let output = folder.command("devices").env("REFRAIN_DEVICE", "cpu").output().expect("the program starts");
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(out.contains("auto takes  cpu (REFRAIN_DEVICE=cpu)"), "{out}");
+    let output =
+        folder.command("devices").env("REFRAIN_DEVICE", "cuda").output().expect("the program starts");
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(out.contains("auto fails  no device matches `cuda`"), "{out}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let folder = Folder::new("pipe");
+    let mut child = folder
+        .command(&format!("{SMALL} --json"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("the program ends");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !message.contains("panicked"), "{message}");
+}
+
+#[test]
+fn check_passes_on_the_cpu() {
+    let out = Folder::new("check").succeeded("check --device cpu");
+    assert!(out.contains("tolerance") && out.contains("all pass"), "{out}");
+}
+
+#[test]
+fn cases_that_are_not_there_are_refused() {
+    let folder = Folder::new("cases");
+    let message = folder.refused("check --device cpu --cases missing");
+    assert!(message.contains("missing: No such file"), "{message}");
+}
+
+#[test]
+fn the_program_says_its_version() {
+    let out = Folder::new("version").succeeded("--version");
+    assert_eq!(out.trim(), format!("refrain {}", env!("CARGO_PKG_VERSION")));
+}
