@@ -8,7 +8,7 @@ use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::support::{Rule, Setup, expect_same_bits};
 
 /// Both shader builds by both ways of passing parameters.
-pub(crate) fn variants() -> Vec<GpuOptions> {
+fn variants() -> Vec<GpuOptions> {
     let mut variants = Vec::new();
     for build in [ShaderBuild::Checked, ShaderBuild::Trusted] {
         for parameters in [ParameterPath::Fastest, ParameterPath::Uniforms] {

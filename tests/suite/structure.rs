@@ -1,10 +1,11 @@
 //! Rules of the house that a compiler does not check, read from the sources themselves.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use libtest_mimic::Failed;
 
 use crate::adapters::{Outcome, Suite, on_cpu};
+use crate::support::root;
 
 const SOURCE_LINES: usize = 400;
 const SHADER_LINES: usize = 160;
@@ -35,12 +36,6 @@ const REEXPORTS: [(&str, &str); 11] = [
 struct Source {
     path: String,
     text: String,
-}
-
-fn root() -> PathBuf {
-    // A test binary that was carried elsewhere runs beside the sources, if at all.
-    std::env::var_os("CARGO_MANIFEST_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
 }
 
 /// All files under `folder` with this extension, by their paths from there.

@@ -206,6 +206,11 @@ pub(crate) fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |largest, value| largest.max(value.abs()))
 }
 
+/// Where the package lies: here, or where `CARGO_MANIFEST_DIR` says for a binary that was carried elsewhere.
+pub(crate) fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
 /// A folder of its own that is removed when dropped.
 pub(crate) struct Folder(PathBuf);
 
