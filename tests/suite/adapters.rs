@@ -228,6 +228,16 @@ macro_rules! on_cpu {
     };
 }
 
+/// As [`on_cpu`], for functions that only assert and return nothing.
+macro_rules! plain_on_cpu {
+    ($suite:expr, $($claim:ident),+ $(,)?) => {
+        $($suite.cpu(concat!(module_path!(), "::", stringify!($claim)), || {
+            $claim();
+            Ok(())
+        });)+
+    };
+}
+
 /// Registers claims about every adapter, by the names of their functions.
 macro_rules! on_gpu {
     ($suite:expr, $($claim:ident),+ $(,)?) => {
@@ -235,7 +245,7 @@ macro_rules! on_gpu {
     };
 }
 
-pub(crate) use {on_cpu, on_gpu};
+pub(crate) use {on_cpu, on_gpu, plain_on_cpu};
 
 fn summary(index: usize, name: &str) -> AdapterSummary {
     AdapterSummary {

@@ -3,6 +3,7 @@
 mod adapters;
 mod equivalence;
 mod files;
+mod golden;
 mod gradients;
 mod limits;
 mod memory;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     adapters::register(&mut suite);
     structure::register(&mut suite);
     gradients::register(&mut suite);
+    golden::register(&mut suite);
     files::register(&mut suite);
     misuse::register(&mut suite);
     training::register(&mut suite);
