@@ -9,6 +9,9 @@ use crate::{Error, Result};
 /// The environment variable that [`Device::auto`] obeys: `cpu`, `gpu`, `gpu:N` or a part of an adapter's name.
 pub const DEVICE_VARIABLE: &str = "REFRAIN_DEVICE";
 
+/// The least ceiling of a binding that operations can work with: room for some elements after any alignment.
+const LEAST_BINDING_BYTES: u64 = 1024;
+
 /// A place to compute. Cheap to clone; clones are the same device.
 ///
 /// ```
@@ -57,7 +60,7 @@ pub struct GpuOptions {
     pub build: ShaderBuild,
     /// How kernel parameters travel.
     pub parameters: ParameterPath,
-    /// A ceiling for one storage binding, in bytes, below the adapter's own.
+    /// A ceiling for one storage binding, in bytes, below the adapter's own; at least 1024.
     pub binding_bytes: Option<u64>,
     /// A ceiling for workgroups along one axis of a dispatch, below the adapter's own.
     pub workgroups: Option<u32>,
@@ -110,10 +113,18 @@ impl Device {
     /// As [`Device::gpu`], with options.
     ///
     /// # Errors
-    /// As [`Device::gpu`]; [`Error::Config`] for a limit of zero.
+    /// As [`Device::gpu`]; [`Error::Config`] for a limit that leaves nothing to work with.
     pub fn gpu_with(name: &str, options: &GpuOptions) -> Result<Self> {
-        if options.binding_bytes == Some(0) || options.workgroups == Some(0) {
-            return Err(Error::config("GPU options", "a limit of zero leaves nothing to work with"));
+        if let Some(bytes) = options.binding_bytes.filter(|&bytes| bytes < LEAST_BINDING_BYTES) {
+            let message = format!("`binding_bytes` must be at least {LEAST_BINDING_BYTES}, not {bytes}");
+            return Err(Error::config("GPU options", message));
+        }
+        if options.workgroups == Some(0) {
+            return Err(Error::config("GPU options", "`workgroups` must be at least 1, not 0"));
+        }
+        // Every name contains the empty one: it would take whatever comes first.
+        if name.trim().is_empty() {
+            return Err(Error::NoAdapter { wanted: name.to_owned(), available: Self::available() });
         }
         let context = Context::open(&ContextOptions {
             wanted: gpu::choose(name),
@@ -136,7 +147,6 @@ impl Device {
         match name.trim() {
             "cpu" => Ok(Self::cpu()),
             "reference" => Ok(Self::reference()),
-            "" => Err(Error::NoAdapter { wanted: name.to_owned(), available: Self::available() }),
             name => Self::gpu(name),
         }
     }

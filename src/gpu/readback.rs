@@ -22,6 +22,7 @@ impl Context {
             sender.send(mapped).ok();
         });
         self.poll(wgpu::PollType::wait_indefinitely())?;
+        self.reclaim_all()?;
         let lost = |reason: String| self.faults().check().and(Err(Error::DeviceLost { reason }));
         match receiver.try_recv() {
             Ok(Ok(())) => {}

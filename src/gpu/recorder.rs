@@ -4,6 +4,10 @@
 //! call before they wait, and by itself after [`MAX_DISPATCHES`]. When more than [`MAX_IN_FLIGHT`] submissions
 //! are unfinished, the next one first waits for the oldest: a loop that never reads anything still keeps a
 //! fixed memory ceiling.
+//!
+//! Upload buffers come back when their submission leaves that window, and not when the GPU happens to be done
+//! with them: how many there are does not depend on who is faster, and a steady loop has them all after a few
+//! steps.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -43,9 +47,15 @@ pub(super) struct Recorder {
     uniforms: Vec<u8>,
     uniform_buffer: Option<Buffer>,
     uploads: Vec<Raw>,
-    in_flight: VecDeque<wgpu::SubmissionIndex>,
+    in_flight: VecDeque<Submitted>,
     bind_groups: HashMap<BindKey, wgpu::BindGroup>,
     counted: u64,
+}
+
+/// A submission that may be unfinished, and the upload buffers that it reads.
+struct Submitted {
+    index: wgpu::SubmissionIndex,
+    uploads: Vec<Raw>,
 }
 
 impl Recorder {
@@ -144,19 +154,22 @@ impl Context {
         recorder.uniforms.clear();
         recorder.uniform_buffer = None;
         let recorded = recorder.encoder.take().map(wgpu::CommandEncoder::finish);
-        recorder.in_flight.push_back(self.queue().submit(uniforms.into_iter().chain(recorded)));
+        let index = self.queue().submit(uniforms.into_iter().chain(recorded));
+        let uploads = std::mem::take(&mut recorder.uploads);
+        recorder.in_flight.push_back(Submitted { index, uploads });
         recorder.dispatches = 0;
-        for staging in recorder.uploads.drain(..) {
-            self.reclaim_when_done(staging);
+        if recorder.in_flight.len() <= MAX_IN_FLIGHT {
+            return self.poll(wgpu::PollType::Poll);
         }
-        let wait = match recorder.in_flight.len() > MAX_IN_FLIGHT {
-            true => recorder.in_flight.pop_front(),
-            false => None,
-        };
-        self.poll(match wait {
-            Some(index) => wgpu::PollType::Wait { submission_index: Some(index), timeout: None },
-            None => wgpu::PollType::Poll,
-        })
+        let Some(Submitted { index, uploads }) = recorder.in_flight.pop_front() else { return Ok(()) };
+        self.poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })?;
+        self.reclaim(uploads)
+    }
+
+    /// Takes back the upload buffers of everything submitted so far; the caller has waited for it.
+    pub(super) fn reclaim_all(&self) -> Result<()> {
+        let finished = std::mem::take(&mut self.recorder().in_flight);
+        self.reclaim(finished.into_iter().flat_map(|submitted| submitted.uploads))
     }
 
     pub(super) fn poll(&self, kind: wgpu::PollType) -> Result<()> {
@@ -181,16 +194,20 @@ impl Context {
         Ok(raw)
     }
 
-    /// Puts an upload buffer back on its shelf, mapped, once the GPU has read it.
-    fn reclaim_when_done(&self, staging: Raw) {
-        let pool = Arc::clone(self.pool());
-        let buffer = staging.buffer.clone();
-        buffer.map_async(wgpu::MapMode::Write, .., move |mapped| {
-            // A buffer that cannot be mapped again belongs to a lost device: let it go.
-            if mapped.is_ok() {
-                pool.put(Purpose::Upload, staging);
-            }
-        });
+    /// Puts upload buffers that the GPU has read back on their shelf, mapped.
+    fn reclaim(&self, uploads: impl IntoIterator<Item = Raw>) -> Result<()> {
+        for staging in uploads {
+            let pool = Arc::clone(self.pool());
+            let buffer = staging.buffer.clone();
+            buffer.map_async(wgpu::MapMode::Write, .., move |mapped| {
+                // A buffer that cannot be mapped again belongs to a lost device: let it go.
+                if mapped.is_ok() {
+                    pool.put(Purpose::Upload, staging);
+                }
+            });
+        }
+        // The mapping of an idle buffer is done at the next poll.
+        self.poll(wgpu::PollType::Poll)
     }
 
     fn encoder<'r>(&self, recorder: &'r mut Recorder) -> &'r mut wgpu::CommandEncoder {

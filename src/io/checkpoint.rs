@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::file::write_atomically;
-use super::weights::{assign, parse, serialize};
+use super::weights::{assign, expect_tensors, parse, serialize};
 use crate::device::Device;
 use crate::nn::{Model, ModelConfig, Parameters};
 use crate::{Error, Result};
@@ -62,6 +62,8 @@ impl Checkpoint {
         let description = describe(path, &bytes)?;
         let refused = |error: Error| Error::checkpoint(path, format!("describes no valid model: {error}"));
         let model = Model::from_config(&description.model).map_err(refused)?;
+        // Before any memory is asked for: a description is a few bytes, whatever sizes it names.
+        expect_tensors(path, &file, model.specs().iter().map(|spec| (spec.name.as_str(), spec.shape)))?;
         let mut parameters = model.initialize(device)?;
         assign(path, &file, &mut parameters)?;
         Ok(Self { model, parameters, metadata: description.metadata })

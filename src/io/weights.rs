@@ -1,12 +1,13 @@
 //! Named tensors in safetensors files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::file::write_atomically;
 use crate::nn::Parameters;
+use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// Saves all parameters under their own names: a file that PyTorch's `load_file` reads.
@@ -54,20 +55,38 @@ pub(super) fn parse<'b>(path: &Path, bytes: &'b [u8]) -> Result<SafeTensors<'b>>
     })
 }
 
-pub(super) fn assign(path: &Path, file: &SafeTensors<'_>, parameters: &mut Parameters) -> Result<()> {
+/// Fails unless `file` has exactly the tensors `expected`, by name and shape.
+pub(super) fn expect_tensors<'n>(
+    path: &Path,
+    file: &SafeTensors<'_>,
+    expected: impl IntoIterator<Item = (&'n str, Shape)>,
+) -> Result<()> {
     let refused = |message: String| Error::checkpoint(path, message);
-    let mut values = Vec::new();
-    for name in parameters.names() {
+    let mut known = HashSet::new();
+    for (name, shape) in expected {
         let tensor = file.tensor(name).map_err(|_| refused(format!("has no tensor `{name}`")))?;
-        let shape = parameters.view(name)?.shape().dimensions().to_vec();
-        if tensor.shape() != shape {
+        if tensor.shape() != shape.dimensions() {
             let found = tensor.shape();
-            return Err(refused(format!("`{name}` must have the shape {shape:?}, but has {found:?}")));
+            return Err(refused(format!("`{name}` must have the shape {shape}, but has {found:?}")));
         }
-        values.push((name.to_owned(), floats(path, name, &tensor)?));
+        known.insert(name);
     }
-    if let Some(extra) = file.names().into_iter().find(|name| values.iter().all(|(known, _)| known != name)) {
-        return Err(refused(format!("has a tensor `{extra}` that the model has not")));
+    match file.names().into_iter().find(|name| !known.contains(name)) {
+        Some(extra) => Err(refused(format!("has a tensor `{extra}` that the model has not"))),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn assign(path: &Path, file: &SafeTensors<'_>, parameters: &mut Parameters) -> Result<()> {
+    let mut expected = Vec::new();
+    for name in parameters.names() {
+        expected.push((name, *parameters.view(name)?.shape()));
+    }
+    expect_tensors(path, file, expected.iter().copied())?;
+    let mut values = Vec::with_capacity(expected.len());
+    for (name, _) in expected {
+        let tensor = file.tensor(name).map_err(|error| Error::checkpoint(path, error.to_string()))?;
+        values.push((name.to_owned(), floats(path, name, &tensor)?));
     }
     parameters.set_all(values.iter().map(|(name, values)| (name.as_str(), values.as_slice())))
 }

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use refrain::Device;
 use refrain::check::golden::{CaseReport, Status, files, replay};
 
+use crate::adapters::{Adapter, Outcome, Suite, on_gpu, plain_on_cpu};
+use crate::support::root;
+
 /// All golden cases in the repository.
 fn fixtures() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let folder = root().join("tests/fixtures");
     files(&folder).expect("the repository has golden cases")
 }
 
@@ -19,7 +22,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 /// Replays every fixture on `device`; panics with the list of those that did not pass.
-pub(crate) fn all_pass(device: &Device) {
+fn all_pass(device: &Device) {
     let reports: Vec<CaseReport> = fixtures().iter().map(|path| replay(path, device)).collect();
     let failures: Vec<String> = reports
         .iter()
@@ -38,17 +41,14 @@ pub(crate) fn all_pass(device: &Device) {
     );
 }
 
-#[test]
 fn every_fixture_is_reproduced_on_the_cpu() {
     all_pass(&Device::cpu());
 }
 
-#[test]
 fn every_fixture_is_reproduced_on_the_reference() {
     all_pass(&Device::reference());
 }
 
-#[test]
 fn the_fixtures_cover_every_family_that_is_built() {
     let families: BTreeSet<String> =
         fixtures().iter().map(|path| replay(path, &Device::reference()).family).collect();
@@ -75,7 +75,6 @@ fn the_fixtures_cover_every_family_that_is_built() {
     }
 }
 
-#[test]
 fn a_recurrent_case_compares_outputs_states_and_every_gradient() {
     let report = replay(&fixture("torch_rnn_tanh_l2"), &Device::cpu());
     let compared: BTreeSet<&str> = report.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
@@ -138,7 +137,6 @@ fn split(bytes: &[u8]) -> (serde_json::Value, Vec<u8>) {
     (serde_json::from_slice(&bytes[8..8 + length]).unwrap(), bytes[8 + length..].to_vec())
 }
 
-#[test]
 fn one_corrupted_value_fails_and_is_named() {
     for tensor in ["y", "dh0", "d_weight_hh_l1", "d_bias_ih_l0"] {
         let case = Altered::bytes("torch_rnn_tanh_l2", &format!("corrupted-{tensor}"), |bytes| {
@@ -155,7 +153,6 @@ fn one_corrupted_value_fails_and_is_named() {
     }
 }
 
-#[test]
 fn a_not_a_number_in_the_expected_values_fails() {
     let case = Altered::bytes("torch_linear_seq", "nan", |bytes| {
         let (header, data) = split(bytes);
@@ -166,7 +163,6 @@ fn a_not_a_number_in_the_expected_values_fails() {
     assert_eq!(case.replay().status, Status::Fail);
 }
 
-#[test]
 fn a_truncated_file_is_an_error() {
     for keep in [0, 7, 8, 100, 2000] {
         let case =
@@ -177,14 +173,12 @@ fn a_truncated_file_is_an_error() {
     }
 }
 
-#[test]
 fn a_missing_file_is_an_error() {
     let report = replay(Path::new("nowhere/nothing.safetensors"), &Device::cpu());
     assert_eq!((report.status, report.case.as_str()), (Status::Error, "nothing"));
     assert!(report.message.unwrap().contains("nothing.safetensors"));
 }
 
-#[test]
 fn a_case_without_one_of_its_results_is_an_error() {
     for tensor in ["hn", "d_weight_ih_l0"] {
         let case = Altered::header("torch_rnn_tanh_nobias", &format!("without-{tensor}"), |header| {
@@ -198,7 +192,6 @@ fn a_case_without_one_of_its_results_is_an_error() {
     }
 }
 
-#[test]
 fn a_tensor_that_nothing_asks_for_is_not_passed_over() {
     let case = Altered::header("torch_tanh", "extra", |header| {
         header["__metadata__"]["note"] = "as it was".into();
@@ -211,7 +204,6 @@ fn a_tensor_that_nothing_asks_for_is_not_passed_over() {
     assert!(report.message.unwrap().contains("mask"));
 }
 
-#[test]
 fn what_is_not_built_is_unsupported_and_says_so() {
     for (name, key, value) in [
         ("torch_tanh", "kind", "gelu"),
@@ -243,7 +235,6 @@ fn what_is_not_built_is_unsupported_and_says_so() {
     }
 }
 
-#[test]
 fn an_attribute_that_cannot_be_read_is_an_error() {
     for (name, key, value) in [
         ("torch_optim_sgd", "lr", "fast"),
@@ -260,7 +251,6 @@ fn an_attribute_that_cannot_be_read_is_an_error() {
     }
 }
 
-#[test]
 fn a_folder_without_cases_is_an_error_and_not_an_empty_success() {
     let empty = std::env::temp_dir().join(format!("refrain-{}-empty", std::process::id()));
     std::fs::create_dir_all(&empty).unwrap();
@@ -268,4 +258,29 @@ fn a_folder_without_cases_is_an_error_and_not_an_empty_success() {
     std::fs::remove_dir(&empty).unwrap();
     assert!(matches!(found, Err(refrain::Error::Config { .. })), "{found:?}");
     assert!(matches!(files(Path::new("nowhere")), Err(refrain::Error::Io { .. })));
+}
+
+fn every_fixture_is_reproduced(adapter: &Adapter) -> Outcome {
+    all_pass(&adapter.open()?);
+    Ok(())
+}
+
+pub(crate) fn register(suite: &mut Suite) {
+    plain_on_cpu!(
+        suite,
+        every_fixture_is_reproduced_on_the_cpu,
+        every_fixture_is_reproduced_on_the_reference,
+        the_fixtures_cover_every_family_that_is_built,
+        a_recurrent_case_compares_outputs_states_and_every_gradient,
+        one_corrupted_value_fails_and_is_named,
+        a_not_a_number_in_the_expected_values_fails,
+        a_truncated_file_is_an_error,
+        a_missing_file_is_an_error,
+        a_case_without_one_of_its_results_is_an_error,
+        a_tensor_that_nothing_asks_for_is_not_passed_over,
+        what_is_not_built_is_unsupported_and_says_so,
+        an_attribute_that_cannot_be_read_is_an_error,
+        a_folder_without_cases_is_an_error_and_not_an_empty_success,
+    );
+    on_gpu!(suite, every_fixture_is_reproduced);
 }

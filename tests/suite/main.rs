@@ -1,39 +1,34 @@
-//! smoke
+//! All integration tests in one binary; see `adapters` for how claims become tests on every adapter.
+
+mod adapters;
+mod equivalence;
+mod files;
 mod golden;
-use refrain::nn::*;
-use refrain::*;
-fn train(device: &Device) -> Vec<f32> {
-    let mut model = Model::new(1);
-    model.add("embedding", Embedding::new(7, 5)).unwrap();
-    model.add("rnn", Rnn::new(Cell::tanh(), 5, 33).layers(2)).unwrap();
-    model.add("head", Linear::new(33, 7)).unwrap();
-    let mut p = model.initialize(device).unwrap();
-    let mut adam = optim::Adam::new(&p, optim::AdamConfig::new(0.01)).unwrap();
-    let w = data::Windows::new((0..500u32).map(|i| (i * i / 3) % 7).collect(), 3, 9).unwrap();
-    let mut state = model.zero_state(device, 3).unwrap();
-    let mut out = vec![];
-    for i in 0..20 {
-        let (x, t) = w.window(i).to_device(device).unwrap();
-        let (y, next, trace) = model.forward(&p, &x, &state).unwrap();
-        let (loss, d) = loss::cross_entropy(&y, &t).unwrap();
-        let mut g = p.zero_gradients().unwrap();
-        trace.backward(&d, &mut g).unwrap();
-        g.clip_norm(1.0).unwrap();
-        adam.step(&mut p, &g).unwrap();
-        state = next;
-        out.push(loss.read().unwrap());
-    }
-    out
-}
-#[test]
-fn smoke() {
-    println!("{:?}", Device::list());
-    let a = train(&Device::cpu());
-    let b = train(&Device::reference());
-    println!("{a:?}\n{b:?}");
-    for (o, name) in [ParameterPath::Fastest, ParameterPath::Uniforms].into_iter().zip(["llvmpipe"; 2]) {
-        let g = Device::gpu_with(name, &GpuOptions { parameters: o, ..Default::default() }).unwrap();
-        let c = train(&g);
-        println!("{c:?} {:?}", g.counters());
-    }
+mod gradients;
+mod limits;
+mod memory;
+mod misuse;
+mod recurrent;
+mod structure;
+mod support;
+mod training;
+mod twins;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut suite = adapters::Suite::from_environment();
+    adapters::register(&mut suite);
+    structure::register(&mut suite);
+    gradients::register(&mut suite);
+    recurrent::register(&mut suite);
+    golden::register(&mut suite);
+    files::register(&mut suite);
+    misuse::register(&mut suite);
+    training::register(&mut suite);
+    equivalence::register(&mut suite);
+    twins::register(&mut suite);
+    limits::register(&mut suite);
+    memory::register(&mut suite);
+    suite.run()
 }

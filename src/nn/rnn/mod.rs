@@ -57,6 +57,9 @@ pub struct Rnn {
     chunk: Option<usize>,
 }
 
+/// The deepest stack.
+const MAX_LAYERS: usize = 1024;
+
 impl Rnn {
     /// One layer of `hidden` units over `inputs` features.
     pub fn new(cell: Cell, inputs: usize, hidden: usize) -> Self {
@@ -109,7 +112,11 @@ impl Rnn {
         self.cell.validate()?;
         expect_size(name, "inputs", self.inputs)?;
         expect_size(name, "hidden", self.hidden)?;
-        expect_size(name, "layers", self.layers)?;
+        // Each layer is described before the parameters are counted: a limit of its own.
+        if !(1..=MAX_LAYERS).contains(&self.layers) {
+            let message = format!("must be between 1 and {MAX_LAYERS}, not {}", self.layers);
+            return Err(Error::config(format!("{name}: layers"), message));
+        }
         match self.chunk {
             Some(chunk) => expect_size(name, "truncated", chunk),
             None => Ok(()),

@@ -126,9 +126,12 @@ pub(super) fn scatter(
     d_y: View<'_>,
 ) -> Result<()> {
     let features = d_y.shape().last();
-    let rows_at_once = (context.limits().binding_elements / features).max(1);
+    let elements = context.limits().binding_elements;
+    let rows_at_once = (elements / features).max(1);
+    // The list of groups, three numbers for at most each place, must fit a binding too.
+    let places_at_once = rows_at_once.min((elements / 3).max(1));
     let longest = (MAX_TURNS / features.div_ceil(SCATTER_GROUP)).max(1);
-    for range in pieces(d_y.shape().rows(), rows_at_once) {
+    for range in pieces(d_y.shape().rows(), places_at_once) {
         let sorted = places(tokens.values(), range.clone(), longest);
         let flat: Vec<u32> = sorted.rounds.iter().flatten().flatten().copied().collect();
         let uploaded = Indices::from_slice(d_y.device(), &[sorted.places.len()], &sorted.places)?;

@@ -3,6 +3,7 @@
 use super::{Norm, Reduction, vector};
 use crate::Result;
 use crate::gpu::{Context, Dispatch, kernel, parameters, pieces};
+use crate::ops::elementwise::gpu::{Old, accumulate};
 use crate::tensor::{Tensor, View};
 
 parameters!(NormParameters { count: u32, x_base: u32, partial_base: u32, root: u32 });
@@ -87,11 +88,25 @@ fn norm_pass(context: &Context, x: View<'_>, function: u32, root: bool) -> Resul
 
 pub(super) fn sum_rows(context: &Context, x: View<'_>) -> Result<Tensor> {
     let columns = x.shape().last();
+    if context.limits().binding_elements < 2 * columns {
+        return sum_wide_rows(context, x);
+    }
     let mut partial = sum_rows_pass(context, x)?;
     while partial.shape().rows() > 1 {
         partial = sum_rows_pass(context, partial.view())?;
     }
     partial.reshape(&[columns])
+}
+
+/// Where no two rows fit a binding: row after row onto the first.
+fn sum_wide_rows(context: &Context, x: View<'_>) -> Result<Tensor> {
+    let sum = vector(x.device(), context, &[x.shape().last()])?;
+    let rows = x.matrix()?;
+    for row in 0..x.shape().rows() {
+        let old = if row == 0 { Old::Overwrite } else { Old::Keep };
+        accumulate(context, rows.entry(row)?.span(), sum.view().span(), 1.0, old)?;
+    }
+    Ok(sum)
 }
 
 fn sum_rows_pass(context: &Context, x: View<'_>) -> Result<Tensor> {

@@ -1,0 +1,285 @@
+//! The harness: one trial for each claim on the CPU, and one for each claim and adapter on GPUs.
+//!
+//! `REFRAIN_TEST_ADAPTERS` names the adapters to test, as parts of their names separated by commas; without it all
+//! that are there are tested. Without any adapter a GPU claim shows as ignored, or fails where
+//! `REFRAIN_REQUIRE_GPU=1`: it never passes in silence.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use refrain::{AdapterSummary, Device, GpuOptions, Result};
+
+/// What a test body returns: `?` turns any error into a failure.
+pub(crate) type Outcome = std::result::Result<(), Failed>;
+
+/// Names the adapters to test.
+const ADAPTERS_VARIABLE: &str = "REFRAIN_TEST_ADAPTERS";
+/// Makes a machine without an adapter a failure.
+const REQUIRE_VARIABLE: &str = "REFRAIN_REQUIRE_GPU";
+/// Tests at once, unless the command line says otherwise: software adapters use all cores by themselves.
+const THREADS: usize = 2;
+
+/// An adapter under test.
+#[derive(Clone, Debug)]
+pub(crate) struct Adapter {
+    summary: AdapterSummary,
+    /// Its name without the driver's details.
+    label: String,
+}
+
+impl Adapter {
+    /// What its driver says of it.
+    pub(crate) fn summary(&self) -> &AdapterSummary {
+        &self.summary
+    }
+
+    /// A device of its own, so that counters and errors are this test's.
+    pub(crate) fn open(&self) -> Result<Device> {
+        self.open_with(&GpuOptions::default())
+    }
+
+    /// As [`Adapter::open`], with options.
+    pub(crate) fn open_with(&self, options: &GpuOptions) -> Result<Device> {
+        Device::gpu_with(&format!("gpu:{}", self.summary.index), options)
+    }
+
+    fn describe(&self) -> String {
+        let AdapterSummary { name, kind, backend, driver, .. } = &self.summary;
+        format!("adapter: {name}, {kind}, {backend} ({driver})")
+    }
+}
+
+/// The adapters under test, and the wishes that none of them fulfils.
+struct Chosen {
+    adapters: Vec<Adapter>,
+    missing: Vec<String>,
+}
+
+fn choose(found: Vec<AdapterSummary>, wishes: Option<&str>) -> Chosen {
+    let wishes: Vec<String> = wishes
+        .unwrap_or_default()
+        .split(',')
+        .map(|wish| wish.trim().to_lowercase())
+        .filter(|wish| !wish.is_empty())
+        .collect();
+    let fulfils =
+        |wish: &String, summary: &AdapterSummary| summary.name.to_lowercase().contains(wish.as_str());
+    let missing = wishes.iter().filter(|wish| !found.iter().any(|summary| fulfils(wish, summary)));
+    let missing = missing.cloned().collect();
+    let mut adapters: Vec<Adapter> = Vec::new();
+    for summary in found {
+        if !wishes.is_empty() && !wishes.iter().any(|wish| fulfils(wish, &summary)) {
+            continue;
+        }
+        let mut label = summary.name.split(" (").next().unwrap_or_default().trim().to_owned();
+        if adapters.iter().any(|adapter| adapter.label == label) {
+            label = format!("{label} {}", summary.index);
+        }
+        adapters.push(Adapter { summary, label });
+    }
+    Chosen { adapters, missing }
+}
+
+/// Whether a test may run beside others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Company {
+    Welcome,
+    Alone,
+}
+
+/// What all trials share: who ran where, and the lock that keeps others out.
+#[derive(Default)]
+struct Shared {
+    ran: Mutex<BTreeMap<String, usize>>,
+    door: RwLock<()>,
+}
+
+impl Shared {
+    fn run(&self, place: &str, company: Company, body: impl FnOnce() -> Outcome) -> Outcome {
+        let count = |ran: &mut BTreeMap<String, usize>| *ran.entry(place.to_owned()).or_default() += 1;
+        count(&mut self.ran.lock().unwrap_or_else(PoisonError::into_inner));
+        match company {
+            Company::Welcome => {
+                let _inside = self.door.read().unwrap_or_else(PoisonError::into_inner);
+                body()
+            }
+            Company::Alone => {
+                let _inside = self.door.write().unwrap_or_else(PoisonError::into_inner);
+                body()
+            }
+        }
+    }
+}
+
+/// All trials of the binary, as the modules register them.
+pub(crate) struct Suite {
+    chosen: Chosen,
+    required: bool,
+    trials: Vec<Trial>,
+    shared: Arc<Shared>,
+}
+
+/// A test body that needs no GPU.
+pub(crate) type OnCpu = fn() -> Outcome;
+/// A test body for one adapter.
+pub(crate) type OnGpu = fn(&Adapter) -> Outcome;
+
+impl Suite {
+    /// An empty suite for the adapters that the environment asks for.
+    pub(crate) fn from_environment() -> Self {
+        let wishes = std::env::var(ADAPTERS_VARIABLE).ok();
+        Self {
+            chosen: choose(Device::list(), wishes.as_deref()),
+            required: std::env::var(REQUIRE_VARIABLE).is_ok_and(|value| value == "1"),
+            trials: Vec::new(),
+            shared: Arc::default(),
+        }
+    }
+
+    /// A claim that needs no GPU.
+    pub(crate) fn cpu(&mut self, name: &str, body: OnCpu) {
+        self.cpu_if(name, true, body);
+    }
+
+    /// As [`Suite::cpu`]; shows as ignored where this machine cannot test it.
+    pub(crate) fn cpu_if(&mut self, name: &str, testable: bool, body: OnCpu) {
+        let shared = Arc::clone(&self.shared);
+        let trial = Trial::test(short(name), move || shared.run("the CPU", Company::Welcome, body));
+        self.trials.push(trial.with_ignored_flag(!testable));
+    }
+
+    /// A claim about every adapter.
+    pub(crate) fn gpu(&mut self, name: &str, body: OnGpu) {
+        self.on_adapters(name, Company::Welcome, |_| true, body);
+    }
+
+    /// As [`Suite::gpu`]; shows as ignored on adapters that cannot test it.
+    pub(crate) fn gpu_if(&mut self, name: &str, testable: fn(&Adapter) -> bool, body: OnGpu) {
+        self.on_adapters(name, Company::Welcome, testable, body);
+    }
+
+    /// As [`Suite::gpu`], with no other test at the same time: for measurements of the whole process.
+    pub(crate) fn gpu_alone(&mut self, name: &str, body: OnGpu) {
+        self.on_adapters(name, Company::Alone, |_| true, body);
+    }
+
+    fn on_adapters(&mut self, name: &str, company: Company, testable: fn(&Adapter) -> bool, body: OnGpu) {
+        for adapter in self.chosen.adapters.clone() {
+            let shared = Arc::clone(&self.shared);
+            let (label, ignored) = (adapter.label.clone(), !testable(&adapter));
+            let run = move || shared.run(&adapter.label, company, || body(&adapter));
+            let trial = Trial::test(format!("{label}::{}", short(name)), run);
+            self.trials.push(trial.with_ignored_flag(ignored));
+        }
+        if self.chosen.adapters.is_empty() {
+            let fail =
+                || Err(Failed::from("no GPU adapter: install a Vulkan driver, such as Mesa's lavapipe"));
+            let trial = Trial::test(format!("no adapter::{}", short(name)), fail);
+            self.trials.push(trial.with_ignored_flag(!self.required));
+        }
+    }
+
+    /// Runs what the command line asks for.
+    pub(crate) fn run(mut self) -> ExitCode {
+        let mut arguments = Arguments::from_args();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        arguments.test_threads.get_or_insert(THREADS.min(cores));
+        let missing = std::mem::take(&mut self.chosen.missing);
+        let shared = Arc::clone(&self.shared);
+        self.trials.push(Trial::test("adapters::every_adapter_asked_for_is_there", move || {
+            shared.run("the CPU", Company::Welcome, || expect_none_missing(&missing))
+        }));
+        if arguments.list {
+            return libtest_mimic::run(&arguments, self.trials).exit_code();
+        }
+        for adapter in &self.chosen.adapters {
+            println!("{}", adapter.describe());
+        }
+        if self.chosen.adapters.is_empty() {
+            println!("adapter: none; every GPU test {}", if self.required { "fails" } else { "is ignored" });
+        }
+        let conclusion = libtest_mimic::run(&arguments, self.trials);
+        let ran = self.shared.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        let places: Vec<String> = ran.iter().map(|(place, count)| format!("{count} on {place}")).collect();
+        println!("tests ran: {}", if places.is_empty() { "none".to_owned() } else { places.join(", ") });
+        conclusion.exit_code()
+    }
+}
+
+fn expect_none_missing(missing: &[String]) -> Outcome {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let there: Vec<String> = Device::list().into_iter().map(|summary| summary.name).collect();
+    Err(Failed::from(format!("{ADAPTERS_VARIABLE} asks for {missing:?}, there are {there:?}")))
+}
+
+/// A claim's path without the name of this binary.
+fn short(name: &str) -> &str {
+    name.strip_prefix("suite::").unwrap_or(name)
+}
+
+/// Registers claims that need no GPU, by the names of their functions.
+macro_rules! on_cpu {
+    ($suite:expr, $($claim:ident),+ $(,)?) => {
+        $($suite.cpu(concat!(module_path!(), "::", stringify!($claim)), $claim);)+
+    };
+}
+
+/// As [`on_cpu`], for functions that only assert and return nothing.
+macro_rules! plain_on_cpu {
+    ($suite:expr, $($claim:ident),+ $(,)?) => {
+        $($suite.cpu(concat!(module_path!(), "::", stringify!($claim)), || {
+            $claim();
+            Ok(())
+        });)+
+    };
+}
+
+/// Registers claims about every adapter, by the names of their functions.
+macro_rules! on_gpu {
+    ($suite:expr, $($claim:ident),+ $(,)?) => {
+        $($suite.gpu(concat!(module_path!(), "::", stringify!($claim)), $claim);)+
+    };
+}
+
+pub(crate) use {on_cpu, on_gpu, plain_on_cpu};
+
+fn summary(index: usize, name: &str) -> AdapterSummary {
+    AdapterSummary {
+        index,
+        name: name.to_owned(),
+        kind: refrain::AdapterKind::Software,
+        backend: "vulkan".to_owned(),
+        driver: "test".to_owned(),
+        max_buffer_bytes: 1,
+        max_binding_bytes: 1,
+        workgroup_bytes: 1,
+        workgroup_invocations: 1,
+        subgroup_sizes: (1, 1),
+        immediate_bytes: 0,
+        features: Vec::new(),
+    }
+}
+
+fn wishes_choose_adapters_and_missing_ones_are_told() -> Outcome {
+    let found =
+        || vec![summary(0, "llvmpipe (LLVM 15)"), summary(1, "SwiftShader Device"), summary(2, "Card")];
+    let labels = |chosen: &Chosen| -> Vec<String> {
+        chosen.adapters.iter().map(|adapter| adapter.label.clone()).collect()
+    };
+    let chosen = choose(found(), Some("LLVMpipe, swift,cuda"));
+    assert_eq!(labels(&chosen), ["llvmpipe", "SwiftShader Device"]);
+    assert_eq!(chosen.missing, ["cuda"]);
+    let all = choose(found(), None);
+    assert_eq!((all.adapters.len(), all.missing.len()), (3, 0));
+    let twice = choose(vec![summary(0, "Card (a)"), summary(1, "Card (b)")], Some(""));
+    assert_eq!(labels(&twice), ["Card", "Card 1"]);
+    Ok(())
+}
+
+pub(crate) fn register(suite: &mut Suite) {
+    on_cpu!(suite, wishes_choose_adapters_and_missing_ones_are_told);
+}

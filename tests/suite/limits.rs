@@ -1,0 +1,345 @@
+//! Work larger than a binding or a grid is cut into pieces: with limits set artificially low every operation
+//! computes what it computes with the adapter's own.
+//!
+//! Where cutting does not change the order of any sum the bits are equal. Where it does, each of the K roundings
+//! of a sum is off by at most ε/2 of the partial sum, and they add up like a random walk: √K ε times the largest
+//! partial sum, eight times that for the tails.
+
+use refrain::loss::{CrossEntropy, cross_entropy};
+use refrain::nn::{Cell, Linear, Model, Rnn};
+use refrain::ops::{self, Activation, Binary, Form, Norm, Reduction};
+use refrain::{Device, Error, GpuOptions, IGNORED, Indices, Result, Tensor, View};
+
+use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
+use crate::support::{
+    Optimizer, Rule, Setup, all_gradients, all_parameters, expect_close, expect_same_bits, largest, random,
+    tokens, wide,
+};
+
+/// The ceiling of a binding: at least 960 elements are left of it after alignment.
+const BINDING_BYTES: u64 = 4096;
+/// Elements that no binding under [`BINDING_BYTES`] can hold.
+const TOO_WIDE: usize = 1100;
+/// The ceiling of workgroups along an axis.
+const WORKGROUPS: u32 = 2;
+
+fn low_limits(adapter: &Adapter) -> Result<Device> {
+    adapter.open_with(&GpuOptions {
+        binding_bytes: Some(BINDING_BYTES),
+        workgroups: Some(WORKGROUPS),
+        ..GpuOptions::default()
+    })
+}
+
+/// How the results with low limits may differ from those without.
+#[derive(Clone, Copy)]
+enum Order {
+    /// Every sum keeps its order.
+    Kept,
+    /// A sum of this many terms is taken in another order.
+    Changed { terms: usize },
+}
+
+type Body = Box<dyn Fn(&Device) -> Result<Vec<f32>>>;
+
+struct Case {
+    name: String,
+    order: Order,
+    body: Body,
+}
+
+fn case(name: impl Into<String>, order: Order, body: impl Fn(&Device) -> Result<Vec<f32>> + 'static) -> Case {
+    Case { name: name.into(), order, body: Box::new(body) }
+}
+
+fn downloads(tensors: &[&Tensor]) -> Result<Vec<f32>> {
+    let mut all = Vec::new();
+    for tensor in tensors {
+        all.extend(tensor.download()?);
+    }
+    Ok(all)
+}
+
+/// Runs `case` on both devices; the low limits must have cut it.
+fn compare(case: &Case, whole: &Device, cut: &Device) -> Outcome {
+    let run = |device: &Device| -> Result<(Vec<f32>, u64)> {
+        let before = device.counters().dispatches;
+        let values = (case.body)(device)?;
+        Ok((values, device.counters().dispatches - before))
+    };
+    let ((expected, once), (found, pieces)) = (run(whole)?, run(cut)?);
+    let name = &case.name;
+    assert!(pieces > once, "{name}: {pieces} dispatches with low limits, {once} without: nothing was cut");
+    match case.order {
+        Order::Kept => expect_same_bits(name, &expected, &found),
+        Order::Changed { terms } => {
+            let (expected, found) = (wide(&expected), wide(&found));
+            let epsilon = f64::from(f32::EPSILON);
+            let allowed = 8.0 * (terms as f64).sqrt() * epsilon * largest(&expected).max(1.0);
+            expect_close(name, &expected, &found, allowed)
+        }
+    }
+}
+
+fn compare_all(adapter: &Adapter, cases: Vec<Case>) -> Outcome {
+    let (whole, cut) = (adapter.open()?, low_limits(adapter)?);
+    cases.iter().try_for_each(|case| compare(case, &whole, &cut))
+}
+
+fn elementwise_operations_are_cut_without_a_trace(adapter: &Adapter) -> Outcome {
+    const SIZES: [usize; 2] = [70, 50];
+    compare_all(
+        adapter,
+        vec![
+            case("unary", Order::Kept, |device| {
+                let x = random(device, 1, &SIZES, 3.0)?;
+                let y = ops::unary(&x, Activation::Tanh)?;
+                let d_x = ops::unary_backward(&x, &y, &random(device, 2, &SIZES, 1.0)?, Activation::Tanh)?;
+                downloads(&[&y, &d_x])
+            }),
+            case("binary", Order::Kept, |device| {
+                let (a, b) = (random(device, 3, &SIZES, 3.0)?, random(device, 4, &SIZES, 3.0)?);
+                downloads(&[&ops::binary(&a, &b, Binary::Axpy(0.5))?, &ops::scale(&a, 3.0)?])
+            }),
+            case("permute", Order::Kept, |device| {
+                let x = random(device, 5, &[7, 50, 5, 2], 1.0)?;
+                downloads(&[&ops::permute(&x, &[2, 0, 3, 1])?])
+            }),
+        ],
+    )
+}
+
+fn matrix_products_are_cut_in_all_forms(adapter: &Adapter) -> Outcome {
+    const M: usize = 70;
+    const K: usize = 150;
+    const N: usize = 140;
+    let product = |form: Form| {
+        case(format!("matmul {form:?}"), Order::Changed { terms: K }, move |device| {
+            let (a, b): ([usize; 2], [usize; 2]) = match form {
+                Form::Plain => ([M, K], [K, N]),
+                Form::RightTransposed => ([M, K], [N, K]),
+                Form::LeftTransposed => ([K, M], [K, N]),
+                Form::BothTransposed => ([K, M], [N, K]),
+            };
+            let bias = random(device, 8, &[N], 1.0)?;
+            let (a, b) = (random(device, 6, &a, 1.0)?, random(device, 7, &b, 1.0)?);
+            downloads(&[&ops::matmul(&a, &b, form, Some(View::from(&bias)))?])
+        })
+    };
+    compare_all(adapter, Form::ALL.map(product).into())
+}
+
+fn row_operations_are_cut_between_rows(adapter: &Adapter) -> Outcome {
+    const SIZES: [usize; 3] = [10, 4, 60];
+    let labels = || {
+        let mut labels = tokens(9, 40, 60);
+        labels[7] = IGNORED;
+        labels
+    };
+    compare_all(
+        adapter,
+        vec![
+            case("softmax", Order::Kept, |device| {
+                let (x, d_y) = (random(device, 10, &SIZES, 4.0)?, random(device, 11, &SIZES, 1.0)?);
+                let (y, z) = (ops::softmax(&x)?, ops::log_softmax(&x)?);
+                let back = ops::softmax_backward(&y, &d_y)?;
+                downloads(&[&y, &z, &back, &ops::log_softmax_backward(&z, &d_y)?])
+            }),
+            case("cross-entropy rows", Order::Kept, move |device| {
+                let labels = Indices::from_slice(device, &[10, 4], &labels())?;
+                let (x, d_rows) = (random(device, 12, &SIZES, 4.0)?, random(device, 13, &[10, 4], 1.0)?);
+                let loss = CrossEntropy::default().weights(random(device, 14, &[60], 1.0)?).smoothing(0.1);
+                downloads(&[&loss.rows(&x, &labels)?, &loss.rows_backward(&x, &labels, &d_rows)?])
+            }),
+            case("cross-entropy", Order::Kept, |device| {
+                let x = random(device, 15, &SIZES, 4.0)?;
+                let labels = Indices::from_slice(device, &[10, 4], &tokens(16, 40, 60))?;
+                let (loss, d_x) = CrossEntropy::default().reduced(&x, &labels, Reduction::Mean)?;
+                downloads(&[&loss, &d_x])
+            }),
+        ],
+    )
+}
+
+fn embeddings_are_cut_by_place_and_by_token(adapter: &Adapter) -> Outcome {
+    let both = |name: &str, vocabulary: usize, features: usize, count: usize| {
+        case(name, Order::Changed { terms: count }, move |device| {
+            let table = random(device, 17, &[vocabulary, features], 1.0)?;
+            let places = Indices::from_slice(device, &[count], &tokens(18, count, vocabulary as u32))?;
+            let d_y = random(device, 19, &[count, features], 1.0)?;
+            let y = ops::embedding(&places, &table)?;
+            downloads(&[&y, &ops::embedding_backward(&places, &d_y, vocabulary)?])
+        })
+    };
+    compare_all(
+        adapter,
+        vec![
+            both("wide table", 90, 40, 60),
+            // More places than a binding has elements: the lists of places must be cut as well.
+            both("one feature", 3000, 1, 2500),
+            both("two features", 700, 2, 1500),
+            case("one-hot", Order::Kept, |device| {
+                let places = Indices::from_slice(device, &[9, 10], &tokens(20, 90, 37))?;
+                downloads(&[&ops::one_hot(&places, 37)?])
+            }),
+        ],
+    )
+}
+
+fn reductions_are_cut_into_partial_sums(adapter: &Adapter) -> Outcome {
+    compare_all(
+        adapter,
+        vec![
+            case("norms", Order::Changed { terms: 12_000 }, |device| {
+                let x = random(device, 21, &[30, 400], 1.0)?;
+                let norms = [ops::norm(&x, Norm::L2)?, ops::norm(&x, Norm::L1)?, ops::squared_norm(&x)?];
+                downloads(&[&norms[0], &norms[1], &norms[2], &ops::sum(&x)?])
+            }),
+            case("largest magnitude", Order::Kept, |device| {
+                downloads(&[&ops::norm(&random(device, 22, &[30, 400], 1.0)?, Norm::Infinity)?])
+            }),
+            case("rows", Order::Changed { terms: 600 }, |device| {
+                downloads(&[&ops::sum_rows(&random(device, 23, &[600, 30], 1.0)?)?])
+            }),
+            // One row fills more than half a binding: no two fit at once.
+            case("wide rows", Order::Changed { terms: 9 }, |device| {
+                downloads(&[&ops::sum_rows(&random(device, 24, &[9, 600], 1.0)?)?])
+            }),
+            case("rows wider than a binding", Order::Changed { terms: 9 }, |device| {
+                downloads(&[&ops::sum_rows(&random(device, 28, &[9, TOO_WIDE], 1.0)?)?])
+            }),
+        ],
+    )
+}
+
+fn recurrent_steps_are_cut_by_time_rows_and_units(adapter: &Adapter) -> Outcome {
+    /// Whether the gradients of the weights, sums over time that are cut, are compared too.
+    fn run(device: &Device, hidden: usize, batch: usize, steps: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+        let mut model = Model::new(4);
+        let rnn = model.add("rnn", Rnn::new(Cell::tanh(), 3, hidden))?;
+        let parameters = model.initialize(device)?;
+        let state = refrain::nn::State::from_hidden(&random(device, 26, &[1, batch, hidden], 1.0)?)?;
+        let x = random(device, 25, &[steps, batch, 3], 1.0)?;
+        let (y, last, trace) = rnn.forward(&parameters, &x, &state)?;
+        let mut gradients = parameters.zero_gradients()?;
+        let d_y = random(device, 27, &[steps, batch, hidden], 1.0)?;
+        let (d_x, d_initial) = trace.backward(&d_y, Some(&state), &mut gradients)?;
+        let kept = downloads(&[&y, last.hidden(), &d_x, d_initial.hidden()])?;
+        let summed = all_gradients(&parameters, &gradients)?.into_iter().map(|value| value as f32).collect();
+        Ok((kept, summed))
+    }
+    let sizes = [
+        ("many steps", 10, 6, 40),
+        // More than two workgroups of 16 rows.
+        ("many rows", 5, 70, 4),
+    ];
+    let mut cases = Vec::new();
+    for (name, hidden, batch, steps) in sizes {
+        let forward = move |device: &Device| Ok(run(device, hidden, batch, steps)?.0);
+        cases.push(case(name, Order::Kept, forward));
+        let sums = move |device: &Device| Ok(run(device, hidden, batch, steps)?.1);
+        cases.push(case(format!("{name}, weights"), Order::Changed { terms: batch * steps }, sums));
+    }
+    compare_all(adapter, cases)?;
+    // More than one workgroup of 16 units: a lower ceiling of workgroups, and bindings as they are.
+    let narrow = adapter.open_with(&GpuOptions { workgroups: Some(1), ..GpuOptions::default() })?;
+    let units = case("many units", Order::Kept, |device| Ok(run(device, 40, 3, 5)?.0));
+    compare(&units, &adapter.open()?, &narrow)
+}
+
+fn optimizers_are_cut_without_a_trace(adapter: &Adapter) -> Outcome {
+    let update = |rule: Rule| {
+        case(format!("{rule:?}"), Order::Kept, move |device| {
+            let mut model = Model::new(5);
+            let layer = model.add("linear", Linear::new(40, 30))?;
+            let mut parameters = model.initialize(device)?;
+            let mut optimizer = Optimizer::new(rule, 0.1, &parameters)?;
+            for step in 0..3 {
+                let mut gradients = parameters.zero_gradients()?;
+                let (_, trace) = layer.forward(&parameters, &random(device, 30 + step, &[8, 40], 1.0)?)?;
+                trace.backward(&random(device, 40 + step, &[8, 30], 1.0)?, &mut gradients)?;
+                optimizer.step(&mut parameters, &gradients)?;
+            }
+            all_parameters(&parameters)
+        })
+    };
+    compare_all(
+        adapter,
+        vec![update(Rule::Adam), update(Rule::Sgd { momentum: 0.9 }), update(Rule::Sgd { momentum: 0.0 })],
+    )
+}
+
+fn training_steps_are_cut(adapter: &Adapter) -> Outcome {
+    let setup =
+        Setup { hidden: 24, batch: 6, vocabulary: 40, rule: Rule::Sgd { momentum: 0.9 }, ..Setup::SMALL };
+    // Clipping bounds a step's gradient by one, so an error grows by no more than the sums' own.
+    let terms = setup.batch * setup.sequence * setup.hidden;
+    let run = case("three steps", Order::Changed { terms }, move |device| {
+        let run = setup.train(device, 3)?;
+        Ok([run.losses, run.parameters].concat())
+    });
+    compare_all(adapter, vec![run])
+}
+
+fn expect_exceeds<T>(what: &str, result: Result<T>) -> Outcome {
+    match result {
+        Err(error @ Error::ExceedsLimit { needed, limit, .. }) => {
+            assert!(needed > limit, "{what}: {error}");
+            let message = error.to_string();
+            for part in ["row", &needed.to_string(), &limit.to_string()] {
+                assert!(message.contains(part), "{what}: `{message}` does not say `{part}`");
+            }
+            Ok(())
+        }
+        Err(other) => Err(format!("{what}: {other:?} instead of a limit").into()),
+        Ok(_) => Err(format!("{what}: a row larger than a binding was taken").into()),
+    }
+}
+
+fn a_row_larger_than_a_binding_is_an_error(adapter: &Adapter) -> Outcome {
+    let device = low_limits(adapter)?;
+    let wide = random(&device, 50, &[2, TOO_WIDE], 1.0)?;
+    let labels = Indices::from_slice(&device, &[2], &[0, 1])?;
+    expect_exceeds("softmax", ops::softmax(&wide))?;
+    expect_exceeds("cross-entropy", cross_entropy(&wide, &labels))?;
+    expect_exceeds("matmul", ops::matmul(&wide, &wide, Form::RightTransposed, None))?;
+    expect_exceeds("embedding", ops::embedding(&labels, &wide))?;
+    let mut model = Model::new(1);
+    let rnn = model.add("rnn", Rnn::new(Cell::tanh(), 3, TOO_WIDE))?;
+    let parameters = model.initialize(&device)?;
+    let x = random(&device, 51, &[2, 1, 3], 1.0)?;
+    expect_exceeds("recurrent step", rnn.infer(&parameters, &x, &rnn.zero_state(&device, 1)?))?;
+    // The device is as good as before.
+    let small = Tensor::from_slice(&device, &[2], &[1.0, 2.0])?;
+    assert_eq!(ops::sum(&small)?.read()?, 3.0);
+    Ok(())
+}
+
+fn limits_too_low_to_work_with_are_refused(adapter: &Adapter) -> Outcome {
+    let options = [
+        GpuOptions { binding_bytes: Some(0), ..GpuOptions::default() },
+        GpuOptions { binding_bytes: Some(64), ..GpuOptions::default() },
+        GpuOptions { workgroups: Some(0), ..GpuOptions::default() },
+    ];
+    for options in options {
+        let refused = adapter.open_with(&options);
+        assert!(matches!(&refused, Err(Error::Config { what, .. }) if what == "GPU options"), "{refused:?}");
+    }
+    Ok(())
+}
+
+pub(crate) fn register(suite: &mut Suite) {
+    on_gpu!(
+        suite,
+        elementwise_operations_are_cut_without_a_trace,
+        matrix_products_are_cut_in_all_forms,
+        row_operations_are_cut_between_rows,
+        embeddings_are_cut_by_place_and_by_token,
+        reductions_are_cut_into_partial_sums,
+        recurrent_steps_are_cut_by_time_rows_and_units,
+        optimizers_are_cut_without_a_trace,
+        training_steps_are_cut,
+        a_row_larger_than_a_binding_is_an_error,
+        limits_too_low_to_work_with_are_refused,
+    );
+}

@@ -1,0 +1,234 @@
+//! What several modules need: random tensors, a small language model and its training loop, comparisons.
+
+use std::path::{Path, PathBuf};
+
+use libtest_mimic::Failed;
+use refrain::data::Windows;
+use refrain::loss::cross_entropy;
+use refrain::nn::{Cell, Embedding, Gradients, Linear, Model, Parameters, Rnn};
+use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig};
+use refrain::random::Stream;
+use refrain::{Device, Result, Tensor};
+
+use crate::adapters::Outcome;
+
+/// `count` numbers uniform between −`scale` and `scale`, from stream `stream` of seed 1.
+pub(crate) fn values(stream: u64, count: usize, scale: f64) -> Vec<f64> {
+    let stream = Stream::new(1, stream);
+    (0..count as u64).map(|index| stream.uniform_between(index, -scale, scale)).collect()
+}
+
+/// A tensor of [`values`].
+pub(crate) fn random(device: &Device, stream: u64, dimensions: &[usize], scale: f64) -> Result<Tensor> {
+    Tensor::from_slice_f64(device, dimensions, &values(stream, dimensions.iter().product(), scale))
+}
+
+/// `count` tokens below `bound`, from stream `stream` of seed 1.
+pub(crate) fn tokens(stream: u64, count: usize, bound: u32) -> Vec<u32> {
+    let stream = Stream::new(1, stream);
+    (0..count as u64).map(|index| stream.bits(index) % bound).collect()
+}
+
+/// A text with structure: each token follows from the one before, with a little noise.
+pub(crate) fn text(length: usize, vocabulary: u32) -> Vec<u32> {
+    let noise = Stream::new(1, 77);
+    let mut last = 0;
+    (0..length as u64)
+        .map(|index| {
+            last = (last * 3 + 1 + u32::from(noise.bits(index).is_multiple_of(8))) % vocabulary;
+            last
+        })
+        .collect()
+}
+
+/// Which optimizer a run uses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rule {
+    Sgd { momentum: f64 },
+    Adam,
+}
+
+/// An optimizer of either kind.
+pub(crate) enum Optimizer {
+    Sgd(Sgd),
+    Adam(Adam),
+}
+
+impl Optimizer {
+    pub(crate) fn new(rule: Rule, learning_rate: f64, parameters: &Parameters) -> Result<Self> {
+        Ok(match rule {
+            Rule::Sgd { momentum } => {
+                Self::Sgd(Sgd::new(parameters, SgdConfig { learning_rate, momentum, ..Default::default() })?)
+            }
+            Rule::Adam => Self::Adam(Adam::new(parameters, AdamConfig::new(learning_rate))?),
+        })
+    }
+
+    pub(crate) fn step(&mut self, parameters: &mut Parameters, gradients: &Gradients) -> Result<()> {
+        match self {
+            Self::Sgd(sgd) => sgd.step(parameters, gradients),
+            Self::Adam(adam) => adam.step(parameters, gradients),
+        }
+    }
+}
+
+/// A small language model and how it is trained.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) vocabulary: usize,
+    pub(crate) features: usize,
+    pub(crate) hidden: usize,
+    pub(crate) layers: usize,
+    pub(crate) batch: usize,
+    pub(crate) sequence: usize,
+    pub(crate) rule: Rule,
+    pub(crate) learning_rate: f64,
+}
+
+impl Setup {
+    /// Sizes that are no multiples of any tile.
+    pub(crate) const SMALL: Self = Self {
+        vocabulary: 11,
+        features: 7,
+        hidden: 19,
+        layers: 2,
+        batch: 5,
+        sequence: 9,
+        rule: Rule::Adam,
+        learning_rate: 0.01,
+    };
+
+    pub(crate) fn model(&self, seed: u64) -> Result<Model> {
+        let mut model = Model::new(seed);
+        model.add("embedding", Embedding::new(self.vocabulary, self.features))?;
+        model.add("rnn", Rnn::new(Cell::tanh(), self.features, self.hidden).layers(self.layers))?;
+        model.add("head", Linear::new(self.hidden, self.vocabulary))?;
+        Ok(model)
+    }
+
+    pub(crate) fn windows(&self) -> Result<Windows> {
+        Windows::new(text(2000, self.vocabulary as u32), self.batch, self.sequence)
+    }
+
+    /// `steps` steps of training; the losses stay on the device until all steps are done.
+    pub(crate) fn train(&self, device: &Device, steps: usize) -> Result<Run> {
+        let model = self.model(3)?;
+        let mut parameters = model.initialize(device)?;
+        let mut optimizer = Optimizer::new(self.rule, self.learning_rate, &parameters)?;
+        let windows = self.windows()?;
+        let mut state = model.zero_state(device, self.batch)?;
+        let mut losses = Vec::with_capacity(steps);
+        for step in 0..steps {
+            let window = windows.window(step);
+            if window.begins {
+                state = model.zero_state(device, self.batch)?;
+            }
+            let (inputs, targets) = window.to_device(device)?;
+            let (logits, next, trace) = model.forward(&parameters, &inputs, &state)?;
+            let (loss, d_logits) = cross_entropy(&logits, &targets)?;
+            let mut gradients = parameters.zero_gradients()?;
+            trace.backward(&d_logits, &mut gradients)?;
+            gradients.clip_norm(1.0)?;
+            optimizer.step(&mut parameters, &gradients)?;
+            state = next;
+            losses.push(loss);
+        }
+        let losses = losses.iter().map(Tensor::read).collect::<Result<_>>()?;
+        Ok(Run { losses, parameters: all_parameters(&parameters)? })
+    }
+}
+
+/// What a training run leaves.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) losses: Vec<f32>,
+    pub(crate) parameters: Vec<f32>,
+}
+
+/// All parameters, one after the other, without padding.
+pub(crate) fn all_parameters(parameters: &Parameters) -> Result<Vec<f32>> {
+    let mut all = Vec::with_capacity(parameters.count());
+    for name in parameters.names() {
+        all.extend(parameters.view(name)?.download()?);
+    }
+    Ok(all)
+}
+
+/// All gradients of `parameters`' names, one after the other, without padding.
+pub(crate) fn all_gradients(parameters: &Parameters, gradients: &Gradients) -> Result<Vec<f64>> {
+    let mut all = Vec::with_capacity(parameters.count());
+    for name in parameters.names() {
+        all.extend(gradients.view(name)?.download_f64()?);
+    }
+    Ok(all)
+}
+
+/// Fails unless both hold the same bits; NaN anywhere fails too.
+pub(crate) fn expect_same_bits(what: &str, one: &[f32], two: &[f32]) -> Outcome {
+    if one.len() != two.len() {
+        return Err(Failed::from(format!("{what}: {} values and {}", one.len(), two.len())));
+    }
+    let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits() || a.is_nan();
+    match one.iter().zip(two).position(differs) {
+        None => Ok(()),
+        Some(place) => {
+            let (a, b) = (one[place], two[place]);
+            Err(Failed::from(format!("{what}[{place}]: {a:e} and {b:e} are not the same bits")))
+        }
+    }
+}
+
+/// Fails unless |one − two| ≤ `tolerance` everywhere; NaN anywhere fails too.
+pub(crate) fn expect_close(what: &str, one: &[f64], two: &[f64], tolerance: f64) -> Outcome {
+    if one.len() != two.len() {
+        return Err(Failed::from(format!("{what}: {} values and {}", one.len(), two.len())));
+    }
+    let apart = |(a, b): (&f64, &f64)| (a - b).abs() > tolerance || !(a - b).is_finite();
+    match one.iter().zip(two).position(apart) {
+        None => Ok(()),
+        Some(place) => {
+            let (a, b) = (one[place], two[place]);
+            let difference = (a - b).abs();
+            Err(Failed::from(format!(
+                "{what}[{place}]: {a:e} and {b:e} differ by {difference:e}, more than {tolerance:e}"
+            )))
+        }
+    }
+}
+
+/// Exact widening, for comparisons.
+pub(crate) fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().copied().map(f64::from).collect()
+}
+
+/// The largest magnitude.
+pub(crate) fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |largest, value| largest.max(value.abs()))
+}
+
+/// Where the package lies: here, or where `CARGO_MANIFEST_DIR` says for a binary that was carried elsewhere.
+pub(crate) fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
+/// A folder of its own that is removed when dropped.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(name: &str) -> std::io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("refrain-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed from a temporary folder does no harm there.
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}

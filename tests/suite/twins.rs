@@ -1,0 +1,54 @@
+//! GPU against the 64-bit twin, operation by operation: the table of `refrain check`, run in all four variants.
+
+use libtest_mimic::Failed;
+use refrain::check;
+use refrain::{GpuOptions, ParameterPath, ShaderBuild};
+
+use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
+
+fn operations_agree(adapter: &Adapter, build: ShaderBuild, parameters: ParameterPath) -> Outcome {
+    let device = adapter.open_with(&GpuOptions { build, parameters, ..GpuOptions::default() })?;
+    let reports = check::operations(&device, |_| ())?;
+    assert!(!reports.is_empty(), "no operation was checked");
+    let mut failures = Vec::new();
+    for report in reports {
+        assert!(report.cases > 0, "{}: no case was checked", report.operation);
+        // The verdict, and the numbers that it should follow from; NaN fails.
+        let within = report.worst <= report.tolerance;
+        if !within || !report.passed() {
+            let reason = report.failure.as_deref().unwrap_or("beyond the tolerance");
+            let (operation, worst, tolerance) = (&report.operation, report.worst, report.tolerance);
+            failures.push(format!("{operation}: worst {worst:e}, tolerance {tolerance:e}: {reason}"));
+        }
+    }
+    match failures.as_slice() {
+        [] => Ok(()),
+        _ => Err(Failed::from(failures.join("\n"))),
+    }
+}
+
+fn operations_agree_with_the_f64_twin(adapter: &Adapter) -> Outcome {
+    operations_agree(adapter, ShaderBuild::Trusted, ParameterPath::Fastest)
+}
+
+fn operations_agree_with_the_f64_twin_by_uniforms(adapter: &Adapter) -> Outcome {
+    operations_agree(adapter, ShaderBuild::Trusted, ParameterPath::Uniforms)
+}
+
+fn operations_agree_with_the_f64_twin_checked(adapter: &Adapter) -> Outcome {
+    operations_agree(adapter, ShaderBuild::Checked, ParameterPath::Fastest)
+}
+
+fn operations_agree_with_the_f64_twin_checked_by_uniforms(adapter: &Adapter) -> Outcome {
+    operations_agree(adapter, ShaderBuild::Checked, ParameterPath::Uniforms)
+}
+
+pub(crate) fn register(suite: &mut Suite) {
+    on_gpu!(
+        suite,
+        operations_agree_with_the_f64_twin,
+        operations_agree_with_the_f64_twin_by_uniforms,
+        operations_agree_with_the_f64_twin_checked,
+        operations_agree_with_the_f64_twin_checked_by_uniforms,
+    );
+}
