@@ -29,7 +29,12 @@ fn tolerance(size: f64) -> f64 {
 }
 
 /// Compares `analytic` with finite differences of `function` at `point`, one input after the other.
-pub(crate) fn check(what: &str, point: &[f64], analytic: &[f64], function: impl Fn(&[f64]) -> Result<f64>) -> Outcome {
+pub(crate) fn check(
+    what: &str,
+    point: &[f64],
+    analytic: &[f64],
+    function: impl Fn(&[f64]) -> Result<f64>,
+) -> Outcome {
     assert_eq!(point.len(), analytic.len(), "{what}: one gradient for each input");
     let allowed = tolerance(function(point)?.abs().max(largest(analytic)));
     let mut moved = point.to_vec();

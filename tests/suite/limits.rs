@@ -224,7 +224,7 @@ fn recurrent_steps_are_cut_by_time_rows_and_units(adapter: &Adapter) -> Outcome 
         let mut gradients = parameters.zero_gradients()?;
         let d_y = random(device, 27, &[steps, batch, hidden], 1.0)?;
         let (d_x, d_initial) = trace.backward(&d_y, Some(&state), &mut gradients)?;
-        let kept = downloads(&[&y, last.hidden(), &d_x, d_initial.hidden()])?;
+        let kept = downloads(&[&y, &last.hidden(), &d_x, &d_initial.hidden()])?;
         let summed = all_gradients(&parameters, &gradients)?.into_iter().map(|value| value as f32).collect();
         Ok((kept, summed))
     }

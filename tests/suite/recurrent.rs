@@ -90,7 +90,8 @@ struct Marks {
 impl Marks {
     fn new(device: &Device) -> Result<Self> {
         // One reset inside, one at a first step, one at the first step of a reversed row.
-        let resets: Vec<u32> = (0..STEPS * BATCH).map(|place| u32::from([1, 3, 4, 8].contains(&place))).collect();
+        let resets: Vec<u32> =
+            (0..STEPS * BATCH).map(|place| u32::from([1, 3, 4, 8].contains(&place))).collect();
         Ok(Self {
             lengths: Indices::from_slice(device, &[BATCH], &LENGTHS)?,
             resets: Indices::from_slice(device, &[STEPS, BATCH], &resets)?,
@@ -169,12 +170,8 @@ impl Function {
             rest = after;
             section
         };
-        let named: Vec<(&str, &[f64])> = self
-            .model
-            .specs()
-            .iter()
-            .map(|spec| (spec.name.as_str(), take(spec.shape.elements())))
-            .collect();
+        let named: Vec<(&str, &[f64])> =
+            self.model.specs().iter().map(|spec| (spec.name.as_str(), take(spec.shape.elements()))).collect();
         parameters.set_all(named)?;
         let x = Tensor::from_slice_f64(&device, &[STEPS, BATCH, INPUTS], take(STEPS * BATCH * INPUTS))?;
         let (hidden, cell) = rest.split_at(self.options.state_values());
@@ -357,7 +354,8 @@ fn reversed(device: &Device, tensor: &Tensor) -> Result<Tensor> {
 
 fn reverse_is_forward_over_reversed_time_on(device: &Device) -> Outcome {
     for cell in CELLS {
-        let (forward, reverse) = (Options::plain(cell, Way::Forward, 5), Options::plain(cell, Way::Reverse, 5));
+        let (forward, reverse) =
+            (Options::plain(cell, Way::Forward, 5), Options::plain(cell, Way::Reverse, 5));
         let (x, d_y, initial) = inputs(device, &forward)?;
         let one = pass(device, &forward, &x, &d_y, &initial, Sequences::whole())?;
         let (x, d_y) = (reversed(device, &x)?, reversed(device, &d_y)?);
