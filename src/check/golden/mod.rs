@@ -158,7 +158,7 @@ fn run(replay: &mut Replay<'_>) -> Result<(), Trouble> {
         "torch_optim" => optim::optimizer(replay),
         "torch_loss" => loss::run(replay),
         "torch_training" => training::run(replay),
-        "onnx_node" | "ort_rnn" => onnx::run(replay),
+        "onnx_node" | "onnx_peephole" | "ort_rnn" | "ort_gru" | "ort_lstm" => onnx::run(replay),
         "tutorial_stacked_rnn" => tutorial::stacked(replay),
         "tutorial_softmax_rnn" => tutorial::softmax_rnn(replay),
         "tutorial_linear_cells" => tutorial::linear_cells(replay),

@@ -38,7 +38,7 @@ pub(super) fn stacked(replay: &mut Replay<'_>) -> Outcome {
     let state = layer.zero_state(device, batch)?;
     let (y, last) = layer.infer(&parameters, &case.tensor("x", device)?, &state)?;
     let terms = inputs.max(hidden) + hidden;
-    let roundings = Recurrence { steps, batch, layers, terms, slope: 1.0 }.forward();
+    let roundings = Recurrence { cell, steps, batch, layers, terms }.forward();
     replay.check("out", &permute(&y, &[0, 2, 1])?, roundings)?;
     replay.check("hidden", &permute(&last.hidden(), &[0, 2, 1])?, roundings)
 }
@@ -66,7 +66,7 @@ pub(super) fn softmax_rnn(replay: &mut Replay<'_>) -> Outcome {
     let by_row = softmax(&logits)?;
     let by_step = softmax(&logits.reshape(&[steps, batch * classes])?)?.reshape(&[steps, batch, classes])?;
 
-    let forward = Recurrence { steps, batch, layers: 1, terms: inputs + hidden, slope: 1.0 }.forward();
+    let forward = Recurrence { cell, steps, batch, layers: 1, terms: inputs + hidden }.forward();
     let mut slots = states.download_f64()?;
     slots.resize((steps + 1) * batch * hidden, 0.0);
     let slots = Tensor::from_slice_f64(device, &[steps + 1, batch, hidden], &slots)?;
@@ -106,7 +106,7 @@ pub(super) fn linear_cells(replay: &mut Replay<'_>) -> Outcome {
         signal = y;
     }
     let hidden = signal.shape().last();
-    let recurrence = Recurrence { steps, batch, layers: cells, terms: 2 * terms, slope: 1.0 };
+    let recurrence = Recurrence { cell, steps, batch, layers: cells, terms: 2 * terms };
     replay.check("y_sequence", &permute(&signal, &[1, 0, 2])?, recurrence.forward())?;
     let last = signal.download_f64()?.split_off((steps - 1) * batch * hidden);
     replay.check_values("y", &[batch, hidden], &last, recurrence.forward())?;
