@@ -161,6 +161,7 @@ fn run(replay: &mut Replay<'_>) -> Result<(), Trouble> {
         "onnx_node" | "onnx_peephole" | "ort_rnn" | "ort_gru" | "ort_lstm" => onnx::run(replay),
         "tutorial_stacked_rnn" => tutorial::stacked(replay),
         "tutorial_softmax_rnn" => tutorial::softmax_rnn(replay),
+        "tutorial_feature_major_rnn" => tutorial::feature_major(replay),
         "tutorial_linear_cells" => tutorial::linear_cells(replay),
         "tutorial_layers" => tutorial::layers(replay),
         other => Err(Trouble::unsupported(format!("cases of the family `{other}` are not built yet"))),
