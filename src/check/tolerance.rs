@@ -11,6 +11,9 @@
 //! where there are few. Where an equation cancels by itself (softmax backward), the case names the magnitude that
 //! its roundings are relative to.
 
+use crate::nn::Cell;
+use crate::ops::Activation;
+
 /// The unit roundoff of f32.
 pub(crate) const UNIT: f64 = 1.0 / (1u64 << 24) as f64;
 
@@ -32,35 +35,66 @@ pub(crate) fn sum(terms: usize) -> f64 {
     terms as f64 + 2.0
 }
 
+/// The pointwise operations of a gated cell, each rounded once: at most five products and sums.
+const POINTWISE: f64 = 5.0;
+
 /// The roundings that reach the results of a recurrent stack, forward and backward.
 ///
-/// A step rounds `terms` = I + H products and evaluates f. An error in h is multiplied by W_hh and f' at each later
-/// step. The entries of W_hh are drawn from U(±1/√H), variance 1/(3H), so the variance of an error shrinks by
-/// g = f'²/3 a step, and the errors of all T steps together count as Σ_t gᵗ of those of one.
+/// A step of a vanilla cell rounds `terms` = I + H products and evaluates f. An error in h is multiplied by W_hh and
+/// f' at each later step. The entries of W_hh are drawn from U(±1/√H), variance 1/(3H), so the variance of an error
+/// shrinks by g = f'²/3 a step, and the errors of all T steps together count as Σ_t gᵗ of those of one.
+///
+/// A gated cell does so for each of its G gates, and works them into its state. All G count in full: σ' ≤ 1/4 lets a
+/// quarter of a gate's error through, but to a state that is smaller than the gates' sums in about the same ratio. Its
+/// state keeps a factor of what it was, c = f c' or h = z h', so that an error stays until the gate forgets it: g is
+/// f² or z² and what returns through the gates. For a GRU, with h and n in ±1, that is at most
+/// z² + (1 − z)² (1 + 4 z² + 1/16) / 3 ≤ 1. For an LSTM it is at most
+/// f² + (f² (1 − f)² c'² + 1/16 + 1) o² / 3, below 1 for |c'| ≤ 1 and gates up to 0.8, and what saturates beyond
+/// lets less return. No less than 1 can be relied on: g = 1, and the errors of all T steps add up.
 #[derive(Clone, Copy)]
 pub(crate) struct Recurrence {
+    pub(crate) cell: Cell,
     pub(crate) steps: usize,
     pub(crate) batch: usize,
     pub(crate) layers: usize,
     pub(crate) terms: usize,
-    /// The largest |f'|.
-    pub(crate) slope: f64,
+}
+
+/// The largest |f'|, at least 1.
+fn slope(activation: Activation) -> f64 {
+    match activation {
+        // 1.0507 · 1.6733, left of zero.
+        Activation::Selu => 1.76,
+        _ => {
+            let (alpha, _) = activation.constants();
+            f64::from(alpha).abs().max(1.0)
+        }
+    }
 }
 
 impl Recurrence {
     /// Roundings of one step.
     fn step(self) -> f64 {
-        sum(self.terms) + 1.0 + EVALUATION
+        let gate = sum(self.terms) + 1.0 + EVALUATION;
+        match self.cell {
+            Cell::Vanilla(_) => gate,
+            Cell::Gru => self.cell.gates() as f64 * gate + POINTWISE,
+            // tanh(c) beside the gates' own functions.
+            Cell::Lstm => self.cell.gates() as f64 * gate + POINTWISE + EVALUATION,
+        }
     }
 
     /// Σ_t gᵗ over the steps.
     fn growth(self) -> f64 {
-        let gain = self.slope * self.slope / 3.0;
+        let gain = match self.cell {
+            Cell::Vanilla(activation) => slope(activation).powi(2) / 3.0,
+            Cell::Gru | Cell::Lstm => 1.0,
+        };
         (0..self.steps).map(|t| gain.powi(t as i32)).sum()
     }
 
     /// Those that reach an output: each layer adds its own to those of the layer below, which its input weights
-    /// shrink likewise.
+    /// shrink likewise. The other direction of a layer only adds to `terms` of the next.
     pub(crate) fn forward(self) -> f64 {
         self.layers as f64 * self.growth() * self.step()
     }
@@ -77,14 +111,29 @@ impl Recurrence {
 mod tests {
     use super::*;
 
+    fn recurrence(cell: Cell, steps: usize, batch: usize, layers: usize, terms: usize) -> Recurrence {
+        Recurrence { cell, steps, batch, layers, terms }
+    }
+
     #[test]
     fn a_tolerance_is_far_below_one_and_grows_with_the_work() {
-        let small = Recurrence { steps: 1, batch: 1, layers: 1, terms: 2, slope: 1.0 };
-        let large = Recurrence { steps: 65, batch: 17, layers: 3, terms: 130, slope: 1.0 };
+        let small = recurrence(Cell::tanh(), 1, 1, 1, 2);
+        let large = recurrence(Cell::tanh(), 65, 17, 3, 130);
         assert!(independent(small.forward()) > EVALUATION.sqrt() * UNIT);
         assert!(independent(large.forward()) > independent(small.forward()));
         assert!(independent(large.backward()) > independent(large.forward()));
         assert!(independent(large.backward()) < 5e-5);
         assert!(independent(sum(70_000)) < 1e-4);
+    }
+
+    #[test]
+    fn gates_count_each_and_forget_nothing() {
+        for cell in [Cell::Gru, Cell::Lstm] {
+            let one = recurrence(cell, 1, 3, 1, 20);
+            let gates = cell.gates() as f64;
+            assert!(one.forward() > gates * recurrence(Cell::tanh(), 1, 3, 1, 20).forward());
+            assert_eq!(recurrence(cell, 17, 3, 1, 20).forward(), 17.0 * one.forward());
+            assert!(independent(recurrence(cell, 17, 16, 2, 128).backward()) < 5e-4);
+        }
     }
 }

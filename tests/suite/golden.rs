@@ -55,6 +55,8 @@ fn the_fixtures_cover_every_family_that_is_built() {
     for family in [
         "torch_rnn_tanh",
         "torch_rnn_relu",
+        "torch_gru",
+        "torch_lstm",
         "torch_linear",
         "torch_embedding",
         "torch_softmax",
@@ -65,9 +67,12 @@ fn the_fixtures_cover_every_family_that_is_built() {
         "torch_training",
         "torch_truncated",
         "ort_rnn",
+        "ort_gru",
+        "ort_lstm",
         "onnx_node",
         "tutorial_stacked_rnn",
         "tutorial_softmax_rnn",
+        "tutorial_feature_major_rnn",
         "tutorial_linear_cells",
         "tutorial_layers",
     ] {
@@ -85,6 +90,18 @@ fn a_recurrent_case_compares_outputs_states_and_every_gradient() {
         }
     }
     assert_eq!(compared, expected.iter().map(String::as_str).collect());
+}
+
+#[test]
+fn an_lstm_case_compares_cell_states_and_both_directions() {
+    let report = replay(&fixture("torch_lstm_bi"), &Device::cpu());
+    let compared: BTreeSet<&str> = report.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    for name in ["cn", "dc0", "d_weight_hh_l0", "d_weight_ih_l0_reverse", "d_bias_hh_l0_reverse"] {
+        assert!(compared.contains(name), "{name} is missing in {compared:?}");
+    }
+    let report = replay(&fixture("ort_lstm_bi_varlen"), &Device::cpu());
+    let compared: Vec<&str> = report.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    assert_eq!(compared, ["Y", "Y_h", "Y_c"]);
 }
 
 /// A copy of a fixture that is changed before it is replayed; removed when dropped.
@@ -211,8 +228,8 @@ fn what_is_not_built_is_unsupported_and_says_so() {
         ("torch_linear_seq", "kind", "bilinear"),
         ("torch_linear_seq", "unheard_of", "1"),
         ("torch_rnn_tanh_l2", "kind", "qrnn"),
-        ("torch_rnn_tanh_l2", "bidirectional", "true"),
-        ("torch_rnn_tanh_l2", "lengths", "4,6,1,2"),
+        ("torch_lstm_varlen", "proj_size", "3"),
+        ("torch_trunc_gru_chunk3", "truncation_mode", "window"),
         ("torch_rnn_tanh_l2", "dropout", "0.5"),
         ("torch_rnn_tanh_l2", "truncation", "3"),
         ("torch_rnn_tanh_l2", "nonlinearity", "swish"),
@@ -224,9 +241,19 @@ fn what_is_not_built_is_unsupported_and_says_so() {
         ("torch_loss_cross_entropy_mean", "loss", "hinge"),
         ("torch_loss_cross_entropy_mean", "reduction", "median"),
         ("torch_loss_cross_entropy_mean", "input_layout", "[N,C,d]"),
-        ("torch_training_tanh_sgd", "cell", "gru"),
+        ("torch_training_tanh_sgd", "cell", "qrnn"),
         ("ort_rnn_sigmoid", "attributes", r#"{"hidden_size": 5, "clip": 0.5}"#),
         ("ort_rnn_sigmoid", "attributes", r#"{"hidden_size": 5, "activations": ["Affine"]}"#),
+        ("ort_rnn_sigmoid", "attributes", r#"{"hidden_size": 5, "activation_alpha": [0.5]}"#),
+        ("ort_rnn_sigmoid", "op", "MGU"),
+        ("ort_gru_lbr1_t37_h33", "attributes", r#"{"hidden_size": 33}"#),
+        (
+            "ort_gru_lbr1_t37_h33",
+            "attributes",
+            r#"{"hidden_size": 33, "linear_before_reset": 1, "activations": ["Sigmoid", "Relu"]}"#,
+        ),
+        ("ort_lstm", "attributes", r#"{"hidden_size": 5, "input_forget": 1}"#),
+        ("ort_lstm", "attributes", r#"{"hidden_size": 5, "clip": 3.0}"#),
     ] {
         let report = Altered::attribute(name, key, value).replay();
         assert_eq!(report.status, Status::Unsupported, "{key} = {value}: {report:?}");
@@ -244,7 +271,18 @@ fn an_attribute_that_cannot_be_read_is_an_error() {
         ("torch_rnn_tanh_l2", "layers", "3"),
         ("torch_rnn_tanh_l2", "bias", "perhaps"),
         ("torch_training_tanh_sgd", "hidden", "17"),
+        ("torch_rnn_tanh_l2", "bidirectional", "true"),
+        ("torch_lstm_varlen", "lengths", "4,8,1,7,10"),
+        ("torch_lstm_varlen", "lengths", "4,8,0,7,2"),
+        ("torch_lstm_varlen", "lengths", "4,8"),
+        ("torch_trunc_gru_chunk3", "truncation", "0"),
         ("ort_rnn_sigmoid", "attributes", "{"),
+        ("ort_rnn_sigmoid", "attributes", r#"{"hidden_size": 5, "direction": "sideways"}"#),
+        ("ort_rnn_sigmoid", "attributes", r#"{"hidden_size": 5, "activations": ["Tanh", "Tanh"]}"#),
+        ("ort_rnn_sigmoid", "attributes", r#"{"hidden_size": 5, "layout": 2}"#),
+        ("ort_rnn_sigmoid", "lengths", "4,6,1"),
+        ("ort_lstm", "attributes", r#"{"hidden_size": 6}"#),
+        ("ort_lstm", "attributes", r#"{"hidden_size": 5, "direction": "bidirectional"}"#),
     ] {
         let report = Altered::attribute(name, key, value).replay();
         assert_eq!(report.status, Status::Error, "{key} = {value}: {report:?}");

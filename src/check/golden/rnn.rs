@@ -36,7 +36,8 @@ impl Stack {
         let ([steps, batch, inputs], _) = case.floats::<3>("x")?;
         let layers = case.count("layers")?;
         let ([_, hidden], _) = case.floats::<2>("weight_hh_l0")?;
-        let mut description = Rnn::new(cell(case)?, inputs, hidden).layers(layers);
+        let cell = cell(case)?;
+        let mut description = Rnn::new(cell, inputs, hidden).layers(layers);
         if !case.flag("bias")? {
             description = description.without_bias();
         }
@@ -50,8 +51,8 @@ impl Stack {
         let layer = model.add("rnn", description)?;
         let mut parameters = model.initialize(device)?;
         assign(case, &model, &mut parameters, |name| name.trim_start_matches("rnn.").to_owned())?;
-        let terms = inputs.max(hidden) + hidden;
-        let recurrence = Recurrence { steps, batch, layers, terms, slope: 1.0 };
+        let terms = inputs.max(layer.description().outputs()) + hidden;
+        let recurrence = Recurrence { cell, steps, batch, layers, terms };
         let lengths = lengths(case)?;
         let lengths = lengths.map(|lengths| Indices::from_slice(device, &[lengths.len()], &lengths));
         Ok(Self { layer, model, parameters, lengths: lengths.transpose()?, recurrence })

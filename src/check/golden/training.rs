@@ -45,10 +45,10 @@ impl Sizes {
     }
 
     /// Those of one step's gradient, and of as many steps' updates.
-    fn roundings(&self) -> f64 {
+    fn roundings(&self, cell: Cell) -> f64 {
         let terms = self.embedding.max(self.hidden) + self.hidden;
         let Self { sequence, batch, layers, .. } = *self;
-        let recurrence = Recurrence { steps: sequence, batch, layers, terms, slope: 1.0 };
+        let recurrence = Recurrence { cell, steps: sequence, batch, layers, terms };
         self.steps as f64 * (recurrence.backward() + sum(self.vocabulary) + 2.0 * EVALUATION)
     }
 }
@@ -88,11 +88,11 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
         norms.extend(norm.download_f64()?);
         state = next;
     }
-    replay.check_values("losses", &[sizes.steps], &losses, sizes.roundings())?;
-    replay.check_values("gradient_norms", &[sizes.steps], &norms, sizes.roundings())?;
+    replay.check_values("losses", &[sizes.steps], &losses, sizes.roundings(cell))?;
+    replay.check_values("gradient_norms", &[sizes.steps], &norms, sizes.roundings(cell))?;
     for spec in model.specs() {
         let name = format!("final_{}", spec.name);
-        replay.check(&name, parameters.view(&spec.name)?, sizes.roundings())?;
+        replay.check(&name, parameters.view(&spec.name)?, sizes.roundings(cell))?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::replay::Replay;
 use super::rnn::{assign, expect_plain};
 use crate::check::tolerance::{EVALUATION, Recurrence, sum};
 use crate::loss::cross_entropy;
-use crate::nn::{Cell, Linear, Model, Rnn};
+use crate::nn::{Cell, Linear, Model, Rnn, State};
 use crate::ops::{Activation, permute, softmax, unary, unary_backward};
 use crate::tensor::Tensor;
 
@@ -38,7 +38,7 @@ pub(super) fn stacked(replay: &mut Replay<'_>) -> Outcome {
     let state = layer.zero_state(device, batch)?;
     let (y, last) = layer.infer(&parameters, &case.tensor("x", device)?, &state)?;
     let terms = inputs.max(hidden) + hidden;
-    let roundings = Recurrence { steps, batch, layers, terms, slope: 1.0 }.forward();
+    let roundings = Recurrence { cell, steps, batch, layers, terms }.forward();
     replay.check("out", &permute(&y, &[0, 2, 1])?, roundings)?;
     replay.check("hidden", &permute(&last.hidden(), &[0, 2, 1])?, roundings)
 }
@@ -66,7 +66,7 @@ pub(super) fn softmax_rnn(replay: &mut Replay<'_>) -> Outcome {
     let by_row = softmax(&logits)?;
     let by_step = softmax(&logits.reshape(&[steps, batch * classes])?)?.reshape(&[steps, batch, classes])?;
 
-    let forward = Recurrence { steps, batch, layers: 1, terms: inputs + hidden, slope: 1.0 }.forward();
+    let forward = Recurrence { cell, steps, batch, layers: 1, terms: inputs + hidden }.forward();
     let mut slots = states.download_f64()?;
     slots.resize((steps + 1) * batch * hidden, 0.0);
     let slots = Tensor::from_slice_f64(device, &[steps + 1, batch, hidden], &slots)?;
@@ -74,6 +74,53 @@ pub(super) fn softmax_rnn(replay: &mut Replay<'_>) -> Outcome {
     let roundings = forward + sum(hidden) + sum(batch * classes) + 2.0 * EVALUATION;
     replay.check("o_rowwise", &permute(&by_row, &[1, 0, 2])?, roundings)?;
     replay.check("o_literal", &permute(&by_step, &[1, 0, 2])?, roundings)
+}
+
+/// x \[I, B, T\] → states a \[H, B, T\] and softmax outputs y_pred \[V, B, T\], or one step of it without the last
+/// dimension; one bias before tanh.
+pub(super) fn feature_major(replay: &mut Replay<'_>) -> Outcome {
+    let (case, device) = (replay.case, replay.device);
+    expect_plain(case)?;
+    for (key, value) in [("nonlinearity", "tanh"), ("bias", "true"), ("layers", "1"), ("truncation", "")] {
+        case.expect(key, value)?;
+    }
+    case.expect("layout", "x [n_x,m,T_x], a [n_a,m,T_x], y_pred [n_y,m,T_x]")?;
+    let [x, before, after, outputs] = match case.required("kind")? {
+        "rnn" => ["x", "a0", "a", "y_pred"],
+        "rnn_cell" => ["xt", "a_prev", "a_next", "yt_pred"],
+        other => return Err(Trouble::unsupported(format!("cases of the kind `{other}` are not built yet"))),
+    };
+    let ([hidden, inputs], weight_ih) = case.floats::<2>("Wax")?;
+    let ([classes, _], head) = case.floats::<2>("Wya")?;
+    let mut model = Model::new(0);
+    let rnn = model.add("rnn", Rnn::new(Cell::tanh(), inputs, hidden))?;
+    let layer = model.add("head", Linear::new(hidden, classes))?;
+    let mut parameters = model.initialize(device)?;
+    parameters.set("rnn.weight_ih_l0", weight_ih)?;
+    parameters.set("rnn.weight_hh_l0", case.floats::<2>("Waa")?.1)?;
+    parameters.set("rnn.bias_ih_l0", case.floats::<2>("ba")?.1)?;
+    parameters.set("rnn.bias_hh_l0", &vec![0.0; hidden])?;
+    parameters.set("head.weight", head)?;
+    parameters.set("head.bias", case.floats::<2>("by")?.1)?;
+
+    let x = case.tensor(x, device)?;
+    let sizes = x.shape().dimensions().to_vec();
+    let steps = sizes.get(2).copied().unwrap_or(1);
+    let batch = sizes.get(1).copied().unwrap_or(1);
+    let x = permute(&x.reshape(&[inputs, batch, steps])?, &[2, 1, 0])?;
+    let state = permute(&case.tensor(before, device)?, &[1, 0])?.reshape(&[1, batch, hidden])?;
+    let (states, _) = rnn.infer(&parameters, &x, &State::from_hidden(&state)?)?;
+    let predicted = softmax(&layer.infer(&parameters, &states)?)?;
+
+    let recurrence = Recurrence { cell: Cell::tanh(), steps, batch, layers: 1, terms: inputs + hidden };
+    let forward = recurrence.forward();
+    let of_head = forward + sum(hidden) + sum(classes) + EVALUATION;
+    for (name, result, roundings) in [(after, states, forward), (outputs, predicted, of_head)] {
+        let mut shape = vec![result.shape().last(), batch];
+        shape.extend(sizes.get(2));
+        replay.check(name, &permute(&result, &[2, 1, 0])?.reshape(&shape)?, roundings)?;
+    }
+    Ok(())
 }
 
 /// Cells h = x K + h' R in a row, each of its own size; x \[B, T, I\] → the last cell's output at each step, its last
@@ -106,7 +153,7 @@ pub(super) fn linear_cells(replay: &mut Replay<'_>) -> Outcome {
         signal = y;
     }
     let hidden = signal.shape().last();
-    let recurrence = Recurrence { steps, batch, layers: cells, terms: 2 * terms, slope: 1.0 };
+    let recurrence = Recurrence { cell, steps, batch, layers: cells, terms: 2 * terms };
     replay.check("y_sequence", &permute(&signal, &[1, 0, 2])?, recurrence.forward())?;
     let last = signal.download_f64()?.split_off((steps - 1) * batch * hidden);
     replay.check_values("y", &[batch, hidden], &last, recurrence.forward())?;

@@ -1,0 +1,53 @@
+//! Cases whose results a rounding could decide, sorted out.
+
+use super::{Bias, Inputs, Stack};
+use crate::Result;
+use crate::check::draw::Draw;
+use crate::device::Device;
+use crate::nn::Cell;
+use crate::ops::{Activation, Binary, Form, binary, matmul};
+use crate::tensor::Tensor;
+
+impl Stack {
+    /// The first seed from `seed` on for which no pre-activation comes near a kink of f, where a rounding decides
+    /// between two derivatives: both sides would be right. Saturated cases keep clear of the whole curved part.
+    pub(super) fn seed_off_kinks(self, seed: u64) -> Result<u64> {
+        let Cell::Vanilla(activation) = self.cell else { return Ok(seed) };
+        let (kinks, margin) = match activation {
+            Activation::Relu | Activation::LeakyRelu { .. } | Activation::Elu { .. } | Activation::Selu => {
+                (vec![0.0], 1e-4 * self.magnitude)
+            }
+            Activation::HardSigmoid { alpha, beta } => {
+                (vec![f64::from(-beta / alpha), f64::from((1.0 - beta) / alpha)], 1e-4)
+            }
+            // From 20 on tanh is 1 in both precisions.
+            Activation::Tanh if self.magnitude > 1.0 => (vec![0.0], 20.0),
+            _ => return Ok(seed),
+        };
+        for seed in seed..seed + 99 {
+            let gates = self.pre_activations(&Draw::new(&Device::reference(), seed))?;
+            if gates.iter().all(|gate| kinks.iter().all(|kink| (gate - kink).abs() > margin)) {
+                return Ok(seed);
+            }
+        }
+        Err(crate::Error::config(self.label(), "has a pre-activation near a kink under every seed"))
+    }
+
+    /// W_ih x_t + b_ih + W_hh h_{t−1} + b_hh of a forward stack of one layer over whole rows \[T, B, H\].
+    fn pre_activations(self, draw: &Draw) -> Result<Vec<f64>> {
+        debug_assert_eq!(self.layers, 1);
+        debug_assert_eq!((self.directions, self.rows), (super::Directions::Forward, super::Rows::Whole));
+        let Inputs { layer, parameters, x, initial, .. } = self.draw(draw)?;
+        let (y, _) = layer.infer(&parameters, &x, &initial)?;
+        let mut before = initial.hidden().download_f64()?;
+        before.extend(y.download_f64()?);
+        before.truncate(y.shape().elements());
+        let before = Tensor::from_slice_f64(draw.device(), y.shape().dimensions(), &before)?;
+        let bias = |name| (self.bias == Bias::With).then(|| parameters.view(name)).transpose();
+        let transposed = Form::RightTransposed;
+        let from_x = matmul(&x, parameters.view("rnn.weight_ih_l0")?, transposed, bias("rnn.bias_ih_l0")?)?;
+        let from_h =
+            matmul(&before, parameters.view("rnn.weight_hh_l0")?, transposed, bias("rnn.bias_hh_l0")?)?;
+        binary(&from_x, &from_h, Binary::Add)?.download_f64()
+    }
+}
