@@ -142,13 +142,45 @@ fn short_text_trains_with_fewer_sequences() {
 #[test]
 fn one_hot_relu_stacks_and_sgd_train_too() {
     let folder = Folder::new("options");
-    let words = "train --device cpu --steps 4 --hidden 8 --layers 2 --one-hot --activation relu --batch 4 \
+    let words = "train --device cpu --steps 4 --hidden 8 --layers 2 --one-hot --cell relu --batch 4 \
                  --optimizer sgd --momentum 0.5 --learning-rate 0.1 --schedule constant --no-clip --samples 0";
     let out = folder.succeeded(words);
     for part in ["one-hot 47, 2 x rnn 8 (relu)", "sgd 0.1 (constant)", "not clipped"] {
         assert!(out.contains(part), "{part} in {out}");
     }
     folder.succeeded("sample refrain.safetensors --device cpu --length 5");
+}
+
+#[test]
+fn lstm_and_gru_stacks_train_and_their_checkpoints_write() {
+    let folder = Folder::new("gated");
+    for (cell, truncation, expected) in [
+        ("lstm", "", "characters, adam"),
+        ("gru", " --truncation 3", "characters truncated at every 3, adam"),
+    ] {
+        let out = folder.succeeded(&format!(
+            "train --device cpu --cell {cell} --layers 2 --steps 5 --hidden 8 --embedding 4 --batch 4 \
+             --sequence 8 --validations 1 --samples 1{truncation}"
+        ));
+        assert!(out.contains(&format!("2 x {cell} 8, linear")) && out.contains(expected), "{out}");
+        let sample = "sample refrain.safetensors --device cpu --prompt Mont --length 40";
+        let text = folder.succeeded(sample);
+        assert!(text.starts_with("Mont") && text.trim_end().chars().count() > 4, "{text}");
+        assert_eq!(folder.succeeded(sample), text);
+    }
+}
+
+#[test]
+fn truncation_changes_the_gradients_and_not_the_outputs() {
+    let folder = Folder::new("truncation");
+    let losses = |options: &str| -> Vec<f64> {
+        let out = folder.succeeded(&format!("{SMALL} --cell lstm --json{options}"));
+        json_lines(&out).iter().filter_map(|line| line["loss"].as_f64()).collect()
+    };
+    let (whole, cut) = (losses(""), losses(" --truncation 2"));
+    assert_eq!(whole[0], cut[0], "the first loss is before any gradient");
+    assert_ne!(whole[1..], cut[1..]);
+    assert_eq!(whole, losses(" --truncation 8"), "a cut where the window begins changes nothing");
 }
 
 #[test]
@@ -182,6 +214,7 @@ fn absurd_options_are_refused_before_any_work() {
     let folder = Folder::new("absurd");
     for (options, expected) in [
         ("--hidden 0", "--hidden: must be between 1"),
+        ("--truncation 33", "--truncation: must be at most the 32 steps"),
         ("--steps 0", "--steps: must be at least 1"),
         ("--learning-rate 1e9", "--learning-rate: must be above 0 and at most 100"),
         ("--temperature=-1", "--temperature: must be between 0 and 100"),
@@ -199,13 +232,13 @@ fn absurd_options_are_refused_before_any_work() {
 
 #[test]
 fn wrong_usage_is_told_apart_by_its_exit_code() {
-    let output = Folder::new("usage").run("train --activation swish");
+    let output = Folder::new("usage").run("train --cell swish");
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("softsign"));
 }
 
 /// An untamed network: nothing bounds its states or its steps.
-const UNTAMED: &str = "train --device cpu --activation identity --no-clip --hidden 16 --batch 4 --sequence 64 \
+const UNTAMED: &str = "train --device cpu --cell identity --no-clip --hidden 16 --batch 4 --sequence 64 \
                        --weight-decay 0 --schedule constant";
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use refrain::nn::Cell;
 use refrain::ops::Activation;
 
 use crate::failure::{Failure, Result};
@@ -64,9 +65,9 @@ pub(crate) struct Network {
     /// One-hot vectors in place of learned ones
     #[arg(long, conflicts_with = "embedding")]
     pub(crate) one_hot: bool,
-    /// Activation of the recurrent cell: tanh, relu, sigmoid, leaky_relu, elu, ...
-    #[arg(long, value_name = "NAME", default_value = "tanh", value_parser = activation)]
-    pub(crate) activation: Activation,
+    /// Recurrent cell: lstm, gru, or a vanilla cell by its activation: tanh, relu, sigmoid, elu, ...
+    #[arg(long, value_name = "NAME", default_value = "tanh", value_parser = cell)]
+    pub(crate) cell: Cell,
 }
 
 /// How the network is trained.
@@ -76,9 +77,12 @@ pub(crate) struct Optimization {
     /// Optimizer steps
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) steps: usize,
-    /// Time steps through which a step back-propagates
+    /// Time steps of the window that a step reads, and through which it back-propagates
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) sequence: usize,
+    /// Cut the gradient inside a window too, at every N-th time step; 0: only where the window begins
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) truncation: usize,
     /// Sequences side by side [default: 32, or as many as a short text has room for]
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
@@ -157,6 +161,11 @@ impl Optimization {
         })
     }
 
+    /// The time steps between two cuts of the gradient inside a window, where there are such.
+    pub(crate) fn chunk(&self) -> Option<usize> {
+        (self.truncation > 0).then_some(self.truncation)
+    }
+
     /// The largest norm of the gradients, where there is one.
     pub(crate) fn largest_norm(&self) -> Option<f32> {
         (!self.no_clip).then_some(self.clip)
@@ -173,6 +182,7 @@ impl Arguments {
         let Self { network, optimization, .. } = self;
         count("--steps", optimization.steps, 1, usize::MAX)?;
         count("--sequence", optimization.sequence, 1, LARGEST)?;
+        truncation(optimization.truncation, optimization.sequence)?;
         count("--batch", optimization.batch.unwrap_or(1), 1, LARGEST)?;
         count("--hidden", network.hidden, 1, LARGEST)?;
         count("--layers", network.layers, 1, 1024)?;
@@ -210,6 +220,15 @@ pub(crate) fn temperature(value: f64) -> Result<()> {
     number("--temperature", value, (0.0..=100.0).contains(&value), "between 0 and 100")
 }
 
+/// Refuses a truncation that a window is too short for: it would change nothing.
+fn truncation(found: usize, sequence: usize) -> Result<()> {
+    if found <= sequence {
+        return Ok(());
+    }
+    let message = format!("must be at most the {sequence} steps of `--sequence`, not {found}");
+    Err(Failure::option("--truncation", message))
+}
+
 fn count(option: &str, found: usize, smallest: usize, largest: usize) -> Result<()> {
     if (smallest..=largest).contains(&found) {
         return Ok(());
@@ -228,10 +247,11 @@ fn number(option: &str, found: f64, sensible: bool, expected: &str) -> Result<()
     }
 }
 
-fn activation(name: &str) -> std::result::Result<Activation, String> {
-    let known = || Activation::ALL.map(Activation::name).join(", ");
-    let found = Activation::ALL.into_iter().find(|activation| activation.name() == name);
-    found.ok_or_else(|| format!("there is no activation of this name; there are {}", known()))
+fn cell(name: &str) -> std::result::Result<Cell, String> {
+    let all = || [Cell::Lstm, Cell::Gru].into_iter().chain(Activation::ALL.map(Cell::Vanilla));
+    let known = || all().map(Cell::name).collect::<Vec<_>>().join(", ");
+    let found = all().find(|cell| cell.name() == name);
+    found.ok_or_else(|| format!("there is no cell of this name; there are {}", known()))
 }
 
 #[cfg(test)]
@@ -262,6 +282,7 @@ mod tests {
             ("--steps", "0"),
             ("--sequence", "0"),
             ("--batch", "0"),
+            ("--truncation", "33"),
             ("--hidden", "0"),
             ("--layers", "0"),
             ("--layers", "100000"),
@@ -286,9 +307,19 @@ mod tests {
     }
 
     #[test]
-    fn activations_go_by_their_names() {
-        assert_eq!(activation("relu"), Ok(Activation::Relu));
-        assert!(activation("swish").unwrap_err().contains("softsign"));
+    fn cells_go_by_their_names_and_vanilla_ones_by_their_activations() {
+        assert_eq!(cell("lstm"), Ok(Cell::Lstm));
+        assert_eq!(cell("gru"), Ok(Cell::Gru));
+        assert_eq!(cell("relu"), Ok(Cell::relu()));
+        let refused = cell("swish").expect_err("no cell");
+        assert!(refused.contains("lstm") && refused.contains("softsign"), "{refused}");
+    }
+
+    #[test]
+    fn a_truncation_of_zero_is_none() {
+        assert_eq!(parse(&[]).optimization.chunk(), None);
+        assert_eq!(parse(&["--truncation", "0"]).optimization.chunk(), None);
+        assert_eq!(parse(&["--truncation", "8"]).optimization.chunk(), Some(8));
     }
 
     #[test]

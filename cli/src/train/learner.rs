@@ -2,7 +2,7 @@
 
 use refrain::data::Window;
 use refrain::loss::{CrossEntropy, cross_entropy};
-use refrain::nn::{Cell, Embedding, Gradients, Linear, Model, ModelState, OneHot, Parameters, Rnn};
+use refrain::nn::{Embedding, Gradients, Linear, Model, ModelState, OneHot, Parameters, Rnn};
 use refrain::ops::{Norm, Reduction};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
 use refrain::{Device, IGNORED, Result, Tensor};
@@ -63,14 +63,9 @@ impl Optimizer {
     }
 }
 
-/// The recurrent cell: the one place that chooses it.
-fn cell(network: &Network) -> Cell {
-    Cell::Vanilla(network.activation)
-}
-
 /// Embedding or one-hot vectors, a stack of recurrent layers, and a map to one logit a character.
-fn build(network: &Network, vocabulary: usize, seed: u64) -> Result<Model> {
-    let mut model = Model::new(seed);
+fn build(network: &Network, optimization: &Optimization, vocabulary: usize) -> Result<Model> {
+    let mut model = Model::new(optimization.seed);
     let features = match network.one_hot {
         true => {
             model.add("characters", OneHot::new(vocabulary))?;
@@ -81,7 +76,12 @@ fn build(network: &Network, vocabulary: usize, seed: u64) -> Result<Model> {
             network.embedding
         }
     };
-    model.add("rnn", Rnn::new(cell(network), features, network.hidden).layers(network.layers))?;
+    let stack = Rnn::new(network.cell, features, network.hidden).layers(network.layers);
+    let stack = match optimization.chunk() {
+        Some(steps) => stack.truncated(steps),
+        None => stack,
+    };
+    model.add("rnn", stack)?;
     model.add("head", Linear::new(network.hidden, vocabulary))?;
     Ok(model)
 }
@@ -97,7 +97,7 @@ impl Learner {
         vocabulary: usize,
         device: &Device,
     ) -> Result<Self> {
-        let model = build(network, vocabulary, optimization.seed)?;
+        let model = build(network, optimization, vocabulary)?;
         let parameters = model.initialize(device)?;
         let optimizer = Optimizer::new(&parameters, optimization)?;
         Ok(Self { model, parameters, optimizer, state: None, largest_norm: optimization.largest_norm() })

@@ -20,23 +20,28 @@ impl Footprint {
     /// Of a run with these options, this vocabulary and this batch.
     pub(crate) fn of(arguments: &Arguments, vocabulary: usize, batch: usize) -> Self {
         let network = &arguments.network;
-        let sizes = [network.hidden, network.layers, vocabulary, batch, arguments.optimization.sequence];
-        let [hidden, layers, vocabulary, batch, sequence] = sizes.map(|size| size as u128);
+        let [hidden, layers, gates] =
+            [network.hidden, network.layers, network.cell.gates()].map(|size| size as u128);
+        let sizes = [vocabulary, batch, arguments.optimization.sequence];
+        let [vocabulary, batch, sequence] = sizes.map(|size| size as u128);
         let (table, features) = match network.one_hot {
             true => (0, vocabulary),
             false => (vocabulary * network.embedding as u128, network.embedding as u128),
         };
-        let first = hidden * (features + hidden + 2);
-        let others = (layers - 1) * hidden * (2 * hidden + 2);
+        let first = gates * hidden * (features + hidden + 2);
+        let others = (layers - 1) * gates * hidden * (2 * hidden + 2);
         let parameters = table + first + others + vocabulary * (hidden + 1);
         let places = batch * sequence;
-        // Per layer gates, output and the gradient that arrives; logits, probabilities and their gradient.
-        let activations = places * (2 * features + 3 * layers * hidden + 3 * vocabulary);
+        // Per layer its gates, its output and what an LSTM or GRU keeps beside them; in the layer whose turn it is
+        // the gradients that arrive and leave and the states that steps started from; logits, probabilities and
+        // their gradient.
+        let stack = layers * (gates + 2) * hidden + 3 * hidden;
+        let activations = places * (2 * features + stack + 3 * vocabulary);
         let moments = match arguments.optimization.optimizer {
             Rule::Adam => 2,
             Rule::Sgd => 1,
         };
-        let widest = places * features.max(hidden).max(vocabulary);
+        let widest = places * features.max(gates * hidden).max(vocabulary);
         let bytes = |numbers: u128| u64::try_from(numbers.saturating_mul(4)).unwrap_or(u64::MAX);
         Self {
             parameters: u64::try_from(parameters).unwrap_or(u64::MAX),
@@ -114,14 +119,17 @@ mod tests {
 
     #[test]
     fn the_estimate_counts_exactly_the_parameters_that_the_model_has() {
-        let mut model = Model::new(0);
-        model.add("characters", Embedding::new(11, 5)).unwrap();
-        model.add("rnn", Rnn::new(Cell::tanh(), 5, 7).layers(3)).unwrap();
-        model.add("head", Linear::new(7, 11)).unwrap();
-        let count = model.initialize(&Device::cpu()).unwrap().count();
-        let estimate = footprint("train --hidden 7 --embedding 5 --layers 3");
-        assert_eq!(estimate.parameters, count as u64);
-        assert!(estimate.bytes > 16 * estimate.parameters);
+        for cell in [Cell::tanh(), Cell::Lstm, Cell::Gru] {
+            let mut model = Model::new(0);
+            model.add("characters", Embedding::new(11, 5)).unwrap();
+            model.add("rnn", Rnn::new(cell, 5, 7).layers(3)).unwrap();
+            model.add("head", Linear::new(7, 11)).unwrap();
+            let count = model.initialize(&Device::cpu()).unwrap().count();
+            let options = format!("train --hidden 7 --embedding 5 --layers 3 --cell {}", cell.name());
+            let estimate = footprint(&options);
+            assert_eq!(estimate.parameters, count as u64, "{options}");
+            assert!(estimate.bytes > 16 * estimate.parameters, "{options}");
+        }
     }
 
     #[test]

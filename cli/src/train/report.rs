@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use refrain::Device;
+use refrain::nn::Cell;
 use serde::Serialize;
 
 use super::arguments::{Arguments, Rule, Schedule};
@@ -178,8 +179,12 @@ fn network(arguments: &Arguments, vocabulary: usize) -> String {
         1 => String::new(),
         layers => format!("{layers} x "),
     };
-    let (activation, hidden) = (network.activation.name(), network.hidden);
-    format!("{input}, {stack}rnn {hidden} ({activation}), linear {vocabulary}")
+    let (hidden, cell) = (network.hidden, network.cell.name());
+    let recurrent = match network.cell {
+        Cell::Vanilla(_) => format!("rnn {hidden} ({cell})"),
+        _ => format!("{cell} {hidden}"),
+    };
+    format!("{input}, {stack}{recurrent}, linear {vocabulary}")
 }
 
 fn training(arguments: &Arguments, batch: usize) -> String {
@@ -196,9 +201,13 @@ fn training(arguments: &Arguments, batch: usize) -> String {
         Some(norm) => format!("gradients clipped to {norm}"),
         None => "gradients not clipped".to_owned(),
     };
+    let truncation = match options.chunk() {
+        Some(chunk) => format!(" truncated at every {chunk}"),
+        None => String::new(),
+    };
     let (steps, sequence, rate, seed) = (options.steps, options.sequence, options.rate(), options.seed);
     format!(
-        "{steps} steps of {batch} x {sequence} characters, {rule} {rate} ({schedule}), {clip}, seed {seed}"
+        "{steps} steps of {batch} x {sequence} characters{truncation}, {rule} {rate} ({schedule}), {clip}, seed {seed}"
     )
 }
 

@@ -34,6 +34,15 @@ impl Cell {
         Self::Vanilla(Activation::Relu)
     }
 
+    /// Its standard name: `lstm`, `gru`, or that of a vanilla cell's activation.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vanilla(activation) => activation.name(),
+            Self::Lstm => "lstm",
+            Self::Gru => "gru",
+        }
+    }
+
     /// How many blocks of `hidden` rows its weights have.
     pub fn gates(self) -> usize {
         match self {
