@@ -118,7 +118,7 @@ pub(super) fn backward<F: Real>(
             ndarray::Zip::from(&mut d_gates)
                 .and(gates)
                 .and(hidden)
-                .for_each(|d, &a, &h| *d = *d * derivative(activation, a, h));
+                .for_each(|d, &a, &h| *d *= derivative(activation, a, h));
             let d_memory = Memory { hidden: nothing(), cell: nothing() };
             Slopes { d_projected: d_gates.clone(), d_recurrent: d_gates, d_memory }
         }

@@ -121,7 +121,8 @@ impl Walk<'_> {
 
     /// Whether a gradient flows from step `t` of the row to the state before it.
     pub(super) fn flows(&self, t: usize, row: usize, steps: usize, rows: usize) -> bool {
-        let cut = |position: usize| self.chunk.is_some_and(|chunk| position != 0 && position % chunk == 0);
+        let cut =
+            |position: usize| self.chunk.is_some_and(|chunk| position != 0 && position.is_multiple_of(chunk));
         match self.before(t, row, steps, rows) {
             Before::Padding | Before::Zero => false,
             _ => self.position(t, row, steps).is_some_and(|position| !cut(position)),
