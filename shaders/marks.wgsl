@@ -1,5 +1,5 @@
 // The marks of every row and step from the lengths and the mask of resets; one invocation a mark.
-//   lengths [B], resets [T, B] -> marks [T, B]. CPU twin: src/ops/recurrent/marks.rs.
+//   lengths [B], resets [T, B] -> marks [T, B]. CPU twin: src/ops/recurrent/walk.rs.
 
 // 1: the direction runs from the end of each row to its beginning.
 override REVERSED: u32 = 0u;

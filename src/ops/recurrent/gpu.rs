@@ -1,11 +1,10 @@
 //! Dispatch of `shaders/recurrent_{forward,backward}.wgsl`: one call for each time step, in one pass.
 
-use std::ops::Range;
-
+use super::stretch::{Arrays, Reach, blocks};
 use super::support::{self, Marks};
 use super::{Call, Cell, Gradients, Sizes, StateView, Steps};
 use crate::Result;
-use crate::gpu::{Bound, Context, Dispatch, Kernel, Span, kernel, parameters, pieces};
+use crate::gpu::{Bound, Context, Dispatch, Kernel, Span, kernel, parameters};
 use crate::ops::Activation;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View, ViewMut};
@@ -57,9 +56,6 @@ parameters!(BackwardParameters {
     alpha: f32,
     beta: f32,
 });
-
-/// Rows and units of a workgroup.
-const TILE: usize = 16;
 
 /// Declares the two step kernels of a cell.
 macro_rules! cell_kernels {
@@ -126,98 +122,6 @@ impl CellKernels {
     }
 }
 
-/// The part of the batch and of the units that one dispatch computes.
-struct Block {
-    rows: Range<usize>,
-    units: Range<usize>,
-}
-
-impl Block {
-    fn grid(&self) -> [usize; 3] {
-        [self.units.len().div_ceil(TILE), self.rows.len().div_ceil(TILE), 1]
-    }
-}
-
-/// Blocks that respect the device's grid: one, but for the largest layers.
-fn blocks(context: &Context, sizes: Sizes) -> Vec<Block> {
-    let side = context.limits().workgroups * TILE;
-    let columns =
-        |rows: Range<usize>| pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units });
-    pieces(sizes.rows, side).flat_map(columns).collect()
-}
-
-/// A stretch of time whose arrays fit their bindings, and the bound arrays: each also holds the neighbouring steps.
-struct Stretch<'a> {
-    steps: Range<usize>,
-    /// The first step that is bound.
-    first: usize,
-    gates: Window<'a>,
-    output: Window<'a>,
-    d_output: Option<Window<'a>>,
-    saved: Window<'a>,
-    marks: Option<Window<'a>>,
-}
-
-/// A bound stretch of an array, and the elements from one step to the next.
-#[derive(Clone, Copy)]
-struct Window<'a> {
-    bound: Bound<'a>,
-    stride: usize,
-    /// Where in a step the direction's part begins.
-    column: usize,
-}
-
-impl Window<'_> {
-    /// The place of step `t`, where the first bound one is `first`.
-    fn at(&self, t: usize, first: usize) -> u32 {
-        self.bound.base + ((t - first) * self.stride + self.column) as u32
-    }
-}
-
-/// The arrays that a direction walks over.
-struct Arrays<'a> {
-    gates: Span<'a>,
-    output: Span<'a>,
-    d_output: Option<Span<'a>>,
-    saved: Option<Span<'a>>,
-    marks: Option<Span<'a>>,
-    /// Bound where a cell saves nothing.
-    scrap: Span<'a>,
-    column: usize,
-}
-
-impl<'a> Arrays<'a> {
-    /// Cuts time so that everything fits, in ascending order.
-    fn stretches(&self, context: &Context, sizes: Sizes) -> Result<Vec<Stretch<'a>>> {
-        let largest = self.gates.len().max(self.output.len()) / sizes.steps;
-        let fitting = (context.limits().binding_elements / largest).saturating_sub(2).max(1);
-        pieces(sizes.steps, fitting).map(|steps| self.stretch(context, sizes, steps)).collect()
-    }
-
-    fn stretch(&self, context: &Context, sizes: Sizes, steps: Range<usize>) -> Result<Stretch<'a>> {
-        let bound_steps = steps.start.saturating_sub(1)..(steps.end + 1).min(sizes.steps);
-        let window = |span: Span<'a>, column: usize| {
-            let stride = span.len() / sizes.steps;
-            let bound = context.bind(span.slice(bound_steps.start * stride..bound_steps.end * stride))?;
-            Ok::<_, crate::Error>(Window { bound, stride, column })
-        };
-        let optional = |span: Option<Span<'a>>, column| span.map(|span| window(span, column)).transpose();
-        let saved = match self.saved {
-            Some(saved) => window(saved, 0)?,
-            None => Window { bound: context.bind(self.scrap)?, stride: 0, column: 0 },
-        };
-        Ok(Stretch {
-            first: bound_steps.start,
-            gates: window(self.gates, 0)?,
-            output: window(self.output, self.column)?,
-            d_output: optional(self.d_output, self.column)?,
-            saved,
-            marks: optional(self.marks, 0)?,
-            steps,
-        })
-    }
-}
-
 /// The state's parts as one binding, and where the cell state starts in it.
 fn bind_state<'a>(context: &Context, state: StateView<'a>) -> Result<(Bound<'a>, u32)> {
     let hidden = state.hidden.span();
@@ -254,13 +158,14 @@ pub(super) fn forward(
     {
         let (gates, target) = (projected.view_mut()?, output.view_mut()?);
         let arrays = Arrays {
-            gates: gates.span(),
-            output: target.span(),
+            gates: (gates.span(), Reach { before: 0, after: 0 }),
+            output: (target.span(), Reach { before: 1, after: 0 }),
             d_output: None,
-            saved: saved.as_ref().map(|saved| saved.view().span()),
-            marks: marks_span,
+            saved: saved.as_ref().map(|saved| (saved.view().span(), Reach { before: 1, after: 0 })),
+            marks: marks_span.map(|marks| (marks, Reach { before: 0, after: 0 })),
             scrap: Span::new(&scrap, 0, 1),
             column: call.column,
+            reversed: call.walk.reversed(),
         };
         let weight = context.bind(call.weights.weight_hh.span())?;
         let bias = call.weights.bias_hh.map(|bias| context.bind(bias.span())).transpose()?;
@@ -283,7 +188,6 @@ pub(super) fn forward(
                 stretch.saved.bound,
             ];
             for t in call.walk.order_of(stretch.steps.clone()) {
-                let first = stretch.first;
                 let before = call.walk.neighbour(t, steps);
                 let previous = before.unwrap_or(t);
                 for block in &blocks {
@@ -301,12 +205,12 @@ pub(super) fn forward(
                             has_bias: bias.is_some().into(),
                             initial_base: initial.base,
                             initial_cell_base,
-                            marks_base: stretch.marks.map_or(0, |marks| marks.at(t, first)),
-                            gates_base: stretch.gates.at(t, first),
-                            output_base: stretch.output.at(t, first),
-                            saved_base: stretch.saved.at(t, first),
-                            previous_output_base: stretch.output.at(previous, first),
-                            previous_saved_base: stretch.saved.at(previous, first),
+                            marks_base: stretch.marks.map_or(0, |marks| marks.at(t)),
+                            gates_base: stretch.gates.at(t),
+                            output_base: stretch.output.at(t),
+                            saved_base: stretch.saved.at(t),
+                            previous_output_base: stretch.output.at(previous),
+                            previous_saved_base: stretch.saved.at(previous),
                             starts: before.is_none().into(),
                             alpha: kernels.alpha,
                             beta: kernels.beta,
@@ -341,13 +245,14 @@ pub(super) fn backward(
     {
         let own: ViewMut<'_> = gates.view_mut()?;
         let arrays = Arrays {
-            gates: own.span(),
-            output: output.view().span(),
+            gates: (own.span(), Reach { before: 0, after: 1 }),
+            output: (output.view().span(), Reach { before: 1, after: 0 }),
             d_output: Some(d_output.span()),
-            saved: saved.as_ref().map(|saved| saved.view().span()),
-            marks: marks.span,
+            saved: saved.as_ref().map(|saved| (saved.view().span(), Reach { before: 1, after: 1 })),
+            marks: marks.span.map(|marks| (marks, Reach { before: 0, after: 1 })),
             scrap: Span::new(&scrap, 0, 1),
             column: call.column,
+            reversed: call.walk.reversed(),
         };
         let weight = context.bind(call.weights.weight_hh.span())?;
         let (initial, initial_cell_base) = bind_state(context, call.initial)?;
@@ -358,7 +263,6 @@ pub(super) fn backward(
             stretches.reverse();
         }
         for stretch in &stretches {
-            let first = stretch.first;
             let Some(d_window) = stretch.d_output else { unreachable!("given above") };
             let bound_marks = stretch.marks.map_or(weight, |marks| marks.bound);
             let bindings = [
@@ -388,16 +292,16 @@ pub(super) fn backward(
                             weight_base: weight.base,
                             initial_base: initial.base,
                             initial_cell_base,
-                            marks_base: stretch.marks.map_or(0, |marks| marks.at(t, first)),
-                            next_marks_base: stretch.marks.map_or(0, |marks| marks.at(next, first)),
-                            next_gates_base: stretch.gates.at(next, first),
-                            next_saved_base: stretch.saved.at(next, first),
-                            output_base: stretch.output.at(t, first),
-                            d_output_base: d_window.at(t, first),
-                            previous_output_base: stretch.output.at(previous, first),
-                            gates_base: stretch.gates.at(t, first),
-                            saved_base: stretch.saved.at(t, first),
-                            previous_saved_base: stretch.saved.at(previous, first),
+                            marks_base: stretch.marks.map_or(0, |marks| marks.at(t)),
+                            next_marks_base: stretch.marks.map_or(0, |marks| marks.at(next)),
+                            next_gates_base: stretch.gates.at(next),
+                            next_saved_base: stretch.saved.at(next),
+                            output_base: stretch.output.at(t),
+                            d_output_base: d_window.at(t),
+                            previous_output_base: stretch.output.at(previous),
+                            gates_base: stretch.gates.at(t),
+                            saved_base: stretch.saved.at(t),
+                            previous_saved_base: stretch.saved.at(previous),
                             carry_base: carried.base,
                             carry_cell_base,
                             starts: before.is_none().into(),

@@ -5,6 +5,7 @@ mod cell;
 mod cells;
 mod cpu;
 pub(crate) mod gpu;
+mod stretch;
 pub(crate) mod support;
 mod walk;
 

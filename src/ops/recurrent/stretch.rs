@@ -1,0 +1,117 @@
+//! How a walk over time is cut: blocks of rows and units that fit a grid, stretches of time that fit bindings.
+
+use std::ops::Range;
+
+use super::Sizes;
+use crate::Result;
+use crate::gpu::{Bound, Context, Span, pieces};
+
+/// Rows and units of a workgroup.
+const TILE: usize = 16;
+
+/// The part of the batch and of the units that one dispatch computes.
+pub(super) struct Block {
+    pub(super) rows: Range<usize>,
+    pub(super) units: Range<usize>,
+}
+
+impl Block {
+    pub(super) fn grid(&self) -> [usize; 3] {
+        [self.units.len().div_ceil(TILE), self.rows.len().div_ceil(TILE), 1]
+    }
+}
+
+/// Blocks that respect the device's grid: one, but for the largest layers.
+pub(super) fn blocks(context: &Context, sizes: Sizes) -> Vec<Block> {
+    let side = context.limits().workgroups * TILE;
+    let columns =
+        |rows: Range<usize>| pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units });
+    pieces(sizes.rows, side).flat_map(columns).collect()
+}
+
+/// A stretch of time whose arrays fit their bindings, and the bound arrays.
+pub(super) struct Stretch<'a> {
+    pub(super) steps: Range<usize>,
+    pub(super) gates: Window<'a>,
+    pub(super) output: Window<'a>,
+    pub(super) d_output: Option<Window<'a>>,
+    pub(super) saved: Window<'a>,
+    pub(super) marks: Option<Window<'a>>,
+}
+
+/// A bound stretch of an array.
+#[derive(Clone, Copy)]
+pub(super) struct Window<'a> {
+    pub(super) bound: Bound<'a>,
+    /// The first step that is bound.
+    pub(super) first: usize,
+    /// The elements from one step to the next.
+    pub(super) stride: usize,
+    /// Where in a step the direction's part begins.
+    pub(super) column: usize,
+}
+
+impl Window<'_> {
+    /// The place of step `t`; any place where the stretch does not reach that far, for steps that are not read.
+    pub(super) fn at(&self, t: usize) -> u32 {
+        self.bound.base + (t.saturating_sub(self.first) * self.stride + self.column) as u32
+    }
+}
+
+/// Which neighbours of a step a pass reads beside the step itself, in the order of the direction.
+#[derive(Clone, Copy)]
+pub(super) struct Reach {
+    pub(super) before: usize,
+    pub(super) after: usize,
+}
+
+/// The arrays that a direction walks over, and how far each is read.
+pub(super) struct Arrays<'a> {
+    pub(super) gates: (Span<'a>, Reach),
+    pub(super) output: (Span<'a>, Reach),
+    pub(super) d_output: Option<Span<'a>>,
+    pub(super) saved: Option<(Span<'a>, Reach)>,
+    pub(super) marks: Option<(Span<'a>, Reach)>,
+    /// Bound where a cell saves nothing.
+    pub(super) scrap: Span<'a>,
+    pub(super) column: usize,
+    pub(super) reversed: bool,
+}
+
+impl<'a> Arrays<'a> {
+    /// Cuts time so that everything fits, in ascending order.
+    pub(super) fn stretches(&self, context: &Context, sizes: Sizes) -> Result<Vec<Stretch<'a>>> {
+        let elements = context.limits().binding_elements;
+        let fitting = |(span, reach): (Span<'_>, Reach)| {
+            (elements * sizes.steps / span.len()).saturating_sub(reach.before + reach.after)
+        };
+        let all = [Some(self.gates), Some(self.output), self.saved].into_iter().flatten();
+        let fitting = all.map(fitting).min().unwrap_or(1).max(1);
+        pieces(sizes.steps, fitting).map(|steps| self.stretch(context, sizes, steps)).collect()
+    }
+
+    fn stretch(&self, context: &Context, sizes: Sizes, steps: Range<usize>) -> Result<Stretch<'a>> {
+        let window = |(span, reach): (Span<'a>, Reach), column: usize| {
+            let (earlier, later) =
+                if self.reversed { (reach.after, reach.before) } else { (reach.before, reach.after) };
+            let first = steps.start.saturating_sub(earlier);
+            let stride = span.len() / sizes.steps;
+            let end = (steps.end + later).min(sizes.steps);
+            let bound = context.bind(span.slice(first * stride..end * stride))?;
+            Ok::<_, crate::Error>(Window { bound, first, stride, column })
+        };
+        let only = Reach { before: 0, after: 0 };
+        let saved = match self.saved {
+            Some(saved) => window(saved, 0)?,
+            None => Window { bound: context.bind(self.scrap)?, first: 0, stride: 0, column: 0 },
+        };
+        Ok(Stretch {
+            gates: window(self.gates, 0)?,
+            output: window(self.output, self.column)?,
+            d_output: self.d_output.map(|span| window((span, only), self.column)).transpose()?,
+            saved,
+            marks: self.marks.map(|marks| window(marks, 0)).transpose()?,
+            steps,
+        })
+    }
+}
