@@ -89,20 +89,15 @@ fn weight(place: u32, unit: u32) -> f32 {
 
 fn previous(row: u32, unit: u32, mark: u32) -> Memory {
     let place = row * parameters.hidden + unit;
-    if (mark & RESETS) != 0u {
-        return Memory(0.0, 0.0);
+    var before = Memory(0.0, 0.0);
+    if (mark & STARTS) != 0u && (mark & RESETS) == 0u {
+        before.hidden = initial[parameters.initial_base + place];
+        if HAS_CELL { before.cell = initial[parameters.initial_cell_base + place]; }
+    } else if (mark & RESETS) == 0u {
+        before.hidden = output[parameters.previous_output_base + row * parameters.width + unit];
+        if HAS_CELL { before.cell = saved[parameters.previous_saved_base + place]; }
     }
-    var cell = 0.0;
-    if (mark & STARTS) != 0u {
-        if HAS_CELL {
-            cell = initial[parameters.initial_cell_base + place];
-        }
-        return Memory(initial[parameters.initial_base + place], cell);
-    }
-    if HAS_CELL {
-        cell = saved[parameters.previous_saved_base + place];
-    }
-    return Memory(output[parameters.previous_output_base + row * parameters.width + unit], cell);
+    return before;
 }
 
 fn finish(row: u32, unit: u32, product: f32) {
@@ -118,13 +113,9 @@ fn finish(row: u32, unit: u32, product: f32) {
         inputs[gate] = gates[gates_row + gate * parameters.hidden];
     }
     var kept = 0.0;
-    if SAVES {
-        kept = saved[parameters.saved_base + place];
-    }
+    if SAVES { kept = saved[parameters.saved_base + place]; }
     var d_cell = 0.0;
-    if HAS_CELL {
-        d_cell = carry[parameters.carry_cell_base + place];
-    }
+    if HAS_CELL { d_cell = carry[parameters.carry_cell_base + place]; }
     let d_hidden = d_output[parameters.d_output_base + row * parameters.width + unit]
         + (product + carry[parameters.carry_base + place]);
     let hidden = output[parameters.output_base + row * parameters.width + unit];

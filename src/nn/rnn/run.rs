@@ -164,7 +164,17 @@ impl Layer<Rnn> {
     }
 
     pub(super) fn check_state(&self, what: &str, state: &State, batch: usize) -> Result<()> {
-        let sizes = self.state_sizes(batch);
-        state.planes().shape().expect(&format!("{what} [parts, layers x directions, batch, hidden]"), &sizes)
+        let [parts, sizes @ ..] = self.state_sizes(batch);
+        let found = state.planes().shape().dimensions();
+        if found[1..] != sizes {
+            let what = format!("{what} [layers x directions, batch, hidden]");
+            return Err(Error::shape(what, format!("{sizes:?}"), format!("{:?}", &found[1..])));
+        }
+        if found[0] != parts {
+            let describe =
+                |parts: usize| if parts == 1 { "a hidden state" } else { "a hidden and a cell state" };
+            return Err(Error::shape(what, describe(parts), describe(found[0])));
+        }
+        Ok(())
     }
 }

@@ -232,9 +232,13 @@ pub(super) fn previous(
     let width = output.shape().last();
     let initial = context.bind(call.initial.hidden.span())?;
     let limits = context.limits();
-    let fitting = (limits.binding_elements / (rows * width)).saturating_sub(2).max(1);
+    let fitting = (limits.binding_elements / (rows * width)).saturating_sub(1).max(1);
     for stretch in pieces(steps, fitting) {
-        let around = stretch.start.saturating_sub(1)..(stretch.end + 1).min(steps);
+        // Each step's predecessor is read, which the reverse direction has on the other side.
+        let around = match call.walk.direction {
+            Direction::Forward => stretch.start.saturating_sub(1)..stretch.end,
+            Direction::Reverse => stretch.start..(stretch.end + 1).min(steps),
+        };
         let step = rows * width;
         let source = context.bind(output.view().span().slice(around.start * step..around.end * step))?;
         let marked = match marks.span {
