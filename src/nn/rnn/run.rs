@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::nn::{Layer, Parameters};
 use crate::ops::recurrent::{self, Call, Direction, Steps, Walk};
 use crate::ops::{Form, matmul, zero_padding};
+use crate::shape::Shape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -15,7 +16,9 @@ impl Layer<Rnn> {
     /// # Errors
     /// [`Error::Shape`] for a batch of zero; out of memory.
     pub fn zero_state(&self, device: &Device, batch: usize) -> Result<State> {
-        State::zeros(device, self.state_sizes(batch))
+        let sizes = self.state_sizes(batch);
+        Shape::named("the state [layers x directions, batch, hidden]", &sizes[1..])?;
+        State::zeros(device, sizes)
     }
 
     fn state_sizes(&self, batch: usize) -> [usize; 4] {
