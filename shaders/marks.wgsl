@@ -10,6 +10,8 @@ override MASKED: u32 = 0u;
 
 struct Parameters {
     count: u32,
+    // Place of the first mark of this stretch in all of them.
+    first: u32,
     rows: u32,
     steps: u32,
     lengths_base: u32,
@@ -29,8 +31,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if id.x >= parameters.count {
         return;
     }
-    let step = id.x / parameters.rows;
-    let row = id.x % parameters.rows;
+    let step = (parameters.first + id.x) / parameters.rows;
+    let row = (parameters.first + id.x) % parameters.rows;
     var length = parameters.steps;
     if RAGGED != 0u {
         length = lengths[parameters.lengths_base + row];

@@ -12,6 +12,8 @@ override MARKED: u32 = 0u;
 
 struct Parameters {
     count: u32,
+    // Place of the first element of this dispatch in the block.
+    first: u32,
     rows: u32,
     steps: u32,
     columns: u32,
@@ -37,8 +39,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if id.x >= parameters.count {
         return;
     }
-    let row = id.x / parameters.columns;
-    let column = id.x % parameters.columns;
+    let row = (parameters.first + id.x) / parameters.columns;
+    let column = (parameters.first + id.x) % parameters.columns;
     var step = 0u;
     if LAST != 0u {
         step = parameters.steps - 1u;

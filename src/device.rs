@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::gpu::{self, AdapterKind, AdapterSummary, Context, ContextOptions};
 use crate::{Error, Result};
 
-/// The environment variable that [`Device::auto`] obeys: `cpu`, `gpu`, `gpu:N` or a part of an adapter's name.
+/// The environment variable that [`Device::auto`] obeys: `auto`, `cpu`, `reference`, `gpu`, `gpu:N` or a part of an
+/// adapter's name.
 pub const DEVICE_VARIABLE: &str = "REFRAIN_DEVICE";
 
 /// The least ceiling of a binding that operations can work with: room for some elements after any alignment.
@@ -21,7 +22,7 @@ const LEAST_BINDING_BYTES: u64 = 1024;
 #[derive(Clone)]
 pub struct Device(Backend);
 
-/// The three executors behind the one contract of each operation.
+/// The executors behind the one contract of each operation: the twin in either precision, or the kernels.
 #[derive(Clone)]
 pub(crate) enum Backend {
     Cpu(Precision),
@@ -144,10 +145,10 @@ impl Device {
     /// # Errors
     /// As [`Device::gpu`].
     pub fn named(name: &str) -> Result<Self> {
-        match name.trim() {
+        match name.trim().to_lowercase().as_str() {
             "cpu" => Ok(Self::cpu()),
             "reference" => Ok(Self::reference()),
-            name => Self::gpu(name),
+            _ => Self::gpu(name.trim()),
         }
     }
 
@@ -158,7 +159,7 @@ impl Device {
     /// As [`Device::gpu`], if the variable is set or the GPU that is there cannot be opened.
     pub fn auto() -> Result<Self> {
         match std::env::var(DEVICE_VARIABLE) {
-            Ok(name) if !name.trim().is_empty() => Self::named(&name),
+            Ok(name) if !matches!(name.trim(), "" | "auto") => Self::named(&name),
             _ => match Self::gpu("gpu") {
                 Err(Error::NoAdapter { .. }) => Ok(Self::cpu()),
                 found => found,
@@ -176,7 +177,7 @@ impl Device {
     fn available() -> Vec<String> {
         let adapters = Self::list().into_iter();
         let described = adapters.map(|found| format!("gpu:{} ({}, {})", found.index, found.name, found.kind));
-        std::iter::once("cpu".to_owned()).chain(described).collect()
+        ["cpu", "reference"].map(str::to_owned).into_iter().chain(described).collect()
     }
 
     /// Whether this is a GPU, software adapters included.

@@ -42,7 +42,9 @@ pub enum Error {
         found: String,
     },
     /// An argument lives on another device than the rest.
-    #[error("{what} is on {found}, but {expected} is needed: move it with `to_device`")]
+    #[error(
+        "{what} is on {found}, but {expected} is needed: create it there, or move a tensor with `to_device`"
+    )]
     DeviceMismatch {
         /// The argument.
         what: String,

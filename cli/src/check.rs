@@ -19,10 +19,11 @@ const UNSUPPORTED: u8 = 2;
 /// Options of `refrain check`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// What to check: auto, cpu, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
+    /// What to check: auto, cpu, reference, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
     #[arg(long, value_name = "NAME", default_value = "auto")]
     device: String,
-    /// Replay golden cases from this file or folder, in place of the operations
+    /// Replay golden cases from this file or folder, in place of the operations; exits with 1 if a case fails, else
+    /// with 2 if one is of a kind that is not built yet
     #[arg(long, value_name = "PATH")]
     cases: Option<PathBuf>,
     /// Print one line of JSON for each case

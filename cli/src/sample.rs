@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TEXT", default_value = "")]
     prompt: String,
     /// Below 1 safer, above 1 wilder, 0 always the likeliest character
-    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     temperature: f64,
     /// Characters to write after the prompt
     #[arg(long, value_name = "N", default_value_t = 200)]
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// What the random choices come from
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Where to compute: auto, cpu, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
+    /// Where to compute: auto, cpu, reference, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
     #[arg(long, value_name = "NAME", default_value = "auto")]
     device: String,
 }

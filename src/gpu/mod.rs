@@ -2,8 +2,8 @@
 //!
 //! [`Context`] owns one device: its [`Pool`] of buffers, its kernel cache and its recorder. Operations describe
 //! their shader as a [`Kernel`], borrow device memory as [`Span`]s and call [`Context::dispatch`]; nothing runs
-//! until the recorder is flushed, and nothing but [`Context::download`] waits (save for the bound on work in
-//! flight, see [`recorder`]).
+//! until the recorder is flushed, and nothing waits but [`Context::download`], the bound on work in
+//! flight (see [`recorder`]) and an allocation that ran out of memory.
 
 mod adapters;
 mod context;

@@ -1,4 +1,4 @@
-//! The one place where the host waits for the GPU's results.
+//! Bringing values to the host: where it waits for the GPU's results.
 
 use super::context::Context;
 use super::pool::Purpose;

@@ -1,8 +1,8 @@
 //! Gathers dispatches and copies into few submissions: one open compute pass until something else must happen.
 //!
 //! Work is submitted by [`Context::flush`], which optimizers call at the end of a training step and readbacks
-//! call before they wait, and by itself after [`MAX_DISPATCHES`]. When more than [`MAX_IN_FLIGHT`] submissions
-//! are unfinished, the next one first waits for the oldest: a loop that never reads anything still keeps a
+//! call before they wait, and by itself after [`MAX_DISPATCHES`]. When a submission makes
+//! more than [`MAX_IN_FLIGHT`] that have not been waited for, it waits for the oldest: a loop that never reads anything still keeps a
 //! fixed memory ceiling.
 //!
 //! Upload buffers come back when their submission leaves that window, and not when the GPU happens to be done
@@ -73,6 +73,12 @@ impl Context {
     pub(crate) fn dispatch<P: bytemuck::Pod>(&self, call: Dispatch<'_, P>) -> Result<()> {
         self.faults().check()?;
         debug_assert_eq!(call.bindings.len(), call.kernel.bindings.len(), "bindings of {}", call.kernel.name);
+        debug_assert!(
+            call.grid.iter().all(|&groups| (1..=self.limits().workgroups).contains(&groups)),
+            "{} asks for a grid of {:?}",
+            call.kernel.name,
+            call.grid
+        );
         let compiled = self.compiled(call.kernel, call.constants);
         let parameters = bytemuck::bytes_of(&call.parameters);
         let mut recorder = self.recorder();

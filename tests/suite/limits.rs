@@ -6,7 +6,7 @@
 //! partial sum, eight times that for the tails.
 
 use refrain::loss::{CrossEntropy, cross_entropy};
-use refrain::nn::{Cell, Linear, Model, Rnn};
+use refrain::nn::{Cell, Linear, Model, Rnn, Sequences, State};
 use refrain::ops::{self, Activation, Binary, Form, Norm, Reduction};
 use refrain::{Device, Error, GpuOptions, IGNORED, Indices, Result, Tensor, View};
 
@@ -212,39 +212,70 @@ fn reductions_are_cut_into_partial_sums(adapter: &Adapter) -> Outcome {
     )
 }
 
-fn recurrent_steps_are_cut_by_time_rows_and_units(adapter: &Adapter) -> Outcome {
-    /// Whether the gradients of the weights, sums over time that are cut, are compared too.
-    fn run(device: &Device, hidden: usize, batch: usize, steps: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+/// A recurrent layer and the batch that it runs over.
+#[derive(Clone, Copy)]
+struct Recurrent {
+    cell: Cell,
+    hidden: usize,
+    batch: usize,
+    steps: usize,
+}
+
+impl Recurrent {
+    /// What keeps its bits when time is cut, and the gradients of the weights, which are sums over time. The batch is
+    /// ragged, has resets, and runs in both directions.
+    fn run(&self, device: &Device) -> Result<(Vec<f32>, Vec<f32>)> {
+        let Self { cell, hidden, batch, steps } = *self;
         let mut model = Model::new(4);
-        let rnn = model.add("rnn", Rnn::new(Cell::tanh(), 3, hidden))?;
+        let rnn = model.add("rnn", Rnn::new(cell, 3, hidden).bidirectional())?;
         let parameters = model.initialize(device)?;
-        let state = refrain::nn::State::from_hidden(&random(device, 26, &[1, batch, hidden], 1.0)?)?;
+        let part = |stream| random(device, stream, &[2, batch, hidden], 1.0);
+        let state = match cell.has_cell_state() {
+            true => State::from_hidden_and_cell(&part(26)?, &part(29)?)?,
+            false => State::from_hidden(&part(26)?)?,
+        };
+        let lengths: Vec<u32> = (0..batch).map(|row| 1 + (row * 7 % steps) as u32).collect();
+        let lengths = Indices::from_slice(device, &[batch], &lengths)?;
+        let resets: Vec<u32> = (0..steps * batch).map(|place| u32::from(place % 11 == 5)).collect();
+        let resets = Indices::from_slice(device, &[steps, batch], &resets)?;
+        let sequences = Sequences::ragged(&lengths).resets(&resets);
         let x = random(device, 25, &[steps, batch, 3], 1.0)?;
-        let (y, last, trace) = rnn.forward(&parameters, &x, &state)?;
+        let (y, last, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
         let mut gradients = parameters.zero_gradients()?;
-        let d_y = random(device, 27, &[steps, batch, hidden], 1.0)?;
+        let d_y = random(device, 27, &[steps, batch, 2 * hidden], 1.0)?;
         let (d_x, d_initial) = trace.backward(&d_y, Some(&state), &mut gradients)?;
         let kept = downloads(&[&y, &last.hidden(), &d_x, &d_initial.hidden()])?;
         let summed = all_gradients(&parameters, &gradients)?.into_iter().map(|value| value as f32).collect();
         Ok((kept, summed))
     }
+}
+
+fn recurrent_steps_are_cut_by_time_rows_and_units(adapter: &Adapter) -> Outcome {
     let sizes = [
-        ("many steps", 10, 6, 40),
+        ("many steps", Recurrent { cell: Cell::tanh(), hidden: 10, batch: 6, steps: 40 }),
+        ("many steps of an LSTM", Recurrent { cell: Cell::Lstm, hidden: 6, batch: 6, steps: 40 }),
         // More than two workgroups of 16 rows.
-        ("many rows", 5, 70, 4),
+        ("many rows", Recurrent { cell: Cell::tanh(), hidden: 5, batch: 40, steps: 4 }),
+        // As many as two steps of gates leave room for.
+        ("many rows of a GRU", Recurrent { cell: Cell::Gru, hidden: 4, batch: 40, steps: 4 }),
     ];
     let mut cases = Vec::new();
-    for (name, hidden, batch, steps) in sizes {
-        let forward = move |device: &Device| Ok(run(device, hidden, batch, steps)?.0);
-        cases.push(case(name, Order::Kept, forward));
-        let sums = move |device: &Device| Ok(run(device, hidden, batch, steps)?.1);
-        cases.push(case(format!("{name}, weights"), Order::Changed { terms: batch * steps }, sums));
+    for (name, layer) in sizes {
+        cases.push(case(name, Order::Kept, move |device| Ok(layer.run(device)?.0)));
+        let terms = layer.batch * layer.steps;
+        let sums = move |device: &Device| Ok(layer.run(device)?.1);
+        cases.push(case(format!("{name}, weights"), Order::Changed { terms }, sums));
     }
     compare_all(adapter, cases)?;
     // More than one workgroup of 16 units: a lower ceiling of workgroups, and bindings as they are.
     let narrow = adapter.open_with(&GpuOptions { workgroups: Some(1), ..GpuOptions::default() })?;
-    let units = case("many units", Order::Kept, |device| Ok(run(device, 40, 3, 5)?.0));
-    compare(&units, &adapter.open()?, &narrow)
+    for cell in [Cell::tanh(), Cell::Lstm, Cell::Gru] {
+        let layer = Recurrent { cell, hidden: 40, batch: 7, steps: 5 };
+        let units =
+            case(format!("many units, {cell:?}"), Order::Kept, move |device| Ok(layer.run(device)?.0));
+        compare(&units, &adapter.open()?, &narrow)?;
+    }
+    Ok(())
 }
 
 fn optimizers_are_cut_without_a_trace(adapter: &Adapter) -> Outcome {

@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) text: Option<PathBuf>,
     /// Part of the text, at its end, that is held out for validation
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.1)]
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.1, allow_negative_numbers = true)]
     pub(crate) validation_fraction: f64,
     /// The most characters of the held-out part that a validation predicts
     #[arg(long, value_name = "N", default_value_t = 50_000)]
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) optimization: Optimization,
 
-    /// Where to compute: auto, cpu, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
+    /// Where to compute: auto, cpu, reference, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) device: String,
     /// File for the trained model, written at every validation
@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) samples: usize,
     /// Temperature of the samples: below 1 safer, above 1 wilder, 0 always the likeliest character
-    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     pub(crate) temperature: f64,
     /// Print one line of JSON for each step and each validation, and nothing else
     #[arg(long)]
@@ -90,19 +90,19 @@ pub(crate) struct Optimization {
     #[arg(long, value_enum, default_value_t = Rule::Adam)]
     pub(crate) optimizer: Rule,
     /// Step size [default: 0.003 for adam, 0.5 for sgd]
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(crate) learning_rate: Option<f64>,
     /// How the step size changes over the steps
     #[arg(long, value_enum, default_value_t = Schedule::Cosine)]
     pub(crate) schedule: Schedule,
     /// Momentum of sgd [default: 0.9]
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
     pub(crate) momentum: Option<f64>,
     /// Pull of the weights towards zero [default: 0.1 with adam, where it is decoupled; 0 with sgd, an L2 penalty]
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
     pub(crate) weight_decay: Option<f64>,
     /// Largest norm of all gradients together
-    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
+    #[arg(long, value_name = "NORM", default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) clip: f32,
     /// Do not clip the gradients
     #[arg(long, conflicts_with = "clip")]

@@ -3,7 +3,8 @@
 use refrain::{AdapterKind, Device, Error};
 
 use super::arguments::{Arguments, Rule};
-use crate::failure::Result;
+use super::report::bytes as readable;
+use crate::failure::{Failure, Result};
 
 /// Sizes of one training run in numbers; saturating, since they come from the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +77,14 @@ impl Footprint {
         let needed = if *device == Device::reference() { self.bytes.saturating_mul(2) } else { self.bytes };
         let available = available_bytes();
         if shares_host && needed > available {
-            let what = "training this model (bytes of memory for weights, gradients, moments and activations; \
-                        take a smaller --hidden, --layers, --batch or --sequence)";
-            return Err(exceeds(what.to_owned(), needed, available));
+            let (needed, available) = (readable(needed), readable(available));
+            return Err(Failure::option(
+                "--hidden",
+                format!(
+                    "training needs {needed} of memory for weights, gradients, moments and activations, but the \
+                     limit is the {available} that are free; take a smaller --hidden, --layers, --batch or --sequence"
+                ),
+            ));
         }
         Ok(())
     }

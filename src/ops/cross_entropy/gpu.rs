@@ -50,7 +50,7 @@ pub(super) fn rows(context: &Context, call: Call<'_>) -> Result<()> {
         Scale::MeanWeight => (0, (1.0 / call.labels.counted() as f64) as f32),
         Scale::Rows(_) => (2, 0.0),
     };
-    for piece in pieces(call.rows, rows_at_once(context, classes)) {
+    for piece in pieces(call.rows, rows_at_once(context, classes)?) {
         let elements = piece.start * classes..piece.end * classes;
         let logits = context.bind(call.logits.span().slice(elements.clone()))?;
         let labels = context.bind(call.labels.span().slice(piece.clone()))?;

@@ -1,7 +1,7 @@
 //! The twin of the recurrent shaders: back-propagation through time as Werbos (1990, "Backpropagation through time:
 //! what it does and how to do it") writes it, one step after another, row by row where rows differ.
 
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayViewMut3, Axis, s};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 
 use super::cells::{self, Memory};
 use super::walk::{Before, Walk};
@@ -16,6 +16,23 @@ pub(super) struct Forward<F> {
     pub(super) saved: Option<Array3<F>>,
     /// The state after each row's last step.
     pub(super) last: Memory<F>,
+}
+
+/// Copies what a step made of its rows; what it made of padding is left out.
+fn keep<F: Real>(
+    walk: &Walk<'_>,
+    t: usize,
+    steps: usize,
+    made: ArrayView2<'_, F>,
+    mut target: ArrayViewMut2<'_, F>,
+) {
+    if !walk.is_marked() {
+        return target.assign(&made);
+    }
+    let rows = made.nrows();
+    for row in (0..rows).filter(|&row| walk.before(t, row, steps, rows) != Before::Padding) {
+        target.row_mut(row).assign(&made.row(row));
+    }
 }
 
 /// The state of the rows before step `t`: `previous`, but initial or zero where the walk says so.
@@ -60,17 +77,16 @@ pub(super) fn forward<F: Real>(
             recurrent += &bias;
         }
         let made = cells::forward(cell, projected.index_axis(Axis(0), t), &recurrent, &state);
-        for row in (0..rows).filter(|&row| walk.before(t, row, steps, rows) != Before::Padding) {
-            gates.slice_mut(s![t, row, ..]).assign(&made.gates.row(row));
-            if let Some(made) = &made.saved {
-                let saved = saved.get_or_insert_with(|| Array3::zeros((steps, rows, hidden)));
-                saved.slice_mut(s![t, row, ..]).assign(&made.row(row));
-            }
-            output.slice_mut(s![t, row, ..]).assign(&made.memory.hidden.row(row));
-            // Rows in their padding keep the state they ended with.
-            state.hidden.row_mut(row).assign(&made.memory.hidden.row(row));
-            state.cell.row_mut(row).assign(&made.memory.cell.row(row));
+        let keep = |made: &Array2<F>, target: ArrayViewMut2<'_, F>| keep(walk, t, steps, made.view(), target);
+        keep(&made.gates, gates.index_axis_mut(Axis(0), t));
+        if let Some(made) = &made.saved {
+            let saved = saved.get_or_insert_with(|| Array3::zeros((steps, rows, hidden)));
+            keep(made, saved.index_axis_mut(Axis(0), t));
         }
+        keep(&made.memory.hidden, output.index_axis_mut(Axis(0), t));
+        // Rows in their padding keep the state they ended with.
+        keep(&made.memory.hidden, state.hidden.view_mut());
+        keep(&made.memory.cell, state.cell.view_mut());
     }
     Forward { gates, saved, last: state }
 }
@@ -109,12 +125,10 @@ fn previous<F: Real>(cell: Cell, kept: &Kept<'_, F>, walk: &Walk<'_>, t: usize) 
 /// The states that every step started from, h only [T, B, H].
 pub(super) fn all_previous<F: Real>(cell: Cell, kept: &Kept<'_, F>, walk: &Walk<'_>) -> Array3<F> {
     let mut all = Array3::zeros(kept.output.raw_dim());
-    let (steps, rows, _) = all.dim();
+    let steps = all.dim().0;
     for t in 0..steps {
         let state = previous(cell, kept, walk, t);
-        for row in (0..rows).filter(|&row| walk.before(t, row, steps, rows) != Before::Padding) {
-            all.slice_mut(s![t, row, ..]).assign(&state.hidden.row(row));
-        }
+        keep(walk, t, steps, state.hidden.view(), all.index_axis_mut(Axis(0), t));
     }
     all
 }
@@ -144,9 +158,9 @@ pub(super) fn backward<F: Real>(
         let hidden = kept.output.index_axis(at, t);
         let slopes = cells::backward(cell, kept.gates.index_axis(at, t), saved, &before, hidden, &d_after);
         let d_hidden = &slopes.d_memory.hidden + &slopes.d_recurrent.dot(&weight_hh);
+        keep(walk, t, steps, slopes.d_projected.view(), d_projected.index_axis_mut(at, t));
+        keep(walk, t, steps, slopes.d_recurrent.view(), d_recurrent.index_axis_mut(at, t));
         for row in (0..rows).filter(|&row| walk.before(t, row, steps, rows) != Before::Padding) {
-            d_projected.slice_mut(s![t, row, ..]).assign(&slopes.d_projected.row(row));
-            d_recurrent.slice_mut(s![t, row, ..]).assign(&slopes.d_recurrent.row(row));
             if !walk.flows(t, row, steps, rows) {
                 d_state.hidden.row_mut(row).fill(F::zero());
                 d_state.cell.row_mut(row).fill(F::zero());

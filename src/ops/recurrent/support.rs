@@ -13,6 +13,7 @@ use crate::tensor::{Tensor, View};
 
 parameters!(MarksParameters {
     count: u32,
+    first: u32,
     rows: u32,
     steps: u32,
     lengths_base: u32,
@@ -22,6 +23,7 @@ parameters!(MarksParameters {
 });
 parameters!(PickParameters {
     count: u32,
+    first: u32,
     rows: u32,
     steps: u32,
     columns: u32,
@@ -84,27 +86,31 @@ pub(super) fn marks(context: &Context, walk: &Walk<'_>, steps: usize, rows: usiz
     }
     let count = steps * rows;
     let made = context.allocate(count, "the marks of a ragged batch")?;
-    let target = context.bind(Span::new(&made, 0, count))?;
     // What is missing is replaced by a stand-in, and not read.
-    let stand_in = context.allocate(1, "a stand-in for lengths or resets")?;
-    let stand_in = context.bind(Span::new(&stand_in, 0, 1))?;
+    let scrap = context.allocate(1, "a stand-in for lengths or resets")?;
+    let stand_in = context.bind(Span::new(&scrap, 0, 1))?;
     let lengths = walk.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
-    let resets = walk.resets.map(|resets| context.bind(resets.span())).transpose()?;
-    context.dispatch(Dispatch {
-        kernel: &MARKS,
-        constants: &[walk.reversed().into(), lengths.is_some().into(), resets.is_some().into()],
-        parameters: MarksParameters {
-            count: count as u32,
-            rows: rows as u32,
-            steps: steps as u32,
-            lengths_base: lengths.map_or(0, |bound| bound.base),
-            resets_base: resets.map_or(0, |bound| bound.base),
-            marks_base: target.base,
-            chunk: walk.chunk.unwrap_or(0) as u32,
-        },
-        bindings: &[lengths.unwrap_or(stand_in), resets.unwrap_or(stand_in), target],
-        grid: [count.div_ceil(ELEMENTWISE_GROUP), 1, 1],
-    })?;
+    for piece in pieces(count, context.limits().elements(ELEMENTWISE_GROUP)) {
+        let target = context.bind(Span::new(&made, piece.start, piece.len()))?;
+        let resets =
+            walk.resets.map(|resets| context.bind(resets.span().slice(piece.clone()))).transpose()?;
+        context.dispatch(Dispatch {
+            kernel: &MARKS,
+            constants: &[walk.reversed().into(), lengths.is_some().into(), resets.is_some().into()],
+            parameters: MarksParameters {
+                count: piece.len() as u32,
+                first: piece.start as u32,
+                rows: rows as u32,
+                steps: steps as u32,
+                lengths_base: lengths.map_or(0, |bound| bound.base),
+                resets_base: resets.map_or(0, |bound| bound.base),
+                marks_base: target.base,
+                chunk: walk.chunk.unwrap_or(0) as u32,
+            },
+            bindings: &[lengths.unwrap_or(stand_in), resets.unwrap_or(stand_in), target],
+            grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+        })?;
+    }
     Ok(Some(made))
 }
 
@@ -156,27 +162,29 @@ fn pick(
             Some(marks) => Some(context.bind(marks.slice(bound.start * rows..bound.end * rows))?),
             None => None,
         };
-        let count = rows * to.columns;
-        context.dispatch(Dispatch {
-            kernel: &PICK,
-            constants: &[(end == End::Last).into(), lengths.is_some().into(), marks.is_some().into()],
-            parameters: PickParameters {
-                count: count as u32,
-                rows: rows as u32,
-                steps: steps as u32,
-                columns: to.columns as u32,
-                x_base: x.base + from.column as u32,
-                x_width: (step / rows) as u32,
-                y_base: y.base + to.column as u32,
-                y_width: (to.span.len() / rows) as u32,
-                lengths_base: lengths.map_or(0, |bound| bound.base),
-                marks_base: marks.map_or(0, |bound| bound.base),
-                first_step: bound.start as u32,
-                bound_steps: bound.len() as u32,
-            },
-            bindings: &[x, lengths.unwrap_or(x), marks.unwrap_or(x), y],
-            grid: [count.div_ceil(ELEMENTWISE_GROUP), 1, 1],
-        })?;
+        for part in pieces(rows * to.columns, context.limits().workgroups * ELEMENTWISE_GROUP) {
+            context.dispatch(Dispatch {
+                kernel: &PICK,
+                constants: &[(end == End::Last).into(), lengths.is_some().into(), marks.is_some().into()],
+                parameters: PickParameters {
+                    count: part.len() as u32,
+                    first: part.start as u32,
+                    rows: rows as u32,
+                    steps: steps as u32,
+                    columns: to.columns as u32,
+                    x_base: x.base + from.column as u32,
+                    x_width: (step / rows) as u32,
+                    y_base: y.base + to.column as u32,
+                    y_width: (to.span.len() / rows) as u32,
+                    lengths_base: lengths.map_or(0, |bound| bound.base),
+                    marks_base: marks.map_or(0, |bound| bound.base),
+                    first_step: bound.start as u32,
+                    bound_steps: bound.len() as u32,
+                },
+                bindings: &[x, lengths.unwrap_or(x), marks.unwrap_or(x), y],
+                grid: [part.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+            })?;
+        }
     }
     Ok(())
 }
