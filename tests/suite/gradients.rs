@@ -3,6 +3,8 @@
 //! (f(x + h) − f(x − h)) / 2h differs from f'(x) by h² f'''/6 from the Taylor series and by about ε |f| / h from
 //! rounding. h = ∛ε makes the two alike: each is about 4·10⁻¹¹ times a constant of the function. Where a function
 //! has a kink the series does not hold, so inputs are drawn again until none lies within [`MARGIN`] of one.
+//!
+//! Long, because each case carries its own textbook form beside the twin that it is compared with.
 
 use libtest_mimic::Failed;
 use refrain::loss::CrossEntropy;

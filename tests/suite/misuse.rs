@@ -1,4 +1,6 @@
 //! Bad input is a typed error that names the argument, what was expected and what came; nothing panics.
+//!
+//! Long, because all refusals stand in one list: a missing one shows.
 
 use refrain::data::{Vocabulary, Windows};
 use refrain::loss::{CrossEntropy, cross_entropy};

@@ -1,5 +1,7 @@
 //! The recurrent family as a whole: every combination of cell, direction, depth, bias, lengths, resets and final
 //! gradient against finite differences, and the properties that hold whatever the numbers are.
+//!
+//! Long, because all properties share one description of a layer and its batch.
 
 use refrain::nn::{Cell, Layer, Model, Parameters, Rnn, Sequences, State};
 use refrain::ops::permute;
