@@ -171,6 +171,7 @@ pub(super) fn forward(
         let bias = call.weights.bias_hh.map(|bias| context.bind(bias.span())).transpose()?;
         let (initial, initial_cell_base) = bind_state(context, call.initial)?;
         let blocks = blocks(context, sizes);
+        let constants = kernels.constants(marks.is_some());
         let mut stretches = arrays.stretches(context, sizes)?;
         if call.walk.reversed() {
             stretches.reverse();
@@ -193,7 +194,7 @@ pub(super) fn forward(
                 for block in &blocks {
                     context.dispatch(Dispatch {
                         kernel: kernels.forward,
-                        constants: &kernels.constants(marks.is_some()),
+                        constants: &constants,
                         parameters: ForwardParameters {
                             rows: rows as u32,
                             hidden: hidden as u32,
@@ -258,6 +259,7 @@ pub(super) fn backward(
         let (initial, initial_cell_base) = bind_state(context, call.initial)?;
         let (carried, carry_cell_base) = bind_state(context, StateView::of(carry.view())?)?;
         let blocks = blocks(context, sizes);
+        let constants = kernels.constants(marks.span.is_some());
         let mut stretches = arrays.stretches(context, sizes)?;
         if !call.walk.reversed() {
             stretches.reverse();
@@ -282,7 +284,7 @@ pub(super) fn backward(
                 for block in &blocks {
                     context.dispatch(Dispatch {
                         kernel: kernels.backward,
-                        constants: &kernels.constants(marks.span.is_some()),
+                        constants: &constants,
                         parameters: BackwardParameters {
                             rows: rows as u32,
                             hidden: hidden as u32,
