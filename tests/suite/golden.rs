@@ -7,7 +7,7 @@ use refrain::Device;
 use refrain::check::golden::{CaseReport, Status, files, replay};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu, plain_on_cpu};
-use crate::support::root;
+use crate::support::{Folder, root};
 
 /// All golden cases in the repository.
 fn fixtures() -> Vec<PathBuf> {
@@ -92,7 +92,6 @@ fn a_recurrent_case_compares_outputs_states_and_every_gradient() {
     assert_eq!(compared, expected.iter().map(String::as_str).collect());
 }
 
-#[test]
 fn an_lstm_case_compares_cell_states_and_both_directions() {
     let report = replay(&fixture("torch_lstm_bi"), &Device::cpu());
     let compared: BTreeSet<&str> = report.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
@@ -107,6 +106,7 @@ fn an_lstm_case_compares_cell_states_and_both_directions() {
 /// A copy of a fixture that is changed before it is replayed; removed when dropped.
 struct Altered {
     path: PathBuf,
+    _folder: Folder,
 }
 
 impl Altered {
@@ -114,9 +114,10 @@ impl Altered {
     fn bytes(name: &str, label: &str, change: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut bytes = std::fs::read(fixture(name)).unwrap();
         change(&mut bytes);
-        let path = std::env::temp_dir().join(format!("refrain-{}-{label}.safetensors", std::process::id()));
+        let folder = Folder::new(label).unwrap();
+        let path = folder.path().join(format!("{name}.safetensors"));
         std::fs::write(&path, bytes).unwrap();
-        Self { path }
+        Self { path, _folder: folder }
     }
 
     /// A copy of `name` with its header, a JSON object, changed by `change`.
@@ -138,13 +139,6 @@ impl Altered {
 
     fn replay(&self) -> CaseReport {
         replay(&self.path, &Device::cpu())
-    }
-}
-
-impl Drop for Altered {
-    fn drop(&mut self) {
-        // A temporary file that stays behind harms no later test.
-        std::fs::remove_file(&self.path).ok();
     }
 }
 
@@ -290,10 +284,8 @@ fn an_attribute_that_cannot_be_read_is_an_error() {
 }
 
 fn a_folder_without_cases_is_an_error_and_not_an_empty_success() {
-    let empty = std::env::temp_dir().join(format!("refrain-{}-empty", std::process::id()));
-    std::fs::create_dir_all(&empty).unwrap();
-    let found = files(&empty);
-    std::fs::remove_dir(&empty).unwrap();
+    let empty = Folder::new("empty").unwrap();
+    let found = files(empty.path());
     assert!(matches!(found, Err(refrain::Error::Config { .. })), "{found:?}");
     assert!(matches!(files(Path::new("nowhere")), Err(refrain::Error::Io { .. })));
 }
@@ -310,6 +302,7 @@ pub(crate) fn register(suite: &mut Suite) {
         every_fixture_is_reproduced_on_the_reference,
         the_fixtures_cover_every_family_that_is_built,
         a_recurrent_case_compares_outputs_states_and_every_gradient,
+        an_lstm_case_compares_cell_states_and_both_directions,
         one_corrupted_value_fails_and_is_named,
         a_not_a_number_in_the_expected_values_fails,
         a_truncated_file_is_an_error,

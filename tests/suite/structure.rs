@@ -184,6 +184,16 @@ fn shaders_name_their_twins() -> Outcome {
     none("shaders without their twin", &offences)
 }
 
+/// The suite has its own harness: a function with the attribute would be compiled away.
+fn every_test_is_registered_by_hand() -> Outcome {
+    let mut offences = Vec::new();
+    for source in files("tests/suite", "rs")? {
+        let attributes = code(&source).filter(|(_, line)| line.trim() == "#[test]");
+        offences.extend(attributes.map(|(number, _)| format!("tests/suite/{}:{number}", source.path)));
+    }
+    none("functions that the suite's harness never runs", &offences)
+}
+
 pub(crate) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
@@ -192,5 +202,6 @@ pub(crate) fn register(suite: &mut Suite) {
         imports_are_read_from_lines_as_they_are_written,
         long_files_say_why,
         shaders_name_their_twins,
+        every_test_is_registered_by_hand,
     );
 }

@@ -1,6 +1,7 @@
 //! What several modules need: random tensors, a small language model and its training loop, comparisons.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use libtest_mimic::Failed;
 use refrain::data::Windows;
@@ -211,12 +212,14 @@ pub(crate) fn root() -> PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
 }
 
-/// A folder of its own that is removed when dropped.
+/// A folder that no other test has, nor the same test on another adapter; removed when dropped.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(crate) fn new(name: &str) -> std::io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("refrain-{}-{name}", std::process::id()));
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let (process, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(format!("refrain-{process}-{number}-{name}"));
         std::fs::create_dir_all(&path)?;
         Ok(Self(path))
     }
