@@ -1,13 +1,11 @@
-// y = f(x) and f'(x), for the function that the pipeline constant names. CPU twin: src/ops/elementwise/cpu.rs.
-// The order is that of `Activation::code`.
-
-override FUNCTION: u32 = 0u;
+// y = f(x) and f'(x), for the function with the number that `Activation::code` gives it: a pipeline constant, so that
+// what is compiled has no switch. CPU twin: src/ops/elementwise/cpu.rs.
 
 const SELU_SCALE: f32 = 1.0507009873554805;
 const SELU_ALPHA: f32 = 1.6732632423543772;
 
-fn activate(x: f32, alpha: f32, beta: f32) -> f32 {
-    switch FUNCTION {
+fn activate(function: u32, x: f32, alpha: f32, beta: f32) -> f32 {
+    switch function {
         case 1u: { return accurate_tanh(x); }
         case 2u: { return select(x, 0.0, x <= 0.0); }
         case 3u: { return accurate_sigmoid(x); }
@@ -23,24 +21,52 @@ fn activate(x: f32, alpha: f32, beta: f32) -> f32 {
             return select(select(line, 1.0, line >= 1.0), 0.0, line <= 0.0);
         }
         case 9u: { return x / (1.0 + abs(x)); }
+        case 10u: { return accurate_tan(x); }
+        case 11u: { return alpha * x + beta; }
+        case 12u: { return select(x, 0.0, x < alpha); }
+        case 13u: { return alpha * accurate_tanh(beta * x); }
         default: { return x; }
     }
 }
 
 // The derivative at x, where y = f(x) is known.
-fn derivative(x: f32, y: f32, alpha: f32, beta: f32) -> f32 {
-    switch FUNCTION {
-        case 1u: { return (1.0 - y) * (1.0 + y); }
-        case 2u: { return select(1.0, 0.0, x <= 0.0); }
-        case 3u: { return y * (1.0 - y); }
+fn derivative(function: u32, x: f32, y: f32, alpha: f32, beta: f32) -> f32 {
+    switch function {
         case 4u: { return select(1.0, alpha, x <= 0.0); }
         case 5u: { return select(1.0, y + alpha, x <= 0.0); }
-        case 6u: { return select(SELU_SCALE, y + SELU_SCALE * SELU_ALPHA, x <= 0.0); }
         case 7u: { return accurate_sigmoid(x); }
-        case 8u: { return select(0.0, alpha, y > 0.0 && y < 1.0); }
         case 9u: {
             let width = 1.0 + abs(x);
             return 1.0 / (width * width);
+        }
+        case 12u: { return select(1.0, 0.0, x <= alpha); }
+        case 13u: {
+            let tanh = accurate_tanh(beta * x);
+            return alpha * beta * (1.0 - tanh) * (1.0 + tanh);
+        }
+        default: { return slope(function, y, alpha, beta); }
+    }
+}
+
+// The derivative where y = f(x), without x; alpha >= 0.
+fn slope(function: u32, y: f32, alpha: f32, beta: f32) -> f32 {
+    switch function {
+        case 1u: { return (1.0 - y) * (1.0 + y); }
+        case 2u: { return select(1.0, 0.0, y <= 0.0); }
+        case 3u: { return y * (1.0 - y); }
+        case 4u: { return select(1.0, alpha, y <= 0.0); }
+        case 5u: { return select(1.0, y + alpha, y <= 0.0); }
+        case 6u: { return select(SELU_SCALE, y + SELU_SCALE * SELU_ALPHA, y <= 0.0); }
+        case 7u: { return -exp_minus_one_of_nonpositive(-y); }
+        case 8u: { return select(0.0, alpha, y > 0.0 && y < 1.0); }
+        case 9u: { return (1.0 - abs(y)) * (1.0 - abs(y)); }
+        case 10u: { return 1.0 + y * y; }
+        case 11u: { return alpha; }
+        case 12u: { return select(1.0, 0.0, y <= alpha); }
+        case 13u: {
+            // Zero stays away from the quotient; y is zero where alpha is.
+            let scale = select(alpha, 1.0, alpha == 0.0);
+            return beta * (alpha - y * (y / scale));
         }
         default: { return 1.0; }
     }

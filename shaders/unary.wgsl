@@ -8,6 +8,8 @@ struct Parameters {
     beta: f32,
 }
 
+override FUNCTION: u32 = 0u;
+
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
@@ -18,5 +20,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if i >= parameters.count {
         return;
     }
-    y[parameters.y_base + i] = activate(x[parameters.x_base + i], parameters.alpha, parameters.beta);
+    y[parameters.y_base + i] = activate(FUNCTION, x[parameters.x_base + i], parameters.alpha, parameters.beta);
 }

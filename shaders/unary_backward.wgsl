@@ -10,6 +10,8 @@ struct Parameters {
     beta: f32,
 }
 
+override FUNCTION: u32 = 0u;
+
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> y: array<f32>;
@@ -22,7 +24,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if i >= parameters.count {
         return;
     }
-    let slope = derivative(
-        x[parameters.x_base + i], y[parameters.y_base + i], parameters.alpha, parameters.beta);
-    d_x[parameters.d_x_base + i] = d_y[parameters.d_y_base + i] * slope;
+    let local = derivative(
+        FUNCTION, x[parameters.x_base + i], y[parameters.y_base + i], parameters.alpha, parameters.beta);
+    d_x[parameters.d_x_base + i] = d_y[parameters.d_y_base + i] * local;
 }

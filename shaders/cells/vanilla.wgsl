@@ -5,12 +5,14 @@ const SAVES: bool = false;
 const HAS_CELL: bool = false;
 const LAST_GATE_APART: bool = false;
 
+override FUNCTION: u32 = 0u;
+
 fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: Memory) -> Forward {
     let gate = projected[0] + recurrent[0];
-    return Forward(array<f32, GATES>(gate), 0.0, activate(gate, parameters.alpha, parameters.beta));
+    return Forward(array<f32, GATES>(gate), 0.0, activate(FUNCTION, gate, parameters.alpha, parameters.beta));
 }
 
 fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
-    let slope = derivative(step.gates[0], step.hidden, parameters.alpha, parameters.beta);
-    return Backward(array<f32, GATES>(d_hidden * slope), 0.0, 0.0, 0.0);
+    let local = derivative(FUNCTION, step.gates[0], step.hidden, parameters.alpha, parameters.beta);
+    return Backward(array<f32, GATES>(d_hidden * local), 0.0, 0.0, 0.0);
 }

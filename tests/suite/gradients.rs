@@ -6,6 +6,8 @@
 //!
 //! Long, because each case carries its own textbook form beside the twin that it is compared with.
 
+use std::f64::consts::FRAC_1_SQRT_2;
+
 use libtest_mimic::Failed;
 use refrain::loss::CrossEntropy;
 use refrain::nn::{Cell, Embedding, Input, Layer, Linear, Model, OneHot, Parameters, Rnn, State};
@@ -81,11 +83,16 @@ fn kinks(function: Activation) -> Vec<f64> {
             let (alpha, beta) = (f64::from(alpha), f64::from(beta));
             vec![-beta / alpha, (1.0 - beta) / alpha]
         }
+        Activation::ThresholdedRelu { alpha } => vec![alpha.into()],
         _ => Vec::new(),
     }
 }
 
 fn is_clear(function: Activation, x: f64) -> bool {
+    // Towards a pole of tan all derivatives grow without bound: up to π/4 f''' stays below 16.
+    if function == Activation::Tan && x.cos().abs() < FRAC_1_SQRT_2 {
+        return false;
+    }
     kinks(function).iter().all(|kink| (x - kink).abs() > MARGIN)
 }
 
@@ -188,8 +195,10 @@ impl Recurrent {
     /// Weights, x and the initial state as one vector, clear of all kinks.
     fn point(&self) -> Vec<f64> {
         let count = self.weights + STEPS * BATCH * INPUTS + self.layers * BATCH * HIDDEN;
+        // Small, so that every pre-activation of three layers can keep away from the poles.
+        let magnitude = if self.function == Activation::Tan { 0.5 } else { 1.0 };
         (1000..)
-            .map(|seed| values(seed, count, 1.0))
+            .map(|seed| values(seed, count, magnitude))
             .find(|point| self.textbook(point).is_some())
             .unwrap_or_default()
     }
@@ -277,6 +286,18 @@ fn textbook_value(function: Activation, x: f64) -> f64 {
         Activation::Softplus => (1.0 + x.exp()).ln(),
         Activation::HardSigmoid { alpha, beta } => (f64::from(alpha) * x + f64::from(beta)).clamp(0.0, 1.0),
         Activation::Softsign => x / (1.0 + x.abs()),
+        Activation::Tan => x.sin() / x.cos(),
+        Activation::Affine { alpha, beta } => f64::from(alpha) * x + f64::from(beta),
+        Activation::ThresholdedRelu { alpha } => {
+            if x >= alpha.into() {
+                x
+            } else {
+                0.0
+            }
+        }
+        Activation::ScaledTanh { alpha, beta } => {
+            f64::from(alpha) * textbook_value(Activation::Tanh, f64::from(beta) * x)
+        }
         _ => x,
     }
 }

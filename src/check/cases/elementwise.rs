@@ -76,7 +76,9 @@ fn value_and_derivative(draw: &Draw, function: Activation, values: &[f32]) -> Re
     let d_y = draw.tensor(&[values.len()], CENTRED)?;
     let y = unary(&x, function)?;
     let d_x = unary_backward(&x, &y, &d_y, function)?;
-    // y (1 - y) and 1 - y² cancel where y is near 1: their errors are relative to y and dy.
-    let d_x = Output::new("d_x", d_x, EVALUATION + 2.0).relative_to(1.0);
+    // y (1 - y) and 1 - y² cancel where y is near 1: their errors are relative to y and dy. 1 + y² of tan has twice the
+    // error of y.
+    let evaluations = if function == Activation::Tan { 2.0 } else { 1.0 };
+    let d_x = Output::new("d_x", d_x, evaluations * EVALUATION + 2.0).relative_to(1.0);
     Ok(vec![Output::new("y", y, EVALUATION), d_x])
 }

@@ -47,6 +47,7 @@ pub(super) fn activation(case: &Case, name: &str) -> Outcome<Activation> {
             Activation::HardSigmoid { alpha: number(&["alpha"], 1.0 / 6.0)?, beta: number(&["beta"], 0.5)? }
         }
         "softsign" => Activation::Softsign,
+        "tan" => Activation::Tan,
         other => return Err(Trouble::unsupported(format!("the function `{other}` is not built yet"))),
     })
 }

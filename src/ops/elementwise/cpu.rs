@@ -54,6 +54,16 @@ pub(crate) fn value<F: Real>(function: Activation, x: F) -> F {
             }
         }
         Activation::Softsign => x / (one + x.abs()),
+        Activation::Tan => x.tan(),
+        Activation::Affine { alpha, beta } => F::from_f32(alpha) * x + F::from_f32(beta),
+        Activation::ThresholdedRelu { alpha } => {
+            if x < F::from_f32(alpha) {
+                zero
+            } else {
+                x
+            }
+        }
+        Activation::ScaledTanh { alpha, beta } => F::from_f32(alpha) * (F::from_f32(beta) * x).tanh(),
     }
 }
 
@@ -61,16 +71,6 @@ pub(crate) fn value<F: Real>(function: Activation, x: F) -> F {
 pub(crate) fn derivative<F: Real>(function: Activation, x: F, y: F) -> F {
     let (zero, one) = (F::zero(), F::one());
     match function {
-        Activation::Identity => one,
-        Activation::Tanh => one - y * y,
-        Activation::Relu => {
-            if x <= zero {
-                zero
-            } else {
-                one
-            }
-        }
-        Activation::Sigmoid => y * (one - y),
         Activation::LeakyRelu { slope } => {
             if x <= zero {
                 F::from_f32(slope)
@@ -95,6 +95,61 @@ pub(crate) fn derivative<F: Real>(function: Activation, x: F, y: F) -> F {
             if line > zero && line < one { F::from_f32(alpha) } else { zero }
         }
         Activation::Softsign => one / ((one + x.abs()) * (one + x.abs())),
+        Activation::ThresholdedRelu { alpha } => {
+            if x <= F::from_f32(alpha) {
+                zero
+            } else {
+                one
+            }
+        }
+        Activation::ScaledTanh { alpha, beta } => {
+            let tanh = (F::from_f32(beta) * x).tanh();
+            F::from_f32(alpha) * F::from_f32(beta) * (one - tanh * tanh)
+        }
+        Activation::Identity
+        | Activation::Tanh
+        | Activation::Relu
+        | Activation::Sigmoid
+        | Activation::Tan
+        | Activation::Affine { .. } => slope(function, y),
+    }
+}
+
+/// f'(x) from y = f(x) alone: what a gated cell needs, which keeps its gates after their activation. α must not be
+/// negative, as f of a leaky relu, an elu or a thresholded relu would then take one value at two places.
+pub(crate) fn slope<F: Real>(function: Activation, y: F) -> F {
+    let (zero, one) = (F::zero(), F::one());
+    let right_of = |kink: F, left: F| if y <= kink { left } else { one };
+    match function {
+        Activation::Identity => one,
+        Activation::Tanh => one - y * y,
+        Activation::Relu => right_of(zero, zero),
+        Activation::Sigmoid => y * (one - y),
+        Activation::LeakyRelu { slope } => right_of(zero, F::from_f32(slope)),
+        Activation::Elu { alpha } => right_of(zero, y + F::from_f32(alpha)),
+        Activation::Selu => {
+            let scale = F::from_f64(SELU_SCALE);
+            if y <= zero { y + scale * F::from_f64(SELU_ALPHA) } else { scale }
+        }
+        // 1 − e⁻ʸ = eˣ / (1 + eˣ).
+        Activation::Softplus => -(-y).exp_m1(),
+        Activation::HardSigmoid { alpha, .. } => {
+            if y > zero && y < one {
+                F::from_f32(alpha)
+            } else {
+                zero
+            }
+        }
+        // 1 − |y| = 1 / (1 + |x|).
+        Activation::Softsign => (one - y.abs()) * (one - y.abs()),
+        Activation::Tan => one + y * y,
+        Activation::Affine { alpha, .. } => F::from_f32(alpha),
+        Activation::ThresholdedRelu { alpha } => right_of(F::from_f32(alpha), zero),
+        Activation::ScaledTanh { alpha: 0.0, .. } => zero,
+        Activation::ScaledTanh { alpha, beta } => {
+            let alpha = F::from_f32(alpha);
+            F::from_f32(beta) * (alpha - y * y / alpha)
+        }
     }
 }
 
@@ -122,4 +177,33 @@ pub(super) fn binary<F: Real>(a: ArrayViewD<'_, F>, b: ArrayViewD<'_, F>, functi
 
 pub(super) fn add_into<F: Real>(mut target: ArrayViewMut1<'_, F>, x: ArrayView1<'_, F>) {
     target += &x;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_at_a_value_is_the_derivative_where_it_is_taken() {
+        let mut functions = Activation::ALL.to_vec();
+        functions.push(Activation::ScaledTanh { alpha: 0.0, beta: 1.0 });
+        functions.push(Activation::LeakyRelu { slope: 0.0 });
+        for function in functions {
+            for place in -60..=60 {
+                let x = f64::from(place) * 0.1;
+                let y = value(function, x);
+                let (expected, found) = (derivative(function, x, y), slope(function, y));
+                // A hard sigmoid's rounded line and a tangent near its pole lose a few digits.
+                let allowed = 1e-12 * expected.abs().max(1.0);
+                assert!((expected - found).abs() <= allowed, "{function:?} at {x}: {found}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_thresholded_relu_passes_its_threshold() {
+        let function = Activation::ThresholdedRelu { alpha: 1.0 };
+        assert_eq!([0.999, 1.0, 1.5].map(|x| value(function, x)), [0.0, 1.0, 1.5]);
+        assert!(value(function, f64::NAN).is_nan());
+    }
 }

@@ -23,8 +23,13 @@ use crate::{Error, Result};
 /// | softplus | ln(1 + eˣ) |
 /// | hard sigmoid | min(1, max(0, α x + β)) |
 /// | softsign | x / (1 + abs(x)) |
+/// | tan | tan x |
+/// | affine | α x + β |
+/// | thresholded relu | x for x ≥ α, 0 elsewhere |
+/// | scaled tanh | α tanh(β x) |
 ///
-/// Where f has a kink its derivative there is the left one, as in PyTorch.
+/// Where f has a kink its derivative there is the left one, as in PyTorch. The thresholded relu is that of ONNX's
+/// recurrent operators, which include x = α, where PyTorch's `nn.Threshold` has 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -60,11 +65,32 @@ pub enum Activation {
     },
     /// x / (1 + |x|).
     Softsign,
+    /// tan x. On a GPU accurate for |x| up to 12,000; beyond, x is too coarse for its period to be taken off.
+    Tan,
+    /// `alpha` x + `beta`.
+    Affine {
+        /// Slope.
+        alpha: f32,
+        /// Value at zero.
+        beta: f32,
+    },
+    /// x for x ≥ `alpha`, 0 elsewhere.
+    ThresholdedRelu {
+        /// The least x that passes.
+        alpha: f32,
+    },
+    /// `alpha` tanh(`beta` x).
+    ScaledTanh {
+        /// The limit for x → ∞; LeCun et al. 1998 have 1.7159.
+        alpha: f32,
+        /// Scale of the argument; LeCun et al. 1998 have 2/3.
+        beta: f32,
+    },
 }
 
 impl Activation {
     /// One of each, with the usual constants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Identity,
         Self::Tanh,
         Self::Relu,
@@ -75,6 +101,10 @@ impl Activation {
         Self::Softplus,
         Self::HardSigmoid { alpha: 0.2, beta: 0.5 },
         Self::Softsign,
+        Self::Tan,
+        Self::Affine { alpha: 0.5, beta: 0.25 },
+        Self::ThresholdedRelu { alpha: 1.0 },
+        Self::ScaledTanh { alpha: 1.7159, beta: 2.0 / 3.0 },
     ];
 
     /// The number by which shaders know the function.
@@ -90,6 +120,10 @@ impl Activation {
             Self::Softplus => 7,
             Self::HardSigmoid { .. } => 8,
             Self::Softsign => 9,
+            Self::Tan => 10,
+            Self::Affine { .. } => 11,
+            Self::ThresholdedRelu { .. } => 12,
+            Self::ScaledTanh { .. } => 13,
         }
     }
 
@@ -97,8 +131,10 @@ impl Activation {
     pub(crate) fn constants(self) -> (f32, f32) {
         match self {
             Self::LeakyRelu { slope } => (slope, 0.0),
-            Self::Elu { alpha } => (alpha, 0.0),
-            Self::HardSigmoid { alpha, beta } => (alpha, beta),
+            Self::Elu { alpha } | Self::ThresholdedRelu { alpha } => (alpha, 0.0),
+            Self::HardSigmoid { alpha, beta }
+            | Self::Affine { alpha, beta }
+            | Self::ScaledTanh { alpha, beta } => (alpha, beta),
             _ => (0.0, 0.0),
         }
     }
@@ -116,6 +152,10 @@ impl Activation {
             Self::Softplus => "softplus",
             Self::HardSigmoid { .. } => "hard_sigmoid",
             Self::Softsign => "softsign",
+            Self::Tan => "tan",
+            Self::Affine { .. } => "affine",
+            Self::ThresholdedRelu { .. } => "thresholded_relu",
+            Self::ScaledTanh { .. } => "scaled_tanh",
         }
     }
 

@@ -1,5 +1,7 @@
 //! Cases whose results a rounding could decide, sorted out.
 
+use std::f64::consts::{FRAC_PI_2, FRAC_PI_4};
+
 use super::{Bias, Inputs, Stack};
 use crate::Result;
 use crate::check::draw::Draw;
@@ -20,6 +22,9 @@ impl Stack {
             Activation::HardSigmoid { alpha, beta } => {
                 (vec![f64::from(-beta / alpha), f64::from((1.0 - beta) / alpha)], 1e-4)
             }
+            Activation::ThresholdedRelu { alpha } => (vec![f64::from(alpha)], 1e-4),
+            // Half way to the poles, towards which slopes grow without bound.
+            Activation::Tan => (vec![-FRAC_PI_2, FRAC_PI_2], FRAC_PI_4),
             // From 20 on tanh is 1 in both precisions.
             Activation::Tanh if self.magnitude > 1.0 => (vec![0.0], 20.0),
             _ => return Ok(seed),

@@ -27,7 +27,10 @@ const GATED_STEPS: usize = 33;
 pub(super) fn by_cell() -> [(&'static str, Vec<Stack>); 3] {
     let mut vanilla = shapes(Cell::tanh());
     vanilla.extend(sequences(Cell::tanh()));
-    vanilla.extend(Activation::ALL.map(|activation| Stack { cell: Cell::Vanilla(activation), ..PLAIN }));
+    vanilla.extend(Activation::ALL.map(|activation| {
+        let magnitude = if activation == Activation::Tan { 0.3 } else { PLAIN.magnitude };
+        Stack { cell: Cell::Vanilla(activation), magnitude, ..PLAIN }
+    }));
     // Saturated: every state is at a limit of tanh, every gradient through it zero.
     vanilla.push(Stack { magnitude: 1e4, steps: 3, batch: 2, hidden: 8, ..PLAIN });
     vanilla.push(Stack { magnitude: 1e4, cell: Cell::relu(), ..PLAIN });
