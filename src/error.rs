@@ -93,6 +93,14 @@ pub enum Error {
         /// What is wrong and what would be right.
         message: String,
     },
+    /// Something that makes sense, but that this crate does not compute.
+    #[error("{what}: {message}")]
+    Unsupported {
+        /// What asks for it.
+        what: String,
+        /// What is missing, and what there is instead.
+        message: String,
+    },
     /// A checkpoint or case file that cannot be understood.
     #[error("{}: {message}", path.display())]
     Checkpoint {

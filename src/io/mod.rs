@@ -1,9 +1,16 @@
-//! Files: weights and whole models in safetensors, with PyTorch's parameter names.
+//! Files and other packages' weights: parameters and whole models in safetensors, with PyTorch's parameter names;
+//! recurrent weights as ONNX and Keras hold them.
 
 mod checkpoint;
 mod file;
+mod keras;
+mod onnx;
+mod section;
 mod weights;
 
 pub use checkpoint::{Checkpoint, Metadata};
 pub use file::write_atomically;
-pub use weights::{load_weights, save_weights};
+pub use keras::{KerasCell, KerasLayer, KerasWeights};
+pub use onnx::{OnnxAttributes, OnnxDirection, OnnxLayer, OnnxLayout, OnnxNode, OnnxTensors};
+pub use section::HostArray;
+pub use weights::{load_layer_weights, load_weights, save_layer_weights, save_weights};

@@ -6,6 +6,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::file::write_atomically;
+use super::section::names_of;
 use crate::nn::Parameters;
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -16,6 +17,33 @@ use crate::{Error, Result};
 /// [`Error::Io`]; as [`Tensor::download`](crate::Tensor::download).
 pub fn save_weights(path: &Path, parameters: &Parameters) -> Result<()> {
     write_atomically(path, &serialize(path, parameters, None)?)
+}
+
+/// Saves the parameters of one layer under their names without the layer's, such as `weight_ih_l0`: the state dict
+/// of a module of its own, which PyTorch's `nn.LSTM(..).load_state_dict(load_file(path))` takes.
+///
+/// # Errors
+/// [`Error::Config`] for a name that no layer with parameters has; [`Error::Io`]; as
+/// [`Tensor::download`](crate::Tensor::download).
+///
+/// ```
+/// use refrain::io::{load_layer_weights, save_layer_weights};
+/// use refrain::nn::{Cell, Model, Rnn};
+/// # let folder = std::env::temp_dir().join(format!("refrain-layer-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// # let path = folder.join("lstm.safetensors");
+/// let mut model = Model::new(1);
+/// model.add("encoder", Rnn::new(Cell::Lstm, 3, 4))?;
+/// let mut parameters = model.initialize(&refrain::Device::cpu())?;
+/// save_layer_weights(&path, "encoder", &parameters)?;
+/// load_layer_weights(&path, "encoder", &mut parameters)?;
+/// # std::fs::remove_dir_all(&folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn save_layer_weights(path: &Path, layer: &str, parameters: &Parameters) -> Result<()> {
+    let names = names_of(parameters, layer)?;
+    let named = names.into_iter().map(|name| (name, &name[layer.len() + 1..]));
+    write_atomically(path, &serialize_as(path, parameters, named, None)?)
 }
 
 /// Replaces all parameters by those of a safetensors file with the same names and shapes, such as a PyTorch
@@ -29,15 +57,40 @@ pub fn load_weights(path: &Path, parameters: &mut Parameters) -> Result<()> {
     assign(path, &parse(path, &bytes)?, parameters)
 }
 
+/// Replaces the parameters of one layer by those of a safetensors file with the same names without the layer's, such
+/// as the state dict of a single `nn.LSTM`. Nothing changes if anything does not fit.
+///
+/// # Errors
+/// [`Error::Config`] for a name that no layer with parameters has; [`Error::Io`]; [`Error::Checkpoint`] for a file
+/// that is no safetensors, is cut short, or whose tensors are not exactly the layer's.
+pub fn load_layer_weights(path: &Path, layer: &str, parameters: &mut Parameters) -> Result<()> {
+    let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+    let file = parse(path, &bytes)?;
+    let names = names_of(parameters, layer)?;
+    let named: Vec<(String, String)> =
+        names.into_iter().map(|name| (name.to_owned(), name[layer.len() + 1..].to_owned())).collect();
+    assign_as(path, &file, parameters, &named)
+}
+
 pub(super) fn serialize(
     path: &Path,
     parameters: &Parameters,
     metadata: Option<HashMap<String, String>>,
 ) -> Result<Vec<u8>> {
+    serialize_as(path, parameters, parameters.names().map(|name| (name, name)), metadata)
+}
+
+/// The parameters of the first name of each pair, under the second.
+fn serialize_as<'n>(
+    path: &Path,
+    parameters: &Parameters,
+    names: impl Iterator<Item = (&'n str, &'n str)>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<Vec<u8>> {
     let mut named = Vec::new();
-    for name in parameters.names() {
+    for (name, written) in names {
         let view = parameters.view(name)?;
-        named.push((name.to_owned(), view.shape().dimensions().to_vec(), view.download()?));
+        named.push((written.to_owned(), view.shape().dimensions().to_vec(), view.download()?));
     }
     let refused = |error: safetensors::SafeTensorError| Error::checkpoint(path, error.to_string());
     let mut views = Vec::with_capacity(named.len());
@@ -78,17 +131,29 @@ pub(super) fn expect_tensors<'n>(
 }
 
 pub(super) fn assign(path: &Path, file: &SafeTensors<'_>, parameters: &mut Parameters) -> Result<()> {
-    let mut expected = Vec::new();
-    for name in parameters.names() {
-        expected.push((name, *parameters.view(name)?.shape()));
+    let named: Vec<(String, String)> =
+        parameters.names().map(|name| (name.to_owned(), name.to_owned())).collect();
+    assign_as(path, file, parameters, &named)
+}
+
+/// Sets the parameter of the first name of each pair from the tensor of the second.
+fn assign_as(
+    path: &Path,
+    file: &SafeTensors<'_>,
+    parameters: &mut Parameters,
+    named: &[(String, String)],
+) -> Result<()> {
+    let mut expected = Vec::with_capacity(named.len());
+    for (name, written) in named {
+        expected.push((written.as_str(), *parameters.view(name)?.shape()));
     }
-    expect_tensors(path, file, expected.iter().copied())?;
-    let mut values = Vec::with_capacity(expected.len());
-    for (name, _) in expected {
-        let tensor = file.tensor(name).map_err(|error| Error::checkpoint(path, error.to_string()))?;
-        values.push((name.to_owned(), floats(path, name, &tensor)?));
+    expect_tensors(path, file, expected)?;
+    let mut values = Vec::with_capacity(named.len());
+    for (name, written) in named {
+        let tensor = file.tensor(written).map_err(|error| Error::checkpoint(path, error.to_string()))?;
+        values.push((name.as_str(), floats(path, written, &tensor)?));
     }
-    parameters.set_all(values.iter().map(|(name, values)| (name.as_str(), values.as_slice())))
+    parameters.set_all(values.iter().map(|(name, values)| (*name, values.as_slice())))
 }
 
 /// The values of a floating-point tensor.

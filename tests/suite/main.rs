@@ -5,6 +5,7 @@ mod equivalence;
 mod files;
 mod golden;
 mod gradients;
+mod imports;
 mod limits;
 mod memory;
 mod misuse;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     recurrent::register(&mut suite);
     golden::register(&mut suite);
     files::register(&mut suite);
+    imports::register(&mut suite);
     misuse::register(&mut suite);
     training::register(&mut suite);
     equivalence::register(&mut suite);

@@ -39,7 +39,7 @@ impl Trouble {
 
     pub(super) fn status(&self) -> Status {
         match self {
-            Self::Unsupported(_) => Status::Unsupported,
+            Self::Unsupported(_) | Self::Library(Error::Unsupported { .. }) => Status::Unsupported,
             Self::Malformed(_) | Self::Library(_) => Status::Error,
         }
     }

@@ -1,15 +1,11 @@
 //! ONNX's nodes RNN, GRU and LSTM: X, W, R, B, initial_h, initial_c, sequence_lens → Y, Y_h, Y_c.
 
-mod attributes;
-mod weights;
-
-use self::attributes::{Attributes, Layout, Way};
-use self::weights::OnnxWeights;
 use super::case::{Case, Outcome, Trouble, parse, unsigned};
 use super::replay::Replay;
 use crate::check::tolerance::Recurrence;
 use crate::device::Device;
-use crate::nn::{Cell, Model, Rnn, Sequences, State};
+use crate::io::{HostArray, OnnxAttributes, OnnxLayer, OnnxLayout, OnnxNode, OnnxTensors};
+use crate::nn::{Model, Sequences, State};
 use crate::ops::permute;
 use crate::tensor::{Indices, Tensor};
 
@@ -21,15 +17,6 @@ struct Sizes {
     inputs: usize,
     hidden: usize,
     directions: usize,
-}
-
-/// Neighbouring directions that one recurrent layer runs: all of them where they have the same cell, which a layer
-/// has but one of, else each on its own.
-struct Run<'w> {
-    cell: Cell,
-    /// The place of its first direction among the node's.
-    first: usize,
-    ways: &'w [Way],
 }
 
 /// What a node reads beside its weights, time-major.
@@ -50,14 +37,6 @@ struct Outputs {
     roundings: f64,
 }
 
-fn runs<'w>(cells: &[Cell], ways: &'w [Way]) -> Vec<Run<'w>> {
-    if cells.iter().all(|&cell| cell == cells[0]) {
-        return vec![Run { cell: cells[0], first: 0, ways }];
-    }
-    let each = cells.iter().zip(ways.chunks(1)).enumerate();
-    each.map(|(first, (&cell, ways))| Run { cell, first, ways }).collect()
-}
-
 /// \[A, B, …\] → \[B, A, …\], elements of `size` values.
 fn swapped<T: Copy>(values: &[T], [outer, inner]: [usize; 2], size: usize) -> Vec<T> {
     let place = |inner_index: usize, outer_index: usize| (outer_index * inner + inner_index) * size;
@@ -72,22 +51,22 @@ fn swapped<T: Copy>(values: &[T], [outer, inner]: [usize; 2], size: usize) -> Ve
 }
 
 /// The state `name` of all directions \[D, B, H\]; zeros where the node has none.
-fn initial(case: &Case, name: &str, sizes: Sizes, layout: Layout) -> Outcome<Vec<f32>> {
+fn initial(case: &Case, name: &str, sizes: Sizes, layout: OnnxLayout) -> Outcome<Vec<f32>> {
     let Sizes { batch, hidden, directions, .. } = sizes;
     if !case.has(name) {
         return Ok(vec![0.0; directions * batch * hidden]);
     }
     let (shape, values) = case.floats::<3>(name)?;
     let expected = match layout {
-        Layout::TimeMajor => [directions, batch, hidden],
-        Layout::BatchMajor => [batch, directions, hidden],
+        OnnxLayout::TimeMajor => [directions, batch, hidden],
+        OnnxLayout::BatchMajor => [batch, directions, hidden],
     };
     if shape != expected {
         return Err(Trouble::malformed(format!("`{name}` must be {expected:?}, but is {shape:?}")));
     }
     Ok(match layout {
-        Layout::TimeMajor => values.to_vec(),
-        Layout::BatchMajor => swapped(values, [batch, directions], hidden),
+        OnnxLayout::TimeMajor => values.to_vec(),
+        OnnxLayout::BatchMajor => swapped(values, [batch, directions], hidden),
     })
 }
 
@@ -109,9 +88,6 @@ fn expect_plain(case: &Case, op: &str) -> Outcome {
     let plain = [("kind", op.to_lowercase()), ("layers", "1".into()), ("truncation", String::new())];
     plain.iter().try_for_each(|(key, value)| case.expect(key, value))?;
     case.expect("dropout", "0")?;
-    if case.has("P") {
-        return Err(Trouble::unsupported("`P`: the LSTM here has no peepholes from its cell state"));
-    }
     for key in
         ["bias", "bidirectional", "direction", "layout", "linear_before_reset", "nonlinearity", "onnx_layout"]
     {
@@ -120,77 +96,85 @@ fn expect_plain(case: &Case, op: &str) -> Outcome {
     Ok(())
 }
 
-impl Run<'_> {
-    fn description(&self, sizes: Sizes, weights: &OnnxWeights<'_>) -> Rnn {
-        let description = Rnn::new(self.cell, sizes.inputs, sizes.hidden);
-        let description = match self.ways {
-            [Way::Forward] => description,
-            [Way::Reverse] => description.reverse(),
-            _ => description.bidirectional(),
-        };
-        if weights.has_bias() { description } else { description.without_bias() }
+/// The node that the case's `op` and `attributes` describe.
+fn node(case: &Case) -> Outcome<OnnxNode> {
+    let text = case.required("attributes")?;
+    // First as anything, so that broken text is an error and an unknown attribute is not.
+    let all: serde_json::Map<String, serde_json::Value> = parse("attributes", text)?;
+    if let Some(name) = all.keys().find(|name| !OnnxAttributes::NAMES.contains(&name.as_str())) {
+        return Err(Trouble::unsupported(format!("the attribute `{name}` of the node is not known")));
     }
+    Ok(OnnxNode::new(case.required("op")?, OnnxAttributes::from_json(text)?)?)
+}
 
-    /// The state of its directions, from those of all.
-    fn state(&self, inputs: &Inputs, sizes: Sizes) -> Outcome<State> {
-        let Sizes { batch, hidden, .. } = sizes;
-        let shape = [self.ways.len(), batch, hidden];
-        let part = |all: &[f32]| {
-            let own = &all[self.first * batch * hidden..][..self.ways.len() * batch * hidden];
-            Tensor::from_slice(inputs.x.device(), &shape, own)
-        };
-        Ok(match self.cell.has_cell_state() {
-            true => State::from_hidden_and_cell(&part(&inputs.initial_h)?, &part(&inputs.initial_c)?)?,
-            false => State::from_hidden(&part(&inputs.initial_h)?)?,
-        })
+/// An array of the case as the import takes it.
+fn host<'c>(case: &'c Case, name: &str) -> Outcome<HostArray<'c>> {
+    let array = case.array(name)?;
+    Ok(HostArray::new(&array.shape, array.floats(name)?))
+}
+
+fn tensors(case: &Case) -> Outcome<OnnxTensors<'_>> {
+    let mut tensors = OnnxTensors::new(host(case, "W")?, host(case, "R")?);
+    if case.has("B") {
+        tensors = tensors.bias(host(case, "B")?);
     }
-
-    /// Runs its directions and appends to what those before it yielded.
-    fn run(
-        &self,
-        sizes: Sizes,
-        weights: &OnnxWeights<'_>,
-        inputs: &Inputs,
-        outputs: &mut Outputs,
-    ) -> Outcome {
-        let mut model = Model::new(0);
-        let layer = model.add("rnn", self.description(sizes, weights))?;
-        let mut parameters = model.initialize(inputs.x.device())?;
-        for (place, &way) in self.ways.iter().enumerate() {
-            for (name, values) in weights.parameters(self.cell, self.first + place, way) {
-                parameters.set(&name, &values)?;
-            }
-        }
-        let state = self.state(inputs, sizes)?;
-        let sequences = inputs.lengths.as_ref().map_or_else(Sequences::whole, Sequences::ragged);
-        let (y, last) = layer.infer_sequences(&parameters, &inputs.x, &state, sequences)?;
-
-        let Sizes { steps, batch, inputs, hidden, .. } = sizes;
-        // [T·B, D, H] → [D, T·B, H].
-        outputs.y.extend(swapped(&y.download_f64()?, [steps * batch, self.ways.len()], hidden));
-        outputs.y_h.extend(last.hidden().download_f64()?);
-        if let Some(cell) = last.cell() {
-            outputs.y_c.extend(cell.download_f64()?);
-        }
-        let recurrence = Recurrence { cell: self.cell, steps, batch, layers: 1, terms: inputs + hidden };
-        outputs.roundings = outputs.roundings.max(recurrence.forward());
-        Ok(())
+    if case.has("P") {
+        tensors = tensors.peepholes(host(case, "P")?);
     }
+    Ok(tensors)
+}
+
+/// The state of a layer's directions, from those of all.
+fn state(layer: &OnnxLayer, inputs: &Inputs, sizes: Sizes) -> Outcome<State> {
+    let Sizes { batch, hidden, .. } = sizes;
+    let directions = layer.directions();
+    let size = batch * hidden;
+    let part = |all: &[f32]| {
+        let own = &all[directions.start * size..directions.end * size];
+        Tensor::from_slice(inputs.x.device(), &[directions.len(), batch, hidden], own)
+    };
+    Ok(match layer.description().cell().has_cell_state() {
+        true => State::from_hidden_and_cell(&part(&inputs.initial_h)?, &part(&inputs.initial_c)?)?,
+        false => State::from_hidden(&part(&inputs.initial_h)?)?,
+    })
+}
+
+/// Runs a layer of the node and appends to what those before it yielded.
+fn run_layer(onnx: &OnnxLayer, sizes: Sizes, inputs: &Inputs, outputs: &mut Outputs) -> Outcome {
+    let mut model = Model::new(0);
+    let layer = model.add("rnn", onnx.description().clone())?;
+    let mut parameters = model.initialize(inputs.x.device())?;
+    onnx.load("rnn", &mut parameters)?;
+    let state = state(onnx, inputs, sizes)?;
+    let sequences = inputs.lengths.as_ref().map_or_else(Sequences::whole, Sequences::ragged);
+    let (y, last) = layer.infer_sequences(&parameters, &inputs.x, &state, sequences)?;
+
+    let Sizes { steps, batch, inputs, hidden, .. } = sizes;
+    // [T·B, D, H] → [D, T·B, H].
+    outputs.y.extend(swapped(&y.download_f64()?, [steps * batch, onnx.directions().len()], hidden));
+    outputs.y_h.extend(last.hidden().download_f64()?);
+    if let Some(cell) = last.cell() {
+        outputs.y_c.extend(cell.download_f64()?);
+    }
+    let cell = onnx.description().cell();
+    let recurrence = Recurrence { cell, steps, batch, layers: 1, terms: inputs + hidden };
+    outputs.roundings = outputs.roundings.max(recurrence.forward());
+    Ok(())
 }
 
 impl Outputs {
-    fn check(&self, replay: &mut Replay<'_>, sizes: Sizes, layout: Layout, name: &str) -> Outcome {
+    fn check(&self, replay: &mut Replay<'_>, sizes: Sizes, layout: OnnxLayout, name: &str) -> Outcome {
         let Sizes { steps, batch, hidden, directions, .. } = sizes;
         let states = match name {
             "Y" => {
                 let (shape, values) = match layout {
                     // [D, T, B·H] → [T, D, B·H].
-                    Layout::TimeMajor => (
+                    OnnxLayout::TimeMajor => (
                         [steps, directions, batch, hidden],
                         swapped(&self.y, [directions, steps], batch * hidden),
                     ),
                     // [D, T·B, H] → [T·B, D, H] → [B, T, D·H].
-                    Layout::BatchMajor => {
+                    OnnxLayout::BatchMajor => {
                         let by_step = swapped(&self.y, [directions, steps * batch], hidden);
                         let values = swapped(&by_step, [steps, batch], directions * hidden);
                         ([batch, steps, directions, hidden], values)
@@ -203,8 +187,10 @@ impl Outputs {
             other => return Err(Trouble::unsupported(format!("the output {other} is not known"))),
         };
         let (shape, values) = match layout {
-            Layout::TimeMajor => ([directions, batch, hidden], states.clone()),
-            Layout::BatchMajor => ([batch, directions, hidden], swapped(states, [directions, batch], hidden)),
+            OnnxLayout::TimeMajor => ([directions, batch, hidden], states.clone()),
+            OnnxLayout::BatchMajor => {
+                ([batch, directions, hidden], swapped(states, [directions, batch], hidden))
+            }
         };
         replay.check_values(name, &shape, &values, self.roundings)
     }
@@ -212,29 +198,28 @@ impl Outputs {
 
 pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     let (case, device) = (replay.case, replay.device);
-    let op = case.required("op")?;
-    let attributes = Attributes::from_case(case)?;
-    let (layout, ways) = (attributes.layout()?, attributes.ways()?);
-    let cells = attributes.cells(op)?;
-    expect_plain(case, op)?;
+    let node = node(case)?;
+    let layout = node.layout();
+    expect_plain(case, case.required("op")?)?;
 
     let x = case.tensor("X", device)?;
-    let x = if layout == Layout::BatchMajor { permute(&x, &[1, 0, 2])? } else { x };
+    let x = if layout == OnnxLayout::BatchMajor { permute(&x, &[1, 0, 2])? } else { x };
     let [steps, batch, inputs] = x.shape().exactly("X", "three dimensions")?;
-    let sizes = Sizes { steps, batch, inputs, hidden: attributes.hidden_size, directions: ways.len() };
-    let weights = OnnxWeights::from_case(case, cells[0], ways.len(), inputs, sizes.hidden)?;
+    let sizes = Sizes { steps, batch, inputs, hidden: node.hidden(), directions: node.directions() };
+    let layers = node.layers(&tensors(case)?)?;
+    let has_cell_state = layers.iter().any(|layer| layer.description().cell().has_cell_state());
     let inputs = Inputs {
         x,
         initial_h: initial(case, "initial_h", sizes, layout)?,
-        initial_c: match cells[0].has_cell_state() {
+        initial_c: match has_cell_state {
             true => initial(case, "initial_c", sizes, layout)?,
             false => Vec::new(),
         },
         lengths: lengths(case, device)?,
     };
     let mut outputs = Outputs::default();
-    for run in runs(&cells, ways) {
-        run.run(sizes, &weights, &inputs, &mut outputs)?;
+    for layer in &layers {
+        run_layer(layer, sizes, &inputs, &mut outputs)?;
     }
     for output in parse::<Vec<String>>("outputs", case.required("outputs")?)? {
         outputs.check(replay, sizes, layout, &output)?;

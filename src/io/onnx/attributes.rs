@@ -1,0 +1,228 @@
+//! The attributes of a recurrent node, and its activations.
+
+use serde::Deserialize;
+
+use crate::ops::Activation;
+use crate::{Error, Result};
+
+/// Which way a node runs through time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnnxDirection {
+    /// From the first step to the last.
+    #[default]
+    Forward,
+    /// From the last step to the first.
+    Reverse,
+    /// Both, the forward one first.
+    Bidirectional,
+}
+
+impl OnnxDirection {
+    /// How many directions there are.
+    pub fn count(self) -> usize {
+        if self == Self::Bidirectional { 2 } else { 1 }
+    }
+}
+
+/// The attributes of an ONNX node RNN, GRU or LSTM, by their ONNX names; what is absent has ONNX's default.
+///
+/// It deserializes from a JSON object of the attributes and refuses ones that are not listed. Exporters write
+/// integers 0 and 1 for switches, so these are integers here.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OnnxAttributes {
+    /// H; required.
+    pub hidden_size: usize,
+    /// The names of the activations, those of each direction in turn; empty: the defaults.
+    pub activations: Vec<String>,
+    /// α of the activations that have one, in order.
+    pub activation_alpha: Vec<f32>,
+    /// β of the activations that have one, in order.
+    pub activation_beta: Vec<f32>,
+    /// Bound of what enters the gates' activations; `None`: no clipping.
+    pub clip: Option<f32>,
+    /// Which way the node runs.
+    pub direction: OnnxDirection,
+    /// 1: an LSTM's forget gate is one minus its input gate.
+    pub input_forget: i64,
+    /// 0: X is \[T, B, I\]; 1: X is \[B, T, I\].
+    pub layout: i64,
+    /// GRU: 1 for the reset after the product, 0 before it.
+    pub linear_before_reset: i64,
+}
+
+impl OnnxAttributes {
+    /// The names of all attributes.
+    pub const NAMES: [&str; 9] = [
+        "activation_alpha",
+        "activation_beta",
+        "activations",
+        "clip",
+        "direction",
+        "hidden_size",
+        "input_forget",
+        "layout",
+        "linear_before_reset",
+    ];
+
+    /// The attributes in the JSON object `text`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for text that is no such object, or names an attribute that no recurrent node has.
+    pub fn from_json(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| Error::config("ONNX attributes", error.to_string()))
+    }
+
+    /// Whether the switch `value` of the attribute `name` is on.
+    pub(super) fn switch(name: &str, value: i64) -> Result<bool> {
+        match value {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(Error::config(name, format!("must be 0 or 1, not {other}"))),
+        }
+    }
+
+    /// The activations of all directions, those of one after those of the other; `usual` for each direction where
+    /// the node names none.
+    pub(super) fn functions(&self, usual: &[Activation]) -> Result<Vec<Activation>> {
+        let (directions, names) = (self.direction.count(), &self.activations);
+        let expected = usual.len() * directions;
+        if !names.is_empty() && names.len() != expected {
+            let message =
+                format!("must name {expected} functions, {} a direction, not {names:?}", usual.len());
+            return Err(Error::config("activations", message));
+        }
+        let mut constants =
+            Constants { alphas: self.activation_alpha.iter(), betas: self.activation_beta.iter() };
+        let functions = match names.is_empty() {
+            true => usual.repeat(directions),
+            false => names.iter().map(|name| constants.function(name)).collect::<Result<_>>()?,
+        };
+        let Constants { alphas, betas } = constants;
+        for (attribute, mut left) in [("activation_alpha", alphas), ("activation_beta", betas)] {
+            if let Some(value) = left.next() {
+                let message = format!("there is no activation left to take {value}");
+                return Err(Error::config(attribute, message));
+            }
+        }
+        Ok(functions)
+    }
+}
+
+/// What is left of α and β as functions take theirs.
+struct Constants<'a> {
+    alphas: std::slice::Iter<'a, f32>,
+    betas: std::slice::Iter<'a, f32>,
+}
+
+impl Constants<'_> {
+    fn alpha(&mut self, default: f32) -> f32 {
+        self.alphas.next().copied().unwrap_or(default)
+    }
+
+    fn beta(&mut self, default: f32) -> f32 {
+        self.betas.next().copied().unwrap_or(default)
+    }
+
+    /// α and β of a function for which ONNX has no defaults.
+    fn required(&mut self, name: &str) -> Result<(f32, f32)> {
+        match (self.alphas.next(), self.betas.next()) {
+            (Some(&alpha), Some(&beta)) => Ok((alpha, beta)),
+            _ => {
+                let message =
+                    format!("{name} has no defaults: it needs activation_alpha and activation_beta");
+                Err(Error::config("activations", message))
+            }
+        }
+    }
+
+    /// The activation that ONNX calls `name`, in any case. One that has constants takes the next of each, or the
+    /// defaults of ONNX's operator of that name.
+    fn function(&mut self, name: &str) -> Result<Activation> {
+        Ok(match name.to_lowercase().as_str() {
+            "tanh" => Activation::Tanh,
+            "relu" => Activation::Relu,
+            "sigmoid" => Activation::Sigmoid,
+            "softsign" => Activation::Softsign,
+            "softplus" => Activation::Softplus,
+            "leakyrelu" => Activation::LeakyRelu { slope: self.alpha(0.01) },
+            "thresholdedrelu" => Activation::ThresholdedRelu { alpha: self.alpha(1.0) },
+            "elu" => Activation::Elu { alpha: self.alpha(1.0) },
+            "hardsigmoid" => Activation::HardSigmoid { alpha: self.alpha(0.2), beta: self.beta(0.5) },
+            "affine" => {
+                let (alpha, beta) = self.required(name)?;
+                Activation::Affine { alpha, beta }
+            }
+            "scaledtanh" => {
+                let (alpha, beta) = self.required(name)?;
+                Activation::ScaledTanh { alpha, beta }
+            }
+            _ => {
+                let message = format!(
+                    "`{name}` is none of ONNX's: Tanh, Relu, Sigmoid, Affine, LeakyRelu, ThresholdedRelu, \
+                     ScaledTanh, HardSigmoid, Elu, Softsign, Softplus"
+                );
+                return Err(Error::config("activations", message));
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(names: &[&str], alphas: &[f32], betas: &[f32]) -> OnnxAttributes {
+        OnnxAttributes {
+            hidden_size: 2,
+            activations: names.iter().map(|&name| name.to_owned()).collect(),
+            activation_alpha: alphas.to_vec(),
+            activation_beta: betas.to_vec(),
+            ..OnnxAttributes::default()
+        }
+    }
+
+    #[test]
+    fn constants_go_to_the_functions_that_take_them_in_order() {
+        let usual = [Activation::Sigmoid, Activation::Tanh, Activation::Tanh];
+        let node = named(&["HardSigmoid", "Tanh", "ScaledTanh"], &[0.3, 1.5], &[0.4, 0.7]);
+        let expected = [
+            Activation::HardSigmoid { alpha: 0.3, beta: 0.4 },
+            Activation::Tanh,
+            Activation::ScaledTanh { alpha: 1.5, beta: 0.7 },
+        ];
+        assert_eq!(node.functions(&usual).unwrap(), expected);
+        let node = named(&["leakyrelu", "elu", "ThresholdedRelu"], &[0.2], &[]);
+        let expected = [
+            Activation::LeakyRelu { slope: 0.2 },
+            Activation::Elu { alpha: 1.0 },
+            Activation::ThresholdedRelu { alpha: 1.0 },
+        ];
+        assert_eq!(node.functions(&usual).unwrap(), expected);
+        assert_eq!(named(&[], &[], &[]).functions(&usual).unwrap(), usual);
+    }
+
+    #[test]
+    fn functions_and_constants_that_do_not_fit_are_refused() {
+        let usual = [Activation::Tanh];
+        for (node, part) in [
+            (named(&["Tanh", "Tanh"], &[], &[]), "1 functions"),
+            (named(&["Swish"], &[], &[]), "Swish"),
+            (named(&["Affine"], &[0.5], &[]), "activation_beta"),
+            (named(&["Tanh"], &[0.5], &[]), "0.5"),
+            (named(&["Elu"], &[0.5], &[0.25]), "0.25"),
+        ] {
+            let message = node.functions(&usual).unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn unknown_attributes_are_refused() {
+        assert!(OnnxAttributes::from_json(r#"{"hidden_size": 3, "output_sequence": 1}"#).is_err());
+        assert!(OnnxAttributes::from_json(r#"{"hidden_size": 3, "direction": "sideways"}"#).is_err());
+        let read = OnnxAttributes::from_json(r#"{"hidden_size": 3, "direction": "bidirectional"}"#).unwrap();
+        assert_eq!((read.hidden_size, read.direction), (3, OnnxDirection::Bidirectional));
+    }
+}

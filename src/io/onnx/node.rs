@@ -1,0 +1,250 @@
+//! A recurrent node as one or two layers.
+
+use std::ops::Range;
+
+use super::attributes::{OnnxAttributes, OnnxDirection};
+use super::tensors::{OnnxTensors, Way};
+use crate::io::section::{Named, set_layer};
+use crate::nn::{Cell, Parameters, Rnn};
+use crate::ops::Activation;
+use crate::{Error, Result};
+
+/// Which dimension of a node's X, Y and states is outermost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnnxLayout {
+    /// X \[T, B, I\], Y \[T, D, B, H\], states \[D, B, H\].
+    TimeMajor,
+    /// X \[B, T, I\], Y \[B, T, D, H\], states \[B, D, H\].
+    BatchMajor,
+}
+
+/// A node RNN, GRU or LSTM of an ONNX graph.
+///
+/// ```
+/// use refrain::io::{HostArray, OnnxAttributes, OnnxNode, OnnxTensors};
+/// use refrain::nn::Model;
+/// use refrain::Device;
+///
+/// let attributes = OnnxAttributes::from_json(r#"{"hidden_size": 1, "linear_before_reset": 1}"#)?;
+/// let node = OnnxNode::new("GRU", attributes)?;
+/// let (w, r) = ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]); // gate rows z, r, h
+/// let tensors = OnnxTensors::new(HostArray::new(&[1, 3, 1], &w), HostArray::new(&[1, 3, 1], &r));
+/// let layer = node.layer(&tensors)?;
+///
+/// let mut model = Model::new(0);
+/// model.add("rnn", layer.description().clone())?;
+/// let mut parameters = model.initialize(&Device::cpu())?;
+/// layer.load("rnn", &mut parameters)?;
+/// assert_eq!(parameters.view("rnn.weight_hh_l0")?.download()?, [0.5, 0.4, 0.6]); // gate rows r, z, n
+/// # Ok::<(), refrain::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct OnnxNode {
+    operator: Operator,
+    attributes: OnnxAttributes,
+    /// Those of each direction in turn.
+    functions: Vec<Activation>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    Rnn,
+    Gru,
+    Lstm,
+}
+
+impl Operator {
+    fn new(name: &str) -> Result<Self> {
+        match name {
+            "RNN" => Ok(Self::Rnn),
+            "GRU" => Ok(Self::Gru),
+            "LSTM" => Ok(Self::Lstm),
+            other => {
+                let message = format!("`{other}` is no recurrent operator of ONNX: RNN, GRU or LSTM");
+                Err(Error::Unsupported { what: "ONNX operator".to_owned(), message })
+            }
+        }
+    }
+
+    pub(super) fn gates(self) -> usize {
+        match self {
+            Self::Rnn => 1,
+            Self::Gru => 3,
+            Self::Lstm => 4,
+        }
+    }
+
+    /// ONNX's default activations of one direction.
+    fn functions(self) -> &'static [Activation] {
+        match self {
+            Self::Rnn => &[Activation::Tanh],
+            Self::Gru => &[Activation::Sigmoid, Activation::Tanh],
+            Self::Lstm => &[Activation::Sigmoid, Activation::Tanh, Activation::Tanh],
+        }
+    }
+}
+
+impl OnnxNode {
+    /// The node of this operator, `RNN`, `GRU` or `LSTM`, with these attributes.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for attributes that ONNX does not allow, naming the attribute; [`Error::Unsupported`] for
+    /// another operator.
+    pub fn new(operator: &str, attributes: OnnxAttributes) -> Result<Self> {
+        let operator = Operator::new(operator)?;
+        if attributes.hidden_size == 0 {
+            return Err(Error::config("hidden_size", "must be given, and at least 1"));
+        }
+        OnnxAttributes::switch("layout", attributes.layout)?;
+        let coupled = OnnxAttributes::switch("input_forget", attributes.input_forget)?;
+        let after = OnnxAttributes::switch("linear_before_reset", attributes.linear_before_reset)?;
+        for (attribute, given, owner) in
+            [("input_forget", coupled, Operator::Lstm), ("linear_before_reset", after, Operator::Gru)]
+        {
+            if given && operator != owner {
+                let message = format!("is an attribute of {owner:?}, but the node is {operator:?}");
+                return Err(Error::config(attribute, message));
+            }
+        }
+        let functions = attributes.functions(operator.functions())?;
+        Ok(Self { operator, attributes, functions })
+    }
+
+    /// H.
+    pub fn hidden(&self) -> usize {
+        self.attributes.hidden_size
+    }
+
+    /// D, one or two.
+    pub fn directions(&self) -> usize {
+        self.attributes.direction.count()
+    }
+
+    /// How X, Y and the states are laid out.
+    pub fn layout(&self) -> OnnxLayout {
+        if self.attributes.layout == 0 { OnnxLayout::TimeMajor } else { OnnxLayout::BatchMajor }
+    }
+
+    /// The node as one layer with the weights of `tensors`.
+    ///
+    /// # Errors
+    /// As [`OnnxNode::layers`]; [`Error::Unsupported`] for two directions with different activations, which are two
+    /// layers side by side.
+    pub fn layer(&self, tensors: &OnnxTensors<'_>) -> Result<OnnxLayer> {
+        let mut layers = self.layers(tensors)?;
+        match (layers.pop(), layers.is_empty()) {
+            (Some(layer), true) => Ok(layer),
+            _ => Err(unsupported(
+                "activations",
+                "differ between the directions: use `layers`, one a direction",
+            )),
+        }
+    }
+
+    /// The node as layers with the weights of `tensors`: one, or where the two directions have different activations
+    /// one a direction. Each runs over the node's X; Y is their outputs side by side.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a tensor that does not have the shape that the node gives it; [`Error::Config`] for P at
+    /// a node that is no LSTM; [`Error::Unsupported`] for what no layer here computes.
+    pub fn layers(&self, tensors: &OnnxTensors<'_>) -> Result<Vec<OnnxLayer>> {
+        let inputs = tensors.validate(self.operator, self.directions(), self.hidden())?;
+        let count = self.operator.functions().len();
+        let (first, second) = self.functions.split_at(count);
+        let direction = self.attributes.direction;
+        if second.is_empty() || first == second {
+            let places = 0..self.directions();
+            return Ok(vec![self.run(inputs, first, direction, places, tensors)?]);
+        }
+        Ok(vec![
+            self.run(inputs, first, OnnxDirection::Forward, 0..1, tensors)?,
+            self.run(inputs, second, OnnxDirection::Reverse, 1..2, tensors)?,
+        ])
+    }
+
+    fn run(
+        &self,
+        inputs: usize,
+        functions: &[Activation],
+        direction: OnnxDirection,
+        places: Range<usize>,
+        tensors: &OnnxTensors<'_>,
+    ) -> Result<OnnxLayer> {
+        let description = self.description(inputs, functions, tensors)?;
+        let (description, ways): (Rnn, &[Way]) = match direction {
+            OnnxDirection::Forward => (description, &[Way::Forward]),
+            OnnxDirection::Reverse => (description.reverse(), &[Way::Reverse]),
+            OnnxDirection::Bidirectional => (description.bidirectional(), &[Way::Forward, Way::Reverse]),
+        };
+        let coupled = self.attributes.input_forget == 1;
+        let parameters = places.clone().zip(ways);
+        let parameters =
+            parameters.flat_map(|(place, &way)| tensors.parameters(self.operator, coupled, place, way));
+        Ok(OnnxLayer { description, directions: places, parameters: parameters.collect() })
+    }
+
+    /// The layer in the forward direction.
+    fn description(&self, inputs: usize, functions: &[Activation], tensors: &OnnxTensors<'_>) -> Result<Rnn> {
+        let cell = match (self.operator, functions) {
+            (Operator::Rnn, &[function]) => Cell::Vanilla(function),
+            (Operator::Gru, _) => Cell::Gru,
+            _ => Cell::Lstm,
+        };
+        let mut description = Rnn::new(cell, inputs, self.hidden());
+        if !tensors.has_bias() {
+            description = description.without_bias();
+        }
+        if self.operator != Operator::Rnn && functions != self.operator.functions() {
+            let names = &self.attributes.activations;
+            return Err(unsupported("activations", &format!("{names:?}: a gated cell has its own")));
+        }
+        if let Some(clip) = self.attributes.clip {
+            return Err(unsupported("clip", &format!("{clip}: gates are not clipped here")));
+        }
+        if self.attributes.input_forget == 1 {
+            return Err(unsupported("input_forget", "couples two gates, which no cell here does"));
+        }
+        if self.operator == Operator::Gru && self.attributes.linear_before_reset == 0 {
+            let message = "0: the GRU here resets after the product, not before it";
+            return Err(unsupported("linear_before_reset", message));
+        }
+        if tensors.has_peepholes() {
+            return Err(unsupported("P", "the LSTM here has no peepholes from its cell state"));
+        }
+        Ok(description)
+    }
+}
+
+fn unsupported(what: &str, message: &str) -> Error {
+    Error::Unsupported { what: what.to_owned(), message: message.to_owned() }
+}
+
+/// A layer of a node: its description, and its weights under PyTorch's names in PyTorch's gate order.
+#[derive(Clone, Debug)]
+pub struct OnnxLayer {
+    description: Rnn,
+    directions: Range<usize>,
+    parameters: Vec<Named>,
+}
+
+impl OnnxLayer {
+    /// The layer to add to a model.
+    pub fn description(&self) -> &Rnn {
+        &self.description
+    }
+
+    /// Which of the node's directions it runs, by their places in the node's tensors.
+    pub fn directions(&self) -> Range<usize> {
+        self.directions.clone()
+    }
+
+    /// Puts the weights in the layer `layer` of a model, which has this description. Nothing changes if anything does
+    /// not fit. **Waits** for the GPU.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name that no layer has, or a layer with other parameters; [`Error::Shape`] for one of
+    /// another shape.
+    pub fn load(&self, layer: &str, parameters: &mut Parameters) -> Result<()> {
+        set_layer(parameters, layer, &self.parameters)
+    }
+}

@@ -1,0 +1,141 @@
+//! Arrays of other packages, and a layer's parameters gathered from them.
+
+use crate::nn::Parameters;
+use crate::{Error, Result};
+
+/// An array on the host as another package holds it: its shape, and its values in row-major order.
+#[derive(Clone, Copy, Debug)]
+pub struct HostArray<'a> {
+    shape: &'a [usize],
+    values: &'a [f32],
+}
+
+impl<'a> HostArray<'a> {
+    /// `values` in the shape `shape`; whether they fit is checked, by name, where the array is used.
+    pub fn new(shape: &'a [usize], values: &'a [f32]) -> Self {
+        Self { shape, values }
+    }
+
+    /// Its sizes.
+    pub fn shape(&self) -> &'a [usize] {
+        self.shape
+    }
+
+    /// Its values.
+    pub fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    /// The values, checked.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another shape than `expected`, or for values that are not as many as their shape says.
+    pub(super) fn expect(&self, name: &str, expected: &[usize]) -> Result<&'a [f32]> {
+        if self.shape != expected {
+            return Err(Error::shape(name, format!("{expected:?}"), format!("{:?}", self.shape)));
+        }
+        let count: usize = expected.iter().product();
+        if self.values.len() != count {
+            let found = format!("{} values", self.values.len());
+            return Err(Error::shape(name, format!("{count} values for {expected:?}"), found));
+        }
+        Ok(self.values)
+    }
+
+    /// The sizes, as many as there must be.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another rank; `wanted` says which sizes were expected.
+    pub(super) fn sizes<const N: usize>(&self, name: &str, wanted: &str) -> Result<[usize; N]> {
+        self.shape.try_into().map_err(|_| Error::shape(name, wanted, format!("{:?}", self.shape)))
+    }
+}
+
+/// \[rows, columns\] → \[columns, rows\].
+pub(super) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
+}
+
+/// The blocks of `values`, as many as there are gates, in another order: block i of the result is block `order[i]`.
+/// Blocks may be left out.
+pub(super) fn reordered(values: &[f32], gates: usize, order: &[usize]) -> Vec<f32> {
+    let block = values.len() / gates;
+    order.iter().flat_map(|&place| &values[place * block..(place + 1) * block]).copied().collect()
+}
+
+/// One parameter of a layer, under the name that follows the layer's own.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Vec<f32>,
+}
+
+impl Named {
+    pub(super) fn new(name: impl Into<String>, shape: &[usize], values: Vec<f32>) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), values.len());
+        Self { name: name.into(), shape: shape.to_vec(), values }
+    }
+}
+
+/// The full names of all parameters of `layer`.
+///
+/// # Errors
+/// [`Error::Config`] if there are none.
+pub(super) fn names_of<'p>(parameters: &'p Parameters, layer: &str) -> Result<Vec<&'p str>> {
+    let of_layer = |name: &&str| {
+        let rest = name.strip_prefix(layer).and_then(|rest| rest.strip_prefix('.'));
+        rest.is_some_and(|rest| !rest.contains('.'))
+    };
+    let names: Vec<&str> = parameters.names().filter(of_layer).collect();
+    if names.is_empty() {
+        let all: Vec<&str> = parameters.names().collect();
+        let message = format!("there is no layer `{layer}` with parameters; there are {}", all.join(", "));
+        return Err(Error::config("layer", message));
+    }
+    Ok(names)
+}
+
+/// Replaces all parameters of `layer`. Nothing changes if anything does not fit.
+///
+/// # Errors
+/// [`Error::Config`] for a layer that has other parameters than `section`; [`Error::Shape`] for one of another shape.
+pub(super) fn set_layer(parameters: &mut Parameters, layer: &str, section: &[Named]) -> Result<()> {
+    let full = |named: &Named| format!("{layer}.{}", named.name);
+    let own = names_of(parameters, layer)?;
+    if let Some(name) = own.iter().find(|name| !section.iter().any(|named| full(named) == **name)) {
+        let given: Vec<&str> = section.iter().map(|named| named.name.as_str()).collect();
+        let message = format!("has no counterpart among the weights given, {}", given.join(", "));
+        return Err(Error::config(*name, message));
+    }
+    let mut values = Vec::with_capacity(section.len());
+    for named in section {
+        let name = full(named);
+        let expected = parameters.view(&name)?.shape().dimensions().to_vec();
+        if expected != named.shape {
+            return Err(Error::shape(name, format!("{expected:?}"), format!("{:?}", named.shape)));
+        }
+        values.push((name, named.values.iter().copied().map(f64::from).collect::<Vec<f64>>()));
+    }
+    parameters.set_all(values.iter().map(|(name, values)| (name.as_str(), values.as_slice())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_and_sides_are_exchanged() {
+        assert_eq!(reordered(&[0.0, 0.5, 1.0, 1.5, 2.0, 2.5], 3, &[2, 0]), [2.0, 2.5, 0.0, 0.5]);
+        assert_eq!(transposed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, 3), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    }
+
+    #[test]
+    fn an_array_says_what_does_not_fit() {
+        let array = HostArray::new(&[2, 3], &[0.0; 5]);
+        let message = |result: Result<&[f32]>| result.map_err(|error| error.to_string()).unwrap_err();
+        assert_eq!(message(array.expect("W", &[3, 2])), "W: expected [3, 2], found [2, 3]");
+        assert_eq!(message(array.expect("W", &[2, 3])), "W: expected 6 values for [2, 3], found 5 values");
+        assert!(array.sizes::<3>("W", "[D, G·H, I]").is_err());
+    }
+}
