@@ -75,6 +75,7 @@ fn the_fixtures_cover_every_family_that_is_built() {
         "tutorial_feature_major_rnn",
         "tutorial_linear_cells",
         "tutorial_layers",
+        "tutorial_windowed_rnn",
     ] {
         assert!(families.contains(family), "no fixture of {family} in {families:?}");
     }

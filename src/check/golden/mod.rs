@@ -14,6 +14,7 @@ mod replay;
 mod rnn;
 mod training;
 mod tutorial;
+mod windowed;
 
 use std::path::{Path, PathBuf};
 
@@ -163,6 +164,7 @@ fn run(replay: &mut Replay<'_>) -> Result<(), Trouble> {
         "tutorial_softmax_rnn" => tutorial::softmax_rnn(replay),
         "tutorial_feature_major_rnn" => tutorial::feature_major(replay),
         "tutorial_linear_cells" => tutorial::linear_cells(replay),
+        "tutorial_windowed_rnn" => windowed::run(replay),
         "tutorial_layers" => tutorial::layers(replay),
         other => Err(Trouble::unsupported(format!("cases of the family `{other}` are not built yet"))),
     }

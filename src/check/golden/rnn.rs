@@ -44,9 +44,7 @@ impl Stack {
         if case.flag("bidirectional")? {
             description = description.bidirectional();
         }
-        if let Some(chunk) = truncation(case)? {
-            description = description.truncated(chunk);
-        }
+        description = Truncation::from_case(case)?.of(description, steps)?;
         let mut model = Model::new(0);
         let layer = model.add("rnn", description)?;
         let mut parameters = model.initialize(device)?;
@@ -89,15 +87,41 @@ pub(super) fn assign(
     Ok(parameters.set_all(all.iter().map(|(name, values)| (*name, values.as_slice())))?)
 }
 
-/// The steps between two places where the state is detached, where there are such.
-fn truncation(case: &Case) -> Outcome<Option<usize>> {
-    match (case.text("truncation_mode").unwrap_or_default(), case.text("truncation").unwrap_or_default()) {
-        ("", "") => Ok(None),
-        ("chunk", _) => match case.count("truncation")? {
-            0 => Err(Trouble::malformed("truncation = 0 leaves no step")),
-            steps => Ok(Some(steps)),
-        },
-        (other, _) => Err(Trouble::unsupported(format!("truncation_mode = {other} is not built yet"))),
+/// How gradients end inside a window of time.
+#[derive(Clone, Copy)]
+pub(super) enum Truncation {
+    /// They do not.
+    Whole,
+    /// The state is detached before every step of this number.
+    Chunk(usize),
+    /// The gradient of each output goes through its own step and this number before it.
+    Window(usize),
+}
+
+impl Truncation {
+    /// What the case's `truncation_mode` and `truncation` say.
+    pub(super) fn from_case(case: &Case) -> Outcome<Self> {
+        let mode = case.text("truncation_mode").unwrap_or_default();
+        match (mode, case.text("truncation").unwrap_or_default()) {
+            ("", "") => Ok(Self::Whole),
+            ("chunk", _) => match case.count("truncation")? {
+                0 => Err(Trouble::malformed("truncation = 0 leaves no step")),
+                steps => Ok(Self::Chunk(steps)),
+            },
+            ("window", _) => Ok(Self::Window(case.count("truncation")?)),
+            (other, _) => Err(Trouble::unsupported(format!("truncation_mode = {other} is not built yet"))),
+        }
+    }
+
+    /// `description` so truncated, over `steps` steps.
+    pub(super) fn of(self, description: Rnn, steps: usize) -> Outcome<Rnn> {
+        match self {
+            Self::Chunk(chunk) => Ok(description.truncated(chunk)),
+            Self::Window(window) if window + 1 < steps => {
+                Err(Trouble::unsupported(format!("a sliding window of {window} is not built yet")))
+            }
+            Self::Whole | Self::Window(_) => Ok(description),
+        }
     }
 }
 
