@@ -46,8 +46,14 @@ impl Stream {
     /// 32 random bits: number `index` of the stream.
     pub fn bits(&self, index: u64) -> u32 {
         let block = index / 4;
-        let counter = [block as u32, (block >> 32) as u32, self.stream as u32, (self.stream >> 32) as u32];
-        philox(counter, [self.seed as u32, (self.seed >> 32) as u32])[(index % 4) as usize]
+        let [seed_low, seed_high, stream_low, stream_high] = self.words();
+        let counter = [block as u32, (block >> 32) as u32, stream_low, stream_high];
+        philox(counter, [seed_low, seed_high])[(index % 4) as usize]
+    }
+
+    /// Seed and stream, each low word first: what a shader draws the same numbers from.
+    pub(crate) fn words(&self) -> [u32; 4] {
+        [self.seed as u32, (self.seed >> 32) as u32, self.stream as u32, (self.stream >> 32) as u32]
     }
 
     /// Number `index` of the stream, uniform in the open interval from 0 to 1.

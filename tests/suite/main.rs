@@ -6,6 +6,7 @@ mod files;
 mod golden;
 mod gradients;
 mod limits;
+mod masks;
 mod memory;
 mod misuse;
 mod recurrent;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     structure::register(&mut suite);
     gradients::register(&mut suite);
     recurrent::register(&mut suite);
+    masks::register(&mut suite);
     golden::register(&mut suite);
     files::register(&mut suite);
     misuse::register(&mut suite);

@@ -1,6 +1,7 @@
 //! The case table: every operation over awkward shapes.
 
 mod cross_entropy;
+mod dropout;
 mod elementwise;
 mod embedding;
 mod linear;
@@ -75,6 +76,7 @@ impl Output {
 pub(super) fn table() -> Result<Vec<Operation>> {
     let mut table = matmul::operations();
     table.extend(elementwise::operations());
+    table.extend(dropout::operations());
     table.extend(reduce::operations());
     table.push(permute::operation());
     table.extend(softmax::operations());
