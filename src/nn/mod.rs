@@ -8,6 +8,7 @@
 //! Layers may be threaded by hand, or run as one: [`Model::forward`] runs them in the order in which they were
 //! added and gives one trace.
 
+mod draw;
 mod embedding;
 mod gradients;
 mod init;
@@ -18,7 +19,9 @@ mod parameters;
 mod rnn;
 mod run;
 
+pub use crate::ops::Merge;
 pub use crate::ops::recurrent::Cell;
+pub use draw::Draw;
 pub use embedding::{Embedding, EmbeddingTrace};
 pub use gradients::Gradients;
 pub use init::Init;

@@ -9,6 +9,8 @@ mod limits;
 mod masks;
 mod memory;
 mod misuse;
+mod models;
+mod options;
 mod recurrent;
 mod structure;
 mod support;
@@ -24,6 +26,8 @@ fn main() -> ExitCode {
     gradients::register(&mut suite);
     recurrent::register(&mut suite);
     masks::register(&mut suite);
+    options::register(&mut suite);
+    models::register(&mut suite);
     golden::register(&mut suite);
     files::register(&mut suite);
     misuse::register(&mut suite);

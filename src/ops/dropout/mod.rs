@@ -98,7 +98,6 @@ pub fn dropout<'a>(x: impl Into<View<'a>>, mask: Mask) -> Result<Tensor> {
 
 /// target += dropout(x) under `mask`, over as many elements: how a masked copy's gradient reaches what it was a
 /// copy of.
-#[cfg_attr(not(test), expect(dead_code, reason = "the layers that mask weights come next"))]
 pub(crate) fn dropout_add_into(target: ViewMut<'_>, x: View<'_>, mask: Mask) -> Result<()> {
     x.device().expect_same("the target of dropout", target.device())?;
     target.shape().expect("the target of dropout", x.shape().dimensions())?;
