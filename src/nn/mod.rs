@@ -18,6 +18,7 @@ mod one_hot;
 mod parameters;
 mod rnn;
 mod run;
+mod summary;
 
 pub use crate::ops::Merge;
 pub use crate::ops::recurrent::Cell;
@@ -32,3 +33,4 @@ pub(crate) use parameters::Layout;
 pub use parameters::{ParameterSpec, Parameters};
 pub use rnn::{Rnn, RnnTrace, Sequences, State};
 pub use run::{Input, ModelState, ModelTrace};
+pub use summary::{Cost, Summary, SummaryRow};

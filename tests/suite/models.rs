@@ -345,6 +345,65 @@ fn configurations_come_back_as_they_were_and_store_no_absent_option() -> Outcome
     Ok(())
 }
 
+/// What one more trace keeps of device memory, once all passing buffers are there; all sizes are powers of two, which the
+/// pool gives without waste.
+fn bytes_of_a_trace(adapter: &Adapter, model: &Model, sizes: [usize; 3]) -> Result<u64> {
+    let device = adapter.open()?;
+    let parameters = model.initialize(&device)?;
+    let mut held = Vec::new();
+    let mut bytes = Vec::new();
+    for step in 0..6 {
+        let x = Tensor::zeros(&device, &sizes)?;
+        let state = model.zero_state(&device, sizes[1])?;
+        let sequences = Sequences::whole().training(Draw::new(1, step));
+        let (y, _, trace) = model.forward_sequences(&parameters, &x, &state, sequences)?;
+        y.download()?;
+        held.push(trace);
+        bytes.push(device.counters().bytes);
+    }
+    assert_eq!(bytes[5] - bytes[4], bytes[4] - bytes[3], "{bytes:?} has not settled");
+    Ok(bytes[5] - bytes[4])
+}
+
+fn a_trace_keeps_the_bytes_that_the_cost_says(adapter: &Adapter) -> Outcome {
+    const SIZES: [usize; 3] = [8, 16, 32];
+    let stack = |cell| Rnn::new(cell, 32, 32);
+    for (name, lower) in [
+        ("plain", stack(Cell::tanh())),
+        ("lstm", stack(Cell::Lstm)),
+        ("deep", stack(Cell::Lstm).layers(2)),
+        ("dropped", stack(Cell::tanh()).layers(2).dropout(0.5)),
+        ("masked", stack(Cell::Lstm).layers(2).input_dropout(0.5).weight_drop(0.5)),
+        ("both", stack(Cell::tanh()).bidirectional().merge(Merge::Sum).residual()),
+    ] {
+        let mut model = Model::new(1);
+        model.add("first", Linear::new(32, 32))?;
+        let outputs = lower.outputs();
+        model.add("rnn", lower)?;
+        model.add("head", Linear::new(outputs, 8))?;
+        let cost = model.cost(SIZES[0], SIZES[1])?;
+        assert_eq!(bytes_of_a_trace(adapter, &model, SIZES)?, cost.trace_bytes, "{name}");
+    }
+    Ok(())
+}
+
+fn costs_count_the_entries_of_all_matrices() -> Outcome {
+    let mut model = Model::new(1);
+    model.add("embedding", Embedding::new(7, 5))?;
+    model.add("rnn", Rnn::new(Cell::Gru, 5, 6).layers(2).bidirectional().merge(Merge::Sum))?;
+    model.add("head", Linear::new(6, 7))?;
+    let matrices = model.specs().iter().filter(|spec| spec.shape.rank() == 2);
+    // An embedding is a table and no factor.
+    let entries: usize = matrices.skip(1).map(|spec| spec.shape.elements()).sum();
+    let cost = model.cost(9, 4)?;
+    assert_eq!((cost.forward, cost.backward), (36 * entries as u64, 72 * entries as u64));
+    let summary = model.summary();
+    assert_eq!(summary.parameters(), model.initialize(&Device::cpu())?.count());
+    assert_eq!(summary.rows()[1].features, 6);
+    assert!(matches!(model.cost(0, 4), Err(Error::Shape { .. })));
+    Ok(())
+}
+
 pub(crate) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
@@ -355,11 +414,13 @@ pub(crate) fn register(suite: &mut Suite) {
         options_that_make_no_sense_are_refused_by_name,
         passes_that_do_not_say_what_they_are_are_refused,
         last_steps_that_are_not_there_are_refused,
+        costs_count_the_entries_of_all_matrices,
         configurations_come_back_as_they_were_and_store_no_absent_option,
     );
     on_gpu!(
         suite,
         a_models_gradients_over_ragged_rows_agree_with_the_reference,
+        a_trace_keeps_the_bytes_that_the_cost_says,
         padding_reaches_no_layer_of_a_model_on_the_gpu,
         last_valid_outputs_are_the_final_states_on_the_gpu,
     );

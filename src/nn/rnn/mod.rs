@@ -1,6 +1,7 @@
 //! Stacks of recurrent layers.
 
 mod between;
+mod cost;
 mod initial;
 mod last;
 mod options;
