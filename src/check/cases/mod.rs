@@ -7,6 +7,7 @@ mod embedding;
 mod linear;
 mod matmul;
 mod optimizer;
+mod options;
 mod permute;
 mod recurrent;
 mod reduce;
@@ -84,6 +85,7 @@ pub(super) fn table() -> Result<Vec<Operation>> {
     table.extend(cross_entropy::operations());
     table.push(linear::operation());
     table.extend(recurrent::operations()?);
+    table.extend(options::operations());
     table.extend(optimizer::operations());
     Ok(table)
 }

@@ -47,11 +47,7 @@ impl Layer<Rnn> {
     }
 
     /// The learned initial state, or zeros where there is none.
-    pub(in crate::nn) fn initial_or_zero_state(
-        &self,
-        parameters: &Parameters,
-        batch: usize,
-    ) -> Result<State> {
+    pub(crate) fn initial_or_zero_state(&self, parameters: &Parameters, batch: usize) -> Result<State> {
         match self.description.options.learned_initial_state {
             true => self.initial_state(parameters, batch),
             false => self.zero_state(parameters.device(), batch),
