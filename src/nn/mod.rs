@@ -7,6 +7,9 @@
 //!
 //! Layers may be threaded by hand, or run as one: [`Model::forward`] runs them in the order in which they were
 //! added and gives one trace.
+//!
+//! Nothing depends on a hidden mode. A stack with dropout has its passes told by [`Sequences`] whether they are training,
+//! with the random numbers of a [`Draw`], or evaluation; `infer` is evaluation unless told otherwise.
 
 mod draw;
 mod embedding;

@@ -35,9 +35,10 @@ enum Choice {
     Merge(Merge),
     Residual,
     LearnedInitialState,
+    WithoutBias,
 }
 
-const CHOICES: [Choice; 8] = [
+const CHOICES: [Choice; 9] = [
     Choice::Dropout,
     Choice::InputDropout,
     Choice::WeightDrop,
@@ -46,6 +47,7 @@ const CHOICES: [Choice; 8] = [
     Choice::Merge(Merge::Product),
     Choice::Residual,
     Choice::LearnedInitialState,
+    Choice::WithoutBias,
 ];
 
 impl Choice {
@@ -57,6 +59,7 @@ impl Choice {
             Self::Merge(merge) => stack.merge(merge),
             Self::Residual => stack.residual(),
             Self::LearnedInitialState => stack.learned_initial_state(),
+            Self::WithoutBias => stack.without_bias(),
         }
     }
 
@@ -72,11 +75,13 @@ struct Variant {
     way: Way,
     choices: [Choice; 2],
     ragged: bool,
+    reset: bool,
     training: bool,
 }
 
 impl Variant {
-    /// Every pair of options in every direction, the cells in turn, ragged or whole, in training or evaluation.
+    /// Every pair of options in every direction with every cell, by turns ragged or whole, with resets or without, in
+    /// training or evaluation.
     fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for (place, &one) in CHOICES.iter().enumerate() {
@@ -90,8 +95,8 @@ impl Variant {
                     }
                     for cell in CELLS {
                         let number = all.len();
-                        let ragged = number % 2 == 1;
-                        all.push(Self { cell, way, choices, ragged, training: number % 5 != 0 });
+                        let (ragged, reset) = (number % 2 == 1, number % 7 < 3);
+                        all.push(Self { cell, way, choices, ragged, reset, training: number % 5 != 0 });
                     }
                 }
             }
@@ -120,10 +125,17 @@ impl Variant {
         Draw::new(17, 5)
     }
 
-    fn sequences<'a>(&self, lengths: &'a Indices) -> Sequences<'a> {
-        let sequences = if self.ragged { Sequences::ragged(lengths) } else { Sequences::whole() };
+    fn sequences<'a>(&self, marks: &'a Marks) -> Sequences<'a> {
+        let sequences = if self.ragged { Sequences::ragged(&marks.lengths) } else { Sequences::whole() };
+        let sequences = if self.reset { sequences.resets(&marks.resets) } else { sequences };
         if self.training { sequences.training(self.draw()) } else { sequences.evaluation() }
     }
+}
+
+/// Lengths and resets on a device.
+struct Marks {
+    lengths: Indices,
+    resets: Indices,
 }
 
 /// A stack on one device with all that it reads.
@@ -132,7 +144,7 @@ struct Setting {
     device: Device,
     model: Model,
     layer: Layer<Rnn>,
-    lengths: Indices,
+    marks: Marks,
 }
 
 /// What a pass yields.
@@ -147,8 +159,14 @@ impl Setting {
     fn new(device: &Device, variant: Variant) -> Result<Self> {
         let mut model = Model::new(5);
         let layer = model.add("rnn", variant.stack())?;
-        let lengths = Indices::from_slice(device, &[BATCH], &LENGTHS)?;
-        Ok(Self { variant, device: device.clone(), model, layer, lengths })
+        // Resets inside rows, and at the first step of one.
+        let resets: Vec<u32> =
+            (0..STEPS * BATCH).map(|place| u32::from([1, 4, 8].contains(&place))).collect();
+        let marks = Marks {
+            lengths: Indices::from_slice(device, &[BATCH], &LENGTHS)?,
+            resets: Indices::from_slice(device, &[STEPS, BATCH], &resets)?,
+        };
+        Ok(Self { variant, device: device.clone(), model, layer, marks })
     }
 
     fn weights(&self) -> usize {
@@ -202,14 +220,14 @@ impl Setting {
 
     fn value(&self, point: &[f64]) -> Result<f64> {
         let (parameters, x, initial) = self.tensors(point)?;
-        let sequences = self.variant.sequences(&self.lengths);
+        let sequences = self.variant.sequences(&self.marks);
         let (y, _) = self.layer.infer_sequences(&parameters, &x, &initial, sequences)?;
         Ok(y.download_f64()?.iter().zip(self.d_y()).map(|(y, d_y)| y * d_y).sum())
     }
 
     fn pass(&self, point: &[f64]) -> Result<Pass> {
         let (parameters, x, initial) = self.tensors(point)?;
-        let sequences = self.variant.sequences(&self.lengths);
+        let sequences = self.variant.sequences(&self.marks);
         let (y, _, trace) = self.layer.forward_sequences(&parameters, &x, &initial, sequences)?;
         let d_y = Tensor::from_slice_f64(&self.device, y.shape().dimensions(), &self.d_y())?;
         let mut gradients = parameters.zero_gradients()?;
@@ -279,14 +297,14 @@ fn evaluation_equals_the_stack_without_the_option() -> Outcome {
         for choice in CHOICES.into_iter().filter(|choice| choice.is_random()) {
             for cell in CELLS {
                 let choices = [choice; 2];
-                let variant = Variant { cell, way, choices, ragged: true, training: false };
+                let variant = Variant { cell, way, choices, ragged: true, reset: false, training: false };
                 let with = Setting::new(&device, variant)?;
                 let mut model = Model::new(5);
                 let without = model.add("rnn", variant.without_choices())?;
                 let parameters = model.initialize(&device)?;
                 let x = random(&device, 70, &[STEPS, BATCH, INPUTS], 1.0)?;
                 let zero = without.zero_state(&device, BATCH)?;
-                let ragged = Sequences::ragged(&with.lengths);
+                let ragged = Sequences::ragged(&with.marks.lengths);
                 let (expected, _, trace) = without.forward_sequences(&parameters, &x, &zero, ragged)?;
                 let mut plain = parameters.zero_gradients()?;
                 trace.backward(&expected, None, &mut plain)?;
@@ -461,7 +479,7 @@ fn garbage_in_the_padding_changes_nothing_on(device: &Device) -> Outcome {
                 }
                 Tensor::from_slice_f64(device, &[STEPS, BATCH, width], &values)
             };
-            let sequences = variant.sequences(&setting.lengths);
+            let sequences = variant.sequences(&setting.marks);
             let x = spoil(x.download_f64()?, INPUTS)?;
             let (y, _, trace) = setting.layer.forward_sequences(&parameters, &x, &initial, sequences)?;
             let mut gradients = parameters.zero_gradients()?;

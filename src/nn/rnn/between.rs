@@ -21,7 +21,7 @@ impl Layer<Rnn> {
         }
         Err(Error::config(
             "sequences",
-            "do not say whether this pass is training, and the stack has dropout: choose `training(draw)` or \
+            "do not say whether this pass is training, in which the stack draws random numbers: choose `training(draw)` or \
              `evaluation()`",
         ))
     }
@@ -88,7 +88,7 @@ impl Layer<Rnn> {
     ) -> Result<Tensor> {
         let merged = match self.description.options.merge {
             Merge::Concat => output.clone(),
-            mode => merge(output, mode)?,
+            way => merge(output, way)?,
         };
         let given = dropped(&merged, self.mask(mode, [layer, 0], Purpose::Outputs)?)?;
         match self.description.is_residual(layer) {
@@ -108,7 +108,7 @@ impl Layer<Rnn> {
         let d_merged = dropped(d_given, self.mask(mode, [layer, 0], Purpose::Outputs)?)?;
         match self.description.options.merge {
             Merge::Concat => Ok(d_merged),
-            mode => merge_backward(output, &d_merged, mode),
+            way => merge_backward(output, &d_merged, way),
         }
     }
 

@@ -63,7 +63,8 @@ impl Rnn {
     /// with first values of zero; those of the reverse direction end in `_reverse`.
     ///
     /// [`Layer::initial_state`](crate::nn::Layer::initial_state) makes a state of them. A pass that starts from it adds
-    /// to their gradients; one that starts from another state does not.
+    /// to their gradients; one that starts from another state does not. A reset inside a row starts from zeros all the
+    /// same.
     pub fn learned_initial_state(self) -> Self {
         Self { options: Options { learned_initial_state: true, ..self.options }, ..self }
     }
