@@ -33,7 +33,8 @@ impl Rnn {
         let Self { cell, hidden, layers, directions, options, .. } = self;
         let directions = directions.all().len();
         // The state that the pass starts from.
-        counter.keep_state(layers * directions * cell.planes() * hidden);
+        let state: usize = self.state_widths().map(|(_, width)| width).sum();
+        counter.keep_state(layers * directions * state);
         for layer in 0..*layers {
             let inputs = if layer == 0 { self.inputs } else { self.outputs() };
             if options.input_dropout > 0.0 {
@@ -41,12 +42,12 @@ impl Rnn {
             }
             counter.keep_signal(inputs);
             for _ in 0..directions {
-                counter.product(cell.gates() * hidden * (inputs + hidden));
+                counter.product(cell.gates() * hidden * (inputs + self.hidden_width()));
                 counter.keep(cell.gates() * hidden);
                 if cell.saves() {
                     counter.keep(*hidden);
                 }
-                counter.keep_state(cell.planes() * hidden);
+                counter.keep_state(state);
             }
             counter.keep(self.width());
             let dropped = options.dropout > 0.0 && layer + 1 < *layers;

@@ -34,7 +34,7 @@ impl Layer<Rnn> {
         output.shape().expect("output", &[steps, batch, self.description.outputs()])?;
         output.device().expect_same("lengths", lengths.device())?;
         let places = self.last_places(steps, batch, lengths)?;
-        let blocks = output.reshape(&[self.blocks(steps, batch), self.description.hidden])?;
+        let blocks = output.reshape(&[self.blocks(steps, batch), self.description.hidden_width()])?;
         embedding(&places, &blocks)?.reshape(&[batch, self.description.outputs()])
     }
 
@@ -48,7 +48,7 @@ impl Layer<Rnn> {
         d_last.shape().expect("d_last", &[batch, self.description.outputs()])?;
         d_last.device().expect_same("lengths", lengths.device())?;
         let places = self.last_places(steps, batch, lengths)?;
-        let d_blocks = d_last.reshape(&[places.shape().elements(), self.description.hidden])?;
+        let d_blocks = d_last.reshape(&[places.shape().elements(), self.description.hidden_width()])?;
         let d_output = embedding_backward(&places, &d_blocks, self.blocks(steps, batch))?;
         d_output.reshape(&[steps, batch, self.description.outputs()])
     }

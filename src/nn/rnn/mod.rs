@@ -125,13 +125,24 @@ impl Rnn {
     pub fn outputs(&self) -> usize {
         match self.options.merge {
             Merge::Concat => self.width(),
-            Merge::Sum | Merge::Mean | Merge::Product => self.hidden,
+            Merge::Sum | Merge::Mean | Merge::Product => self.hidden_width(),
         }
     }
 
     /// Features of the outputs of all directions side by side.
     fn width(&self) -> usize {
-        self.hidden * self.directions.all().len()
+        self.hidden_width() * self.directions.all().len()
+    }
+
+    /// Features of the hidden state of one layer in one direction.
+    fn hidden_width(&self) -> usize {
+        self.hidden
+    }
+
+    /// The widths of the parts of a state, hidden first.
+    fn state_widths(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let cell = self.cell.has_cell_state().then_some(("cell", self.hidden));
+        [("hidden", self.hidden_width())].into_iter().chain(cell)
     }
 
     pub(in crate::nn) fn validate(&self, name: &str) -> Result<()> {
@@ -155,7 +166,7 @@ impl Rnn {
     }
 
     fn parameters_per_direction(&self) -> usize {
-        let initial = if self.options.learned_initial_state { self.cell.planes() } else { 0 };
+        let initial = if self.options.learned_initial_state { self.state_widths().count() } else { 0 };
         self.weights_per_direction() + initial
     }
 
@@ -183,8 +194,8 @@ impl Rnn {
                     add(format!("bias_hh_l{layer}{suffix}"), &[rows])?;
                 }
                 if self.options.learned_initial_state {
-                    for part in ["hidden", "cell"].into_iter().take(self.cell.planes()) {
-                        add_from(Init::Zero, format!("initial_{part}_l{layer}{suffix}"), &[self.hidden])?;
+                    for (part, width) in self.state_widths() {
+                        add_from(Init::Zero, format!("initial_{part}_l{layer}{suffix}"), &[width])?;
                     }
                 }
             }

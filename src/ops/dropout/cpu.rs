@@ -7,8 +7,8 @@ use crate::tensor::Real;
 
 pub(super) fn dropout<F: Real>(x: ArrayView1<'_, F>, mask: Mask, y: ArrayViewMut1<'_, F>, old: Old) {
     let kept = F::one() - F::from_f32(mask.rate());
-    for (index, (&x, y)) in x.iter().zip(y).enumerate() {
-        let value = if mask.keeps(index) { x / kept } else { F::zero() };
+    for ((&x, y), keeps) in x.iter().zip(y).zip(mask.all()) {
+        let value = if keeps { x / kept } else { F::zero() };
         *y = if old == Old::AddedTo { *y + value } else { value };
     }
 }

@@ -51,6 +51,13 @@ impl Mask {
         self.stream.bits((index % self.period as usize) as u64) >= self.threshold()
     }
 
+    /// What [`Mask::keeps`] says of element 0, 1, 2 and so on.
+    fn all(&self) -> impl Iterator<Item = bool> {
+        let threshold = self.threshold();
+        let numbers = self.stream.numbers().take(self.period as usize).cycle();
+        numbers.map(move |number| number >= threshold)
+    }
+
     /// The first number that keeps an element. Exact below 2³²: a rate of 32 bits below one is at most 1 − 2⁻²⁴.
     fn threshold(&self) -> u32 {
         (f64::from(self.rate) * 4_294_967_296.0).ceil() as u32
