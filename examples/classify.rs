@@ -1,10 +1,10 @@
-//! Classifies whole sequences of different lengths by the last valid state of an LSTM: does a sequence hold more
+//! Classifies whole sequences of different lengths by the last valid output of an LSTM: does a sequence hold more
 //! openings than closings, as many, or fewer? `cargo run --release --example classify [STEPS]`.
 
-use refrain::nn::{Cell, Embedding, Layer, Linear, Model, Parameters, Rnn, Sequences, State};
+use refrain::nn::{Cell, Embedding, Layer, Linear, Model, Parameters, Rnn, Sequences};
 use refrain::optim::{Adam, AdamConfig};
 use refrain::random::Stream;
-use refrain::{Device, Indices, Result, Tensor, loss};
+use refrain::{Device, Indices, Result, loss};
 
 const BATCH: usize = 64;
 const LONGEST: usize = 20;
@@ -35,7 +35,7 @@ fn batch(device: &Device, number: u64) -> Result<Batch> {
     Ok(Batch {
         tokens: Indices::from_slice(device, &[LONGEST, BATCH], &tokens)?,
         lengths: Indices::from_slice(device, &[BATCH], &lengths)?,
-        labels: Indices::from_slice(device, &[1, BATCH], &labels)?,
+        labels: Indices::from_slice(device, &[BATCH], &labels)?,
     })
 }
 
@@ -55,8 +55,9 @@ impl Classifier {
             let Batch { tokens, lengths, labels } = batch(device, 1_000_000 + number)?;
             let x = self.embedding.infer(parameters, &tokens)?;
             let zero = self.rnn.zero_state(device, BATCH)?;
-            let (_, state) = self.rnn.infer_sequences(parameters, &x, &zero, Sequences::ragged(&lengths))?;
-            let logits = self.head.infer(parameters, &state.hidden())?.download()?;
+            let (y, _) = self.rnn.infer_sequences(parameters, &x, &zero, Sequences::ragged(&lengths))?;
+            let last = self.rnn.last_valid(&y, &lengths)?;
+            let logits = self.head.infer(parameters, &last)?.download()?;
             for (row, &label) in logits.chunks(CLASSES).zip(labels.values()) {
                 let likeliest = (0..CLASSES).max_by(|&a, &b| row[a].total_cmp(&row[b]));
                 right += usize::from(likeliest == Some(label as usize));
@@ -88,21 +89,18 @@ fn main() -> Result<()> {
     let Classifier { embedding, rnn, head } = &classifier;
 
     let zero = rnn.zero_state(&device, BATCH)?;
-    // The outputs go nowhere: all of the gradient arrives at the last states, and there at h, not at c.
-    let d_outputs = Tensor::zeros(&device, &[LONGEST, BATCH, HIDDEN])?;
-    let d_cell = Tensor::zeros(&device, &[1, BATCH, HIDDEN])?;
     for step in 1..=steps {
         let Batch { tokens, lengths, labels } = batch(&device, step)?;
         let (x, embedding_trace) = embedding.forward(&parameters, &tokens)?;
-        let (_, last, rnn_trace) =
-            rnn.forward_sequences(&parameters, &x, &zero, Sequences::ragged(&lengths))?;
-        let (logits, head_trace) = head.forward(&parameters, &last.hidden())?; // [1, B, classes]
+        let (y, _, rnn_trace) = rnn.forward_sequences(&parameters, &x, &zero, Sequences::ragged(&lengths))?;
+        let last = rnn.last_valid(&y, &lengths)?; // [B, hidden]
+        let (logits, head_trace) = head.forward(&parameters, &last)?;
         let (loss, d_logits) = loss::cross_entropy(&logits, &labels)?;
 
         let mut gradients = parameters.zero_gradients()?;
-        let d_hidden = head_trace.backward(&d_logits, &mut gradients)?;
-        let d_last = State::from_hidden_and_cell(&d_hidden, &d_cell)?;
-        let (d_x, _) = rnn_trace.backward(&d_outputs, Some(&d_last), &mut gradients)?;
+        let d_last = head_trace.backward(&d_logits, &mut gradients)?;
+        let d_y = rnn.last_valid_backward(&d_last, &lengths, LONGEST)?;
+        let (d_x, _) = rnn_trace.backward(&d_y, None, &mut gradients)?;
         embedding_trace.backward(&d_x, &mut gradients)?;
         gradients.clip_norm(1.0)?;
         adam.step(&mut parameters, &gradients)?;

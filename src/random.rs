@@ -45,9 +45,24 @@ impl Stream {
 
     /// 32 random bits: number `index` of the stream.
     pub fn bits(&self, index: u64) -> u32 {
-        let block = index / 4;
-        let counter = [block as u32, (block >> 32) as u32, self.stream as u32, (self.stream >> 32) as u32];
-        philox(counter, [self.seed as u32, (self.seed >> 32) as u32])[(index % 4) as usize]
+        self.block(index / 4)[(index % 4) as usize]
+    }
+
+    /// Numbers 4 · `block` to 4 · `block` + 3, which are drawn together.
+    fn block(&self, block: u64) -> [u32; 4] {
+        let [seed_low, seed_high, stream_low, stream_high] = self.words();
+        let counter = [block as u32, (block >> 32) as u32, stream_low, stream_high];
+        philox(counter, [seed_low, seed_high])
+    }
+
+    /// All numbers of the stream in order, from number 0 on.
+    pub(crate) fn numbers(self) -> impl Iterator<Item = u32> + Clone {
+        (0..).flat_map(move |block| self.block(block))
+    }
+
+    /// Seed and stream, each low word first: what a shader draws the same numbers from.
+    pub(crate) fn words(&self) -> [u32; 4] {
+        [self.seed as u32, (self.seed >> 32) as u32, self.stream as u32, (self.stream >> 32) as u32]
     }
 
     /// Number `index` of the stream, uniform in the open interval from 0 to 1.
@@ -84,6 +99,14 @@ mod tests {
             philox([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    #[test]
+    fn numbers_in_order_are_those_of_their_places() {
+        let stream = Stream::new(5, 1 << 40);
+        let drawn: Vec<u32> = stream.numbers().take(11).collect();
+        let placed: Vec<u32> = (0..11).map(|index| stream.bits(index)).collect();
+        assert_eq!(drawn, placed);
     }
 
     #[test]

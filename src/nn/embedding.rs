@@ -22,6 +22,15 @@ impl Embedding {
         Self { vocabulary, features }
     }
 
+    /// Features of the output.
+    pub(super) fn features(&self) -> usize {
+        self.features
+    }
+
+    pub(super) fn describe(&self) -> String {
+        format!("embedding of {} tokens", self.vocabulary)
+    }
+
     pub(super) fn validate(&self, name: &str) -> Result<()> {
         expect_size(name, "vocabulary", self.vocabulary)?;
         expect_size(name, "features", self.features)

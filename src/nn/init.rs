@@ -12,6 +12,8 @@ pub enum Init {
     },
     /// Normal with mean 0 and variance 1.
     Normal,
+    /// Zero, always.
+    Zero,
 }
 
 impl Init {
@@ -25,6 +27,7 @@ impl Init {
         match self {
             Self::Uniform { bound } => stream.uniform_between(index, -bound, bound),
             Self::Normal => stream.normal(index),
+            Self::Zero => 0.0,
         }
     }
 }

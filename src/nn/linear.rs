@@ -31,6 +31,25 @@ impl Linear {
         Self { bias: false, ..self }
     }
 
+    /// Features of the input.
+    pub(super) fn reads(&self) -> usize {
+        self.inputs
+    }
+
+    /// Features of the output.
+    pub(super) fn gives(&self) -> usize {
+        self.outputs
+    }
+
+    /// Entries of W.
+    pub(super) fn entries(&self) -> usize {
+        self.inputs * self.outputs
+    }
+
+    pub(super) fn describe(&self) -> String {
+        format!("linear{}", if self.bias { "" } else { ", no bias" })
+    }
+
     pub(super) fn validate(&self, name: &str) -> Result<()> {
         expect_size(name, "inputs", self.inputs)?;
         expect_size(name, "outputs", self.outputs)

@@ -7,7 +7,11 @@
 //!
 //! Layers may be threaded by hand, or run as one: [`Model::forward`] runs them in the order in which they were
 //! added and gives one trace.
+//!
+//! Nothing depends on a hidden mode. A stack with dropout has its passes told by [`Sequences`] whether they are training,
+//! with the random numbers of a [`Draw`], or evaluation; `infer` is evaluation unless told otherwise.
 
+mod draw;
 mod embedding;
 mod gradients;
 mod init;
@@ -17,8 +21,11 @@ mod one_hot;
 mod parameters;
 mod rnn;
 mod run;
+mod summary;
 
+pub use crate::ops::Merge;
 pub use crate::ops::recurrent::Cell;
+pub use draw::Draw;
 pub use embedding::{Embedding, EmbeddingTrace};
 pub use gradients::Gradients;
 pub use init::Init;
@@ -29,3 +36,4 @@ pub(crate) use parameters::Layout;
 pub use parameters::{ParameterSpec, Parameters};
 pub use rnn::{Rnn, RnnTrace, Sequences, State};
 pub use run::{Input, ModelState, ModelTrace};
+pub use summary::{Cost, Summary, SummaryRow};

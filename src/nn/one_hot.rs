@@ -20,6 +20,11 @@ impl OneHot {
         Self { vocabulary }
     }
 
+    /// Features of the output.
+    pub(super) fn features(&self) -> usize {
+        self.vocabulary
+    }
+
     pub(super) fn validate(&self, name: &str) -> Result<()> {
         expect_size(name, "vocabulary", self.vocabulary)
     }

@@ -3,9 +3,10 @@
 use super::model::Added;
 use super::{
     Embedding, EmbeddingTrace, Gradients, Layer, LayerConfig, Linear, LinearTrace, Model, OneHot, Parameters,
-    Rnn, RnnTrace, State,
+    Rnn, RnnTrace, Sequences, State,
 };
 use crate::device::Device;
+use crate::ops::zero_padding;
 use crate::tensor::{Indices, Tensor};
 use crate::{Error, Result};
 
@@ -46,6 +47,7 @@ impl ModelState {
 /// What [`Model::forward`] leaves for backward.
 pub struct ModelTrace<'p> {
     traces: Vec<AnyTrace<'p>>,
+    lengths: Option<Indices>,
 }
 
 enum AnyTrace<'p> {
@@ -102,6 +104,20 @@ impl Model {
         Ok(ModelState { states: states.collect::<Result<_>>()? })
     }
 
+    /// The states that recurrent layers begin with: learned ones where a stack has
+    /// [`learned_initial_state`](Rnn::learned_initial_state), zeros elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a batch of zero, [`Error::ModelMismatch`]; out of memory.
+    pub fn initial_state(&self, parameters: &Parameters, batch: usize) -> Result<ModelState> {
+        parameters.layout().expect("parameters", self.id())?;
+        let states = self.layers().iter().filter_map(|added| match &added.config {
+            LayerConfig::Rnn(rnn) => Some(added.layer(self, rnn).initial_or_zero_state(parameters, batch)),
+            _ => None,
+        });
+        Ok(ModelState { states: states.collect::<Result<_>>()? })
+    }
+
     /// Runs all layers; returns the last one's output and the states after the last step. Keeps nothing.
     ///
     /// # Errors
@@ -113,7 +129,24 @@ impl Model {
         input: impl Into<Input<'a>>,
         state: &ModelState,
     ) -> Result<(Tensor, ModelState)> {
-        self.run(input.into(), state, |added, signal, state| match &added.config {
+        self.infer_sequences(parameters, input, state, Sequences::whole())
+    }
+
+    /// As [`Model::infer`], over the steps of each row that `sequences` tells, in all recurrent layers; in evaluation,
+    /// unless it asks for the random numbers of training. In the padding of ragged rows the model's output is zero,
+    /// whatever stands in its input.
+    ///
+    /// # Errors
+    /// As [`Model::infer`] and the layers' own `infer_sequences`; [`Error::Config`] for lengths or resets that no
+    /// layer reads.
+    pub fn infer_sequences<'a>(
+        &self,
+        parameters: &Parameters,
+        input: impl Into<Input<'a>>,
+        state: &ModelState,
+        sequences: Sequences<'_>,
+    ) -> Result<(Tensor, ModelState)> {
+        self.run(input.into(), state, sequences, |added, signal, state| match &added.config {
             LayerConfig::Embedding(description) => {
                 let layer: Layer<Embedding> = added.layer(self, description);
                 layer.infer(parameters, signal.tokens(&added.name)?).map(|y| (y, None))
@@ -124,7 +157,8 @@ impl Model {
             }
             LayerConfig::Rnn(description) => {
                 let layer: Layer<Rnn> = added.layer(self, description);
-                let (y, next) = layer.infer(parameters, signal.features(&added.name)?, state()?)?;
+                let x = signal.features(&added.name)?;
+                let (y, next) = layer.infer_sequences(parameters, x, state()?, sequences)?;
                 Ok((y, Some(next)))
             }
             LayerConfig::Linear(description) => {
@@ -137,15 +171,32 @@ impl Model {
     /// As [`Model::infer`], with the one trace that backward needs.
     ///
     /// # Errors
-    /// As [`Model::infer`].
+    /// As [`Model::infer`]; [`Error::Config`] for a model with dropout, which must be told by
+    /// [`Model::forward_sequences`] whether this is training.
     pub fn forward<'a, 'p>(
         &self,
         parameters: &'p Parameters,
         input: impl Into<Input<'a>>,
         state: &ModelState,
     ) -> Result<(Tensor, ModelState, ModelTrace<'p>)> {
+        self.forward_sequences(parameters, input, state, Sequences::whole())
+    }
+
+    /// As [`Model::infer_sequences`], with the one trace that backward needs. What stands in the padding of the
+    /// gradient at its output reaches no layer.
+    ///
+    /// # Errors
+    /// As [`Model::infer_sequences`]; [`Error::Config`] for a model with dropout and `sequences` that do not say
+    /// whether this is training.
+    pub fn forward_sequences<'a, 'p>(
+        &self,
+        parameters: &'p Parameters,
+        input: impl Into<Input<'a>>,
+        state: &ModelState,
+        sequences: Sequences<'_>,
+    ) -> Result<(Tensor, ModelState, ModelTrace<'p>)> {
         let mut traces = Vec::with_capacity(self.layers().len());
-        let (output, next) = self.run(input.into(), state, |added, signal, state| {
+        let (output, next) = self.run(input.into(), state, sequences, |added, signal, state| {
             let (y, next, trace) = match &added.config {
                 LayerConfig::Embedding(description) => {
                     let layer: Layer<Embedding> = added.layer(self, description);
@@ -158,8 +209,8 @@ impl Model {
                 }
                 LayerConfig::Rnn(description) => {
                     let layer: Layer<Rnn> = added.layer(self, description);
-                    let (y, next, trace) =
-                        layer.forward(parameters, signal.features(&added.name)?, state()?)?;
+                    let x = signal.features(&added.name)?;
+                    let (y, next, trace) = layer.forward_sequences(parameters, x, state()?, sequences)?;
                     (y, Some(next), AnyTrace::Rnn(Box::new(trace)))
                 }
                 LayerConfig::Linear(description) => {
@@ -171,7 +222,7 @@ impl Model {
             traces.push(trace);
             Ok((y, next))
         })?;
-        Ok((output, next, ModelTrace { traces }))
+        Ok((output, next, ModelTrace { traces, lengths: sequences.lengths.cloned() }))
     }
 
     /// Threads the signal and the states through `step`, layer by layer.
@@ -179,15 +230,17 @@ impl Model {
         &self,
         input: Input<'a>,
         state: &'s ModelState,
+        sequences: Sequences<'_>,
         mut step: impl FnMut(
             &Added,
             &Signal<'a>,
             &mut dyn FnMut() -> Result<&'s State>,
         ) -> Result<(Tensor, Option<State>)>,
     ) -> Result<(Tensor, ModelState)> {
+        self.expect_recurrent(sequences)?;
         let mut signal = match input {
             Input::Tokens(tokens) => Signal::Tokens(tokens),
-            Input::Features(features) => Signal::Features(features.clone()),
+            Input::Features(features) => Signal::Features(without_padding(features, sequences.lengths)?),
         };
         let mut given = state.states.iter();
         let mut take = || {
@@ -205,9 +258,31 @@ impl Model {
             return Err(Error::config("state", "has too many layers: use this model's zero_state"));
         }
         match signal {
-            Signal::Features(output) => Ok((output, ModelState { states })),
+            Signal::Features(output) => {
+                Ok((without_padding(&output, sequences.lengths)?, ModelState { states }))
+            }
             Signal::Tokens(_) => Err(Error::config("model", "has no layers: add some before running it")),
         }
+    }
+
+    /// Fails for lengths or resets in a model without recurrent layers, where nothing would read them.
+    fn expect_recurrent(&self, sequences: Sequences<'_>) -> Result<()> {
+        let recurrent = self.layers().iter().any(|added| matches!(added.config, LayerConfig::Rnn(_)));
+        if recurrent || sequences.is_whole() {
+            return Ok(());
+        }
+        Err(Error::config(
+            "sequences",
+            "have lengths or resets, but the model has no recurrent layer to read them",
+        ))
+    }
+}
+
+/// `x` with zeros in the padding, where rows have lengths.
+fn without_padding(x: &Tensor, lengths: Option<&Indices>) -> Result<Tensor> {
+    match lengths {
+        Some(lengths) => zero_padding(x, lengths),
+        None => Ok(x.clone()),
     }
 }
 
@@ -217,7 +292,7 @@ impl ModelTrace<'_> {
     /// # Errors
     /// [`Error::Shape`], [`Error::DeviceMismatch`], [`Error::ModelMismatch`].
     pub fn backward(self, d_output: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        let mut d_y = d_output.clone();
+        let mut d_y = without_padding(d_output, self.lengths.as_ref())?;
         let mut traces = self.traces.into_iter().rev().peekable();
         while let Some(trace) = traces.next() {
             match trace {

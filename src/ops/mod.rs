@@ -5,9 +5,11 @@
 //! on. All of a call's arguments live on one device.
 
 pub(crate) mod cross_entropy;
+pub(crate) mod dropout;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
 pub(crate) mod matmul;
+pub(crate) mod merge;
 pub(crate) mod optimizer;
 pub(crate) mod padding;
 pub(crate) mod permute;
@@ -16,9 +18,11 @@ pub(crate) mod reduce;
 pub(crate) mod softmax;
 
 pub use cross_entropy::Reduction;
+pub use dropout::{Mask, dropout};
 pub use elementwise::{Activation, Binary, binary, scale, unary, unary_backward};
 pub use embedding::{embedding, embedding_backward, one_hot};
 pub use matmul::{Form, matmul};
+pub use merge::{Merge, merge, merge_backward};
 pub use padding::zero_padding;
 pub use permute::permute;
 pub use reduce::{Norm, norm, squared_norm, sum, sum_rows};
@@ -29,9 +33,11 @@ pub use softmax::{log_softmax, log_softmax_backward, softmax, softmax_backward};
 pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
     let folders = [
         cross_entropy::gpu::KERNELS,
+        dropout::gpu::KERNELS,
         elementwise::gpu::KERNELS,
         embedding::gpu::KERNELS,
         matmul::gpu::KERNELS,
+        merge::gpu::KERNELS,
         optimizer::gpu::KERNELS,
         padding::gpu::KERNELS,
         permute::gpu::KERNELS,

@@ -1,11 +1,13 @@
 //! The case table: every operation over awkward shapes.
 
 mod cross_entropy;
+mod dropout;
 mod elementwise;
 mod embedding;
 mod linear;
 mod matmul;
 mod optimizer;
+mod options;
 mod permute;
 mod recurrent;
 mod reduce;
@@ -75,6 +77,7 @@ impl Output {
 pub(super) fn table() -> Result<Vec<Operation>> {
     let mut table = matmul::operations();
     table.extend(elementwise::operations());
+    table.extend(dropout::operations());
     table.extend(reduce::operations());
     table.push(permute::operation());
     table.extend(softmax::operations());
@@ -82,6 +85,7 @@ pub(super) fn table() -> Result<Vec<Operation>> {
     table.extend(cross_entropy::operations());
     table.push(linear::operation());
     table.extend(recurrent::operations()?);
+    table.extend(options::operations());
     table.extend(optimizer::operations());
     Ok(table)
 }

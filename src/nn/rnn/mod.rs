@@ -1,10 +1,16 @@
 //! Stacks of recurrent layers.
 
+mod between;
+mod cost;
+mod initial;
+mod last;
+mod options;
 mod run;
 mod sequences;
 mod state;
 mod trace;
 
+use options::Options;
 pub use sequences::Sequences;
 pub use state::State;
 pub use trace::RnnTrace;
@@ -13,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::expect_size;
 use super::{Cell, Init, Layer, LayerConfig, ParameterSpec, Parameters};
+use crate::ops::Merge;
 use crate::ops::recurrent::{Direction, Weights};
 use crate::shape::Shape;
 use crate::tensor::View;
@@ -42,7 +49,7 @@ impl Directions {
 ///
 /// Parameters of layer l, for a cell of G gates: `weight_ih_l{l}` \[G·H, I or D·H\], `weight_hh_l{l}` \[G·H, H\],
 /// `bias_ih_l{l}` and `bias_hh_l{l}` \[G·H\], all drawn from U(±1/√H); those of the reverse direction end in
-/// `_reverse`. D is 2 for a bidirectional stack, else 1.
+/// `_reverse`. D is 2 for a bidirectional stack whose directions are not merged, else 1.
 ///
 /// Sequences are \[T, B, I\]: time first, so that a step is contiguous. Data in another layout comes in through
 /// [`permute`](crate::ops::permute).
@@ -55,6 +62,8 @@ pub struct Rnn {
     bias: bool,
     directions: Directions,
     chunk: Option<usize>,
+    #[serde(flatten)]
+    options: Options,
 }
 
 /// The deepest stack.
@@ -63,7 +72,16 @@ const MAX_LAYERS: usize = 1024;
 impl Rnn {
     /// One layer of `hidden` units over `inputs` features.
     pub fn new(cell: Cell, inputs: usize, hidden: usize) -> Self {
-        Self { cell, inputs, hidden, layers: 1, bias: true, directions: Directions::Forward, chunk: None }
+        Self {
+            cell,
+            inputs,
+            hidden,
+            layers: 1,
+            bias: true,
+            directions: Directions::Forward,
+            chunk: None,
+            options: Options::default(),
+        }
     }
 
     /// With this many layers.
@@ -77,7 +95,7 @@ impl Rnn {
     }
 
     /// In both directions: the output of each layer is the forward one's followed by the reverse one's (Schuster &
-    /// Paliwal 1997).
+    /// Paliwal 1997), or what [`Rnn::merge`] makes of the two.
     pub fn bidirectional(self) -> Self {
         Self { directions: Directions::Both, ..self }
     }
@@ -103,9 +121,28 @@ impl Rnn {
         self.hidden
     }
 
-    /// Features of the output: units times directions.
+    /// Features of the output: units times directions, or units where directions are merged.
     pub fn outputs(&self) -> usize {
-        self.hidden * self.directions.all().len()
+        match self.options.merge {
+            Merge::Concat => self.width(),
+            Merge::Sum | Merge::Mean | Merge::Product => self.hidden_width(),
+        }
+    }
+
+    /// Features of the outputs of all directions side by side.
+    fn width(&self) -> usize {
+        self.hidden_width() * self.directions.all().len()
+    }
+
+    /// Features of the hidden state of one layer in one direction.
+    fn hidden_width(&self) -> usize {
+        self.hidden
+    }
+
+    /// The widths of the parts of a state, hidden first.
+    fn state_widths(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let cell = self.cell.has_cell_state().then_some(("cell", self.hidden));
+        [("hidden", self.hidden_width())].into_iter().chain(cell)
     }
 
     pub(in crate::nn) fn validate(&self, name: &str) -> Result<()> {
@@ -117,21 +154,27 @@ impl Rnn {
             let message = format!("must be between 1 and {MAX_LAYERS}, not {}", self.layers);
             return Err(Error::config(format!("{name}: layers"), message));
         }
-        match self.chunk {
-            Some(chunk) => expect_size(name, "truncated", chunk),
-            None => Ok(()),
+        if let Some(chunk) = self.chunk {
+            expect_size(name, "truncated", chunk)?;
         }
+        self.validate_options(name)
+    }
+
+    /// Parameters of one layer in one direction before its initial state.
+    fn weights_per_direction(&self) -> usize {
+        if self.bias { 4 } else { 2 }
     }
 
     fn parameters_per_direction(&self) -> usize {
-        if self.bias { 4 } else { 2 }
+        let initial = if self.options.learned_initial_state { self.state_widths().count() } else { 0 };
+        self.weights_per_direction() + initial
     }
 
     pub(in crate::nn) fn parameters(&self, name: &str) -> Result<Vec<ParameterSpec>> {
         let init = Init::inverse_root(self.hidden);
         let rows = self.cell.gates() * self.hidden;
         let mut specs = Vec::new();
-        let mut add = |parameter: String, dimensions: &[usize]| {
+        let mut add_from = |init: Init, parameter: String, dimensions: &[usize]| {
             let name = format!("{name}.{parameter}");
             specs.push(ParameterSpec { shape: Shape::named(&name, dimensions)?, name, init });
             Ok::<(), Error>(())
@@ -143,11 +186,17 @@ impl Rnn {
                     Direction::Forward => "",
                     Direction::Reverse => "_reverse",
                 };
+                let mut add = |parameter: String, dimensions: &[usize]| add_from(init, parameter, dimensions);
                 add(format!("weight_ih_l{layer}{suffix}"), &[rows, inputs])?;
                 add(format!("weight_hh_l{layer}{suffix}"), &[rows, self.hidden])?;
                 if self.bias {
                     add(format!("bias_ih_l{layer}{suffix}"), &[rows])?;
                     add(format!("bias_hh_l{layer}{suffix}"), &[rows])?;
+                }
+                if self.options.learned_initial_state {
+                    for (part, width) in self.state_widths() {
+                        add_from(Init::Zero, format!("initial_{part}_l{layer}{suffix}"), &[width])?;
+                    }
                 }
             }
         }

@@ -35,7 +35,8 @@ impl Layer<Rnn> {
         self.infer_sequences(parameters, x, state, Sequences::whole())
     }
 
-    /// As [`Layer::<Rnn>::infer`], over the steps of each row that `sequences` tells.
+    /// As [`Layer::<Rnn>::infer`], over the steps of each row that `sequences` tells; in evaluation, unless it asks
+    /// for the random numbers of training.
     ///
     /// # Errors
     /// As [`Layer::<Rnn>::infer`]; [`Error::Config`] and [`Error::Index`] for lengths of zero or beyond T.
@@ -46,16 +47,14 @@ impl Layer<Rnn> {
         state: &State,
         sequences: Sequences<'_>,
     ) -> Result<(Tensor, State)> {
-        let mut last = None;
-        let next = self.run(parameters, x, state, sequences, |made| last = Some(made.output))?;
-        let output = last.ok_or_else(|| Error::config("layers", "must be at least 1"))?;
-        Ok((output, next))
+        self.run(parameters, x, state, sequences.or_evaluation(), drop)
     }
 
     /// As [`Layer::<Rnn>::infer`], with the trace that backward needs.
     ///
     /// # Errors
-    /// As [`Layer::<Rnn>::infer`].
+    /// As [`Layer::<Rnn>::infer`]; [`Error::Config`] for a stack with dropout, which must be told by
+    /// [`Layer::<Rnn>::forward_sequences`] whether this is training.
     pub fn forward<'p>(
         &self,
         parameters: &'p Parameters,
@@ -68,7 +67,8 @@ impl Layer<Rnn> {
     /// As [`Layer::<Rnn>::infer_sequences`], with the trace that backward needs.
     ///
     /// # Errors
-    /// As [`Layer::<Rnn>::infer_sequences`].
+    /// As [`Layer::<Rnn>::infer_sequences`]; [`Error::Config`] for a stack with dropout and `sequences` that do not say
+    /// whether this is training.
     pub fn forward_sequences<'p>(
         &self,
         parameters: &'p Parameters,
@@ -77,21 +77,22 @@ impl Layer<Rnn> {
         sequences: Sequences<'_>,
     ) -> Result<(Tensor, State, RnnTrace<'p>)> {
         let mut layers: Vec<LayerTrace> = Vec::with_capacity(self.description.layers);
-        let next = self.run(parameters, x, state, sequences, |made| layers.push(made))?;
-        let output = layers.last().map(|last| last.output.clone());
-        let output = output.ok_or_else(|| Error::config("layers", "must be at least 1"))?;
+        self.expect_mode(sequences)?;
+        let (output, next) = self.run(parameters, x, state, sequences, |made| layers.push(made))?;
         let trace = RnnTrace {
             layer: self.clone(),
             parameters,
             initial: state.clone(),
             lengths: sequences.lengths.cloned(),
             resets: sequences.resets.cloned(),
+            mode: sequences.mode,
             layers,
         };
         Ok((output, next, trace))
     }
 
-    /// Runs layer after layer, handing what each leaves to `keep`; returns the state at the end.
+    /// Runs layer after layer, handing what each leaves to `keep`; returns the last one's output and the state at the
+    /// end.
     fn run(
         &self,
         parameters: &Parameters,
@@ -99,7 +100,7 @@ impl Layer<Rnn> {
         state: &State,
         sequences: Sequences<'_>,
         mut keep: impl FnMut(LayerTrace),
-    ) -> Result<State> {
+    ) -> Result<(Tensor, State)> {
         let [steps, batch] = self.check(parameters, x, state)?;
         let Rnn { hidden, layers, directions, .. } = self.description;
         let directions = directions.all();
@@ -110,22 +111,27 @@ impl Layer<Rnn> {
             None => x.clone(),
         };
         for layer in 0..layers {
+            let read = self.enter(sequences.mode, layer, &input)?;
             let mut output = Tensor::unwritten(x.device(), &[steps, batch, hidden * directions.len()])?;
             let mut made: Vec<Steps> = Vec::with_capacity(directions.len());
             for (index, &direction) in directions.iter().enumerate() {
                 let place = layer * directions.len() + index;
                 let weights = self.weights(parameters, place);
                 let form = Form::RightTransposed;
-                let projected = matmul(input.view(), weights.weight_ih, form, weights.bias_ih)?;
-                let call = self.call(parameters, state, place, direction, sequences)?;
+                let projected = matmul(read.view(), weights.weight_ih, form, weights.bias_ih)?;
+                let masked = self.masked_weight(sequences.mode, parameters, [layer, index])?;
+                let mut call = self.call(parameters, state, place, direction, sequences)?;
+                if let Some(masked) = &masked {
+                    call.weights.weight_hh = masked.copy.view();
+                }
                 let done = recurrent::forward(&call, projected, &mut output)?;
                 next.put(place, &done.last)?;
                 made.push(done);
             }
-            let x = std::mem::replace(&mut input, output.clone());
-            keep(LayerTrace { x, output, directions: made });
+            input = self.leave(sequences.mode, layer, &output, &input)?;
+            keep(LayerTrace { x: read, output, directions: made });
         }
-        Ok(next)
+        Ok((input, next))
     }
 
     /// The time loop at `place`, before its input is known.
@@ -138,7 +144,7 @@ impl Layer<Rnn> {
         sequences: Sequences<'a>,
     ) -> Result<Call<'a>> {
         let Rnn { cell, hidden, directions, chunk, .. } = self.description;
-        let Sequences { lengths, resets } = sequences;
+        let Sequences { lengths, resets, .. } = sequences;
         Ok(Call {
             cell,
             weights: self.weights(parameters, place).recurrent,

@@ -1,16 +1,45 @@
-//! Which steps of which rows of a batch are there.
+//! How a batch is to be read: which steps of which rows there are, and whether numbers are drawn.
 
+use crate::nn::Draw;
 use crate::tensor::Indices;
 
-/// How the rows of a batch \[T, B\] are to be read: all of them whole, or ragged, or with restarts inside.
+/// Whether a pass through a stack draws random numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::nn) enum Mode {
+    Training(Draw),
+    Evaluation,
+}
+
+/// How the rows of a batch \[T, B\] are to be read: all of them whole, or ragged, or with restarts inside; and whether
+/// the pass is one of training or of evaluation.
 ///
 /// A row of a ragged batch ends after its length, in any order of lengths: its state stays as it is from there on,
 /// its output and the gradient at its input are zero in the padding, whatever stands there, and the reverse
 /// direction begins at its last valid step.
+///
+/// ```
+/// use refrain::Device;
+/// use refrain::nn::{Cell, Draw, Model, Rnn, Sequences};
+/// # use refrain::Tensor;
+/// let device = Device::cpu();
+/// let mut model = Model::new(1);
+/// let rnn = model.add("rnn", Rnn::new(Cell::Gru, 3, 8).layers(2).dropout(0.2))?;
+/// let parameters = model.initialize(&device)?;
+/// let (x, state) = (Tensor::zeros(&device, &[5, 4, 3])?, rnn.zero_state(&device, 4)?);
+/// for step in 0..3 {
+///     let sequences = Sequences::whole().training(Draw::new(7, step));
+///     let (y, _, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
+/// #   trace.backward(&y, None, &mut parameters.zero_gradients()?)?;
+/// }
+/// // The stack draws numbers in training: whoever wants gradients has to say which it is.
+/// assert!(rnn.forward(&parameters, &x, &state).is_err());
+/// # Ok::<(), refrain::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sequences<'a> {
-    pub(super) lengths: Option<&'a Indices>,
+    pub(in crate::nn) lengths: Option<&'a Indices>,
     pub(super) resets: Option<&'a Indices>,
+    pub(super) mode: Option<Mode>,
 }
 
 impl<'a> Sequences<'a> {
@@ -21,12 +50,32 @@ impl<'a> Sequences<'a> {
 
     /// The first `lengths[b]` steps of each row b; lengths \[B\], from 1 to T.
     pub fn ragged(lengths: &'a Indices) -> Self {
-        Self { lengths: Some(lengths), resets: None }
+        Self { lengths: Some(lengths), ..Self::default() }
     }
 
     /// With the state set to zero before each step where `resets` \[T, B\] is not zero; no gradient flows back past
     /// such a step. In the reverse direction "before" is later in time.
     pub fn resets(self, resets: &'a Indices) -> Self {
         Self { resets: Some(resets), ..self }
+    }
+
+    /// In training: dropout and whatever else is random draws the numbers of `draw`.
+    pub fn training(self, draw: Draw) -> Self {
+        Self { mode: Some(Mode::Training(draw)), ..self }
+    }
+
+    /// In evaluation: nothing is random, and everything is kept. Gradients exist here too.
+    pub fn evaluation(self) -> Self {
+        Self { mode: Some(Mode::Evaluation), ..self }
+    }
+
+    /// Whether rows are neither ragged nor reset.
+    pub(in crate::nn) fn is_whole(&self) -> bool {
+        self.lengths.is_none() && self.resets.is_none()
+    }
+
+    /// The same steps, in evaluation unless something else was said.
+    pub(super) fn or_evaluation(self) -> Self {
+        Self { mode: Some(self.mode.unwrap_or(Mode::Evaluation)), ..self }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::device::Device;
+use crate::nn::parameters::ModelId;
 use crate::ops::elementwise::copy_into;
 use crate::ops::recurrent::StateView;
 use crate::tensor::Tensor;
@@ -14,6 +15,8 @@ use crate::tensor::Tensor;
 pub struct State {
     /// The hidden state, then the cell state where there is one [parts, L·D, B, H].
     planes: Tensor,
+    /// The model and the first parameter of the layer whose learned initial state this is.
+    learned: Option<(ModelId, usize)>,
 }
 
 impl State {
@@ -23,7 +26,7 @@ impl State {
     /// [`Error::Shape`](crate::Error::Shape) unless there are three dimensions.
     pub fn from_hidden(hidden: &Tensor) -> Result<Self> {
         let [places, batch, units] = hidden.shape().exactly("the hidden state", "[layers, batch, hidden]")?;
-        Ok(Self { planes: hidden.reshape(&[1, places, batch, units])? })
+        Ok(Self { planes: hidden.reshape(&[1, places, batch, units])?, learned: None })
     }
 
     /// A state from the hidden and the cell states of all layers, each \[L·D, B, H\], for an LSTM.
@@ -41,12 +44,12 @@ impl State {
     }
 
     pub(super) fn zeros(device: &Device, sizes: [usize; 4]) -> Result<Self> {
-        Ok(Self { planes: Tensor::zeros(device, &sizes)? })
+        Ok(Self { planes: Tensor::zeros(device, &sizes)?, learned: None })
     }
 
     /// A state whose places are all about to be [`put`](State::put).
     pub(super) fn unwritten(device: &Device, sizes: [usize; 4]) -> Result<Self> {
-        Ok(Self { planes: Tensor::unwritten(device, &sizes)? })
+        Ok(Self { planes: Tensor::unwritten(device, &sizes)?, learned: None })
     }
 
     /// The hidden states of all layers \[L·D, B, H\].
@@ -57,6 +60,15 @@ impl State {
     /// The cell states of all layers \[L·D, B, H\], for an LSTM.
     pub fn cell(&self) -> Option<Tensor> {
         (self.planes.shape().dimensions()[0] > 1).then(|| self.planes.entry(1))
+    }
+
+    /// The same values, as the learned initial state of a layer.
+    pub(super) fn learned_by(self, model: ModelId, first: usize) -> Self {
+        Self { learned: Some((model, first)), ..self }
+    }
+
+    pub(super) fn is_learned_by(&self, model: ModelId, first: usize) -> bool {
+        self.learned == Some((model, first))
     }
 
     pub(super) fn planes(&self) -> &Tensor {

@@ -1,0 +1,55 @@
+//! Dropout under plain and repeated masks, and the merges of two directions.
+
+use super::{Case, Operation, Output};
+use crate::check::draw::CENTRED;
+use crate::ops::{Mask, Merge, dropout, merge, merge_backward};
+use crate::random::Stream;
+
+/// T, B and F: around blocks of four numbers, workgroups of 256 invocations, and one element alone.
+const SHAPES: [[usize; 3]; 6] = [[1, 1, 1], [3, 1, 5], [2, 3, 4], [7, 5, 33], [5, 16, 64], [31, 3, 257]];
+
+/// Rates, and seeds and streams that use all of their words.
+const MASKS: [(f32, u64, u64); 3] =
+    [(0.5, 7, 0), (0.1, u64::MAX - 2, 3 << 33 | 5), (0.99, 1 << 40, u64::MAX)];
+
+/// Roundings of x / (1 − p) and of x · (1 / (1 − p)).
+const SCALED: f64 = 3.0;
+
+pub(super) fn operations() -> Vec<Operation> {
+    let mut operations = vec![masked("dropout", false), masked("dropout, locked over time", true)];
+    operations.extend(Merge::ALL.map(merged));
+    operations
+}
+
+fn masked(name: &'static str, locked: bool) -> Operation {
+    let mut cases = Vec::new();
+    for shape in SHAPES {
+        for (rate, seed, stream) in MASKS {
+            let label = format!("{shape:?}, rate {rate}, seed {seed}, stream {stream}");
+            cases.push(Case::new(label, 600 + cases.len() as u64, move |draw| {
+                let [_, batch, features] = shape;
+                let mask = Mask::new(Stream::new(seed, stream), rate)?;
+                let mask = if locked { mask.repeated(batch * features)? } else { mask };
+                // No element is near zero, so a mask that differs anywhere is an error of the results' size.
+                let x = draw.tensor(&shape, 0.5..1.5)?;
+                Ok(vec![Output::new("y", dropout(&x, mask)?, SCALED).relative_to(0.5)])
+            }));
+        }
+    }
+    Operation::new(name, cases)
+}
+
+fn merged(mode: Merge) -> Operation {
+    let cases = SHAPES.into_iter().zip(650..).map(|(shape, seed)| {
+        Case::new(format!("{shape:?}"), seed, move |draw| {
+            let [steps, batch, hidden] = shape;
+            let both = draw.tensor(&[steps, batch, 2 * hidden], CENTRED)?;
+            let y = merge(&both, mode)?;
+            let d_y = draw.tensor(y.shape().dimensions(), CENTRED)?;
+            // One rounding of a sum or product of operands up to one.
+            let d_both = Output::new("d_both", merge_backward(&both, &d_y, mode)?, 1.0).relative_to(1.0);
+            Ok(vec![Output::new("y", y, 1.0).relative_to(1.0), d_both])
+        })
+    });
+    Operation::new(format!("merge {mode:?}").to_lowercase(), cases.collect())
+}

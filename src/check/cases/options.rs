@@ -1,0 +1,87 @@
+//! Stacks with options: masks, merges, residual connections and learned initial states, in training over ragged rows.
+
+use super::{Case, Operation, Output, download};
+use crate::Result;
+use crate::check::draw::{CENTRED, Draw as Inputs};
+use crate::check::tolerance::Recurrence;
+use crate::nn::{Cell, Draw, Merge, Model, Rnn, Sequences};
+use crate::tensor::Indices;
+
+/// T, B, H: around tiles, blocks of four random numbers, and one of each.
+const SHAPES: [[usize; 3]; 4] = [[6, 5, 17], [3, 16, 33], [9, 1, 5], [2, 3, 64]];
+const CELLS: [Cell; 3] = [Cell::tanh(), Cell::Lstm, Cell::Gru];
+const LAYERS: usize = 2;
+
+/// An option, and by how much the variance of an error may grow through it.
+type Choice = (&'static str, fn(Rnn) -> Rnn, f64);
+
+/// Dropout scales values and their errors alike, and what a residual connection or a merge adds up grows as much as its
+/// errors do. But W_hh under a mask at rate p also passes errors on in time: variance 1 / (1 − p) a step, which stays
+/// below one with what the weights shrink, so that Σ_t gᵗ at most doubles.
+const CHOICES: [Choice; 7] = [
+    ("dropout", |stack| stack.dropout(0.4), 1.0),
+    ("input dropout", |stack| stack.input_dropout(0.3), 1.0),
+    ("weight drop", |stack| stack.weight_drop(0.25), 2.0),
+    ("residual", Rnn::residual, 1.0),
+    ("learned initial state", Rnn::learned_initial_state, 1.0),
+    ("merge sum", |stack| stack.bidirectional().merge(Merge::Sum), 1.0),
+    (
+        "all together",
+        |stack| {
+            let masked = stack.dropout(0.4).input_dropout(0.3).weight_drop(0.25);
+            masked.bidirectional().merge(Merge::Product).residual().learned_initial_state()
+        },
+        2.0,
+    ),
+];
+
+pub(super) fn operations() -> Vec<Operation> {
+    CHOICES.into_iter().map(|choice| Operation::new(format!("stack, {}", choice.0), cases(choice))).collect()
+}
+
+fn cases((_, build, growth): Choice) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for cell in CELLS {
+        for [steps, batch, hidden] in SHAPES {
+            let label = format!("{} T {steps}, B {batch}, H {hidden}", cell.name());
+            cases.push(Case::new(label, 1900 + cases.len() as u64, move |draw| {
+                let stack = build(Rnn::new(cell, hidden, hidden).layers(LAYERS));
+                let recurrence = Recurrence { cell, steps, batch, layers: LAYERS, terms: 2 * hidden };
+                run(draw, stack, recurrence, growth)
+            }));
+        }
+    }
+    cases
+}
+
+fn run(draw: &Inputs, stack: Rnn, recurrence: Recurrence, growth: f64) -> Result<Vec<Output>> {
+    let Recurrence { steps, batch, .. } = recurrence;
+    let hidden = stack.hidden();
+    let mut model = Model::new(0);
+    let layer = model.add("rnn", stack)?;
+    let mut parameters = model.initialize(draw.device())?;
+    let bound = 1.0 / (hidden as f64).sqrt();
+    for spec in model.specs() {
+        parameters.set(&spec.name, &draw.values(spec.shape.elements(), -bound..bound))?;
+    }
+    let mut lengths: Vec<u32> = draw.integers(batch, steps).into_iter().map(|length| length + 1).collect();
+    lengths[0] = steps as u32;
+    let lengths = Indices::from_slice(draw.device(), &[batch], &lengths)?;
+    let x = draw.tensor(&[steps, batch, hidden], CENTRED)?;
+    let d_y = draw.tensor(&[steps, batch, layer.description().outputs()], CENTRED)?;
+    let initial = layer.initial_or_zero_state(&parameters, batch)?;
+    let sequences = Sequences::ragged(&lengths).training(Draw::new(3, 4));
+    let (y, _, trace) = layer.forward_sequences(&parameters, &x, &initial, sequences)?;
+    let mut gradients = parameters.zero_gradients()?;
+    let (d_x, _) = trace.backward(&d_y, None, &mut gradients)?;
+    let mut results = vec![
+        Output::new("y", y, growth * recurrence.forward()),
+        Output::new("d_x", d_x, growth * recurrence.backward()),
+    ];
+    for spec in model.specs() {
+        let gradient = download(draw, gradients.view(&spec.name)?)?;
+        let name = format!("gradient of {}", spec.name);
+        results.push(Output::new(name, gradient, growth * recurrence.backward()));
+    }
+    Ok(results)
+}

@@ -1,0 +1,153 @@
+//! What happens between the layers of a stack: masks, merges and residual connections, forward and backward.
+//!
+//! Layer l reads x' = dropout(x) under a mask locked over time, runs its directions over x' with W_hh under a mask,
+//! and gives y = dropout(merge(outputs)) + x, where the options ask for each of these.
+
+use super::sequences::Mode;
+use super::{Rnn, Sequences};
+use crate::nn::draw::Purpose;
+use crate::nn::{Layer, Parameters};
+use crate::ops::dropout::dropout_add_into;
+use crate::ops::elementwise::add_into;
+use crate::ops::{Binary, Mask, Merge, binary, dropout, merge, merge_backward};
+use crate::tensor::{Tensor, ViewMut};
+use crate::{Error, Result};
+
+impl Layer<Rnn> {
+    /// Fails for a stack that draws numbers in training, unless `sequences` says whether this is training.
+    pub(super) fn expect_mode(&self, sequences: Sequences<'_>) -> Result<()> {
+        if sequences.mode.is_some() || !self.description.is_random() {
+            return Ok(());
+        }
+        Err(Error::config(
+            "sequences",
+            "do not say whether this pass is training, in which the stack draws random numbers: choose `training(draw)` or \
+             `evaluation()`",
+        ))
+    }
+
+    /// The mask that layer `layer` has for `purpose`, in its direction number `direction`; none in evaluation.
+    fn mask(
+        &self,
+        mode: Option<Mode>,
+        [layer, direction]: [usize; 2],
+        purpose: Purpose,
+    ) -> Result<Option<Mask>> {
+        let Rnn { options, directions, layers, .. } = &self.description;
+        let rate = match purpose {
+            Purpose::Outputs if layer + 1 == *layers => 0.0,
+            Purpose::Outputs => options.dropout,
+            Purpose::Inputs => options.input_dropout,
+            Purpose::Weights => options.weight_drop,
+        };
+        match mode {
+            Some(Mode::Training(draw)) if rate > 0.0 => {
+                let first = self.first_of(layer * directions.all().len() + direction);
+                Mask::new(draw.stream(first, purpose), rate).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The mask over the input \[T, B, F\] of a layer: the same at each step.
+    fn input_mask(&self, mode: Option<Mode>, layer: usize, x: &Tensor) -> Result<Option<Mask>> {
+        let step = x.shape().inner().elements();
+        self.mask(mode, [layer, 0], Purpose::Inputs)?.map(|mask| mask.repeated(step)).transpose()
+    }
+
+    /// What the directions of a layer read of its input.
+    pub(super) fn enter(&self, mode: Option<Mode>, layer: usize, x: &Tensor) -> Result<Tensor> {
+        dropped(x, self.input_mask(mode, layer, x)?)
+    }
+
+    /// The gradient at a layer's input from the one at what its directions read, and the one at what it gave.
+    pub(super) fn enter_backward(
+        &self,
+        mode: Option<Mode>,
+        layer: usize,
+        d_read: Tensor,
+        d_given: &Tensor,
+    ) -> Result<Tensor> {
+        let mut d_x = match self.input_mask(mode, layer, &d_read)? {
+            Some(mask) => dropout(&d_read, mask)?,
+            None => d_read,
+        };
+        if self.description.is_residual(layer) {
+            add_into(d_x.view_mut()?, d_given.view())?;
+        }
+        Ok(d_x)
+    }
+
+    /// What a layer gives on, from the outputs of its directions and its input.
+    pub(super) fn leave(
+        &self,
+        mode: Option<Mode>,
+        layer: usize,
+        output: &Tensor,
+        x: &Tensor,
+    ) -> Result<Tensor> {
+        let merged = match self.description.options.merge {
+            Merge::Concat => output.clone(),
+            way => merge(output, way)?,
+        };
+        let given = dropped(&merged, self.mask(mode, [layer, 0], Purpose::Outputs)?)?;
+        match self.description.is_residual(layer) {
+            true => binary(&given, x, Binary::Add),
+            false => Ok(given),
+        }
+    }
+
+    /// The gradient at the outputs of a layer's directions, from the one at what it gave.
+    pub(super) fn leave_backward(
+        &self,
+        mode: Option<Mode>,
+        layer: usize,
+        output: &Tensor,
+        d_given: &Tensor,
+    ) -> Result<Tensor> {
+        let d_merged = dropped(d_given, self.mask(mode, [layer, 0], Purpose::Outputs)?)?;
+        match self.description.options.merge {
+            Merge::Concat => Ok(d_merged),
+            way => merge_backward(output, &d_merged, way),
+        }
+    }
+
+    /// The copy of W_hh at `place` that a window runs with, where it is a masked one.
+    pub(super) fn masked_weight(
+        &self,
+        mode: Option<Mode>,
+        parameters: &Parameters,
+        place: [usize; 2],
+    ) -> Result<Option<MaskedWeight>> {
+        let Some(mask) = self.mask(mode, place, Purpose::Weights)? else { return Ok(None) };
+        let place = place[0] * self.description.directions.all().len() + place[1];
+        let copy = dropout(self.weights(parameters, place).recurrent.weight_hh, mask)?;
+        Ok(Some(MaskedWeight { copy, mask }))
+    }
+}
+
+/// W_hh with some entries left out.
+pub(super) struct MaskedWeight {
+    pub(super) copy: Tensor,
+    mask: Mask,
+}
+
+impl MaskedWeight {
+    /// Adds to the gradient of W_hh what `accumulate` adds to that of the copy.
+    pub(super) fn accumulate(
+        &self,
+        d_weight_hh: ViewMut<'_>,
+        accumulate: impl FnOnce(ViewMut<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut d_copy = Tensor::zeros(self.copy.device(), self.copy.shape().dimensions())?;
+        accumulate(d_copy.view_mut()?)?;
+        dropout_add_into(d_weight_hh, d_copy.view(), self.mask)
+    }
+}
+
+fn dropped(x: &Tensor, mask: Option<Mask>) -> Result<Tensor> {
+    match mask {
+        Some(mask) => dropout(x, mask),
+        None => Ok(x.clone()),
+    }
+}

@@ -1,0 +1,58 @@
+//! What a stack is and costs, for summaries.
+
+use super::{Directions, Rnn};
+use crate::nn::summary::{Counter, Signal};
+use crate::ops::Merge;
+
+impl Rnn {
+    /// Its cell, depth, directions and options in words.
+    pub(in crate::nn) fn describe(&self) -> String {
+        let Self { layers, directions, chunk, options, .. } = self;
+        let rate = |name: &str, rate: f32| (rate > 0.0).then(|| format!("{name} {rate}"));
+        let parts = [
+            Some(self.cell.name().to_owned()),
+            (*layers > 1).then(|| format!("{layers} layers")),
+            match directions {
+                Directions::Forward => None,
+                Directions::Reverse => Some("reverse".to_owned()),
+                Directions::Both => Some("both directions".to_owned()),
+            },
+            (options.merge != Merge::Concat).then(|| format!("{:?}", options.merge).to_lowercase()),
+            chunk.map(|steps| format!("truncated {steps}")),
+            rate("dropout", options.dropout),
+            rate("input dropout", options.input_dropout),
+            rate("weight drop", options.weight_drop),
+            options.residual.then(|| "residual".to_owned()),
+            options.learned_initial_state.then(|| "learned initial state".to_owned()),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Adds what a training pass over whole rows costs.
+    pub(in crate::nn) fn count(&self, counter: &mut Counter) {
+        let Self { cell, hidden, layers, directions, options, .. } = self;
+        let directions = directions.all().len();
+        // The state that the pass starts from.
+        let state: usize = self.state_widths().map(|(_, width)| width).sum();
+        counter.keep_state(layers * directions * state);
+        for layer in 0..*layers {
+            let inputs = if layer == 0 { self.inputs } else { self.outputs() };
+            if options.input_dropout > 0.0 {
+                counter.signal = Signal::Fresh;
+            }
+            counter.keep_signal(inputs);
+            for _ in 0..directions {
+                counter.product(cell.gates() * hidden * (inputs + self.hidden_width()));
+                counter.keep(cell.gates() * hidden);
+                if cell.saves() {
+                    counter.keep(*hidden);
+                }
+                counter.keep_state(state);
+            }
+            counter.keep(self.width());
+            let dropped = options.dropout > 0.0 && layer + 1 < *layers;
+            let changed = dropped || options.merge != Merge::Concat || self.is_residual(layer);
+            counter.signal = if changed { Signal::Fresh } else { Signal::Kept };
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What a stack may have beside its layers: random masks, merged directions, residual connections, a learned initial
+//! state.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Directions, Rnn};
+use crate::ops::Merge;
+use crate::ops::dropout::expect_rate;
+use crate::{Error, Result};
+
+/// Options that a stack has none of unless asked to; those absent are not stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Options {
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) dropout: f32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) input_dropout: f32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) weight_drop: f32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) merge: Merge,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) residual: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) learned_initial_state: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl Rnn {
+    /// With dropout at this rate on the outputs of every layer but the last, in training (PyTorch's `dropout`).
+    pub fn dropout(self, rate: f32) -> Self {
+        Self { options: Options { dropout: rate, ..self.options }, ..self }
+    }
+
+    /// With dropout at this rate on the inputs of every layer, in training, under one mask for all steps (Gal &
+    /// Ghahramani 2016).
+    pub fn input_dropout(self, rate: f32) -> Self {
+        Self { options: Options { input_dropout: rate, ..self.options }, ..self }
+    }
+
+    /// With dropout at this rate on the entries of every W_hh, in training: one mask for a whole window, and for its
+    /// gradient (Merity et al. 2018, "Regularizing and optimizing LSTM language models").
+    pub fn weight_drop(self, rate: f32) -> Self {
+        Self { options: Options { weight_drop: rate, ..self.options }, ..self }
+    }
+
+    /// With the outputs of both directions merged so, in a bidirectional stack: at the output, and for the layer above.
+    pub fn merge(self, merge: Merge) -> Self {
+        Self { options: Options { merge, ..self.options }, ..self }
+    }
+
+    /// With each layer's input added to its output where both are equally wide: in every layer from the second on,
+    /// and in the first if the stack has as many outputs as inputs (He et al. 2016). Dropout comes before the sum:
+    /// what is added is what the layer below gave.
+    pub fn residual(self) -> Self {
+        Self { options: Options { residual: true, ..self.options }, ..self }
+    }
+
+    /// With initial states among the parameters: `initial_hidden_l{l}` \[H\], and `initial_cell_l{l}` \[H\] for an LSTM,
+    /// with first values of zero; those of the reverse direction end in `_reverse`.
+    ///
+    /// [`Layer::initial_state`](crate::nn::Layer::initial_state) makes a state of them. A pass that starts from it adds
+    /// to their gradients; one that starts from another state does not. A reset inside a row starts from zeros all the
+    /// same.
+    pub fn learned_initial_state(self) -> Self {
+        Self { options: Options { learned_initial_state: true, ..self.options }, ..self }
+    }
+
+    /// Whether training draws random numbers.
+    pub(super) fn is_random(&self) -> bool {
+        let Options { dropout, input_dropout, weight_drop, .. } = self.options;
+        [dropout, input_dropout, weight_drop].into_iter().any(|rate| rate > 0.0)
+    }
+
+    /// Whether layer `layer` adds its input to its output.
+    pub(super) fn is_residual(&self, layer: usize) -> bool {
+        self.options.residual && (layer > 0 || self.inputs == self.outputs())
+    }
+
+    pub(super) fn validate_options(&self, name: &str) -> Result<()> {
+        let Options { dropout, input_dropout, weight_drop, merge, residual, .. } = self.options;
+        for (option, rate) in
+            [("dropout", dropout), ("input_dropout", input_dropout), ("weight_drop", weight_drop)]
+        {
+            expect_rate(&format!("{name}: {option}"), rate)?;
+        }
+        let clash =
+            |options: &str, message: String| Err(Error::config(format!("{name}: {options}"), message));
+        if dropout > 0.0 && self.layers == 1 {
+            let message = "drops between layers, and there is 1: take more layers or no dropout; on inputs \
+                           there is input_dropout";
+            return clash("dropout and layers", message.to_owned());
+        }
+        if merge != Merge::Concat && self.directions != Directions::Both {
+            let message =
+                format!("{merge:?} merges two directions, but the stack runs in one: make it bidirectional");
+            return clash("merge and bidirectional", message);
+        }
+        if residual && !(0..self.layers).any(|layer| self.is_residual(layer)) {
+            let (inputs, outputs) = (self.inputs, self.outputs());
+            let message = format!(
+                "a single layer of {inputs} inputs and {outputs} outputs has nothing to add: make them equal, or \
+                 take more layers"
+            );
+            return clash("residual and layers", message);
+        }
+        Ok(())
+    }
+}

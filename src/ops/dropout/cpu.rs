@@ -1,0 +1,14 @@
+//! The twin of `shaders/dropout.wgsl`.
+
+use ndarray::{ArrayView1, ArrayViewMut1};
+
+use super::{Mask, Old};
+use crate::tensor::Real;
+
+pub(super) fn dropout<F: Real>(x: ArrayView1<'_, F>, mask: Mask, y: ArrayViewMut1<'_, F>, old: Old) {
+    let kept = F::one() - F::from_f32(mask.rate());
+    for ((&x, y), keeps) in x.iter().zip(y).zip(mask.all()) {
+        let value = if keeps { x / kept } else { F::zero() };
+        *y = if old == Old::AddedTo { *y + value } else { value };
+    }
+}

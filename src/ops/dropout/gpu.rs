@@ -1,0 +1,64 @@
+//! Dispatch of `shaders/dropout.wgsl`: four neighbours an invocation.
+
+use super::{Mask, Old};
+use crate::Result;
+use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+
+parameters!(DropoutParameters {
+    count: u32,
+    first: u32,
+    period: u32,
+    threshold: u32,
+    seed_low: u32,
+    seed_high: u32,
+    stream_low: u32,
+    stream_high: u32,
+    scale: f32,
+    add: u32,
+    x_base: u32,
+    y_base: u32,
+});
+
+kernel!(DROPOUT: "dropout" {
+    files: ["philox", "dropout"],
+    parameters: DropoutParameters,
+    constants: [],
+    bindings: [Read, Write],
+});
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&DROPOUT];
+
+/// Elements of one invocation: the numbers of one Philox block.
+const NEIGHBOURS: usize = 4;
+
+pub(super) fn dropout(context: &Context, x: Span<'_>, mask: Mask, y: Span<'_>, old: Old) -> Result<()> {
+    let [seed_low, seed_high, stream_low, stream_high] = mask.stream.words();
+    // Pieces begin where blocks of random numbers begin.
+    let largest = context.limits().elements(ELEMENTWISE_GROUP) / NEIGHBOURS * NEIGHBOURS;
+    for piece in pieces(x.len(), largest.max(NEIGHBOURS)) {
+        let from = context.bind(x.slice(piece.clone()))?;
+        let to = context.bind(y.slice(piece.clone()))?;
+        context.dispatch(Dispatch {
+            kernel: &DROPOUT,
+            constants: &[],
+            parameters: DropoutParameters {
+                count: piece.len() as u32,
+                first: piece.start as u32,
+                period: mask.period,
+                threshold: mask.threshold(),
+                seed_low,
+                seed_high,
+                stream_low,
+                stream_high,
+                scale: (1.0 / (1.0 - f64::from(mask.rate))) as f32,
+                add: (old == Old::AddedTo).into(),
+                x_base: from.base,
+                y_base: to.base,
+            },
+            bindings: &[from, to],
+            grid: [piece.len().div_ceil(NEIGHBOURS * ELEMENTWISE_GROUP), 1, 1],
+        })?;
+    }
+    Ok(())
+}

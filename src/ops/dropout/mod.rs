@@ -1,0 +1,150 @@
+//! Dropout: elements that random numbers leave out.
+
+pub(crate) mod cpu;
+pub(crate) mod gpu;
+
+use crate::device::on_device;
+use crate::random::Stream;
+use crate::tensor::{Tensor, View, ViewMut};
+use crate::{Error, Result};
+
+/// Which elements [`dropout`] leaves out: a function of a random stream, a rate and a period. Nothing is stored, so
+/// that backward, another device or another run finds the same mask again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mask {
+    stream: Stream,
+    rate: f32,
+    period: u32,
+}
+
+impl Mask {
+    /// Element i is left out if number i of `stream`, uniform among the 32-bit integers, is below `rate` · 2³².
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless 0 ≤ `rate` < 1: at a rate of one nothing would be left to scale up.
+    pub fn new(stream: Stream, rate: f32) -> Result<Self> {
+        expect_rate("dropout rate", rate)?;
+        Ok(Self { stream, rate, period: u32::MAX })
+    }
+
+    /// With the mask of the first `period` elements repeated over all of them: with a period of B·F a mask over
+    /// \[T, B, F\] is locked over time (Gal & Ghahramani 2016, "A theoretically grounded application of dropout in
+    /// recurrent neural networks").
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a period of zero.
+    pub fn repeated(self, period: usize) -> Result<Self> {
+        if period == 0 {
+            return Err(Error::config("dropout period", "must be at least 1 element"));
+        }
+        // A longer period than any tensor has elements is no period.
+        Ok(Self { period: u32::try_from(period).unwrap_or(u32::MAX), ..self })
+    }
+
+    /// The part of all elements that is left out, in expectation.
+    pub fn rate(&self) -> f32 {
+        self.rate
+    }
+
+    /// Whether element `index` is left as it is, but for the scale.
+    pub fn keeps(&self, index: usize) -> bool {
+        self.stream.bits((index % self.period as usize) as u64) >= self.threshold()
+    }
+
+    /// What [`Mask::keeps`] says of element 0, 1, 2 and so on.
+    fn all(&self) -> impl Iterator<Item = bool> {
+        let threshold = self.threshold();
+        let numbers = self.stream.numbers().take(self.period as usize).cycle();
+        numbers.map(move |number| number >= threshold)
+    }
+
+    /// The first number that keeps an element. Exact below 2³²: a rate of 32 bits below one is at most 1 − 2⁻²⁴.
+    fn threshold(&self) -> u32 {
+        (f64::from(self.rate) * 4_294_967_296.0).ceil() as u32
+    }
+}
+
+/// Fails unless `rate` is the rate of a mask.
+pub(crate) fn expect_rate(what: &str, rate: f32) -> Result<()> {
+    if (0.0..1.0).contains(&rate) {
+        return Ok(());
+    }
+    Err(Error::config(what, format!("must be at least 0 and below 1, not {rate}")))
+}
+
+/// What becomes of a target's old values.
+#[derive(Clone, Copy, PartialEq)]
+enum Old {
+    Overwritten,
+    AddedTo,
+}
+
+/// y_i = x_i / (1 − p) where `mask` keeps element i, else zero, whatever x holds there: inverted dropout at the
+/// mask's rate p (Srivastava et al. 2014, "Dropout"). Any shape; elements are counted row-major.
+///
+/// It is linear and diagonal, so its backward is itself: dx = dropout(dy) under the same mask.
+///
+/// # Errors
+/// Out of memory.
+///
+/// ```
+/// use refrain::random::Stream;
+/// use refrain::{Device, Tensor, ops};
+/// let x = Tensor::from_slice(&Device::cpu(), &[4], &[1.0; 4])?;
+/// let mask = ops::Mask::new(Stream::new(7, 0), 0.5)?;
+/// let expected: Vec<f32> = (0..4).map(|index| if mask.keeps(index) { 2.0 } else { 0.0 }).collect();
+/// assert_eq!(ops::dropout(&x, mask)?.download()?, expected);
+/// # Ok::<(), refrain::Error>(())
+/// ```
+pub fn dropout<'a>(x: impl Into<View<'a>>, mask: Mask) -> Result<Tensor> {
+    let x = x.into();
+    let mut y = Tensor::unwritten(x.device(), x.shape().dimensions())?;
+    run(x, mask, y.view_mut()?, Old::Overwritten)?;
+    Ok(y)
+}
+
+/// target += dropout(x) under `mask`, over as many elements: how a masked copy's gradient reaches what it was a
+/// copy of.
+pub(crate) fn dropout_add_into(target: ViewMut<'_>, x: View<'_>, mask: Mask) -> Result<()> {
+    x.device().expect_same("the target of dropout", target.device())?;
+    target.shape().expect("the target of dropout", x.shape().dimensions())?;
+    run(x, mask, target, Old::AddedTo)
+}
+
+fn run(x: View<'_>, mask: Mask, mut y: ViewMut<'_>, old: Old) -> Result<()> {
+    on_device!(x.device(),
+        F => {
+            cpu::dropout(x.array1::<F>(), mask, y.array1(), old);
+            Ok(())
+        },
+        context => gpu::dropout(context, x.span(), mask, y.span(), old),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    #[test]
+    fn thresholds_are_exact_at_the_ends_of_the_range() {
+        let threshold = |rate| Mask::new(Stream::new(0, 0), rate).map(|mask| mask.threshold());
+        assert_eq!(threshold(0.0).unwrap(), 0);
+        assert_eq!(threshold(0.5).unwrap(), 1 << 31);
+        // The smallest rate leaves out the number 0 alone, the largest keeps the last 256.
+        assert_eq!(threshold(f32::MIN_POSITIVE).unwrap(), 1);
+        assert_eq!(threshold(1.0f32.next_down()).unwrap(), u32::MAX - 255);
+    }
+
+    #[test]
+    fn added_dropout_leaves_what_was_there() {
+        let device = Device::cpu();
+        let x = Tensor::from_slice(&device, &[5], &[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
+        let mask = Mask::new(Stream::new(3, 1), 0.5).unwrap();
+        let mut target = Tensor::from_slice(&device, &[5], &[10.0; 5]).unwrap();
+        dropout_add_into(target.view_mut().unwrap(), x.view(), mask).unwrap();
+        let alone = dropout(&x, mask).unwrap().download().unwrap();
+        let expected: Vec<f32> = alone.into_iter().map(|value| value + 10.0).collect();
+        assert_eq!(target.download().unwrap(), expected);
+    }
+}

@@ -1,0 +1,138 @@
+//! Dispatch of `shaders/merge.wgsl`, cut into blocks of rows or, where a row is longer than a binding, of columns.
+
+use std::ops::Range;
+
+use super::Merge;
+use crate::Result;
+use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+
+parameters!(MergeParameters {
+    count: u32,
+    columns: u32,
+    first_stride: u32,
+    second_stride: u32,
+    z_stride: u32,
+    first_base: u32,
+    second_base: u32,
+    z_base: u32,
+    factor: f32,
+});
+
+kernel!(MERGE: "merge" {
+    files: ["merge"],
+    parameters: MergeParameters,
+    constants: [("FUNCTION", 3)],
+    bindings: [Read, Read, Write],
+});
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&MERGE];
+
+/// What an element of the target is made of.
+#[derive(Clone, Copy)]
+enum Function {
+    /// factor (first + second).
+    Sum(f32),
+    /// first · second.
+    Product,
+    /// factor · first.
+    First(f32),
+}
+
+/// Rows of H columns, each so many elements after the one before.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    span: Span<'a>,
+    stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// The half of `span` \[R, 2·H\] that begins at column `from`.
+    fn half(span: Span<'a>, from: usize, columns: usize) -> Self {
+        Self { span: span.slice(from..span.len()), stride: 2 * columns }
+    }
+
+    fn whole(span: Span<'a>, columns: usize) -> Self {
+        Self { span, stride: columns }
+    }
+
+    /// From the first element of a block to its last.
+    fn block(&self, rows: &Range<usize>, columns: &Range<usize>) -> Span<'a> {
+        self.span.slice(rows.start * self.stride + columns.start..(rows.end - 1) * self.stride + columns.end)
+    }
+}
+
+pub(super) fn merge(
+    context: &Context,
+    both: Span<'_>,
+    columns: usize,
+    mode: Merge,
+    y: Span<'_>,
+) -> Result<()> {
+    let [forward, reverse] = [0, columns].map(|from| Rows::half(both, from, columns));
+    let function = match mode {
+        Merge::Sum => Function::Sum(1.0),
+        Merge::Mean => Function::Sum(0.5),
+        Merge::Product => Function::Product,
+        Merge::Concat => unreachable!("the contract copies"),
+    };
+    run(context, [forward, reverse, Rows::whole(y, columns)], columns, function)
+}
+
+/// Spans are both, dy and dboth.
+pub(super) fn backward(context: &Context, spans: [Span<'_>; 3], columns: usize, mode: Merge) -> Result<()> {
+    let [both, d_y, d_both] = spans;
+    let function = match mode {
+        Merge::Sum => Function::First(1.0),
+        Merge::Mean => Function::First(0.5),
+        Merge::Product => Function::Product,
+        Merge::Concat => unreachable!("the contract copies"),
+    };
+    for (own, other) in [(0, columns), (columns, 0)] {
+        let other = Rows::half(both, other, columns);
+        let target = Rows::half(d_both, own, columns);
+        run(context, [Rows::whole(d_y, columns), other, target], columns, function)?;
+    }
+    Ok(())
+}
+
+fn run(
+    context: &Context,
+    [first, second, z]: [Rows<'_>; 3],
+    columns: usize,
+    function: Function,
+) -> Result<()> {
+    let largest = context.limits().elements(ELEMENTWISE_GROUP);
+    let rows_at_once = (context.limits().binding_elements / (2 * columns)).min(largest / columns).max(1);
+    let (code, factor) = match function {
+        Function::Sum(factor) => (0, factor),
+        Function::Product => (1, 1.0),
+        Function::First(factor) => (2, factor),
+    };
+    for rows in pieces(z.span.len().div_ceil(z.stride), rows_at_once) {
+        for columns in pieces(columns, largest) {
+            let bound = [first, second, z].map(|operand| context.bind(operand.block(&rows, &columns)));
+            let [first_bound, second_bound, z_bound] = bound;
+            let bindings = [first_bound?, second_bound?, z_bound?];
+            let count = rows.len() * columns.len();
+            context.dispatch(Dispatch {
+                kernel: &MERGE,
+                constants: &[code],
+                parameters: MergeParameters {
+                    count: count as u32,
+                    columns: columns.len() as u32,
+                    first_stride: first.stride as u32,
+                    second_stride: second.stride as u32,
+                    z_stride: z.stride as u32,
+                    first_base: bindings[0].base,
+                    second_base: bindings[1].base,
+                    z_base: bindings[2].base,
+                    factor,
+                },
+                bindings: &bindings,
+                grid: [count.div_ceil(ELEMENTWISE_GROUP), 1, 1],
+            })?;
+        }
+    }
+    Ok(())
+}
