@@ -18,7 +18,7 @@ mod parameters;
 mod rnn;
 mod run;
 
-pub use crate::ops::recurrent::Cell;
+pub use crate::ops::recurrent::{Cell, CustomCell, UnitBackward, UnitForward, UnitMemory, UnitStep};
 pub use embedding::{Embedding, EmbeddingTrace};
 pub use gradients::Gradients;
 pub use init::Init;
