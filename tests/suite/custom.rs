@@ -6,7 +6,7 @@ use refrain::nn::{
     Cell, CustomCell, Model, Rnn, Sequences, State, UnitBackward, UnitForward, UnitMemory, UnitStep,
 };
 use refrain::ops::Activation;
-use refrain::{Device, Error, Indices, Result, Tensor};
+use refrain::{Device, Error, GpuOptions, Indices, Result, ShaderBuild, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::support::{all_gradients, expect_close, random};
@@ -235,11 +235,13 @@ fn a_custom_cell_is_a_layer_like_the_built_in_one() -> Outcome {
 }
 
 fn the_whole_layer_of_a_custom_cell_runs_on_a_gpu(adapter: &Adapter) -> Outcome {
-    let device = adapter.open()?;
-    for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN] {
-        let expected = whole_layer(Cell::Custom(cell), &Device::reference())?;
-        // Sums of 17 + 34 products, two layers and seven steps: some hundred roundings of numbers below 10.
-        expect_close(cell.name(), &whole_layer(Cell::Custom(cell), &device)?, &expected, 2e-5)?;
+    for build in [ShaderBuild::Checked, ShaderBuild::Trusted] {
+        let device = adapter.open_with(&GpuOptions { build, ..GpuOptions::default() })?;
+        for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN] {
+            let expected = whole_layer(Cell::Custom(cell), &Device::reference())?;
+            // Sums of 17 + 34 products, two layers and seven steps: some hundred roundings of numbers below 10.
+            expect_close(cell.name(), &whole_layer(Cell::Custom(cell), &device)?, &expected, 2e-5)?;
+        }
     }
     Ok(())
 }
