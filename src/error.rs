@@ -101,6 +101,14 @@ pub enum Error {
         /// What is missing, and what there is instead.
         message: String,
     },
+    /// WGSL of a user's own that does not compile.
+    #[error("{what}: its WGSL does not compile: {message}")]
+    Shader {
+        /// What the WGSL belongs to.
+        what: String,
+        /// The compiler's message; lines are those of the user's own text.
+        message: String,
+    },
     /// A checkpoint or case file that cannot be understood.
     #[error("{}: {message}", path.display())]
     Checkpoint {

@@ -6,14 +6,19 @@
 //!   [`Device::reference`], the CPU in 64-bit floats, over a table of awkward shapes.
 //! - [`golden`] replays case files that hold inputs and results of other packages, PyTorch first.
 //!
+//! [`custom_cell`] asks a third of a cell of the user's own: do its WGSL, its twin and finite differences agree?
+//!
 //! Errors are relative to the largest magnitude of the expected tensor. Tolerances are derived, not tuned: see
 //! `tolerance.rs` beside this file.
 
 mod cases;
 mod compare;
+mod custom;
 mod draw;
 pub mod golden;
 mod tolerance;
+
+pub use self::custom::{CellCheck, CellReport, custom_cell};
 
 use self::cases::{Case, Operation, Output};
 use self::compare::difference;

@@ -84,7 +84,8 @@ impl Recurrence {
             Cell::Vanilla(_) => gate,
             Cell::Gru => self.cell.gates() as f64 * gate + POINTWISE,
             // tanh(c) beside the gates' own functions.
-            Cell::Lstm => self.cell.gates() as f64 * gate + POINTWISE + EVALUATION,
+            // A user's cell may have a function of its state too.
+            Cell::Lstm | Cell::Custom(_) => self.cell.gates() as f64 * gate + POINTWISE + EVALUATION,
         }
     }
 
@@ -92,7 +93,7 @@ impl Recurrence {
     fn growth(self) -> f64 {
         let gain = match self.cell {
             Cell::Vanilla(activation) => slope(activation).powi(2) / 3.0,
-            Cell::Gru | Cell::Lstm => 1.0,
+            Cell::Gru | Cell::Lstm | Cell::Custom(_) => 1.0,
         };
         (0..self.steps).map(|t| gain.powi(t as i32)).sum()
     }

@@ -24,7 +24,7 @@ mod run;
 mod summary;
 
 pub use crate::ops::Merge;
-pub use crate::ops::recurrent::Cell;
+pub use crate::ops::recurrent::{Cell, CustomCell, UnitBackward, UnitForward, UnitMemory, UnitStep};
 pub use draw::Draw;
 pub use embedding::{Embedding, EmbeddingTrace};
 pub use gradients::Gradients;

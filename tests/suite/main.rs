@@ -1,6 +1,7 @@
 //! All integration tests in one binary; see `adapters` for how claims become tests on every adapter.
 
 mod adapters;
+mod custom;
 mod equivalence;
 mod files;
 mod golden;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     golden::register(&mut suite);
     files::register(&mut suite);
     imports::register(&mut suite);
+    custom::register(&mut suite);
     misuse::register(&mut suite);
     training::register(&mut suite);
     equivalence::register(&mut suite);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::custom::{self, CustomCell};
 use crate::Result;
 use crate::ops::Activation;
 
@@ -21,6 +22,9 @@ pub enum Cell {
     /// Gated recurrent unit (Cho et al. 2014) with the reset after the product, as PyTorch and cuDNN have it, gate
     /// rows r, z, n: r = σ(a_r), z = σ(a_z), n = tanh(W_in x + b_in + r (W_hn h' + b_hn)); h = (1 − z) n + z h'.
     Gru,
+    /// A cell of the user's own.
+    #[serde(with = "custom::by_name")]
+    Custom(&'static dyn CustomCell),
 }
 
 impl Cell {
@@ -40,6 +44,7 @@ impl Cell {
             Self::Vanilla(activation) => activation.name(),
             Self::Lstm => "lstm",
             Self::Gru => "gru",
+            Self::Custom(cell) => cell.name(),
         }
     }
 
@@ -49,12 +54,16 @@ impl Cell {
             Self::Vanilla(_) => 1,
             Self::Gru => 3,
             Self::Lstm => 4,
+            Self::Custom(cell) => cell.gates(),
         }
     }
 
     /// Whether its state has a second part, c, beside h.
     pub fn has_cell_state(self) -> bool {
-        matches!(self, Self::Lstm)
+        match self {
+            Self::Custom(cell) => cell.has_cell_state(),
+            _ => self == Self::Lstm,
+        }
     }
 
     /// How many parts its state has.
@@ -64,18 +73,25 @@ impl Cell {
 
     /// Whether the last gate's recurrent part has a gradient of its own.
     pub(crate) fn last_gate_apart(self) -> bool {
-        matches!(self, Self::Gru)
+        match self {
+            Self::Custom(cell) => cell.last_gate_apart(),
+            _ => self == Self::Gru,
+        }
     }
 
     /// Whether backward needs more of a step than its gates and states.
     pub(crate) fn saves(self) -> bool {
-        matches!(self, Self::Lstm | Self::Gru)
+        match self {
+            Self::Custom(cell) => custom::saves(cell),
+            _ => matches!(self, Self::Lstm | Self::Gru),
+        }
     }
 
     pub(crate) fn validate(self) -> Result<()> {
         match self {
             Self::Vanilla(activation) => activation.validate(),
             Self::Lstm | Self::Gru => Ok(()),
+            Self::Custom(cell) => custom::validate(cell),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 
-use super::Cell;
+use super::{Cell, custom};
 use crate::ops::Activation;
 use crate::ops::elementwise::cpu::{derivative, value};
 use crate::tensor::Real;
@@ -95,6 +95,7 @@ pub(super) fn forward<F: Real>(
             let gates = joined(&[&r, &z, &n]);
             Made { gates, saved: Some(q), memory: Memory { hidden: h, cell: before.cell.clone() } }
         }
+        Cell::Custom(cell) => custom::forward(cell, projected, recurrent, before),
     }
 }
 
@@ -147,5 +148,6 @@ pub(super) fn backward<F: Real>(
                 d_memory,
             }
         }
+        Cell::Custom(cell) => custom::backward(cell, gates, saved, before, hidden, d_after),
     }
 }

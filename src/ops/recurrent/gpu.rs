@@ -2,7 +2,7 @@
 
 use super::stretch::{Arrays, Reach, blocks};
 use super::support::{self, Marks};
-use super::{Call, Cell, Gradients, Sizes, StateView, Steps};
+use super::{Call, Cell, Gradients, Sizes, StateView, Steps, custom};
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel, Span, kernel, parameters};
 use crate::ops::Activation;
@@ -93,20 +93,53 @@ cell_kernels!(
 pub(crate) static KERNELS: &[&Kernel] =
     &[&VANILLA_FORWARD, &VANILLA_BACKWARD, &LSTM_FORWARD, &LSTM_BACKWARD, &GRU_FORWARD, &GRU_BACKWARD];
 
+/// What the step kernels of a user's cell are made of.
+pub(super) struct Template {
+    /// The stem of the step's file.
+    pub(super) stem: &'static str,
+    /// All WGSL but the cell's.
+    pub(super) around: &'static str,
+    /// A kernel with the same parameters and bindings.
+    pub(super) like: &'static Kernel,
+}
+
+/// A step's WGSL without the cell.
+macro_rules! around {
+    ($($file:literal),+) => {
+        concat!($(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, ".wgsl"))),+)
+    };
+}
+
+/// Those of the forward and the backward step.
+pub(super) fn templates() -> [Template; 2] {
+    [
+        Template {
+            stem: "recurrent_forward",
+            around: around!("math", "recurrent_marks", "recurrent", "recurrent_forward"),
+            like: &LSTM_FORWARD,
+        },
+        Template {
+            stem: "recurrent_backward",
+            around: around!("math", "recurrent_marks", "recurrent", "recurrent_backward"),
+            like: &LSTM_BACKWARD,
+        },
+    ]
+}
+
 /// What a cell brings to the two step kernels.
-struct CellKernels {
-    forward: &'static Kernel,
-    backward: &'static Kernel,
+pub(super) struct CellKernels {
+    pub(super) forward: &'static Kernel,
+    pub(super) backward: &'static Kernel,
     /// Values of the constants after MARKED.
-    constants: Option<u32>,
-    alpha: f32,
-    beta: f32,
+    pub(super) constants: Option<u32>,
+    pub(super) alpha: f32,
+    pub(super) beta: f32,
 }
 
 impl CellKernels {
-    fn of(cell: Cell) -> Self {
+    fn of(cell: Cell) -> Result<Self> {
         let plain = |forward, backward| Self { forward, backward, constants: None, alpha: 0.0, beta: 0.0 };
-        match cell {
+        Ok(match cell {
             Cell::Vanilla(activation) => {
                 let (alpha, beta) = activation.constants();
                 let constants = Some(activation.code());
@@ -114,7 +147,8 @@ impl CellKernels {
             }
             Cell::Lstm => plain(&LSTM_FORWARD, &LSTM_BACKWARD),
             Cell::Gru => plain(&GRU_FORWARD, &GRU_BACKWARD),
-        }
+            Cell::Custom(cell) => custom::kernels(cell)?,
+        })
     }
 
     fn constants(&self, marked: bool) -> Vec<u32> {
@@ -146,7 +180,7 @@ pub(super) fn forward(
 ) -> Result<Made> {
     let Sizes { steps, rows, hidden } = sizes;
     let device = projected.device().clone();
-    let kernels = CellKernels::of(call.cell);
+    let kernels = CellKernels::of(call.cell)?;
     let saved = match call.cell.saves() {
         true => Some(Tensor::uninitialized(context, &device, Shape::new(&[steps, rows, hidden])?)?),
         false => None,
@@ -238,7 +272,7 @@ pub(super) fn backward(
 ) -> Result<Gradients> {
     let Sizes { steps, rows, hidden } = sizes;
     let Steps { mut gates, saved, marks, .. } = kept;
-    let kernels = CellKernels::of(call.cell);
+    let kernels = CellKernels::of(call.cell)?;
     let carry = support::carry(call, sizes, d_last)?;
     let marks = Marks { span: marks.as_ref().map(|marks| Span::new(marks, 0, steps * rows)) };
     let previous = support::previous(context, call, sizes, output, marks)?;

@@ -4,12 +4,14 @@
 mod cell;
 mod cells;
 mod cpu;
+mod custom;
 pub(crate) mod gpu;
 mod stretch;
 pub(crate) mod support;
 mod walk;
 
 pub use cell::Cell;
+pub use custom::{CustomCell, UnitBackward, UnitForward, UnitMemory, UnitStep};
 pub(crate) use walk::{Direction, Walk};
 
 use cells::Memory;

@@ -98,11 +98,7 @@ struct Inputs {
 impl Stack {
     fn label(self) -> String {
         let Self { steps, batch, inputs, hidden, layers, directions, bias, rows, .. } = self;
-        let cell = match self.cell {
-            Cell::Vanilla(activation) => activation.name(),
-            Cell::Lstm => "lstm",
-            Cell::Gru => "gru",
-        };
+        let cell = self.cell.name();
         let chunk = self.chunk.map_or_else(String::new, |chunk| format!(", chunks of {chunk}"));
         format!(
             "{cell} T {steps}, B {batch}, I {inputs}, H {hidden}, L {layers}, {directions:?}, {rows:?} rows{chunk}, \
@@ -155,9 +151,9 @@ impl Stack {
     fn draw_state(self, draw: &Draw) -> Result<State> {
         let directions = self.description().outputs() / self.hidden;
         let part = || draw.tensor(&[self.layers * directions, self.batch, self.hidden], CENTRED);
-        match self.cell {
-            Cell::Lstm => State::from_hidden_and_cell(&part()?, &part()?),
-            Cell::Vanilla(_) | Cell::Gru => State::from_hidden(&part()?),
+        match self.cell.has_cell_state() {
+            true => State::from_hidden_and_cell(&part()?, &part()?),
+            false => State::from_hidden(&part()?),
         }
     }
 

@@ -1,0 +1,358 @@
+//! Cells of a user's own: pointwise equations in WGSL and in Rust, and the kernels assembled around them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use ndarray::{Array2, ArrayView2};
+
+use super::cells::{Made, Memory, Slopes};
+use super::gpu::{CellKernels, templates};
+use crate::gpu::{Kernel, Origin, inspect};
+use crate::tensor::Real;
+use crate::{Error, Result};
+
+/// The most blocks of gates: each takes a tile of the workgroup's memory.
+const MAX_GATES: usize = 8;
+
+/// A recurrent cell of a user's own: its pointwise equations, forward and backward, twice. [`CustomCell::wgsl`] is
+/// what GPUs run; [`CustomCell::forward`] and [`CustomCell::backward`] are the twin on the CPU, and
+/// [`check::custom_cell`](crate::check::custom_cell) holds the two against each other. The layer around it,
+/// [`Cell::Custom`](super::Cell::Custom), has all that layers have: directions, lengths, resets, stacks, truncation.
+///
+/// A unit sees, for each of its G gates, the two sums p = W_ih x + b_ih and q = W_hh h' + b_hh, and its own part of the
+/// previous state, h' and where the cell has one c'. Forward makes what backward will need of the gates, at most
+/// one more number, and the new h. Where the cell has a state c, that one more number is the new c. Backward
+/// gets these and the gradients at h and c, and gives those at the gates' sums, and at h' and c' besides what
+/// flows through the sums.
+///
+/// # WGSL
+///
+/// [`CustomCell::wgsl`] defines two functions, and whatever they call:
+///
+/// ```wgsl
+/// fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: Memory) -> Forward
+/// fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward
+/// ```
+///
+/// The layer brings these types, and the constants `GATES: u32`, `SAVES`, `HAS_CELL` and `LAST_GATE_APART`:
+///
+/// ```wgsl
+/// struct Memory { hidden: f32, cell: f32 }
+/// struct Forward { gates: array<f32, GATES>, saved: f32, hidden: f32 }
+/// struct Step { gates: array<f32, GATES>, saved: f32, previous: Memory, hidden: f32 }
+/// struct Backward { d_gates: array<f32, GATES>, d_apart: f32, d_hidden: f32, d_cell: f32 }
+/// ```
+///
+/// and these functions, accurate on every driver where WGSL's own need not be: `accurate_tanh`, `accurate_sigmoid`,
+/// `accurate_tan`, `natural_log` (of x > 0), `exp_of_nonpositive` and `exp_minus_one_of_nonpositive` (of x ≤ 0).
+///
+/// `examples/custom_cell.rs` has a whole one.
+pub trait CustomCell: fmt::Debug + Sync {
+    /// A name of letters, digits and `_`, under which checkpoints know the cell.
+    fn name(&self) -> &'static str;
+
+    /// G, the blocks of rows that the weights have; up to eight.
+    fn gates(&self) -> usize;
+
+    /// Whether the state has a part c beside h.
+    fn has_cell_state(&self) -> bool {
+        false
+    }
+
+    /// Whether backward needs a number beside the gates; a cell with a state c, or with its last gate apart, has
+    /// one anyway.
+    fn saves(&self) -> bool {
+        false
+    }
+
+    /// Whether the last gate's two sums do not merely add up, so that the gradients at them differ.
+    fn last_gate_apart(&self) -> bool {
+        false
+    }
+
+    /// The two functions in WGSL.
+    fn wgsl(&self) -> &'static str;
+
+    /// The twin of `cell_forward`: writes `gates`, as many as there are, and returns the rest.
+    fn forward(
+        &self,
+        projected: &[f64],
+        recurrent: &[f64],
+        previous: UnitMemory,
+        gates: &mut [f64],
+    ) -> UnitForward;
+
+    /// The twin of `cell_backward`: writes `d_gates` and returns the rest. `d_after` is the gradient at the new state.
+    fn backward(&self, step: &UnitStep<'_>, d_after: UnitMemory, d_gates: &mut [f64]) -> UnitBackward;
+}
+
+/// The state of one unit, or the gradient at it: h, and c where the cell has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct UnitMemory {
+    /// h.
+    pub hidden: f64,
+    /// c.
+    pub cell: f64,
+}
+
+/// What a step makes of a unit beside its gates.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct UnitForward {
+    /// The number that backward needs beside the gates; the new c of a cell that has one.
+    pub saved: f64,
+    /// The new h.
+    pub hidden: f64,
+}
+
+/// What is known of a unit when backward comes to a step.
+#[derive(Clone, Copy, Debug)]
+pub struct UnitStep<'a> {
+    /// What forward wrote of the gates.
+    pub gates: &'a [f64],
+    /// What forward saved.
+    pub saved: f64,
+    /// The state before the step.
+    pub previous: UnitMemory,
+    /// The new h.
+    pub hidden: f64,
+}
+
+/// The gradients of a step at a unit, beside those at its gates.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct UnitBackward {
+    /// At the last gate's W_hh h' + b_hh, for a cell that has it apart.
+    pub d_apart: f64,
+    /// At h', beside what flows through the gates' sums.
+    pub d_hidden: f64,
+    /// At c'.
+    pub d_cell: f64,
+}
+
+impl PartialEq for dyn CustomCell {
+    /// Cells are one if they have one name: two of one name cannot be used side by side.
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+/// The parts of a state that the number beside the gates stands for.
+pub(super) fn saves(cell: &dyn CustomCell) -> bool {
+    cell.saves() || cell.has_cell_state() || cell.last_gate_apart()
+}
+
+/// A cell whose WGSL is known to compile, with its kernels.
+#[derive(Clone, Copy)]
+struct Registered {
+    cell: &'static dyn CustomCell,
+    facts: Facts,
+    forward: &'static Kernel,
+    backward: &'static Kernel,
+}
+
+/// Everything that the kernels of a cell depend on.
+#[derive(Clone, Copy, PartialEq)]
+struct Facts {
+    wgsl: &'static str,
+    gates: usize,
+    cell_state: bool,
+    saves: bool,
+    apart: bool,
+}
+
+/// All cells that were used in this program: few, and kept as long as it runs.
+static REGISTERED: Mutex<BTreeMap<&'static str, Registered>> = Mutex::new(BTreeMap::new());
+
+impl Facts {
+    fn of(cell: &dyn CustomCell) -> Self {
+        Self {
+            wgsl: cell.wgsl(),
+            gates: cell.gates(),
+            cell_state: cell.has_cell_state(),
+            saves: saves(cell),
+            apart: cell.last_gate_apart(),
+        }
+    }
+
+    /// The kernel around the cell. The cell's text comes first, so that lines have the numbers that its author knows:
+    /// WGSL does not mind the order of declarations.
+    fn source(&self, around: &str) -> String {
+        let Self { wgsl, gates, cell_state, saves, apart } = self;
+        format!(
+            "{wgsl}\nconst GATES: u32 = {gates}u;\nconst SAVES: bool = {saves};\nconst HAS_CELL: bool = \
+             {cell_state};\nconst LAST_GATE_APART: bool = {apart};\n{around}"
+        )
+    }
+}
+
+fn refused(cell: &dyn CustomCell, message: impl Into<String>) -> Error {
+    Error::config(format!("the cell `{}`", cell.name()), message)
+}
+
+fn registered(cell: &'static dyn CustomCell) -> Result<Registered> {
+    let facts = Facts::of(cell);
+    let mut all = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = all.get(cell.name()) {
+        if known.facts == facts {
+            return Ok(*known);
+        }
+        return Err(refused(cell, "is another than the cell of this name that was used before"));
+    }
+    expect_sensible(cell)?;
+    let [forward, backward] = templates().map(|template| kernel(cell, &facts, template));
+    let made = Registered { cell, facts, forward: forward?, backward: backward? };
+    all.insert(cell.name(), made);
+    Ok(made)
+}
+
+fn expect_sensible(cell: &dyn CustomCell) -> Result<()> {
+    let name = cell.name();
+    if name.is_empty() || !name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
+        return Err(refused(cell, "needs a name of letters, digits and `_`"));
+    }
+    let gates = cell.gates();
+    if !(1..=MAX_GATES).contains(&gates) {
+        return Err(refused(cell, format!("gates must be between 1 and {MAX_GATES}, not {gates}")));
+    }
+    if cell.has_cell_state() && cell.last_gate_apart() {
+        let message =
+            "has_cell_state and last_gate_apart both take the one number beside the gates: choose one";
+        return Err(refused(cell, message));
+    }
+    Ok(())
+}
+
+/// One of the two kernels, checked by a compiler of WGSL.
+fn kernel(cell: &dyn CustomCell, facts: &Facts, template: super::gpu::Template) -> Result<&'static Kernel> {
+    let source = facts.source(template.around);
+    inspect(&source, facts.wgsl.lines().count())
+        .map_err(|fault| Error::Shader { what: format!("the cell `{}`", cell.name()), message: fault })?;
+    // Kept for the life of the program, as built-in ones are.
+    Ok(Box::leak(Box::new(Kernel {
+        name: Box::leak(format!("{}.custom.{}", template.stem, cell.name()).into_boxed_str()),
+        source: Box::leak(source.into_boxed_str()),
+        origin: Origin::User,
+        ..template.like.clone()
+    })))
+}
+
+/// Fails for a cell that cannot be used, or whose WGSL does not compile; remembers it otherwise.
+pub(super) fn validate(cell: &'static dyn CustomCell) -> Result<()> {
+    registered(cell).map(|_| ())
+}
+
+pub(super) fn kernels(cell: &'static dyn CustomCell) -> Result<CellKernels> {
+    let Registered { forward, backward, .. } = registered(cell)?;
+    Ok(CellKernels { forward, backward, constants: None, alpha: 0.0, beta: 0.0 })
+}
+
+/// A cell as checkpoints hold it: by its name.
+pub(super) mod by_name {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{CustomCell, PoisonError, REGISTERED};
+
+    pub(in crate::ops::recurrent) fn serialize<S: Serializer>(
+        cell: &&'static dyn CustomCell,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(cell.name())
+    }
+
+    pub(in crate::ops::recurrent) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<&'static dyn CustomCell, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let all = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.get(name.as_str()).map(|registered| registered.cell);
+        known.ok_or_else(|| {
+            D::Error::custom(format!(
+                "the cell `{name}` is a program's own: a model with it must be made before one is loaded"
+            ))
+        })
+    }
+}
+
+/// Block by block, the numbers of one unit.
+fn unit<F: Real>(blocks: ArrayView2<'_, F>, row: usize, unit: usize, units: usize) -> Vec<f64> {
+    let count = blocks.ncols() / units;
+    (0..count).map(|gate| wide(blocks[[row, gate * units + unit]])).collect()
+}
+
+fn wide<F: Real>(value: F) -> f64 {
+    // Both of the types there are convert without loss.
+    value.to_f64().unwrap_or(f64::NAN)
+}
+
+pub(super) fn forward<F: Real>(
+    cell: &dyn CustomCell,
+    projected: ArrayView2<'_, F>,
+    recurrent: &Array2<F>,
+    before: &Memory<F>,
+) -> Made<F> {
+    let (rows, units) = before.hidden.dim();
+    let mut gates = Array2::zeros(projected.raw_dim());
+    let (mut hidden, mut saved) = (Array2::zeros((rows, units)), Array2::zeros((rows, units)));
+    for row in 0..rows {
+        for place in 0..units {
+            let previous = memory(cell, before, row, place);
+            let sums = [unit(projected, row, place, units), unit(recurrent.view(), row, place, units)];
+            // What the cell does not write must not look like a result.
+            let mut made = vec![f64::NAN; cell.gates()];
+            let out = cell.forward(&sums[0], &sums[1], previous, &mut made);
+            for (gate, value) in made.into_iter().enumerate() {
+                gates[[row, gate * units + place]] = F::from_f64(value);
+            }
+            hidden[[row, place]] = F::from_f64(out.hidden);
+            saved[[row, place]] = F::from_f64(out.saved);
+        }
+    }
+    let state = if cell.has_cell_state() { saved.clone() } else { before.cell.clone() };
+    Made { gates, saved: saves(cell).then_some(saved), memory: Memory { hidden, cell: state } }
+}
+
+fn memory<F: Real>(cell: &dyn CustomCell, state: &Memory<F>, row: usize, place: usize) -> UnitMemory {
+    let second = if cell.has_cell_state() { wide(state.cell[[row, place]]) } else { 0.0 };
+    UnitMemory { hidden: wide(state.hidden[[row, place]]), cell: second }
+}
+
+pub(super) fn backward<F: Real>(
+    cell: &dyn CustomCell,
+    gates: ArrayView2<'_, F>,
+    saved: Option<ArrayView2<'_, F>>,
+    before: &Memory<F>,
+    hidden: ArrayView2<'_, F>,
+    d_after: &Memory<F>,
+) -> Slopes<F> {
+    let (rows, units) = before.hidden.dim();
+    let mut d_projected: Array2<F> = Array2::zeros(gates.raw_dim());
+    let mut d_recurrent = d_projected.clone();
+    let mut d_memory =
+        Memory { hidden: Array2::zeros((rows, units)), cell: Array2::zeros(before.cell.raw_dim()) };
+    for row in 0..rows {
+        for place in 0..units {
+            let own = unit(gates, row, place, units);
+            let step = UnitStep {
+                gates: &own,
+                saved: saved.map_or(0.0, |saved| wide(saved[[row, place]])),
+                previous: memory(cell, before, row, place),
+                hidden: wide(hidden[[row, place]]),
+            };
+            let mut d_gates = vec![f64::NAN; cell.gates()];
+            let made = cell.backward(&step, memory(cell, d_after, row, place), &mut d_gates);
+            let last = d_gates.len() - 1;
+            for (gate, value) in d_gates.into_iter().enumerate() {
+                let column = gate * units + place;
+                d_projected[[row, column]] = F::from_f64(value);
+                let apart = cell.last_gate_apart() && gate == last;
+                d_recurrent[[row, column]] = F::from_f64(if apart { made.d_apart } else { value });
+            }
+            d_memory.hidden[[row, place]] = F::from_f64(made.d_hidden);
+            if cell.has_cell_state() {
+                d_memory.cell[[row, place]] = F::from_f64(made.d_cell);
+            }
+        }
+    }
+    Slopes { d_projected, d_recurrent, d_memory }
+}

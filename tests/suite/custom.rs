@@ -1,0 +1,323 @@
+//! Cells of a user's own: they are layers like all others, and what is wrong with one is found and named.
+
+use libtest_mimic::Failed;
+use refrain::check::custom_cell;
+use refrain::nn::{
+    Cell, CustomCell, Model, Rnn, Sequences, State, UnitBackward, UnitForward, UnitMemory, UnitStep,
+};
+use refrain::ops::Activation;
+use refrain::{Device, Error, GpuOptions, Indices, Result, ShaderBuild, Tensor};
+
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::support::{all_gradients, expect_close, random};
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// An LSTM whose forget gate is one minus its input gate, gates i, g, o; or a version of it with one fault.
+#[derive(Debug)]
+struct Coupled {
+    name: &'static str,
+    wgsl: &'static str,
+    /// What the twin's gradient at g is multiplied by: 1 is right.
+    factor: f64,
+}
+
+const COUPLED: &str = "
+fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {
+    let i = accurate_sigmoid(p[0] + q[0]);
+    let g = accurate_tanh(p[1] + q[1]);
+    let o = accurate_sigmoid(p[2] + q[2]);
+    let c = (1.0 - i) * previous.cell + i * g;
+    return Forward(array<f32, GATES>(i, g, o), c, o * accurate_tanh(c));
+}
+
+fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
+    let i = step.gates[0];
+    let g = step.gates[1];
+    let o = step.gates[2];
+    let y = accurate_tanh(step.saved);
+    let d_c = d_cell + d_hidden * o * (1.0 - y * y);
+    let d_gates = array<f32, GATES>(
+        d_c * (g - step.previous.cell) * i * (1.0 - i),
+        d_c * i * (1.0 - g * g),
+        d_hidden * y * o * (1.0 - o),
+    );
+    return Backward(d_gates, 0.0, 0.0, d_c * (1.0 - i));
+}
+";
+
+impl CustomCell for Coupled {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn gates(&self) -> usize {
+        3
+    }
+
+    fn has_cell_state(&self) -> bool {
+        true
+    }
+
+    fn wgsl(&self) -> &'static str {
+        self.wgsl
+    }
+
+    fn forward(&self, p: &[f64], q: &[f64], previous: UnitMemory, gates: &mut [f64]) -> UnitForward {
+        let (i, g, o) = (sigmoid(p[0] + q[0]), (p[1] + q[1]).tanh(), sigmoid(p[2] + q[2]));
+        gates.copy_from_slice(&[i, g, o]);
+        let c = (1.0 - i) * previous.cell + i * g;
+        UnitForward { saved: c, hidden: o * c.tanh() }
+    }
+
+    fn backward(&self, step: &UnitStep<'_>, d_after: UnitMemory, d_gates: &mut [f64]) -> UnitBackward {
+        let &[i, g, o] = step.gates else { unreachable!("forward wrote three") };
+        let y = step.saved.tanh();
+        let d_c = d_after.cell + d_after.hidden * o * (1.0 - y * y);
+        let d_i = d_c * (g - step.previous.cell) * i * (1.0 - i);
+        let d_g = self.factor * d_c * i * (1.0 - g * g);
+        d_gates.copy_from_slice(&[d_i, d_g, d_after.hidden * y * o * (1.0 - o)]);
+        UnitBackward { d_cell: d_c * (1.0 - i), ..UnitBackward::default() }
+    }
+}
+
+static RIGHT: Coupled = Coupled { name: "coupled", wgsl: COUPLED, factor: 1.0 };
+static WRONG_TWIN: Coupled = Coupled { name: "wrong_twin", wgsl: COUPLED, factor: 1.01 };
+
+/// tanh as a user writes it: what `Cell::tanh` is, to the last bit on the CPU.
+#[derive(Debug)]
+struct Elman {
+    name: &'static str,
+    wgsl: &'static str,
+    gates: usize,
+}
+
+const ELMAN: &str = "
+fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {
+    return Forward(array<f32, GATES>(0.0), 0.0, accurate_tanh(p[0] + q[0]));
+}
+fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
+    return Backward(array<f32, GATES>(d_hidden * (1.0 - step.hidden) * (1.0 + step.hidden)), 0.0, 0.0, 0.0);
+}
+";
+
+/// The fourth line has the fault that the second of each names.
+const FAULTS: [(&str, &str); 3] = [
+    (
+        "parse",
+        "\nfn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {\n    let h = 1.0;\n    let y = tanhh(h);\n    return Forward(array<f32, GATES>(0.0), 0.0, y);\n}\n",
+    ),
+    (
+        "type",
+        "\nfn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {\n    let h = 1.0;\n    let y: u32 = p[0] * h;\n    return Forward(array<f32, GATES>(0.0), 0.0, h);\n}\n",
+    ),
+    (
+        "grammar",
+        "\nfn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {\n    let h = 1.0;\n    let y = ) h;\n    return Forward(array<f32, GATES>(0.0), 0.0, h);\n}\n",
+    ),
+];
+
+impl CustomCell for Elman {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn gates(&self) -> usize {
+        self.gates
+    }
+
+    fn wgsl(&self) -> &'static str {
+        self.wgsl
+    }
+
+    fn forward(&self, p: &[f64], q: &[f64], _: UnitMemory, gates: &mut [f64]) -> UnitForward {
+        gates.fill(0.0);
+        UnitForward { saved: 0.0, hidden: (p[0] + q[0]).tanh() }
+    }
+
+    fn backward(&self, step: &UnitStep<'_>, d_after: UnitMemory, d_gates: &mut [f64]) -> UnitBackward {
+        d_gates.fill(0.0);
+        d_gates[0] = d_after.hidden * (1.0 - step.hidden * step.hidden);
+        UnitBackward::default()
+    }
+}
+
+static PLAIN: Elman = Elman { name: "elman", wgsl: ELMAN, gates: 1 };
+
+fn a_right_cell_agrees_with_differences_and_with_its_twin() -> Outcome {
+    for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN] {
+        for device in [Device::cpu(), Device::reference()] {
+            let report = custom_cell(cell, &device)?;
+            assert!(report.passed(), "{report}");
+            assert!(report.checks.len() > 8, "{report}");
+        }
+    }
+    Ok(())
+}
+
+fn a_right_cell_agrees_on_a_gpu(adapter: &Adapter) -> Outcome {
+    for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN] {
+        let report = custom_cell(cell, &adapter.open()?)?;
+        assert!(report.passed(), "{report}");
+    }
+    Ok(())
+}
+
+fn a_twin_that_differs_from_finite_differences_is_told_by_the_gradient() -> Outcome {
+    let report = custom_cell(&WRONG_TWIN, &Device::reference())?;
+    let wrong: Vec<&str> = report
+        .checks
+        .iter()
+        .filter(|check| check.failure.is_some())
+        .map(|check| check.quantity.as_str())
+        .collect();
+    let expected = "the twin's backward against finite differences, d_gates[1] at the";
+    assert_eq!(wrong, [format!("{expected} input sum"), format!("{expected} recurrent sum")]);
+    assert!(!report.passed() && report.to_string().contains("FAIL"));
+    Ok(())
+}
+
+fn wgsl_that_differs_from_its_twin_is_told_by_the_result(adapter: &Adapter) -> Outcome {
+    let device = adapter.open()?;
+    for (name, right, wrong, told) in [
+        ("wrong_forward", "i * g;", "i * g * 1.01;", "saved, the new c"),
+        ("wrong_output", "d_hidden * y * o", "d_hidden * y * 1.01 * o", "d_gates[2]"),
+        ("wrong_cell", "d_c * (1.0 - i));", "d_c * (1.01 - i));", "d_cell"),
+    ] {
+        let name: &'static str = Box::leak(format!("{name}_{}", adapter.summary().index).into_boxed_str());
+        let wgsl: &'static str = Box::leak(COUPLED.replacen(right, wrong, 1).into_boxed_str());
+        assert_ne!(wgsl, COUPLED);
+        let cell: &'static Coupled = Box::leak(Box::new(Coupled { name, wgsl, factor: 1.0 }));
+        let report = custom_cell(cell, &device)?;
+        let failures = report.checks.iter().filter(|check| check.failure.is_some());
+        let quantities: Vec<&str> = failures.map(|check| check.quantity.as_str()).collect();
+        let first = quantities.first().ok_or("the fault was not found")?;
+        assert!(first.contains("against the twin, T = 1") && first.contains(told), "{name}: {quantities:?}");
+    }
+    Ok(())
+}
+
+/// All outputs and gradients of a stack in both directions over ragged rows with truncation.
+fn whole_layer(cell: Cell, device: &Device) -> Result<Vec<f64>> {
+    let (steps, batch, inputs, hidden) = (7, 5, 3, 17);
+    let mut model = Model::new(11);
+    let layer = model.add("rnn", Rnn::new(cell, inputs, hidden).layers(2).bidirectional().truncated(3))?;
+    let parameters = model.initialize(device)?;
+    let part = |seed| random(device, seed, &[4, batch, hidden], 1.0);
+    let state = |seed| match cell.has_cell_state() {
+        true => State::from_hidden_and_cell(&part(seed)?, &part(seed + 1)?),
+        false => State::from_hidden(&part(seed)?),
+    };
+    let lengths = Indices::from_slice(device, &[batch], &[7, 1, 4, 6, 2])?;
+    let x = random(device, 40, &[steps, batch, inputs], 1.0)?;
+    let d_y = random(device, 41, &[steps, batch, 2 * hidden], 1.0)?;
+    let mut gradients = parameters.zero_gradients()?;
+    let (y, last, trace) =
+        layer.forward_sequences(&parameters, &x, &state(42)?, Sequences::ragged(&lengths))?;
+    let (d_x, d_initial) = trace.backward(&d_y, Some(&state(44)?), &mut gradients)?;
+    let mut all = Vec::new();
+    let states = [last.hidden(), d_initial.hidden()];
+    let cells = [last.cell(), d_initial.cell()];
+    for tensor in [y, d_x].iter().chain(&states).chain(cells.iter().flatten()) {
+        all.extend(Tensor::download_f64(tensor)?);
+    }
+    all.extend(all_gradients(&parameters, &gradients)?);
+    Ok(all)
+}
+
+fn a_custom_cell_is_a_layer_like_the_built_in_one() -> Outcome {
+    let device = Device::reference();
+    let own = whole_layer(Cell::Custom(&PLAIN), &device)?;
+    let built_in = whole_layer(Cell::Vanilla(Activation::Tanh), &device)?;
+    expect_close("elman and tanh", &own, &built_in, 1e-12)
+}
+
+fn the_whole_layer_of_a_custom_cell_runs_on_a_gpu(adapter: &Adapter) -> Outcome {
+    for build in [ShaderBuild::Checked, ShaderBuild::Trusted] {
+        let device = adapter.open_with(&GpuOptions { build, ..GpuOptions::default() })?;
+        for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN] {
+            let expected = whole_layer(Cell::Custom(cell), &Device::reference())?;
+            // Sums of 17 + 34 products, two layers and seven steps: some hundred roundings of numbers below 10.
+            expect_close(cell.name(), &whole_layer(Cell::Custom(cell), &device)?, &expected, 2e-5)?;
+        }
+    }
+    Ok(())
+}
+
+fn refusal(cell: &'static Elman) -> std::result::Result<Error, Failed> {
+    let mut model = Model::new(1);
+    match model.add("rnn", Rnn::new(Cell::Custom(cell), 2, 3)) {
+        Err(error) => Ok(error),
+        Ok(_) => Err(Failed::from(format!("{cell:?} was taken"))),
+    }
+}
+
+fn wgsl_that_does_not_compile_is_refused_with_its_own_line() -> Outcome {
+    for (name, wgsl) in FAULTS {
+        let cell = Box::leak(Box::new(Elman { name, wgsl, gates: 1 }));
+        let error = refusal(cell)?;
+        assert!(matches!(error, Error::Shader { .. }), "{error:?}");
+        let message = error.to_string();
+        let line = wgsl.lines().nth(3).unwrap_or_default().trim();
+        for part in [name, "4 │", line] {
+            assert!(message.contains(part), "`{part}` is missing in: {message}");
+        }
+    }
+    Ok(())
+}
+
+fn a_cell_without_one_of_its_functions_is_refused_in_words() -> Outcome {
+    let half: &'static str = ELMAN.split("fn cell_backward").next().unwrap_or_default();
+    let message = refusal(Box::leak(Box::new(Elman { name: "half", wgsl: half, gates: 1 })))?.to_string();
+    assert!(message.contains("cell_backward") && message.contains("the layer around it"), "{message}");
+    Ok(())
+}
+
+fn facts_that_make_no_sense_are_refused() -> Outcome {
+    for (name, gates, parts) in [
+        ("no_gates", 0, ["gates", "between 1 and 8"]),
+        ("many_gates", 9, ["gates", "between 1 and 8"]),
+        ("white space", 1, ["white space", "letters"]),
+    ] {
+        let message = refusal(Box::leak(Box::new(Elman { name, wgsl: ELMAN, gates })))?.to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    }
+    Model::new(1).add("rnn", Rnn::new(Cell::Custom(&PLAIN), 2, 3))?;
+    let twin = refusal(Box::leak(Box::new(Elman { name: "elman", wgsl: COUPLED, gates: 1 })))?.to_string();
+    assert!(twin.contains("elman") && twin.contains("used before"), "{twin}");
+    Ok(())
+}
+
+fn a_model_with_a_custom_cell_is_described_by_its_name() -> Outcome {
+    let mut model = Model::new(1);
+    model.add("rnn", Rnn::new(Cell::Custom(&RIGHT), 2, 3))?;
+    let text = serde_json::to_string(&model.config()).map_err(|error| error.to_string())?;
+    assert!(text.contains("coupled"), "{text}");
+    let read = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    assert_eq!(Model::from_config(&read)?.config(), model.config());
+    let unknown = serde_json::from_str::<refrain::nn::ModelConfig>(&text.replace("coupled", "unheard_of"));
+    let message = unknown.map(|_| ()).map_err(|error| error.to_string());
+    assert!(message.as_ref().is_err_and(|text| text.contains("unheard_of")), "{message:?}");
+    Ok(())
+}
+
+pub(crate) fn register(suite: &mut Suite) {
+    on_cpu!(
+        suite,
+        a_right_cell_agrees_with_differences_and_with_its_twin,
+        a_twin_that_differs_from_finite_differences_is_told_by_the_gradient,
+        a_custom_cell_is_a_layer_like_the_built_in_one,
+        wgsl_that_does_not_compile_is_refused_with_its_own_line,
+        a_cell_without_one_of_its_functions_is_refused_in_words,
+        facts_that_make_no_sense_are_refused,
+        a_model_with_a_custom_cell_is_described_by_its_name,
+    );
+    on_gpu!(
+        suite,
+        a_right_cell_agrees_on_a_gpu,
+        wgsl_that_differs_from_its_twin_is_told_by_the_result,
+        the_whole_layer_of_a_custom_cell_runs_on_a_gpu,
+    );
+}
