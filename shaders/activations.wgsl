@@ -25,6 +25,7 @@ fn activate(function: u32, x: f32, alpha: f32, beta: f32) -> f32 {
         case 11u: { return alpha * x + beta; }
         case 12u: { return select(x, 0.0, x < alpha); }
         case 13u: { return alpha * accurate_tanh(beta * x); }
+        case 14u: { return select(select(x, beta, x >= beta), alpha, x <= alpha); }
         default: { return x; }
     }
 }
@@ -68,6 +69,7 @@ fn slope(function: u32, y: f32, alpha: f32, beta: f32) -> f32 {
             let scale = select(alpha, 1.0, alpha == 0.0);
             return beta * (alpha - y * (y / scale));
         }
+        case 14u: { return select(0.0, 1.0, y > alpha && y < beta); }
         default: { return 1.0; }
     }
 }

@@ -12,6 +12,22 @@ const PITCH: u32 = 17u;
 
 // 1: marks are bound; 0: every step is valid, and only the first one starts.
 override MARKED: u32 = 0u;
+// 1: a projection stands between what the cell makes of h and h itself.
+override PROJECTED: u32 = 0u;
+// 0: a dispatch does all of a step. For a cell whose last gate has a product of its own: 1: all before that product; 2: it
+// and what follows.
+override PHASE: u32 = 0u;
+
+// The unit that this invocation computes, for cells that have weights of their own for each.
+var<private> own_unit: u32;
+
+fn marks_of(row: u32) -> u32 {
+    if MARKED != 0u {
+        return marks[parameters.marks_base + row];
+    }
+    return select(VALID, VALID | STARTS, parameters.starts != 0u);
+}
+
 struct Forward {
     // What backward needs of the gates.
     gates: array<f32, GATES>,

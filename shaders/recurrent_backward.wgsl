@@ -1,24 +1,30 @@
 // One time step back in one direction: dh = dy + what the next step's gates and the carry bring, then the cell's
 // derivative.
-//   weight_hh [G H, H]; output, d_output [T, B, width]: the column block of this direction;
-//   initial [1 or 2, B, H]; marks [T, B];
+//   weight_hh [G H, H]; output, d_output [T, B, widths]: the column block of this direction; with a projection
+//   what the cell made of h and the gradient at that, and no product is left to this shader;
+//   initial: hidden state [B, H], cell state and peepholes where there are such; marks [T, B];
 //   gates [T, B, G H]: what forward kept comes in, the gradients before the activation go out, step by step;
 //   saved [T, B, H]: likewise; where the cell has a gate apart, its recurrent gradient goes out;
 //   carry [1 or 2, B, H]: the gradient at the state after this step comes in (hidden, then cell), what does not
-//   pass through the weights goes out. Before the last step it holds the gradient at the final state.
+//   pass through the weights goes out, to the same place or another. Before the last step it holds the gradient at the
+//   final state.
+// Rows may be those of several steps: the initial state is then that of row modulo batch.
 // A workgroup of 16 by 16 computes 16 units (x) of 16 rows of the batch (y); the product runs over G H in tiles
 // of 16 through workgroup memory. Bases already point at the step and the column block.
 // CPU twin: src/ops/recurrent/cpu.rs.
 
 struct Parameters {
     rows: u32,
+    batch: u32,
     hidden: u32,
     width: u32,
+    d_width: u32,
     first_row: u32,
     first_unit: u32,
     weight_base: u32,
     initial_base: u32,
     initial_cell_base: u32,
+    peepholes_base: u32,
     marks_base: u32,
     // The step after this one, in this direction.
     next_marks_base: u32,
@@ -32,12 +38,14 @@ struct Parameters {
     previous_saved_base: u32,
     carry_base: u32,
     carry_cell_base: u32,
+    carry_out_base: u32,
+    carry_cell_out_base: u32,
     // 1: this is the first step; it has no previous one.
     starts: u32,
     // 1: this is the last step; it has no next one.
     ends: u32,
-    alpha: f32,
-    beta: f32,
+    // 0: the gradient at the outputs belongs to other dispatches.
+    takes_outputs: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -50,54 +58,27 @@ struct Parameters {
 @group(0) @binding(7) var<storage, read_write> saved: array<f32>;
 @group(0) @binding(8) var<storage, read_write> carry: array<f32>;
 
+// The bound of the gradient at the state that a step started from; 0: none.
+override CLIP_GRADIENT: f32 = 0.0;
+
 var<workgroup> tile_gradient: array<f32, 272>;
 var<workgroup> tile_weight: array<f32, 272>;
 
-fn marks_of(row: u32) -> u32 {
-    if MARKED != 0u {
-        return marks[parameters.marks_base + row];
+// The gradient at what the cell makes of h.
+fn gradient_at_hidden(row: u32, unit: u32, product: f32) -> f32 {
+    if PHASE == 2u {
+        return product;
     }
-    return select(VALID, VALID | STARTS, parameters.starts != 0u);
-}
-
-// Whether the next step's gates send a gradient to this step's state.
-fn next_sends(row: u32) -> bool {
-    if MARKED == 0u {
-        return true;
+    var sum = 0.0;
+    if parameters.takes_outputs != 0u {
+        sum = d_output[parameters.d_output_base + row * parameters.d_width + unit];
     }
-    return (marks[parameters.next_marks_base + row] & (VALID | STARTS | RESETS | CUTS)) == VALID;
-}
-
-// The next step's gradient at place `place` of the recurrent product.
-fn next_gradient(row: u32, place: u32) -> f32 {
-    if row >= parameters.rows || place >= GATES * parameters.hidden || !next_sends(row) {
-        return 0.0;
+    if PROJECTED != 0u {
+        return sum;
     }
-    let apart = (GATES - 1u) * parameters.hidden;
-    if LAST_GATE_APART && place >= apart {
-        return saved[parameters.next_saved_base + row * parameters.hidden + (place - apart)];
-    }
-    return gates[parameters.next_gates_base + row * GATES * parameters.hidden + place];
-}
-
-fn weight(place: u32, unit: u32) -> f32 {
-    if place >= GATES * parameters.hidden || unit >= parameters.hidden {
-        return 0.0;
-    }
-    return weight_hh[parameters.weight_base + place * parameters.hidden + unit];
-}
-
-fn previous(row: u32, unit: u32, mark: u32) -> Memory {
-    let place = row * parameters.hidden + unit;
-    var before = Memory(0.0, 0.0);
-    if (mark & STARTS) != 0u && (mark & RESETS) == 0u {
-        before.hidden = initial[parameters.initial_base + place];
-        if HAS_CELL { before.cell = initial[parameters.initial_cell_base + place]; }
-    } else if (mark & RESETS) == 0u {
-        before.hidden = output[parameters.previous_output_base + row * parameters.width + unit];
-        if HAS_CELL { before.cell = saved[parameters.previous_saved_base + place]; }
-    }
-    return before;
+    let carried = product + carry[parameters.carry_base + row * parameters.hidden + unit];
+    // What comes from a later step is bounded; what is given at the final state is not.
+    return sum + select(carried, within_bound(carried), has_next(row));
 }
 
 fn finish(row: u32, unit: u32, product: f32) {
@@ -106,6 +87,12 @@ fn finish(row: u32, unit: u32, product: f32) {
     let mark = marks_of(row);
     if (mark & VALID) == 0u {
         // The carry waits for the row's last valid step.
+        if PROJECTED == 0u {
+            carry[parameters.carry_out_base + place] = carry[parameters.carry_base + place];
+        }
+        if HAS_CELL {
+            carry[parameters.carry_cell_out_base + place] = carry[parameters.carry_cell_base + place];
+        }
         return;
     }
     var inputs: array<f32, GATES>;
@@ -116,20 +103,27 @@ fn finish(row: u32, unit: u32, product: f32) {
     if SAVES { kept = saved[parameters.saved_base + place]; }
     var d_cell = 0.0;
     if HAS_CELL { d_cell = carry[parameters.carry_cell_base + place]; }
-    let d_hidden = d_output[parameters.d_output_base + row * parameters.width + unit]
-        + (product + carry[parameters.carry_base + place]);
+    let d_hidden = gradient_at_hidden(row, unit, product);
     let hidden = output[parameters.output_base + row * parameters.width + unit];
+    own_unit = unit;
     var made = cell_backward(Step(inputs, kept, previous(row, unit, mark), hidden), d_hidden, d_cell);
-    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+    // The last gate's gradient is what other invocations of phase 2 read.
+    let written = select(GATES, GATES - 1u, PHASE == 2u);
+    for (var gate = 0u; gate < written; gate = gate + 1u) {
         gates[gates_row + gate * parameters.hidden] = made.d_gates[gate];
     }
     if LAST_GATE_APART {
         saved[parameters.saved_base + place] = made.d_apart;
     }
     let flows = (mark & (RESETS | CUTS)) == 0u;
-    carry[parameters.carry_base + place] = select(0.0, made.d_hidden, flows);
+    if PHASE == 2u {
+        made.d_hidden = made.d_hidden + carry[parameters.carry_out_base + place];
+    }
+    if PROJECTED == 0u {
+        carry[parameters.carry_out_base + place] = select(0.0, made.d_hidden, flows);
+    }
     if HAS_CELL {
-        carry[parameters.carry_cell_base + place] = select(0.0, made.d_cell, flows);
+        carry[parameters.carry_cell_out_base + place] = select(0.0, within_bound(made.d_cell), flows);
     }
 }
 
@@ -138,10 +132,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let row = parameters.first_row + group.y * TILE + local.y;
     let unit = parameters.first_unit + group.x * TILE + local.x;
     // Without a next step the product has no terms.
-    let depth = select(GATES * parameters.hidden, 0u, parameters.ends != 0u);
+    let terms = select(depth(), 0u, PHASE != 2u && parameters.ends != 0u);
     var product = 0.0;
-    for (var first = 0u; first < depth; first = first + TILE) {
-        tile_gradient[local.y * PITCH + local.x] = next_gradient(row, first + local.x);
+    for (var first = 0u; first < terms; first = first + TILE) {
+        tile_gradient[local.y * PITCH + local.x] = gradient(row, first + local.x);
         tile_weight[local.y * PITCH + local.x] = weight(first + local.y, unit);
         workgroupBarrier();
         for (var inner = 0u; inner < TILE; inner = inner + 1u) {

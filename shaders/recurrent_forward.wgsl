@@ -1,15 +1,19 @@
 // One time step of a recurrent layer in one direction: a = W_hh h' + b_hh, then the cell.
-//   weight_hh [G H, H], bias_hh [G H], initial [1 or 2, B, H]: hidden state, then cell state where there is one;
+//   weight_hh [G H, P], bias_hh [G H]; initial: the hidden state [B, P], the cell state [B, H] and the peepholes where
+//   there are such; P is H without a projection;
 //   marks [T, B]; gates [T, B, G H]: the projected input comes in, what backward needs of the gates goes out;
 //   output [T, B, width]: the column block of this direction; earlier steps are read, this step is written;
-//   saved [T, B, H]: what backward needs beside the gates.
-// A workgroup of 16 by 16 computes 16 units (x) of 16 rows of the batch (y); the product runs over H in tiles of
+//   saved [T, B, H]: what backward needs beside the gates; unprojected [T, B, H]: what the cell makes of h, where a
+//   projection of it is the output.
+// A workgroup of 16 by 16 computes 16 units (x) of 16 rows of the batch (y); the product runs over P in tiles of
 // 16 through workgroup memory. Bases already point at the step and the column block.
 // Invalid steps yield zeros. CPU twin: src/ops/recurrent/cpu.rs.
 
 struct Parameters {
     rows: u32,
     hidden: u32,
+    // P.
+    state: u32,
     width: u32,
     first_row: u32,
     first_unit: u32,
@@ -19,6 +23,7 @@ struct Parameters {
     has_bias: u32,
     initial_base: u32,
     initial_cell_base: u32,
+    peepholes_base: u32,
     marks_base: u32,
     gates_base: u32,
     output_base: u32,
@@ -26,10 +31,9 @@ struct Parameters {
     // The step before this one, in this direction.
     previous_output_base: u32,
     previous_saved_base: u32,
+    unprojected_base: u32,
     // 1: this is the first step.
     starts: u32,
-    alpha: f32,
-    beta: f32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -40,54 +44,22 @@ struct Parameters {
 @group(0) @binding(5) var<storage, read_write> gates: array<f32>;
 @group(0) @binding(6) var<storage, read_write> output: array<f32>;
 @group(0) @binding(7) var<storage, read_write> saved: array<f32>;
+@group(0) @binding(8) var<storage, read_write> unprojected: array<f32>;
 
 var<workgroup> tile_state: array<f32, 272>;
 var<workgroup> tile_weight: array<f32, GATES * 272u>;
 
-fn marks_of(row: u32) -> u32 {
-    if MARKED != 0u {
-        return marks[parameters.marks_base + row];
+fn put_hidden(row: u32, unit: u32, value: f32) {
+    if PROJECTED != 0u {
+        unprojected[parameters.unprojected_base + row * parameters.hidden + unit] = value;
+    } else if PHASE != 1u {
+        output[parameters.output_base + row * parameters.width + unit] = value;
     }
-    return select(VALID, VALID | STARTS, parameters.starts != 0u);
-}
-
-fn previous_hidden(row: u32, unit: u32) -> f32 {
-    if row >= parameters.rows || unit >= parameters.hidden {
-        return 0.0;
-    }
-    let mark = marks_of(row);
-    if (mark & RESETS) != 0u || (mark & VALID) == 0u {
-        return 0.0;
-    }
-    if (mark & STARTS) != 0u {
-        return initial[parameters.initial_base + row * parameters.hidden + unit];
-    }
-    return output[parameters.previous_output_base + row * parameters.width + unit];
-}
-
-fn previous_cell(row: u32, unit: u32) -> f32 {
-    let mark = marks_of(row);
-    if !HAS_CELL || (mark & RESETS) != 0u {
-        return 0.0;
-    }
-    let place = row * parameters.hidden + unit;
-    if (mark & STARTS) != 0u {
-        return initial[parameters.initial_cell_base + place];
-    }
-    return saved[parameters.previous_saved_base + place];
-}
-
-fn weight(gate: u32, unit: u32, inner: u32) -> f32 {
-    if unit >= parameters.hidden || inner >= parameters.hidden {
-        return 0.0;
-    }
-    return weight_hh[parameters.weight_base + (gate * parameters.hidden + unit) * parameters.hidden + inner];
 }
 
 fn finish(row: u32, unit: u32, products: array<f32, GATES>) {
     let gates_row = parameters.gates_base + row * GATES * parameters.hidden + unit;
     let place = row * parameters.hidden + unit;
-    let at_output = parameters.output_base + row * parameters.width + unit;
     if (marks_of(row) & VALID) == 0u {
         for (var gate = 0u; gate < GATES; gate = gate + 1u) {
             gates[gates_row + gate * parameters.hidden] = 0.0;
@@ -95,7 +67,7 @@ fn finish(row: u32, unit: u32, products: array<f32, GATES>) {
         if SAVES {
             saved[parameters.saved_base + place] = 0.0;
         }
-        output[at_output] = 0.0;
+        put_hidden(row, unit, 0.0);
         return;
     }
     var projected: array<f32, GATES>;
@@ -106,15 +78,16 @@ fn finish(row: u32, unit: u32, products: array<f32, GATES>) {
             recurrent[gate] = recurrent[gate] + bias_hh[parameters.bias_base + gate * parameters.hidden + unit];
         }
     }
+    own_unit = unit;
     let before = Memory(previous_hidden(row, unit), previous_cell(row, unit));
     var made = cell_forward(projected, recurrent, before);
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
         gates[gates_row + gate * parameters.hidden] = made.gates[gate];
     }
-    if SAVES {
+    if SAVES && PHASE != 2u {
         saved[parameters.saved_base + place] = made.saved;
     }
-    output[at_output] = made.hidden;
+    put_hidden(row, unit, made.hidden);
 }
 
 @compute @workgroup_size(16, 16)
@@ -122,17 +95,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let first_unit = parameters.first_unit + group.x * TILE;
     let row = parameters.first_row + group.y * TILE + local.y;
     let unit = first_unit + local.x;
+    let first_gate = select(0u, GATES - 1u, PHASE == 2u);
+    let end_gate = select(GATES, GATES - 1u, PHASE == 1u);
     var sums: array<f32, GATES>;
-    for (var first = 0u; first < parameters.hidden; first = first + TILE) {
-        tile_state[local.y * PITCH + local.x] = previous_hidden(row, first + local.x);
-        for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+    for (var first = 0u; first < parameters.state; first = first + TILE) {
+        tile_state[local.y * PITCH + local.x] = source(row, first + local.x);
+        for (var gate = first_gate; gate < end_gate; gate = gate + 1u) {
             let value = weight(gate, first_unit + local.y, first + local.x);
             tile_weight[(gate * TILE + local.y) * PITCH + local.x] = value;
         }
         workgroupBarrier();
         for (var inner = 0u; inner < TILE; inner = inner + 1u) {
             let state = tile_state[local.y * PITCH + inner];
-            for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+            for (var gate = first_gate; gate < end_gate; gate = gate + 1u) {
                 sums[gate] = sums[gate] + state * tile_weight[(gate * TILE + local.x) * PITCH + inner];
             }
         }

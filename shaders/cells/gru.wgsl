@@ -9,9 +9,9 @@ const HAS_CELL: bool = false;
 const LAST_GATE_APART: bool = true;
 
 fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: Memory) -> Forward {
-    let r = accurate_sigmoid(projected[0] + recurrent[0]);
-    let z = accurate_sigmoid(projected[1] + recurrent[1]);
-    let n = accurate_tanh(projected[2] + r * recurrent[2]);
+    let r = gate_value(projected[0] + recurrent[0]);
+    let z = gate_value(projected[1] + recurrent[1]);
+    let n = candidate_value(projected[2] + r * recurrent[2]);
     return Forward(array<f32, GATES>(r, z, n), recurrent[2], (1.0 - z) * n + z * previous.hidden);
 }
 
@@ -19,10 +19,10 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     let r = step.gates[0];
     let z = step.gates[1];
     let n = step.gates[2];
-    let d_n = d_hidden * (1.0 - z) * (1.0 - n) * (1.0 + n);
+    let d_n = d_hidden * (1.0 - z) * candidate_slope(n);
     let d_gates = array<f32, GATES>(
-        d_n * step.saved * r * (1.0 - r),
-        d_hidden * (step.previous.hidden - n) * z * (1.0 - z),
+        d_n * step.saved * gate_slope(r),
+        d_hidden * (step.previous.hidden - n) * gate_slope(z),
         d_n,
     );
     return Backward(d_gates, d_n * r, d_hidden * z, 0.0);

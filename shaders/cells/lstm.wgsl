@@ -1,33 +1,59 @@
 // Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000), PyTorch's gate
-// order: i = s(a_i), f = s(a_f), g = tanh(a_g), o = s(a_o); c = f c' + i g; h = o tanh(c). The gates are kept
-// after their activation, c beside them. CPU twin: src/ops/recurrent/cells.rs.
+// order: i = s(a_i), f = s(a_f), g = tanh(a_g), o = s(a_o); c = f c' + i g; h = o tanh(c). With peepholes (Gers et al.
+// 2002) a_i and a_f have a part of c', a_o one of c. The gates are kept after their activation, c beside them.
+// CPU twin: src/ops/recurrent/cells.rs.
 
-const GATES: u32 = 4u;
 const SAVES: bool = true;
 const HAS_CELL: bool = true;
 const LAST_GATE_APART: bool = false;
 
+// 1: gates see the cell state.
+override PEEPHOLES: u32 = 0u;
+// The bound of c; 0: none.
+override CELL_CLIP: f32 = 0.0;
+
+// The peephole of the input gate (0), the forget gate (1) or the output gate (the last).
+fn peephole(place: u32) -> f32 {
+    if PEEPHOLES == 0u {
+        return 0.0;
+    }
+    return initial[parameters.peepholes_base + place * parameters.hidden + own_unit];
+}
+
 fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: Memory) -> Forward {
-    let i = accurate_sigmoid(projected[0] + recurrent[0]);
-    let f = accurate_sigmoid(projected[1] + recurrent[1]);
-    let g = accurate_tanh(projected[2] + recurrent[2]);
-    let o = accurate_sigmoid(projected[3] + recurrent[3]);
-    let c = f * previous.cell + i * g;
-    return Forward(array<f32, GATES>(i, f, g, o), c, o * accurate_tanh(c));
+    let i = gate_value(projected[0] + recurrent[0] + peephole(0u) * previous.cell);
+    var f = 1.0 - i;
+    if !COUPLED { f = gate_value(projected[1] + recurrent[1] + peephole(1u) * previous.cell); }
+    let g = candidate_value(projected[GATES - 2u] + recurrent[GATES - 2u]);
+    let c = within(f * previous.cell + i * g, CELL_CLIP);
+    let o = gate_value(projected[GATES - 1u] + recurrent[GATES - 1u] + peephole(GATES - 2u) * c);
+    var gates: array<f32, GATES>;
+    gates[0] = i;
+    if !COUPLED { gates[1] = f; }
+    gates[GATES - 2u] = g;
+    gates[GATES - 1u] = o;
+    return Forward(gates, c, o * output_value(c));
 }
 
 fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     let i = step.gates[0];
-    let f = step.gates[1];
-    let g = step.gates[2];
-    let o = step.gates[3];
-    let tanh_c = accurate_tanh(step.saved);
-    let d_c = d_cell + d_hidden * o * (1.0 - tanh_c) * (1.0 + tanh_c);
-    let d_gates = array<f32, GATES>(
-        d_c * g * i * (1.0 - i),
-        d_c * step.previous.cell * f * (1.0 - f),
-        d_c * i * (1.0 - g) * (1.0 + g),
-        d_hidden * tanh_c * o * (1.0 - o),
-    );
-    return Backward(d_gates, 0.0, 0.0, d_c * f);
+    var f = 1.0 - i;
+    if !COUPLED { f = step.gates[1]; }
+    let g = step.gates[GATES - 2u];
+    let o = step.gates[GATES - 1u];
+    let y = output_value(step.saved);
+    let d_o = d_hidden * y * gate_slope(o);
+    var d_c = d_cell + d_hidden * o * output_slope(y) + peephole(GATES - 2u) * d_o;
+    if CELL_CLIP > 0.0 && abs(step.saved) >= CELL_CLIP { d_c = 0.0; }
+    let from_i = select(g, g - step.previous.cell, COUPLED);
+    let d_i = d_c * from_i * gate_slope(i);
+    let d_f = select(d_c * step.previous.cell * gate_slope(f), 0.0, COUPLED);
+    var d_gates: array<f32, GATES>;
+    d_gates[0] = d_i;
+    if !COUPLED { d_gates[1] = d_f; }
+    d_gates[GATES - 2u] = d_c * i * candidate_slope(g);
+    d_gates[GATES - 1u] = d_o;
+    var before = d_c * f + peephole(0u) * d_i;
+    if !COUPLED { before = before + peephole(1u) * d_f; }
+    return Backward(d_gates, 0.0, 0.0, before);
 }

@@ -6,13 +6,19 @@ const HAS_CELL: bool = false;
 const LAST_GATE_APART: bool = false;
 
 override FUNCTION: u32 = 0u;
+override ALPHA: f32 = 0.0;
+override BETA: f32 = 0.0;
+// The bound of a; 0: none.
+override CLIP: f32 = 0.0;
 
 fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: Memory) -> Forward {
     let gate = projected[0] + recurrent[0];
-    return Forward(array<f32, GATES>(gate), 0.0, activate(FUNCTION, gate, parameters.alpha, parameters.beta));
+    let entering = select(gate, clamp(gate, -CLIP, CLIP), CLIP > 0.0);
+    return Forward(array<f32, GATES>(gate), 0.0, activate(FUNCTION, entering, ALPHA, BETA));
 }
 
 fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
-    let local = derivative(FUNCTION, step.gates[0], step.hidden, parameters.alpha, parameters.beta);
-    return Backward(array<f32, GATES>(d_hidden * local), 0.0, 0.0, 0.0);
+    let local = derivative(FUNCTION, step.gates[0], step.hidden, ALPHA, BETA);
+    let bounded = CLIP > 0.0 && abs(step.gates[0]) >= CLIP;
+    return Backward(array<f32, GATES>(select(d_hidden * local, 0.0, bounded)), 0.0, 0.0, 0.0);
 }

@@ -68,7 +68,7 @@ fn slope(activation: Activation) -> f64 {
         // 1 + tan² up to π/4, which the cases stay below.
         Activation::Tan => 2.0,
         Activation::ScaledTanh { alpha, beta } => (f64::from(alpha) * f64::from(beta)).abs().max(1.0),
-        Activation::ThresholdedRelu { .. } => 1.0,
+        Activation::ThresholdedRelu { .. } | Activation::HardTanh { .. } => 1.0,
         _ => {
             let (alpha, _) = activation.constants();
             f64::from(alpha).abs().max(1.0)

@@ -10,7 +10,9 @@ use super::context::Context;
 pub(super) const UNIFORM_LINE: &str = "@group(0) @binding(0) var<uniform> parameters: Parameters;";
 const IMMEDIATE_LINE: &str = "var<immediate> parameters: Parameters;";
 /// The most override constants a kernel may have.
-const MAX_CONSTANTS: usize = 4;
+const MAX_CONSTANTS: usize = 16;
+/// In place of a number of values: the constant is an f32, whose bits a dispatch gives.
+pub(crate) const REAL: u32 = u32::MAX;
 
 /// How a shader uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub(crate) struct Kernel {
     pub(crate) source: &'static str,
     pub(crate) origin: Origin,
     /// Its `override` constants, in the order in which a dispatch gives their values, and how many values each may
-    /// take: 0 to that.
+    /// take: 0 to that, or [`REAL`].
     pub(crate) constants: &'static [(&'static str, u32)],
     /// Its storage bindings, from binding 1 on.
     pub(crate) bindings: &'static [Access],
@@ -132,7 +134,11 @@ impl Context {
     pub(super) fn compiled(&self, kernel: &'static Kernel, values: &[u32]) -> Arc<Compiled> {
         debug_assert_eq!(kernel.constants.len(), values.len(), "constants of {}", kernel.name);
         debug_assert!(
-            kernel.constants.iter().zip(values).all(|(&(_, allowed), &value)| value < allowed),
+            kernel
+                .constants
+                .iter()
+                .zip(values)
+                .all(|(&(_, allowed), &value)| value < allowed || allowed == REAL),
             "{values:?} for the constants of {}",
             kernel.name
         );
@@ -162,7 +168,10 @@ impl Context {
             .constants
             .iter()
             .zip(values)
-            .map(|(&(name, _), &value)| (name, f64::from(value)))
+            .map(|(&(name, allowed), &value)| match allowed {
+                REAL => (name, f64::from(f32::from_bits(value))),
+                _ => (name, f64::from(value)),
+            })
             .collect();
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.name),

@@ -25,7 +25,7 @@ pub(crate) use adapters::{choose, summaries};
 pub(crate) use context::{Context, ContextOptions};
 pub(crate) use elementwise::ELEMENTWISE_GROUP;
 pub(crate) use inspect::inspect;
-pub(crate) use kernel::{Access, Field, Kernel, Origin, kernel, parameters};
+pub(crate) use kernel::{Access, Field, Kernel, Origin, REAL, kernel, parameters};
 pub(crate) use limits::pieces;
 pub(crate) use pool::Buffer;
 pub(crate) use recorder::Dispatch;

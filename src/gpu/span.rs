@@ -30,14 +30,6 @@ impl<'a> Span<'a> {
         Self { buffer: self.buffer, start: self.start + range.start, len: range.len() }
     }
 
-    /// The shortest span of the same buffer that holds both, and where `other` starts in it relative to this one.
-    /// `other` comes later.
-    pub(crate) fn hull(&self, other: &Self) -> (Self, usize) {
-        debug_assert!(self.buffer.raw.id == other.buffer.raw.id && other.start >= self.start);
-        let len = other.start + other.len - self.start;
-        (Self { buffer: self.buffer, start: self.start, len }, other.start - self.start)
-    }
-
     pub(super) fn raw(&self) -> &'a Raw {
         &self.buffer.raw
     }

@@ -8,7 +8,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner};
 
 use super::context::IMMEDIATE_BYTES;
-use super::kernel::{Access, Kernel, UNIFORM_LINE, variant};
+use super::kernel::{Access, Kernel, REAL, UNIFORM_LINE, variant};
 use crate::ops::kernels;
 
 /// Limits that WebGPU promises everywhere.
@@ -28,17 +28,43 @@ fn parse(kernel: &Kernel, immediates: bool) -> (Module, ModuleInfo) {
     (module, info)
 }
 
-/// All combinations of values that the kernel's constants may take.
+/// The most combinations of constants that are all tried.
+const ALL_COMBINATIONS: usize = 64;
+
+/// The values of a constant that stand for all.
+fn sample(allowed: u32) -> Vec<f64> {
+    match allowed {
+        REAL => vec![0.0, 1.5],
+        allowed => (0..allowed).map(f64::from).collect(),
+    }
+}
+
+/// All combinations of values that the kernel's constants may take; where those are many, each value of each constant
+/// beside the first, and the last, of all others.
 fn constants(kernel: &Kernel) -> Vec<HashMap<String, f64>> {
-    kernel.constants.iter().fold(vec![HashMap::new()], |made, &(name, allowed)| {
-        let with = |value: u32| {
-            made.iter().cloned().map(move |mut constants| {
-                constants.insert(name.to_owned(), f64::from(value));
-                constants
-            })
-        };
-        (0..allowed).flat_map(with).collect()
-    })
+    let values: Vec<(String, Vec<f64>)> =
+        kernel.constants.iter().map(|&(name, allowed)| (name.to_owned(), sample(allowed))).collect();
+    let with = |made: &HashMap<String, f64>, name: &str, value: f64| {
+        let mut made = made.clone();
+        made.insert(name.to_owned(), value);
+        made
+    };
+    if values.iter().map(|(_, values)| values.len()).product::<usize>() <= ALL_COMBINATIONS {
+        return values.iter().fold(vec![HashMap::new()], |made, (name, values)| {
+            made.iter().flat_map(|made| values.iter().map(|&value| with(made, name, value))).collect()
+        });
+    }
+    let end = |last: bool| -> HashMap<String, f64> {
+        let value = |values: &[f64]| if last { values[values.len() - 1] } else { values[0] };
+        values.iter().map(|(name, values)| (name.clone(), value(values))).collect()
+    };
+    let each = |around: &HashMap<String, f64>| -> Vec<_> {
+        values
+            .iter()
+            .flat_map(|(name, values)| values.iter().map(|&value| with(around, name, value)))
+            .collect()
+    };
+    [each(&end(false)), each(&end(true))].concat()
 }
 
 /// Calls `look` for every kernel, address space and combination of constants.

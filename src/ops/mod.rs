@@ -4,6 +4,7 @@
 //! Every function checks its arguments before any work is submitted and runs on the device its arguments live
 //! on. All of a call's arguments live on one device.
 
+pub(crate) mod columns;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
 pub(crate) mod elementwise;
@@ -32,6 +33,7 @@ pub use softmax::{log_softmax, log_softmax_backward, softmax, softmax_backward};
 #[cfg(test)]
 pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
     let folders = [
+        columns::gpu::KERNELS,
         cross_entropy::gpu::KERNELS,
         dropout::gpu::KERNELS,
         elementwise::gpu::KERNELS,
@@ -41,7 +43,8 @@ pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
         optimizer::gpu::KERNELS,
         padding::gpu::KERNELS,
         permute::gpu::KERNELS,
-        recurrent::gpu::KERNELS,
+        recurrent::kernels::KERNELS,
+        recurrent::projection::KERNELS,
         recurrent::support::KERNELS,
         reduce::gpu::KERNELS,
         softmax::gpu::KERNELS,

@@ -84,6 +84,7 @@ fn kinks(function: Activation) -> Vec<f64> {
             vec![-beta / alpha, (1.0 - beta) / alpha]
         }
         Activation::ThresholdedRelu { alpha } => vec![alpha.into()],
+        Activation::HardTanh { low, high } => vec![low.into(), high.into()],
         _ => Vec::new(),
     }
 }
@@ -295,6 +296,7 @@ fn textbook_value(function: Activation, x: f64) -> f64 {
                 0.0
             }
         }
+        Activation::HardTanh { low, high } => x.clamp(low.into(), high.into()),
         Activation::ScaledTanh { alpha, beta } => {
             f64::from(alpha) * textbook_value(Activation::Tanh, f64::from(beta) * x)
         }

@@ -7,7 +7,7 @@ use crate::ops::Merge;
 impl Rnn {
     /// Its cell, depth, directions and options in words.
     pub(in crate::nn) fn describe(&self) -> String {
-        let Self { layers, directions, chunk, options, .. } = self;
+        let Self { layers, directions, options, .. } = self;
         let rate = |name: &str, rate: f32| (rate > 0.0).then(|| format!("{name} {rate}"));
         let parts = [
             Some(self.cell.name().to_owned()),
@@ -18,7 +18,7 @@ impl Rnn {
                 Directions::Both => Some("both directions".to_owned()),
             },
             (options.merge != Merge::Concat).then(|| format!("{:?}", options.merge).to_lowercase()),
-            chunk.map(|steps| format!("truncated {steps}")),
+            self.describe_truncation(),
             rate("dropout", options.dropout),
             rate("input dropout", options.input_dropout),
             rate("weight drop", options.weight_drop),
@@ -30,7 +30,8 @@ impl Rnn {
 
     /// Adds what a training pass over whole rows costs.
     pub(in crate::nn) fn count(&self, counter: &mut Counter) {
-        let Self { cell, hidden, layers, directions, options, .. } = self;
+        let Self { hidden, layers, directions, options, .. } = self;
+        let equations = self.equations();
         let directions = directions.all().len();
         // The state that the pass starts from.
         let state: usize = self.state_widths().map(|(_, width)| width).sum();
@@ -42,9 +43,13 @@ impl Rnn {
             }
             counter.keep_signal(inputs);
             for _ in 0..directions {
-                counter.product(cell.gates() * hidden * (inputs + self.hidden_width()));
-                counter.keep(cell.gates() * hidden);
-                if cell.saves() {
+                counter.product(equations.gates() * hidden * (inputs + self.hidden_width()));
+                counter.keep(equations.gates() * hidden);
+                if equations.saves() {
+                    counter.keep(*hidden);
+                }
+                if let Some(width) = options.projection {
+                    counter.product(width * hidden);
                     counter.keep(*hidden);
                 }
                 counter.keep_state(state);

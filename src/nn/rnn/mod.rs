@@ -2,6 +2,7 @@
 
 mod between;
 mod cost;
+mod equations;
 mod initial;
 mod last;
 mod options;
@@ -61,7 +62,6 @@ pub struct Rnn {
     layers: usize,
     bias: bool,
     directions: Directions,
-    chunk: Option<usize>,
     #[serde(flatten)]
     options: Options,
 }
@@ -79,7 +79,6 @@ impl Rnn {
             layers: 1,
             bias: true,
             directions: Directions::Forward,
-            chunk: None,
             options: Options::default(),
         }
     }
@@ -103,12 +102,6 @@ impl Rnn {
     /// From the last step of each row to its first.
     pub fn reverse(self) -> Self {
         Self { directions: Directions::Reverse, ..self }
-    }
-
-    /// With truncated back-propagation through time: no gradient flows back past every `steps`-th step of a window,
-    /// as if the state were detached there. Outputs stay the same.
-    pub fn truncated(self, steps: usize) -> Self {
-        Self { chunk: Some(steps), ..self }
     }
 
     /// The equations of a step.
@@ -136,7 +129,7 @@ impl Rnn {
 
     /// Features of the hidden state of one layer in one direction.
     fn hidden_width(&self) -> usize {
-        self.hidden
+        self.options.projection.unwrap_or(self.hidden)
     }
 
     /// The widths of the parts of a state, hidden first.
@@ -154,15 +147,20 @@ impl Rnn {
             let message = format!("must be between 1 and {MAX_LAYERS}, not {}", self.layers);
             return Err(Error::config(format!("{name}: layers"), message));
         }
-        if let Some(chunk) = self.chunk {
-            expect_size(name, "truncated", chunk)?;
-        }
         self.validate_options(name)
     }
 
     /// Parameters of one layer in one direction before its initial state.
     fn weights_per_direction(&self) -> usize {
-        if self.bias { 4 } else { 2 }
+        2 + 2 * usize::from(self.bias) + self.extra_weights().count()
+    }
+
+    /// The recurrent weights beside W_hh: name, rows, columns.
+    fn extra_weights(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
+        let peepholes = self.equations().peepholes();
+        let peepholes = (peepholes > 0).then_some(("weight_ch", peepholes, self.hidden));
+        let projection = self.options.projection.map(|width| ("weight_hr", width, self.hidden));
+        peepholes.into_iter().chain(projection)
     }
 
     fn parameters_per_direction(&self) -> usize {
@@ -172,7 +170,7 @@ impl Rnn {
 
     pub(in crate::nn) fn parameters(&self, name: &str) -> Result<Vec<ParameterSpec>> {
         let init = Init::inverse_root(self.hidden);
-        let rows = self.cell.gates() * self.hidden;
+        let rows = self.equations().gates() * self.hidden;
         let mut specs = Vec::new();
         let mut add_from = |init: Init, parameter: String, dimensions: &[usize]| {
             let name = format!("{name}.{parameter}");
@@ -188,10 +186,13 @@ impl Rnn {
                 };
                 let mut add = |parameter: String, dimensions: &[usize]| add_from(init, parameter, dimensions);
                 add(format!("weight_ih_l{layer}{suffix}"), &[rows, inputs])?;
-                add(format!("weight_hh_l{layer}{suffix}"), &[rows, self.hidden])?;
+                add(format!("weight_hh_l{layer}{suffix}"), &[rows, self.hidden_width()])?;
                 if self.bias {
                     add(format!("bias_ih_l{layer}{suffix}"), &[rows])?;
                     add(format!("bias_hh_l{layer}{suffix}"), &[rows])?;
+                }
+                for (weight, rows, columns) in self.extra_weights() {
+                    add(format!("{weight}_l{layer}{suffix}"), &[rows, columns])?;
                 }
                 if self.options.learned_initial_state {
                     for (part, width) in self.state_widths() {
@@ -223,11 +224,26 @@ impl Layer<Rnn> {
     fn weights<'p>(&self, parameters: &'p Parameters, place: usize) -> LayerWeights<'p> {
         let first = self.first_of(place);
         let bias = |offset| self.description.bias.then(|| parameters.section(first + offset));
+        let [peepholes, projection] = self.extra_of(place);
         LayerWeights {
             weight_ih: parameters.section(first),
             bias_ih: bias(2),
-            recurrent: Weights { weight_hh: parameters.section(first + 1), bias_hh: bias(3) },
+            recurrent: Weights {
+                weight_hh: parameters.section(first + 1),
+                bias_hh: bias(3),
+                peepholes: peepholes.map(|index| parameters.section(index)),
+                projection: projection.map(|index| parameters.section(index)),
+            },
         }
+    }
+
+    /// The indexes of peepholes and projection at `place`.
+    fn extra_of(&self, place: usize) -> [Option<usize>; 2] {
+        let first = self.first_of(place) + 2 + 2 * usize::from(self.description.bias);
+        let peepholes = (self.description.equations().peepholes() > 0).then_some(first);
+        let projection =
+            self.description.options.projection.map(|_| first + usize::from(peepholes.is_some()));
+        [peepholes, projection]
     }
 
     /// The index of the first parameter at `place`.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Directions, Rnn};
 use crate::ops::Merge;
 use crate::ops::dropout::expect_rate;
+use crate::ops::recurrent::{CellOptions, Truncation};
 use crate::{Error, Result};
 
 /// Options that a stack has none of unless asked to; those absent are not stored.
@@ -23,6 +24,13 @@ pub(super) struct Options {
     pub(super) residual: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) learned_initial_state: bool,
+    /// Width of the projected hidden state.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) projection: Option<usize>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) truncation: Truncation,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) equations: CellOptions,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -82,6 +90,7 @@ impl Rnn {
 
     pub(super) fn validate_options(&self, name: &str) -> Result<()> {
         let Options { dropout, input_dropout, weight_drop, merge, residual, .. } = self.options;
+        self.validate_equations(name)?;
         for (option, rate) in
             [("dropout", dropout), ("input_dropout", input_dropout), ("weight_drop", weight_drop)]
         {

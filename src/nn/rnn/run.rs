@@ -1,5 +1,6 @@
 //! The forward pass of a stack.
 
+use super::state::StateSizes;
 use super::trace::{LayerTrace, RnnTrace};
 use super::{Rnn, Sequences, State};
 use crate::device::Device;
@@ -17,13 +18,19 @@ impl Layer<Rnn> {
     /// [`Error::Shape`] for a batch of zero; out of memory.
     pub fn zero_state(&self, device: &Device, batch: usize) -> Result<State> {
         let sizes = self.state_sizes(batch);
-        Shape::named("the state [layers x directions, batch, hidden]", &sizes[1..])?;
+        let what = "the state [layers x directions, batch, hidden]";
+        Shape::named(what, &[sizes.places, sizes.batch, sizes.hidden])?;
         State::zeros(device, sizes)
     }
 
-    fn state_sizes(&self, batch: usize) -> [usize; 4] {
+    pub(super) fn state_sizes(&self, batch: usize) -> StateSizes {
         let Rnn { cell, layers, hidden, directions, .. } = self.description;
-        [cell.planes(), layers * directions.all().len(), batch, hidden]
+        StateSizes {
+            places: layers * directions.all().len(),
+            batch,
+            hidden: self.description.hidden_width(),
+            cell: cell.has_cell_state().then_some(hidden),
+        }
     }
 
     /// Outputs of the last layer \[T, B, D·H\] and the state after the last step, from x \[T, B, I\] and the state
@@ -102,7 +109,7 @@ impl Layer<Rnn> {
         mut keep: impl FnMut(LayerTrace),
     ) -> Result<(Tensor, State)> {
         let [steps, batch] = self.check(parameters, x, state)?;
-        let Rnn { hidden, layers, directions, .. } = self.description;
+        let Rnn { layers, directions, .. } = self.description;
         let directions = directions.all();
         let mut next = State::unwritten(x.device(), self.state_sizes(batch))?;
         // What stands in the padding may be anything: products would spread it.
@@ -112,7 +119,7 @@ impl Layer<Rnn> {
         };
         for layer in 0..layers {
             let read = self.enter(sequences.mode, layer, &input)?;
-            let mut output = Tensor::unwritten(x.device(), &[steps, batch, hidden * directions.len()])?;
+            let mut output = Tensor::unwritten(x.device(), &[steps, batch, self.description.width()])?;
             let mut made: Vec<Steps> = Vec::with_capacity(directions.len());
             for (index, &direction) in directions.iter().enumerate() {
                 let place = layer * directions.len() + index;
@@ -143,14 +150,14 @@ impl Layer<Rnn> {
         direction: Direction,
         sequences: Sequences<'a>,
     ) -> Result<Call<'a>> {
-        let Rnn { cell, hidden, directions, chunk, .. } = self.description;
+        let Rnn { directions, options, .. } = &self.description;
         let Sequences { lengths, resets, .. } = sequences;
         Ok(Call {
-            cell,
+            equations: self.description.equations(),
             weights: self.weights(parameters, place).recurrent,
             initial: initial.at(place)?,
-            walk: Walk { direction, lengths, resets, chunk },
-            column: place % directions.all().len() * hidden,
+            walk: Walk { direction, lengths, resets, truncation: options.truncation },
+            column: place % directions.all().len() * self.description.hidden_width(),
         })
     }
 
@@ -159,7 +166,7 @@ impl Layer<Rnn> {
         let Rnn { inputs, .. } = self.description;
         parameters.layout().expect("parameters", self.model)?;
         parameters.device().expect_same("x", x.device())?;
-        parameters.device().expect_same("the state", state.planes().device())?;
+        parameters.device().expect_same("the state", state.device())?;
         let [steps, batch, features] = x.shape().exactly("x", "[time, batch, inputs]")?;
         if features != inputs {
             return Err(Error::shape(
@@ -168,22 +175,7 @@ impl Layer<Rnn> {
                 x.shape(),
             ));
         }
-        self.check_state("the state", state, batch)?;
+        state.expect("the state", self.state_sizes(batch))?;
         Ok([steps, batch])
-    }
-
-    pub(super) fn check_state(&self, what: &str, state: &State, batch: usize) -> Result<()> {
-        let [parts, sizes @ ..] = self.state_sizes(batch);
-        let found = state.planes().shape().dimensions();
-        if found[1..] != sizes {
-            let what = format!("{what} [layers x directions, batch, hidden]");
-            return Err(Error::shape(what, format!("{sizes:?}"), format!("{:?}", &found[1..])));
-        }
-        if found[0] != parts {
-            let describe =
-                |parts: usize| if parts == 1 { "a hidden state" } else { "a hidden and a cell state" };
-            return Err(Error::shape(what, describe(parts), describe(found[0])));
-        }
-        Ok(())
     }
 }

@@ -1,65 +1,100 @@
 //! What a stack carries from one window of time to the next.
 
-use crate::Result;
 use crate::device::Device;
 use crate::nn::parameters::ModelId;
 use crate::ops::elementwise::copy_into;
-use crate::ops::recurrent::StateView;
+use crate::ops::recurrent::{StateParts, StateView};
 use crate::tensor::Tensor;
+use crate::{Error, Result};
 
 /// What a stack carries from one window of time to the next, or the gradient at it. Values only: the history that
 /// led to a state ends with it.
 ///
-/// Its parts are \[L·D, B, H\] as in PyTorch: layer by layer, forward before reverse.
+/// Its parts have an entry for each layer and direction, as in PyTorch: layer by layer, forward before reverse.
 #[derive(Clone, Debug)]
 pub struct State {
-    /// The hidden state, then the cell state where there is one [parts, L·D, B, H].
-    planes: Tensor,
+    /// \[L·D, B, H\], or \[L·D, B, P\] where the hidden state is projected.
+    hidden: Tensor,
+    /// \[L·D, B, H\].
+    cell: Option<Tensor>,
     /// The model and the first parameter of the layer whose learned initial state this is.
     learned: Option<(ModelId, usize)>,
+}
+
+/// The sizes of a stack's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StateSizes {
+    /// Layers times directions.
+    pub(super) places: usize,
+    pub(super) batch: usize,
+    /// Width of the hidden state.
+    pub(super) hidden: usize,
+    /// Width of the cell state, where there is one.
+    pub(super) cell: Option<usize>,
 }
 
 impl State {
     /// A state from the hidden states of all layers \[L·D, B, H\], for cells that have no other.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) unless there are three dimensions.
+    /// [`Error::Shape`] unless there are three dimensions.
     pub fn from_hidden(hidden: &Tensor) -> Result<Self> {
-        let [places, batch, units] = hidden.shape().exactly("the hidden state", "[layers, batch, hidden]")?;
-        Ok(Self { planes: hidden.reshape(&[1, places, batch, units])?, learned: None })
+        hidden.shape().exactly::<3>("the hidden state", "[layers, batch, hidden]")?;
+        Ok(Self { hidden: hidden.clone(), cell: None, learned: None })
     }
 
-    /// A state from the hidden and the cell states of all layers, each \[L·D, B, H\], for an LSTM.
+    /// A state from the hidden states of all layers \[L·D, B, H\] and their cell states \[L·D, B, H\], for an LSTM.
+    /// With a projection the hidden states are as wide as that: \[L·D, B, P\].
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch).
+    /// [`Error::Shape`], [`Error::DeviceMismatch`].
     pub fn from_hidden_and_cell(hidden: &Tensor, cell: &Tensor) -> Result<Self> {
-        let [places, batch, units] = hidden.shape().exactly("the hidden state", "[layers, batch, hidden]")?;
+        let [places, batch, _] = hidden.shape().exactly("the hidden state", "[layers, batch, hidden]")?;
+        let [cell_places, cell_batch, _] =
+            cell.shape().exactly("the cell state", "[layers, batch, hidden]")?;
         hidden.device().expect_same("the cell state", cell.device())?;
-        cell.shape().expect("the cell state", hidden.shape().dimensions())?;
-        let mut state = Self::unwritten(hidden.device(), [2, places, batch, units])?;
-        copy_into(state.planes.view_mut()?.entry(0)?, hidden.view())?;
-        copy_into(state.planes.view_mut()?.entry(1)?, cell.view())?;
-        Ok(state)
+        if [places, batch] != [cell_places, cell_batch] {
+            let expected = format!("[{places}, {batch}, hidden], as many as there are hidden states");
+            return Err(Error::shape("the cell state", expected, cell.shape()));
+        }
+        Ok(Self { hidden: hidden.clone(), cell: Some(cell.clone()), learned: None })
     }
 
-    pub(super) fn zeros(device: &Device, sizes: [usize; 4]) -> Result<Self> {
-        Ok(Self { planes: Tensor::zeros(device, &sizes)?, learned: None })
+    pub(super) fn zeros(device: &Device, sizes: StateSizes) -> Result<Self> {
+        let part = |width| Tensor::zeros(device, &[sizes.places, sizes.batch, width]);
+        Ok(Self { hidden: part(sizes.hidden)?, cell: sizes.cell.map(part).transpose()?, learned: None })
     }
 
     /// A state whose places are all about to be [`put`](State::put).
-    pub(super) fn unwritten(device: &Device, sizes: [usize; 4]) -> Result<Self> {
-        Ok(Self { planes: Tensor::unwritten(device, &sizes)?, learned: None })
+    pub(super) fn unwritten(device: &Device, sizes: StateSizes) -> Result<Self> {
+        let part = |width| Tensor::unwritten(device, &[sizes.places, sizes.batch, width]);
+        Ok(Self { hidden: part(sizes.hidden)?, cell: sizes.cell.map(part).transpose()?, learned: None })
     }
 
-    /// The hidden states of all layers \[L·D, B, H\].
+    /// The hidden states of all layers \[L·D, B, H\]; \[L·D, B, P\] where they are projected.
     pub fn hidden(&self) -> Tensor {
-        self.planes.entry(0)
+        self.hidden.clone()
     }
 
     /// The cell states of all layers \[L·D, B, H\], for an LSTM.
     pub fn cell(&self) -> Option<Tensor> {
-        (self.planes.shape().dimensions()[0] > 1).then(|| self.planes.entry(1))
+        self.cell.clone()
+    }
+
+    /// The hidden state of one layer in one direction \[B, H\]: `place` is layer times directions, plus direction.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a place that the state does not have.
+    pub fn hidden_at(&self, place: usize) -> Result<Tensor> {
+        Self::expect_place(&self.hidden, place)
+    }
+
+    /// The cell state of one layer in one direction \[B, H\], for an LSTM.
+    ///
+    /// # Errors
+    /// As [`State::hidden_at`].
+    pub fn cell_at(&self, place: usize) -> Result<Option<Tensor>> {
+        self.cell.as_ref().map(|cell| Self::expect_place(cell, place)).transpose()
     }
 
     /// The same values, as the learned initial state of a layer.
@@ -71,25 +106,53 @@ impl State {
         self.learned == Some((model, first))
     }
 
-    pub(super) fn planes(&self) -> &Tensor {
-        &self.planes
+    fn expect_place(part: &Tensor, place: usize) -> Result<Tensor> {
+        let places = part.shape().dimensions()[0];
+        if place < places {
+            return Ok(part.entry(place));
+        }
+        Err(Error::config(
+            "place",
+            format!("must be below {places}, the layers times directions, not {place}"),
+        ))
+    }
+
+    pub(super) fn device(&self) -> &Device {
+        self.hidden.device()
+    }
+
+    /// Fails unless this state has these sizes.
+    pub(super) fn expect(&self, what: &str, sizes: StateSizes) -> Result<()> {
+        let StateSizes { places, batch, hidden, cell } = sizes;
+        let part = |name: &str, part: &Tensor, width: usize| {
+            let name = format!("{what}: {name} [layers x directions, batch, hidden]");
+            part.shape().expect(&name, &[places, batch, width])
+        };
+        part("hidden", &self.hidden, hidden)?;
+        match (&self.cell, cell) {
+            (Some(found), Some(width)) => part("cell", found, width),
+            (None, None) => Ok(()),
+            (found, _) => {
+                let describe = |has| if has { "a hidden and a cell state" } else { "a hidden state alone" };
+                Err(Error::shape(what, describe(cell.is_some()), describe(found.is_some())))
+            }
+        }
     }
 
     /// The state at `place`: layer times directions, plus direction.
     pub(super) fn at(&self, place: usize) -> Result<StateView<'_>> {
-        let part = |index| self.planes.view().entry(index)?.entry(place);
-        let cell = match self.planes.shape().dimensions()[0] {
-            1 => None,
-            _ => Some(part(1)?),
+        let cell = match &self.cell {
+            Some(cell) => Some(cell.view().entry(place)?),
+            None => None,
         };
-        Ok(StateView { hidden: part(0)?, cell })
+        Ok(StateView { hidden: self.hidden.view().entry(place)?, cell })
     }
 
-    /// Replaces the state at `place` by `planes` [parts, B, H].
-    pub(super) fn put(&mut self, place: usize, planes: &Tensor) -> Result<()> {
-        for part in 0..planes.shape().dimensions()[0] {
-            let target = self.planes.view_mut()?.entry(part)?.entry(place)?;
-            copy_into(target, planes.view().entry(part)?)?;
+    /// Replaces the state at `place`.
+    pub(super) fn put(&mut self, place: usize, parts: &StateParts) -> Result<()> {
+        copy_into(self.hidden.view_mut()?.entry(place)?, parts.hidden.view())?;
+        if let (Some(cell), Some(part)) = (&mut self.cell, &parts.cell) {
+            copy_into(cell.view_mut()?.entry(place)?, part.view())?;
         }
         Ok(())
     }

@@ -49,10 +49,10 @@ impl RnnTrace<'_> {
     ) -> Result<(Tensor, State)> {
         let Self { layer, parameters, initial, lengths, resets, mode, layers } = self;
         gradients.expect(layer.model, parameters.device())?;
-        let sizes = initial.planes().shape().exactly("the state", "[parts, layers, batch, hidden]")?;
+        let sizes = layer.state_sizes(initial.hidden().shape().dimensions()[1]);
         if let Some(state) = d_state {
-            parameters.device().expect_same("d_state", state.planes().device())?;
-            layer.check_state("d_state", state, sizes[2])?;
+            parameters.device().expect_same("d_state", state.device())?;
+            state.expect("d_state", sizes)?;
         }
         let sequences = Sequences { lengths: lengths.as_ref(), resets: resets.as_ref(), mode };
         let directions = layer.description.directions.all();
@@ -130,6 +130,13 @@ impl Layer<Rnn> {
             let sum = sum_rows(d_projected)?;
             add_into(gradients.section_mut(first + 2), sum.view())?;
             done.accumulate_bias(gradients.section_mut(first + 3), &sum)?;
+        }
+        let [peepholes, projection] = self.extra_of(place);
+        if let Some(index) = peepholes {
+            done.accumulate_peepholes(gradients.section_mut(index))?;
+        }
+        if let Some(index) = projection {
+            done.accumulate_projection(gradients.section_mut(index))?;
         }
         Ok(())
     }

@@ -64,6 +64,15 @@ pub(crate) fn value<F: Real>(function: Activation, x: F) -> F {
             }
         }
         Activation::ScaledTanh { alpha, beta } => F::from_f32(alpha) * (F::from_f32(beta) * x).tanh(),
+        Activation::HardTanh { low, high } => {
+            if x <= F::from_f32(low) {
+                F::from_f32(low)
+            } else if x >= F::from_f32(high) {
+                F::from_f32(high)
+            } else {
+                x
+            }
+        }
     }
 }
 
@@ -111,7 +120,8 @@ pub(crate) fn derivative<F: Real>(function: Activation, x: F, y: F) -> F {
         | Activation::Relu
         | Activation::Sigmoid
         | Activation::Tan
-        | Activation::Affine { .. } => slope(function, y),
+        | Activation::Affine { .. }
+        | Activation::HardTanh { .. } => slope(function, y),
     }
 }
 
@@ -149,6 +159,10 @@ pub(crate) fn slope<F: Real>(function: Activation, y: F) -> F {
         Activation::ScaledTanh { alpha, beta } => {
             let alpha = F::from_f32(alpha);
             F::from_f32(beta) * (alpha - y * y / alpha)
+        }
+        Activation::HardTanh { low, high } => {
+            let inside = y > F::from_f32(low) && y < F::from_f32(high);
+            if inside { one } else { zero }
         }
     }
 }

@@ -86,11 +86,18 @@ pub enum Activation {
         /// Scale of the argument; LeCun et al. 1998 have 2/3.
         beta: f32,
     },
+    /// min(`high`, max(`low`, x)).
+    HardTanh {
+        /// The least value.
+        low: f32,
+        /// The greatest value.
+        high: f32,
+    },
 }
 
 impl Activation {
     /// One of each, with the usual constants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Identity,
         Self::Tanh,
         Self::Relu,
@@ -105,6 +112,7 @@ impl Activation {
         Self::Affine { alpha: 0.5, beta: 0.25 },
         Self::ThresholdedRelu { alpha: 1.0 },
         Self::ScaledTanh { alpha: 1.7159, beta: 2.0 / 3.0 },
+        Self::HardTanh { low: -1.0, high: 1.0 },
     ];
 
     /// The number by which shaders know the function.
@@ -124,6 +132,7 @@ impl Activation {
             Self::Affine { .. } => 11,
             Self::ThresholdedRelu { .. } => 12,
             Self::ScaledTanh { .. } => 13,
+            Self::HardTanh { .. } => 14,
         }
     }
 
@@ -135,6 +144,7 @@ impl Activation {
             Self::HardSigmoid { alpha, beta }
             | Self::Affine { alpha, beta }
             | Self::ScaledTanh { alpha, beta } => (alpha, beta),
+            Self::HardTanh { low, high } => (low, high),
             _ => (0.0, 0.0),
         }
     }
@@ -156,16 +166,23 @@ impl Activation {
             Self::Affine { .. } => "affine",
             Self::ThresholdedRelu { .. } => "thresholded_relu",
             Self::ScaledTanh { .. } => "scaled_tanh",
+            Self::HardTanh { .. } => "hard_tanh",
         }
     }
 
-    /// Fails for constants that are not finite.
+    /// Fails for constants that are not finite, or out of order.
     pub(crate) fn validate(self) -> Result<()> {
         let (alpha, beta) = self.constants();
-        if alpha.is_finite() && beta.is_finite() {
-            return Ok(());
+        if !(alpha.is_finite() && beta.is_finite()) {
+            let message = format!("needs finite constants, not {alpha} and {beta}");
+            return Err(Error::config(self.name(), message));
         }
-        Err(Error::config(self.name(), format!("needs finite constants, not {alpha} and {beta}")))
+        match self {
+            Self::HardTanh { low, high } if low >= high => {
+                Err(Error::config(self.name(), format!("needs low below high, not {low} and {high}")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -38,28 +38,28 @@ pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&MATMUL];
 
 /// What is added to the product.
 #[derive(Clone, Copy)]
-pub(super) enum Add<'a> {
+pub(crate) enum Add<'a> {
     /// What the target holds.
     Previous,
     /// A bias, or nothing; the target's old values are not read.
     Bias(Option<Span<'a>>),
 }
 
-/// Spans are A, B and C, each stored row-major without gaps.
-pub(super) fn matmul(
+/// Spans are A, B and C, each stored row-major, B without gaps.
+pub(crate) fn matmul(
     context: &Context,
     spans: [Span<'_>; 3],
     sizes: Sizes,
     form: Form,
     add: Add<'_>,
 ) -> Result<()> {
-    let Sizes { m, n, k, a_width } = sizes;
+    let Sizes { m, n, k, a_width, c_width } = sizes;
     let elements = context.limits().binding_elements;
     let grid = context.limits().workgroups * TILE;
     // Each operand is cut along the dimension that its rows are stored by.
     let rows = |width: usize| (elements / width).max(1);
     let b_width = if form.right() { k } else { n };
-    let mut largest = Sizes { m: grid.min(rows(n)), n: grid, k: MAX_DEPTH, a_width };
+    let mut largest = Sizes { m: grid.min(rows(c_width)), n: grid, k: MAX_DEPTH, a_width, c_width };
     let cut = |size: &mut usize, ceiling: usize| *size = ceiling.min(*size);
     cut(if form.left() { &mut largest.k } else { &mut largest.m }, rows(a_width));
     cut(if form.right() { &mut largest.n } else { &mut largest.k }, rows(b_width));
@@ -103,7 +103,7 @@ fn block(
     };
     let a = context.bind(a)?;
     let b = context.bind(b)?;
-    let c = context.bind(stretch(c, sizes.n, m.clone(), n.clone()))?;
+    let c = context.bind(stretch(c, sizes.c_width, m.clone(), n.clone()))?;
     // Something must be bound where there is no bias; it is not read.
     let bias_bound = bias.map(|bias| context.bind(bias.slice(n.clone()))).transpose()?;
     context.dispatch(Dispatch {
@@ -115,7 +115,7 @@ fn block(
             k: k.len() as u32,
             a_stride: sizes.a_width as u32,
             b_stride: b_width as u32,
-            c_stride: sizes.n as u32,
+            c_stride: sizes.c_width as u32,
             a_base: a.base,
             b_base: b.base,
             c_base: c.base,

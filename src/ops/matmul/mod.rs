@@ -45,6 +45,8 @@ pub(crate) struct Sizes {
     pub(crate) k: usize,
     /// Elements from one stored row of A to the next.
     pub(crate) a_width: usize,
+    /// Elements from one row of C to the next.
+    pub(crate) c_width: usize,
 }
 
 /// C = op(A)·op(B) + bias. Operands of more than two dimensions are taken as matrices of all leading dimensions
@@ -146,5 +148,5 @@ fn sizes(a: View<'_>, b: View<'_>, form: Form) -> Result<Sizes> {
         let expected = format!("an inner size of {k}, as in the left operand {}", a.shape());
         return Err(Error::shape("the right operand of a product", expected, b.shape()));
     }
-    Ok(Sizes { m, n, k, a_width: a.shape().last() })
+    Ok(Sizes { m, n, k, a_width: a.shape().last(), c_width: n })
 }

@@ -1,10 +1,11 @@
-//! What tells one recurrent layer from another, as its user names it.
+//! What tells one recurrent layer from another, as its user names it, and the equations of a step with all choices
+//! made.
 
 use serde::{Deserialize, Serialize};
 
 use super::custom::{self, CustomCell};
-use crate::Result;
 use crate::ops::Activation;
+use crate::{Error, Result};
 
 /// The pointwise equations of a recurrent layer: what a step does with its gates.
 ///
@@ -66,32 +67,150 @@ impl Cell {
         }
     }
 
-    /// How many parts its state has.
-    pub(crate) fn planes(self) -> usize {
-        1 + usize::from(self.has_cell_state())
-    }
-
-    /// Whether the last gate's recurrent part has a gradient of its own.
-    pub(crate) fn last_gate_apart(self) -> bool {
-        match self {
-            Self::Custom(cell) => cell.last_gate_apart(),
-            _ => self == Self::Gru,
-        }
-    }
-
-    /// Whether backward needs more of a step than its gates and states.
-    pub(crate) fn saves(self) -> bool {
-        match self {
-            Self::Custom(cell) => custom::saves(cell),
-            _ => matches!(self, Self::Lstm | Self::Gru),
-        }
-    }
-
     pub(crate) fn validate(self) -> Result<()> {
         match self {
             Self::Vanilla(activation) => activation.validate(),
             Self::Lstm | Self::Gru => Ok(()),
             Self::Custom(cell) => custom::validate(cell),
         }
+    }
+}
+
+/// Where a GRU resets the state: h' in the product of the candidate gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reset {
+    /// r (W_hn h' + b_hn).
+    #[default]
+    AfterProduct,
+    /// W_hn (r h') + b_hn.
+    BeforeProduct,
+}
+
+/// The choices that a user may make beside the cell. All absent: PyTorch's layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct CellOptions {
+    /// The functions of a gated cell: gates, candidate, output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) activations: Option<[Activation; 3]>,
+    /// f = 1 − i, without rows of its own.
+    pub(crate) coupled: bool,
+    /// The gates of an LSTM see its cell state.
+    pub(crate) peepholes: bool,
+    pub(crate) reset: Reset,
+    /// Bound of what enters the gates' functions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clip_gates: Option<f32>,
+    /// Bound of c.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clip_cell: Option<f32>,
+    /// Bound of the gradient at the state that a step started from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clip_gradient: Option<f32>,
+}
+
+impl CellOptions {
+    /// Fails for options that `cell` has no use for, naming both.
+    pub(crate) fn validate(&self, layer: &str, cell: Cell) -> Result<()> {
+        let lstm = cell == Cell::Lstm;
+        let gated = lstm || cell == Cell::Gru;
+        let ours = !matches!(cell, Cell::Custom(_));
+        let needs = [
+            ("peepholes", self.peepholes, lstm, "Cell::Lstm"),
+            ("coupled", self.coupled, lstm, "Cell::Lstm"),
+            ("clip_cell", self.clip_cell.is_some(), lstm, "Cell::Lstm"),
+            ("reset_before", self.reset == Reset::BeforeProduct, cell == Cell::Gru, "Cell::Gru"),
+            ("gate_activations", self.activations.is_some(), gated, "Cell::Lstm or Cell::Gru"),
+            ("clip_gates", self.clip_gates.is_some(), ours, "the cells of this crate"),
+        ];
+        for (option, given, fits, wanted) in needs {
+            if given && !fits {
+                let message = format!("is an option of {wanted}, but the cell is {}", cell.name());
+                return Err(Error::config(format!("{layer}: {option}"), message));
+            }
+        }
+        let bounds = [
+            ("clip_gates", self.clip_gates),
+            ("clip_cell", self.clip_cell),
+            ("clip_gradient", self.clip_gradient),
+        ];
+        for (option, bound) in bounds {
+            if let Some(bound) = bound.filter(|bound| !(bound.is_finite() && *bound > 0.0)) {
+                let message = format!("must be above 0 and finite, not {bound}");
+                return Err(Error::config(format!("{layer}: {option}"), message));
+            }
+        }
+        for activation in self.activations.into_iter().flatten() {
+            activation.validate()?;
+            let falls = match activation {
+                Activation::LeakyRelu { slope: alpha }
+                | Activation::Elu { alpha }
+                | Activation::ThresholdedRelu { alpha } => alpha < 0.0,
+                _ => false,
+            };
+            if falls {
+                let (alpha, _) = activation.constants();
+                let message = format!(
+                    "{} needs alpha of at least 0 in a gate, not {alpha}: backward knows the gate's value alone",
+                    activation.name()
+                );
+                return Err(Error::config(format!("{layer}: gate_activations"), message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The equations of a step: a cell with its options.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Equations {
+    pub(crate) cell: Cell,
+    pub(crate) options: CellOptions,
+}
+
+impl Equations {
+    /// How many blocks of rows the weights have.
+    pub(crate) fn gates(&self) -> usize {
+        self.cell.gates() - usize::from(self.options.coupled)
+    }
+
+    /// How many rows the peepholes have: one for each gate that sees the cell state.
+    pub(crate) fn peepholes(&self) -> usize {
+        match (self.options.peepholes, self.options.coupled) {
+            (false, _) => 0,
+            (true, false) => 3,
+            (true, true) => 2,
+        }
+    }
+
+    pub(crate) fn has_cell_state(&self) -> bool {
+        self.cell.has_cell_state()
+    }
+
+    /// Whether the last gate's recurrent part has a gradient of its own.
+    pub(crate) fn last_gate_apart(&self) -> bool {
+        match self.cell {
+            Cell::Custom(cell) => cell.last_gate_apart(),
+            _ => self.cell == Cell::Gru && self.options.reset == Reset::AfterProduct,
+        }
+    }
+
+    /// Whether the last gate's product is that of another array than the state.
+    pub(crate) fn resets_before(&self) -> bool {
+        self.options.reset == Reset::BeforeProduct
+    }
+
+    /// Whether backward needs more of a step than its gates and states.
+    pub(crate) fn saves(&self) -> bool {
+        match self.cell {
+            Cell::Custom(cell) => custom::saves(cell),
+            _ => matches!(self.cell, Cell::Lstm | Cell::Gru),
+        }
+    }
+
+    /// The functions of gates, candidate and output.
+    pub(crate) fn activations(&self) -> [Activation; 3] {
+        self.options.activations.unwrap_or([Activation::Sigmoid, Activation::Tanh, Activation::Tanh])
     }
 }

@@ -1,13 +1,13 @@
 //! The twin of `shaders/cells/`: each cell's equations and their derivatives, over a batch, from the papers.
 
-use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Zip, concatenate, s};
 
-use super::{Cell, custom};
+use super::{Cell, Equations, Weights, custom};
 use crate::ops::Activation;
-use crate::ops::elementwise::cpu::{derivative, value};
+use crate::ops::elementwise::cpu::{derivative, slope, value};
 use crate::tensor::Real;
 
-/// The state of a batch: h and, where the cell has one, c; both [B, H].
+/// The state of a batch: h [B, P] and, where the cell has one, c [B, H].
 #[derive(Clone)]
 pub(super) struct Memory<F> {
     pub(super) hidden: Array2<F>,
@@ -21,19 +21,97 @@ pub(super) struct Made<F> {
     pub(super) memory: Memory<F>,
 }
 
+/// What is known of a step when its backward begins.
+pub(super) struct Step<'a, F> {
+    /// What [`forward`] made of the gates and beside them.
+    pub(super) gates: ArrayView2<'a, F>,
+    pub(super) saved: Option<ArrayView2<'a, F>>,
+    pub(super) before: &'a Memory<F>,
+    /// What it made of h.
+    pub(super) hidden: ArrayView2<'a, F>,
+}
+
 /// The gradients of a step.
 pub(super) struct Slopes<F> {
     /// At W_ih x + b_ih [B, G·H].
     pub(super) d_projected: Array2<F>,
     /// At W_hh h' + b_hh [B, G·H].
     pub(super) d_recurrent: Array2<F>,
-    /// At the previous state, beside what passes through W_hh.
+    /// At the previous state.
     pub(super) d_memory: Memory<F>,
 }
 
+/// The recurrent weights as arrays.
+pub(super) struct Matrices<'a, F> {
+    /// W_hh [G·H, P].
+    weight: ArrayView2<'a, F>,
+    bias: Option<ArrayView1<'a, F>>,
+    /// [3, H], rows i, f, o; [2, H] for coupled gates.
+    peepholes: Option<ArrayView2<'a, F>>,
+    /// W_hr [P, H].
+    projection: Option<ArrayView2<'a, F>>,
+    /// H.
+    units: usize,
+}
+
+impl<'a, F: Real> Matrices<'a, F> {
+    pub(super) fn new(equations: &Equations, weights: &Weights<'a>) -> Self {
+        let weight = weights.weight_hh.array2();
+        Self {
+            units: weight.nrows() / equations.gates(),
+            weight,
+            bias: weights.bias_hh.map(|bias| bias.array1()),
+            peepholes: weights.peepholes.map(|peepholes| peepholes.array2()),
+            projection: weights.projection.map(|projection| projection.array2()),
+        }
+    }
+
+    /// The rows of W_hh for gates `from` to `to`.
+    fn rows(&self, from: usize, to: usize) -> ArrayView2<'_, F> {
+        self.weight.slice(s![from * self.units..to * self.units, ..])
+    }
+
+    /// W x + b for gates `from` to `to` of the source x.
+    fn product(&self, source: &Array2<F>, from: usize, to: usize) -> Array2<F> {
+        let product = source.dot(&self.rows(from, to).t());
+        match self.bias {
+            Some(bias) => product + bias.slice(s![from * self.units..to * self.units]),
+            None => product,
+        }
+    }
+
+    /// a + p c for peephole `index`; a where there are none.
+    fn peeped(&self, a: Array2<F>, index: usize, c: &Array2<F>) -> Array2<F> {
+        match self.peepholes {
+            Some(peepholes) => a + &(c * &peepholes.row(index)),
+            None => a,
+        }
+    }
+
+    pub(super) fn is_projected(&self) -> bool {
+        self.projection.is_some()
+    }
+
+    /// h, from what the cell made of it: projected where there is a projection.
+    fn projected(&self, hidden: Array2<F>) -> Array2<F> {
+        match self.projection {
+            Some(projection) => hidden.dot(&projection.t()),
+            None => hidden,
+        }
+    }
+
+    /// The gradient at what the cell made, from that at h.
+    fn before_projection(&self, d_hidden: &Array2<F>) -> Array2<F> {
+        match self.projection {
+            Some(projection) => d_hidden.dot(&projection),
+            None => d_hidden.clone(),
+        }
+    }
+}
+
 /// Block `gate` of the columns.
-fn block<F: Real>(gates: ArrayView2<'_, F>, gate: usize, hidden: usize) -> Array2<F> {
-    gates.slice(s![.., gate * hidden..(gate + 1) * hidden]).to_owned()
+fn block<F: Real>(gates: ArrayView2<'_, F>, gate: usize, units: usize) -> Array2<F> {
+    gates.slice(s![.., gate * units..(gate + 1) * units]).to_owned()
 }
 
 fn joined<F: Real>(blocks: &[&Array2<F>]) -> Array2<F> {
@@ -44,110 +122,218 @@ fn joined<F: Real>(blocks: &[&Array2<F>]) -> Array2<F> {
     }
 }
 
-fn sigmoid<F: Real>(x: &Array2<F>) -> Array2<F> {
-    x.mapv(|x| value(Activation::Sigmoid, x))
+fn clamped<F: Real>(x: F, bound: Option<f32>) -> F {
+    match bound.map(F::from_f32) {
+        Some(bound) if x > bound => bound,
+        Some(bound) if x < -bound => -bound,
+        _ => x,
+    }
 }
 
-fn tanh<F: Real>(x: &Array2<F>) -> Array2<F> {
-    x.mapv(F::tanh)
+/// A gate's function with the bound on what enters it.
+#[derive(Clone, Copy)]
+struct Gate {
+    function: Activation,
+    bound: Option<f32>,
 }
 
-/// σ'(a), given σ(a).
-fn sigmoid_slope<F: Real>(y: &Array2<F>) -> Array2<F> {
-    y.mapv(|y| y * (F::one() - y))
+impl Gate {
+    fn value<F: Real>(self, a: &Array2<F>) -> Array2<F> {
+        a.mapv(|a| value(self.function, clamped(a, self.bound)))
+    }
+
+    /// f'(a), given f(a). What entered lay within the bound if its value lies between those at the bound.
+    fn slope<F: Real>(self, y: &Array2<F>) -> Array2<F> {
+        let ends = self.bound.map(|bound| {
+            let (one, other) = (F::from_f32(-bound), F::from_f32(bound));
+            let (one, other) = (value(self.function, one), value(self.function, other));
+            if one < other { (one, other) } else { (other, one) }
+        });
+        y.mapv(|y| match ends {
+            Some((low, high)) if y <= low || y >= high => F::zero(),
+            _ => slope(self.function, y),
+        })
+    }
 }
 
-/// tanh'(a), given tanh(a).
-fn tanh_slope<F: Real>(y: &Array2<F>) -> Array2<F> {
-    y.mapv(|y| F::one() - y * y)
+impl Equations {
+    /// The functions of gates, candidate and output. The bound is for the sums of products: not for what leaves c.
+    fn functions(&self) -> [Gate; 3] {
+        let [gate, candidate, output] = self.activations();
+        let bound = self.options.clip_gates;
+        [
+            Gate { function: gate, bound },
+            Gate { function: candidate, bound },
+            Gate { function: output, bound: None },
+        ]
+    }
 }
 
 fn one_minus<F: Real>(x: &Array2<F>) -> Array2<F> {
     x.mapv(|x| F::one() - x)
 }
 
-pub(super) fn forward<F: Real>(
-    cell: Cell,
-    projected: ArrayView2<'_, F>,
-    recurrent: &Array2<F>,
-    before: &Memory<F>,
-) -> Made<F> {
-    let hidden = before.hidden.ncols();
-    let gate = |gate| block(projected, gate, hidden) + block(recurrent.view(), gate, hidden);
-    match cell {
-        Cell::Vanilla(activation) => {
-            let gates = &projected + recurrent;
-            let memory = Memory { hidden: gates.mapv(|a| value(activation, a)), cell: before.cell.clone() };
-            Made { gates, saved: None, memory }
-        }
-        Cell::Lstm => {
-            let (i, f, g, o) = (sigmoid(&gate(0)), sigmoid(&gate(1)), tanh(&gate(2)), sigmoid(&gate(3)));
-            let c = &f * &before.cell + &i * &g;
-            let h = &o * &tanh(&c);
-            let gates = joined(&[&i, &f, &g, &o]);
-            Made { gates, saved: Some(c.clone()), memory: Memory { hidden: h, cell: c } }
-        }
-        Cell::Gru => {
-            let (r, z) = (sigmoid(&gate(0)), sigmoid(&gate(1)));
-            let q = block(recurrent.view(), 2, hidden);
-            let n = tanh(&(block(projected, 2, hidden) + &r * &q));
-            let h = one_minus(&z) * &n + &z * &before.hidden;
-            let gates = joined(&[&r, &z, &n]);
-            Made { gates, saved: Some(q), memory: Memory { hidden: h, cell: before.cell.clone() } }
-        }
-        Cell::Custom(cell) => custom::forward(cell, projected, recurrent, before),
+/// The gates of an LSTM, in the order i, f, g, o.
+fn lstm_gates<F: Real>(equations: &Equations, gates: ArrayView2<'_, F>, units: usize) -> [Array2<F>; 4] {
+    let gate = |gate| block(gates, gate, units);
+    match equations.options.coupled {
+        false => [gate(0), gate(1), gate(2), gate(3)],
+        true => [gate(0), one_minus(&gate(0)), gate(1), gate(2)],
     }
 }
 
-/// `gates` and `saved` are what [`forward`] made at this step, `hidden` its new state.
-pub(super) fn backward<F: Real>(
-    cell: Cell,
-    gates: ArrayView2<'_, F>,
-    saved: Option<ArrayView2<'_, F>>,
+/// The places of an LSTM's peepholes for f and o.
+fn peephole_places(equations: &Equations) -> (Option<usize>, usize) {
+    if equations.options.coupled { (None, 1) } else { (Some(1), 2) }
+}
+
+pub(super) fn forward<F: Real>(
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
+    projected: ArrayView2<'_, F>,
     before: &Memory<F>,
-    hidden: ArrayView2<'_, F>,
+) -> Made<F> {
+    let units = matrices.units;
+    let [gate, candidate, output] = equations.functions();
+    match equations.cell {
+        Cell::Vanilla(function) => {
+            let gates = &projected + &matrices.product(&before.hidden, 0, 1);
+            let hidden = Gate { function, ..gate }.value(&gates);
+            Made { gates, saved: None, memory: Memory { hidden, cell: before.cell.clone() } }
+        }
+        Cell::Lstm => {
+            let a = &projected + &matrices.product(&before.hidden, 0, equations.gates());
+            let at = |place| block(a.view(), place, units);
+            let (peephole_f, peephole_o) = peephole_places(equations);
+            let i = gate.value(&matrices.peeped(at(0), 0, &before.cell));
+            let f = match peephole_f {
+                Some(place) => gate.value(&matrices.peeped(at(1), place, &before.cell)),
+                None => one_minus(&i),
+            };
+            let last = equations.gates() - 1;
+            let g = candidate.value(&at(last - 1));
+            let c = (&f * &before.cell + &i * &g).mapv(|c| clamped(c, equations.options.clip_cell));
+            let o = gate.value(&matrices.peeped(at(last), peephole_o, &c));
+            let hidden = matrices.projected(&o * &output.value(&c));
+            let gates =
+                if equations.options.coupled { joined(&[&i, &g, &o]) } else { joined(&[&i, &f, &g, &o]) };
+            Made { gates, saved: Some(c.clone()), memory: Memory { hidden, cell: c } }
+        }
+        Cell::Gru => {
+            let a = &projected.slice(s![.., ..2 * units]) + &matrices.product(&before.hidden, 0, 2);
+            let (r, z) = (gate.value(&block(a.view(), 0, units)), gate.value(&block(a.view(), 1, units)));
+            let a_n = block(projected, 2, units);
+            let (saved, n) = if equations.resets_before() {
+                let source = &r * &before.hidden;
+                let n = candidate.value(&(a_n + matrices.product(&source, 2, 3)));
+                (source, n)
+            } else {
+                let q = matrices.product(&before.hidden, 2, 3);
+                let n = candidate.value(&(a_n + &r * &q));
+                (q, n)
+            };
+            let hidden = one_minus(&z) * &n + &z * &before.hidden;
+            let memory = Memory { hidden, cell: before.cell.clone() };
+            Made { gates: joined(&[&r, &z, &n]), saved: Some(saved), memory }
+        }
+        Cell::Custom(cell) => {
+            let recurrent = matrices.product(&before.hidden, 0, equations.gates());
+            custom::forward(cell, projected, &recurrent, before)
+        }
+    }
+}
+
+/// What the cell made of h at a step, before its projection.
+pub(super) fn unprojected<F: Real>(equations: &Equations, step: &Step<'_, F>) -> Array2<F> {
+    let units = step.before.cell.ncols();
+    let [.., output] = equations.functions();
+    let c = step.saved.map_or_else(|| step.before.cell.clone(), |saved| saved.to_owned());
+    let [.., o] = lstm_gates(equations, step.gates, units);
+    o * output.value(&c)
+}
+
+pub(super) fn backward<F: Real>(
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
+    step: &Step<'_, F>,
     d_after: &Memory<F>,
 ) -> Slopes<F> {
-    let units = before.hidden.ncols();
-    let gate = |gate| block(gates, gate, units);
-    let kept = || saved.map_or_else(|| Array2::zeros(before.hidden.raw_dim()), |saved| saved.to_owned());
-    let nothing = || Array2::zeros(before.hidden.raw_dim());
-    let d_h = &d_after.hidden;
-    match cell {
-        Cell::Vanilla(activation) => {
-            let mut d_gates = d_h.clone();
-            ndarray::Zip::from(&mut d_gates)
-                .and(gates)
-                .and(hidden)
-                .for_each(|d, &a, &h| *d *= derivative(activation, a, h));
-            let d_memory = Memory { hidden: nothing(), cell: nothing() };
+    let units = matrices.units;
+    let Step { gates, saved, before, hidden } = *step;
+    let at = |gate| block(gates, gate, units);
+    let kept = || saved.map_or_else(|| Array2::zeros(before.cell.raw_dim()), |saved| saved.to_owned());
+    let nothing = || Array2::zeros(d_after.cell.raw_dim());
+    let [gate, candidate, output] = equations.functions();
+    let d_h = matrices.before_projection(&d_after.hidden);
+    match equations.cell {
+        Cell::Vanilla(function) => {
+            let bound = equations.options.clip_gates.map(F::from_f32);
+            let mut d_gates = d_h;
+            Zip::from(&mut d_gates).and(gates).and(hidden).for_each(|d, &a, &h| {
+                let outside = bound.is_some_and(|bound| a >= bound || a <= -bound);
+                *d *= if outside { F::zero() } else { derivative(function, a, h) };
+            });
+            let d_memory = Memory { hidden: d_gates.dot(&matrices.weight), cell: nothing() };
             Slopes { d_projected: d_gates.clone(), d_recurrent: d_gates, d_memory }
         }
         Cell::Lstm => {
-            let (i, f, g, o) = (gate(0), gate(1), gate(2), gate(3));
-            let tanh_c = tanh(&kept());
-            let d_c = &d_after.cell + &(d_h * &o * tanh_slope(&tanh_c));
-            let d_i = &d_c * &g * sigmoid_slope(&i);
-            let d_f = &d_c * &before.cell * sigmoid_slope(&f);
-            let d_g = &d_c * &i * tanh_slope(&g);
-            let d_o = d_h * &tanh_c * sigmoid_slope(&o);
-            let d_gates = joined(&[&d_i, &d_f, &d_g, &d_o]);
-            let d_memory = Memory { hidden: nothing(), cell: d_c * f };
+            let [i, f, g, o] = lstm_gates(equations, gates, units);
+            let (peephole_f, peephole_o) = peephole_places(equations);
+            let c = kept();
+            let y = output.value(&c);
+            let d_o = &d_h * &y * gate.slope(&o);
+            let d_c = &d_after.cell + &(&d_h * &o * output.slope(&y));
+            let mut d_c = matrices.peeped(d_c, peephole_o, &d_o);
+            if let Some(bound) = equations.options.clip_cell.map(F::from_f32) {
+                Zip::from(&mut d_c).and(&c).for_each(|d, &c| {
+                    if c >= bound || c <= -bound {
+                        *d = F::zero();
+                    }
+                });
+            }
+            let d_g = &d_c * &i * candidate.slope(&g);
+            let d_f = &d_c * &before.cell * gate.slope(&f);
+            let d_i = match equations.options.coupled {
+                false => &d_c * &g * gate.slope(&i),
+                true => &d_c * &(&g - &before.cell) * gate.slope(&i),
+            };
+            let mut d_cell = matrices.peeped(&d_c * &f, 0, &d_i);
+            if let Some(place) = peephole_f {
+                d_cell = matrices.peeped(d_cell, place, &d_f);
+            }
+            let d_gates = match equations.options.coupled {
+                false => joined(&[&d_i, &d_f, &d_g, &d_o]),
+                true => joined(&[&d_i, &d_g, &d_o]),
+            };
+            let d_memory = Memory { hidden: d_gates.dot(&matrices.weight), cell: d_cell };
             Slopes { d_projected: d_gates.clone(), d_recurrent: d_gates, d_memory }
         }
         Cell::Gru => {
-            let (r, z, n) = (gate(0), gate(1), gate(2));
-            let d_n = d_h * &one_minus(&z) * tanh_slope(&n);
-            let d_z = d_h * &(&before.hidden - &n) * sigmoid_slope(&z);
-            let d_r = &d_n * &kept() * sigmoid_slope(&r);
-            let d_q = &d_n * &r;
-            let d_memory = Memory { hidden: d_h * &z, cell: nothing() };
+            let (r, z, n) = (at(0), at(1), at(2));
+            let d_n = &d_h * &one_minus(&z) * candidate.slope(&n);
+            let d_z = &d_h * &(&before.hidden - &n) * gate.slope(&z);
+            let mut d_hidden = &d_h * &z;
+            let (d_r, d_q) = if equations.resets_before() {
+                let d_source = d_n.dot(&matrices.rows(2, 3));
+                d_hidden += &(&d_source * &r);
+                (&d_source * &before.hidden * gate.slope(&r), d_n.clone())
+            } else {
+                let d_q = &d_n * &r;
+                d_hidden += &d_q.dot(&matrices.rows(2, 3));
+                (&d_n * &kept() * gate.slope(&r), d_q)
+            };
+            let d_both = joined(&[&d_r, &d_z]);
+            d_hidden += &d_both.dot(&matrices.rows(0, 2));
             Slopes {
                 d_projected: joined(&[&d_r, &d_z, &d_n]),
                 d_recurrent: joined(&[&d_r, &d_z, &d_q]),
-                d_memory,
+                d_memory: Memory { hidden: d_hidden, cell: nothing() },
             }
         }
-        Cell::Custom(cell) => custom::backward(cell, gates, saved, before, hidden, d_after),
+        Cell::Custom(cell) => {
+            let mut slopes = custom::backward(cell, step, d_after);
+            slopes.d_memory.hidden += &slopes.d_recurrent.dot(&matrices.weight);
+            slopes
+        }
     }
 }

@@ -3,9 +3,9 @@
 
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 
-use super::cells::{self, Memory};
+use super::Equations;
+use super::cells::{self, Matrices, Memory, Step};
 use super::walk::{Before, Walk};
-use super::{Cell, Weights};
 use crate::tensor::Real;
 
 /// What the forward pass makes.
@@ -55,32 +55,25 @@ fn begin<F: Real>(walk: &Walk<'_>, t: usize, steps: usize, initial: &Memory<F>, 
 
 /// Writes the states of all steps to `output`, the column block of this direction [T, B, H].
 pub(super) fn forward<F: Real>(
-    cell: Cell,
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
     projected: ArrayView3<'_, F>,
-    weights: Weights<'_>,
     initial: &Memory<F>,
     walk: &Walk<'_>,
     mut output: ArrayViewMut3<'_, F>,
 ) -> Forward<F> {
     let (steps, rows, _) = projected.dim();
-    let hidden = initial.hidden.ncols();
-    let weight_hh = weights.weight_hh.array2::<F>();
-    let bias_hh = weights.bias_hh.map(|bias| bias.array1::<F>());
-
+    let units = initial.cell.ncols();
     let mut gates = Array3::zeros(projected.raw_dim());
     let mut saved = None;
     let mut state = initial.clone();
     for t in walk.order(steps) {
         begin(walk, t, steps, initial, &mut state);
-        let mut recurrent = state.hidden.dot(&weight_hh.t());
-        if let Some(bias) = bias_hh {
-            recurrent += &bias;
-        }
-        let made = cells::forward(cell, projected.index_axis(Axis(0), t), &recurrent, &state);
+        let made = cells::forward(equations, matrices, projected.index_axis(Axis(0), t), &state);
         let keep = |made: &Array2<F>, target: ArrayViewMut2<'_, F>| keep(walk, t, steps, made.view(), target);
         keep(&made.gates, gates.index_axis_mut(Axis(0), t));
         if let Some(made) = &made.saved {
-            let saved = saved.get_or_insert_with(|| Array3::zeros((steps, rows, hidden)));
+            let saved = saved.get_or_insert_with(|| Array3::zeros((steps, rows, units)));
             keep(made, saved.index_axis_mut(Axis(0), t));
         }
         keep(&made.memory.hidden, output.index_axis_mut(Axis(0), t));
@@ -98,6 +91,23 @@ pub(super) struct Backward<F> {
     /// At W_hh h' + b_hh [T, B, G·H].
     pub(super) d_recurrent: Array3<F>,
     pub(super) d_initial: Memory<F>,
+    /// At h [T, B, P], whole: what the projection's gradient is made of.
+    pub(super) d_hidden: Array3<F>,
+}
+
+impl<F: Real> Backward<F> {
+    /// Zeros.
+    pub(super) fn nothing(kept: &Kept<'_, F>, d_last: &Memory<F>) -> Self {
+        Self {
+            d_projected: Array3::zeros(kept.gates.raw_dim()),
+            d_recurrent: Array3::zeros(kept.gates.raw_dim()),
+            d_initial: Memory {
+                hidden: Array2::zeros(d_last.hidden.raw_dim()),
+                cell: Array2::zeros(d_last.cell.raw_dim()),
+            },
+            d_hidden: Array3::zeros(kept.output.raw_dim()),
+        }
+    }
 }
 
 /// What the forward pass left, for one direction.
@@ -108,71 +118,138 @@ pub(super) struct Kept<'a, F> {
     pub(super) initial: &'a Memory<F>,
 }
 
-/// The states that step `t` started from.
-fn previous<F: Real>(cell: Cell, kept: &Kept<'_, F>, walk: &Walk<'_>, t: usize) -> Memory<F> {
-    let steps = kept.output.dim().0;
-    let mut state = kept.initial.clone();
-    if let Some(neighbour) = walk.neighbour(t, steps) {
-        state.hidden.assign(&kept.output.index_axis(Axis(0), neighbour));
-        if let (true, Some(saved)) = (cell.has_cell_state(), kept.saved) {
-            state.cell.assign(&saved.index_axis(Axis(0), neighbour));
+/// Arrays over all steps that the gradients of the weights are made of.
+pub(super) struct History<F> {
+    /// The hidden state that each step started from [T, B, P].
+    pub(super) hidden: Array3<F>,
+    /// The cell state that each step started from [T, B, H]; zeros where the cell has none.
+    pub(super) cell: Array3<F>,
+    /// What each step made of h before its projection [T, B, H], where there is one.
+    pub(super) unprojected: Option<Array3<F>>,
+}
+
+impl<'a, F: Real> Kept<'a, F> {
+    /// The states that step `t` started from.
+    fn previous(&self, equations: &Equations, walk: &Walk<'_>, t: usize) -> Memory<F> {
+        let steps = self.output.dim().0;
+        let mut state = self.initial.clone();
+        if let Some(neighbour) = walk.neighbour(t, steps) {
+            state.hidden.assign(&self.output.index_axis(Axis(0), neighbour));
+            if let (true, Some(saved)) = (equations.has_cell_state(), self.saved) {
+                state.cell.assign(&saved.index_axis(Axis(0), neighbour));
+            }
+        }
+        begin(walk, t, steps, self.initial, &mut state);
+        state
+    }
+
+    fn step<'s>(&'s self, t: usize, before: &'s Memory<F>) -> Step<'s, F> {
+        Step {
+            gates: self.gates.index_axis(Axis(0), t),
+            saved: self.saved.map(|saved| saved.index_axis_move(Axis(0), t)),
+            before,
+            hidden: self.output.index_axis(Axis(0), t),
         }
     }
-    begin(walk, t, steps, kept.initial, &mut state);
-    state
-}
 
-/// The states that every step started from, h only [T, B, H].
-pub(super) fn all_previous<F: Real>(cell: Cell, kept: &Kept<'_, F>, walk: &Walk<'_>) -> Array3<F> {
-    let mut all = Array3::zeros(kept.output.raw_dim());
-    let steps = all.dim().0;
-    for t in 0..steps {
-        let state = previous(cell, kept, walk, t);
-        keep(walk, t, steps, state.hidden.view(), all.index_axis_mut(Axis(0), t));
+    pub(super) fn history(
+        &self,
+        equations: &Equations,
+        matrices: &Matrices<'_, F>,
+        walk: &Walk<'_>,
+    ) -> History<F> {
+        let (steps, rows, _) = self.output.dim();
+        let units = self.initial.cell.ncols();
+        let mut history = History {
+            hidden: Array3::zeros(self.output.raw_dim()),
+            cell: Array3::zeros((steps, rows, units)),
+            unprojected: matrices.is_projected().then(|| Array3::zeros((steps, rows, units))),
+        };
+        for t in 0..steps {
+            let before = self.previous(equations, walk, t);
+            let keep = |made: &Array2<F>, target: &mut Array3<F>| {
+                keep(walk, t, steps, made.view(), target.index_axis_mut(Axis(0), t));
+            };
+            keep(&before.hidden, &mut history.hidden);
+            keep(&before.cell, &mut history.cell);
+            if let Some(unprojected) = &mut history.unprojected {
+                keep(&cells::unprojected(equations, &self.step(t, &before)), unprojected);
+            }
+        }
+        history
     }
-    all
 }
 
-/// `d_last` is the gradient at the state after each row's last step.
+/// What a backward pass starts from.
+pub(super) struct Upstream<'a, F> {
+    /// The gradient at the outputs [T, B, P].
+    pub(super) d_output: ArrayView3<'a, F>,
+    /// The gradient at the state after each row's last step.
+    pub(super) d_last: &'a Memory<F>,
+}
+
+/// One step back: the gradients of the step's gates, and at the state that it started from, within the bound.
+pub(super) fn step_back<F: Real>(
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
+    step: &Step<'_, F>,
+    d_after: &Memory<F>,
+) -> cells::Slopes<F> {
+    let mut slopes = cells::backward(equations, matrices, step, d_after);
+    if let Some(bound) = equations.options.clip_gradient.map(F::from_f32) {
+        let clamp = |d: F| {
+            if d > bound {
+                bound
+            } else if d < -bound {
+                -bound
+            } else {
+                d
+            }
+        };
+        slopes.d_memory.hidden.mapv_inplace(clamp);
+        slopes.d_memory.cell.mapv_inplace(clamp);
+    }
+    slopes
+}
+
 pub(super) fn backward<F: Real>(
-    cell: Cell,
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
     kept: &Kept<'_, F>,
-    weight_hh: ArrayView2<'_, F>,
-    d_output: ArrayView3<'_, F>,
-    d_last: &Memory<F>,
+    upstream: &Upstream<'_, F>,
     walk: &Walk<'_>,
 ) -> Backward<F> {
     let (steps, rows, _) = kept.output.dim();
     let at = Axis(0);
-    let mut d_projected = Array3::zeros(kept.gates.raw_dim());
-    let mut d_recurrent = Array3::zeros(kept.gates.raw_dim());
-    let mut d_initial =
-        Memory { hidden: Array2::zeros(d_last.hidden.raw_dim()), cell: Array2::zeros(d_last.cell.raw_dim()) };
+    let mut made = Backward::nothing(kept, upstream.d_last);
     // The gradient at each row's state, on its way back.
-    let mut d_state = d_last.clone();
+    let mut d_state = upstream.d_last.clone();
     for t in walk.order(steps).into_iter().rev() {
-        let before = previous(cell, kept, walk, t);
-        let d_after =
-            Memory { hidden: &d_state.hidden + &d_output.index_axis(at, t), cell: d_state.cell.clone() };
-        let saved = kept.saved.map(|saved| saved.index_axis_move(at, t));
-        let hidden = kept.output.index_axis(at, t);
-        let slopes = cells::backward(cell, kept.gates.index_axis(at, t), saved, &before, hidden, &d_after);
-        let d_hidden = &slopes.d_memory.hidden + &slopes.d_recurrent.dot(&weight_hh);
-        keep(walk, t, steps, slopes.d_projected.view(), d_projected.index_axis_mut(at, t));
-        keep(walk, t, steps, slopes.d_recurrent.view(), d_recurrent.index_axis_mut(at, t));
+        let before = kept.previous(equations, walk, t);
+        let d_after = Memory {
+            hidden: &d_state.hidden + &upstream.d_output.index_axis(at, t),
+            cell: d_state.cell.clone(),
+        };
+        let slopes = step_back(equations, matrices, &kept.step(t, &before), &d_after);
+        let keep = |from: &Array2<F>, target: &mut Array3<F>| {
+            keep(walk, t, steps, from.view(), target.index_axis_mut(at, t));
+        };
+        keep(&slopes.d_projected, &mut made.d_projected);
+        keep(&slopes.d_recurrent, &mut made.d_recurrent);
+        keep(&d_after.hidden, &mut made.d_hidden);
         for row in (0..rows).filter(|&row| walk.before(t, row, steps, rows) != Before::Padding) {
             if !walk.flows(t, row, steps, rows) {
                 d_state.hidden.row_mut(row).fill(F::zero());
                 d_state.cell.row_mut(row).fill(F::zero());
                 continue;
             }
-            d_state.hidden.row_mut(row).assign(&d_hidden.row(row));
+            d_state.hidden.row_mut(row).assign(&slopes.d_memory.hidden.row(row));
             d_state.cell.row_mut(row).assign(&slopes.d_memory.cell.row(row));
             if walk.before(t, row, steps, rows) == Before::Initial {
-                d_initial.hidden.row_mut(row).assign(&d_state.hidden.row(row));
-                d_initial.cell.row_mut(row).assign(&d_state.cell.row(row));
+                made.d_initial.hidden.row_mut(row).assign(&d_state.hidden.row(row));
+                made.d_initial.cell.row_mut(row).assign(&d_state.cell.row(row));
             }
         }
     }
-    Backward { d_projected, d_recurrent, d_initial }
+    made
 }

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use ndarray::{Array2, ArrayView2};
 
-use super::cells::{Made, Memory, Slopes};
-use super::gpu::{CellKernels, templates};
+use super::cells::{Made, Memory, Slopes, Step};
+use super::kernels::{Template, templates};
 use crate::gpu::{Kernel, Origin, inspect};
 use crate::tensor::Real;
 use crate::{Error, Result};
@@ -223,7 +223,7 @@ fn expect_sensible(cell: &dyn CustomCell) -> Result<()> {
 }
 
 /// One of the two kernels, checked by a compiler of WGSL.
-fn kernel(cell: &dyn CustomCell, facts: &Facts, template: super::gpu::Template) -> Result<&'static Kernel> {
+fn kernel(cell: &dyn CustomCell, facts: &Facts, template: Template) -> Result<&'static Kernel> {
     let source = facts.source(template.around);
     inspect(&source, facts.wgsl.lines().count())
         .map_err(|fault| Error::Shader { what: format!("the cell `{}`", cell.name()), message: fault })?;
@@ -232,6 +232,7 @@ fn kernel(cell: &dyn CustomCell, facts: &Facts, template: super::gpu::Template) 
         name: Box::leak(format!("{}.custom.{}", template.stem, cell.name()).into_boxed_str()),
         source: Box::leak(source.into_boxed_str()),
         origin: Origin::User,
+        constants: template.constants,
         ..template.like.clone()
     })))
 }
@@ -241,9 +242,10 @@ pub(super) fn validate(cell: &'static dyn CustomCell) -> Result<()> {
     registered(cell).map(|_| ())
 }
 
-pub(super) fn kernels(cell: &'static dyn CustomCell) -> Result<CellKernels> {
+/// The kernels of its forward and its backward step.
+pub(super) fn kernels(cell: &'static dyn CustomCell) -> Result<[&'static Kernel; 2]> {
     let Registered { forward, backward, .. } = registered(cell)?;
-    Ok(CellKernels { forward, backward, constants: None, alpha: 0.0, beta: 0.0 })
+    Ok([forward, backward])
 }
 
 /// A cell as checkpoints hold it: by its name.
@@ -317,14 +319,9 @@ fn memory<F: Real>(cell: &dyn CustomCell, state: &Memory<F>, row: usize, place: 
     UnitMemory { hidden: wide(state.hidden[[row, place]]), cell: second }
 }
 
-pub(super) fn backward<F: Real>(
-    cell: &dyn CustomCell,
-    gates: ArrayView2<'_, F>,
-    saved: Option<ArrayView2<'_, F>>,
-    before: &Memory<F>,
-    hidden: ArrayView2<'_, F>,
-    d_after: &Memory<F>,
-) -> Slopes<F> {
+/// The state's gradient is without what flows through the gates' sums.
+pub(super) fn backward<F: Real>(cell: &dyn CustomCell, step: &Step<'_, F>, d_after: &Memory<F>) -> Slopes<F> {
+    let Step { gates, saved, before, hidden } = *step;
     let (rows, units) = before.hidden.dim();
     let mut d_projected: Array2<F> = Array2::zeros(gates.raw_dim());
     let mut d_recurrent = d_projected.clone();

@@ -25,7 +25,7 @@ impl Block {
 pub(super) fn blocks(context: &Context, sizes: Sizes) -> Vec<Block> {
     let side = context.limits().workgroups * TILE;
     let columns =
-        |rows: Range<usize>| pieces(sizes.hidden, side).map(move |units| Block { rows: rows.clone(), units });
+        |rows: Range<usize>| pieces(sizes.units, side).map(move |units| Block { rows: rows.clone(), units });
     pieces(sizes.rows, side).flat_map(columns).collect()
 }
 
@@ -36,6 +36,7 @@ pub(super) struct Stretch<'a> {
     pub(super) output: Window<'a>,
     pub(super) d_output: Option<Window<'a>>,
     pub(super) saved: Window<'a>,
+    pub(super) unprojected: Window<'a>,
     pub(super) marks: Option<Window<'a>>,
 }
 
@@ -71,10 +72,12 @@ pub(super) struct Arrays<'a> {
     pub(super) output: (Span<'a>, Reach),
     pub(super) d_output: Option<Span<'a>>,
     pub(super) saved: Option<(Span<'a>, Reach)>,
+    pub(super) unprojected: Option<Span<'a>>,
     pub(super) marks: Option<(Span<'a>, Reach)>,
-    /// Bound where a cell saves nothing.
-    pub(super) scrap: Span<'a>,
-    pub(super) column: usize,
+    /// Bound where a cell saves nothing, and where nothing is projected.
+    pub(super) scraps: [Span<'a>; 2],
+    /// Where in a step of the output, and of the gradient at it, the direction's part begins.
+    pub(super) columns: [usize; 2],
     pub(super) reversed: bool,
 }
 
@@ -85,7 +88,11 @@ impl<'a> Arrays<'a> {
         let fitting = |(span, reach): (Span<'_>, Reach)| {
             (elements * sizes.steps / span.len()).saturating_sub(reach.before + reach.after)
         };
-        let all = [Some(self.gates), Some(self.output), self.saved].into_iter().flatten();
+        let only = Reach { before: 0, after: 0 };
+        let d_output = self.d_output.map(|span| (span, only));
+        let unprojected = self.unprojected.map(|span| (span, only));
+        let all =
+            [Some(self.gates), Some(self.output), self.saved, d_output, unprojected].into_iter().flatten();
         let fitting = all.map(fitting).min().unwrap_or(1).max(1);
         pieces(sizes.steps, fitting).map(|steps| self.stretch(context, sizes, steps)).collect()
     }
@@ -101,15 +108,17 @@ impl<'a> Arrays<'a> {
             Ok::<_, crate::Error>(Window { bound, first, stride, column })
         };
         let only = Reach { before: 0, after: 0 };
-        let saved = match self.saved {
-            Some(saved) => window(saved, 0)?,
-            None => Window { bound: context.bind(self.scrap)?, first: 0, stride: 0, column: 0 },
-        };
+        let scrap =
+            |span: Span<'a>| Ok(Window { bound: context.bind(span)?, first: 0, stride: 0, column: 0 });
+        let saved = self.saved.map_or_else(|| scrap(self.scraps[0]), |saved| window(saved, 0))?;
+        let unprojected =
+            self.unprojected.map_or_else(|| scrap(self.scraps[1]), |span| window((span, only), 0))?;
         Ok(Stretch {
             gates: window(self.gates, 0)?,
-            output: window(self.output, self.column)?,
-            d_output: self.d_output.map(|span| window((span, only), self.column)).transpose()?,
+            output: window(self.output, self.columns[0])?,
+            d_output: self.d_output.map(|span| window((span, only), self.columns[1])).transpose()?,
             saved,
+            unprojected,
             marks: self.marks.map(|marks| window(marks, 0)).transpose()?,
             steps,
         })

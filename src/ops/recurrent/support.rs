@@ -1,13 +1,13 @@
 //! What surrounds the time loop on the GPU: marks, states at either end, the states that steps started from.
 //! Dispatch of `shaders/{marks,pick,previous}.wgsl`.
 
+use super::given::copy;
 use super::walk::Walk;
-use super::{Call, Direction, Sizes, StateView};
+use super::{Call, Direction, Sizes, StateParts};
 use crate::Result;
 use crate::gpu::{Buffer, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
-use crate::ops::Form;
-use crate::ops::elementwise::copy_into;
 use crate::ops::matmul::matmul_into;
+use crate::ops::{Activation, Form, unary};
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View};
 
@@ -105,7 +105,7 @@ pub(super) fn marks(context: &Context, walk: &Walk<'_>, steps: usize, rows: usiz
                 lengths_base: lengths.map_or(0, |bound| bound.base),
                 resets_base: resets.map_or(0, |bound| bound.base),
                 marks_base: target.base,
-                chunk: walk.chunk.unwrap_or(0) as u32,
+                chunk: walk.chunk().unwrap_or(0) as u32,
             },
             bindings: &[lengths.unwrap_or(stand_in), resets.unwrap_or(stand_in), target],
             grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
@@ -189,56 +189,51 @@ fn pick(
     Ok(())
 }
 
-/// The state after each row's last step [parts, B, H].
+/// The state after each row's last step.
 pub(super) fn last_state(
     context: &Context,
     call: &Call<'_>,
     sizes: Sizes,
     output: &Tensor,
     saved: Option<&Tensor>,
-) -> Result<Tensor> {
-    let Sizes { rows, hidden, .. } = sizes;
-    let state =
-        Tensor::uninitialized(context, output.device(), Shape::new(&[call.cell.planes(), rows, hidden])?)?;
+) -> Result<StateParts> {
+    let Sizes { rows, units, hidden, .. } = sizes;
     // In the reverse direction the last step to be computed is the first in time.
     let end = if call.walk.direction == Direction::Forward { End::Last } else { End::First };
-    let none = Marks { span: None };
-    let to = |part: View<'_>, from: Source<'_>| {
-        let target = Target { span: part.span(), column: 0, columns: hidden };
-        pick(context, &call.walk, sizes, end, none, from, &target)
+    let part = |width: usize, from: Source<'_>| {
+        let part = Tensor::unwritten(output.device(), &[rows, width])?;
+        let target = Target { span: part.view().span(), column: 0, columns: width };
+        pick(context, &call.walk, sizes, end, Marks { span: None }, from, &target)?;
+        Ok::<_, crate::Error>(part)
     };
-    to(state.view().entry(0)?, Source { span: output.view().span(), column: call.column })?;
-    if let (true, Some(saved)) = (call.cell.has_cell_state(), saved) {
-        to(state.view().entry(1)?, Source { span: saved.view().span(), column: 0 })?;
-    }
-    Ok(state)
+    let cell = match (call.equations.has_cell_state(), saved) {
+        (true, Some(saved)) => Some(part(units, Source { span: saved.view().span(), column: 0 })?),
+        _ => None,
+    };
+    Ok(StateParts { hidden: part(hidden, Source { span: output.view().span(), column: call.column })?, cell })
 }
 
-/// The gradient at each row's final state [parts, B, H], on its way back through time.
-pub(super) fn carry(call: &Call<'_>, sizes: Sizes, d_last: Option<StateView<'_>>) -> Result<Tensor> {
-    let device = call.initial.hidden.device();
-    let mut carry = Tensor::zeros(device, &[call.cell.planes(), sizes.rows, sizes.hidden])?;
-    if let Some(d_last) = d_last {
-        copy_into(carry.view_mut()?.entry(0)?, d_last.hidden)?;
-        if let Some(cell) = d_last.cell {
-            copy_into(carry.view_mut()?.entry(1)?, cell)?;
-        }
-    }
-    Ok(carry)
+/// An array of states, one for each step [T, B, width]: the columns from `column` on, and the state before the first.
+pub(super) struct States<'a> {
+    pub(super) states: &'a Tensor,
+    pub(super) column: usize,
+    pub(super) columns: usize,
+    pub(super) initial: View<'a>,
 }
 
-/// The hidden state that each step started from [T, B, H]; zeros in the padding.
+/// The state that each step started from [T, B, columns]; zeros in the padding.
 pub(super) fn previous(
     context: &Context,
     call: &Call<'_>,
     sizes: Sizes,
-    output: &Tensor,
+    of: &States<'_>,
     marks: Marks<'_>,
 ) -> Result<Tensor> {
-    let Sizes { steps, rows, hidden } = sizes;
+    let Sizes { steps, rows, .. } = sizes;
+    let (output, hidden) = (of.states, of.columns);
     let y = Tensor::uninitialized(context, output.device(), Shape::new(&[steps, rows, hidden])?)?;
     let width = output.shape().last();
-    let initial = context.bind(call.initial.hidden.span())?;
+    let initial = context.bind(of.initial.span())?;
     let limits = context.limits();
     let fitting = (limits.binding_elements / (rows * width)).saturating_sub(1).max(1);
     for stretch in pieces(steps, fitting) {
@@ -265,7 +260,7 @@ pub(super) fn previous(
                     steps: steps as u32,
                     hidden: hidden as u32,
                     width: width as u32,
-                    output_base: source.base + call.column as u32,
+                    output_base: source.base + of.column as u32,
                     initial_base: initial.base,
                     marks_base: marked.map_or(0, |bound| bound.base),
                     y_base: target.base,
@@ -281,29 +276,48 @@ pub(super) fn previous(
     Ok(y)
 }
 
-/// The gradient at the initial state: what is left of `carry`, and what the first step's gates send through W_hh.
+/// Gradients of the gates at one step of every row, or at all steps.
+#[derive(Clone, Copy)]
+pub(super) struct GateGradients<'a> {
+    /// At the gates [.., B, G·H].
+    pub(super) gates: Span<'a>,
+    /// At the last gate's recurrent part [.., B, H], where it is another.
+    pub(super) apart: Option<Span<'a>>,
+}
+
+/// The gradient at the initial state [B, P]: what is left of `carry`, and what each row's first step sends through
+/// W_hh, within the bound.
 pub(super) fn d_initial(
     context: &Context,
     call: &Call<'_>,
     sizes: Sizes,
-    d_gates: &Tensor,
-    d_apart: Option<&Tensor>,
-    mut carry: Tensor,
+    of: GateGradients<'_>,
+    carry: View<'_>,
     marks: Marks<'_>,
 ) -> Result<Tensor> {
-    let Sizes { rows, hidden, .. } = sizes;
-    let width = call.cell.gates() * hidden;
-    let sent = Tensor::uninitialized(context, d_gates.device(), Shape::new(&[rows, width])?)?;
+    let Sizes { rows, units, hidden, .. } = sizes;
+    let equations = &call.equations;
+    let all = equations.gates() * units;
+    // The last gate may have sent its part already, in a product of its own.
+    let width = if equations.resets_before() { all - units } else { all };
+    let sent = Tensor::unwritten(carry.device(), &[rows, width])?;
     let end = if call.walk.direction == Direction::Forward { End::First } else { End::Last };
-    let shared = if d_apart.is_some() { width - hidden } else { width };
-    let copy = |from: &Tensor, column: usize, columns: usize| {
+    let gather = |span: Span<'_>, column: usize, columns: usize| {
         let target = Target { span: sent.view().span(), column, columns };
-        pick(context, &call.walk, sizes, end, marks, Source { span: from.view().span(), column: 0 }, &target)
+        pick(context, &call.walk, sizes, end, marks, Source { span, column: 0 }, &target)
     };
-    copy(d_gates, 0, shared)?;
-    if let Some(apart) = d_apart {
-        copy(apart, shared, hidden)?;
+    match of.apart {
+        Some(apart) => {
+            gather(of.gates, 0, all - units)?;
+            gather(apart, all - units, units)?;
+        }
+        None => gather(of.gates, 0, width)?,
     }
-    matmul_into(carry.view_mut()?.entry(0)?, sent.view(), call.weights.weight_hh, Form::Plain)?;
-    Ok(carry)
+    let mut d_initial = copy(carry, &[rows, hidden])?;
+    let weight = call.weights.weight_hh.outer(0..width)?;
+    matmul_into(d_initial.view_mut()?, sent.view(), weight, Form::Plain)?;
+    match equations.options.clip_gradient {
+        Some(bound) => unary(&d_initial, Activation::HardTanh { low: -bound, high: bound }),
+        None => Ok(d_initial),
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::tensor::Indices;
 use crate::{Error, Result};
 
@@ -22,8 +24,47 @@ pub(crate) struct Walk<'a> {
     pub(crate) lengths: Option<&'a Indices>,
     /// Where the state becomes zero before a step [T, B].
     pub(crate) resets: Option<&'a Indices>,
-    /// No gradient flows back past every `chunk`-th step.
-    pub(crate) chunk: Option<usize>,
+    /// How far gradients flow back.
+    pub(crate) truncation: Truncation,
+}
+
+/// How far gradients flow back through time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Truncation {
+    /// To the beginning.
+    #[default]
+    None,
+    /// Not past any step whose number is a multiple of this.
+    Chunks(usize),
+    /// In windows that overlap.
+    Windows(Windows),
+}
+
+/// Truncated back-propagation through time as Williams & Peng (1990, "An efficient gradient-based algorithm for
+/// on-line training of recurrent network trajectories") have it: every `every` steps the gradient at the outputs since
+/// the last time goes back through `depth` steps. With `every` = 1 the gradient of each output goes through its own
+/// last `depth` steps and no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Windows {
+    pub(crate) every: usize,
+    pub(crate) depth: usize,
+}
+
+impl Windows {
+    /// The last step of each window, in ascending order.
+    pub(super) fn ends(self, steps: usize) -> Vec<usize> {
+        (0..steps).step_by(self.every).map(|start| (start + self.every).min(steps) - 1).collect()
+    }
+
+    /// The window that takes the gradient at output `t`.
+    pub(super) fn owner(self, t: usize) -> usize {
+        t / self.every
+    }
+
+    pub(super) fn owns(self, window: usize, t: usize) -> bool {
+        self.owner(t) == window
+    }
 }
 
 /// What a row's state is before a step.
@@ -43,7 +84,7 @@ impl Walk<'_> {
 
     /// Whether steps differ by row, or gradients end within the sequence.
     pub(super) fn is_marked(&self) -> bool {
-        self.lengths.is_some() || self.resets.is_some() || self.chunk.is_some()
+        self.lengths.is_some() || self.resets.is_some() || self.truncation != Truncation::None
     }
 
     /// Fails unless the lengths and resets fit a batch of `rows` rows of `steps` steps.
@@ -61,10 +102,7 @@ impl Walk<'_> {
         if let Some(resets) = self.resets {
             resets.shape().expect("resets", &[steps, rows])?;
         }
-        match self.chunk {
-            Some(0) => Err(Error::config("chunk", "must be at least 1 step")),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// The order of steps, all rows together.
@@ -96,7 +134,21 @@ impl Walk<'_> {
         }
     }
 
-    fn length(&self, row: usize, steps: usize) -> usize {
+    pub(super) fn chunk(&self) -> Option<usize> {
+        match self.truncation {
+            Truncation::Chunks(steps) => Some(steps),
+            _ => None,
+        }
+    }
+
+    pub(super) fn windows(&self) -> Option<Windows> {
+        match self.truncation {
+            Truncation::Windows(windows) => Some(windows),
+            _ => None,
+        }
+    }
+
+    pub(super) fn length(&self, row: usize, steps: usize) -> usize {
         self.lengths.map_or(steps, |lengths| lengths.values()[row] as usize)
     }
 
@@ -121,8 +173,9 @@ impl Walk<'_> {
 
     /// Whether a gradient flows from step `t` of the row to the state before it.
     pub(super) fn flows(&self, t: usize, row: usize, steps: usize, rows: usize) -> bool {
+        let chunk = self.chunk();
         let cut =
-            |position: usize| self.chunk.is_some_and(|chunk| position != 0 && position.is_multiple_of(chunk));
+            |position: usize| chunk.is_some_and(|chunk| position != 0 && position.is_multiple_of(chunk));
         match self.before(t, row, steps, rows) {
             Before::Padding | Before::Zero => false,
             _ => self.position(t, row, steps).is_some_and(|position| !cut(position)),

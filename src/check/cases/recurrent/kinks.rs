@@ -23,6 +23,7 @@ impl Stack {
                 (vec![f64::from(-beta / alpha), f64::from((1.0 - beta) / alpha)], 1e-4)
             }
             Activation::ThresholdedRelu { alpha } => (vec![f64::from(alpha)], 1e-4),
+            Activation::HardTanh { low, high } => (vec![f64::from(low), f64::from(high)], 1e-4),
             // Half way to the poles, towards which slopes grow without bound.
             Activation::Tan => (vec![-FRAC_PI_2, FRAC_PI_2], FRAC_PI_4),
             // From 20 on tanh is 1 in both precisions.

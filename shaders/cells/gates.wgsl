@@ -1,0 +1,49 @@
+// The functions of a gated cell, which its user may choose, and their slopes from their values.
+// CPU twin: `Gate` in src/ops/recurrent/cells.rs.
+
+override GATE_FUNCTION: u32 = 3u;
+override GATE_ALPHA: f32 = 0.0;
+override GATE_BETA: f32 = 0.0;
+override CANDIDATE_FUNCTION: u32 = 1u;
+override CANDIDATE_ALPHA: f32 = 0.0;
+override CANDIDATE_BETA: f32 = 0.0;
+override OUTPUT_FUNCTION: u32 = 1u;
+override OUTPUT_ALPHA: f32 = 0.0;
+override OUTPUT_BETA: f32 = 0.0;
+// The bound of what enters gates and candidate; 0: none.
+override CLIP: f32 = 0.0;
+
+fn within(x: f32, bound: f32) -> f32 {
+    return select(x, clamp(x, -bound, bound), bound > 0.0);
+}
+
+fn gate_value(a: f32) -> f32 {
+    return activate(GATE_FUNCTION, within(a, CLIP), GATE_ALPHA, GATE_BETA);
+}
+
+fn candidate_value(a: f32) -> f32 {
+    return activate(CANDIDATE_FUNCTION, within(a, CLIP), CANDIDATE_ALPHA, CANDIDATE_BETA);
+}
+
+fn output_value(c: f32) -> f32 {
+    return activate(OUTPUT_FUNCTION, c, OUTPUT_ALPHA, OUTPUT_BETA);
+}
+
+// Whether what entered was at its bound: y is then one of the two values there.
+fn at_bound(y: f32, one: f32, other: f32) -> bool {
+    return CLIP > 0.0 && (y <= min(one, other) || y >= max(one, other));
+}
+
+fn gate_slope(y: f32) -> f32 {
+    let slope = slope(GATE_FUNCTION, y, GATE_ALPHA, GATE_BETA);
+    return select(slope, 0.0, at_bound(y, gate_value(-CLIP), gate_value(CLIP)));
+}
+
+fn candidate_slope(y: f32) -> f32 {
+    let slope = slope(CANDIDATE_FUNCTION, y, CANDIDATE_ALPHA, CANDIDATE_BETA);
+    return select(slope, 0.0, at_bound(y, candidate_value(-CLIP), candidate_value(CLIP)));
+}
+
+fn output_slope(y: f32) -> f32 {
+    return slope(OUTPUT_FUNCTION, y, OUTPUT_ALPHA, OUTPUT_BETA);
+}

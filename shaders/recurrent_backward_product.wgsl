@@ -1,0 +1,73 @@
+// What a backward step reads: the state before it, and the operands of the product with W_hh. Parameters and bindings are
+// those of recurrent_backward.wgsl.
+
+fn has_next(row: u32) -> bool {
+    if MARKED == 0u {
+        return parameters.ends == 0u;
+    }
+    return parameters.ends == 0u && (marks[parameters.next_marks_base + row] & VALID) != 0u;
+}
+
+// Whether the next step's gates send a gradient to this step's state.
+fn next_sends(row: u32) -> bool {
+    if MARKED == 0u {
+        return parameters.ends == 0u;
+    }
+    let next = marks[parameters.next_marks_base + row];
+    return parameters.ends == 0u && (next & (VALID | STARTS | RESETS | CUTS)) == VALID;
+}
+
+// How many of the rows of W_hh the product runs over.
+fn depth() -> u32 {
+    switch PHASE {
+        case 1u: { return (GATES - 1u) * parameters.hidden; }
+        case 2u: { return parameters.hidden; }
+        default: { return select(GATES * parameters.hidden, 0u, PROJECTED != 0u); }
+    }
+}
+
+// The gradient at place `place` of the recurrent product: the next step's, or of this step's last gate.
+fn gradient(row: u32, place: u32) -> f32 {
+    if row >= parameters.rows || place >= depth() {
+        return 0.0;
+    }
+    let apart = (GATES - 1u) * parameters.hidden;
+    if PHASE == 2u {
+        return gates[parameters.gates_base + row * GATES * parameters.hidden + apart + place];
+    }
+    if !next_sends(row) {
+        return 0.0;
+    }
+    if LAST_GATE_APART && place >= apart {
+        return saved[parameters.next_saved_base + row * parameters.hidden + (place - apart)];
+    }
+    return gates[parameters.next_gates_base + row * GATES * parameters.hidden + place];
+}
+
+fn weight(place: u32, unit: u32) -> f32 {
+    if place >= depth() || unit >= parameters.hidden {
+        return 0.0;
+    }
+    let first = select(0u, (GATES - 1u) * parameters.hidden, PHASE == 2u);
+    return weight_hh[parameters.weight_base + (first + place) * parameters.hidden + unit];
+}
+
+fn previous(row: u32, unit: u32, mark: u32) -> Memory {
+    var before = Memory(0.0, 0.0);
+    if (mark & RESETS) != 0u {
+        return before;
+    }
+    if (mark & STARTS) != 0u {
+        let place = row % parameters.batch * parameters.hidden + unit;
+        if PROJECTED == 0u { before.hidden = initial[parameters.initial_base + place]; }
+        if HAS_CELL { before.cell = initial[parameters.initial_cell_base + place]; }
+    } else {
+        before.hidden = output[parameters.previous_output_base + row * parameters.width + unit];
+        if HAS_CELL { before.cell = saved[parameters.previous_saved_base + row * parameters.hidden + unit]; }
+    }
+    return before;
+}
+
+fn within_bound(gradient: f32) -> f32 {
+    return select(gradient, clamp(gradient, -CLIP_GRADIENT, CLIP_GRADIENT), CLIP_GRADIENT > 0.0);
+}

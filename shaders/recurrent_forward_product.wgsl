@@ -1,0 +1,46 @@
+// What a forward step reads: the state before it, and the operands of the product with W_hh. Parameters and bindings are
+// those of recurrent_forward.wgsl.
+
+fn previous_hidden(row: u32, place: u32) -> f32 {
+    if row >= parameters.rows || place >= parameters.state {
+        return 0.0;
+    }
+    let mark = marks_of(row);
+    if (mark & RESETS) != 0u || (mark & VALID) == 0u {
+        return 0.0;
+    }
+    if (mark & STARTS) != 0u {
+        return initial[parameters.initial_base + row * parameters.state + place];
+    }
+    return output[parameters.previous_output_base + row * parameters.width + place];
+}
+
+// What W_hh is multiplied with.
+fn source(row: u32, place: u32) -> f32 {
+    if PHASE != 2u {
+        return previous_hidden(row, place);
+    }
+    if row >= parameters.rows || place >= parameters.hidden {
+        return 0.0;
+    }
+    return saved[parameters.saved_base + row * parameters.hidden + place];
+}
+
+fn previous_cell(row: u32, unit: u32) -> f32 {
+    let mark = marks_of(row);
+    if !HAS_CELL || (mark & RESETS) != 0u {
+        return 0.0;
+    }
+    let place = row * parameters.hidden + unit;
+    if (mark & STARTS) != 0u {
+        return initial[parameters.initial_cell_base + place];
+    }
+    return saved[parameters.previous_saved_base + place];
+}
+
+fn weight(gate: u32, unit: u32, inner: u32) -> f32 {
+    if unit >= parameters.hidden || inner >= parameters.state {
+        return 0.0;
+    }
+    return weight_hh[parameters.weight_base + (gate * parameters.hidden + unit) * parameters.state + inner];
+}

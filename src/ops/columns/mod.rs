@@ -1,0 +1,40 @@
+//! Column blocks of matrices: out of one, into another.
+
+pub(crate) mod gpu;
+
+use std::ops::Range;
+
+use crate::Result;
+use crate::device::on_device;
+use crate::tensor::{Tensor, View, ViewMut};
+
+/// The columns `range` of x \[.., columns\]: y \[.., range\].
+pub(crate) fn columns(x: View<'_>, range: Range<usize>) -> Result<Tensor> {
+    let shape = x.shape().with_last(range.len())?;
+    let mut y = Tensor::unwritten(x.device(), shape.dimensions())?;
+    copy_columns(y.view_mut()?, 0, x, range)?;
+    Ok(y)
+}
+
+/// Copies the columns `range` of x \[R, columns\] to the columns of `target` \[R, width\] from `first` on.
+pub(crate) fn copy_columns(
+    mut target: ViewMut<'_>,
+    first: usize,
+    x: View<'_>,
+    range: Range<usize>,
+) -> Result<()> {
+    debug_assert_eq!(target.shape().rows(), x.shape().rows());
+    debug_assert!(range.end <= x.shape().last() && first + range.len() <= target.shape().last());
+    on_device!(x.device(),
+        F => {
+            let columns = first..first + range.len();
+            let mut target = target.array2::<F>().slice_move(ndarray::s![.., columns]);
+            target.assign(&x.array2().slice(ndarray::s![.., range]));
+            Ok(())
+        },
+        context => {
+            let widths = [x.shape().last(), target.shape().last()];
+            gpu::copy_columns(context, [x.span(), target.span()], widths, [range.start, first], range.len())
+        },
+    )
+}

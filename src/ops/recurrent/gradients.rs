@@ -1,0 +1,94 @@
+//! The gradients that a backward pass over time yields, and those of the weights that are made of them.
+
+use super::{Equations, StateParts};
+use crate::Result;
+use crate::ops::columns::columns;
+use crate::ops::elementwise::{Binary, add_into, binary};
+use crate::ops::matmul::{matmul_columns_into, matmul_into};
+use crate::ops::{Form, sum_rows};
+use crate::tensor::{Tensor, View, ViewMut};
+
+/// What the backward pass yields.
+pub(crate) struct Gradients {
+    pub(super) equations: Equations,
+    /// At W_ih x + b_ih \[T, B, G·H\].
+    pub(crate) d_projected: Tensor,
+    /// At the recurrent part of the last gate \[T, B, H\], for the cell where it is not the same.
+    pub(super) d_apart: Option<Tensor>,
+    /// The hidden state that each step started from \[T, B, P\].
+    pub(super) previous: Tensor,
+    /// What the last gate's product is of \[T, B, H\], where that is not the previous state.
+    pub(super) modulated: Option<Tensor>,
+    /// The cell state that each step started from and the one that it made \[T, B, H\], where gates see it.
+    pub(super) cells: Option<(Tensor, Tensor)>,
+    /// The gradient at h \[T, B, P\], and h before its projection \[T, B, H\].
+    pub(super) projection: Option<(Tensor, Tensor)>,
+    /// At the initial state.
+    pub(crate) d_initial: StateParts,
+}
+
+impl Gradients {
+    /// dW_hh += Σ_t d(W_hh h')_tᵀ h'_t, one product of depth T·B.
+    pub(crate) fn accumulate_weight(&self, mut d_weight_hh: ViewMut<'_>) -> Result<()> {
+        let previous = self.previous.view().matrix()?;
+        let all = self.d_projected.view().matrix()?;
+        let source = match &self.modulated {
+            Some(modulated) => modulated.view().matrix()?,
+            None => previous,
+        };
+        if self.d_apart.is_none() && self.modulated.is_none() {
+            return matmul_into(d_weight_hh, all, previous, Form::LeftTransposed);
+        }
+        // All gates but the last share their gradient with the projected input, and have the state as their source.
+        let split = self.split();
+        let rows = d_weight_hh.shape().dimensions()[0];
+        matmul_columns_into(d_weight_hh.outer(0..split)?, all, 0..split, previous)?;
+        let d_last_gate = d_weight_hh.outer(split..rows)?;
+        match &self.d_apart {
+            Some(apart) => matmul_into(d_last_gate, apart.view().matrix()?, source, Form::LeftTransposed),
+            None => matmul_columns_into(d_last_gate, all, split..rows, source),
+        }
+    }
+
+    /// The rows of all gates but the last.
+    fn split(&self) -> usize {
+        let all = self.d_projected.shape().last();
+        all - all / self.equations.gates()
+    }
+
+    /// db_hh += Σ_t d(b_hh)_t, where `projected_sum` is Σ_t d(b_ih)_t.
+    pub(crate) fn accumulate_bias(&self, mut d_bias_hh: ViewMut<'_>, projected_sum: &Tensor) -> Result<()> {
+        let Some(apart) = &self.d_apart else { return add_into(d_bias_hh, projected_sum.view()) };
+        let split = self.split();
+        let rows = d_bias_hh.shape().elements();
+        add_into(d_bias_hh.outer(0..split)?, projected_sum.view().outer(0..split)?)?;
+        add_into(d_bias_hh.outer(split..rows)?, sum_rows(apart)?.view())
+    }
+
+    /// dp_i += Σ_t d(a_i)_t c'_t, and so for f; dp_o += Σ_t d(a_o)_t c_t.
+    pub(crate) fn accumulate_peepholes(&self, mut d_peepholes: ViewMut<'_>) -> Result<()> {
+        let Some((previous, current)) = &self.cells else { return Ok(()) };
+        let units = current.shape().last();
+        let [count, _] = d_peepholes.shape().exactly("weight_ch", "[gates, hidden]")?;
+        for row in 0..count {
+            let is_output = row == count - 1;
+            let gate = if is_output { self.equations.gates() - 1 } else { row };
+            let d_gate = columns(self.d_projected.view(), gate * units..(gate + 1) * units)?;
+            let cell: View<'_> = if is_output { current.view() } else { previous.view() };
+            let products = binary(&d_gate, cell, Binary::Mul)?;
+            add_into(d_peepholes.outer(row..row + 1)?, sum_rows(&products)?.view())?;
+        }
+        Ok(())
+    }
+
+    /// dW_hr += Σ_t dh_tᵀ m_t, where h = W_hr m.
+    pub(crate) fn accumulate_projection(&self, d_projection: ViewMut<'_>) -> Result<()> {
+        let Some((d_hidden, unprojected)) = &self.projection else { return Ok(()) };
+        matmul_into(
+            d_projection,
+            d_hidden.view().matrix()?,
+            unprojected.view().matrix()?,
+            Form::LeftTransposed,
+        )
+    }
+}
