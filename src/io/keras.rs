@@ -1,7 +1,7 @@
 //! Keras' recurrent layers: `SimpleRNN`, `LSTM` and `GRU`, from the arrays of `get_weights()` to layers with weights.
 //!
 //! Keras holds its kernels transposed, inputs first, and its gates side by side: i, f, c, o of an LSTM, z, r, h of a
-//! GRU. An `LSTM` and a `SimpleRNN` have one bias, a `GRU` with `reset_after=True`, the default, has two.
+//! GRU. All have one bias, but a `GRU` with `reset_after=True`, the default, has two.
 
 use super::section::{HostArray, Named, reordered, set_layer, transposed};
 use crate::nn::{Cell, Parameters, Rnn};
@@ -18,6 +18,8 @@ pub enum KerasCell {
     Lstm,
     /// `GRU` with `reset_after=True`, the default.
     Gru,
+    /// `GRU` with `reset_after=False`: the older form, of Cho et al. 2014.
+    GruResetBefore,
 }
 
 impl KerasCell {
@@ -25,7 +27,7 @@ impl KerasCell {
         match self {
             Self::SimpleRnn(activation) => Cell::Vanilla(activation),
             Self::Lstm => Cell::Lstm,
-            Self::Gru => Cell::Gru,
+            Self::Gru | Self::GruResetBefore => Cell::Gru,
         }
     }
 
@@ -36,7 +38,7 @@ impl KerasCell {
             // Both have i, f, g (c there), o.
             Self::Lstm => &[0, 1, 2, 3],
             // r, z, n from z, r, h.
-            Self::Gru => &[1, 0, 2],
+            Self::Gru | Self::GruResetBefore => &[1, 0, 2],
         }
     }
 
@@ -183,5 +185,7 @@ impl KerasLayer {
 
 fn describe(cell: KerasCell, weights: &KerasWeights<'_>, inputs: usize, hidden: usize) -> Rnn {
     let description = Rnn::new(cell.cell(), inputs, hidden);
+    let description =
+        if cell == KerasCell::GruResetBefore { description.reset_before() } else { description };
     if weights.bias.is_some() { description } else { description.without_bias() }
 }

@@ -38,7 +38,7 @@ impl Keras {
     fn new(cell: KerasCell, seed: u64, biased: bool) -> Self {
         let gates = match cell {
             KerasCell::Lstm => 4,
-            KerasCell::Gru => 3,
+            KerasCell::Gru | KerasCell::GruResetBefore => 3,
             _ => 1,
         };
         let biases = if cell == KerasCell::Gru { 2 } else { 1 };
@@ -99,6 +99,19 @@ impl Keras {
                         let r = sigmoid(from_x(1) + second(1));
                         z * before[unit] + (1.0 - z) * (from_x(2) + r * second(2)).tanh()
                     }
+                    // z, r, h; reset_after = False.
+                    KerasCell::GruResetBefore => {
+                        let z = sigmoid(both(0));
+                        let reset: Vec<f64> = (0..HIDDEN)
+                            .map(|unit| {
+                                let from_x = self.product(&self.kernel, x, 1, unit) + self.bias(0, 1, unit);
+                                let r = sigmoid(from_x + self.product(&self.recurrent, &before, 1, unit));
+                                r * before[unit]
+                            })
+                            .collect();
+                        let n = (from_x(2) + self.product(&self.recurrent, &reset, 2, unit)).tanh();
+                        z * before[unit] + (1.0 - z) * n
+                    }
                     _ => both(0).tanh(),
                 };
             }
@@ -108,7 +121,8 @@ impl Keras {
     }
 }
 
-const KERAS: [KerasCell; 3] = [KerasCell::SimpleRnn(Activation::Tanh), KerasCell::Lstm, KerasCell::Gru];
+const KERAS: [KerasCell; 4] =
+    [KerasCell::SimpleRnn(Activation::Tanh), KerasCell::Lstm, KerasCell::Gru, KerasCell::GruResetBefore];
 
 /// The outputs of an imported layer over one row.
 fn run(layer: &KerasLayer, x: &[f64]) -> Result<Vec<f64>> {
@@ -123,7 +137,7 @@ fn run(layer: &KerasLayer, x: &[f64]) -> Result<Vec<f64>> {
 
 fn keras_weights_give_what_keras_computes() -> Outcome {
     let x = values(50, STEPS * INPUTS, 1.0);
-    for (cell, seed) in KERAS.into_iter().zip([60, 70, 80]) {
+    for (cell, seed) in KERAS.into_iter().zip([60, 70, 80, 110]) {
         for biased in [true, false] {
             let keras = Keras::new(cell, seed, biased);
             let found = run(&keras.with(|weights| KerasLayer::new(cell, weights))?, &x)?;

@@ -148,9 +148,8 @@ fn unread(path: &Path, trouble: &Trouble) -> CaseReport {
 /// Runs the case by its family.
 fn run(replay: &mut Replay<'_>) -> Result<(), Trouble> {
     match replay.case.family().as_str() {
-        "torch_rnn_tanh" | "torch_rnn_relu" | "torch_lstm" | "torch_gru" | "torch_truncated" => {
-            rnn::whole(replay)
-        }
+        "torch_rnn_tanh" | "torch_rnn_relu" | "torch_lstm" | "torch_lstm_proj" | "torch_gru"
+        | "torch_truncated" => rnn::whole(replay),
         "torch_linear" => layers::linear(replay),
         "torch_embedding" => layers::embedding(replay),
         "torch_softmax" => layers::softmax(replay),

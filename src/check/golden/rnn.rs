@@ -20,7 +20,6 @@ struct Stack {
 /// The cell that the case's `kind` and `nonlinearity` name.
 fn cell(case: &Case) -> Outcome<Cell> {
     let kind = case.required("kind")?;
-    case.expect("proj_size", "0")?;
     match kind {
         "rnn" => Ok(Cell::Vanilla(activation(case, case.required("nonlinearity")?)?)),
         "lstm" | "gru" => {
@@ -35,16 +34,22 @@ impl Stack {
     fn from_case(case: &Case, device: &Device) -> Outcome<Self> {
         let ([steps, batch, inputs], _) = case.floats::<3>("x")?;
         let layers = case.count("layers")?;
-        let ([_, hidden], _) = case.floats::<2>("weight_hh_l0")?;
         let cell = cell(case)?;
+        // The width of W_hh is that of the projection, where there is one.
+        let ([rows, _], _) = case.floats::<2>("weight_hh_l0")?;
+        let hidden = rows / cell.gates();
         let mut description = Rnn::new(cell, inputs, hidden).layers(layers);
+        match case.number_or("proj_size", 0.0)? as usize {
+            0 => {}
+            units => description = description.projection(units),
+        }
         if !case.flag("bias")? {
             description = description.without_bias();
         }
         if case.flag("bidirectional")? {
             description = description.bidirectional();
         }
-        description = Truncation::from_case(case)?.of(description, steps)?;
+        description = Truncation::from_case(case)?.of(description);
         let mut model = Model::new(0);
         let layer = model.add("rnn", description)?;
         let mut parameters = model.initialize(device)?;
@@ -113,14 +118,12 @@ impl Truncation {
         }
     }
 
-    /// `description` so truncated, over `steps` steps.
-    pub(super) fn of(self, description: Rnn, steps: usize) -> Outcome<Rnn> {
+    /// `description` so truncated.
+    pub(super) fn of(self, description: Rnn) -> Rnn {
         match self {
-            Self::Chunk(chunk) => Ok(description.truncated(chunk)),
-            Self::Window(window) if window + 1 < steps => {
-                Err(Trouble::unsupported(format!("a sliding window of {window} is not built yet")))
-            }
-            Self::Whole | Self::Window(_) => Ok(description),
+            Self::Chunk(chunk) => description.truncated(chunk),
+            Self::Window(window) => description.windowed(window),
+            Self::Whole => description,
         }
     }
 }

@@ -134,10 +134,10 @@ impl OnnxNode {
         let mut layers = self.layers(tensors)?;
         match (layers.pop(), layers.is_empty()) {
             (Some(layer), true) => Ok(layer),
-            _ => Err(unsupported(
-                "activations",
-                "differ between the directions: use `layers`, one a direction",
-            )),
+            _ => {
+                let message = "differ between the directions: use `layers`, one a direction".to_owned();
+                Err(Error::Unsupported { what: "activations".to_owned(), message })
+            }
         }
     }
 
@@ -146,7 +146,7 @@ impl OnnxNode {
     ///
     /// # Errors
     /// [`Error::Shape`] for a tensor that does not have the shape that the node gives it; [`Error::Config`] for P at
-    /// a node that is no LSTM; [`Error::Unsupported`] for what no layer here computes.
+    /// a node that is no LSTM.
     pub fn layers(&self, tensors: &OnnxTensors<'_>) -> Result<Vec<OnnxLayer>> {
         let inputs = tensors.validate(self.operator, self.directions(), self.hidden())?;
         let count = self.operator.functions().len();
@@ -154,11 +154,11 @@ impl OnnxNode {
         let direction = self.attributes.direction;
         if second.is_empty() || first == second {
             let places = 0..self.directions();
-            return Ok(vec![self.run(inputs, first, direction, places, tensors)?]);
+            return Ok(vec![self.run(inputs, first, direction, places, tensors)]);
         }
         Ok(vec![
-            self.run(inputs, first, OnnxDirection::Forward, 0..1, tensors)?,
-            self.run(inputs, second, OnnxDirection::Reverse, 1..2, tensors)?,
+            self.run(inputs, first, OnnxDirection::Forward, 0..1, tensors),
+            self.run(inputs, second, OnnxDirection::Reverse, 1..2, tensors),
         ])
     }
 
@@ -169,8 +169,8 @@ impl OnnxNode {
         direction: OnnxDirection,
         places: Range<usize>,
         tensors: &OnnxTensors<'_>,
-    ) -> Result<OnnxLayer> {
-        let description = self.description(inputs, functions, tensors)?;
+    ) -> OnnxLayer {
+        let description = self.description(inputs, functions, tensors);
         let (description, ways): (Rnn, &[Way]) = match direction {
             OnnxDirection::Forward => (description, &[Way::Forward]),
             OnnxDirection::Reverse => (description.reverse(), &[Way::Reverse]),
@@ -180,11 +180,11 @@ impl OnnxNode {
         let parameters = places.clone().zip(ways);
         let parameters =
             parameters.flat_map(|(place, &way)| tensors.parameters(self.operator, coupled, place, way));
-        Ok(OnnxLayer { description, directions: places, parameters: parameters.collect() })
+        OnnxLayer { description, directions: places, parameters: parameters.collect() }
     }
 
     /// The layer in the forward direction.
-    fn description(&self, inputs: usize, functions: &[Activation], tensors: &OnnxTensors<'_>) -> Result<Rnn> {
+    fn description(&self, inputs: usize, functions: &[Activation], tensors: &OnnxTensors<'_>) -> Rnn {
         let cell = match (self.operator, functions) {
             (Operator::Rnn, &[function]) => Cell::Vanilla(function),
             (Operator::Gru, _) => Cell::Gru,
@@ -195,28 +195,22 @@ impl OnnxNode {
             description = description.without_bias();
         }
         if self.operator != Operator::Rnn && functions != self.operator.functions() {
-            let names = &self.attributes.activations;
-            return Err(unsupported("activations", &format!("{names:?}: a gated cell has its own")));
+            description = description.gate_activations(functions);
         }
         if let Some(clip) = self.attributes.clip {
-            return Err(unsupported("clip", &format!("{clip}: gates are not clipped here")));
+            description = description.clip_gates(clip);
         }
         if self.attributes.input_forget == 1 {
-            return Err(unsupported("input_forget", "couples two gates, which no cell here does"));
+            description = description.coupled();
         }
         if self.operator == Operator::Gru && self.attributes.linear_before_reset == 0 {
-            let message = "0: the GRU here resets after the product, not before it";
-            return Err(unsupported("linear_before_reset", message));
+            description = description.reset_before();
         }
         if tensors.has_peepholes() {
-            return Err(unsupported("P", "the LSTM here has no peepholes from its cell state"));
+            description = description.peepholes();
         }
-        Ok(description)
+        description
     }
-}
-
-fn unsupported(what: &str, message: &str) -> Error {
-    Error::Unsupported { what: what.to_owned(), message: message.to_owned() }
 }
 
 /// A layer of a node: its description, and its weights under PyTorch's names in PyTorch's gate order.
