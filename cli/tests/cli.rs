@@ -100,6 +100,26 @@ fn training_writes_a_checkpoint_a_curve_and_samples_that_sample_can_continue() {
 }
 
 #[test]
+fn dropout_and_a_sliding_window_train_and_validation_drops_nothing() {
+    let folder = Folder::new("dropout");
+    let options = format!("{SMALL} --cell gru --layers 2 --dropout 0.5 --truncation window:3 --json");
+    let validations = |options: &str| -> Vec<String> {
+        let lines = json_lines(&folder.succeeded(options)).into_iter();
+        lines.filter(|line| line["unigram"].is_f64()).map(|line| line.to_string()).collect()
+    };
+    let bits = validations(&options);
+    assert_eq!(bits.len(), 2);
+    assert_eq!(validations(&options), bits, "the same seed drops the same units");
+    assert_ne!(validations(&options.replace("--dropout 0.5", "--dropout 0.25")), bits);
+    // A step of no size leaves the weights as they are: every validation of them says the same.
+    let still = validations(&format!("{options} --learning-rate 1e-30 --weight-decay 0"));
+    let value = |line: &str| {
+        serde_json::from_str::<serde_json::Value>(line).unwrap()["validation_bits_per_character"].clone()
+    };
+    assert_eq!(value(&still[0]), value(&still[1]));
+}
+
+#[test]
 fn json_is_all_that_programs_get() {
     let folder = Folder::new("json");
     let lines = json_lines(&folder.succeeded(&format!("{SMALL} --json")));
@@ -215,6 +235,9 @@ fn absurd_options_are_refused_before_any_work() {
     for (options, expected) in [
         ("--hidden 0", "--hidden: must be between 1"),
         ("--truncation 33", "--truncation: must be at most the 32 steps"),
+        ("--truncation window:32", "--truncation: window:32 must be below the 32 steps"),
+        ("--dropout 0.2", "--dropout: drops between layers"),
+        ("--dropout 1 --layers 2", "--dropout: must be at least 0 and below 1"),
         ("--steps 0", "--steps: must be at least 1"),
         ("--learning-rate 1e9", "--learning-rate: must be above 0 and at most 100"),
         ("--temperature=-1", "--temperature: must be between 0 and 100"),

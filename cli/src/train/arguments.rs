@@ -68,6 +68,9 @@ pub(crate) struct Network {
     /// Recurrent cell: lstm, gru, or a vanilla cell by its activation: tanh, relu, sigmoid, elu, ...
     #[arg(long, value_name = "NAME", default_value = "tanh", value_parser = cell)]
     pub(crate) cell: Cell,
+    /// Part of the units between two recurrent layers that each training step drops; takes two layers or more
+    #[arg(long, value_name = "RATE", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) dropout: f32,
 }
 
 /// How the network is trained.
@@ -80,9 +83,10 @@ pub(crate) struct Optimization {
     /// Time steps of the window that a step reads, and through which it back-propagates
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) sequence: usize,
-    /// Cut the gradient inside a window too, at every N-th time step; 0: only where the window begins
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) truncation: usize,
+    /// Cut the gradient inside a window too. N: at every N-th time step; window:N: each step's own gradient N steps
+    /// before it; 0: only where the window begins
+    #[arg(long, value_name = "N|window:N", default_value = "0", value_parser = truncation)]
+    pub(crate) truncation: Truncation,
     /// Sequences side by side [default: 32, or as many as a short text has room for]
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
@@ -110,6 +114,17 @@ pub(crate) struct Optimization {
     /// What first weights and samples are drawn from
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+/// Where gradients end inside a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Truncation {
+    /// Where the window begins.
+    None,
+    /// At every step of this number.
+    Chunks(usize),
+    /// The gradient of each step this number of steps before it.
+    Window(usize),
 }
 
 /// An update rule.
@@ -161,11 +176,6 @@ impl Optimization {
         })
     }
 
-    /// The time steps between two cuts of the gradient inside a window, where there are such.
-    pub(crate) fn chunk(&self) -> Option<usize> {
-        (self.truncation > 0).then_some(self.truncation)
-    }
-
     /// The largest norm of the gradients, where there is one.
     pub(crate) fn largest_norm(&self) -> Option<f32> {
         (!self.no_clip).then_some(self.clip)
@@ -182,10 +192,16 @@ impl Arguments {
         let Self { network, optimization, .. } = self;
         count("--steps", optimization.steps, 1, usize::MAX)?;
         count("--sequence", optimization.sequence, 1, LARGEST)?;
-        truncation(optimization.truncation, optimization.sequence)?;
+        optimization.truncation.validate(optimization.sequence)?;
         count("--batch", optimization.batch.unwrap_or(1), 1, LARGEST)?;
         count("--hidden", network.hidden, 1, LARGEST)?;
         count("--layers", network.layers, 1, 1024)?;
+        let dropout = f64::from(network.dropout);
+        number("--dropout", dropout, (0.0..1.0).contains(&dropout), "at least 0 and below 1")?;
+        if dropout > 0.0 && network.layers == 1 {
+            let message = "drops between layers, and there is 1: take `--layers 2` or more";
+            return Err(Failure::option("--dropout", message));
+        }
         count("--embedding", network.embedding, 1, LARGEST)?;
         count("--validations", self.validations, 1, usize::MAX)?;
         count("--validation-characters", self.validation_characters, 1, usize::MAX)?;
@@ -220,13 +236,31 @@ pub(crate) fn temperature(value: f64) -> Result<()> {
     number("--temperature", value, (0.0..=100.0).contains(&value), "between 0 and 100")
 }
 
-/// Refuses a truncation that a window is too short for: it would change nothing.
-fn truncation(found: usize, sequence: usize) -> Result<()> {
-    if found <= sequence {
-        return Ok(());
+impl Truncation {
+    /// Refuses a truncation that a window is too short for: it would change nothing.
+    fn validate(self, sequence: usize) -> Result<()> {
+        let message = match self {
+            Self::Chunks(steps) if steps > sequence => {
+                format!("must be at most the {sequence} steps of `--sequence`, not {steps}")
+            }
+            Self::Window(steps) if steps >= sequence => {
+                format!("window:{steps} must be below the {sequence} steps of `--sequence`")
+            }
+            _ => return Ok(()),
+        };
+        Err(Failure::option("--truncation", message))
     }
-    let message = format!("must be at most the {sequence} steps of `--sequence`, not {found}");
-    Err(Failure::option("--truncation", message))
+}
+
+fn truncation(text: &str) -> std::result::Result<Truncation, String> {
+    let steps = |text: &str| text.parse().map_err(|_| "is neither a number nor window:NUMBER".to_owned());
+    match text.strip_prefix("window:") {
+        Some(before) => Ok(Truncation::Window(steps(before)?)),
+        None => Ok(match steps(text)? {
+            0 => Truncation::None,
+            chunk => Truncation::Chunks(chunk),
+        }),
+    }
 }
 
 fn count(option: &str, found: usize, smallest: usize, largest: usize) -> Result<()> {
@@ -283,6 +317,10 @@ mod tests {
             ("--sequence", "0"),
             ("--batch", "0"),
             ("--truncation", "33"),
+            ("--truncation", "window:32"),
+            ("--dropout", "1"),
+            ("--dropout", "-0.1"),
+            ("--dropout", "nan"),
             ("--hidden", "0"),
             ("--layers", "0"),
             ("--layers", "100000"),
@@ -316,10 +354,22 @@ mod tests {
     }
 
     #[test]
-    fn a_truncation_of_zero_is_none() {
-        assert_eq!(parse(&[]).optimization.chunk(), None);
-        assert_eq!(parse(&["--truncation", "0"]).optimization.chunk(), None);
-        assert_eq!(parse(&["--truncation", "8"]).optimization.chunk(), Some(8));
+    fn a_truncation_is_none_or_by_chunks_or_by_a_window() {
+        assert_eq!(parse(&[]).optimization.truncation, Truncation::None);
+        assert_eq!(truncation("0"), Ok(Truncation::None));
+        assert_eq!(truncation("8"), Ok(Truncation::Chunks(8)));
+        assert_eq!(truncation("window:16"), Ok(Truncation::Window(16)));
+        for text in ["", "window", "window:", "window:x", "chunk:3", "-1"] {
+            assert!(truncation(text).is_err(), "{text}");
+        }
+        assert!(parse(&["--truncation", "window:31"]).validate().is_ok());
+    }
+
+    #[test]
+    fn dropout_takes_layers_to_drop_between() {
+        let refused = parse(&["--dropout", "0.2"]).validate().expect_err("one layer").to_string();
+        assert!(refused.contains("--layers 2"), "{refused}");
+        assert!(parse(&["--dropout", "0.2", "--layers", "2"]).validate().is_ok());
     }
 
     #[test]

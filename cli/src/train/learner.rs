@@ -2,12 +2,14 @@
 
 use refrain::data::Window;
 use refrain::loss::{CrossEntropy, cross_entropy};
-use refrain::nn::{Embedding, Gradients, Linear, Model, ModelState, OneHot, Parameters, Rnn};
+use refrain::nn::{
+    Draw, Embedding, Gradients, Linear, Model, ModelState, OneHot, Parameters, Rnn, Sequences,
+};
 use refrain::ops::{Norm, Reduction};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
 use refrain::{Device, IGNORED, Result, Tensor};
 
-use super::arguments::{Network, Optimization, Rule};
+use super::arguments::{Network, Optimization, Rule, Truncation};
 
 /// A model, its weights, and all that changes with them.
 pub(crate) struct Learner {
@@ -15,6 +17,10 @@ pub(crate) struct Learner {
     pub(crate) parameters: Parameters,
     optimizer: Optimizer,
     state: Option<ModelState>,
+    /// What random numbers are drawn from.
+    seed: u64,
+    /// Steps made.
+    steps: u64,
     largest_norm: Option<f32>,
 }
 
@@ -76,10 +82,12 @@ fn build(network: &Network, optimization: &Optimization, vocabulary: usize) -> R
             network.embedding
         }
     };
-    let stack = Rnn::new(network.cell, features, network.hidden).layers(network.layers);
-    let stack = match optimization.chunk() {
-        Some(steps) => stack.truncated(steps),
-        None => stack,
+    let stack =
+        Rnn::new(network.cell, features, network.hidden).layers(network.layers).dropout(network.dropout);
+    let stack = match optimization.truncation {
+        Truncation::None => stack,
+        Truncation::Chunks(steps) => stack.truncated(steps),
+        Truncation::Window(steps) => stack.windowed(steps),
     };
     model.add("rnn", stack)?;
     model.add("head", Linear::new(network.hidden, vocabulary))?;
@@ -100,7 +108,8 @@ impl Learner {
         let model = build(network, optimization, vocabulary)?;
         let parameters = model.initialize(device)?;
         let optimizer = Optimizer::new(&parameters, optimization)?;
-        Ok(Self { model, parameters, optimizer, state: None, largest_norm: optimization.largest_norm() })
+        let (seed, largest_norm) = (optimization.seed, optimization.largest_norm());
+        Ok(Self { model, parameters, optimizer, state: None, seed, steps: 0, largest_norm })
     }
 
     /// One optimizer step of size `rate` over one window. Nobody waits.
@@ -114,7 +123,9 @@ impl Learner {
             Some(state) if !window.begins => state,
             _ => self.model.zero_state(&device, window.batch)?,
         };
-        let (logits, next, trace) = self.model.forward(&self.parameters, &tokens, &state)?;
+        let training = Sequences::whole().training(Draw::new(self.seed, self.steps));
+        let (logits, next, trace) =
+            self.model.forward_sequences(&self.parameters, &tokens, &state, training)?;
         let (loss, d_logits) = cross_entropy(&logits, &targets)?;
         let mut gradients = self.parameters.zero_gradients()?;
         trace.backward(&d_logits, &mut gradients)?;
@@ -125,10 +136,11 @@ impl Learner {
         self.optimizer.set_learning_rate(rate)?;
         self.optimizer.step(&mut self.parameters, &gradients)?;
         self.state = Some(next);
+        self.steps += 1;
         Ok(Measured { loss, norm })
     }
 
-    /// Mean bits per character over all targets of `windows`. **Waits** for the device.
+    /// Mean bits per character over all targets of `windows`, in evaluation: nothing is dropped. **Waits** for the device.
     ///
     /// # Errors
     /// Whatever the device reported.

@@ -8,7 +8,7 @@ use refrain::Device;
 use refrain::nn::Cell;
 use serde::Serialize;
 
-use super::arguments::{Arguments, Rule, Schedule};
+use super::arguments::{Arguments, Rule, Schedule, Truncation};
 use super::memory::Footprint;
 use crate::baseline::Baselines;
 use crate::devices;
@@ -184,7 +184,11 @@ fn network(arguments: &Arguments, vocabulary: usize) -> String {
         Cell::Vanilla(_) => format!("rnn {hidden} ({cell})"),
         _ => format!("{cell} {hidden}"),
     };
-    format!("{input}, {stack}{recurrent}, linear {vocabulary}")
+    let dropout = match network.dropout {
+        0.0 => String::new(),
+        rate => format!(", dropout {rate} between layers"),
+    };
+    format!("{input}, {stack}{recurrent}{dropout}, linear {vocabulary}")
 }
 
 fn training(arguments: &Arguments, batch: usize) -> String {
@@ -201,9 +205,10 @@ fn training(arguments: &Arguments, batch: usize) -> String {
         Some(norm) => format!("gradients clipped to {norm}"),
         None => "gradients not clipped".to_owned(),
     };
-    let truncation = match options.chunk() {
-        Some(chunk) => format!(" truncated at every {chunk}"),
-        None => String::new(),
+    let truncation = match options.truncation {
+        Truncation::None => String::new(),
+        Truncation::Chunks(steps) => format!(" truncated at every {steps}"),
+        Truncation::Window(steps) => format!(" truncated {steps} before each"),
     };
     let (steps, sequence, rate, seed) = (options.steps, options.sequence, options.rate(), options.seed);
     format!(
