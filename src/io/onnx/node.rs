@@ -195,7 +195,12 @@ impl OnnxNode {
             description = description.without_bias();
         }
         if self.operator != Operator::Rnn && functions != self.operator.functions() {
-            description = description.gate_activations(functions);
+            description = match *functions {
+                [gates, candidate, output] => description.gate_activations(gates, candidate, output),
+                // A GRU has no function of a cell state.
+                [gates, candidate] => description.gate_activations(gates, candidate, candidate),
+                _ => description,
+            };
         }
         if let Some(clip) = self.attributes.clip {
             description = description.clip_gates(clip);
