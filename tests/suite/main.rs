@@ -12,6 +12,7 @@ mod masks;
 mod memory;
 mod misuse;
 mod models;
+mod noise;
 mod options;
 mod recurrent;
 mod structure;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     gradients::register(&mut suite);
     recurrent::register(&mut suite);
     masks::register(&mut suite);
+    noise::register(&mut suite);
     options::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);

@@ -32,16 +32,20 @@ enum Choice {
     Dropout,
     InputDropout,
     WeightDrop,
+    RecurrentDropout,
+    Zoneout,
     Merge(Merge),
     Residual,
     LearnedInitialState,
     WithoutBias,
 }
 
-const CHOICES: [Choice; 9] = [
+const CHOICES: [Choice; 11] = [
     Choice::Dropout,
     Choice::InputDropout,
     Choice::WeightDrop,
+    Choice::RecurrentDropout,
+    Choice::Zoneout,
     Choice::Merge(Merge::Sum),
     Choice::Merge(Merge::Mean),
     Choice::Merge(Merge::Product),
@@ -56,6 +60,11 @@ impl Choice {
             Self::Dropout => stack.dropout(0.4),
             Self::InputDropout => stack.input_dropout(0.3),
             Self::WeightDrop => stack.weight_drop(0.5),
+            Self::RecurrentDropout => stack.recurrent_dropout(0.4),
+            Self::Zoneout => {
+                let second = if stack.cell().has_cell_state() { 0.5 } else { 0.0 };
+                stack.zoneout(0.3, second)
+            }
             Self::Merge(merge) => stack.merge(merge),
             Self::Residual => stack.residual(),
             Self::LearnedInitialState => stack.learned_initial_state(),
@@ -63,8 +72,9 @@ impl Choice {
         }
     }
 
-    fn is_random(self) -> bool {
-        matches!(self, Self::Dropout | Self::InputDropout | Self::WeightDrop)
+    /// Whether it does something in training alone.
+    fn is_dropout(self) -> bool {
+        matches!(self, Self::Dropout | Self::InputDropout | Self::WeightDrop | Self::RecurrentDropout)
     }
 }
 
@@ -294,7 +304,7 @@ fn every_pair_of_options_agrees_with_the_reference_on_the_gpu(adapter: &Adapter)
 fn evaluation_equals_the_stack_without_the_option() -> Outcome {
     let device = Device::cpu();
     for way in [Way::Forward, Way::Reverse, Way::Both] {
-        for choice in CHOICES.into_iter().filter(|choice| choice.is_random()) {
+        for choice in CHOICES.into_iter().filter(|choice| choice.is_dropout()) {
             for cell in CELLS {
                 let choices = [choice; 2];
                 let variant = Variant { cell, way, choices, ragged: true, reset: false, training: false };
@@ -514,7 +524,7 @@ fn garbage_in_the_padding_changes_nothing_on_the_gpu(adapter: &Adapter) -> Outco
 /// a mask that differs in one place changes a result beside it by one part in a few hundred.
 fn masks_agree_between_devices(adapter: &Adapter) -> Outcome {
     let gpu = adapter.open()?;
-    for choice in CHOICES.into_iter().filter(|choice| choice.is_random()) {
+    for choice in CHOICES.into_iter().filter(|choice| choice.is_dropout()) {
         let mut results: Vec<Vec<f32>> = Vec::new();
         for device in [&gpu, &Device::cpu()] {
             let mut model = Model::new(1);

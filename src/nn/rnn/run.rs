@@ -5,7 +5,7 @@ use super::trace::{LayerTrace, RnnTrace};
 use super::{Rnn, Sequences, State};
 use crate::device::Device;
 use crate::nn::{Layer, Parameters};
-use crate::ops::recurrent::{self, Call, Direction, Steps, Walk};
+use crate::ops::recurrent::{self, Call, Direction, Equations, Steps, Walk};
 use crate::ops::{Form, matmul, zero_padding};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -153,7 +153,8 @@ impl Layer<Rnn> {
         let Rnn { directions, options, .. } = &self.description;
         let Sequences { lengths, resets, .. } = sequences;
         Ok(Call {
-            equations: self.description.equations(),
+            equations: Equations { noise: self.noise(sequences.mode, place), ..self.description.equations() },
+            state_mask: self.state_mask(sequences.mode, place, initial.batch())?,
             weights: self.weights(parameters, place).recurrent,
             initial: initial.at(place)?,
             walk: Walk { direction, lengths, resets, truncation: options.truncation },

@@ -117,6 +117,10 @@ impl State {
         ))
     }
 
+    pub(super) fn batch(&self) -> usize {
+        self.hidden.shape().dimensions()[1]
+    }
+
     pub(super) fn device(&self) -> &Device {
         self.hidden.device()
     }
