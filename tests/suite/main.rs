@@ -15,6 +15,7 @@ mod models;
 mod noise;
 mod options;
 mod recurrent;
+mod stateful;
 mod structure;
 mod support;
 mod training;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     recurrent::register(&mut suite);
     masks::register(&mut suite);
     noise::register(&mut suite);
+    stateful::register(&mut suite);
     options::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);
