@@ -21,11 +21,26 @@ pub(crate) struct Draw {
     device: Device,
     seed: u64,
     next: Cell<u64>,
+    nudge: Option<Nudge>,
+}
+
+/// A small change of all numbers, each by its own share of `size`.
+#[derive(Clone, Copy)]
+pub(crate) struct Nudge {
+    /// Which shares.
+    pub(crate) direction: u64,
+    /// The largest change relative to a number; may be negative.
+    pub(crate) size: f64,
 }
 
 impl Draw {
     pub(crate) fn new(device: &Device, seed: u64) -> Self {
-        Self { device: device.clone(), seed, next: Cell::new(0) }
+        Self { device: device.clone(), seed, next: Cell::new(0), nudge: None }
+    }
+
+    /// As [`Draw::new`], with all numbers moved a little.
+    pub(crate) fn nudged(device: &Device, seed: u64, nudge: Nudge) -> Self {
+        Self { nudge: Some(nudge), ..Self::new(device, seed) }
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -41,7 +56,14 @@ impl Draw {
     /// Uniform numbers in `range`.
     pub(crate) fn values(&self, count: usize, range: Range<f64>) -> Vec<f32> {
         let stream = self.stream();
-        let draw = |index| stream.uniform_between(index, range.start, range.end) as f32;
+        let moved = |index: u64, value: f32| match self.nudge {
+            Some(Nudge { direction, size }) => {
+                let share = Stream::new(!self.seed, direction << 32 | self.next.get());
+                value * (1.0 + size * share.uniform_between(index, -1.0, 1.0)) as f32
+            }
+            None => value,
+        };
+        let draw = |index| moved(index, stream.uniform_between(index, range.start, range.end) as f32);
         (0..count as u64).map(draw).collect()
     }
 

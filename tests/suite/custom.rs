@@ -1,4 +1,6 @@
 //! Cells of a user's own: they are layers like all others, and what is wrong with one is found and named.
+//!
+//! Long, because it writes out three cells, right and wrong.
 
 use libtest_mimic::Failed;
 use refrain::check::custom_cell;
@@ -144,10 +146,65 @@ impl CustomCell for Elman {
     }
 }
 
+/// A GRU as a user writes it: its last gate's recurrent part has a gradient of its own.
+#[derive(Debug)]
+struct Gated;
+
+impl CustomCell for Gated {
+    fn name(&self) -> &'static str {
+        "gated"
+    }
+
+    fn gates(&self) -> usize {
+        3
+    }
+
+    fn last_gate_apart(&self) -> bool {
+        true
+    }
+
+    fn wgsl(&self) -> &'static str {
+        "
+        fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {
+            let r = accurate_sigmoid(p[0] + q[0]);
+            let z = accurate_sigmoid(p[1] + q[1]);
+            let n = accurate_tanh(p[2] + r * q[2]);
+            return Forward(array<f32, GATES>(r, z, n), q[2], (1.0 - z) * n + z * previous.hidden);
+        }
+
+        fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
+            let r = step.gates[0];
+            let z = step.gates[1];
+            let n = step.gates[2];
+            let d_n = d_hidden * (1.0 - z) * (1.0 - n * n);
+            let d_z = d_hidden * (step.previous.hidden - n) * z * (1.0 - z);
+            let d_r = d_n * step.saved * r * (1.0 - r);
+            return Backward(array<f32, GATES>(d_r, d_z, d_n), d_n * r, d_hidden * z, 0.0);
+        }
+        "
+    }
+
+    fn forward(&self, p: &[f64], q: &[f64], previous: UnitMemory, gates: &mut [f64]) -> UnitForward {
+        let (r, z) = (sigmoid(p[0] + q[0]), sigmoid(p[1] + q[1]));
+        let n = (p[2] + r * q[2]).tanh();
+        gates.copy_from_slice(&[r, z, n]);
+        UnitForward { saved: q[2], hidden: (1.0 - z) * n + z * previous.hidden }
+    }
+
+    fn backward(&self, step: &UnitStep<'_>, d_after: UnitMemory, d_gates: &mut [f64]) -> UnitBackward {
+        let &[r, z, n] = step.gates else { unreachable!("forward wrote three") };
+        let d_n = d_after.hidden * (1.0 - z) * (1.0 - n * n);
+        let d_z = d_after.hidden * (step.previous.hidden - n) * z * (1.0 - z);
+        d_gates.copy_from_slice(&[d_n * step.saved * r * (1.0 - r), d_z, d_n]);
+        UnitBackward { d_apart: d_n * r, d_hidden: d_after.hidden * z, d_cell: 0.0 }
+    }
+}
+
+static GATED: Gated = Gated;
 static PLAIN: Elman = Elman { name: "elman", wgsl: ELMAN, gates: 1 };
 
 fn a_right_cell_agrees_with_differences_and_with_its_twin() -> Outcome {
-    for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN] {
+    for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN, &GATED] {
         for device in [Device::cpu(), Device::reference()] {
             let report = custom_cell(cell, &device)?;
             assert!(report.passed(), "{report}");
@@ -158,7 +215,7 @@ fn a_right_cell_agrees_with_differences_and_with_its_twin() -> Outcome {
 }
 
 fn a_right_cell_agrees_on_a_gpu(adapter: &Adapter) -> Outcome {
-    for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN] {
+    for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN, &GATED] {
         let report = custom_cell(cell, &adapter.open()?)?;
         assert!(report.passed(), "{report}");
     }
@@ -199,20 +256,29 @@ fn wgsl_that_differs_from_its_twin_is_told_by_the_result(adapter: &Adapter) -> O
     Ok(())
 }
 
-/// All outputs and gradients of a stack in both directions over ragged rows with truncation.
-fn whole_layer(cell: Cell, device: &Device) -> Result<Vec<f64>> {
+/// What a stack of two layers may have beside its cell.
+const STACKS: [fn(Rnn) -> Rnn; 4] = [
+    |stack| stack.bidirectional().truncated(3),
+    |stack| stack.windowed(2),
+    |stack| stack.truncated_every(3, 4).clip_gradient(0.02),
+    |stack| stack.reverse().clip_gradient(0.02).residual(),
+];
+
+/// All outputs and gradients of a stack over ragged rows.
+fn whole_layer(cell: Cell, build: fn(Rnn) -> Rnn, device: &Device) -> Result<Vec<f64>> {
     let (steps, batch, inputs, hidden) = (7, 5, 3, 17);
     let mut model = Model::new(11);
-    let layer = model.add("rnn", Rnn::new(cell, inputs, hidden).layers(2).bidirectional().truncated(3))?;
+    let layer = model.add("rnn", build(Rnn::new(cell, inputs, hidden).layers(2)))?;
     let parameters = model.initialize(device)?;
-    let part = |seed| random(device, seed, &[4, batch, hidden], 1.0);
+    let outputs = layer.description().outputs();
+    let part = |seed| random(device, seed, &[2 * outputs / hidden, batch, hidden], 1.0);
     let state = |seed| match cell.has_cell_state() {
         true => State::from_hidden_and_cell(&part(seed)?, &part(seed + 1)?),
         false => State::from_hidden(&part(seed)?),
     };
     let lengths = Indices::from_slice(device, &[batch], &[7, 1, 4, 6, 2])?;
     let x = random(device, 40, &[steps, batch, inputs], 1.0)?;
-    let d_y = random(device, 41, &[steps, batch, 2 * hidden], 1.0)?;
+    let d_y = random(device, 41, &[steps, batch, outputs], 1.0)?;
     let mut gradients = parameters.zero_gradients()?;
     let (y, last, trace) =
         layer.forward_sequences(&parameters, &x, &state(42)?, Sequences::ragged(&lengths))?;
@@ -229,18 +295,34 @@ fn whole_layer(cell: Cell, device: &Device) -> Result<Vec<f64>> {
 
 fn a_custom_cell_is_a_layer_like_the_built_in_one() -> Outcome {
     let device = Device::reference();
-    let own = whole_layer(Cell::Custom(&PLAIN), &device)?;
-    let built_in = whole_layer(Cell::Vanilla(Activation::Tanh), &device)?;
-    expect_close("elman and tanh", &own, &built_in, 1e-12)
+    for build in STACKS {
+        for (name, own, built_in) in [
+            ("elman and tanh", Cell::Custom(&PLAIN), Cell::Vanilla(Activation::Tanh)),
+            ("gated and gru", Cell::Custom(&GATED), Cell::Gru),
+        ] {
+            let (own, built_in) = (whole_layer(own, build, &device)?, whole_layer(built_in, build, &device)?);
+            expect_close(name, &own, &built_in, 1e-12)?;
+        }
+    }
+    let own = whole_layer(Cell::Custom(&RIGHT), |stack| stack.windowed(2), &device)?;
+    let built_in = whole_layer(Cell::Lstm, |stack| stack.windowed(2).coupled(), &device)?;
+    expect_close("both coupled", &own, &built_in, 1e-12)
 }
 
 fn the_whole_layer_of_a_custom_cell_runs_on_a_gpu(adapter: &Adapter) -> Outcome {
     for build in [ShaderBuild::Checked, ShaderBuild::Trusted] {
         let device = adapter.open_with(&GpuOptions { build, ..GpuOptions::default() })?;
-        for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN] {
-            let expected = whole_layer(Cell::Custom(cell), &Device::reference())?;
-            // Sums of 17 + 34 products, two layers and seven steps: some hundred roundings of numbers below 10.
-            expect_close(cell.name(), &whole_layer(Cell::Custom(cell), &device)?, &expected, 2e-5)?;
+        for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN, &GATED] {
+            for build in STACKS {
+                let expected = whole_layer(Cell::Custom(cell), build, &Device::reference())?;
+                // Sums of 17 + 34 products, two layers and seven steps: some hundred roundings of numbers below 10.
+                expect_close(
+                    cell.name(),
+                    &whole_layer(Cell::Custom(cell), build, &device)?,
+                    &expected,
+                    2e-5,
+                )?;
+            }
         }
     }
     Ok(())
@@ -290,6 +372,30 @@ fn facts_that_make_no_sense_are_refused() -> Outcome {
     Ok(())
 }
 
+fn options_of_built_in_cells_are_refused_by_both_names() -> Outcome {
+    let options: [(&str, fn(Rnn) -> Rnn); 7] = [
+        ("peepholes", Rnn::peepholes),
+        ("coupled", Rnn::coupled),
+        ("reset_before", Rnn::reset_before),
+        ("clip_gates", |stack| stack.clip_gates(1.0)),
+        ("clip_cell", |stack| stack.clip_cell(1.0)),
+        ("projection", |stack| stack.projection(2)),
+        ("gate_activations", |stack| {
+            stack.gate_activations(Activation::Sigmoid, Activation::Tanh, Activation::Tanh)
+        }),
+    ];
+    for (option, build) in options {
+        match Model::new(1).add("rnn", build(Rnn::new(Cell::Custom(&PLAIN), 3, 4))) {
+            Err(error @ Error::Config { .. }) => {
+                let message = error.to_string();
+                assert!(message.contains(option) && message.contains("elman"), "{message}");
+            }
+            other => panic!("{option} gives {:?}", other.map(drop)),
+        }
+    }
+    Ok(())
+}
+
 fn a_model_with_a_custom_cell_is_described_by_its_name() -> Outcome {
     let mut model = Model::new(1);
     model.add("rnn", Rnn::new(Cell::Custom(&RIGHT), 2, 3))?;
@@ -312,6 +418,7 @@ pub(crate) fn register(suite: &mut Suite) {
         wgsl_that_does_not_compile_is_refused_with_its_own_line,
         a_cell_without_one_of_its_functions_is_refused_in_words,
         facts_that_make_no_sense_are_refused,
+        options_of_built_in_cells_are_refused_by_both_names,
         a_model_with_a_custom_cell_is_described_by_its_name,
     );
     on_gpu!(

@@ -22,7 +22,8 @@ const CONDITION: f64 = 100.0;
 /// The least distance of a kink: 100 times what a step of ∛ε · 3 moves a pre-activation through weights of one.
 const MARGIN: f64 = 2e-3;
 
-fn step() -> f64 {
+/// h.
+pub(crate) fn step() -> f64 {
     f64::EPSILON.cbrt()
 }
 

@@ -4,7 +4,7 @@
 
 use refrain::data::{Vocabulary, Windows};
 use refrain::loss::{CrossEntropy, cross_entropy};
-use refrain::nn::{Cell, Embedding, Linear, Model, OneHot, Rnn, State};
+use refrain::nn::{Cell, Embedding, Linear, Merge, Model, OneHot, Rnn, Sequences, State};
 use refrain::ops::{self, Activation, Binary, Form, Norm, Reduction};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
 use refrain::{Device, Error, GpuOptions, IGNORED, Indices, Result, Shape, Tensor, View};
@@ -399,6 +399,123 @@ fn layers_that_cannot_be_described() -> Outcome {
     Ok(())
 }
 
+/// Which options exclude each other, and which cells have them, is the matter of `pairs`.
+fn options_whose_numbers_make_no_sense() -> Outcome {
+    let refused = |stack: Rnn| Model::new(1).add("rnn", stack);
+    let (lstm, gru, tanh) =
+        (|| Rnn::new(Cell::Lstm, 3, 4), || Rnn::new(Cell::Gru, 3, 4), || Rnn::new(Cell::tanh(), 3, 4));
+    for width in [0, 4, 5, usize::MAX] {
+        let found = format!("not {width}");
+        refuses!(
+            Config,
+            refused(lstm().projection(width)),
+            "rnn: projection and hidden",
+            "1 and hidden - 1 = 3",
+            &found
+        );
+    }
+    // A single unit cannot be projected.
+    refuses!(
+        Config,
+        refused(Rnn::new(Cell::Lstm, 3, 1).projection(1)),
+        "projection and hidden",
+        "hidden - 1 = 0"
+    );
+    for bound in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let found = bound.to_string();
+        refuses!(Config, refused(lstm().clip_gates(bound)), "rnn: clip_gates", "above 0 and finite", &found);
+        refuses!(Config, refused(lstm().clip_cell(bound)), "rnn: clip_cell", "above 0 and finite", &found);
+        refuses!(
+            Config,
+            refused(gru().clip_gradient(bound)),
+            "rnn: clip_gradient",
+            "above 0 and finite",
+            &found
+        );
+    }
+    let (sigmoid, relu) = (Activation::Sigmoid, Activation::Relu);
+    for function in [
+        Activation::LeakyRelu { slope: -0.5 },
+        Activation::Elu { alpha: -0.5 },
+        Activation::ThresholdedRelu { alpha: -0.5 },
+    ] {
+        // A vanilla cell keeps what enters it, and may have them.
+        refused(Rnn::new(Cell::Vanilla(function), 3, 4))?;
+        for [gates, candidate, output] in
+            [[function, relu, relu], [sigmoid, function, relu], [sigmoid, relu, function]]
+        {
+            let stack = lstm().gate_activations(gates, candidate, output);
+            refuses!(Config, refused(stack), "rnn: gate_activations", function.name(), "at least 0", "-0.5");
+        }
+    }
+    let empty = Activation::HardTanh { low: 1.0, high: 1.0 };
+    refuses!(
+        Config,
+        refused(gru().gate_activations(sigmoid, empty, relu)),
+        "hard_tanh",
+        "low below high",
+        "1 and 1"
+    );
+    let steep = Activation::Affine { alpha: f32::NAN, beta: 0.0 };
+    refuses!(Config, refused(lstm().gate_activations(steep, relu, relu)), "affine", "finite", "NaN");
+    refuses!(Config, refused(tanh().truncated(0)), "rnn: truncated", "between 1 and", "not 0");
+    refuses!(Config, refused(tanh().truncated_every(0, 3)), "rnn: truncated_every", "between 1 and", "not 0");
+    refuses!(Config, refused(tanh().truncated_every(3, 0)), "rnn: truncated_every", "between 1 and", "not 0");
+    refuses!(Config, refused(tanh().truncated_every(1, 0)), "rnn: truncated_every", "between 1 and", "not 0");
+    refuses!(
+        Config,
+        refused(tanh().truncated_every(5, 4)),
+        "truncated_every",
+        "every 5 steps back through 4",
+        "at least 5"
+    );
+    refuses!(Config, refused(tanh().windowed(usize::MAX)), "rnn: windowed", "between 1 and");
+    for rate in [1.0, -0.1, f32::NAN] {
+        let (found, two) = (rate.to_string(), || lstm().layers(2));
+        refuses!(Config, refused(two().dropout(rate)), "rnn: dropout", "below 1", &found);
+        refuses!(Config, refused(two().input_dropout(rate)), "rnn: input_dropout", "below 1", &found);
+        refuses!(Config, refused(two().weight_drop(rate)), "rnn: weight_drop", "below 1", &found);
+    }
+    refuses!(Config, refused(lstm().dropout(0.5)), "dropout and layers", "there is 1");
+    refuses!(Config, refused(lstm().merge(Merge::Mean)), "merge and bidirectional", "Mean");
+    refuses!(Config, refused(lstm().residual()), "residual and layers", "3 inputs and 4 outputs");
+    refused(lstm().projection(3).residual())?;
+    Ok(())
+}
+
+fn lengths_resets_and_states_that_do_not_fit(device: &Device) -> Outcome {
+    let mut model = Model::new(1);
+    let rnn = model.add("rnn", Rnn::new(Cell::Lstm, 3, 4).projection(2).input_dropout(0.5))?;
+    let parameters = model.initialize(device)?;
+    let (x, zero) = (tensor(device, &[5, 2, 3])?, rnn.zero_state(device, 2)?);
+    let run = |sequences: Sequences<'_>| rnn.infer_sequences(&parameters, &x, &zero, sequences);
+    let lengths = |values: &[u32]| indices(device, &[values.len()], values);
+    refuses!(
+        Config,
+        run(Sequences::ragged(&lengths(&[5, 0])?)),
+        "lengths",
+        "at least 1",
+        "leave empty rows out"
+    );
+    refuses!(Index, run(Sequences::ragged(&lengths(&[6, 1])?)), "lengths", "index 6", "below 6");
+    refuses!(Shape, run(Sequences::ragged(&lengths(&[5, 1, 1])?)), "lengths", "[2]", "[3]");
+    let resets = indices(device, &[2, 5], &[0; 10])?;
+    refuses!(Shape, run(Sequences::whole().resets(&resets)), "resets", "[5, 2]", "[2, 5]");
+    refuses!(Config, rnn.forward(&parameters, &x, &zero), "sequences", "training(draw)", "evaluation()");
+    refuses!(Config, rnn.initial_state(&parameters, 2), "initial_state", "learned_initial_state()");
+    // The hidden state is as wide as the projection, the cell state as the layer.
+    let (narrow, wide) = (tensor(device, &[1, 2, 2])?, tensor(device, &[1, 2, 4])?);
+    let unprojected = State::from_hidden_and_cell(&wide, &wide)?;
+    refuses!(Shape, rnn.infer(&parameters, &x, &unprojected), "hidden", "[1, 2, 2]", "[1, 2, 4]");
+    let all_projected = State::from_hidden_and_cell(&narrow, &narrow)?;
+    refuses!(Shape, rnn.infer(&parameters, &x, &all_projected), "cell", "[1, 2, 4]", "[1, 2, 2]");
+    let half = State::from_hidden(&narrow)?;
+    refuses!(Shape, rnn.infer(&parameters, &x, &half), "a hidden and a cell state", "a hidden state alone");
+    let uneven = State::from_hidden_and_cell(&narrow, &tensor(device, &[2, 2, 4])?);
+    refuses!(Shape, uneven, "the cell state", "[1, 2, hidden]", "[2, 2, 4]");
+    Ok(())
+}
+
 fn absurd_sizes_are_refused_before_anything_is_allocated() -> Outcome {
     let mut model = Model::new(1);
     let huge = 1 << 40;
@@ -561,6 +678,7 @@ fn every_misuse(device: &Device) -> Outcome {
     tokens_and_tables_that_do_not_fit(device)?;
     labels_and_losses_that_do_not_fit(device)?;
     inputs_that_do_not_fit_layers(device)?;
+    lengths_resets_and_states_that_do_not_fit(device)?;
     models_that_make_no_sense(device)?;
     another_models_parts(device)?;
     parameters_that_are_not_there(device)?;
@@ -599,6 +717,7 @@ pub(crate) fn register(suite: &mut Suite) {
         suite,
         misuse_on_the_cpu_is_a_typed_error,
         layers_that_cannot_be_described,
+        options_whose_numbers_make_no_sense,
         absurd_sizes_are_refused_before_anything_is_allocated,
         texts_and_windows_that_are_too_short,
         devices_that_are_not_there,

@@ -141,13 +141,17 @@ impl Rnn {
         match self.options.truncation {
             Truncation::None => Ok(()),
             Truncation::Chunks(steps) => expect_size(name, "truncated", steps),
-            Truncation::Windows(_) if self.directions != Directions::Forward => clash(
-                "windowed and reverse or bidirectional",
-                "a window looks back from an output to earlier steps: run forward, or truncate by `truncated`".to_owned(),
-            ),
+            Truncation::Windows(windows) if self.directions != Directions::Forward => {
+                let windows = if windows.every == 1 { "windowed" } else { "truncated_every" };
+                let direction = if self.directions == Directions::Both { "bidirectional" } else { "reverse" };
+                let message = "a window looks back from an output to earlier steps: run forward, or truncate by \
+                               `truncated`";
+                clash(&format!("{windows} and {direction}"), message.to_owned())
+            }
             Truncation::Windows(Windows { every, depth }) => {
                 expect_size(name, "truncated_every", every)?;
-                expect_size(name, "truncated_every", depth)?;
+                let option = if every == 1 && depth > 0 { "windowed" } else { "truncated_every" };
+                expect_size(name, option, depth)?;
                 if depth < every {
                     let message = format!(
                         "every {every} steps back through {depth} would lose outputs between: let the depth be at \

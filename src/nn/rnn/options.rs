@@ -120,7 +120,8 @@ impl Rnn {
         if merge != Merge::Concat && self.directions != Directions::Both {
             let message =
                 format!("{merge:?} merges two directions, but the stack runs in one: make it bidirectional");
-            return clash("merge and bidirectional", message);
+            let reverse = self.directions == Directions::Reverse;
+            return clash(if reverse { "merge and reverse" } else { "merge and bidirectional" }, message);
         }
         if residual && !(0..self.layers).any(|layer| self.is_residual(layer)) {
             let (inputs, outputs) = (self.inputs, self.outputs());

@@ -223,7 +223,9 @@ impl Group<'_> {
         let carry_at = |part, half, row| carry.base + self.carried(part, half, row..row).start as u32;
         let [marks_base, next_marks_base] =
             marks.as_ref().map_or([0; 2], |marks| [marks.at(steps.start), marks.at(steps.start + 1)]);
-        let takes_outputs = stand.lag < self.windows.every;
+        // Windows go together only where each has one output of its own; the last may have fewer than the others.
+        let end = self.ends.end - 1;
+        let takes_outputs = self.windows.owns(self.windows.owner(end), end - stand.lag);
         let d_width = d_outputs.step / rows;
         let mut d_unprojected = None;
         if let (Some(projection), Some(d_hidden)) = (self.projection, &self.d_hidden) {

@@ -1,5 +1,6 @@
 //! The recurrent stack, forward and backward through time.
 
+mod choices;
 mod kinks;
 mod sequences;
 mod stacks;
@@ -7,10 +8,11 @@ mod stacks;
 use super::{Case, Operation, Output, download};
 use crate::Result;
 use crate::check::draw::{CENTRED, Draw};
-use crate::check::tolerance::Recurrence;
+use crate::check::tolerance::{Recurrence, steepness};
 use crate::nn::{Cell, Layer, Model, Parameters, Rnn, State};
 use crate::ops::Activation;
 use crate::tensor::Tensor;
+use choices::{Choices, Truncation};
 use sequences::{Batch, Rows};
 
 /// T, B, I, H and L of a case, and what varies beside.
@@ -25,8 +27,8 @@ struct Stack {
     directions: Directions,
     bias: Bias,
     rows: Rows,
-    /// The steps between two places where gradients end.
-    chunk: Option<usize>,
+    choices: Choices,
+    truncation: Truncation,
     /// Whether something was computed from the final state, so that a gradient comes from there.
     final_gradient: FinalGradient,
     /// The largest magnitude of x.
@@ -62,7 +64,8 @@ const PLAIN: Stack = Stack {
     directions: Directions::Forward,
     bias: Bias::With,
     rows: Rows::Whole,
-    chunk: None,
+    choices: Choices::NONE,
+    truncation: Truncation::None,
     final_gradient: FinalGradient::Given,
     magnitude: 1.0,
 };
@@ -74,8 +77,8 @@ pub(super) fn operations() -> Result<Vec<Operation>> {
     for (name, stacks) in stacks::by_cell() {
         let mut forward = Vec::new();
         let mut backward = Vec::new();
-        for (stack, seed) in stacks.into_iter().zip((1100..).step_by(100)) {
-            let seed = stack.seed_off_kinks(seed)?;
+        for (stack, seed) in seeded(stacks) {
+            let seed = seed?;
             forward.push(Case::new(stack.label(), seed, move |draw| stack.forward(draw)));
             backward.push(Case::new(stack.label(), seed, move |draw| stack.backward(draw)));
         }
@@ -83,6 +86,12 @@ pub(super) fn operations() -> Result<Vec<Operation>> {
         operations.push(Operation::new(format!("{name} backward"), backward));
     }
     Ok(operations)
+}
+
+/// Each stack with a seed that keeps it off its kinks.
+fn seeded(stacks: Vec<Stack>) -> impl Iterator<Item = (Stack, Result<u64>)> {
+    let numbered = stacks.into_iter().zip((1100..).step_by(100));
+    numbered.map(|(stack, seed)| (stack, stack.seed_off_kinks(seed)))
 }
 
 /// Everything a case draws, in this order.
@@ -99,10 +108,10 @@ impl Stack {
     fn label(self) -> String {
         let Self { steps, batch, inputs, hidden, layers, directions, bias, rows, .. } = self;
         let cell = self.cell.name();
-        let chunk = self.chunk.map_or_else(String::new, |chunk| format!(", chunks of {chunk}"));
+        let (choices, truncation) = (self.choices.words(), self.truncation.words());
         format!(
-            "{cell} T {steps}, B {batch}, I {inputs}, H {hidden}, L {layers}, {directions:?}, {rows:?} rows{chunk}, \
-             {bias:?} bias, final gradient {:?}, |x| up to {}",
+            "{cell}{choices} T {steps}, B {batch}, I {inputs}, H {hidden}, L {layers}, {directions:?}, {rows:?} \
+             rows{truncation}, {bias:?} bias, final gradient {:?}, |x| up to {}",
             self.final_gradient, self.magnitude
         )
     }
@@ -114,17 +123,22 @@ impl Stack {
             Directions::Reverse => description.reverse(),
             Directions::Both => description.bidirectional(),
         };
-        let description = match self.chunk {
-            Some(steps) => description.truncated(steps),
-            None => description,
-        };
+        let description = self.truncation.of(self.choices.of(description));
         if self.bias == Bias::With { description } else { description.without_bias() }
     }
 
+    /// A peephole adds a product to each gate, a projection a sum of H products to each step: counted with each gate.
     fn recurrence(self) -> Recurrence {
-        let Self { cell, steps, batch, layers, .. } = self;
-        let terms = self.inputs.max(self.description().outputs()) + self.hidden;
+        let Self { cell, steps, batch, layers, choices, .. } = self;
+        let peephole = if choices.peepholes { 2 } else { 0 };
+        let projection = if choices.projection.is_some() { self.hidden } else { 0 };
+        let terms = self.inputs.max(self.description().outputs()) + self.hidden + peephole + projection;
         Recurrence { cell, steps, batch, layers, terms }
+    }
+
+    /// By how much functions of a gate that are steeper than 1 let errors grow in time.
+    fn growth(self) -> f64 {
+        self.choices.activations.map_or(1.0, |functions| steepness(functions, self.steps))
     }
 
     fn draw(self, draw: &Draw) -> Result<Inputs> {
@@ -149,11 +163,12 @@ impl Stack {
     }
 
     fn draw_state(self, draw: &Draw) -> Result<State> {
-        let directions = self.description().outputs() / self.hidden;
-        let part = || draw.tensor(&[self.layers * directions, self.batch, self.hidden], CENTRED);
+        let directions = if self.directions == Directions::Both { 2 } else { 1 };
+        let part = |width| draw.tensor(&[self.layers * directions, self.batch, width], CENTRED);
+        let hidden = part(self.choices.projection.unwrap_or(self.hidden))?;
         match self.cell.has_cell_state() {
-            true => State::from_hidden_and_cell(&part()?, &part()?),
-            false => State::from_hidden(&part()?),
+            true => State::from_hidden_and_cell(&hidden, &part(self.hidden)?),
+            false => State::from_hidden(&hidden),
         }
     }
 
@@ -170,7 +185,7 @@ impl Stack {
 
     fn forward(self, draw: &Draw) -> Result<Vec<Output>> {
         let Inputs { layer, parameters, batch, x, initial, .. } = self.draw(draw)?;
-        let roundings = self.recurrence().forward();
+        let roundings = self.growth() * self.recurrence().forward();
         let (y, last) = layer.infer_sequences(&parameters, &x, &initial, batch.sequences())?;
         let mut outputs = self.state_outputs("final state", &last, roundings);
         outputs.extend(batch.padding_of(draw, "y", &y)?);
@@ -188,7 +203,8 @@ impl Stack {
         let mut gradients = parameters.zero_gradients()?;
         let (_, _, trace) = layer.forward_sequences(&parameters, &x, &initial, batch.sequences())?;
         let (d_x, d_initial) = trace.backward(&d_y, given, &mut gradients)?;
-        let roundings = self.recurrence().backward();
+        let windows = self.truncation.further_windows() as f64;
+        let roundings = self.growth() * self.recurrence().backward() + windows;
         let mut results = self.state_outputs("d_initial", &d_initial, roundings);
         results.extend(batch.padding_of(draw, "d_x", &d_x)?);
         results.push(self.output("d_x", d_x, roundings));
@@ -203,5 +219,54 @@ impl Stack {
     /// results is the measure.
     fn smallest_scale(self) -> f64 {
         if self.hidden == 1 { 1.0 / (self.hidden as f64).sqrt() } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    fn results(stack: Stack, seed: u64) -> Vec<Vec<f64>> {
+        let outputs = stack.backward(&Draw::new(&Device::reference(), seed)).unwrap();
+        outputs.iter().map(|output| output.tensor.download_f64().unwrap()).collect()
+    }
+
+    /// The stack without each of the options that leave its parameters as they are.
+    fn simpler(stack: Stack) -> Vec<(&'static str, Stack)> {
+        let Stack { choices, .. } = stack;
+        let with = |choices| Stack { choices, ..stack };
+        let all = [
+            ("reset before", with(Choices { reset_before: false, ..choices })),
+            ("activations", with(Choices { activations: None, ..choices })),
+            ("clip of gates", with(Choices { clip_gates: None, ..choices })),
+            ("clip of the cell", with(Choices { clip_cell: None, ..choices })),
+            ("clip of the gradient", with(Choices { clip_gradient: None, ..choices })),
+        ];
+        all.into_iter().filter(|(_, simple)| simple.choices != choices).collect()
+    }
+
+    #[test]
+    fn every_option_of_every_case_changes_its_results_and_no_clip_holds_everywhere() {
+        let mut seen = 0;
+        for (_, stacks) in stacks::by_cell() {
+            // A single number is clipped or not.
+            let tells = |stack: &Stack| {
+                stack.choices != Choices::NONE && stack.steps * stack.batch * stack.hidden > 1
+            };
+            for (stack, seed) in seeded(stacks).filter(|(stack, _)| tells(stack)) {
+                let (seed, label) = (seed.unwrap(), stack.label());
+                let found = results(stack, seed);
+                for (option, simple) in simpler(stack) {
+                    assert_ne!(found, results(simple, seed), "{option}: {label}, seed {seed}");
+                    seen += 1;
+                }
+                // Of a layer whose gates were all beyond their bound no gradient would reach x.
+                let d_x = stack.backward(&Draw::new(&Device::reference(), seed)).unwrap();
+                let d_x = d_x.iter().find(|output| output.name == "d_x").unwrap();
+                assert!(d_x.tensor.download_f64().unwrap().iter().any(|value| *value != 0.0), "{label}");
+            }
+        }
+        assert!(seen > 50, "only {seen} options were left out");
     }
 }

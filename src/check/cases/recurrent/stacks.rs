@@ -1,6 +1,6 @@
 //! The table of recurrent cases.
 
-use super::{Bias, Directions, FinalGradient, PLAIN, Rows, Stack};
+use super::{Bias, Choices, Directions, FinalGradient, PLAIN, Rows, Stack, Truncation};
 use crate::nn::Cell;
 use crate::ops::Activation;
 
@@ -24,7 +24,7 @@ const SHAPES: [[usize; 5]; 12] = [
 const GATED_STEPS: usize = 33;
 
 /// The cases of each cell under its name.
-pub(super) fn by_cell() -> [(&'static str, Vec<Stack>); 3] {
+pub(super) fn by_cell() -> Vec<(&'static str, Vec<Stack>)> {
     let mut vanilla = shapes(Cell::tanh());
     vanilla.extend(sequences(Cell::tanh()));
     vanilla.extend(Activation::ALL.map(|activation| {
@@ -40,7 +40,198 @@ pub(super) fn by_cell() -> [(&'static str, Vec<Stack>); 3] {
         stacks.extend(sequences(cell));
         stacks
     };
-    [("rnn", vanilla), ("lstm", gated(Cell::Lstm)), ("gru", gated(Cell::Gru))]
+    let mut all = vec![("rnn", vanilla), ("lstm", gated(Cell::Lstm)), ("gru", gated(Cell::Gru))];
+    all.extend(with_choices());
+    all.extend(with_windows());
+    all
+}
+
+const NONE: Choices = Choices::NONE;
+/// Bounds that hold for some cells of these cases and not for others: sums of products spread by about 0.4, states and
+/// gradients at them by less than 1.
+const GATES: Option<f32> = Some(0.3);
+const CELL: Option<f32> = Some(0.2);
+const GRADIENT: Option<f32> = Some(0.05);
+
+/// The options of the equations, each with the cells that have it, under their names.
+fn with_choices() -> Vec<(&'static str, Vec<Stack>)> {
+    let peepholes = Choices { peepholes: true, ..NONE };
+    let coupled = Choices { coupled: true, ..NONE };
+    let both = Choices { peepholes: true, coupled: true, ..NONE };
+    let reset_before = Choices { reset_before: true, ..NONE };
+    let gates = Choices { clip_gates: GATES, ..NONE };
+    let gradient = Choices { clip_gradient: GRADIENT, ..NONE };
+    let clips = Choices { clip_gates: GATES, clip_cell: CELL, clip_gradient: GRADIENT, ..NONE };
+    let every = |lists: &[(Cell, Choices)]| -> Vec<Stack> {
+        lists.iter().flat_map(|&(cell, choices)| beside(cell, choices)).collect()
+    };
+    let (tanh, lstm, gru) = (Cell::tanh(), Cell::Lstm, Cell::Gru);
+    vec![
+        ("lstm peepholes", every(&[(lstm, peepholes)])),
+        ("lstm coupled", every(&[(lstm, coupled), (lstm, both)])),
+        ("gru reset before", every(&[(gru, reset_before)])),
+        ("rnn clips", every(&[(tanh, gates), (tanh, gradient)])),
+        (
+            "lstm clips",
+            every(&[
+                (lstm, gates),
+                (lstm, Choices { clip_cell: CELL, ..NONE }),
+                (lstm, gradient),
+                (lstm, clips),
+                (lstm, Choices { peepholes: true, ..clips }),
+                (lstm, Choices { coupled: true, ..clips }),
+            ]),
+        ),
+        (
+            "gru clips",
+            every(&[
+                (gru, gates),
+                (gru, gradient),
+                (gru, Choices { reset_before: true, ..Choices { clip_cell: None, ..clips } }),
+            ]),
+        ),
+        ("lstm activations", activations(lstm, NONE)),
+        ("gru activations", activations(gru, NONE)),
+        ("lstm projection", projections()),
+    ]
+}
+
+/// One set of options over awkward sizes, rows that differ, directions and layers.
+fn beside(cell: Cell, choices: Choices) -> Vec<Stack> {
+    let plain = Stack { cell, choices, steps: 5, ..PLAIN };
+    let mixed = Stack { rows: Rows::RaggedAndReset, ..plain };
+    let without = FinalGradient::None;
+    let mut stacks = vec![
+        plain,
+        Stack { hidden: 33, batch: 17, bias: Bias::Without, final_gradient: without, ..plain },
+        Stack { directions: Directions::Both, layers: 2, ..mixed },
+        Stack { directions: Directions::Reverse, hidden: 33, batch: 17, final_gradient: without, ..mixed },
+        Stack { truncation: Truncation::Chunks(2), batch: 1, ..mixed },
+        Stack { steps: 1, batch: 1, hidden: 33, ..plain },
+    ];
+    if choices.projection.is_none() {
+        stacks.push(Stack { hidden: 1, batch: 17, ..plain });
+        stacks.push(Stack { hidden: 1, batch: 1, steps: 1, final_gradient: without, ..plain });
+    }
+    stacks
+}
+
+/// Each function in each place, and triples that packages have.
+fn activations(cell: Cell, choices: Choices) -> Vec<Stack> {
+    use Activation::{HardSigmoid, HardTanh, Relu, ScaledTanh, Sigmoid, Softsign, Tanh, ThresholdedRelu};
+    let hard = HardSigmoid { alpha: 0.2, beta: 0.5 };
+    let mut stacks = Vec::new();
+    for function in Activation::ALL {
+        // Kinks where sums of products come.
+        let function = match function {
+            ThresholdedRelu { .. } => ThresholdedRelu { alpha: 0.1 },
+            HardTanh { .. } => HardTanh { low: -0.3, high: 0.2 },
+            other => other,
+        };
+        // Half way to the first pole: see `kinks.rs`.
+        let magnitude = if function == Activation::Tan { 0.3 } else { PLAIN.magnitude };
+        let steep = Stack { cell, steps: 3, magnitude, ..PLAIN };
+        let mut places = vec![[function, Tanh, Tanh], [Sigmoid, function, Tanh]];
+        if cell == Cell::Lstm {
+            places.push([Sigmoid, Tanh, function]);
+        }
+        places.retain(|functions| *functions != [Sigmoid, Tanh, Tanh]);
+        stacks.extend(places.into_iter().map(|functions| Stack {
+            choices: Choices { activations: Some(functions), ..choices },
+            ..steep
+        }));
+    }
+    let scaled = ScaledTanh { alpha: 1.7159, beta: 2.0 / 3.0 };
+    for functions in [
+        [hard, Tanh, Tanh],
+        [Sigmoid, Relu, Relu],
+        [hard, Softsign, HardTanh { low: -0.5, high: 0.25 }],
+        [Sigmoid, scaled, Softsign],
+    ] {
+        let choices = Choices { activations: Some(functions), ..choices };
+        stacks.extend(beside(cell, choices));
+        stacks.push(Stack { cell, steps: 5, choices: Choices { clip_gates: GATES, ..choices }, ..PLAIN });
+    }
+    stacks
+}
+
+/// Projections of several widths, alone and with all else that an LSTM has.
+fn projections() -> Vec<Stack> {
+    let lstm = |choices| beside(Cell::Lstm, choices);
+    let plain = Stack { cell: Cell::Lstm, steps: 5, ..PLAIN };
+    let mut stacks = lstm(Choices { projection: Some(5), ..NONE });
+    stacks.extend(lstm(Choices { projection: Some(16), clip_gradient: GRADIENT, ..NONE }));
+    let all = Choices { peepholes: true, coupled: true, clip_gates: GATES, clip_cell: CELL, ..NONE };
+    // So many bounds let little through.
+    stacks.extend(lstm(Choices { projection: Some(3), clip_gradient: Some(0.005), ..all }));
+    for (hidden, width) in [(2, 1), (17, 1), (33, 32), (33, 17), (65, 33)] {
+        let choices = Choices { projection: Some(width), ..NONE };
+        let stack = Stack { hidden, choices, ..plain };
+        stacks.push(Stack { directions: Directions::Both, layers: 2, ..stack });
+        stacks.push(Stack {
+            rows: Rows::Ragged,
+            batch: 17,
+            layers: 2,
+            final_gradient: FinalGradient::None,
+            ..stack
+        });
+    }
+    stacks
+}
+
+/// Windows that slide and windows that overlap, for each cell and for those of its options that a step back passes.
+fn with_windows() -> Vec<(&'static str, Vec<Stack>)> {
+    let projected = Choices { projection: Some(5), ..NONE };
+    let seeing = Choices { peepholes: true, coupled: true, ..NONE };
+    let clipped = Choices { clip_gradient: GRADIENT, ..NONE };
+    let every = |lists: &[(Cell, Choices)]| -> Vec<Stack> {
+        lists.iter().flat_map(|&(cell, choices)| windows(cell, choices)).collect()
+    };
+    let (tanh, lstm, gru) = (Cell::tanh(), Cell::Lstm, Cell::Gru);
+    let reset = Choices { reset_before: true, ..NONE };
+    vec![
+        ("rnn windows", every(&[(tanh, NONE), (tanh, clipped)])),
+        (
+            "lstm windows",
+            every(&[
+                (lstm, NONE),
+                (lstm, seeing),
+                (lstm, projected),
+                (lstm, Choices { clip_gradient: GRADIENT, ..projected }),
+            ]),
+        ),
+        (
+            "gru windows",
+            every(&[(gru, NONE), (gru, reset), (gru, Choices { clip_gradient: GRADIENT, ..reset })]),
+        ),
+    ]
+}
+
+fn windows(cell: Cell, choices: Choices) -> Vec<Stack> {
+    let plain = Stack { cell, choices, steps: 7, ..PLAIN };
+    let mixed = Stack { rows: Rows::RaggedAndReset, ..plain };
+    let without = FinalGradient::None;
+    let mut stacks = Vec::new();
+    for truncation in [
+        Truncation::Windowed(0),
+        Truncation::Windowed(1),
+        Truncation::Windowed(3),
+        Truncation::Every(2, 5),
+        Truncation::Every(3, 3),
+    ] {
+        stacks.push(Stack { truncation, layers: 2, ..plain });
+        stacks.push(Stack { truncation, batch: 17, hidden: 33, final_gradient: without, ..mixed });
+        stacks.push(Stack { truncation, steps: 1, batch: 1, bias: Bias::Without, ..plain });
+    }
+    let sliding = Truncation::Windowed(2);
+    stacks.push(Stack { truncation: sliding, rows: Rows::Ragged, batch: 1, ..plain });
+    // More lags than steps: nothing is left out.
+    stacks.push(Stack { truncation: Truncation::Windowed(20), steps: 4, rows: Rows::Ragged, ..plain });
+    stacks.push(Stack { truncation: Truncation::Every(4, 9), steps: 6, batch: 5, ..mixed });
+    if choices.projection.is_none() {
+        stacks.push(Stack { truncation: sliding, hidden: 1, batch: 17, ..mixed });
+    }
+    stacks
 }
 
 /// Forward stacks over whole rows.
@@ -77,11 +268,11 @@ fn sequences(cell: Cell) -> Vec<Stack> {
         Stack { rows: reset, directions: both, final_gradient: without, ..wide },
         Stack { rows: Rows::RaggedAndReset, directions: reverse, ..plain },
         Stack { rows: Rows::RaggedAndReset, directions: both, batch: 16, ..plain },
-        Stack { chunk: Some(1), layers: 2, ..plain },
-        Stack { chunk: Some(3), ..plain },
-        Stack { chunk: Some(7), final_gradient: without, ..plain },
-        Stack { chunk: Some(4), directions: reverse, ..plain },
-        Stack { chunk: Some(3), rows: ragged, directions: both, ..wide },
-        Stack { chunk: Some(2), rows: Rows::RaggedAndReset, directions: both, ..narrow },
+        Stack { truncation: Truncation::Chunks(1), layers: 2, ..plain },
+        Stack { truncation: Truncation::Chunks(3), ..plain },
+        Stack { truncation: Truncation::Chunks(7), final_gradient: without, ..plain },
+        Stack { truncation: Truncation::Chunks(4), directions: reverse, ..plain },
+        Stack { truncation: Truncation::Chunks(3), rows: ragged, directions: both, ..wide },
+        Stack { truncation: Truncation::Chunks(2), rows: Rows::RaggedAndReset, directions: both, ..narrow },
     ]
 }
