@@ -1,6 +1,7 @@
 //! All integration tests in one binary; see `adapters` for how claims become tests on every adapter.
 
 mod adapters;
+mod checkpoints;
 mod custom;
 mod equivalence;
 mod files;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     recurrent::register(&mut suite);
     masks::register(&mut suite);
     options::register(&mut suite);
+    checkpoints::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);
     files::register(&mut suite);

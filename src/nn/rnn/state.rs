@@ -117,6 +117,11 @@ impl State {
         ))
     }
 
+    /// B.
+    pub(super) fn batch(&self) -> usize {
+        self.hidden.shape().dimensions()[1]
+    }
+
     pub(super) fn device(&self) -> &Device {
         self.hidden.device()
     }

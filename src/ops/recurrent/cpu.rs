@@ -251,5 +251,9 @@ pub(super) fn backward<F: Real>(
             }
         }
     }
+    for row in (0..rows).filter(|&row| walk.length(row, steps) == 0) {
+        made.d_initial.hidden.row_mut(row).assign(&upstream.d_last.hidden.row(row));
+        made.d_initial.cell.row_mut(row).assign(&upstream.d_last.cell.row(row));
+    }
     made
 }
