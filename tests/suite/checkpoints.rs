@@ -4,7 +4,7 @@
 use libtest_mimic::Failed;
 use refrain::nn::{Cell, Draw, Layer, Model, Parameters, Rnn, Sequences, State};
 use refrain::random::Stream;
-use refrain::{Device, Error, Indices, Result, Tensor};
+use refrain::{Device, Error, GpuOptions, Indices, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::support::{all_gradients, expect_close, expect_same_bits, largest, random};
@@ -195,6 +195,21 @@ fn checkpoints_change_no_bit_on_the_reference() -> Outcome {
 
 fn checkpoints_change_no_bit_on_the_gpu(adapter: &Adapter) -> Outcome {
     checkpoints_change_no_bit_on(&adapter.open()?, &[1, EVERY])
+}
+
+/// So small that no block of the gradients of an LSTM's gates fits a binding.
+const BINDING_BYTES: u64 = 32 << 10;
+
+fn checkpoints_change_no_bit_where_work_is_cut(adapter: &Adapter) -> Outcome {
+    let options = GpuOptions { binding_bytes: Some(BINDING_BYTES), ..GpuOptions::default() };
+    let device = adapter.open_with(&options)?;
+    assert!((4 * BLOCK * BATCH * 4 * HIDDEN) as u64 > BINDING_BYTES, "blocks fit");
+    for stack in [Rnn::new(Cell::Lstm, INPUTS, HIDDEN), Rnn::new(Cell::Gru, INPUTS, HIDDEN)] {
+        let whole = Built::new(&device, &stack)?.pass(&device, Kind::Ragged)?;
+        let cut = Built::new(&device, &stack.clone().checkpointed(EVERY))?.pass(&device, Kind::Ragged)?;
+        expect_same(&format!("{stack:?}"), &whole, &cut)?;
+    }
+    Ok(())
 }
 
 /// Sums over many blocks of time agree with those of 64-bit floats. A sum of n terms of either sign has an error of about
@@ -433,6 +448,7 @@ pub(crate) fn register(suite: &mut Suite) {
     on_gpu!(
         suite,
         checkpoints_change_no_bit_on_the_gpu,
+        checkpoints_change_no_bit_where_work_is_cut,
         long_sums_agree_with_the_reference,
         segments_need_less_memory
     );

@@ -58,9 +58,7 @@ impl Rnn {
         counter.cost.forward += whole.forward;
         counter.cost.backward += whole.backward + again.forward;
         counter.cost.trace_bytes += one.trace_bytes;
-        for _ in 0..earlier {
-            counter.keep_state(self.layers * self.state_features());
-        }
+        counter.keep_state(earlier as usize * self.layers * self.state_features());
         // The outputs of segments are copied into one tensor.
         counter.signal = Signal::Fresh;
     }
