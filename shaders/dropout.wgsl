@@ -1,10 +1,10 @@
 // y[i] = x[i] scale where number i mod period of the stream is at least threshold, else 0; with add = 1 it is added
-// to what y holds. One invocation four neighbours, which share one block of random numbers unless the period ends
-// between them. CPU twin: src/ops/dropout/cpu.rs.
+// to what y holds. One invocation four neighbours, which share one block of random numbers unless the period, or the block
+// itself, ends between them. CPU twin: src/ops/dropout/cpu.rs.
 
 struct Parameters {
     count: u32,
-    // Place of the first element of this stretch in all of x: a multiple of four.
+    // The first element's place in the mask.
     first: u32,
     period: u32,
     threshold: u32,

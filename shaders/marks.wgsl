@@ -17,8 +17,10 @@ struct Parameters {
     lengths_base: u32,
     resets_base: u32,
     marks_base: u32,
-    // The gradient is cut before every `chunk`-th step; 0: nowhere.
+    // The gradient is cut before every `chunk`-th step of the sequence; 0: nowhere.
     chunk: u32,
+    // Steps of the sequence before these.
+    earlier: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -45,7 +47,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         if before == 0u {
             mark = mark | STARTS;
         }
-        if parameters.chunk != 0u && before != 0u && before % max(parameters.chunk, 1u) == 0u {
+        let position = parameters.earlier + before;
+        if parameters.chunk != 0u && position != 0u && position % max(parameters.chunk, 1u) == 0u {
             mark = mark | CUTS;
         }
         if MASKED != 0u && resets[parameters.resets_base + id.x] != 0u {

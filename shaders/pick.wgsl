@@ -1,5 +1,5 @@
 // y[b, column block] = x[step(b), b, column block]: for each row of the batch the entry of its first or its last
-// valid step. Where the mark says that the row's sequence was reset there, zeros.
+// valid step. Where the mark says that no gradient flows back past it, zeros. A row without steps keeps what y holds.
 //   x [T, B, x_width], lengths [B], marks [T, B] -> y [B, y_width]; one invocation an element of the block.
 // CPU twin: src/ops/recurrent/cpu.rs.
 
@@ -7,7 +7,7 @@
 override LAST: u32 = 0u;
 // 1: there are lengths.
 override RAGGED: u32 = 0u;
-// 1: resets count.
+// 1: marks are bound.
 override MARKED: u32 = 0u;
 
 struct Parameters {
@@ -41,19 +41,20 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let row = (parameters.first + id.x) / parameters.columns;
     let column = (parameters.first + id.x) % parameters.columns;
-    var step = 0u;
-    if LAST != 0u {
-        step = parameters.steps - 1u;
-        if RAGGED != 0u {
-            step = lengths[parameters.lengths_base + row] - 1u;
-        }
+    var length = parameters.steps;
+    if RAGGED != 0u {
+        length = lengths[parameters.lengths_base + row];
     }
+    if length == 0u {
+        return;
+    }
+    let step = select(0u, length - 1u, LAST != 0u);
     if step < parameters.first_step || step - parameters.first_step >= parameters.bound_steps {
         return;
     }
     let place = (step - parameters.first_step) * parameters.rows + row;
     var value = x[parameters.x_base + place * parameters.x_width + column];
-    if MARKED != 0u && (marks[parameters.marks_base + place] & RESETS) != 0u {
+    if MARKED != 0u && (marks[parameters.marks_base + place] & (RESETS | CUTS)) != 0u {
         value = 0.0;
     }
     y[parameters.y_base + row * parameters.y_width + column] = value;

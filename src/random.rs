@@ -55,9 +55,9 @@ impl Stream {
         philox(counter, [seed_low, seed_high])
     }
 
-    /// All numbers of the stream in order, from number 0 on.
-    pub(crate) fn numbers(self) -> impl Iterator<Item = u32> + Clone {
-        (0..).flat_map(move |block| self.block(block))
+    /// The numbers of the stream in order, from number `first` on.
+    pub(crate) fn numbers_from(self, first: u64) -> impl Iterator<Item = u32> + Clone {
+        (first / 4..).flat_map(move |block| self.block(block)).skip((first % 4) as usize)
     }
 
     /// Seed and stream, each low word first: what a shader draws the same numbers from.
@@ -104,9 +104,11 @@ mod tests {
     #[test]
     fn numbers_in_order_are_those_of_their_places() {
         let stream = Stream::new(5, 1 << 40);
-        let drawn: Vec<u32> = stream.numbers().take(11).collect();
-        let placed: Vec<u32> = (0..11).map(|index| stream.bits(index)).collect();
-        assert_eq!(drawn, placed);
+        for first in [0, 1, 7, 1 << 33] {
+            let drawn: Vec<u32> = stream.numbers_from(first).take(11).collect();
+            let placed: Vec<u32> = (first..first + 11).map(|index| stream.bits(index)).collect();
+            assert_eq!(drawn, placed);
+        }
     }
 
     #[test]

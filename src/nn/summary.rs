@@ -105,10 +105,11 @@ impl fmt::Display for Summary {
 pub struct Cost {
     /// Multiply-adds of all matrix products, forward.
     pub forward: u64,
-    /// Those of backward: each weight's gradient, and the gradient at what a layer reads.
+    /// Those of backward: each weight's gradient, and the gradient at what a layer reads; and the forward pass of all
+    /// that a [checkpointed](super::Rnn::checkpointed) stack runs again.
     pub backward: u64,
     /// Bytes that a trace keeps on the device until backward, in 32-bit floats: inputs, gates, states and outputs, each
-    /// tensor once.
+    /// tensor once. Of a checkpointed stack: the most that it keeps at any time of backward.
     pub trace_bytes: u64,
 }
 
@@ -174,7 +175,9 @@ impl Model {
     /// smallest layers.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for no steps or rows, or more than 2³¹ of both together.
+    /// [`Error::Shape`](crate::Error::Shape) for no steps or rows, or more than 2³¹ of both together;
+    /// [`Error::Config`](crate::Error::Config) where a stack [checkpointed within](super::Rnn::checkpointed_within) a budget
+    /// does not fit it.
     ///
     /// ```
     /// use refrain::nn::{Linear, Model};
@@ -200,7 +203,7 @@ impl Model {
                     counter.signal = Signal::Fresh;
                 }
                 LayerConfig::OneHot(_) => counter.signal = Signal::Fresh,
-                LayerConfig::Rnn(rnn) => rnn.count(&mut counter),
+                LayerConfig::Rnn(rnn) => rnn.count(&mut counter)?,
                 LayerConfig::Linear(linear) => {
                     counter.product(linear.entries());
                     if place == 0 {

@@ -177,6 +177,13 @@ impl Tensor {
         Self { shape, offset: self.offset + index * shape.elements(), ..self.clone() }
     }
 
+    /// The entries `range` of the outermost dimension, without a copy.
+    pub(crate) fn outer(&self, range: std::ops::Range<usize>) -> Result<Self> {
+        let cut = self.view().outer(range)?;
+        let (offset, shape) = (cut.offset(), *cut.shape());
+        Ok(Self { offset, shape, ..self.clone() })
+    }
+
     /// A copy on another device; itself if it is there already. **Waits** for the GPU it comes from.
     ///
     /// # Errors

@@ -60,6 +60,11 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Where it begins in its storage.
+    pub(super) fn offset(&self) -> usize {
+        self.offset
+    }
+
     fn range(&self) -> Range<usize> {
         self.offset..self.offset + self.shape.elements()
     }

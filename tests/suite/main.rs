@@ -1,6 +1,7 @@
 //! All integration tests in one binary; see `adapters` for how claims become tests on every adapter.
 
 mod adapters;
+mod checkpoints;
 mod custom;
 mod equivalence;
 mod files;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     stateful::register(&mut suite);
     options::register(&mut suite);
     pairs::register(&mut suite);
+    checkpoints::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);
     files::register(&mut suite);

@@ -74,6 +74,12 @@ impl Layer<Rnn> {
         }
     }
 
+    /// The mask over the output \[T, B, F\] of a layer, which begins at the first of the steps that there are.
+    fn output_mask(&self, sequences: Sequences<'_>, layer: usize, y: &Tensor) -> Result<Option<Mask>> {
+        let earlier = sequences.first * y.shape().inner().elements();
+        Ok(self.mask(sequences.mode, [layer, 0], Purpose::Outputs)?.map(|mask| mask.after(earlier)))
+    }
+
     /// What the directions of a layer read of its input.
     pub(super) fn enter(&self, mode: Option<Mode>, layer: usize, x: &Tensor) -> Result<Tensor> {
         dropped(x, self.input_mask(mode, layer, x)?)
@@ -100,7 +106,7 @@ impl Layer<Rnn> {
     /// What a layer gives on, from the outputs of its directions and its input.
     pub(super) fn leave(
         &self,
-        mode: Option<Mode>,
+        sequences: Sequences<'_>,
         layer: usize,
         output: &Tensor,
         x: &Tensor,
@@ -109,7 +115,7 @@ impl Layer<Rnn> {
             Merge::Concat => output.clone(),
             way => merge(output, way)?,
         };
-        let given = dropped(&merged, self.mask(mode, [layer, 0], Purpose::Outputs)?)?;
+        let given = dropped(&merged, self.output_mask(sequences, layer, &merged)?)?;
         match self.description.is_residual(layer) {
             true => binary(&given, x, Binary::Add),
             false => Ok(given),
@@ -119,12 +125,12 @@ impl Layer<Rnn> {
     /// The gradient at the outputs of a layer's directions, from the one at what it gave.
     pub(super) fn leave_backward(
         &self,
-        mode: Option<Mode>,
+        sequences: Sequences<'_>,
         layer: usize,
         output: &Tensor,
         d_given: &Tensor,
     ) -> Result<Tensor> {
-        let d_merged = dropped(d_given, self.mask(mode, [layer, 0], Purpose::Outputs)?)?;
+        let d_merged = dropped(d_given, self.output_mask(sequences, layer, d_given)?)?;
         match self.description.options.merge {
             Merge::Concat => Ok(d_merged),
             way => merge_backward(output, &d_merged, way),
@@ -151,16 +157,24 @@ pub(super) struct MaskedWeight {
     mask: Mask,
 }
 
+/// The gradient at a masked W_hh, while a pass adds to it.
+pub(super) struct MaskedGradient {
+    pub(super) weight: MaskedWeight,
+    pub(super) d_copy: Tensor,
+}
+
 impl MaskedWeight {
-    /// Adds to the gradient of W_hh what `accumulate` adds to that of the copy.
-    pub(super) fn accumulate(
-        &self,
-        d_weight_hh: ViewMut<'_>,
-        accumulate: impl FnOnce(ViewMut<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let mut d_copy = Tensor::zeros(self.copy.device(), self.copy.shape().dimensions())?;
-        accumulate(d_copy.view_mut()?)?;
-        dropout_add_into(d_weight_hh, d_copy.view(), self.mask)
+    /// With a gradient of zero.
+    pub(super) fn with_gradient(self) -> Result<MaskedGradient> {
+        let d_copy = Tensor::zeros(self.copy.device(), self.copy.shape().dimensions())?;
+        Ok(MaskedGradient { weight: self, d_copy })
+    }
+}
+
+impl MaskedGradient {
+    /// Adds it to the gradient of W_hh.
+    pub(super) fn add_into(&self, d_weight_hh: ViewMut<'_>) -> Result<()> {
+        dropout_add_into(d_weight_hh, self.d_copy.view(), self.weight.mask)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a stack is and costs, for summaries.
 
 use super::{Directions, Rnn};
-use crate::nn::summary::{Counter, Signal};
+use crate::Result;
+use crate::nn::summary::{Cost, Counter, Signal};
 use crate::ops::Merge;
 
 impl Rnn {
@@ -19,6 +20,7 @@ impl Rnn {
             },
             (options.merge != Merge::Concat).then(|| format!("{:?}", options.merge).to_lowercase()),
             self.describe_truncation(),
+            self.describe_checkpoints(),
             rate("dropout", options.dropout),
             rate("input dropout", options.input_dropout),
             rate("weight drop", options.weight_drop),
@@ -31,12 +33,49 @@ impl Rnn {
     }
 
     /// Adds what a training pass over whole rows costs.
-    pub(in crate::nn) fn count(&self, counter: &mut Counter) {
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) where a budget of bytes is too small for it.
+    pub(in crate::nn) fn count(&self, counter: &mut Counter) -> Result<()> {
+        let segment = self.segment_steps(counter.steps as usize, counter.rows as usize)?;
+        self.count_segments(counter, segment as u64);
+        Ok(())
+    }
+
+    /// Adds what a pass costs that runs in segments of `segment` steps: all but the last are run twice, the trace of one
+    /// and the states that the segments start from are kept.
+    pub(super) fn count_segments(&self, counter: &mut Counter, segment: u64) {
+        let Counter { steps, rows, .. } = *counter;
+        if segment == steps {
+            return self.count_whole(counter);
+        }
+        counter.keep_signal(self.inputs);
+        let over = |steps: u64| {
+            let mut pass = Counter { steps, rows, cost: Cost::default(), signal: Signal::Kept };
+            self.count_whole(&mut pass);
+            pass.cost
+        };
+        let earlier = steps.div_ceil(segment) - 1;
+        let (whole, again, one) = (over(steps), over(earlier * segment), over(segment));
+        counter.cost.forward += whole.forward;
+        counter.cost.backward += whole.backward + again.forward;
+        counter.cost.trace_bytes += one.trace_bytes;
+        counter.keep_state(earlier as usize * self.layers * self.state_features());
+        // The outputs of segments are copied into one tensor.
+        counter.signal = Signal::Fresh;
+    }
+
+    /// Numbers of the state of a row in one layer and direction.
+    fn state_features(&self) -> usize {
+        self.state_widths().map(|(_, width)| width).sum()
+    }
+
+    fn count_whole(&self, counter: &mut Counter) {
         let Self { hidden, layers, directions, options, .. } = self;
         let equations = self.equations();
         let directions = directions.all().len();
         // The state that the pass starts from.
-        let state: usize = self.state_widths().map(|(_, width)| width).sum();
+        let state = self.state_features();
         counter.keep_state(layers * directions * state);
         for layer in 0..*layers {
             let inputs = if layer == 0 { self.inputs } else { self.outputs() };

@@ -1,6 +1,7 @@
 //! Stacks of recurrent layers.
 
 mod between;
+mod checkpoints;
 mod cost;
 mod equations;
 mod initial;

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::checkpoints::Checkpoints;
 use super::{Directions, Rnn};
 use crate::ops::Merge;
 use crate::ops::dropout::expect_rate;
@@ -33,6 +34,8 @@ pub(super) struct Options {
     pub(super) truncation: Truncation,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) equations: CellOptions,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) checkpoints: Checkpoints,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -101,6 +104,7 @@ impl Rnn {
     pub(super) fn validate_options(&self, name: &str) -> Result<()> {
         let Options { dropout, input_dropout, weight_drop, merge, residual, .. } = self.options;
         self.validate_equations(name)?;
+        self.validate_checkpoints(name)?;
         let rates = [
             ("dropout", dropout),
             ("input_dropout", input_dropout),

@@ -1,5 +1,7 @@
 //! The forward pass of a stack.
 
+use super::checkpoints::{Joined, Segment};
+use super::sequences::Mode;
 use super::state::StateSizes;
 use super::trace::{LayerTrace, RnnTrace};
 use super::{Directions, Rnn, Sequences, State};
@@ -83,19 +85,55 @@ impl Layer<Rnn> {
         state: &State,
         sequences: Sequences<'_>,
     ) -> Result<(Tensor, State, RnnTrace<'p>)> {
-        let mut layers: Vec<LayerTrace> = Vec::with_capacity(self.description.layers);
         self.expect_mode(sequences)?;
-        let (output, next) = self.run(parameters, x, state, sequences, |made| layers.push(made))?;
-        let trace = RnnTrace {
-            layer: self.clone(),
+        let [steps, batch] = self.check(parameters, x, state)?;
+        let segment = self.description.segment_steps(steps, batch)?;
+        if segment < steps {
+            self.walk(Direction::Forward, sequences).check(steps, batch)?;
+        }
+        let mut output = Joined::new(steps);
+        let mut segments: Vec<Segment> = Vec::with_capacity(steps.div_ceil(segment));
+        let mut layers: Vec<LayerTrace> = Vec::with_capacity(self.description.layers);
+        let mut next = state.clone();
+        for first in (0..steps).step_by(segment) {
+            let own = Segment::cut(first..steps.min(first + segment), steps, next, sequences)?;
+            let is_last = own.steps.end == steps;
+            let keep = |made| {
+                if is_last {
+                    layers.push(made)
+                }
+            };
+            let x = x.outer(own.steps.clone())?;
+            let (part, after) =
+                self.run(parameters, &x, &own.initial, own.sequences(sequences.mode), keep)?;
+            output.put(own.steps.clone(), part)?;
+            segments.push(own);
+            next = after;
+        }
+        // What the last segment reads is kept by its layers.
+        let x = (segments.len() > 1).then(|| x.clone());
+        let trace = RnnTrace { layer: self.clone(), parameters, mode: sequences.mode, x, segments, layers };
+        Ok((output.whole(), next, trace))
+    }
+
+    /// What the layers leave that run over a segment of `x` again.
+    pub(super) fn retrace(
+        &self,
+        parameters: &Parameters,
+        x: &Tensor,
+        segment: &Segment,
+        mode: Option<Mode>,
+    ) -> Result<Vec<LayerTrace>> {
+        let mut layers = Vec::with_capacity(self.description.layers);
+        let keep = |made| layers.push(made);
+        self.run(
             parameters,
-            initial: state.clone(),
-            lengths: sequences.lengths.cloned(),
-            resets: sequences.resets.cloned(),
-            mode: sequences.mode,
-            layers,
-        };
-        Ok((output, next, trace))
+            &x.outer(segment.steps.clone())?,
+            &segment.initial,
+            segment.sequences(mode),
+            keep,
+        )?;
+        Ok(layers)
     }
 
     /// Runs layer after layer, handing what each leaves to `keep`; returns the last one's output and the state at the
@@ -135,7 +173,7 @@ impl Layer<Rnn> {
                 next.put(place, &done.last)?;
                 made.push(done);
             }
-            input = self.leave(sequences.mode, layer, &output, &input)?;
+            input = self.leave(sequences, layer, &output, &input)?;
             keep(LayerTrace { x: read, output, directions: made });
         }
         Ok((input, next.carried_by(self.model, self.first)))
@@ -150,16 +188,20 @@ impl Layer<Rnn> {
         direction: Direction,
         sequences: Sequences<'a>,
     ) -> Result<Call<'a>> {
-        let Rnn { directions, options, .. } = &self.description;
-        let Sequences { lengths, resets, .. } = sequences;
+        let Rnn { directions, .. } = &self.description;
         Ok(Call {
             equations: Equations { noise: self.noise(sequences.mode, place), ..self.description.equations() },
             state_mask: self.state_mask(sequences.mode, place, initial.batch())?,
             weights: self.weights(parameters, place).recurrent,
             initial: initial.at(place)?,
-            walk: Walk { direction, lengths, resets, truncation: options.truncation },
+            walk: self.walk(direction, sequences),
             column: place % directions.all().len() * self.description.hidden_width(),
         })
+    }
+
+    fn walk<'a>(&self, direction: Direction, sequences: Sequences<'a>) -> Walk<'a> {
+        let Sequences { lengths, resets, first, .. } = sequences;
+        Walk { direction, lengths, resets, truncation: self.description.options.truncation, first }
     }
 
     /// Checks what comes in; returns T and B.

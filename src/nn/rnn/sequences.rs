@@ -40,6 +40,8 @@ pub struct Sequences<'a> {
     pub(in crate::nn) lengths: Option<&'a Indices>,
     pub(super) resets: Option<&'a Indices>,
     pub(super) mode: Option<Mode>,
+    /// How many steps of the sequence came before these.
+    pub(super) first: usize,
 }
 
 impl<'a> Sequences<'a> {

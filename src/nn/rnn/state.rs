@@ -180,6 +180,7 @@ impl State {
         ))
     }
 
+    /// B.
     pub(super) fn batch(&self) -> usize {
         self.hidden.shape().dimensions()[1]
     }

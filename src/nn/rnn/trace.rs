@@ -1,24 +1,27 @@
 //! The backward pass of a stack.
 
-use super::between::MaskedWeight;
+use super::between::MaskedGradient;
+use super::checkpoints::{Joined, Segment};
 use super::sequences::Mode;
 use super::{Rnn, Sequences, State};
 use crate::Result;
 use crate::nn::{Gradients, Layer, Parameters};
-use crate::ops::elementwise::add_into;
 use crate::ops::matmul::matmul_into;
 use crate::ops::recurrent::{self, Steps};
-use crate::ops::{Form, matmul, sum_rows, zero_padding};
-use crate::tensor::{Indices, Tensor};
+use crate::ops::{Form, matmul, zero_padding};
+use crate::tensor::Tensor;
 
-/// What [`Layer<Rnn>::forward`](Layer) leaves for backward: for each layer its input, gates and states.
+/// What [`Layer<Rnn>::forward`](Layer) leaves for backward: for each layer its input, gates and states; of a
+/// [checkpointed](Rnn::checkpointed) stack those of the last segment, and the states that the segments start from.
 pub struct RnnTrace<'p> {
     pub(super) layer: Layer<Rnn>,
     pub(super) parameters: &'p Parameters,
-    pub(super) initial: State,
-    pub(super) lengths: Option<Indices>,
-    pub(super) resets: Option<Indices>,
     pub(super) mode: Option<Mode>,
+    /// The input of all steps, where segments are run again.
+    pub(super) x: Option<Tensor>,
+    /// One for all steps, unless the stack is checkpointed.
+    pub(super) segments: Vec<Segment>,
+    /// What the layers left of the last segment.
     pub(super) layers: Vec<LayerTrace>,
 }
 
@@ -36,7 +39,8 @@ impl RnnTrace<'_> {
     /// Back-propagation through time over the whole window (Werbos 1990).
     ///
     /// Takes the gradient at the outputs \[T, B, outputs\] and, where something was computed from it, at the final state;
-    /// adds to the gradients of all weights, and of the initial state where the pass started from a learned one; returns the gradients at x \[T, B, I\] and at the initial state.
+    /// adds to the gradients of all weights, and of the initial state where the pass started from a learned one; returns
+    /// the gradients at x \[T, B, I\] and at the initial state.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch),
@@ -47,31 +51,89 @@ impl RnnTrace<'_> {
         d_state: Option<&State>,
         gradients: &mut Gradients,
     ) -> Result<(Tensor, State)> {
-        let Self { layer, parameters, initial, lengths, resets, mode, layers } = self;
+        let steps = self.check(d_output, d_state, gradients)?;
+        let Self { layer, parameters, mode, x, segments, layers } = self;
+        let mut pass =
+            Pass { layer: &layer, parameters, mode, masked: layer.masked(parameters, mode)?, gradients };
+        let mut d_x = Joined::new(steps);
+        let mut d_later = d_state.cloned();
+        let mut kept = Some(layers);
+        let mut initial = None;
+        for segment in segments.into_iter().rev() {
+            let layers = match (kept.take(), &x) {
+                (Some(layers), _) => layers,
+                (None, Some(x)) => layer.retrace(parameters, x, &segment, mode)?,
+                (None, None) => unreachable!("the only segment's trace is kept"),
+            };
+            let d_own = d_output.outer(segment.steps.clone())?;
+            let (d_part, d_initial) = pass.segment(&segment, layers, &d_own, d_later.as_ref())?;
+            d_x.put(segment.steps, d_part)?;
+            d_later = Some(d_initial);
+            initial = Some(segment.initial);
+        }
+        pass.add_masked()?;
+        let (Some(d_initial), Some(initial)) = (d_later, initial) else {
+            unreachable!("a pass has at least one segment");
+        };
+        layer.accumulate_initial(&initial, &d_initial, gradients)?;
+        Ok((d_x.whole(), d_initial))
+    }
+
+    /// Checks what backward is given; returns T.
+    fn check(&self, d_output: &Tensor, d_state: Option<&State>, gradients: &Gradients) -> Result<usize> {
+        let Self { layer, parameters, segments, .. } = self;
         gradients.expect(layer.model, parameters.device())?;
-        let sizes = layer.state_sizes(initial.hidden().shape().dimensions()[1]);
+        let Some(last) = segments.last() else { unreachable!("a pass has at least one segment") };
+        let batch = last.initial.batch();
         if let Some(state) = d_state {
             parameters.device().expect_same("d_state", state.device())?;
-            state.expect("d_state", sizes)?;
+            state.expect("d_state", layer.state_sizes(batch))?;
         }
-        let sequences = Sequences { lengths: lengths.as_ref(), resets: resets.as_ref(), mode };
+        parameters.device().expect_same("d_output", d_output.device())?;
+        let steps = last.steps.end;
+        d_output.shape().expect("d_output", &[steps, batch, layer.description.outputs()])?;
+        Ok(steps)
+    }
+}
+
+/// A backward pass on its way through the segments.
+struct Pass<'a> {
+    layer: &'a Layer<Rnn>,
+    parameters: &'a Parameters,
+    mode: Option<Mode>,
+    /// For each layer and direction.
+    masked: Vec<Option<MaskedGradient>>,
+    gradients: &'a mut Gradients,
+}
+
+impl Pass<'_> {
+    /// Back through the layers of one segment, from the gradients at its outputs and at the state after it.
+    fn segment(
+        &mut self,
+        segment: &Segment,
+        layers: Vec<LayerTrace>,
+        d_output: &Tensor,
+        d_state: Option<&State>,
+    ) -> Result<(Tensor, State)> {
+        let Self { layer, parameters, mode, .. } = *self;
+        let sequences = segment.sequences(mode);
         let directions = layer.description.directions.all();
-        let mut d_initial = State::unwritten(parameters.device(), sizes)?;
-        let mut d_y = layer.d_output(d_output, &layers, sequences)?;
+        let mut d_initial =
+            State::unwritten(parameters.device(), layer.state_sizes(segment.initial.batch()))?;
+        let mut d_y = layer.d_output(d_output, sequences)?;
         for (index, LayerTrace { x, output, directions: steps }) in layers.into_iter().enumerate().rev() {
-            let d_directions = layer.leave_backward(mode, index, &output, &d_y)?;
+            let d_directions = layer.leave_backward(sequences, index, &output, &d_y)?;
             let mut d_x: Option<Tensor> = None;
             for (number, (steps, &direction)) in steps.into_iter().zip(directions).enumerate() {
                 let place = index * directions.len() + number;
                 let d_last = d_state.map(|state| state.at(place)).transpose()?;
-                let masked = layer.masked_weight(mode, parameters, [index, number])?;
-                let mut call = layer.call(parameters, &initial, place, direction, sequences)?;
-                if let Some(masked) = &masked {
-                    call.weights.weight_hh = masked.copy.view();
+                let mut call = layer.call(parameters, &segment.initial, place, direction, sequences)?;
+                if let Some(masked) = &self.masked[place] {
+                    call.weights.weight_hh = masked.weight.copy.view();
                 }
                 let done = recurrent::backward(&call, steps, &output, d_directions.view(), d_last)?;
                 d_initial.put(place, &done.d_initial)?;
-                layer.accumulate(place, gradients, &done, &x, masked.as_ref())?;
+                self.accumulate(place, &done, &x)?;
                 let weight_ih = layer.weights(parameters, place).weight_ih;
                 match &mut d_x {
                     None => d_x = Some(matmul(done.d_projected.view(), weight_ih, Form::Plain, None)?),
@@ -85,53 +147,25 @@ impl RnnTrace<'_> {
                 d_y = layer.enter_backward(mode, index, d_x, &d_y)?;
             }
         }
-        layer.accumulate_initial(&initial, &d_initial, gradients)?;
         Ok((d_y, d_initial))
     }
-}
 
-impl Layer<Rnn> {
-    /// The gradient at the stack's output, checked. What stands in its padding may be anything: the time loop passes
-    /// over it, but a residual connection would not.
-    fn d_output(&self, d_output: &Tensor, layers: &[LayerTrace], sequences: Sequences<'_>) -> Result<Tensor> {
-        if let Some(last) = layers.last() {
-            last.output.device().expect_same("d_output", d_output.device())?;
-            let expected = last.output.shape().with_last(self.description.outputs())?;
-            d_output.shape().expect("d_output", expected.dimensions())?;
-        }
-        match sequences.lengths {
-            Some(lengths) if self.description.is_residual(layers.len().saturating_sub(1)) => {
-                zero_padding(d_output, lengths)
-            }
-            _ => Ok(d_output.clone()),
-        }
-    }
-
-    /// Adds the weight gradients at `place`, each one product of depth T·B: dW_ih += Σ_t dgates_tᵀ x_t,
+    /// Adds the weight gradients at `place`, each a sum over T·B: dW_ih += Σ_t dgates_tᵀ x_t,
     /// dW_hh += Σ_t dgates_tᵀ h'_t, db += Σ_t dgates_t.
-    fn accumulate(
-        &self,
-        place: usize,
-        gradients: &mut Gradients,
-        done: &recurrent::Gradients,
-        x: &Tensor,
-        masked: Option<&MaskedWeight>,
-    ) -> Result<()> {
-        let first = self.first_of(place);
-        let d_projected = done.d_projected.view();
-        let d_weight_ih = gradients.section_mut(first);
-        matmul_into(d_weight_ih, d_projected.matrix()?, x.view().matrix()?, Form::LeftTransposed)?;
-        let d_weight_hh = gradients.section_mut(first + 1);
-        match masked {
-            Some(masked) => masked.accumulate(d_weight_hh, |d_copy| done.accumulate_weight(d_copy))?,
-            None => done.accumulate_weight(d_weight_hh)?,
+    fn accumulate(&mut self, place: usize, done: &recurrent::Gradients, x: &Tensor) -> Result<()> {
+        let Self { layer, gradients, .. } = self;
+        let first = layer.first_of(place);
+        done.accumulate_input_weight(gradients.section_mut(first), x.view())?;
+        match &mut self.masked[place] {
+            Some(masked) => done.accumulate_weight(masked.d_copy.view_mut()?)?,
+            None => done.accumulate_weight(gradients.section_mut(first + 1))?,
         }
-        if self.description.bias {
-            let sum = sum_rows(d_projected)?;
-            add_into(gradients.section_mut(first + 2), sum.view())?;
-            done.accumulate_bias(gradients.section_mut(first + 3), &sum)?;
+        if layer.description.bias {
+            let sums = done.sums()?;
+            sums.add_into(gradients.section_mut(first + 2))?;
+            done.accumulate_bias(gradients.section_mut(first + 3), &sums)?;
         }
-        let [peepholes, projection] = self.extra_of(place);
+        let [peepholes, projection] = layer.extra_of(place);
         if let Some(index) = peepholes {
             done.accumulate_peepholes(gradients.section_mut(index))?;
         }
@@ -139,5 +173,38 @@ impl Layer<Rnn> {
             done.accumulate_projection(gradients.section_mut(index))?;
         }
         Ok(())
+    }
+
+    /// Adds the gradients at masked weights to those of the weights.
+    fn add_masked(&mut self) -> Result<()> {
+        for (place, masked) in self.masked.iter().enumerate() {
+            if let Some(masked) = masked {
+                masked.add_into(self.gradients.section_mut(self.layer.first_of(place) + 1))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Layer<Rnn> {
+    /// The gradient at the stack's output. What stands in its padding may be anything: the time loop passes over it, but a
+    /// residual connection would not.
+    fn d_output(&self, d_output: &Tensor, sequences: Sequences<'_>) -> Result<Tensor> {
+        match sequences.lengths {
+            Some(lengths) if self.description.is_residual(self.description.layers - 1) => {
+                zero_padding(d_output, lengths)
+            }
+            _ => Ok(d_output.clone()),
+        }
+    }
+
+    /// The masked weights of all layers and directions, with gradients of zero; none where nothing is masked.
+    fn masked(&self, parameters: &Parameters, mode: Option<Mode>) -> Result<Vec<Option<MaskedGradient>>> {
+        let Rnn { layers, directions, .. } = &self.description;
+        let places =
+            (0..*layers).flat_map(|layer| (0..directions.all().len()).map(move |index| [layer, index]));
+        let masked =
+            |place| self.masked_weight(mode, parameters, place)?.map(|one| one.with_gradient()).transpose();
+        places.map(masked).collect()
     }
 }

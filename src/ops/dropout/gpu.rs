@@ -44,7 +44,7 @@ pub(super) fn dropout(context: &Context, x: Span<'_>, mask: Mask, y: Span<'_>, o
             constants: &[],
             parameters: DropoutParameters {
                 count: piece.len() as u32,
-                first: piece.start as u32,
+                first: (mask.first + piece.start) as u32,
                 period: mask.period,
                 threshold: mask.threshold(),
                 seed_low,

@@ -15,6 +15,8 @@ pub struct Mask {
     stream: Stream,
     rate: f32,
     period: u32,
+    /// The element of the mask that the first one of a tensor has.
+    first: usize,
 }
 
 impl Mask {
@@ -24,7 +26,7 @@ impl Mask {
     /// [`Error::Config`] unless 0 ≤ `rate` < 1: at a rate of one nothing would be left to scale up.
     pub fn new(stream: Stream, rate: f32) -> Result<Self> {
         expect_rate("dropout rate", rate)?;
-        Ok(Self { stream, rate, period: u32::MAX })
+        Ok(Self { stream, rate, period: u32::MAX, first: 0 })
     }
 
     /// With the mask of the first `period` elements repeated over all of them: with a period of B·F a mask over
@@ -41,6 +43,11 @@ impl Mask {
         Ok(Self { period: u32::try_from(period).unwrap_or(u32::MAX), ..self })
     }
 
+    /// The mask of what comes after the first `elements` elements: that of a stretch of a larger tensor.
+    pub(crate) fn after(self, elements: usize) -> Self {
+        Self { first: self.first + elements, ..self }
+    }
+
     /// The part of all elements that is left out, in expectation.
     pub fn rate(&self) -> f32 {
         self.rate
@@ -48,13 +55,15 @@ impl Mask {
 
     /// Whether element `index` is left as it is, but for the scale.
     pub fn keeps(&self, index: usize) -> bool {
-        self.stream.bits((index % self.period as usize) as u64) >= self.threshold()
+        self.stream.bits(((self.first + index) % self.period as usize) as u64) >= self.threshold()
     }
 
     /// What [`Mask::keeps`] says of element 0, 1, 2 and so on.
     fn all(&self) -> impl Iterator<Item = bool> {
-        let threshold = self.threshold();
-        let numbers = self.stream.numbers().take(self.period as usize).cycle();
+        let (threshold, period) = (self.threshold(), self.period as usize);
+        let first = self.first % period;
+        let begun = self.stream.numbers_from(first as u64).take(period - first);
+        let numbers = begun.chain(self.stream.numbers_from(0).take(period).cycle());
         numbers.map(move |number| number >= threshold)
     }
 
@@ -139,6 +148,21 @@ mod tests {
         // The smallest rate leaves out the number 0 alone, the largest keeps the last 256.
         assert_eq!(threshold(f32::MIN_POSITIVE).unwrap(), 1);
         assert_eq!(threshold(1.0f32.next_down()).unwrap(), u32::MAX - 255);
+    }
+
+    #[test]
+    fn the_mask_of_a_stretch_is_that_of_its_place_in_the_whole() {
+        let device = Device::cpu();
+        let x = Tensor::from_slice(&device, &[40, 3], &[1.0; 120]).unwrap();
+        let plain = Mask::new(Stream::new(3, 1), 0.5).unwrap();
+        for mask in [plain, plain.repeated(50).unwrap(), plain.repeated(3).unwrap()] {
+            let whole = dropout(&x, mask).unwrap().download().unwrap();
+            for first in [0, 1, 2, 17, 39] {
+                let stretch = dropout(x.view().outer(first..40).unwrap(), mask.after(3 * first)).unwrap();
+                assert_eq!(stretch.download().unwrap(), whole[3 * first..], "{mask:?} {first}");
+                assert_eq!(mask.after(3 * first).keeps(1), mask.keeps(3 * first + 1));
+            }
+        }
     }
 
     #[test]

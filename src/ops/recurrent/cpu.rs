@@ -70,7 +70,7 @@ pub(super) fn forward<F: Real>(
     for t in walk.order(steps) {
         begin(walk, t, steps, initial, &mut state);
         let made = cells::forward(equations, matrices, projected.index_axis(Axis(0), t), &state);
-        let keeps = zoneout::keeps(equations, &[t], rows, units);
+        let keeps = zoneout::keeps(equations, &[walk.first + t], rows, units);
         let made = zoneout::hold(equations, keeps.as_ref(), &state, made);
         let keep = |made: &Array2<F>, target: ArrayViewMut2<'_, F>| keep(walk, t, steps, made.view(), target);
         keep(&made.gates, gates.index_axis_mut(Axis(0), t));
@@ -236,7 +236,7 @@ pub(super) fn backward<F: Real>(
             hidden: &d_state.hidden + &upstream.d_output.index_axis(at, t),
             cell: d_state.cell.clone(),
         };
-        let slopes = step_back(equations, matrices, &kept.step(t, &before), &d_after, &[t]);
+        let slopes = step_back(equations, matrices, &kept.step(t, &before), &d_after, &[walk.first + t]);
         let keep = |from: &Array2<F>, target: &mut Array3<F>| {
             keep(walk, t, steps, from.view(), target.index_axis_mut(at, t));
         };
@@ -256,6 +256,10 @@ pub(super) fn backward<F: Real>(
                 made.d_initial.cell.row_mut(row).assign(&d_state.cell.row(row));
             }
         }
+    }
+    for row in (0..rows).filter(|&row| walk.length(row, steps) == 0) {
+        made.d_initial.hidden.row_mut(row).assign(&upstream.d_last.hidden.row(row));
+        made.d_initial.cell.row_mut(row).assign(&upstream.d_last.cell.row(row));
     }
     made
 }

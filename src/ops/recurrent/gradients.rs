@@ -1,11 +1,10 @@
 //! The gradients that a backward pass over time yields, and those of the weights that are made of them.
 
+use super::blocks::{Sums, add_products};
 use super::{Equations, StateParts};
 use crate::Result;
 use crate::ops::columns::columns;
-use crate::ops::elementwise::{Binary, add_into, binary};
-use crate::ops::matmul::{matmul_columns_into, matmul_into};
-use crate::ops::{Form, sum_rows};
+use crate::ops::elementwise::{Binary, binary};
 use crate::tensor::{Tensor, View, ViewMut};
 
 /// What the backward pass yields.
@@ -28,25 +27,26 @@ pub(crate) struct Gradients {
 }
 
 impl Gradients {
-    /// dW_hh += Σ_t d(W_hh h')_tᵀ h'_t, one product of depth T·B.
+    /// dW_ih += Σ_t dgates_tᵀ x_t, for x \[T, B, I\].
+    pub(crate) fn accumulate_input_weight(&self, d_weight_ih: ViewMut<'_>, x: View<'_>) -> Result<()> {
+        add_products(d_weight_ih, self.d_projected.view(), 0..self.d_projected.shape().last(), x)
+    }
+
+    /// dW_hh += Σ_t d(W_hh h')_tᵀ h'_t.
     pub(crate) fn accumulate_weight(&self, mut d_weight_hh: ViewMut<'_>) -> Result<()> {
-        let previous = self.previous.view().matrix()?;
-        let all = self.d_projected.view().matrix()?;
-        let source = match &self.modulated {
-            Some(modulated) => modulated.view().matrix()?,
-            None => previous,
-        };
+        let (previous, all) = (self.previous.view(), self.d_projected.view());
+        let source = self.modulated.as_ref().map_or(previous, Tensor::view);
+        let rows = d_weight_hh.shape().dimensions()[0];
         if self.d_apart.is_none() && self.modulated.is_none() {
-            return matmul_into(d_weight_hh, all, previous, Form::LeftTransposed);
+            return add_products(d_weight_hh, all, 0..rows, previous);
         }
         // All gates but the last share their gradient with the projected input, and have the state as their source.
         let split = self.split();
-        let rows = d_weight_hh.shape().dimensions()[0];
-        matmul_columns_into(d_weight_hh.outer(0..split)?, all, 0..split, previous)?;
+        add_products(d_weight_hh.outer(0..split)?, all, 0..split, previous)?;
         let d_last_gate = d_weight_hh.outer(split..rows)?;
         match &self.d_apart {
-            Some(apart) => matmul_into(d_last_gate, apart.view().matrix()?, source, Form::LeftTransposed),
-            None => matmul_columns_into(d_last_gate, all, split..rows, source),
+            Some(apart) => add_products(d_last_gate, apart.view(), 0..rows - split, source),
+            None => add_products(d_last_gate, all, split..rows, source),
         }
     }
 
@@ -56,13 +56,18 @@ impl Gradients {
         all - all / self.equations.gates()
     }
 
-    /// db_hh += Σ_t d(b_hh)_t, where `projected_sum` is Σ_t d(b_ih)_t.
-    pub(crate) fn accumulate_bias(&self, mut d_bias_hh: ViewMut<'_>, projected_sum: &Tensor) -> Result<()> {
-        let Some(apart) = &self.d_apart else { return add_into(d_bias_hh, projected_sum.view()) };
+    /// The sums that the gradients of both biases are made of.
+    pub(crate) fn sums(&self) -> Result<Sums> {
+        Sums::of(self.d_projected.view())
+    }
+
+    /// db_hh += Σ_t d(b_hh)_t, where `sums` are those of d(b_ih).
+    pub(crate) fn accumulate_bias(&self, mut d_bias_hh: ViewMut<'_>, sums: &Sums) -> Result<()> {
+        let Some(apart) = &self.d_apart else { return sums.add_into(d_bias_hh) };
         let split = self.split();
         let rows = d_bias_hh.shape().elements();
-        add_into(d_bias_hh.outer(0..split)?, projected_sum.view().outer(0..split)?)?;
-        add_into(d_bias_hh.outer(split..rows)?, sum_rows(apart)?.view())
+        sums.add_columns_into(d_bias_hh.outer(0..split)?, 0..split)?;
+        Sums::of(apart.view())?.add_into(d_bias_hh.outer(split..rows)?)
     }
 
     /// dp_i += Σ_t d(a_i)_t c'_t, and so for f; dp_o += Σ_t d(a_o)_t c_t.
@@ -76,7 +81,7 @@ impl Gradients {
             let d_gate = columns(self.d_projected.view(), gate * units..(gate + 1) * units)?;
             let cell: View<'_> = if is_output { current.view() } else { previous.view() };
             let products = binary(&d_gate, cell, Binary::Mul)?;
-            add_into(d_peepholes.outer(row..row + 1)?, sum_rows(&products)?.view())?;
+            Sums::of(products.view())?.add_into(d_peepholes.outer(row..row + 1)?)?;
         }
         Ok(())
     }
@@ -84,11 +89,6 @@ impl Gradients {
     /// dW_hr += Σ_t dh_tᵀ m_t, where h = W_hr m.
     pub(crate) fn accumulate_projection(&self, d_projection: ViewMut<'_>) -> Result<()> {
         let Some((d_hidden, unprojected)) = &self.projection else { return Ok(()) };
-        matmul_into(
-            d_projection,
-            d_hidden.view().matrix()?,
-            unprojected.view().matrix()?,
-            Form::LeftTransposed,
-        )
+        add_products(d_projection, d_hidden.view(), 0..d_hidden.shape().last(), unprojected.view())
     }
 }

@@ -1,6 +1,7 @@
 //! The time loop of a recurrent layer in one direction, over an input that is already projected; the same for every
 //! [`Cell`].
 
+mod blocks;
 mod cell;
 mod cells;
 mod cpu;
@@ -17,6 +18,7 @@ mod walk;
 mod windows;
 mod zoneout;
 
+pub(crate) use blocks::block_steps;
 pub use cell::Cell;
 pub(crate) use cell::{CellOptions, Equations, Reset};
 pub use custom::{CustomCell, UnitBackward, UnitForward, UnitMemory, UnitStep};

@@ -21,6 +21,7 @@ parameters!(MarksParameters {
     resets_base: u32,
     marks_base: u32,
     chunk: u32,
+    earlier: u32,
 });
 parameters!(PickParameters {
     count: u32,
@@ -107,6 +108,7 @@ pub(super) fn marks(context: &Context, walk: &Walk<'_>, steps: usize, rows: usiz
                 resets_base: resets.map_or(0, |bound| bound.base),
                 marks_base: target.base,
                 chunk: walk.chunk().unwrap_or(0) as u32,
+                earlier: walk.first as u32,
             },
             bindings: &[lengths.unwrap_or(stand_in), resets.unwrap_or(stand_in), target],
             grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
@@ -201,17 +203,23 @@ pub(super) fn last_state(
     let Sizes { rows, units, hidden, .. } = sizes;
     // In the reverse direction the last step to be computed is the first in time.
     let end = if call.walk.direction == Direction::Forward { End::Last } else { End::First };
-    let part = |width: usize, from: Source<'_>| {
-        let part = Tensor::unwritten(output.device(), &[rows, width])?;
+    let part = |width: usize, from: Source<'_>, initial: View<'_>| {
+        let part = match call.walk.has_ended_rows() {
+            true => copy(initial, &[rows, width])?,
+            false => Tensor::unwritten(output.device(), &[rows, width])?,
+        };
         let target = Target { span: part.view().span(), column: 0, columns: width };
         pick(context, &call.walk, sizes, end, Marks { span: None }, from, &target)?;
         Ok::<_, crate::Error>(part)
     };
-    let cell = match (call.equations.has_cell_state(), saved) {
-        (true, Some(saved)) => Some(part(units, Source { span: saved.view().span(), column: 0 })?),
+    let cell = match (call.initial.cell, saved) {
+        (Some(initial), Some(saved)) => {
+            Some(part(units, Source { span: saved.view().span(), column: 0 }, initial)?)
+        }
         _ => None,
     };
-    Ok(StateParts { hidden: part(hidden, Source { span: output.view().span(), column: call.column })?, cell })
+    let own = Source { span: output.view().span(), column: call.column };
+    Ok(StateParts { hidden: part(hidden, own, call.initial.hidden)?, cell })
 }
 
 /// An array of states, one for each step [T, B, width]: the columns from `column` on, and the state before the first.
@@ -287,7 +295,7 @@ pub(super) struct GateGradients<'a> {
 }
 
 /// The gradient at the initial state [B, P]: what is left of `carry`, and what each row's first step sends through
-/// W_hh, within the bound.
+/// W_hh, within the bound. Of a row without steps it is the carry as it came.
 pub(super) fn d_initial(
     context: &Context,
     call: &Call<'_>,
@@ -301,7 +309,11 @@ pub(super) fn d_initial(
     let all = equations.gates() * units;
     // The last gate may have sent its part already, in a product of its own.
     let width = if equations.resets_before() { all - units } else { all };
-    let sent = Tensor::unwritten(carry.device(), &[rows, width])?;
+    let ended = call.walk.has_ended_rows();
+    let sent = match ended {
+        true => Tensor::zeros(carry.device(), &[rows, width])?,
+        false => Tensor::unwritten(carry.device(), &[rows, width])?,
+    };
     let end = if call.walk.direction == Direction::Forward { End::First } else { End::Last };
     let gather = |span: Span<'_>, column: usize, columns: usize| {
         let target = Target { span: sent.view().span(), column, columns };
@@ -324,7 +336,25 @@ pub(super) fn d_initial(
         None => matmul_into(d_initial.view_mut()?, sent.view(), weight, Form::Plain)?,
     }
     match equations.options.clip_gradient {
-        Some(bound) => unary(&d_initial, Activation::HardTanh { low: -bound, high: bound }),
+        Some(bound) => {
+            let bounded = unary(&d_initial, Activation::HardTanh { low: -bound, high: bound })?;
+            if !ended {
+                return Ok(bounded);
+            }
+            let kept = copy(carry, &[rows, hidden])?;
+            let target = Target { span: kept.view().span(), column: 0, columns: hidden };
+            let own = Source { span: bounded.view().span(), column: 0 };
+            pick(
+                context,
+                &call.walk,
+                Sizes { steps: 1, ..sizes },
+                End::First,
+                Marks { span: None },
+                own,
+                &target,
+            )?;
+            Ok(kept)
+        }
         None => Ok(d_initial),
     }
 }

@@ -26,6 +26,9 @@ pub(crate) struct Walk<'a> {
     pub(crate) resets: Option<&'a Indices>,
     /// How far gradients flow back.
     pub(crate) truncation: Truncation,
+    /// How many steps of the sequence came before these, in the forward direction: truncation counts them, and rows may
+    /// have ended there.
+    pub(crate) first: usize,
 }
 
 /// How far gradients flow back through time.
@@ -88,11 +91,11 @@ impl Walk<'_> {
     }
 
     /// Fails unless the lengths and resets fit a batch of `rows` rows of `steps` steps.
-    pub(super) fn check(&self, steps: usize, rows: usize) -> Result<()> {
+    pub(crate) fn check(&self, steps: usize, rows: usize) -> Result<()> {
         if let Some(lengths) = self.lengths {
             lengths.shape().expect("lengths", &[rows])?;
             lengths.expect_below("lengths", steps + 1)?;
-            if lengths.values().contains(&0) {
+            if self.first == 0 && self.has_ended_rows() {
                 return Err(Error::config(
                     "lengths",
                     "must be at least 1: leave empty rows out of the batch",
@@ -103,6 +106,11 @@ impl Walk<'_> {
             resets.shape().expect("resets", &[steps, rows])?;
         }
         Ok(())
+    }
+
+    /// Whether there are rows without any step: their state passes through, and so does the gradient at it.
+    pub(super) fn has_ended_rows(&self) -> bool {
+        self.lengths.is_some_and(|lengths| lengths.values().contains(&0))
     }
 
     /// The order of steps, all rows together.
@@ -178,7 +186,7 @@ impl Walk<'_> {
             |position: usize| chunk.is_some_and(|chunk| position != 0 && position.is_multiple_of(chunk));
         match self.before(t, row, steps, rows) {
             Before::Padding | Before::Zero => false,
-            _ => self.position(t, row, steps).is_some_and(|position| !cut(position)),
+            _ => self.position(t, row, steps).is_some_and(|position| !cut(self.first + position)),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The twins of `shaders/{norm,sum_rows}.wgsl`.
+//! The twins of `shaders/{norm,sum_rows,add_rows}.wgsl`.
 
-use ndarray::{Array1, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis};
 
 use super::{Norm, Reduction};
 use crate::tensor::Real;
@@ -12,6 +12,22 @@ pub(super) fn sum_rows<F: Real>(x: ArrayView2<'_, F>) -> Array1<F> {
         total += &block.sum_axis(Axis(0));
     }
     total
+}
+
+pub(super) fn block_sums<F: Real>(x: ArrayView2<'_, F>, block: usize) -> Array2<F> {
+    let blocks = x.axis_chunks_iter(Axis(0), block);
+    let mut sums = Array2::zeros((blocks.len(), x.ncols()));
+    for (mut sum, block) in sums.rows_mut().into_iter().zip(blocks) {
+        sum.assign(&sum_rows(block));
+    }
+    sums
+}
+
+/// target += the rows of x, from the last to the first.
+pub(super) fn add_rows<F: Real>(x: ArrayView2<'_, F>, mut target: ArrayViewMut1<'_, F>) {
+    for row in x.rows().into_iter().rev() {
+        target += &row;
+    }
 }
 
 pub(super) fn reduce<F: Real>(x: ArrayView1<'_, F>, reduction: Reduction) -> F {

@@ -1,8 +1,8 @@
-//! Dispatch of `shaders/{norm,sum_rows}.wgsl`: passes over ever fewer partial results.
+//! Dispatch of `shaders/{norm,sum_rows,add_rows}.wgsl`: passes over ever fewer partial results.
 
 use super::{Norm, Reduction, vector};
 use crate::Result;
-use crate::gpu::{Context, Dispatch, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
 use crate::ops::elementwise::gpu::{Old, accumulate};
 use crate::tensor::{Tensor, View};
 
@@ -15,6 +15,8 @@ parameters!(SumRowsParameters {
     x_base: u32,
     partial_base: u32,
 });
+
+parameters!(AddRowsParameters { rows: u32, columns: u32, first_column: u32, x_base: u32, y_base: u32 });
 
 kernel!(NORM: "norm" {
     files: ["norm"],
@@ -30,14 +32,23 @@ kernel!(SUM_ROWS: "sum_rows" {
     bindings: [Read, Write],
 });
 
+kernel!(ADD_ROWS: "add_rows" {
+    files: ["add_rows"],
+    parameters: AddRowsParameters,
+    constants: [],
+    bindings: [Read, Write],
+});
+
 #[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&NORM, &SUM_ROWS];
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&NORM, &SUM_ROWS, &ADD_ROWS];
 
 /// Elements that one workgroup of `norm.wgsl` reduces to one.
 const CHUNK: usize = 4096;
 /// Rows that one workgroup of `sum_rows.wgsl` reduces to one, and columns that it spans.
 const CHUNK_ROWS: usize = 256;
 const GROUP_COLUMNS: usize = 64;
+/// The most rows that one workgroup is given, and that one dispatch of `add_rows.wgsl` adds up.
+const MOST_ROWS: usize = 4096;
 
 pub(super) fn reduce(context: &Context, x: View<'_>, reduction: Reduction) -> Result<Tensor> {
     let (first, then, root) = match reduction {
@@ -91,9 +102,9 @@ pub(super) fn sum_rows(context: &Context, x: View<'_>) -> Result<Tensor> {
     if context.limits().binding_elements < 2 * columns {
         return sum_wide_rows(context, x);
     }
-    let mut partial = sum_rows_pass(context, x)?;
+    let mut partial = sum_rows_pass(context, x, CHUNK_ROWS)?;
     while partial.shape().rows() > 1 {
-        partial = sum_rows_pass(context, partial.view())?;
+        partial = sum_rows_pass(context, partial.view(), CHUNK_ROWS)?;
     }
     partial.reshape(&[columns])
 }
@@ -109,13 +120,57 @@ fn sum_wide_rows(context: &Context, x: View<'_>) -> Result<Tensor> {
     Ok(sum)
 }
 
-fn sum_rows_pass(context: &Context, x: View<'_>) -> Result<Tensor> {
+pub(super) fn block_sums(context: &Context, x: View<'_>, block: usize) -> Result<Tensor> {
+    let (rows, columns) = (x.shape().rows(), x.shape().last());
+    // Nothing here depends on how many blocks there are: each is summed in the same order wherever it stands.
+    if block <= MOST_ROWS && block * columns <= context.limits().binding_elements {
+        return sum_rows_pass(context, x, block);
+    }
+    let mut sums = vector(x.device(), context, &[rows.div_ceil(block), columns])?;
+    let x = x.matrix()?;
+    for (index, rows) in pieces(rows, block).enumerate() {
+        let sum = sum_rows(context, x.outer(rows)?)?;
+        accumulate(context, sum.view().span(), sums.view_mut()?.entry(index)?.span(), 1.0, Old::Overwrite)?;
+    }
+    Ok(sums)
+}
+
+/// target += the rows of x, from the last to the first.
+pub(super) fn add_rows(context: &Context, x: View<'_>, target: Span<'_>) -> Result<()> {
+    let (rows, columns) = (x.shape().rows(), x.shape().last());
+    let limits = context.limits();
+    let y = context.bind(target)?;
+    let fitting = (limits.binding_elements / columns).clamp(1, MOST_ROWS);
+    let stretches: Vec<_> = pieces(rows, fitting).collect();
+    for piece in stretches.into_iter().rev() {
+        let from = context.bind(x.span().slice(piece.start * columns..piece.end * columns))?;
+        for stretch in pieces(columns, limits.workgroups * ELEMENTWISE_GROUP) {
+            context.dispatch(Dispatch {
+                kernel: &ADD_ROWS,
+                constants: &[],
+                parameters: AddRowsParameters {
+                    rows: piece.len() as u32,
+                    columns: columns as u32,
+                    first_column: stretch.start as u32,
+                    x_base: from.base,
+                    y_base: y.base,
+                },
+                bindings: &[from, y],
+                grid: [stretch.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The sum of each `chunk` rows.
+fn sum_rows_pass(context: &Context, x: View<'_>, chunk: usize) -> Result<Tensor> {
     let (rows, columns) = (x.shape().rows(), x.shape().last());
     let limits = context.limits();
     let fitting = (limits.binding_elements / columns).max(1);
-    let whole = fitting / CHUNK_ROWS * CHUNK_ROWS;
-    let largest = if whole == 0 { fitting } else { whole.min(limits.workgroups * CHUNK_ROWS) };
-    let groups = |rows: usize| rows.div_ceil(CHUNK_ROWS);
+    let whole = fitting / chunk * chunk;
+    let largest = if whole == 0 { fitting } else { whole.min(limits.workgroups * chunk) };
+    let groups = |rows: usize| rows.div_ceil(chunk);
     let total = pieces(rows, largest).map(|piece| groups(piece.len())).sum();
     let partial = vector(x.device(), context, &[total, columns])?;
     let mut done = 0;
@@ -131,7 +186,7 @@ fn sum_rows_pass(context: &Context, x: View<'_>) -> Result<Tensor> {
                     rows: piece.len() as u32,
                     columns: columns as u32,
                     first_column: stretch.start as u32,
-                    chunk: CHUNK_ROWS as u32,
+                    chunk: chunk as u32,
                     x_base: from.base,
                     partial_base: to.base,
                 },

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::device::on_device;
 use crate::shape::Shape;
-use crate::tensor::{Tensor, View};
+use crate::tensor::{Tensor, View, ViewMut};
 
 /// s_c = Σ_r x_rc: the sum over all but the last dimension. x \[..., C\] → s \[C\].
 ///
@@ -26,6 +26,28 @@ pub fn sum_rows<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
     on_device!(x.device(),
         F => Tensor::from_array(x.device(), cpu::sum_rows(x.array2::<F>())),
         context => gpu::sum_rows(context, x),
+    )
+}
+
+/// s_g = Σ_r x_r over each block g of `block` rows, the last of which may have fewer: x \[..., C\] → s \[G, C\].
+///
+/// A block's sum has the same bits wherever the block stands, and however many others there are.
+pub(crate) fn block_sums(x: View<'_>, block: usize) -> Result<Tensor> {
+    on_device!(x.device(),
+        F => Tensor::from_array(x.device(), cpu::block_sums(x.array2::<F>(), block)),
+        context => gpu::block_sums(context, x, block),
+    )
+}
+
+/// target += x_G, then x_{G−1}, and so on to x_1: the rows of x \[G, C\], from the last to the first.
+pub(crate) fn add_rows_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
+    debug_assert_eq!(target.shape().elements(), x.shape().last());
+    on_device!(x.device(),
+        F => {
+            cpu::add_rows(x.array2::<F>(), target.array1());
+            Ok(())
+        },
+        context => gpu::add_rows(context, x, target.span()),
     )
 }
 
@@ -84,4 +106,32 @@ fn reduce(x: View<'_>, reduction: Reduction) -> Result<Tensor> {
 
 fn vector(device: &crate::Device, context: &crate::gpu::Context, dimensions: &[usize]) -> Result<Tensor> {
     Tensor::uninitialized(context, device, Shape::new(dimensions)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    #[test]
+    fn sums_of_blocks_do_not_depend_on_what_comes_before() {
+        let device = Device::cpu();
+        let values: Vec<f32> = (0..3000).map(|index| (index as f32 * 0.37).sin()).collect();
+        let x = Tensor::from_slice(&device, &[1000, 3], &values).unwrap();
+        let all = block_sums(x.view(), 300).unwrap();
+        assert_eq!(all.shape().dimensions(), [4, 3]);
+        let later = block_sums(x.view().outer(600..1000).unwrap(), 300).unwrap();
+        assert_eq!(all.download().unwrap()[6..], later.download().unwrap());
+        let (mut once, mut twice) =
+            (Tensor::zeros(&device, &[3]).unwrap(), Tensor::zeros(&device, &[3]).unwrap());
+        add_rows_into(once.view_mut().unwrap(), all.view()).unwrap();
+        for part in [2..4, 0..2] {
+            add_rows_into(twice.view_mut().unwrap(), all.view().outer(part).unwrap()).unwrap();
+        }
+        assert_eq!(once.download().unwrap(), twice.download().unwrap());
+        let plain = sum_rows(&x).unwrap().download().unwrap();
+        for (blocks, plain) in once.download().unwrap().into_iter().zip(plain) {
+            assert!((blocks - plain).abs() < 1e-4, "{blocks} {plain}");
+        }
+    }
 }
