@@ -40,7 +40,10 @@ const KINDS: [Kind; 6] =
 impl Kind {
     fn of(self, stack: Rnn) -> Rnn {
         match self {
-            Self::Random => stack.dropout(0.3).weight_drop(0.4),
+            Self::Random => {
+                let second = if stack.cell().has_cell_state() { 0.5 } else { 0.0 };
+                stack.dropout(0.3).weight_drop(0.4).recurrent_dropout(0.2).zoneout(0.3, second)
+            }
             Self::Ragged => stack,
             Self::Chunks(steps) => stack.truncated(steps),
             // So narrow that it holds in many places.
