@@ -256,8 +256,11 @@ fn wgsl_that_differs_from_its_twin_is_told_by_the_result(adapter: &Adapter) -> O
     Ok(())
 }
 
+/// A change of a description.
+type Build = fn(Rnn) -> Rnn;
+
 /// What a stack of two layers may have beside its cell.
-const STACKS: [fn(Rnn) -> Rnn; 4] = [
+const STACKS: [Build; 4] = [
     |stack| stack.bidirectional().truncated(3),
     |stack| stack.windowed(2),
     |stack| stack.truncated_every(3, 4).clip_gradient(0.02),
@@ -265,7 +268,7 @@ const STACKS: [fn(Rnn) -> Rnn; 4] = [
 ];
 
 /// All outputs and gradients of a stack over ragged rows.
-fn whole_layer(cell: Cell, build: fn(Rnn) -> Rnn, device: &Device) -> Result<Vec<f64>> {
+fn whole_layer(cell: Cell, build: Build, device: &Device) -> Result<Vec<f64>> {
     let (steps, batch, inputs, hidden) = (7, 5, 3, 17);
     let mut model = Model::new(11);
     let layer = model.add("rnn", build(Rnn::new(cell, inputs, hidden).layers(2)))?;
@@ -373,7 +376,7 @@ fn facts_that_make_no_sense_are_refused() -> Outcome {
 }
 
 fn options_of_built_in_cells_are_refused_by_both_names() -> Outcome {
-    let options: [(&str, fn(Rnn) -> Rnn); 7] = [
+    let options: [(&str, Build); 7] = [
         ("peepholes", Rnn::peepholes),
         ("coupled", Rnn::coupled),
         ("reset_before", Rnn::reset_before),

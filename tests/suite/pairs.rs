@@ -274,7 +274,7 @@ impl Setting {
 
     fn state(&self, values: &[f64]) -> Result<State> {
         let zero = self.zero_state()?;
-        let sizes = zero.hidden().shape().clone();
+        let sizes = *zero.hidden().shape();
         let (hidden, cell) = values.split_at(sizes.elements());
         let hidden = Tensor::from_slice_f64(&self.device, sizes.dimensions(), hidden)?;
         match zero.cell() {

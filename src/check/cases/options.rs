@@ -18,13 +18,14 @@ type Choice = (&'static str, fn(Rnn) -> Rnn, f64);
 /// Dropout scales values and their errors alike, and what a residual connection or a merge adds up grows as much as its
 /// errors do. But W_hh under a mask at rate p also passes errors on in time: variance 1 / (1 − p) a step, which stays
 /// below one with what the weights shrink, so that Σ_t gᵗ at most doubles.
-const CHOICES: [Choice; 7] = [
+const CHOICES: [Choice; 8] = [
     ("dropout", |stack| stack.dropout(0.4), 1.0),
     ("input dropout", |stack| stack.input_dropout(0.3), 1.0),
     ("weight drop", |stack| stack.weight_drop(0.25), 2.0),
     ("residual", Rnn::residual, 1.0),
     ("learned initial state", Rnn::learned_initial_state, 1.0),
     ("merge sum", |stack| stack.bidirectional().merge(Merge::Sum), 1.0),
+    ("masks over other equations", |stack| other_equations(stack).input_dropout(0.3).weight_drop(0.25), 2.0),
     (
         "all together",
         |stack| {
@@ -34,6 +35,16 @@ const CHOICES: [Choice; 7] = [
         2.0,
     ),
 ];
+
+/// Those whose W_hh has another shape, or another source.
+fn other_equations(stack: Rnn) -> Rnn {
+    let width = stack.hidden().div_ceil(2);
+    match stack.cell() {
+        Cell::Lstm => stack.peepholes().coupled().projection(width),
+        Cell::Gru => stack.reset_before(),
+        _ => stack,
+    }
+}
 
 pub(super) fn operations() -> Vec<Operation> {
     CHOICES.into_iter().map(|choice| Operation::new(format!("stack, {}", choice.0), cases(choice))).collect()
