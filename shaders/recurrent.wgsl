@@ -18,6 +18,20 @@ override PROJECTED: u32 = 0u;
 // and what follows.
 override PHASE: u32 = 0u;
 
+// 1: the state is masked where it enters the product with W_hh.
+override STATE_MASK: u32 = 0u;
+// Zoneout: 0 none; 1 by random numbers; 2 in expectation.
+override ZONEOUT: u32 = 0u;
+override ZONEOUT_HIDDEN: f32 = 0.0;
+override ZONEOUT_CELL: f32 = 0.0;
+
+// Bits of `parameters.flags`.
+const FIRST_STEP: u32 = 1u;
+const LAST_STEP: u32 = 2u;
+// The gradient at the outputs counts here; it may belong to other dispatches.
+const TAKES_OUTPUTS: u32 = 4u;
+const HAS_BIAS: u32 = 8u;
+
 // The unit that this invocation computes, for cells that have weights of their own for each.
 var<private> own_unit: u32;
 
@@ -25,7 +39,7 @@ fn marks_of(row: u32) -> u32 {
     if MARKED != 0u {
         return marks[parameters.marks_base + row];
     }
-    return select(VALID, VALID | STARTS, parameters.starts != 0u);
+    return select(VALID, VALID | STARTS, (parameters.flags & FIRST_STEP) != 0u);
 }
 
 struct Forward {
@@ -51,4 +65,34 @@ struct Backward {
     // What flows to the previous state beside the product with the weights.
     d_hidden: f32,
     d_cell: f32,
+}
+
+// What a unit's state is multiplied by on its way into the product with W_hh.
+fn state_mask(row: u32, place: u32, width: u32) -> f32 {
+    if STATE_MASK == 0u {
+        return 1.0;
+    }
+    return initial[parameters.mask_base + row * width + place];
+}
+
+// How much of its old state a unit keeps: element `place` of this dispatch's rows by units. Hidden states have the even
+// numbers of the stream, cell states the odd ones.
+fn zoneout(place: u32) -> Memory {
+    if ZONEOUT != 1u {
+        return Memory(ZONEOUT_HIDDEN, ZONEOUT_CELL);
+    }
+    let seed = vec2<u32>(parameters.seed_low, parameters.seed_high);
+    let stream = vec2<u32>(parameters.stream_low, parameters.stream_high);
+    let number = 2u * (parameters.first_number + place);
+    let block = philox_block(number / 4u, seed, stream);
+    return Memory(
+        select(0.0, 1.0, block[number % 4u] < threshold(ZONEOUT_HIDDEN)),
+        select(0.0, 1.0, block[number % 4u + 1u] < threshold(ZONEOUT_CELL)),
+    );
+}
+
+// The first number that does not keep: the rate times 2^32, rounded up, in whole numbers.
+fn threshold(rate: f32) -> u32 {
+    let high = floor(rate * 65536.0);
+    return (u32(high) << 16u) + u32(ceil((rate * 65536.0 - high) * 65536.0));
 }

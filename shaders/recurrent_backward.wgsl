@@ -25,6 +25,7 @@ struct Parameters {
     initial_base: u32,
     initial_cell_base: u32,
     peepholes_base: u32,
+    mask_base: u32,
     marks_base: u32,
     // The step after this one, in this direction.
     next_marks_base: u32,
@@ -40,12 +41,13 @@ struct Parameters {
     carry_cell_base: u32,
     carry_out_base: u32,
     carry_cell_out_base: u32,
-    // 1: this is the first step; it has no previous one.
-    starts: u32,
-    // 1: this is the last step; it has no next one.
-    ends: u32,
-    // 0: the gradient at the outputs belongs to other dispatches.
-    takes_outputs: u32,
+    flags: u32,
+    // Of the random numbers: the first that these rows draw, the key, the stream.
+    first_number: u32,
+    seed_low: u32,
+    seed_high: u32,
+    stream_low: u32,
+    stream_high: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -63,23 +65,6 @@ override CLIP_GRADIENT: f32 = 0.0;
 
 var<workgroup> tile_gradient: array<f32, 272>;
 var<workgroup> tile_weight: array<f32, 272>;
-
-// The gradient at what the cell makes of h.
-fn gradient_at_hidden(row: u32, unit: u32, product: f32) -> f32 {
-    if PHASE == 2u {
-        return product;
-    }
-    var sum = 0.0;
-    if parameters.takes_outputs != 0u {
-        sum = d_output[parameters.d_output_base + row * parameters.d_width + unit];
-    }
-    if PROJECTED != 0u {
-        return sum;
-    }
-    let carried = product + carry[parameters.carry_base + row * parameters.hidden + unit];
-    // What comes from a later step is bounded; what is given at the final state is not.
-    return sum + select(carried, within_bound(carried), has_next(row));
-}
 
 fn finish(row: u32, unit: u32, product: f32) {
     let gates_row = parameters.gates_base + row * GATES * parameters.hidden + unit;
@@ -106,7 +91,24 @@ fn finish(row: u32, unit: u32, product: f32) {
     let d_hidden = gradient_at_hidden(row, unit, product);
     let hidden = output[parameters.output_base + row * parameters.width + unit];
     own_unit = unit;
-    var made = cell_backward(Step(inputs, kept, previous(row, unit, mark), hidden), d_hidden, d_cell);
+    var before = previous(row, unit, mark);
+    let mask = state_mask(row % parameters.batch, unit, parameters.hidden);
+    if PHASE == 2u { before.hidden = before.hidden * mask; }
+    var step = Step(inputs, kept, before, hidden);
+    var direct = Memory(0.0, 0.0);
+    var d_made = Memory(d_hidden, d_cell);
+    if ZONEOUT != 0u && PHASE != 2u {
+        // The old state's part goes past the cell, which is taken back to what it made.
+        let old = zoneout(place);
+        direct = Memory(old.hidden * d_hidden, old.cell * d_cell);
+        d_made = Memory(d_hidden - direct.hidden, d_cell - direct.cell);
+        let made = cell_candidate(step);
+        step.hidden = made.hidden;
+        if HAS_CELL { step.saved = made.cell; }
+    }
+    var made = cell_backward(step, d_made.hidden, d_made.cell);
+    made.d_hidden = made.d_hidden * select(1.0, mask, PHASE == 2u) + direct.hidden;
+    made.d_cell = made.d_cell + direct.cell;
     // The last gate's gradient is what other invocations of phase 2 read.
     let written = select(GATES, GATES - 1u, PHASE == 2u);
     for (var gate = 0u; gate < written; gate = gate + 1u) {
@@ -132,7 +134,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let row = parameters.first_row + group.y * TILE + local.y;
     let unit = parameters.first_unit + group.x * TILE + local.x;
     // Without a next step the product has no terms.
-    let terms = select(depth(), 0u, PHASE != 2u && parameters.ends != 0u);
+    let terms = select(depth(), 0u, PHASE != 2u && (parameters.flags & LAST_STEP) != 0u);
     var product = 0.0;
     for (var first = 0u; first < terms; first = first + TILE) {
         tile_gradient[local.y * PITCH + local.x] = gradient(row, first + local.x);

@@ -3,18 +3,18 @@
 
 fn has_next(row: u32) -> bool {
     if MARKED == 0u {
-        return parameters.ends == 0u;
+        return (parameters.flags & LAST_STEP) == 0u;
     }
-    return parameters.ends == 0u && (marks[parameters.next_marks_base + row] & VALID) != 0u;
+    return (parameters.flags & LAST_STEP) == 0u && (marks[parameters.next_marks_base + row] & VALID) != 0u;
 }
 
 // Whether the next step's gates send a gradient to this step's state.
 fn next_sends(row: u32) -> bool {
     if MARKED == 0u {
-        return parameters.ends == 0u;
+        return (parameters.flags & LAST_STEP) == 0u;
     }
     let next = marks[parameters.next_marks_base + row];
-    return parameters.ends == 0u && (next & (VALID | STARTS | RESETS | CUTS)) == VALID;
+    return (parameters.flags & LAST_STEP) == 0u && (next & (VALID | STARTS | RESETS | CUTS)) == VALID;
 }
 
 // How many of the rows of W_hh the product runs over.
@@ -70,4 +70,22 @@ fn previous(row: u32, unit: u32, mark: u32) -> Memory {
 
 fn within_bound(gradient: f32) -> f32 {
     return select(gradient, clamp(gradient, -CLIP_GRADIENT, CLIP_GRADIENT), CLIP_GRADIENT > 0.0);
+}
+
+// The gradient at what the cell makes of h.
+fn gradient_at_hidden(row: u32, unit: u32, product: f32) -> f32 {
+    if PHASE == 2u {
+        return product;
+    }
+    var sum = 0.0;
+    if (parameters.flags & TAKES_OUTPUTS) != 0u {
+        sum = d_output[parameters.d_output_base + row * parameters.d_width + unit];
+    }
+    if PROJECTED != 0u {
+        return sum;
+    }
+    let carried = product * state_mask(row % parameters.batch, unit, parameters.hidden)
+        + carry[parameters.carry_base + row * parameters.hidden + unit];
+    // What comes from a later step is bounded; what is given at the final state is not.
+    return sum + select(carried, within_bound(carried), has_next(row));
 }

@@ -19,11 +19,10 @@ struct Parameters {
     first_unit: u32,
     weight_base: u32,
     bias_base: u32,
-    // 0: no bias.
-    has_bias: u32,
     initial_base: u32,
     initial_cell_base: u32,
     peepholes_base: u32,
+    mask_base: u32,
     marks_base: u32,
     gates_base: u32,
     output_base: u32,
@@ -32,8 +31,13 @@ struct Parameters {
     previous_output_base: u32,
     previous_saved_base: u32,
     unprojected_base: u32,
-    // 1: this is the first step.
-    starts: u32,
+    flags: u32,
+    // Of the random numbers: the first that this step draws, the key, the stream.
+    first_number: u32,
+    seed_low: u32,
+    seed_high: u32,
+    stream_low: u32,
+    stream_high: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -74,13 +78,20 @@ fn finish(row: u32, unit: u32, products: array<f32, GATES>) {
     var recurrent = products;
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
         projected[gate] = gates[gates_row + gate * parameters.hidden];
-        if parameters.has_bias != 0u {
+        if (parameters.flags & HAS_BIAS) != 0u {
             recurrent[gate] = recurrent[gate] + bias_hh[parameters.bias_base + gate * parameters.hidden + unit];
         }
     }
     own_unit = unit;
     let before = Memory(previous_hidden(row, unit), previous_cell(row, unit));
-    var made = cell_forward(projected, recurrent, before);
+    // Before its product, the last gate sees the state as that product does.
+    let seen = select(before.hidden, before.hidden * state_mask(row, unit, parameters.state), PHASE == 1u);
+    var made = cell_forward(projected, recurrent, Memory(seen, before.cell));
+    if ZONEOUT != 0u && PHASE != 1u {
+        let kept = zoneout(place);
+        made.hidden = kept.hidden * before.hidden + (1.0 - kept.hidden) * made.hidden;
+        if HAS_CELL { made.saved = kept.cell * before.cell + (1.0 - kept.cell) * made.saved; }
+    }
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
         gates[gates_row + gate * parameters.hidden] = made.gates[gate];
     }

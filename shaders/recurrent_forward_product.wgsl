@@ -18,7 +18,11 @@ fn previous_hidden(row: u32, place: u32) -> f32 {
 // What W_hh is multiplied with.
 fn source(row: u32, place: u32) -> f32 {
     if PHASE != 2u {
-        return previous_hidden(row, place);
+        let state = previous_hidden(row, place);
+        if STATE_MASK == 0u || row >= parameters.rows || place >= parameters.state {
+            return state;
+        }
+        return state * state_mask(row, place, parameters.state);
     }
     if row >= parameters.rows || place >= parameters.hidden {
         return 0.0;

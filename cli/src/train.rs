@@ -97,10 +97,10 @@ impl Training<'_> {
         let options = &self.arguments.optimization;
         let look_every = if self.arguments.json { 1 } else { LOOK_EVERY };
         let mut unread = Vec::new();
-        for step in 1..=options.steps {
-            let rate = options.rate() * options.schedule.factor(step - 1, options.steps);
+        for step in 1..=options.steps() {
+            let rate = options.rate() * options.schedule.factor(step - 1, options.steps());
             unread.push(self.learner.step(&windows.window(step - 1), rate)?);
-            let validates = validates(step, options.steps, self.arguments.validations);
+            let validates = validates(step, options.steps(), self.arguments.validations);
             if validates || step % look_every == 0 {
                 self.look(step + 1 - unread.len(), &mut unread)?;
             }
@@ -148,7 +148,7 @@ impl Training<'_> {
             ("text", self.corpus.source.clone()),
             ("unit", unit.to_owned()),
             ("step", step.to_string()),
-            ("steps", self.arguments.optimization.steps.to_string()),
+            ("steps", self.arguments.optimization.steps().to_string()),
             ("validation_bits_per_character", bits.to_string()),
         ];
         entries.map(|(key, value)| (key.to_owned(), value)).into()

@@ -27,3 +27,7 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     );
     return Backward(d_gates, d_n * r, d_hidden * z, 0.0);
 }
+
+fn cell_candidate(step: Step) -> Memory {
+    return Memory(step.hidden, 0.0);
+}

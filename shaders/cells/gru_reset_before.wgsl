@@ -31,3 +31,7 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     let d_r = d_hidden * step.previous.hidden * gate_slope(r);
     return Backward(array<f32, GATES>(d_r, z, n), 0.0, d_hidden * r, 0.0);
 }
+
+fn cell_candidate(step: Step) -> Memory {
+    return Memory(step.hidden, 0.0);
+}

@@ -57,3 +57,9 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     if !COUPLED { before = before + peephole(1u) * d_f; }
     return Backward(d_gates, 0.0, 0.0, before);
 }
+
+fn cell_candidate(step: Step) -> Memory {
+    var f = 1.0 - step.gates[0];
+    if !COUPLED { f = step.gates[1]; }
+    return Memory(step.hidden, within(f * step.previous.cell + step.gates[0] * step.gates[GATES - 2u], CELL_CLIP));
+}

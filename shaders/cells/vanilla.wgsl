@@ -22,3 +22,8 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     let bounded = CLIP > 0.0 && abs(step.gates[0]) >= CLIP;
     return Backward(array<f32, GATES>(select(d_hidden * local, 0.0, bounded)), 0.0, 0.0, 0.0);
 }
+
+fn cell_candidate(step: Step) -> Memory {
+    let entering = select(step.gates[0], clamp(step.gates[0], -CLIP, CLIP), CLIP > 0.0);
+    return Memory(activate(FUNCTION, entering, ALPHA, BETA), 0.0);
+}

@@ -10,7 +10,7 @@ use super::context::Context;
 pub(super) const UNIFORM_LINE: &str = "@group(0) @binding(0) var<uniform> parameters: Parameters;";
 const IMMEDIATE_LINE: &str = "var<immediate> parameters: Parameters;";
 /// The most override constants a kernel may have.
-const MAX_CONSTANTS: usize = 16;
+const MAX_CONSTANTS: usize = 24;
 /// In place of a number of values: the constant is an f32, whose bits a dispatch gives.
 pub(crate) const REAL: u32 = u32::MAX;
 

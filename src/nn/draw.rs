@@ -21,6 +21,10 @@ pub(crate) enum Purpose {
     Inputs = 1,
     /// Dropout on recurrent weights.
     Weights = 2,
+    /// Dropout on the state where it enters a recurrent product, locked over time.
+    States = 3,
+    /// Zoneout.
+    Zoneout = 4,
 }
 
 /// Numbers that a step may draw for different purposes in one place.
@@ -55,7 +59,13 @@ mod tests {
         for seed in [0, 1, 1 << 32, u64::MAX] {
             for step in [0, 1, 2, 1 << 31, 1 << 40] {
                 for first in [0, 1, 2, 40] {
-                    for purpose in [Purpose::Outputs, Purpose::Inputs, Purpose::Weights] {
+                    for purpose in [
+                        Purpose::Outputs,
+                        Purpose::Inputs,
+                        Purpose::Weights,
+                        Purpose::States,
+                        Purpose::Zoneout,
+                    ] {
                         let stream = Draw::new(seed, step).stream(first, purpose);
                         streams.insert([stream.bits(0), stream.bits(1), stream.bits(2), stream.bits(3)]);
                         count += 1;

@@ -42,6 +42,15 @@ impl ModelState {
     pub fn states(&self) -> &[State] {
         &self.states
     }
+
+    /// The same states, but zeros in the rows of the batch where `resets` \[B\] is not zero: see [`State::reset`].
+    ///
+    /// # Errors
+    /// As [`State::reset`].
+    pub fn reset(&self, resets: &Indices) -> Result<Self> {
+        let states = self.states.iter().map(|state| state.reset(resets));
+        Ok(Self { states: states.collect::<Result<_>>()? })
+    }
 }
 
 /// What [`Model::forward`] leaves for backward.

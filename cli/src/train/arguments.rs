@@ -77,9 +77,9 @@ pub(crate) struct Network {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Optimization")]
 pub(crate) struct Optimization {
-    /// Optimizer steps
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub(crate) steps: usize,
+    /// Optimizer steps [default: 1000; 200 with a window that slides, through which each goes back again and again]
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<usize>,
     /// Time steps of the window that a step reads, and through which it back-propagates
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) sequence: usize,
@@ -190,7 +190,7 @@ impl Arguments {
     pub(crate) fn validate(&self) -> Result<()> {
         const LARGEST: usize = 1 << 24;
         let Self { network, optimization, .. } = self;
-        count("--steps", optimization.steps, 1, usize::MAX)?;
+        count("--steps", optimization.steps(), 1, usize::MAX)?;
         count("--sequence", optimization.sequence, 1, LARGEST)?;
         optimization.truncation.validate(optimization.sequence)?;
         count("--batch", optimization.batch.unwrap_or(1), 1, LARGEST)?;
@@ -234,6 +234,16 @@ impl Arguments {
 /// [`refrain::Error::Config`].
 pub(crate) fn temperature(value: f64) -> Result<()> {
     number("--temperature", value, (0.0..=100.0).contains(&value), "between 0 and 100")
+}
+
+impl Optimization {
+    /// Optimizer steps.
+    pub(crate) fn steps(&self) -> usize {
+        self.steps.unwrap_or(match self.truncation {
+            Truncation::Window(_) => 200,
+            Truncation::None | Truncation::Chunks(_) => 1000,
+        })
+    }
 }
 
 impl Truncation {
@@ -355,6 +365,9 @@ mod tests {
 
     #[test]
     fn a_truncation_is_none_or_by_chunks_or_by_a_window() {
+        assert_eq!(parse(&[]).optimization.steps(), 1000);
+        assert_eq!(parse(&["--truncation", "window:4"]).optimization.steps(), 200);
+        assert_eq!(parse(&["--truncation", "window:4", "--steps", "7"]).optimization.steps(), 7);
         assert_eq!(parse(&[]).optimization.truncation, Truncation::None);
         assert_eq!(truncation("0"), Ok(Truncation::None));
         assert_eq!(truncation("8"), Ok(Truncation::Chunks(8)));

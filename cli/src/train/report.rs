@@ -61,7 +61,7 @@ impl Report {
         }
         describe(overview)?;
         let optimization = &overview.arguments.optimization;
-        let bar = ProgressBar::new(optimization.steps as u64);
+        let bar = ProgressBar::new(optimization.steps() as u64);
         let template = "{bar:30} {pos}/{len} steps, {msg}, {eta} left";
         bar.set_style(
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
@@ -114,7 +114,7 @@ impl Report {
         self.stop();
         let Audience::People { started, tokens_per_step, .. } = &self.audience else { return Ok(()) };
         let elapsed = started.elapsed();
-        let tokens = arguments.optimization.steps * tokens_per_step;
+        let tokens = arguments.optimization.steps() * tokens_per_step;
         let mut out = io::stdout();
         writeln!(out, "time        {}", pace(elapsed, tokens))?;
         if let Some(bits) = self.latest {
@@ -210,7 +210,7 @@ fn training(arguments: &Arguments, batch: usize) -> String {
         Truncation::Chunks(steps) => format!(" truncated at every {steps}"),
         Truncation::Window(steps) => format!(" truncated {steps} before each"),
     };
-    let (steps, sequence, rate, seed) = (options.steps, options.sequence, options.rate(), options.seed);
+    let (steps, sequence, rate, seed) = (options.steps(), options.sequence, options.rate(), options.seed);
     format!(
         "{steps} steps of {batch} x {sequence} characters{truncation}, {rule} {rate} ({schedule}), {clip}, seed {seed}"
     )

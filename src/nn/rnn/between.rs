@@ -10,6 +10,7 @@ use crate::nn::{Layer, Parameters};
 use crate::ops::dropout::dropout_add_into;
 use crate::ops::elementwise::add_into;
 use crate::ops::{Binary, Mask, Merge, binary, dropout, merge, merge_backward};
+use crate::random::Stream;
 use crate::tensor::{Tensor, ViewMut};
 use crate::{Error, Result};
 
@@ -39,6 +40,9 @@ impl Layer<Rnn> {
             Purpose::Outputs => options.dropout,
             Purpose::Inputs => options.input_dropout,
             Purpose::Weights => options.weight_drop,
+            Purpose::States => options.recurrent_dropout,
+            // Its rates are the cell's.
+            Purpose::Zoneout => 0.0,
         };
         match mode {
             Some(Mode::Training(draw)) if rate > 0.0 => {
@@ -53,6 +57,21 @@ impl Layer<Rnn> {
     fn input_mask(&self, mode: Option<Mode>, layer: usize, x: &Tensor) -> Result<Option<Mask>> {
         let step = x.shape().inner().elements();
         self.mask(mode, [layer, 0], Purpose::Inputs)?.map(|mask| mask.repeated(step)).transpose()
+    }
+
+    /// The mask of the state at `place`, the same at each step.
+    pub(super) fn state_mask(&self, mode: Option<Mode>, place: usize, batch: usize) -> Result<Option<Mask>> {
+        let directions = self.description.directions.all().len();
+        let mask = self.mask(mode, [place / directions, place % directions], Purpose::States)?;
+        mask.map(|mask| mask.repeated(batch * self.description.hidden_width())).transpose()
+    }
+
+    /// What zoneout at `place` draws its numbers from; nothing in evaluation.
+    pub(super) fn noise(&self, mode: Option<Mode>, place: usize) -> Option<Stream> {
+        match mode {
+            Some(Mode::Training(draw)) => Some(draw.stream(self.first_of(place), Purpose::Zoneout)),
+            _ => None,
+        }
     }
 
     /// What the directions of a layer read of its input.

@@ -22,6 +22,8 @@ impl Rnn {
             rate("dropout", options.dropout),
             rate("input dropout", options.input_dropout),
             rate("weight drop", options.weight_drop),
+            rate("recurrent dropout", options.recurrent_dropout),
+            options.equations.zoneout.map(|[hidden, cell]| format!("zoneout {hidden} {cell}")),
             options.residual.then(|| "residual".to_owned()),
             options.learned_initial_state.then(|| "learned initial state".to_owned()),
         ];

@@ -94,9 +94,17 @@ impl Rnn {
         self.with_truncation(Truncation::Windows(Windows { every, depth }))
     }
 
+    /// With units that keep their old state in training, each at each step with this probability: `hidden` for h, `cell`
+    /// for the cell state of an LSTM (Krueger et al. 2017, "Zoneout"). In evaluation each state is the mean of both: h =
+    /// p h' + (1 − p) h̃.
+    pub fn zoneout(self, hidden: f32, cell: f32) -> Self {
+        let equations = CellOptions { zoneout: Some([hidden, cell]), ..self.options.equations };
+        self.with_equations(equations)
+    }
+
     /// The cell with its options.
     pub(super) fn equations(&self) -> Equations {
-        Equations { cell: self.cell, options: self.options.equations }
+        Equations { cell: self.cell, options: self.options.equations, noise: None }
     }
 
     /// How gradients are truncated, in words.
@@ -119,6 +127,11 @@ impl Rnn {
             if self.cell != Cell::Lstm {
                 let message = format!("is an option of Cell::Lstm, but the cell is {}", self.cell.name());
                 return clash("projection", message);
+            }
+            if self.options.equations.zoneout.is_some() {
+                let message =
+                    "units keep h before it is projected, and the state after: choose one".to_owned();
+                return clash("zoneout and projection", message);
             }
             if width == 0 || width >= self.hidden {
                 let message = format!("must be between 1 and hidden - 1 = {}, not {width}", self.hidden - 1);

@@ -19,6 +19,8 @@ pub(super) struct Options {
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) weight_drop: f32,
     #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) recurrent_dropout: f32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) merge: Merge,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) residual: bool,
@@ -47,6 +49,12 @@ impl Rnn {
     /// Ghahramani 2016).
     pub fn input_dropout(self, rate: f32) -> Self {
         Self { options: Options { input_dropout: rate, ..self.options }, ..self }
+    }
+
+    /// With dropout at this rate on the state where it enters the product with W_hh, in training, under one mask for all
+    /// steps (Gal & Ghahramani 2016): a = W_hh (m h') + b_hh. A GRU's z h' stays whole.
+    pub fn recurrent_dropout(self, rate: f32) -> Self {
+        Self { options: Options { recurrent_dropout: rate, ..self.options }, ..self }
     }
 
     /// With dropout at this rate on the entries of every W_hh, in training: one mask for a whole window, and for its
@@ -79,8 +87,10 @@ impl Rnn {
 
     /// Whether training draws random numbers.
     pub(super) fn is_random(&self) -> bool {
-        let Options { dropout, input_dropout, weight_drop, .. } = self.options;
-        [dropout, input_dropout, weight_drop].into_iter().any(|rate| rate > 0.0)
+        let Options { dropout, input_dropout, weight_drop, recurrent_dropout, equations, .. } = self.options;
+        let [hidden, cell] = equations.zoneout.unwrap_or_default();
+        let rates = [dropout, input_dropout, weight_drop, recurrent_dropout, hidden, cell];
+        rates.into_iter().any(|rate| rate > 0.0)
     }
 
     /// Whether layer `layer` adds its input to its output.
@@ -91,9 +101,13 @@ impl Rnn {
     pub(super) fn validate_options(&self, name: &str) -> Result<()> {
         let Options { dropout, input_dropout, weight_drop, merge, residual, .. } = self.options;
         self.validate_equations(name)?;
-        for (option, rate) in
-            [("dropout", dropout), ("input_dropout", input_dropout), ("weight_drop", weight_drop)]
-        {
+        let rates = [
+            ("dropout", dropout),
+            ("input_dropout", input_dropout),
+            ("weight_drop", weight_drop),
+            ("recurrent_dropout", self.options.recurrent_dropout),
+        ];
+        for (option, rate) in rates {
             expect_rate(&format!("{name}: {option}"), rate)?;
         }
         let clash =

@@ -2,10 +2,10 @@
 
 use super::state::StateSizes;
 use super::trace::{LayerTrace, RnnTrace};
-use super::{Rnn, Sequences, State};
+use super::{Directions, Rnn, Sequences, State};
 use crate::device::Device;
 use crate::nn::{Layer, Parameters};
-use crate::ops::recurrent::{self, Call, Direction, Steps, Walk};
+use crate::ops::recurrent::{self, Call, Direction, Equations, Steps, Walk};
 use crate::ops::{Form, matmul, zero_padding};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -138,7 +138,7 @@ impl Layer<Rnn> {
             input = self.leave(sequences.mode, layer, &output, &input)?;
             keep(LayerTrace { x: read, output, directions: made });
         }
-        Ok((input, next))
+        Ok((input, next.carried_by(self.model, self.first)))
     }
 
     /// The time loop at `place`, before its input is known.
@@ -153,7 +153,8 @@ impl Layer<Rnn> {
         let Rnn { directions, options, .. } = &self.description;
         let Sequences { lengths, resets, .. } = sequences;
         Ok(Call {
-            equations: self.description.equations(),
+            equations: Equations { noise: self.noise(sequences.mode, place), ..self.description.equations() },
+            state_mask: self.state_mask(sequences.mode, place, initial.batch())?,
             weights: self.weights(parameters, place).recurrent,
             initial: initial.at(place)?,
             walk: Walk { direction, lengths, resets, truncation: options.truncation },
@@ -176,6 +177,13 @@ impl Layer<Rnn> {
             ));
         }
         state.expect("the state", self.state_sizes(batch))?;
+        if self.description.directions != Directions::Forward && state.is_carried_by(self.model, self.first) {
+            return Err(Error::config(
+                "the state and reverse or bidirectional",
+                "do not go together: the reverse direction begins at the end of a window, and what it ended the window \
+                 before with comes from the beginning of that; start each window from `zero_state`",
+            ));
+        }
         Ok([steps, batch])
     }
 }

@@ -4,7 +4,8 @@ use crate::device::Device;
 use crate::nn::parameters::ModelId;
 use crate::ops::elementwise::copy_into;
 use crate::ops::recurrent::{StateParts, StateView};
-use crate::tensor::Tensor;
+use crate::ops::zero_padding;
+use crate::tensor::{Indices, Tensor};
 use crate::{Error, Result};
 
 /// What a stack carries from one window of time to the next, or the gradient at it. Values only: the history that
@@ -17,8 +18,17 @@ pub struct State {
     hidden: Tensor,
     /// \[L·D, B, H\].
     cell: Option<Tensor>,
-    /// The model and the first parameter of the layer whose learned initial state this is.
-    learned: Option<(ModelId, usize)>,
+    origin: Origin,
+}
+
+/// Where a state comes from; layers are told apart by their model and their first parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Origin {
+    Given,
+    /// The learned initial state of a layer.
+    Learned(ModelId, usize),
+    /// What a layer ended a window with.
+    Carried(ModelId, usize),
 }
 
 /// The sizes of a stack's state.
@@ -40,7 +50,7 @@ impl State {
     /// [`Error::Shape`] unless there are three dimensions.
     pub fn from_hidden(hidden: &Tensor) -> Result<Self> {
         hidden.shape().exactly::<3>("the hidden state", "[layers, batch, hidden]")?;
-        Ok(Self { hidden: hidden.clone(), cell: None, learned: None })
+        Ok(Self { hidden: hidden.clone(), cell: None, origin: Origin::Given })
     }
 
     /// A state from the hidden states of all layers \[L·D, B, H\] and their cell states \[L·D, B, H\], for an LSTM.
@@ -57,18 +67,26 @@ impl State {
             let expected = format!("[{places}, {batch}, hidden], as many as there are hidden states");
             return Err(Error::shape("the cell state", expected, cell.shape()));
         }
-        Ok(Self { hidden: hidden.clone(), cell: Some(cell.clone()), learned: None })
+        Ok(Self { hidden: hidden.clone(), cell: Some(cell.clone()), origin: Origin::Given })
     }
 
     pub(super) fn zeros(device: &Device, sizes: StateSizes) -> Result<Self> {
         let part = |width| Tensor::zeros(device, &[sizes.places, sizes.batch, width]);
-        Ok(Self { hidden: part(sizes.hidden)?, cell: sizes.cell.map(part).transpose()?, learned: None })
+        Ok(Self {
+            hidden: part(sizes.hidden)?,
+            cell: sizes.cell.map(part).transpose()?,
+            origin: Origin::Given,
+        })
     }
 
     /// A state whose places are all about to be [`put`](State::put).
     pub(super) fn unwritten(device: &Device, sizes: StateSizes) -> Result<Self> {
         let part = |width| Tensor::unwritten(device, &[sizes.places, sizes.batch, width]);
-        Ok(Self { hidden: part(sizes.hidden)?, cell: sizes.cell.map(part).transpose()?, learned: None })
+        Ok(Self {
+            hidden: part(sizes.hidden)?,
+            cell: sizes.cell.map(part).transpose()?,
+            origin: Origin::Given,
+        })
     }
 
     /// The hidden states of all layers \[L·D, B, H\]; \[L·D, B, P\] where they are projected.
@@ -99,11 +117,56 @@ impl State {
 
     /// The same values, as the learned initial state of a layer.
     pub(super) fn learned_by(self, model: ModelId, first: usize) -> Self {
-        Self { learned: Some((model, first)), ..self }
+        Self { origin: Origin::Learned(model, first), ..self }
     }
 
     pub(super) fn is_learned_by(&self, model: ModelId, first: usize) -> bool {
-        self.learned == Some((model, first))
+        self.origin == Origin::Learned(model, first)
+    }
+
+    /// The same values, as what a layer ended a window with.
+    pub(super) fn carried_by(self, model: ModelId, first: usize) -> Self {
+        Self { origin: Origin::Carried(model, first), ..self }
+    }
+
+    pub(super) fn is_carried_by(&self, model: ModelId, first: usize) -> bool {
+        self.origin == Origin::Carried(model, first)
+    }
+
+    /// The same state, but zeros in the rows of the batch where `resets` \[B\] is not zero: where one sequence of a
+    /// batch ends and another takes its row. Inside a window there is [`Sequences::resets`](super::Sequences::resets).
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::DeviceMismatch`]; out of memory.
+    ///
+    /// ```
+    /// use refrain::nn::{Cell, Model, Rnn};
+    /// use refrain::{Device, Indices, Tensor};
+    /// let device = Device::cpu();
+    /// let mut model = Model::new(1);
+    /// let rnn = model.add("rnn", Rnn::new(Cell::Gru, 3, 8))?;
+    /// let parameters = model.initialize(&device)?;
+    /// let x = Tensor::zeros(&device, &[5, 2, 3])?;
+    /// let (_, state) = rnn.infer(&parameters, &x, &rnn.zero_state(&device, 2)?)?;
+    /// // The next window goes on in row 0 and begins anew in row 1.
+    /// let state = state.reset(&Indices::from_slice(&device, &[2], &[0, 1])?)?;
+    /// assert_eq!(state.hidden().download()?[8..], [0.0; 8]);
+    /// # let _ = rnn.infer(&parameters, &x, &state)?;
+    /// # Ok::<(), refrain::Error>(())
+    /// ```
+    pub fn reset(&self, resets: &Indices) -> Result<Self> {
+        let [places, batch, _] = self.hidden.shape().exactly("the state", "[layers, batch, hidden]")?;
+        resets.shape().expect("resets", &[batch])?;
+        self.device().expect_same("resets", resets.device())?;
+        // Layer by layer as if they were steps: all of them are padding in a row that is reset.
+        let kept: Vec<u32> =
+            resets.values().iter().map(|&reset| if reset == 0 { places as u32 } else { 0 }).collect();
+        let kept = Indices::from_slice(self.device(), &[batch], &kept)?;
+        Ok(Self {
+            hidden: zero_padding(&self.hidden, &kept)?,
+            cell: self.cell.as_ref().map(|cell| zero_padding(cell, &kept)).transpose()?,
+            origin: self.origin,
+        })
     }
 
     fn expect_place(part: &Tensor, place: usize) -> Result<Tensor> {
@@ -115,6 +178,10 @@ impl State {
             "place",
             format!("must be below {places}, the layers times directions, not {place}"),
         ))
+    }
+
+    pub(super) fn batch(&self) -> usize {
+        self.hidden.shape().dimensions()[1]
     }
 
     pub(super) fn device(&self) -> &Device {

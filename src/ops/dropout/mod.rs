@@ -58,10 +58,15 @@ impl Mask {
         numbers.map(move |number| number >= threshold)
     }
 
-    /// The first number that keeps an element. Exact below 2³²: a rate of 32 bits below one is at most 1 − 2⁻²⁴.
+    /// The first number that keeps an element.
     fn threshold(&self) -> u32 {
-        (f64::from(self.rate) * 4_294_967_296.0).ceil() as u32
+        threshold(self.rate)
     }
+}
+
+/// How many of the 2³² numbers stand for `rate`. Exact: a rate of 32 bits below one is at most 1 − 2⁻²⁴.
+pub(crate) fn threshold(rate: f32) -> u32 {
+    (f64::from(rate) * 4_294_967_296.0).ceil() as u32
 }
 
 /// Fails unless `rate` is the rate of a mask.

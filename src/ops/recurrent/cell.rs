@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::custom::{self, CustomCell};
 use crate::ops::Activation;
+use crate::ops::dropout::{expect_rate, threshold};
+use crate::random::Stream;
 use crate::{Error, Result};
 
 /// The pointwise equations of a recurrent layer: what a step does with its gates.
@@ -108,6 +110,9 @@ pub(crate) struct CellOptions {
     /// Bound of the gradient at the state that a step started from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clip_gradient: Option<f32>,
+    /// How much of the hidden and of the cell state stays as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) zoneout: Option<[f32; 2]>,
 }
 
 impl CellOptions {
@@ -123,6 +128,7 @@ impl CellOptions {
             ("reset_before", self.reset == Reset::BeforeProduct, cell == Cell::Gru, "Cell::Gru"),
             ("gate_activations", self.activations.is_some(), gated, "Cell::Lstm or Cell::Gru"),
             ("clip_gates", self.clip_gates.is_some(), ours, "the cells of this crate"),
+            ("zoneout", self.zoneout.is_some(), ours, "the cells of this crate"),
         ];
         for (option, given, fits, wanted) in needs {
             if given && !fits {
@@ -130,6 +136,7 @@ impl CellOptions {
                 return Err(Error::config(format!("{layer}: {option}"), message));
             }
         }
+        self.validate_zoneout(layer, cell)?;
         let bounds = [
             ("clip_gates", self.clip_gates),
             ("clip_cell", self.clip_cell),
@@ -162,11 +169,30 @@ impl CellOptions {
     }
 }
 
+impl CellOptions {
+    fn validate_zoneout(&self, layer: &str, cell: Cell) -> Result<()> {
+        let Some([hidden, second]) = self.zoneout else { return Ok(()) };
+        expect_rate(&format!("{layer}: zoneout"), hidden)?;
+        expect_rate(&format!("{layer}: zoneout"), second)?;
+        if second > 0.0 && !cell.has_cell_state() {
+            let message = format!("the cell {} has no cell state to keep: let its rate be 0", cell.name());
+            return Err(Error::config(format!("{layer}: zoneout and the cell"), message));
+        }
+        if self.peepholes {
+            let message = "gates would see a cell state that is kept: choose one";
+            return Err(Error::config(format!("{layer}: zoneout and peepholes"), message));
+        }
+        Ok(())
+    }
+}
+
 /// The equations of a step: a cell with its options.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Equations {
     pub(crate) cell: Cell,
     pub(crate) options: CellOptions,
+    /// What zoneout draws its numbers from; without it, it is taken in expectation.
+    pub(crate) noise: Option<Stream>,
 }
 
 impl Equations {
@@ -207,6 +233,22 @@ impl Equations {
             Cell::Custom(cell) => custom::saves(cell),
             _ => matches!(self.cell, Cell::Lstm | Cell::Gru),
         }
+    }
+
+    /// The key and the stream of the noise, low words first: what a shader draws the same numbers from.
+    pub(crate) fn words(&self) -> [u32; 4] {
+        self.noise.map_or([0; 4], |noise| noise.words())
+    }
+
+    /// How much of its old hidden and cell state unit `place` of all steps' rows by units keeps; none without zoneout.
+    /// Hidden states have the even numbers of the stream, cell states the odd ones.
+    pub(crate) fn keeps(&self, place: usize) -> Option<[f64; 2]> {
+        let rates = self.options.zoneout?;
+        let Some(noise) = self.noise else { return Some(rates.map(f64::from)) };
+        // A shader counts in 32 bits.
+        let number = u64::from((place as u32).wrapping_mul(2));
+        let keep = |part: u64, rate: f32| f64::from(u8::from(noise.bits(number + part) < threshold(rate)));
+        Some([keep(0, rates[0]), keep(1, rates[1])])
     }
 
     /// The functions of gates, candidate and output.

@@ -1,8 +1,8 @@
 //! The twin of `shaders/cells/`: each cell's equations and their derivatives, over a batch, from the papers.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Zip, concatenate, s};
+use ndarray::{Array2, Array3, ArrayView1, ArrayView2, Axis, Zip, concatenate, s};
 
-use super::{Cell, Equations, Weights, custom};
+use super::{Call, Cell, Equations, Sizes, custom};
 use crate::ops::Activation;
 use crate::ops::elementwise::cpu::{derivative, slope, value};
 use crate::tensor::Real;
@@ -50,20 +50,49 @@ pub(super) struct Matrices<'a, F> {
     peepholes: Option<ArrayView2<'a, F>>,
     /// W_hr [P, H].
     projection: Option<ArrayView2<'a, F>>,
+    /// What the state is multiplied by on its way into the product [B, P].
+    mask: Option<Array2<F>>,
     /// H.
     units: usize,
 }
 
 impl<'a, F: Real> Matrices<'a, F> {
-    pub(super) fn new(equations: &Equations, weights: &Weights<'a>) -> Self {
-        let weight = weights.weight_hh.array2();
+    pub(super) fn new(call: &Call<'a>, sizes: Sizes) -> Self {
+        let Sizes { rows, units, hidden, .. } = sizes;
+        let weights = &call.weights;
+        let mask = call.state_mask.map(|mask| {
+            let scale = F::from_f64(1.0 / (1.0 - f64::from(mask.rate())));
+            Array2::from_shape_fn((rows, hidden), |(row, unit)| {
+                if mask.keeps(row * hidden + unit) { scale } else { F::zero() }
+            })
+        });
         Self {
-            units: weight.nrows() / equations.gates(),
-            weight,
+            weight: weights.weight_hh.array2(),
             bias: weights.bias_hh.map(|bias| bias.array1()),
             peepholes: weights.peepholes.map(|peepholes| peepholes.array2()),
             projection: weights.projection.map(|projection| projection.array2()),
+            mask,
+            units,
         }
+    }
+
+    /// The state as the product sees it, or its gradient on the way back; the rows of a batch, or of several below each
+    /// other.
+    fn seen(&self, mut state: Array2<F>) -> Array2<F> {
+        if let Some(mask) = &self.mask {
+            for (row, mut state) in state.outer_iter_mut().enumerate() {
+                state *= &mask.row(row % mask.nrows());
+            }
+        }
+        state
+    }
+
+    /// The states of all steps as the product sees them.
+    pub(super) fn seen_all(&self, mut states: Array3<F>) -> Array3<F> {
+        if let Some(mask) = &self.mask {
+            states *= mask;
+        }
+        states
     }
 
     /// The rows of W_hh for gates `from` to `to`.
@@ -195,14 +224,15 @@ pub(super) fn forward<F: Real>(
 ) -> Made<F> {
     let units = matrices.units;
     let [gate, candidate, output] = equations.functions();
+    let seen = matrices.seen(before.hidden.clone());
     match equations.cell {
         Cell::Vanilla(function) => {
-            let gates = &projected + &matrices.product(&before.hidden, 0, 1);
+            let gates = &projected + &matrices.product(&seen, 0, 1);
             let hidden = Gate { function, ..gate }.value(&gates);
             Made { gates, saved: None, memory: Memory { hidden, cell: before.cell.clone() } }
         }
         Cell::Lstm => {
-            let a = &projected + &matrices.product(&before.hidden, 0, equations.gates());
+            let a = &projected + &matrices.product(&seen, 0, equations.gates());
             let at = |place| block(a.view(), place, units);
             let (peephole_f, peephole_o) = peephole_places(equations);
             let i = gate.value(&matrices.peeped(at(0), 0, &before.cell));
@@ -220,15 +250,15 @@ pub(super) fn forward<F: Real>(
             Made { gates, saved: Some(c.clone()), memory: Memory { hidden, cell: c } }
         }
         Cell::Gru => {
-            let a = &projected.slice(s![.., ..2 * units]) + &matrices.product(&before.hidden, 0, 2);
+            let a = &projected.slice(s![.., ..2 * units]) + &matrices.product(&seen, 0, 2);
             let (r, z) = (gate.value(&block(a.view(), 0, units)), gate.value(&block(a.view(), 1, units)));
             let a_n = block(projected, 2, units);
             let (saved, n) = if equations.resets_before() {
-                let source = &r * &before.hidden;
+                let source = &r * &seen;
                 let n = candidate.value(&(a_n + matrices.product(&source, 2, 3)));
                 (source, n)
             } else {
-                let q = matrices.product(&before.hidden, 2, 3);
+                let q = matrices.product(&seen, 2, 3);
                 let n = candidate.value(&(a_n + &r * &q));
                 (q, n)
             };
@@ -237,7 +267,7 @@ pub(super) fn forward<F: Real>(
             Made { gates: joined(&[&r, &z, &n]), saved: Some(saved), memory }
         }
         Cell::Custom(cell) => {
-            let recurrent = matrices.product(&before.hidden, 0, equations.gates());
+            let recurrent = matrices.product(&seen, 0, equations.gates());
             custom::forward(cell, projected, &recurrent, before)
         }
     }
@@ -250,6 +280,25 @@ pub(super) fn unprojected<F: Real>(equations: &Equations, step: &Step<'_, F>) ->
     let c = step.saved.map_or_else(|| step.before.cell.clone(), |saved| saved.to_owned());
     let [.., o] = lstm_gates(equations, step.gates, units);
     o * output.value(&c)
+}
+
+/// The state that the cell made of a step's gates, where it is not the one that the step left; h of cells whose
+/// backward has no use for it is left as it is.
+pub(super) fn candidate<F: Real>(equations: &Equations, step: &Step<'_, F>) -> Memory<F> {
+    let mut made = Memory { hidden: step.hidden.to_owned(), cell: step.before.cell.clone() };
+    match equations.cell {
+        Cell::Vanilla(function) => {
+            let [gate, ..] = equations.functions();
+            made.hidden = Gate { function, ..gate }.value(&step.gates.to_owned());
+        }
+        Cell::Lstm => {
+            let [i, f, g, _] = lstm_gates(equations, step.gates, step.before.cell.ncols());
+            let c = f * &step.before.cell + i * g;
+            made.cell = c.mapv(|c| clamped(c, equations.options.clip_cell));
+        }
+        Cell::Gru | Cell::Custom(_) => {}
+    }
+    made
 }
 
 pub(super) fn backward<F: Real>(
@@ -273,7 +322,7 @@ pub(super) fn backward<F: Real>(
                 let outside = bound.is_some_and(|bound| a >= bound || a <= -bound);
                 *d *= if outside { F::zero() } else { derivative(function, a, h) };
             });
-            let d_memory = Memory { hidden: d_gates.dot(&matrices.weight), cell: nothing() };
+            let d_memory = Memory { hidden: matrices.seen(d_gates.dot(&matrices.weight)), cell: nothing() };
             Slopes { d_projected: d_gates.clone(), d_recurrent: d_gates, d_memory }
         }
         Cell::Lstm => {
@@ -305,7 +354,7 @@ pub(super) fn backward<F: Real>(
                 false => joined(&[&d_i, &d_f, &d_g, &d_o]),
                 true => joined(&[&d_i, &d_g, &d_o]),
             };
-            let d_memory = Memory { hidden: d_gates.dot(&matrices.weight), cell: d_cell };
+            let d_memory = Memory { hidden: matrices.seen(d_gates.dot(&matrices.weight)), cell: d_cell };
             Slopes { d_projected: d_gates.clone(), d_recurrent: d_gates, d_memory }
         }
         Cell::Gru => {
@@ -315,15 +364,16 @@ pub(super) fn backward<F: Real>(
             let mut d_hidden = &d_h * &z;
             let (d_r, d_q) = if equations.resets_before() {
                 let d_source = d_n.dot(&matrices.rows(2, 3));
-                d_hidden += &(&d_source * &r);
-                (&d_source * &before.hidden * gate.slope(&r), d_n.clone())
+                d_hidden += &matrices.seen(&d_source * &r);
+                let seen = matrices.seen(before.hidden.clone());
+                (&d_source * &seen * gate.slope(&r), d_n.clone())
             } else {
                 let d_q = &d_n * &r;
-                d_hidden += &d_q.dot(&matrices.rows(2, 3));
+                d_hidden += &matrices.seen(d_q.dot(&matrices.rows(2, 3)));
                 (&d_n * &kept() * gate.slope(&r), d_q)
             };
             let d_both = joined(&[&d_r, &d_z]);
-            d_hidden += &d_both.dot(&matrices.rows(0, 2));
+            d_hidden += &matrices.seen(d_both.dot(&matrices.rows(0, 2)));
             Slopes {
                 d_projected: joined(&[&d_r, &d_z, &d_n]),
                 d_recurrent: joined(&[&d_r, &d_z, &d_q]),
@@ -332,7 +382,7 @@ pub(super) fn backward<F: Real>(
         }
         Cell::Custom(cell) => {
             let mut slopes = custom::backward(cell, step, d_after);
-            slopes.d_memory.hidden += &slopes.d_recurrent.dot(&matrices.weight);
+            slopes.d_memory.hidden += &matrices.seen(slopes.d_recurrent.dot(&matrices.weight));
             slopes
         }
     }

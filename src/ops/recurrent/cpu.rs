@@ -3,9 +3,9 @@
 
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 
-use super::Equations;
 use super::cells::{self, Matrices, Memory, Step};
 use super::walk::{Before, Walk};
+use super::{Equations, zoneout};
 use crate::tensor::Real;
 
 /// What the forward pass makes.
@@ -70,6 +70,8 @@ pub(super) fn forward<F: Real>(
     for t in walk.order(steps) {
         begin(walk, t, steps, initial, &mut state);
         let made = cells::forward(equations, matrices, projected.index_axis(Axis(0), t), &state);
+        let keeps = zoneout::keeps(equations, &[t], rows, units);
+        let made = zoneout::hold(equations, keeps.as_ref(), &state, made);
         let keep = |made: &Array2<F>, target: ArrayViewMut2<'_, F>| keep(walk, t, steps, made.view(), target);
         keep(&made.gates, gates.index_axis_mut(Axis(0), t));
         if let Some(made) = &made.saved {
@@ -188,14 +190,18 @@ pub(super) struct Upstream<'a, F> {
     pub(super) d_last: &'a Memory<F>,
 }
 
-/// One step back: the gradients of the step's gates, and at the state that it started from, within the bound.
+/// One step back of the rows of these steps: the gradients of the gates, and at the states that the steps started from,
+/// within the bound.
 pub(super) fn step_back<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
     d_after: &Memory<F>,
+    steps: &[usize],
 ) -> cells::Slopes<F> {
-    let mut slopes = cells::backward(equations, matrices, step, d_after);
+    let (rows, units) = d_after.cell.dim();
+    let keeps = zoneout::keeps(equations, steps, rows / steps.len(), units);
+    let mut slopes = zoneout::backward(equations, matrices, step, d_after, keeps.as_ref());
     if let Some(bound) = equations.options.clip_gradient.map(F::from_f32) {
         let clamp = |d: F| {
             if d > bound {
@@ -230,7 +236,7 @@ pub(super) fn backward<F: Real>(
             hidden: &d_state.hidden + &upstream.d_output.index_axis(at, t),
             cell: d_state.cell.clone(),
         };
-        let slopes = step_back(equations, matrices, &kept.step(t, &before), &d_after);
+        let slopes = step_back(equations, matrices, &kept.step(t, &before), &d_after, &[t]);
         let keep = |from: &Array2<F>, target: &mut Array3<F>| {
             keep(walk, t, steps, from.view(), target.index_axis_mut(at, t));
         };

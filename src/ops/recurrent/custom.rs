@@ -179,7 +179,7 @@ impl Facts {
     fn source(&self, around: &str) -> String {
         let Self { wgsl, gates, cell_state, saves, apart } = self;
         format!(
-            "{wgsl}\nconst GATES: u32 = {gates}u;\nconst SAVES: bool = {saves};\nconst HAS_CELL: bool = \
+            "{wgsl}\nfn cell_candidate(step: Step) -> Memory {{ return Memory(step.hidden, step.saved); }}\nconst GATES: u32 = {gates}u;\nconst SAVES: bool = {saves};\nconst HAS_CELL: bool = \
              {cell_state};\nconst LAST_GATE_APART: bool = {apart};\n{around}"
         )
     }

@@ -1,8 +1,9 @@
-//! What a time loop on the GPU starts from: the initial state with peepholes, the gradient at the final one.
+//! What a time loop on the GPU starts from: the initial state with peepholes and a mask, the gradient at the final one.
 
 use super::{Call, Sizes, StateView};
 use crate::Result;
 use crate::gpu::{Bound, Context, Span};
+use crate::ops::dropout;
 use crate::ops::elementwise::copy_into;
 use crate::tensor::{Tensor, View};
 
@@ -13,19 +14,30 @@ pub(super) struct Given<'a> {
     copy: Option<Tensor>,
     cell: usize,
     peepholes: usize,
+    mask: usize,
 }
 
 impl<'a> Given<'a> {
     pub(super) fn of(call: &Call<'a>, sizes: Sizes) -> Result<Self> {
         let hidden = call.initial.hidden;
         let cell = sizes.rows * sizes.hidden;
-        let peepholes = cell + sizes.rows * sizes.units;
-        let parts = [Some(hidden), call.initial.cell, call.weights.peepholes];
-        let copy = match call.initial.cell {
-            Some(_) => Some(joined(&parts)?),
+        let mask = match call.state_mask {
+            Some(mask) => {
+                let ones =
+                    Tensor::from_slice(hidden.device(), hidden.shape().dimensions(), &vec![1.0; cell])?;
+                Some(dropout(&ones, mask)?)
+            }
             None => None,
         };
-        Ok(Self { hidden: hidden.span(), copy, cell, peepholes })
+        let parts =
+            [Some(hidden), call.initial.cell, call.weights.peepholes, mask.as_ref().map(|mask| mask.view())];
+        let copy = match parts {
+            [_, None, None, None] => None,
+            _ => Some(joined(&parts)?),
+        };
+        let count = |part: Option<View<'_>>| part.map_or(0, |part| part.shape().elements());
+        let peepholes = cell + count(parts[1]);
+        Ok(Self { hidden: hidden.span(), copy, cell, peepholes, mask: peepholes + count(parts[2]) })
     }
 
     pub(super) fn bind(&self, context: &Context) -> Result<Bound<'_>> {
@@ -35,6 +47,11 @@ impl<'a> Given<'a> {
     /// Where the cell state begins, for what is bound at `base`.
     pub(super) fn cell(&self, base: u32) -> u32 {
         base + self.cell as u32
+    }
+
+    /// Where the mask of the state begins.
+    pub(super) fn mask(&self, base: u32) -> u32 {
+        base + self.mask as u32
     }
 
     /// Where the peepholes begin.

@@ -1,13 +1,16 @@
 //! The time loop on the GPU: a cell's kernel for each time step, in one pass.
 
 use super::given::{self, Given};
-use super::kernels::{BackwardParameters, CellKernels, ForwardParameters};
+use super::kernels::{
+    BackwardParameters, CellKernels, FIRST_STEP, ForwardParameters, HAS_BIAS, LAST_STEP, TAKES_OUTPUTS, flag,
+};
 use super::projection::{Place, Projection, project};
 use super::stretch::{Arrays, Reach, Stretch, blocks};
 use super::support::{self, GateGradients, Marks, States};
 use super::{Call, Gradients, Sizes, StateParts, StateView, Steps, lags};
 use crate::Result;
 use crate::gpu::{Buffer, Context, Span};
+use crate::ops::dropout;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View};
 
@@ -54,6 +57,7 @@ pub(super) fn forward(
             reversed: call.walk.reversed(),
         };
         let kernel = CellKernels::of(call, marks.is_some())?.forward();
+        let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
         let weight = context.bind(call.weights.weight_hh.span())?;
         let bias = call.weights.bias_hh.map(|bias| context.bind(bias.span())).transpose()?;
         let given = Given::of(call, sizes)?;
@@ -87,10 +91,10 @@ pub(super) fn forward(
                     first_unit: block.units.start as u32,
                     weight_base: weight.base,
                     bias_base: bias.map_or(0, |bias| bias.base),
-                    has_bias: bias.is_some().into(),
                     initial_base: initial.base,
                     initial_cell_base: given.cell(initial.base),
                     peepholes_base: given.peepholes(initial.base),
+                    mask_base: given.mask(initial.base),
                     marks_base: stretch.marks.map_or(0, |marks| marks.at(t)),
                     gates_base: stretch.gates.at(t),
                     output_base: stretch.output.at(t),
@@ -98,7 +102,12 @@ pub(super) fn forward(
                     previous_output_base: stretch.output.at(previous),
                     previous_saved_base: stretch.saved.at(previous),
                     unprojected_base: stretch.unprojected.at(t),
-                    starts: before.is_none().into(),
+                    flags: flag(FIRST_STEP, before.is_none()) | flag(HAS_BIAS, bias.is_some()),
+                    first_number: (t * rows * units) as u32,
+                    seed_low,
+                    seed_high,
+                    stream_low,
+                    stream_high,
                 })?;
                 if let (Some(projection), Some(unprojected)) = (call.weights.projection, arrays.unprojected) {
                     let own = unprojected.slice(t * rows * units..(t + 1) * rows * units);
@@ -144,6 +153,10 @@ pub(super) fn backward(
     let marks = Marks { span: marks.as_ref().map(|marks| Span::new(marks, 0, steps * rows)) };
     let start = States { states: output, column: call.column, columns: hidden, initial: call.initial.hidden };
     let previous = support::previous(context, call, sizes, &start, marks)?;
+    let previous = match call.state_mask {
+        Some(mask) => dropout(&previous, mask)?,
+        None => previous,
+    };
     let cells = match (equations.peepholes(), &saved, call.initial.cell) {
         (1.., Some(saved), Some(initial)) => {
             let start = States { states: saved, column: 0, columns: units, initial };
@@ -184,8 +197,7 @@ fn plain(
     let Run { context, call, sizes, marks, .. } = *run;
     let Sizes { steps, rows, hidden, .. } = sizes;
     let carry = given::carry(call, sizes, d_last)?;
-    let clip = call.equations.options.clip_gradient;
-    let projection = Projection::new(call.weights, sizes, clip, rows)?;
+    let projection = Projection::new(call, sizes, rows)?;
     let d_hidden = match projection {
         Some(_) => Some(Tensor::unwritten(gates.device(), &[steps, rows, hidden])?),
         None => None,
@@ -243,6 +255,7 @@ impl Loop<'_> {
         let Run { context, call, sizes, marks, .. } = *self.run;
         let Sizes { steps, rows, units, hidden } = sizes;
         let kernel = CellKernels::of(call, marks.span.is_some())?.backward();
+        let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
         let weight = context.bind(call.weights.weight_hh.span())?;
         let given = Given::of(call, sizes)?;
         let initial = given.bind(context)?;
@@ -299,6 +312,7 @@ impl Loop<'_> {
                 initial_base: initial.base,
                 initial_cell_base: given.cell(initial.base),
                 peepholes_base: given.peepholes(initial.base),
+                mask_base: given.mask(initial.base),
                 marks_base,
                 next_marks_base,
                 next_gates_base: stretch.gates.at(next),
@@ -313,9 +327,12 @@ impl Loop<'_> {
                 carry_cell_base: carry_cell,
                 carry_out_base: carry.base,
                 carry_cell_out_base: carry_cell,
-                starts: before.is_none().into(),
-                ends: after.is_none().into(),
-                takes_outputs: 1,
+                flags: flag(FIRST_STEP, before.is_none()) | flag(LAST_STEP, after.is_none()) | TAKES_OUTPUTS,
+                first_number: (t * rows * units) as u32,
+                seed_low,
+                seed_high,
+                stream_low,
+                stream_high,
             })?;
         }
         Ok(())

@@ -15,10 +15,10 @@ parameters!(ForwardParameters {
     first_unit: u32,
     weight_base: u32,
     bias_base: u32,
-    has_bias: u32,
     initial_base: u32,
     initial_cell_base: u32,
     peepholes_base: u32,
+    mask_base: u32,
     marks_base: u32,
     gates_base: u32,
     output_base: u32,
@@ -26,7 +26,12 @@ parameters!(ForwardParameters {
     previous_output_base: u32,
     previous_saved_base: u32,
     unprojected_base: u32,
-    starts: u32,
+    flags: u32,
+    first_number: u32,
+    seed_low: u32,
+    seed_high: u32,
+    stream_low: u32,
+    stream_high: u32,
 });
 parameters!(BackwardParameters {
     rows: u32,
@@ -40,6 +45,7 @@ parameters!(BackwardParameters {
     initial_base: u32,
     initial_cell_base: u32,
     peepholes_base: u32,
+    mask_base: u32,
     marks_base: u32,
     next_marks_base: u32,
     next_gates_base: u32,
@@ -54,10 +60,24 @@ parameters!(BackwardParameters {
     carry_cell_base: u32,
     carry_out_base: u32,
     carry_cell_out_base: u32,
-    starts: u32,
-    ends: u32,
-    takes_outputs: u32,
+    flags: u32,
+    first_number: u32,
+    seed_low: u32,
+    seed_high: u32,
+    stream_low: u32,
+    stream_high: u32,
 });
+
+/// Bits of `flags`, as in `shaders/recurrent.wgsl`.
+pub(super) const FIRST_STEP: u32 = 1;
+pub(super) const LAST_STEP: u32 = 2;
+pub(super) const TAKES_OUTPUTS: u32 = 4;
+pub(super) const HAS_BIAS: u32 = 8;
+
+/// `flag` where it holds, else nothing.
+pub(super) fn flag(flag: u32, holds: bool) -> u32 {
+    if holds { flag } else { 0 }
+}
 
 /// How many functions there are to choose from.
 const FUNCTIONS: u32 = Activation::ALL.len() as u32;
@@ -67,15 +87,15 @@ macro_rules! cell_kernels {
     ($forward:ident: $forward_name:literal, $backward:ident: $backward_name:literal,
      files: [$($file:literal),*], constants: [$($constant:tt),*]) => {
         kernel!($forward: $forward_name {
-            files: ["math", "recurrent_marks", "recurrent", $($file,)* "recurrent_forward_product", "recurrent_forward"],
+            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_forward_product", "recurrent_forward"],
             parameters: ForwardParameters,
-            constants: [("MARKED", 2), ("PROJECTED", 2), ("PHASE", 3) $(, $constant)*],
+            constants: [("MARKED", 2), ("PROJECTED", 2), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 3) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Write, Write, Write, Write],
         });
         kernel!($backward: $backward_name {
-            files: ["math", "recurrent_marks", "recurrent", $($file,)* "recurrent_backward_product", "recurrent_backward"],
+            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_backward_product", "recurrent_backward"],
             parameters: BackwardParameters,
-            constants: [("MARKED", 2), ("PROJECTED", 2), ("PHASE", 3), ("CLIP_GRADIENT", REAL) $(, $constant)*],
+            constants: [("MARKED", 2), ("PROJECTED", 2), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 3), ("CLIP_GRADIENT", REAL) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Read, Write, Write, Write],
         });
     };
@@ -166,7 +186,15 @@ pub(super) fn templates() -> [Template; 2] {
                 "recurrent_forward_product",
                 "recurrent_forward"
             ),
-            constants: &[("MARKED", 2), ("PROJECTED", 2), ("PHASE", 3)],
+            constants: &[
+                ("MARKED", 2),
+                ("PROJECTED", 2),
+                ("STATE_MASK", 2),
+                ("ZONEOUT", 3),
+                ("ZONEOUT_HIDDEN", REAL),
+                ("ZONEOUT_CELL", REAL),
+                ("PHASE", 3),
+            ],
             like: &VANILLA_FORWARD,
         },
         Template {
@@ -178,7 +206,16 @@ pub(super) fn templates() -> [Template; 2] {
                 "recurrent_backward_product",
                 "recurrent_backward"
             ),
-            constants: &[("MARKED", 2), ("PROJECTED", 2), ("PHASE", 3), ("CLIP_GRADIENT", REAL)],
+            constants: &[
+                ("MARKED", 2),
+                ("PROJECTED", 2),
+                ("STATE_MASK", 2),
+                ("ZONEOUT", 3),
+                ("ZONEOUT_HIDDEN", REAL),
+                ("ZONEOUT_CELL", REAL),
+                ("PHASE", 3),
+                ("CLIP_GRADIENT", REAL),
+            ],
             like: &VANILLA_BACKWARD,
         },
     ]
@@ -188,8 +225,8 @@ pub(super) fn templates() -> [Template; 2] {
 pub(super) struct CellKernels {
     forward: &'static Kernel,
     backward: &'static Kernel,
-    /// Whether rows differ, and whether a projection follows.
-    shared: [u32; 2],
+    /// Those of every cell, but the phase.
+    shared: [u32; 6],
     clip_gradient: u32,
     /// The cell's own.
     own: Vec<u32>,
@@ -240,7 +277,20 @@ impl CellKernels {
                     (forward, backward, Vec::new(), &WHOLE)
                 }
             };
-        let shared = [u32::from(marked), u32::from(call.weights.projection.is_some())];
+        let zoneout = match (options.zoneout, call.equations.noise) {
+            (None, _) => 0,
+            (Some(_), Some(_)) => 1,
+            (Some(_), None) => 2,
+        };
+        let [hidden, cell] = options.zoneout.unwrap_or([0.0; 2]);
+        let shared = [
+            u32::from(marked),
+            u32::from(call.weights.projection.is_some()),
+            u32::from(call.state_mask.is_some()),
+            zoneout,
+            real(hidden),
+            real(cell),
+        ];
         let clip_gradient = real(options.clip_gradient.unwrap_or(0.0));
         Ok(Self { forward, backward, shared, clip_gradient, own, phases })
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::given::Given;
 use super::gpu::{Run, Slopes};
-use super::kernels::{BackwardParameters, CellKernels, StepKernel};
+use super::kernels::{BackwardParameters, CellKernels, LAST_STEP, StepKernel, TAKES_OUTPUTS, flag};
 use super::projection::{Place, Projection};
 use super::stretch::blocks;
 use super::support::{self, GateGradients, Marks};
@@ -66,7 +66,7 @@ pub(super) fn backward(
         _ => windows.ends(steps).into_iter().map(|end| end..end + 1).collect(),
     };
     let most = ends.iter().map(ExactSizeIterator::len).max().unwrap_or(1);
-    let projection = Projection::new(call.weights, sizes, equations.options.clip_gradient, most * rows)?;
+    let projection = Projection::new(call, sizes, most * rows)?;
     let is_projected = projection.is_some();
     let zeros = |width: usize| Tensor::zeros(device, &[steps, rows, width]);
     let cell = equations.has_cell_state();
@@ -260,6 +260,7 @@ impl Group<'_> {
             carry,
         ];
         let blocks = blocks(context, Sizes { rows: count, ..sizes });
+        let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
         self.kernel.run(context, &bindings, &blocks, |block| BackwardParameters {
             rows: count as u32,
             batch: rows as u32,
@@ -272,6 +273,7 @@ impl Group<'_> {
             initial_base: initial.base,
             initial_cell_base: self.given.cell(initial.base),
             peepholes_base: self.given.peepholes(initial.base),
+            mask_base: self.given.mask(initial.base),
             marks_base,
             next_marks_base,
             next_gates_base: d_gates.base + row_of(1 - half, ahead, gate_row) as u32,
@@ -289,9 +291,13 @@ impl Group<'_> {
             carry_cell_base: carry_at(1, 1 - half, ahead),
             carry_out_base: carry_at(0, half, 0),
             carry_cell_out_base: carry_at(1, half, 0),
-            starts: 0,
-            ends: (stand.lag == 0).into(),
-            takes_outputs: (takes_outputs || d_unprojected.is_some()).into(),
+            flags: flag(LAST_STEP, stand.lag == 0)
+                | flag(TAKES_OUTPUTS, takes_outputs || d_unprojected.is_some()),
+            first_number: (steps.start * rows * units) as u32,
+            seed_low,
+            seed_high,
+            stream_low,
+            stream_high,
         })
     }
 

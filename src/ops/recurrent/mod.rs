@@ -15,6 +15,7 @@ mod stretch;
 pub(crate) mod support;
 mod walk;
 mod windows;
+mod zoneout;
 
 pub use cell::Cell;
 pub(crate) use cell::{CellOptions, Equations, Reset};
@@ -27,6 +28,7 @@ use cells::{Matrices, Memory};
 use crate::Result;
 use crate::device::{Device, on_device};
 use crate::gpu::Buffer;
+use crate::ops::Mask;
 use crate::tensor::{Real, Tensor, View};
 
 /// The recurrent weights of one layer in one direction: weight_hh \[G·H, P\], bias_hh \[G·H\], peepholes \[3, H\]
@@ -82,6 +84,8 @@ pub(crate) struct Call<'a> {
     pub(crate) weights: Weights<'a>,
     pub(crate) initial: StateView<'a>,
     pub(crate) walk: Walk<'a>,
+    /// What is left out of the state [B, P] on its way into the product with W_hh, at every step alike.
+    pub(crate) state_mask: Option<Mask>,
     /// The first column that this direction has in the output.
     pub(crate) column: usize,
 }
@@ -138,7 +142,7 @@ pub(crate) fn forward(call: &Call<'_>, mut projected: Tensor, output: &mut Tenso
     on_device!(device,
         F => {
             let initial = call.initial.memory::<F>(sizes.units);
-            let matrices = Matrices::new(&call.equations, &call.weights);
+            let matrices = Matrices::new(call, sizes);
             let columns = call.column..call.column + sizes.hidden;
             let mut whole = output.view_mut()?;
             let target = whole.array3::<F>().slice_move(ndarray::s![.., .., columns]);
@@ -192,7 +196,7 @@ fn backward_on_cpu<F: Real>(
     let Sizes { rows, units, hidden, .. } = sizes;
     let equations = &call.equations;
     let device = output.device();
-    let matrices = Matrices::<F>::new(equations, &call.weights);
+    let matrices = Matrices::<F>::new(call, sizes);
     let columns = call.column..call.column + hidden;
     let cut =
         |array: ndarray::ArrayView3<'_, F>| array.slice(ndarray::s![.., .., columns.clone()]).to_owned();
@@ -225,7 +229,7 @@ fn backward_on_cpu<F: Real>(
         equations: *equations,
         d_projected: tensor(made.d_projected)?,
         d_apart: apart.transpose()?,
-        previous: tensor(history.hidden)?,
+        previous: tensor(matrices.seen_all(history.hidden))?,
         modulated: if equations.resets_before() { steps.saved.clone() } else { None },
         cells: match (equations.peepholes(), &steps.saved) {
             (1.., Some(saved)) => Some((tensor(history.cell)?, saved.clone())),

@@ -1,12 +1,12 @@
 //! A projection between a cell and its hidden state, step by step on the GPU. Dispatch of
 //! `shaders/recurrent_gather.wgsl`.
 
-use super::{Sizes, Weights};
+use super::{Call, Sizes};
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, ELEMENTWISE_GROUP, REAL, Span, kernel, parameters, pieces};
-use crate::ops::Form;
 use crate::ops::matmul::Sizes as ProductSizes;
 use crate::ops::matmul::gpu::{Add, matmul};
+use crate::ops::{Form, dropout};
 use crate::tensor::{Tensor, View};
 
 parameters!(GatherParameters {
@@ -52,10 +52,9 @@ pub(super) fn project(
 
 /// Scratch memory of a step back through a projection, for as many rows as go together.
 pub(super) struct Projection<'a> {
-    weights: Weights<'a>,
+    call: &'a Call<'a>,
     projection: View<'a>,
     sizes: Sizes,
-    clip_gradient: f32,
     /// The next gates times W_hh [rows, P].
     product: Tensor,
     /// The gradient at what the cell made [rows, H].
@@ -80,19 +79,13 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Projection<'a> {
-    pub(super) fn new(
-        weights: Weights<'a>,
-        sizes: Sizes,
-        clip_gradient: Option<f32>,
-        rows: usize,
-    ) -> Result<Option<Self>> {
-        let Some(projection) = weights.projection else { return Ok(None) };
+    pub(super) fn new(call: &'a Call<'a>, sizes: Sizes, rows: usize) -> Result<Option<Self>> {
+        let Some(projection) = call.weights.projection else { return Ok(None) };
         let device = projection.device();
         Ok(Some(Self {
-            weights,
+            call,
             projection,
             sizes,
-            clip_gradient: clip_gradient.unwrap_or(0.0),
             product: Tensor::unwritten(device, &[rows, sizes.hidden])?,
             d_unprojected: Tensor::unwritten(device, &[rows, sizes.units])?,
         }))
@@ -106,10 +99,16 @@ impl<'a> Projection<'a> {
         if let Some(gates) = place.next_gates {
             let width = gates.len() / rows;
             let sizes = ProductSizes { m: rows, n: hidden, k: width, a_width: width, c_width: hidden };
-            let spans = [gates, self.weights.weight_hh.span(), product];
+            let spans = [gates, self.call.weights.weight_hh.span(), product];
             matmul(context, spans, sizes, Form::Plain, Add::Bias(None))?;
         }
-        self.gather(context, place, product)?;
+        match self.call.state_mask {
+            Some(mask) => {
+                let seen = dropout(self.product.view().outer(0..rows)?, mask)?;
+                self.gather(context, place, seen.view().span())?;
+            }
+            None => self.gather(context, place, product)?,
+        }
         let d_unprojected = self.d_unprojected.view();
         let sizes = ProductSizes { m: rows, n: units, k: hidden, a_width: hidden, c_width: units };
         let spans = [place.d_hidden, self.projection.span(), d_unprojected.span().slice(0..rows * units)];
@@ -119,11 +118,12 @@ impl<'a> Projection<'a> {
     fn gather(&self, context: &Context, place: &Place<'_>, product: Span<'_>) -> Result<()> {
         let product = context.bind(product)?;
         let d_hidden = context.bind(place.d_hidden)?;
+        let clip = self.call.equations.options.clip_gradient.unwrap_or(0.0);
         let (marks, bases) = place.marks.unwrap_or((product, [0; 2]));
         for piece in pieces(place.rows * self.sizes.hidden, context.limits().elements(ELEMENTWISE_GROUP)) {
             context.dispatch(Dispatch {
                 kernel: &GATHER,
-                constants: &[place.marks.is_some().into(), self.clip_gradient.to_bits()],
+                constants: &[place.marks.is_some().into(), clip.to_bits()],
                 parameters: GatherParameters {
                     count: piece.len() as u32,
                     first: piece.start as u32,

@@ -6,8 +6,9 @@ use super::walk::Walk;
 use super::{Call, Direction, Sizes, StateParts};
 use crate::Result;
 use crate::gpu::{Buffer, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::ops::dropout::dropout_add_into;
 use crate::ops::matmul::matmul_into;
-use crate::ops::{Activation, Form, unary};
+use crate::ops::{Activation, Form, matmul, unary};
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View};
 
@@ -315,7 +316,13 @@ pub(super) fn d_initial(
     }
     let mut d_initial = copy(carry, &[rows, hidden])?;
     let weight = call.weights.weight_hh.outer(0..width)?;
-    matmul_into(d_initial.view_mut()?, sent.view(), weight, Form::Plain)?;
+    match call.state_mask {
+        Some(mask) => {
+            let product = matmul(&sent, weight, Form::Plain, None)?;
+            dropout_add_into(d_initial.view_mut()?, product.view(), mask)?;
+        }
+        None => matmul_into(d_initial.view_mut()?, sent.view(), weight, Form::Plain)?,
+    }
     match equations.options.clip_gradient {
         Some(bound) => unary(&d_initial, Activation::HardTanh { low: -bound, high: bound }),
         None => Ok(d_initial),

@@ -68,7 +68,7 @@ pub(super) fn backward<F: Real>(
             before: &before,
             hidden: hidden.view(),
         };
-        let slopes = step_back(equations, matrices, &step, &d_after);
+        let slopes = step_back(equations, matrices, &step, &d_after, &places);
         for (place, &t) in places.iter().enumerate() {
             for row in (0..rows).filter(|&row| walk.before(t, row, steps, rows) != Before::Padding) {
                 let from = at(place, row);
