@@ -5,7 +5,7 @@
 use libtest_mimic::Failed;
 use refrain::check::custom_cell;
 use refrain::nn::{
-    Cell, CustomCell, Model, Rnn, Sequences, State, UnitBackward, UnitForward, UnitMemory, UnitStep,
+    Cell, CustomCell, Draw, Model, Rnn, Sequences, State, UnitBackward, UnitForward, UnitMemory, UnitStep,
 };
 use refrain::ops::Activation;
 use refrain::{Device, Error, GpuOptions, Indices, Result, ShaderBuild, Tensor};
@@ -256,16 +256,20 @@ fn wgsl_that_differs_from_its_twin_is_told_by_the_result(adapter: &Adapter) -> O
     Ok(())
 }
 
+/// A change of a description.
+type Build = fn(Rnn) -> Rnn;
+
 /// What a stack of two layers may have beside its cell.
-const STACKS: [fn(Rnn) -> Rnn; 4] = [
+const STACKS: [Build; 5] = [
     |stack| stack.bidirectional().truncated(3),
     |stack| stack.windowed(2),
     |stack| stack.truncated_every(3, 4).clip_gradient(0.02),
     |stack| stack.reverse().clip_gradient(0.02).residual(),
+    |stack| stack.recurrent_dropout(0.3).weight_drop(0.2).windowed(3),
 ];
 
 /// All outputs and gradients of a stack over ragged rows.
-fn whole_layer(cell: Cell, build: fn(Rnn) -> Rnn, device: &Device) -> Result<Vec<f64>> {
+fn whole_layer(cell: Cell, build: Build, device: &Device) -> Result<Vec<f64>> {
     let (steps, batch, inputs, hidden) = (7, 5, 3, 17);
     let mut model = Model::new(11);
     let layer = model.add("rnn", build(Rnn::new(cell, inputs, hidden).layers(2)))?;
@@ -280,8 +284,8 @@ fn whole_layer(cell: Cell, build: fn(Rnn) -> Rnn, device: &Device) -> Result<Vec
     let x = random(device, 40, &[steps, batch, inputs], 1.0)?;
     let d_y = random(device, 41, &[steps, batch, outputs], 1.0)?;
     let mut gradients = parameters.zero_gradients()?;
-    let (y, last, trace) =
-        layer.forward_sequences(&parameters, &x, &state(42)?, Sequences::ragged(&lengths))?;
+    let sequences = Sequences::ragged(&lengths).training(Draw::new(3, 5));
+    let (y, last, trace) = layer.forward_sequences(&parameters, &x, &state(42)?, sequences)?;
     let (d_x, d_initial) = trace.backward(&d_y, Some(&state(44)?), &mut gradients)?;
     let mut all = Vec::new();
     let states = [last.hidden(), d_initial.hidden()];
@@ -373,13 +377,14 @@ fn facts_that_make_no_sense_are_refused() -> Outcome {
 }
 
 fn options_of_built_in_cells_are_refused_by_both_names() -> Outcome {
-    let options: [(&str, fn(Rnn) -> Rnn); 7] = [
+    let options: [(&str, Build); 8] = [
         ("peepholes", Rnn::peepholes),
         ("coupled", Rnn::coupled),
         ("reset_before", Rnn::reset_before),
         ("clip_gates", |stack| stack.clip_gates(1.0)),
         ("clip_cell", |stack| stack.clip_cell(1.0)),
         ("projection", |stack| stack.projection(2)),
+        ("zoneout", |stack| stack.zoneout(0.5, 0.0)),
         ("gate_activations", |stack| {
             stack.gate_activations(Activation::Sigmoid, Activation::Tanh, Activation::Tanh)
         }),

@@ -4,6 +4,8 @@
 //! Where cutting does not change the order of any sum the bits are equal. Where it does, each of the K roundings
 //! of a sum is off by at most ε/2 of the partial sum, and they add up like a random walk: √K ε times the largest
 //! partial sum, eight times that for the tails.
+//!
+//! Long, because every kind of work that is cut has its cases here.
 
 use refrain::loss::{CrossEntropy, cross_entropy};
 use refrain::nn::{Cell, Linear, Model, Rnn, Sequences, State};
@@ -212,27 +214,38 @@ fn reductions_are_cut_into_partial_sums(adapter: &Adapter) -> Outcome {
     )
 }
 
+/// A change of a description.
+type Build = fn(Rnn) -> Rnn;
+
 /// A recurrent layer and the batch that it runs over.
 #[derive(Clone, Copy)]
 struct Recurrent {
     cell: Cell,
+    /// What it has beside.
+    build: Build,
     hidden: usize,
     batch: usize,
     steps: usize,
 }
 
 impl Recurrent {
+    fn new(cell: Cell, hidden: usize, [batch, steps]: [usize; 2], build: Build) -> Self {
+        Self { cell, build, hidden, batch, steps }
+    }
+
     /// What keeps its bits when time is cut, and the gradients of the weights, which are sums over time. The batch is
-    /// ragged, has resets, and runs in both directions.
+    /// ragged and has resets.
     fn run(&self, device: &Device) -> Result<(Vec<f32>, Vec<f32>)> {
-        let Self { cell, hidden, batch, steps } = *self;
+        let Self { cell, build, hidden, batch, steps } = *self;
         let mut model = Model::new(4);
-        let rnn = model.add("rnn", Rnn::new(cell, 3, hidden).bidirectional())?;
+        let rnn = model.add("rnn", build(Rnn::new(cell, 3, hidden)))?;
         let parameters = model.initialize(device)?;
-        let part = |stream| random(device, stream, &[2, batch, hidden], 1.0);
-        let state = match cell.has_cell_state() {
-            true => State::from_hidden_and_cell(&part(26)?, &part(29)?)?,
-            false => State::from_hidden(&part(26)?)?,
+        let part = |stream, like: Tensor| random(device, stream, like.shape().dimensions(), 1.0);
+        let zero = rnn.zero_state(device, batch)?;
+        let hidden_state = part(26, zero.hidden())?;
+        let state = match zero.cell() {
+            Some(cell) => State::from_hidden_and_cell(&hidden_state, &part(29, cell)?)?,
+            None => State::from_hidden(&hidden_state)?,
         };
         let lengths: Vec<u32> = (0..batch).map(|row| 1 + (row * 7 % steps) as u32).collect();
         let lengths = Indices::from_slice(device, &[batch], &lengths)?;
@@ -242,22 +255,46 @@ impl Recurrent {
         let x = random(device, 25, &[steps, batch, 3], 1.0)?;
         let (y, last, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
         let mut gradients = parameters.zero_gradients()?;
-        let d_y = random(device, 27, &[steps, batch, 2 * hidden], 1.0)?;
+        let d_y = random(device, 27, y.shape().dimensions(), 1.0)?;
         let (d_x, d_initial) = trace.backward(&d_y, Some(&state), &mut gradients)?;
-        let kept = downloads(&[&y, &last.hidden(), &d_x, &d_initial.hidden()])?;
+        let mut kept = downloads(&[&y, &last.hidden(), &d_x, &d_initial.hidden()])?;
+        for cell in [last.cell(), d_initial.cell()].into_iter().flatten() {
+            kept.extend(cell.download()?);
+        }
         let summed = all_gradients(&parameters, &gradients)?.into_iter().map(|value| value as f32).collect();
         Ok((kept, summed))
     }
 }
 
 fn recurrent_steps_are_cut_by_time_rows_and_units(adapter: &Adapter) -> Outcome {
+    let both = Rnn::bidirectional;
+    let (tanh, lstm, gru) = (Cell::tanh(), Cell::Lstm, Cell::Gru);
     let sizes = [
-        ("many steps", Recurrent { cell: Cell::tanh(), hidden: 10, batch: 6, steps: 40 }),
-        ("many steps of an LSTM", Recurrent { cell: Cell::Lstm, hidden: 6, batch: 6, steps: 40 }),
+        ("many steps", Recurrent::new(tanh, 10, [6, 40], both)),
+        ("many steps of an LSTM", Recurrent::new(lstm, 6, [6, 40], both)),
         // More than two workgroups of 16 rows.
-        ("many rows", Recurrent { cell: Cell::tanh(), hidden: 5, batch: 40, steps: 4 }),
+        ("many rows", Recurrent::new(tanh, 5, [40, 4], both)),
         // As many as two steps of gates leave room for.
-        ("many rows of a GRU", Recurrent { cell: Cell::Gru, hidden: 4, batch: 40, steps: 4 }),
+        ("many rows of a GRU", Recurrent::new(gru, 4, [40, 4], both)),
+        (
+            "a GRU that resets before",
+            Recurrent::new(gru, 6, [6, 40], |stack| stack.reset_before().bidirectional()),
+        ),
+        ("peepholes", Recurrent::new(lstm, 6, [6, 40], |stack| stack.peepholes().coupled().bidirectional())),
+        ("a projection", Recurrent::new(lstm, 6, [6, 40], |stack| stack.projection(4).bidirectional())),
+        // More windows than go together.
+        ("windows", Recurrent::new(tanh, 10, [6, 40], |stack| stack.windowed(3))),
+        ("windows of an LSTM", Recurrent::new(lstm, 6, [6, 40], |stack| stack.windowed(1).peepholes())),
+        ("windows of a GRU", Recurrent::new(gru, 6, [6, 40], |stack| stack.windowed(30))),
+        (
+            "windows of a projection",
+            Recurrent::new(lstm, 6, [6, 40], |stack| stack.windowed(4).projection(4)),
+        ),
+        (
+            "overlapping windows",
+            Recurrent::new(gru, 6, [6, 40], |stack| stack.truncated_every(3, 7).reset_before()),
+        ),
+        ("many rows of windows", Recurrent::new(lstm, 3, [40, 4], |stack| stack.windowed(1))),
     ];
     let mut cases = Vec::new();
     for (name, layer) in sizes {
@@ -269,10 +306,19 @@ fn recurrent_steps_are_cut_by_time_rows_and_units(adapter: &Adapter) -> Outcome 
     compare_all(adapter, cases)?;
     // More than one workgroup of 16 units: a lower ceiling of workgroups, and bindings as they are.
     let narrow = adapter.open_with(&GpuOptions { workgroups: Some(1), ..GpuOptions::default() })?;
-    for cell in [Cell::tanh(), Cell::Lstm, Cell::Gru] {
-        let layer = Recurrent { cell, hidden: 40, batch: 7, steps: 5 };
-        let units =
-            case(format!("many units, {cell:?}"), Order::Kept, move |device| Ok(layer.run(device)?.0));
+    let builds: [(Cell, Build); 7] = [
+        (tanh, both),
+        (lstm, both),
+        (gru, both),
+        (gru, |stack| stack.reset_before().bidirectional()),
+        (lstm, |stack| stack.peepholes().projection(35).bidirectional()),
+        (gru, |stack| stack.reset_before().windowed(2)),
+        (lstm, |stack| stack.peepholes().projection(35).windowed(2)),
+    ];
+    for (number, (cell, build)) in builds.into_iter().enumerate() {
+        let layer = Recurrent::new(cell, 40, [7, 5], build);
+        let name = format!("many units, {}, number {number}", cell.name());
+        let units = case(name, Order::Kept, move |device| Ok(layer.run(device)?.0));
         compare(&units, &adapter.open()?, &narrow)?;
     }
     Ok(())

@@ -475,6 +475,9 @@ fn options_whose_numbers_make_no_sense() -> Outcome {
         refuses!(Config, refused(two().dropout(rate)), "rnn: dropout", "below 1", &found);
         refuses!(Config, refused(two().input_dropout(rate)), "rnn: input_dropout", "below 1", &found);
         refuses!(Config, refused(two().weight_drop(rate)), "rnn: weight_drop", "below 1", &found);
+        refuses!(Config, refused(two().recurrent_dropout(rate)), "rnn: recurrent_dropout", "below 1", &found);
+        refuses!(Config, refused(two().zoneout(rate, 0.0)), "rnn: zoneout", "below 1", &found);
+        refuses!(Config, refused(two().zoneout(0.0, rate)), "rnn: zoneout", "below 1", &found);
     }
     refuses!(Config, refused(lstm().dropout(0.5)), "dropout and layers", "there is 1");
     refuses!(Config, refused(lstm().merge(Merge::Mean)), "merge and bidirectional", "Mean");

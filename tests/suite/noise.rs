@@ -1,4 +1,4 @@
-//! What zoneout and dropout on the recurrent connection do to a state, unit by unit. Their gradients are in `options.rs`.
+//! What zoneout and dropout on the recurrent connection do to a state, unit by unit. Their gradients are in `pairs`.
 
 use refrain::nn::{Cell, Draw, Model, Rnn, Sequences, State};
 use refrain::ops::Activation;

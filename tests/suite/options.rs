@@ -24,11 +24,12 @@ type Build = fn(Rnn) -> Rnn;
 const WAYS: [(&str, Build); 3] =
     [("forward", |stack| stack), ("reverse", Rnn::reverse), ("bidirectional", Rnn::bidirectional)];
 
-/// The options that draw numbers in training.
-const RANDOM: [(&str, Build); 3] = [
+/// The options that draw numbers in training and do nothing in evaluation.
+const RANDOM: [(&str, Build); 4] = [
     ("dropout", |stack| stack.dropout(0.4)),
     ("input dropout", |stack| stack.input_dropout(0.3)),
     ("weight drop", |stack| stack.weight_drop(0.5)),
+    ("recurrent dropout", |stack| stack.recurrent_dropout(0.5)),
 ];
 
 fn evaluation_equals_the_stack_without_the_option() -> Outcome {

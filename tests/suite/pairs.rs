@@ -55,6 +55,7 @@ struct Choice {
 }
 
 const LAYERS: [&str; 2] = ["layers", "2"];
+const EVALUATION: [&str; 2] = ["mode", "evaluation"];
 const BOTH: [&str; 2] = ["direction", "bidirectional"];
 
 const fn choice(
@@ -67,13 +68,16 @@ const fn choice(
     Choice { option, value, cells, place, build, needs }
 }
 
-static TABLE: [Choice; 30] = [
+static TABLE: [Choice; 34] = [
     choice(LAYERS, ALL, Place::Stack, |stack| stack.layers(2), None),
     choice(["direction", "reverse"], ALL, Place::Stack, Rnn::reverse, None),
     choice(BOTH, ALL, Place::Stack, Rnn::bidirectional, None),
     choice(["without_bias", ""], ALL, Place::Layer, Rnn::without_bias, None),
     choice(["dropout", ""], ALL, Place::Stack, |stack| stack.dropout(RATE), Some(LAYERS)),
     choice(["input_dropout", ""], ALL, Place::Layer, |stack| stack.input_dropout(RATE), None),
+    choice(["recurrent_dropout", ""], ALL, Place::Layer, |stack| stack.recurrent_dropout(RATE), None),
+    choice(["zoneout", "hidden"], ALL, Place::Layer, |stack| stack.zoneout(RATE, 0.0), None),
+    choice(["zoneout", "cell"], LSTM, Place::Layer, |stack| stack.zoneout(0.2, RATE), None),
     choice(["weight_drop", ""], ALL, Place::Layer, |stack| stack.weight_drop(RATE), None),
     choice(["merge", "sum"], ALL, Place::Stack, |stack| stack.merge(Merge::Sum), Some(BOTH)),
     choice(["merge", "mean"], ALL, Place::Stack, |stack| stack.merge(Merge::Mean), Some(BOTH)),
@@ -111,6 +115,7 @@ static TABLE: [Choice; 30] = [
     choice(["lengths", ""], ALL, Place::Batch, |stack| stack, None),
     choice(["resets", ""], ALL, Place::Batch, |stack| stack, None),
     choice(["final gradient", ""], ALL, Place::Batch, |stack| stack, None),
+    choice(EVALUATION, ALL, Place::Batch, |stack| stack, None),
 ];
 
 fn smooth_functions(stack: Rnn) -> Rnn {
@@ -132,13 +137,17 @@ struct Variant {
 
 impl Variant {
     fn new(cell: Cell, pair: [&'static Choice; 2]) -> Self {
-        let mut choices = pair.to_vec();
-        for [option, value] in pair.iter().filter_map(|choice| choice.needs) {
-            if choices.iter().all(|choice| choice.option != option) {
-                choices.extend(TABLE.iter().find(|choice| [choice.option, choice.value] == [option, value]));
-            }
+        let needed = pair.iter().filter_map(|choice| choice.needs);
+        needed.fold(Self { cell, choices: pair.to_vec() }, Self::with)
+    }
+
+    /// The same with this option, unless it has another value of it.
+    fn with(mut self, [option, value]: [&str; 2]) -> Self {
+        if !self.has(option) {
+            let chosen = TABLE.iter().find(|choice| [choice.option, choice.value] == [option, value]);
+            self.choices.extend(chosen);
         }
-        Self { cell, choices }
+        self
     }
 
     /// Every pair of options with every cell that has both.
@@ -180,6 +189,12 @@ impl Variant {
 
     /// What a refusal must name, where these options exclude each other.
     fn refusal(&self) -> Option<[&'static str; 2]> {
+        if self.has("zoneout") {
+            let others = ["projection", "peepholes"].into_iter();
+            if let Some(other) = others.into_iter().find(|other| self.has(other)) {
+                return Some(["zoneout", other]);
+            }
+        }
         let direction = self.value("direction")?;
         match (self.value("truncation"), self.value("merge")) {
             (Some("windowed" | "windowed 0"), _) => Some(["windowed", direction]),
@@ -216,8 +231,9 @@ impl Variant {
         ["gate_activations", "clip_gates", "clip_cell"].into_iter().any(|option| self.has(option))
     }
 
-    fn draw(&self) -> Draw {
-        Draw::new(17, 3)
+    /// The random numbers of training; none in evaluation.
+    fn draw(&self) -> Option<Draw> {
+        (!self.has("mode")).then(|| Draw::new(17, 3))
     }
 
     fn directions(&self) -> &'static [Time] {
@@ -261,7 +277,10 @@ impl Setting {
         let ragged = self.variant.has("lengths");
         let sequences = if ragged { Sequences::ragged(&self.lengths) } else { Sequences::whole() };
         let sequences = if self.variant.has("resets") { sequences.resets(&self.resets) } else { sequences };
-        sequences.training(self.variant.draw())
+        match self.variant.draw() {
+            Some(draw) => sequences.training(draw),
+            None => sequences.evaluation(),
+        }
     }
 
     fn weights(&self) -> usize {
@@ -274,7 +293,7 @@ impl Setting {
 
     fn state(&self, values: &[f64]) -> Result<State> {
         let zero = self.zero_state()?;
-        let sizes = zero.hidden().shape().clone();
+        let sizes = *zero.hidden().shape();
         let (hidden, cell) = values.split_at(sizes.elements());
         let hidden = Tensor::from_slice_f64(&self.device, sizes.dimensions(), hidden)?;
         match zero.cell() {
@@ -420,8 +439,11 @@ impl Setting {
                 Some(_) => Merge::Product,
             },
             residual: variant.has("residual"),
-            mask: if variant.has("dropout") { Some(self.mask()?) } else { None },
-            draw: Some(variant.draw()),
+            mask: match (variant.has("dropout"), variant.draw()) {
+                (true, Some(draw)) => Some(self.mask(draw)?),
+                _ => None,
+            },
+            draw: variant.draw(),
             steps: STEPS,
             lengths: (0..BATCH).map(length).collect(),
             resets: variant.has("resets").then(|| RESETS.to_vec()),
@@ -444,7 +466,7 @@ impl Setting {
 
     /// What dropout multiplies the outputs of the first layer by: those of a stack whose first layer gives ones and whose
     /// second one gives what it reads.
-    fn mask(&self) -> Result<Vec<f64>> {
+    fn mask(&self, draw: Draw) -> Result<Vec<f64>> {
         let mut model = Model::new(0);
         let width = self.layer.description().outputs();
         let copying = Cell::Vanilla(Activation::Identity);
@@ -463,7 +485,7 @@ impl Setting {
         }
         let device = Device::reference();
         let x = Tensor::zeros(&device, &[STEPS, BATCH, 1])?;
-        let training = Sequences::whole().training(self.variant.draw());
+        let training = Sequences::whole().training(draw);
         let zero = layer.zero_state(&device, BATCH)?;
         layer.infer_sequences(&parameters, &x, &zero, training)?.0.download_f64()
     }
@@ -538,6 +560,8 @@ const SAME: f64 = 1e-11;
 
 fn every_pair_with_bent_gradients_matches_back_propagation_by_hand() -> Outcome {
     for variant in Variant::taken().filter(Variant::bends_gradients) {
+        // By hand each step is a first one, and has the numbers of that: those of zoneout differ from step to step.
+        let variant = if variant.has("zoneout") { variant.with(EVALUATION) } else { variant };
         let setting = Setting::new(&Device::reference(), variant)?;
         let point = setting.point()?;
         expect_same(&setting.variant.name(), &setting.pass_by_hand(&point)?, &setting.pass(&point)?, |_| {
@@ -551,16 +575,37 @@ fn every_pair_with_bent_gradients_matches_back_propagation_by_hand() -> Outcome 
 fn back_propagation_by_hand_is_that_of_the_library_where_nothing_is_bent() -> Outcome {
     for variant in Variant::taken().filter(|variant| !variant.bends_gradients()) {
         // By hand, masks and learned states are those of the first layer forward, over all rows.
-        let of_first = ["input_dropout", "weight_drop", "learned_initial_state"];
-        let further = ["layers", "direction", "lengths"];
-        if [of_first, further].iter().all(|options| options.iter().any(|option| variant.has(option))) {
+        let has = |options: &[&str]| options.iter().any(|option| variant.has(option));
+        let of_first = has(&["input_dropout", "recurrent_dropout", "weight_drop", "learned_initial_state"]);
+        if of_first && has(&["layers", "direction", "lengths"]) {
             continue;
         }
+        let variant = if variant.has("zoneout") { variant.with(EVALUATION) } else { variant };
         let setting = Setting::new(&Device::reference(), variant)?;
         let point = setting.point()?;
         expect_same(&setting.variant.name(), &setting.pass_by_hand(&point)?, &setting.pass(&point)?, |_| {
             SAME
         })?;
+    }
+    Ok(())
+}
+
+/// Windows over the whole sequence cut nothing, whatever numbers are drawn.
+fn windows_as_deep_as_the_sequence_change_nothing() -> Outcome {
+    let depths: [fn(Rnn) -> Rnn; 2] =
+        [|stack| stack.windowed(STEPS - 1), |stack| stack.truncated_every(STEPS, STEPS)];
+    let device = Device::reference();
+    let fits = |variant: &Variant| !variant.bends_gradients() && !variant.has("direction");
+    for variant in Variant::taken().filter(fits) {
+        let mut setting = Setting::new(&device, variant)?;
+        let point = setting.drawn(460)?;
+        let expected = setting.pass(&point)?;
+        for build in depths {
+            setting.model = Model::new(5);
+            let stack = build(setting.variant.stack_of(INPUTS, |_| true));
+            setting.layer = setting.model.add("rnn", stack)?;
+            expect_same(&setting.variant.name(), &expected, &setting.pass(&point)?, |_| SAME)?;
+        }
     }
     Ok(())
 }
@@ -585,7 +630,12 @@ fn no_option_of_a_pair_is_ignored() -> Outcome {
         let (cell, choices) = (variant.cell, variant.choices.clone());
         let with = Setting::new(&device, variant)?;
         let point = with.point()?;
-        for left_out in choices.iter().filter(|choice| choice.value != "far off") {
+        // In evaluation only zoneout is at work, and no bound that is far off ever.
+        let random = ["dropout", "input_dropout", "recurrent_dropout", "weight_drop", "mode"];
+        let evaluated = with.variant.has("mode") && !with.variant.has("zoneout");
+        let idle =
+            |choice: &Choice| choice.value == "far off" || evaluated && random.contains(&choice.option);
+        for left_out in choices.iter().filter(|choice| !idle(choice)) {
             let others = choices.iter().copied().filter(|choice| choice.option != left_out.option);
             let without = Variant { cell, choices: others.collect() };
             let Ok(without) = Setting::new(&device, without) else { continue };
@@ -676,6 +726,7 @@ pub(crate) fn register(suite: &mut Suite) {
         every_pair_of_options_matches_finite_differences,
         every_pair_with_bent_gradients_matches_back_propagation_by_hand,
         back_propagation_by_hand_is_that_of_the_library_where_nothing_is_bent,
+        windows_as_deep_as_the_sequence_change_nothing,
         no_option_of_a_pair_is_ignored,
         every_pair_of_options_agrees_with_the_reference,
         garbage_in_the_padding_changes_nothing,

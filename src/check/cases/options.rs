@@ -1,4 +1,4 @@
-//! Stacks with options: masks, merges, residual connections and learned initial states, in training over ragged rows.
+//! Stacks with options: masks, zoneout, merges, residual connections and learned initial states, over ragged rows.
 
 use super::{Case, Operation, Output, download};
 use crate::Result;
@@ -12,34 +12,75 @@ const SHAPES: [[usize; 3]; 4] = [[6, 5, 17], [3, 16, 33], [9, 1, 5], [2, 3, 64]]
 const CELLS: [Cell; 3] = [Cell::tanh(), Cell::Lstm, Cell::Gru];
 const LAYERS: usize = 2;
 
-/// An option, and by how much the variance of an error may grow through it.
-type Choice = (&'static str, fn(Rnn) -> Rnn, f64);
+/// An option, by how much the variance of an error may grow through it, and whether numbers are drawn.
+type Choice = (&'static str, fn(Rnn) -> Rnn, f64, Mode);
+
+#[derive(Clone, Copy)]
+enum Mode {
+    Training,
+    Evaluation,
+}
+use Mode::{Evaluation, Training};
 
 /// Dropout scales values and their errors alike, and what a residual connection or a merge adds up grows as much as its
-/// errors do. But W_hh under a mask at rate p also passes errors on in time: variance 1 / (1 − p) a step, which stays
-/// below one with what the weights shrink, so that Σ_t gᵗ at most doubles.
-const CHOICES: [Choice; 7] = [
-    ("dropout", |stack| stack.dropout(0.4), 1.0),
-    ("input dropout", |stack| stack.input_dropout(0.3), 1.0),
-    ("weight drop", |stack| stack.weight_drop(0.25), 2.0),
-    ("residual", Rnn::residual, 1.0),
-    ("learned initial state", Rnn::learned_initial_state, 1.0),
-    ("merge sum", |stack| stack.bidirectional().merge(Merge::Sum), 1.0),
+/// errors do. But W_hh or h' under a mask at rate p also passes errors on in time: variance 1 / (1 − p) a step, which stays
+/// below one with what the weights shrink, so that Σ_t gᵗ at most doubles. So it does where a share of p ≤ 0.3 of each
+/// error stays as it is.
+const CHOICES: [Choice; 13] = [
+    ("dropout", |stack| stack.dropout(0.4), 1.0, Training),
+    ("input dropout", |stack| stack.input_dropout(0.3), 1.0, Training),
+    ("weight drop", |stack| stack.weight_drop(0.25), 2.0, Training),
+    ("recurrent dropout", |stack| stack.recurrent_dropout(0.25), 2.0, Training),
+    ("zoneout", keeping, 2.0, Training),
+    ("zoneout in evaluation", keeping, 2.0, Evaluation),
+    ("zoneout in windows", |stack| keeping(stack).clip_gradient(0.05).windowed(2), 2.0, Training),
+    ("residual", Rnn::residual, 1.0, Training),
+    ("learned initial state", Rnn::learned_initial_state, 1.0, Training),
+    ("merge sum", |stack| stack.bidirectional().merge(Merge::Sum), 1.0, Training),
+    (
+        "masks over other equations",
+        |stack| other_equations(stack).input_dropout(0.3).weight_drop(0.25),
+        2.0,
+        Training,
+    ),
+    (
+        "recurrent dropout of other equations in windows",
+        |stack| other_equations(stack).recurrent_dropout(0.25).truncated_every(2, 3),
+        2.0,
+        Training,
+    ),
     (
         "all together",
         |stack| {
-            let masked = stack.dropout(0.4).input_dropout(0.3).weight_drop(0.25);
+            let masked = keeping(stack).dropout(0.4).input_dropout(0.3).weight_drop(0.25);
             masked.bidirectional().merge(Merge::Product).residual().learned_initial_state()
         },
         2.0,
+        Training,
     ),
 ];
+
+/// With zoneout of all that a cell has.
+fn keeping(stack: Rnn) -> Rnn {
+    let cell = if stack.cell() == Cell::Lstm { 0.2 } else { 0.0 };
+    stack.zoneout(0.3, cell)
+}
+
+/// Those whose W_hh has another shape, or another source.
+fn other_equations(stack: Rnn) -> Rnn {
+    let width = stack.hidden().div_ceil(2);
+    match stack.cell() {
+        Cell::Lstm => stack.peepholes().coupled().projection(width),
+        Cell::Gru => stack.reset_before(),
+        _ => stack,
+    }
+}
 
 pub(super) fn operations() -> Vec<Operation> {
     CHOICES.into_iter().map(|choice| Operation::new(format!("stack, {}", choice.0), cases(choice))).collect()
 }
 
-fn cases((_, build, growth): Choice) -> Vec<Case> {
+fn cases((_, build, growth, mode): Choice) -> Vec<Case> {
     let mut cases = Vec::new();
     for cell in CELLS {
         for [steps, batch, hidden] in SHAPES {
@@ -47,14 +88,14 @@ fn cases((_, build, growth): Choice) -> Vec<Case> {
             cases.push(Case::new(label, 1900 + cases.len() as u64, move |draw| {
                 let stack = build(Rnn::new(cell, hidden, hidden).layers(LAYERS));
                 let recurrence = Recurrence { cell, steps, batch, layers: LAYERS, terms: 2 * hidden };
-                run(draw, stack, recurrence, growth)
+                run(draw, stack, recurrence, growth, mode)
             }));
         }
     }
     cases
 }
 
-fn run(draw: &Inputs, stack: Rnn, recurrence: Recurrence, growth: f64) -> Result<Vec<Output>> {
+fn run(draw: &Inputs, stack: Rnn, recurrence: Recurrence, growth: f64, mode: Mode) -> Result<Vec<Output>> {
     let Recurrence { steps, batch, .. } = recurrence;
     let hidden = stack.hidden();
     let mut model = Model::new(0);
@@ -70,7 +111,11 @@ fn run(draw: &Inputs, stack: Rnn, recurrence: Recurrence, growth: f64) -> Result
     let x = draw.tensor(&[steps, batch, hidden], CENTRED)?;
     let d_y = draw.tensor(&[steps, batch, layer.description().outputs()], CENTRED)?;
     let initial = layer.initial_or_zero_state(&parameters, batch)?;
-    let sequences = Sequences::ragged(&lengths).training(Draw::new(3, 4));
+    let sequences = Sequences::ragged(&lengths);
+    let sequences = match mode {
+        Training => sequences.training(Draw::new(3, 4)),
+        Evaluation => sequences.evaluation(),
+    };
     let (y, _, trace) = layer.forward_sequences(&parameters, &x, &initial, sequences)?;
     let mut gradients = parameters.zero_gradients()?;
     let (d_x, _) = trace.backward(&d_y, None, &mut gradients)?;

@@ -181,6 +181,7 @@ pub(super) fn templates() -> [Template; 2] {
             stem: "recurrent_forward",
             around: around!(
                 "math",
+                "philox",
                 "recurrent_marks",
                 "recurrent",
                 "recurrent_forward_product",
@@ -201,6 +202,7 @@ pub(super) fn templates() -> [Template; 2] {
             stem: "recurrent_backward",
             around: around!(
                 "math",
+                "philox",
                 "recurrent_marks",
                 "recurrent",
                 "recurrent_backward_product",

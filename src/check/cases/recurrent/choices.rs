@@ -52,15 +52,13 @@ impl Choices {
             Some([gates, candidate, output]) => stack.gate_activations(gates, candidate, output),
             None => stack,
         };
-        let bounds: [(Option<f32>, fn(Rnn, f32) -> Rnn); 3] = [
-            (self.clip_gates, Rnn::clip_gates),
-            (self.clip_cell, Rnn::clip_cell),
-            (self.clip_gradient, Rnn::clip_gradient),
-        ];
-        let stack = bounds.into_iter().fold(stack, |stack, (bound, clip)| match bound {
+        let within = |bound: Option<f32>, stack: Rnn, clip: fn(Rnn, f32) -> Rnn| match bound {
             Some(bound) => clip(stack, bound),
             None => stack,
-        });
+        };
+        let stack = within(self.clip_gates, stack, Rnn::clip_gates);
+        let stack = within(self.clip_cell, stack, Rnn::clip_cell);
+        let stack = within(self.clip_gradient, stack, Rnn::clip_gradient);
         match self.projection {
             Some(width) => stack.projection(width),
             None => stack,
