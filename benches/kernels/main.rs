@@ -4,6 +4,8 @@
 //! Each piece of work is checked before it is timed: at a small size against the 64-bit reference, at the timed
 //! size for being finite.
 
+mod stacks;
+
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
@@ -289,7 +291,7 @@ fn main() -> Result<()> {
         .configure_from_args();
     let fence = Tensor::zeros(&device, &[1])?;
     let mut bench = Bench { criterion, device, fence };
-    for group in [training_step, recurrent, matmul, cross_entropy, adam] {
+    for group in [training_step, recurrent, stacks::stacks, matmul, cross_entropy, adam] {
         group(&mut bench)?;
     }
     bench.criterion.final_summary();
