@@ -38,13 +38,13 @@ const CHOICES: [Choice; 13] = [
     ("learned initial state", Rnn::learned_initial_state, 1.0, Training),
     ("merge sum", |stack| stack.bidirectional().merge(Merge::Sum), 1.0, Training),
     (
-        "masks over other equations",
+        "more equations, masked",
         |stack| other_equations(stack).input_dropout(0.3).weight_drop(0.25),
         2.0,
         Training,
     ),
     (
-        "recurrent dropout of other equations in windows",
+        "more equations, in windows",
         |stack| other_equations(stack).recurrent_dropout(0.25).truncated_every(2, 3),
         2.0,
         Training,
