@@ -7,6 +7,7 @@ mod files;
 mod golden;
 mod gradients;
 mod imports;
+mod layer_norm;
 mod limits;
 mod masks;
 mod memory;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     recurrent::register(&mut suite);
     masks::register(&mut suite);
     noise::register(&mut suite);
+    layer_norm::register(&mut suite);
     options::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);

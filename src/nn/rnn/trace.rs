@@ -8,7 +8,7 @@ use crate::nn::{Gradients, Layer, Parameters};
 use crate::ops::elementwise::add_into;
 use crate::ops::matmul::matmul_into;
 use crate::ops::recurrent::{self, Steps};
-use crate::ops::{Form, matmul, sum_rows, zero_padding};
+use crate::ops::{Form, matmul, zero_padding};
 use crate::tensor::{Indices, Tensor};
 
 /// What [`Layer<Rnn>::forward`](Layer) leaves for backward: for each layer its input, gates and states.
@@ -127,10 +127,11 @@ impl Layer<Rnn> {
             None => done.accumulate_weight(d_weight_hh)?,
         }
         if self.description.bias {
-            let sum = sum_rows(d_projected)?;
+            let sum = done.bias_ih()?;
             add_into(gradients.section_mut(first + 2), sum.view())?;
             done.accumulate_bias(gradients.section_mut(first + 3), &sum)?;
         }
+        self.accumulate_norms(place, gradients, done)?;
         let [peepholes, projection] = self.extra_of(place);
         if let Some(index) = peepholes {
             done.accumulate_peepholes(gradients.section_mut(index))?;

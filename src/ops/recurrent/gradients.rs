@@ -1,5 +1,6 @@
 //! The gradients that a backward pass over time yields, and those of the weights that are made of them.
 
+use super::normalised::{Entry, Product};
 use super::{Equations, StateParts};
 use crate::Result;
 use crate::ops::columns::columns;
@@ -11,7 +12,7 @@ use crate::tensor::{Tensor, View, ViewMut};
 /// What the backward pass yields.
 pub(crate) struct Gradients {
     pub(super) equations: Equations,
-    /// At W_ih x + b_ih \[T, B, G·H\].
+    /// At W_ih x + b_ih \[T, B, G·H\]; at W_ih x where that is normalised.
     pub(crate) d_projected: Tensor,
     /// At the recurrent part of the last gate \[T, B, H\], for the cell where it is not the same.
     pub(super) d_apart: Option<Tensor>,
@@ -23,6 +24,9 @@ pub(crate) struct Gradients {
     pub(super) cells: Option<(Tensor, Tensor)>,
     /// The gradient at h \[T, B, P\], and h before its projection \[T, B, H\].
     pub(super) projection: Option<(Tensor, Tensor)>,
+    /// What comes through the normalisation of W_hh h', and of W_ih x, where there is such.
+    pub(super) product: Option<Product>,
+    pub(super) entry: Option<Entry>,
     /// At the initial state.
     pub(crate) d_initial: StateParts,
 }
@@ -31,6 +35,9 @@ impl Gradients {
     /// dW_hh += Σ_t d(W_hh h')_tᵀ h'_t, one product of depth T·B.
     pub(crate) fn accumulate_weight(&self, mut d_weight_hh: ViewMut<'_>) -> Result<()> {
         let previous = self.previous.view().matrix()?;
+        if let Some(Product { d_product, .. }) = &self.product {
+            return matmul_into(d_weight_hh, d_product.view().matrix()?, previous, Form::LeftTransposed);
+        }
         let all = self.d_projected.view().matrix()?;
         let source = match &self.modulated {
             Some(modulated) => modulated.view().matrix()?,
@@ -54,6 +61,25 @@ impl Gradients {
     fn split(&self) -> usize {
         let all = self.d_projected.shape().last();
         all - all / self.equations.gates()
+    }
+
+    /// db_ih = Σ_t d(b_ih)_t.
+    pub(crate) fn bias_ih(&self) -> Result<Tensor> {
+        match &self.entry {
+            Some(Entry { d_bias, .. }) => Ok(d_bias.clone()),
+            None => sum_rows(&self.d_projected),
+        }
+    }
+
+    /// Those of norm_ih, norm_hh and norm_c, as far as there are such, in the order of the parameters.
+    pub(crate) fn norms(&self) -> Result<Vec<View<'_>>> {
+        let (Some(entry), Some(product)) = (&self.entry, &self.product) else { return Ok(Vec::new()) };
+        let (rows, all) = (entry.d_gain.shape().elements(), product.d_norms.shape().elements());
+        let mut made = vec![entry.d_gain.view(), product.d_norms.view().outer(0..rows)?];
+        if self.equations.has_cell_state() {
+            made.push(product.d_norms.view().outer(rows..all)?);
+        }
+        Ok(made)
     }
 
     /// db_hh += Σ_t d(b_hh)_t, where `projected_sum` is Σ_t d(b_ih)_t.
