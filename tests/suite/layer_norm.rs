@@ -14,6 +14,9 @@ use crate::support::{all_gradients, expect_close, largest, random, values, wide}
 const CELLS: [Cell; 2] = [Cell::Lstm, Cell::Gru];
 const INPUTS: usize = 3;
 
+/// What is asked of a stack beside layer normalisation.
+type Build = fn(Rnn) -> Rnn;
+
 fn dot(one: &[f64], two: &[f64]) -> f64 {
     one.iter().zip(two).map(|(a, b)| a * b).sum()
 }
@@ -126,7 +129,6 @@ fn what_does_not_fit_is_refused() -> Outcome {
         let stack = Rnn::new(cell, 2, 3).layer_norm();
         expect_refusal(model.add("rnn", stack), &["layer_norm", "Cell::Lstm or Cell::Gru", cell.name()]);
     }
-    type Build = fn(Rnn) -> Rnn;
     let sigmoid =
         |stack: Rnn| stack.gate_activations(Activation::Sigmoid, Activation::Tanh, Activation::Tanh);
     let builds: [(Cell, &str, Build); 12] = [
@@ -183,7 +185,7 @@ fn parameters_have_names_sizes_and_first_values() -> Outcome {
 struct Variant {
     cell: Cell,
     name: &'static str,
-    build: fn(Rnn) -> Rnn,
+    build: Build,
     hidden: usize,
     steps: usize,
     batch: usize,
@@ -193,7 +195,7 @@ struct Variant {
 }
 
 impl Variant {
-    fn of(cell: Cell, name: &'static str, build: fn(Rnn) -> Rnn) -> Self {
+    fn of(cell: Cell, name: &'static str, build: Build) -> Self {
         let (hidden, steps, batch) = (4, 4, 3);
         Self { cell, name, build, hidden, steps, batch, ragged: false, reset: false, training: false }
     }
@@ -208,7 +210,7 @@ impl Variant {
 
     /// Every way through time and every option, over whole and ragged rows, with and without resets.
     fn all() -> Vec<Self> {
-        let builds: [(&str, fn(Rnn) -> Rnn); 11] = [
+        let builds: [(&str, Build); 11] = [
             ("plain", |stack| stack),
             ("reverse", Rnn::reverse),
             ("without bias", |stack| stack.without_bias().bidirectional()),
@@ -522,7 +524,7 @@ fn stacks_agree_with_the_reference_on(device: &Device) -> Outcome {
         for hidden in [1, 3, 17, 33, 65] {
             for (steps, batch) in [(1, 1), (1, 5), (4, 1), (4, 5)] {
                 for marked in [false, true] {
-                    let builds: [(&str, fn(Rnn) -> Rnn); 2] = [
+                    let builds: [(&str, Build); 2] = [
                         ("both directions", |stack| stack.bidirectional()),
                         ("truncated", |stack| stack.reverse().truncated(2)),
                     ];
