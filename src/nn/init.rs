@@ -14,6 +14,11 @@ pub enum Init {
     Normal,
     /// Zero, always.
     Zero,
+    /// One for the first `count` values, zero for those after: gains and, where they are in one parameter, shifts.
+    Ones {
+        /// How many are one.
+        count: usize,
+    },
 }
 
 impl Init {
@@ -28,6 +33,7 @@ impl Init {
             Self::Uniform { bound } => stream.uniform_between(index, -bound, bound),
             Self::Normal => stream.normal(index),
             Self::Zero => 0.0,
+            Self::Ones { count } => f64::from(u8::from(index < count as u64)),
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
+pub(crate) mod layer_norm;
 pub(crate) mod matmul;
 pub(crate) mod merge;
 pub(crate) mod optimizer;
@@ -22,6 +23,7 @@ pub use cross_entropy::Reduction;
 pub use dropout::{Mask, dropout};
 pub use elementwise::{Activation, Binary, binary, scale, unary, unary_backward};
 pub use embedding::{embedding, embedding_backward, one_hot};
+pub use layer_norm::{LAYER_NORM_EPSILON, layer_norm, layer_norm_backward};
 pub use matmul::{Form, matmul};
 pub use merge::{Merge, merge, merge_backward};
 pub use padding::zero_padding;
@@ -38,12 +40,14 @@ pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
         dropout::gpu::KERNELS,
         elementwise::gpu::KERNELS,
         embedding::gpu::KERNELS,
+        layer_norm::gpu::KERNELS,
         matmul::gpu::KERNELS,
         merge::gpu::KERNELS,
         optimizer::gpu::KERNELS,
         padding::gpu::KERNELS,
         permute::gpu::KERNELS,
         recurrent::kernels::KERNELS,
+        recurrent::normalised::gpu::KERNELS,
         recurrent::projection::KERNELS,
         recurrent::support::KERNELS,
         reduce::gpu::KERNELS,

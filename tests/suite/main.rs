@@ -8,6 +8,7 @@ mod files;
 mod golden;
 mod gradients;
 mod imports;
+mod layer_norm;
 mod limits;
 mod masks;
 mod memory;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     masks::register(&mut suite);
     noise::register(&mut suite);
     stateful::register(&mut suite);
+    layer_norm::register(&mut suite);
     options::register(&mut suite);
     pairs::register(&mut suite);
     checkpoints::register(&mut suite);

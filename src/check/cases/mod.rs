@@ -4,6 +4,7 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod layer_norm;
 mod linear;
 mod matmul;
 mod optimizer;
@@ -86,6 +87,7 @@ pub(super) fn table() -> Result<Vec<Operation>> {
     table.push(linear::operation());
     table.extend(recurrent::operations()?);
     table.extend(options::operations());
+    table.extend(layer_norm::operations());
     table.extend(optimizer::operations());
     Ok(table)
 }

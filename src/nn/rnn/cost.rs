@@ -26,6 +26,7 @@ impl Rnn {
             rate("weight drop", options.weight_drop),
             rate("recurrent dropout", options.recurrent_dropout),
             options.equations.zoneout.map(|[hidden, cell]| format!("zoneout {hidden} {cell}")),
+            self.has_layer_norm().then(|| "layer norm".to_owned()),
             options.residual.then(|| "residual".to_owned()),
             options.learned_initial_state.then(|| "learned initial state".to_owned()),
         ];
@@ -86,6 +87,11 @@ impl Rnn {
             for _ in 0..directions {
                 counter.product(equations.gates() * hidden * (inputs + self.hidden_width()));
                 counter.keep(equations.gates() * hidden);
+                if self.has_layer_norm() {
+                    // Both products as they were before they were normalised, and the cell state before a step.
+                    let cell = if equations.has_cell_state() { *hidden } else { 0 };
+                    counter.keep(2 * equations.gates() * hidden + cell);
+                }
                 if equations.saves() {
                     counter.keep(*hidden);
                 }

@@ -121,6 +121,7 @@ impl Rnn {
 
     pub(super) fn validate_equations(&self, name: &str) -> Result<()> {
         self.options.equations.validate(name, self.cell)?;
+        self.validate_norms(name)?;
         let clash =
             |options: &str, message: String| Err(Error::config(format!("{name}: {options}"), message));
         if let Some(width) = self.options.projection {

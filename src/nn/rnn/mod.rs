@@ -6,6 +6,7 @@ mod cost;
 mod equations;
 mod initial;
 mod last;
+mod norms;
 mod options;
 mod run;
 mod sequences;
@@ -153,7 +154,7 @@ impl Rnn {
 
     /// Parameters of one layer in one direction before its initial state.
     fn weights_per_direction(&self) -> usize {
-        2 + 2 * usize::from(self.bias) + self.extra_weights().count()
+        2 + 2 * usize::from(self.bias) + self.extra_weights().count() + self.norms().len()
     }
 
     /// The recurrent weights beside W_hh: name, rows, columns.
@@ -195,6 +196,9 @@ impl Rnn {
                 for (weight, rows, columns) in self.extra_weights() {
                     add(format!("{weight}_l{layer}{suffix}"), &[rows, columns])?;
                 }
+                for (norm, dimensions, init) in self.norms() {
+                    add_from(init, format!("{norm}_l{layer}{suffix}"), &dimensions)?;
+                }
                 if self.options.learned_initial_state {
                     for (part, width) in self.state_widths() {
                         add_from(Init::Zero, format!("initial_{part}_l{layer}{suffix}"), &[width])?;
@@ -226,14 +230,17 @@ impl Layer<Rnn> {
         let first = self.first_of(place);
         let bias = |offset| self.description.bias.then(|| parameters.section(first + offset));
         let [peepholes, projection] = self.extra_of(place);
+        let norms = self.norms_at(parameters, place, bias(2));
         LayerWeights {
             weight_ih: parameters.section(first),
-            bias_ih: bias(2),
+            // Where products are normalised, the bias comes after that.
+            bias_ih: bias(2).filter(|_| norms.is_none()),
             recurrent: Weights {
                 weight_hh: parameters.section(first + 1),
                 bias_hh: bias(3),
                 peepholes: peepholes.map(|index| parameters.section(index)),
                 projection: projection.map(|index| parameters.section(index)),
+                norms,
             },
         }
     }

@@ -165,6 +165,7 @@ impl Pass<'_> {
             sums.add_into(gradients.section_mut(first + 2))?;
             done.accumulate_bias(gradients.section_mut(first + 3), &sums)?;
         }
+        layer.accumulate_norms(place, gradients, done)?;
         let [peepholes, projection] = layer.extra_of(place);
         if let Some(index) = peepholes {
             done.accumulate_peepholes(gradients.section_mut(index))?;

@@ -98,6 +98,8 @@ pub(crate) struct CellOptions {
     pub(crate) activations: Option<[Activation; 3]>,
     /// f = 1 − i, without rows of its own.
     pub(crate) coupled: bool,
+    /// Products and the cell state of an LSTM are normalised.
+    pub(crate) layer_norm: bool,
     /// The gates of an LSTM see its cell state.
     pub(crate) peepholes: bool,
     pub(crate) reset: Reset,
@@ -231,7 +233,9 @@ impl Equations {
     pub(crate) fn saves(&self) -> bool {
         match self.cell {
             Cell::Custom(cell) => custom::saves(cell),
-            _ => matches!(self.cell, Cell::Lstm | Cell::Gru),
+            // The product that a GRU saves is another array, where it is normalised.
+            Cell::Gru => !self.options.layer_norm,
+            _ => self.cell == Cell::Lstm,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use ndarray::{Array2, Array3, ArrayView1, ArrayView2, Axis, Zip, concatenate, s};
 
+use super::normalised::cpu::{self as normalised, Gains};
 use super::{Call, Cell, Equations, Sizes, custom};
 use crate::ops::Activation;
 use crate::ops::elementwise::cpu::{derivative, slope, value};
@@ -44,16 +45,18 @@ pub(super) struct Slopes<F> {
 /// The recurrent weights as arrays.
 pub(super) struct Matrices<'a, F> {
     /// W_hh [G·H, P].
-    weight: ArrayView2<'a, F>,
-    bias: Option<ArrayView1<'a, F>>,
+    pub(super) weight: ArrayView2<'a, F>,
+    pub(super) bias: Option<ArrayView1<'a, F>>,
     /// [3, H], rows i, f, o; [2, H] for coupled gates.
     peepholes: Option<ArrayView2<'a, F>>,
     /// W_hr [P, H].
     projection: Option<ArrayView2<'a, F>>,
     /// What the state is multiplied by on its way into the product [B, P].
     mask: Option<Array2<F>>,
+    /// Those of layer normalisation, where there is such.
+    pub(super) gains: Option<Gains<'a, F>>,
     /// H.
-    units: usize,
+    pub(super) units: usize,
 }
 
 impl<'a, F: Real> Matrices<'a, F> {
@@ -72,6 +75,7 @@ impl<'a, F: Real> Matrices<'a, F> {
             peepholes: weights.peepholes.map(|peepholes| peepholes.array2()),
             projection: weights.projection.map(|projection| projection.array2()),
             mask,
+            gains: weights.norms.map(|norms| Gains::new(&norms, call.equations.cell, units)),
             units,
         }
     }
@@ -139,11 +143,11 @@ impl<'a, F: Real> Matrices<'a, F> {
 }
 
 /// Block `gate` of the columns.
-fn block<F: Real>(gates: ArrayView2<'_, F>, gate: usize, units: usize) -> Array2<F> {
+pub(super) fn block<F: Real>(gates: ArrayView2<'_, F>, gate: usize, units: usize) -> Array2<F> {
     gates.slice(s![.., gate * units..(gate + 1) * units]).to_owned()
 }
 
-fn joined<F: Real>(blocks: &[&Array2<F>]) -> Array2<F> {
+pub(super) fn joined<F: Real>(blocks: &[&Array2<F>]) -> Array2<F> {
     let views: Vec<_> = blocks.iter().map(|block| block.view()).collect();
     match concatenate(Axis(1), &views) {
         Ok(joined) => joined,
@@ -198,7 +202,7 @@ impl Equations {
     }
 }
 
-fn one_minus<F: Real>(x: &Array2<F>) -> Array2<F> {
+pub(super) fn one_minus<F: Real>(x: &Array2<F>) -> Array2<F> {
     x.mapv(|x| F::one() - x)
 }
 
@@ -222,6 +226,9 @@ pub(super) fn forward<F: Real>(
     projected: ArrayView2<'_, F>,
     before: &Memory<F>,
 ) -> Made<F> {
+    if let Some(gains) = &matrices.gains {
+        return normalised::forward(gains, matrices, projected, before);
+    }
     let units = matrices.units;
     let [gate, candidate, output] = equations.functions();
     let seen = matrices.seen(before.hidden.clone());
@@ -307,6 +314,9 @@ pub(super) fn backward<F: Real>(
     step: &Step<'_, F>,
     d_after: &Memory<F>,
 ) -> Slopes<F> {
+    if let Some(gains) = &matrices.gains {
+        return normalised::backward(gains, matrices, step, d_after);
+    }
     let units = matrices.units;
     let Step { gates, saved, before, hidden } = *step;
     let at = |gate| block(gates, gate, units);

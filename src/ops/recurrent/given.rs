@@ -68,7 +68,7 @@ pub(super) fn copy(x: View<'_>, dimensions: &[usize]) -> Result<Tensor> {
 }
 
 /// The values of all parts, one after the other.
-fn joined(parts: &[Option<View<'_>>]) -> Result<Tensor> {
+pub(super) fn joined(parts: &[Option<View<'_>>]) -> Result<Tensor> {
     let parts: Vec<View<'_>> = parts.iter().flatten().copied().collect();
     let total = parts.iter().map(|part| part.shape().elements()).sum();
     let mut all = Tensor::unwritten(parts[0].device(), &[total])?;

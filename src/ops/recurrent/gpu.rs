@@ -21,6 +21,7 @@ const BEFORE: Reach = Reach { before: 1, after: 0 };
 pub(super) struct Made {
     pub(super) saved: Option<Tensor>,
     pub(super) unprojected: Option<Tensor>,
+    pub(super) product: Option<Tensor>,
     pub(super) marks: Option<Buffer>,
     pub(super) last: StateParts,
 }
@@ -119,11 +120,11 @@ pub(super) fn forward(
         }
     }
     let last = support::last_state(context, call, sizes, output, saved.as_ref())?;
-    Ok(Made { saved, unprojected, marks, last })
+    Ok(Made { saved, unprojected, product: None, marks, last })
 }
 
 /// Stand-ins for arrays that a cell does without: two, as no memory may be bound twice for writing.
-fn scraps(context: &Context) -> Result<[Buffer; 2]> {
+pub(super) fn scraps(context: &Context) -> Result<[Buffer; 2]> {
     let scrap = || context.allocate(1, "a stand-in for what a cell does not save");
     Ok([scrap()?, scrap()?])
 }
@@ -172,7 +173,18 @@ pub(super) fn backward(
     };
     let Slopes { d_projected, d_apart, d_hidden, d_initial } = made;
     let projection = d_hidden.zip(unprojected);
-    Ok(Gradients { equations, d_projected, d_apart, previous, modulated, cells, projection, d_initial })
+    Ok(Gradients {
+        equations,
+        d_projected,
+        d_apart,
+        previous,
+        modulated,
+        cells,
+        projection,
+        product: None,
+        entry: None,
+        d_initial,
+    })
 }
 
 /// What both ways back through time have to know.

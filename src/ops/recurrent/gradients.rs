@@ -1,6 +1,7 @@
 //! The gradients that a backward pass over time yields, and those of the weights that are made of them.
 
 use super::blocks::{Sums, add_products};
+use super::normalised::{Entry, Product};
 use super::{Equations, StateParts};
 use crate::Result;
 use crate::ops::columns::columns;
@@ -10,7 +11,7 @@ use crate::tensor::{Tensor, View, ViewMut};
 /// What the backward pass yields.
 pub(crate) struct Gradients {
     pub(super) equations: Equations,
-    /// At W_ih x + b_ih \[T, B, G·H\].
+    /// At W_ih x + b_ih \[T, B, G·H\]; at W_ih x where that is normalised.
     pub(crate) d_projected: Tensor,
     /// At the recurrent part of the last gate \[T, B, H\], for the cell where it is not the same.
     pub(super) d_apart: Option<Tensor>,
@@ -22,6 +23,9 @@ pub(crate) struct Gradients {
     pub(super) cells: Option<(Tensor, Tensor)>,
     /// The gradient at h \[T, B, P\], and h before its projection \[T, B, H\].
     pub(super) projection: Option<(Tensor, Tensor)>,
+    /// What comes through the normalisation of W_hh h', and of W_ih x, where there is such.
+    pub(super) product: Option<Product>,
+    pub(super) entry: Option<Entry>,
     /// At the initial state.
     pub(crate) d_initial: StateParts,
 }
@@ -35,8 +39,11 @@ impl Gradients {
     /// dW_hh += Σ_t d(W_hh h')_tᵀ h'_t.
     pub(crate) fn accumulate_weight(&self, mut d_weight_hh: ViewMut<'_>) -> Result<()> {
         let (previous, all) = (self.previous.view(), self.d_projected.view());
-        let source = self.modulated.as_ref().map_or(previous, Tensor::view);
         let rows = d_weight_hh.shape().dimensions()[0];
+        if let Some(Product { d_product, .. }) = &self.product {
+            return add_products(d_weight_hh, d_product.view(), 0..rows, previous);
+        }
+        let source = self.modulated.as_ref().map_or(previous, Tensor::view);
         if self.d_apart.is_none() && self.modulated.is_none() {
             return add_products(d_weight_hh, all, 0..rows, previous);
         }
@@ -58,7 +65,23 @@ impl Gradients {
 
     /// The sums that the gradients of both biases are made of.
     pub(crate) fn sums(&self) -> Result<Sums> {
-        Sums::of(self.d_projected.view())
+        match &self.entry {
+            Some(Entry { d_bias, .. }) => {
+                Sums::of(d_bias.view().reshaped(&[1, 1, d_bias.shape().elements()])?)
+            }
+            None => Sums::of(self.d_projected.view()),
+        }
+    }
+
+    /// Those of norm_ih, norm_hh and norm_c, as far as there are such, in the order of the parameters.
+    pub(crate) fn norms(&self) -> Result<Vec<View<'_>>> {
+        let (Some(entry), Some(product)) = (&self.entry, &self.product) else { return Ok(Vec::new()) };
+        let (rows, all) = (entry.d_gain.shape().elements(), product.d_norms.shape().elements());
+        let mut made = vec![entry.d_gain.view(), product.d_norms.view().outer(0..rows)?];
+        if self.equations.has_cell_state() {
+            made.push(product.d_norms.view().outer(rows..all)?);
+        }
+        Ok(made)
     }
 
     /// db_hh += Σ_t d(b_hh)_t, where `sums` are those of d(b_ih).

@@ -114,7 +114,9 @@ pub(super) fn backward(
 
 /// How many windows go together, so that all that they read and write fits bindings.
 fn largest(run: &Run<'_>, gates: &Tensor) -> usize {
-    let step = 2 * gates.shape().inner().elements().max(run.output.shape().inner().elements());
+    let Sizes { rows, units, hidden, .. } = run.sizes;
+    let carry = rows * (hidden + units);
+    let step = 2 * gates.shape().inner().elements().max(run.output.shape().inner().elements()).max(carry);
     (run.context.limits().binding_elements / step).saturating_sub(1).max(1)
 }
 

@@ -11,6 +11,7 @@ mod gpu;
 mod gradients;
 pub(crate) mod kernels;
 mod lags;
+pub(crate) mod normalised;
 pub(crate) mod projection;
 mod stretch;
 pub(crate) mod support;
@@ -23,6 +24,7 @@ pub use cell::Cell;
 pub(crate) use cell::{CellOptions, Equations, Reset};
 pub use custom::{CustomCell, UnitBackward, UnitForward, UnitMemory, UnitStep};
 pub(crate) use gradients::Gradients;
+pub(crate) use normalised::Norms;
 pub(crate) use walk::{Direction, Truncation, Walk, Windows};
 
 use cells::{Matrices, Memory};
@@ -41,6 +43,8 @@ pub(crate) struct Weights<'a> {
     pub(crate) bias_hh: Option<View<'a>>,
     pub(crate) peepholes: Option<View<'a>>,
     pub(crate) projection: Option<View<'a>>,
+    /// Where products are normalised.
+    pub(crate) norms: Option<Norms<'a>>,
 }
 
 /// The state of one layer in one direction, or the gradient at it: hidden \[B, P\], cell \[B, H\].
@@ -107,10 +111,14 @@ pub(crate) struct Sizes {
 pub(crate) struct Steps {
     /// What backward needs of the gates \[T, B, G·H\].
     gates: Tensor,
-    /// What it needs beside them \[T, B, H\], for the cells that have such.
+    /// What it needs beside them \[T, B, H\], for the cells that have such; \[T, B, 2·H\] on the GPU where it is
+    /// normalised.
     saved: Option<Tensor>,
     /// What each step made of h before its projection \[T, B, H\], on the GPU.
     unprojected: Option<Tensor>,
+    /// W_ih x [T, B, G·H] where it is normalised and, on the GPU, W_hh h' likewise.
+    entered: Option<Tensor>,
+    product: Option<Tensor>,
     /// The marks of each step and row on the GPU, where rows differ.
     marks: Option<Buffer>,
     /// The state after each row's last step.
@@ -141,6 +149,11 @@ fn check(call: &Call<'_>, gates: &Tensor, output: &Tensor) -> Result<Sizes> {
 pub(crate) fn forward(call: &Call<'_>, mut projected: Tensor, output: &mut Tensor) -> Result<Steps> {
     let sizes = check(call, &projected, output)?;
     let device = projected.device().clone();
+    let mut entered = None;
+    if let Some(norms) = &call.weights.norms {
+        let seen = normalised::enter(call, norms, &projected)?;
+        entered = Some(std::mem::replace(&mut projected, seen));
+    }
     on_device!(device,
         F => {
             let initial = call.initial.memory::<F>(sizes.units);
@@ -154,14 +167,21 @@ pub(crate) fn forward(call: &Call<'_>, mut projected: Tensor, output: &mut Tenso
                 gates: Tensor::from_array(&device, made.gates)?,
                 saved: made.saved.map(|saved| Tensor::from_array(&device, saved)).transpose()?,
                 unprojected: None,
+                entered,
+                product: None,
                 marks: None,
                 last: StateParts::new(&device, &call.equations, made.last)?,
             })
         },
         context => {
-            let made = gpu::forward(context, call, sizes, &mut projected, output)?;
-            let gpu::Made { saved, unprojected, marks, last } = made;
-            Ok(Steps { gates: projected, saved, unprojected, marks, last })
+            let made = match &call.weights.norms {
+                None => gpu::forward(context, call, sizes, &mut projected, output)?,
+                Some(norms) => {
+                    normalised::gpu::forward(context, call, norms, sizes, &mut projected, output)?
+                }
+            };
+            let gpu::Made { saved, unprojected, product, marks, last } = made;
+            Ok(Steps { gates: projected, saved, unprojected, entered, product, marks, last })
         },
     )
 }
@@ -172,7 +192,7 @@ pub(crate) fn forward(call: &Call<'_>, mut projected: Tensor, output: &mut Tenso
 /// The steps are consumed: the gates' memory becomes their gradient.
 pub(crate) fn backward(
     call: &Call<'_>,
-    steps: Steps,
+    mut steps: Steps,
     output: &Tensor,
     d_output: View<'_>,
     d_last: Option<StateView<'_>>,
@@ -181,10 +201,22 @@ pub(crate) fn backward(
     let device = steps.gates.device().clone();
     device.expect_same("d_output", d_output.device())?;
     d_output.shape().expect("d_output", output.shape().dimensions())?;
-    on_device!(device,
+    let entered = steps.entered.take();
+    let norms = call.weights.norms.as_ref().zip(entered.as_ref());
+    let made = on_device!(device,
         F => backward_on_cpu::<F>(call, &steps, sizes, output, d_output, d_last),
-        context => gpu::backward(context, call, sizes, steps, output, d_output, d_last),
-    )
+        context => match norms {
+            None => gpu::backward(context, call, sizes, steps, output, d_output, d_last),
+            Some((norms, _)) => {
+                let upstream = normalised::gpu::Upstream { sizes, output, d_output, d_last };
+                normalised::gpu::backward(context, call, norms, steps, &upstream)
+            }
+        },
+    )?;
+    match norms {
+        Some((norms, entered)) => normalised::leave(call, norms, entered, made),
+        None => Ok(made),
+    }
 }
 
 fn backward_on_cpu<F: Real>(
@@ -223,6 +255,11 @@ fn backward_on_cpu<F: Real>(
         Some(sizes) => windows::backward(equations, &matrices, &kept, &history, &upstream, &call.walk, sizes),
     };
     let tensor = |array: ndarray::Array3<F>| Tensor::from_array(device, array);
+    let product = matrices.gains.as_ref().map(|gains| {
+        let (d_product, d_norms) = normalised::cpu::over_time(gains, &matrices, &kept, &history, &made);
+        let d_norms = Tensor::from_array(device, d_norms)?;
+        Ok::<_, crate::Error>(normalised::Product { d_product: tensor(d_product)?, d_norms })
+    });
     let last_gate = (equations.gates() - 1) * units..;
     let apart = equations
         .last_gate_apart()
@@ -241,6 +278,8 @@ fn backward_on_cpu<F: Real>(
             Some(unprojected) => Some((tensor(made.d_hidden)?, tensor(unprojected)?)),
             None => None,
         },
+        product: product.transpose()?,
+        entry: None,
         d_initial: StateParts::new(device, equations, made.d_initial)?,
     })
 }

@@ -1,0 +1,47 @@
+// y = g (x - m) / sqrt(v + e) + s, where m and v are the mean and the variance of the columns [first, first + columns)
+// of a row (Ba, Kiros & Hinton 2016).
+//   x, y [rows, width]; gain, shift [width]; one workgroup a row. CPU twin: src/ops/layer_norm/cpu.rs.
+
+// 1: there is a shift.
+override SHIFTED: u32 = 0u;
+
+struct Parameters {
+    width: u32,
+    first: u32,
+    columns: u32,
+    epsilon: f32,
+    x_base: u32,
+    gain_base: u32,
+    shift_base: u32,
+    y_base: u32,
+}
+
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> gain: array<f32>;
+@group(0) @binding(3) var<storage, read> shift: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let place = group.x * parameters.width + parameters.first;
+    let x_row = parameters.x_base + place;
+    var total = 0.0;
+    for (var j = lane; j < parameters.columns; j = j + 256u) {
+        total = total + x[x_row + j];
+    }
+    let mean = sum_of_lanes(total, lane) / f32(parameters.columns);
+    var squares = 0.0;
+    for (var j = lane; j < parameters.columns; j = j + 256u) {
+        let centred = x[x_row + j] - mean;
+        squares = squares + centred * centred;
+    }
+    let variance = sum_of_lanes(squares, lane) / f32(parameters.columns);
+    let scale = 1.0 / sqrt(variance + parameters.epsilon);
+    for (var j = lane; j < parameters.columns; j = j + 256u) {
+        let column = parameters.first + j;
+        var value = gain[parameters.gain_base + column] * ((x[x_row + j] - mean) * scale);
+        if SHIFTED != 0u { value = value + shift[parameters.shift_base + column]; }
+        y[parameters.y_base + place + j] = value;
+    }
+}

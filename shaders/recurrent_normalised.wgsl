@@ -1,0 +1,108 @@
+// What the two steps with layer normalisation share. Parameters and bindings are theirs: `product` [T, B, G H] is W_hh h',
+// `norms` holds norm_hh [G H], bias_hh [G H] and norm_c [2, H] as far as there are such. GATES and JOINT are the cell's:
+// how many gates there are, and how many of them, from the first on, are normalised together; the others are likewise.
+
+// 1: marks are bound; 0: every step is valid.
+override MARKED: u32 = 0u;
+// 1: there is a bias.
+override BIASED: u32 = 0u;
+
+struct Statistics {
+    mean: f32,
+    // 1 / sqrt(variance + epsilon).
+    scale: f32,
+}
+
+// Those of the joint gates and of the others.
+struct RowStatistics {
+    joint: Statistics,
+    others: Statistics,
+}
+
+// What is known of a unit when its backward begins.
+struct Step {
+    gates: array<f32, GATES>,
+    // c' of an LSTM, h' of a GRU.
+    before: f32,
+    // The normalised cell state.
+    normalised: f32,
+    // What the last gate sees of the state.
+    last: f32,
+}
+
+struct Slopes {
+    // The gradient at the gates before their activation, as the projected input sees them.
+    d_gates: array<f32, GATES>,
+    // The same for the recurrent part of the last gate.
+    d_last: f32,
+    // What flows to the previous state beside the product.
+    d_hidden: f32,
+    d_cell: f32,
+}
+
+fn marks_of(row: u32) -> u32 {
+    if MARKED != 0u {
+        return marks[parameters.marks_base + row];
+    }
+    return VALID;
+}
+
+// W_hh h' at `place` of a row; of a state that was reset it is zero.
+fn product_at(row: u32, place: u32) -> f32 {
+    let value = product[parameters.product_base + row * GATES * parameters.hidden + place];
+    return select(value, 0.0, (marks_of(row) & RESETS) != 0u);
+}
+
+fn statistics_of(sum_of_squares: f32, mean: f32, count: u32) -> Statistics {
+    return Statistics(mean, 1.0 / sqrt(sum_of_squares / f32(count) + parameters.epsilon));
+}
+
+fn product_statistics(row: u32, first: u32, count: u32, lane: u32) -> Statistics {
+    var total = 0.0;
+    for (var place = lane; place < count; place = place + 256u) {
+        total = total + product_at(row, first + place);
+    }
+    let mean = sum_of_lanes(total, lane) / f32(count);
+    var squares = 0.0;
+    for (var place = lane; place < count; place = place + 256u) {
+        let centred = product_at(row, first + place) - mean;
+        squares = squares + centred * centred;
+    }
+    return statistics_of(sum_of_lanes(squares, lane), mean, count);
+}
+
+fn row_statistics(row: u32, lane: u32) -> RowStatistics {
+    let joint = JOINT * parameters.hidden;
+    var statistics = RowStatistics(Statistics(0.0, 0.0), Statistics(0.0, 0.0));
+    statistics.joint = product_statistics(row, 0u, joint, lane);
+    if JOINT < GATES {
+        statistics.others = product_statistics(row, joint, (GATES - JOINT) * parameters.hidden, lane);
+    }
+    return statistics;
+}
+
+// The product with mean 0 and variance 1.
+fn standard_at(row: u32, gate: u32, unit: u32, statistics: RowStatistics) -> f32 {
+    var own = statistics.others;
+    if gate < JOINT { own = statistics.joint; }
+    return (product_at(row, gate * parameters.hidden + unit) - own.mean) * own.scale;
+}
+
+fn gain_at(gate: u32, unit: u32) -> f32 {
+    return norms[parameters.norms_base + gate * parameters.hidden + unit];
+}
+
+// What a gate sees of the state.
+fn recurrent_at(row: u32, gate: u32, unit: u32, statistics: RowStatistics) -> f32 {
+    var value = gain_at(gate, unit) * standard_at(row, gate, unit, statistics);
+    if BIASED != 0u {
+        value = value + norms[parameters.norms_base + (GATES + gate) * parameters.hidden + unit];
+    }
+    return value;
+}
+
+// What the output sees of a cell state.
+fn normalised_state(unit: u32, standard: f32) -> f32 {
+    let gain = parameters.state_norm_base + unit;
+    return norms[gain] * standard + norms[gain + parameters.hidden];
+}

@@ -1,0 +1,126 @@
+//! Layer normalisation, over whole rows and over stretches of them, and stacks whose cells have it.
+
+use super::{Case, Operation, Output, download};
+use crate::Result;
+use crate::check::draw::{CENTRED, Draw, LEANING, POSITIVE};
+use crate::check::tolerance::{EVALUATION, Recurrence, sum};
+use crate::nn::{Cell, Model, Rnn, Sequences};
+use crate::ops::{LAYER_NORM_EPSILON, layer_norm, layer_norm_backward};
+use crate::tensor::Indices;
+
+/// Rows and the widths of their stretches: around a workgroup's 256 columns, and those of gates.
+const SHAPES: [(usize, &[usize]); 8] = [
+    (1, &[1]),
+    (5, &[1, 3]),
+    (3, &[33]),
+    (70, &[64, 32]),
+    (2, &[255, 1]),
+    (9, &[256]),
+    (1, &[257, 129]),
+    (4, &[5000]),
+];
+
+/// T, B, H: around tiles, and one of each.
+const STACKS: [[usize; 3]; 6] = [[1, 1, 3], [6, 5, 17], [3, 16, 33], [9, 1, 5], [2, 3, 64], [4, 2, 300]];
+const LAYERS: usize = 2;
+/// By how much the variance of an error may grow in a step, beyond what [`Recurrence`] counts. A normalised product
+/// passes on errors of h relative to the size of h, some 0.3, and gates and c let no more than 0.8, 0.25 and 0.5 of it
+/// through: [δc², δh²] turns to [δc²/4 + 1.4 δh², δc²/7 + 0.9 δh²], whose larger eigenvalue is 1.13.
+const GROWTH: f64 = 1.25;
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![operation(), Operation::new("stack, layer norm", stacks())]
+}
+
+fn stacks() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for cell in [Cell::Lstm, Cell::Gru] {
+        for [steps, batch, hidden] in STACKS {
+            let label = format!("{} T {steps}, B {batch}, H {hidden}", cell.name());
+            let recurrence = Recurrence { cell, steps, batch, layers: LAYERS, terms: 2 * hidden };
+            cases.push(Case::new(label, 2400 + cases.len() as u64, move |draw| {
+                run_stack(draw, recurrence, hidden)
+            }));
+        }
+    }
+    cases
+}
+
+/// Both directions over ragged rows with resets and truncation.
+fn run_stack(draw: &Draw, recurrence: Recurrence, hidden: usize) -> Result<Vec<Output>> {
+    let Recurrence { cell, steps, batch, .. } = recurrence;
+    let mut model = Model::new(0);
+    let stack = Rnn::new(cell, hidden, hidden).layers(LAYERS).bidirectional().truncated(3).layer_norm();
+    let layer = model.add("rnn", stack)?;
+    let mut parameters = model.initialize(draw.device())?;
+    let bound = 1.0 / (hidden as f64).sqrt();
+    for spec in model.specs() {
+        let range = if spec.name.contains("norm_") { POSITIVE } else { -bound..bound };
+        parameters.set(&spec.name, &draw.values(spec.shape.elements(), range))?;
+    }
+    let mut lengths: Vec<u32> = draw.integers(batch, steps).into_iter().map(|length| length + 1).collect();
+    lengths[0] = steps as u32;
+    let lengths = Indices::from_slice(draw.device(), &[batch], &lengths)?;
+    let resets: Vec<u32> = draw.integers(steps * batch, 5).into_iter().map(|n| u32::from(n == 0)).collect();
+    let resets = Indices::from_slice(draw.device(), &[steps, batch], &resets)?;
+    let x = draw.tensor(&[steps, batch, hidden], CENTRED)?;
+    let d_y = draw.tensor(&[steps, batch, 2 * hidden], CENTRED)?;
+    let zero = layer.zero_state(draw.device(), batch)?;
+    let sequences = Sequences::ragged(&lengths).resets(&resets);
+    let (y, _, trace) = layer.forward_sequences(&parameters, &x, &zero, sequences)?;
+    let mut gradients = parameters.zero_gradients()?;
+    let (d_x, _) = trace.backward(&d_y, None, &mut gradients)?;
+    let growth = GROWTH.powi(steps as i32);
+    let backward = growth * recurrence.backward();
+    let mut results =
+        vec![Output::new("y", y, growth * recurrence.forward()), Output::new("d_x", d_x, backward)];
+    for spec in model.specs() {
+        let gradient = download(draw, gradients.view(&spec.name)?)?;
+        results.push(Output::new(format!("gradient of {}", spec.name), gradient, backward));
+    }
+    Ok(results)
+}
+
+fn operation() -> Operation {
+    let case = |((rows, stretches), seed): ((usize, &'static [usize]), u64)| {
+        Case::new(format!("{rows} rows of {stretches:?}"), seed, move |draw| run(draw, rows, stretches))
+    };
+    Operation::new("layer_norm", SHAPES.into_iter().zip(2300..).map(case).collect())
+}
+
+/// A mean and a variance are sums over a stretch, and a root and two quotients follow. What is rounded on the way to dx
+/// is as large as the gradient at the standard values over the deviation; it cancels where a stretch has few entries.
+fn run(draw: &Draw, rows: usize, stretches: &'static [usize]) -> Result<Vec<Output>> {
+    let columns: usize = stretches.iter().sum();
+    let x = draw.tensor(&[rows, columns], CENTRED)?;
+    let gain = draw.tensor(&[columns], LEANING)?;
+    let shift = draw.tensor(&[columns], CENTRED)?;
+    let d_y = draw.tensor(&[rows, columns], CENTRED)?;
+    let y = layer_norm(&x, &gain, Some(shift.view()), stretches)?;
+    let (d_x, d_gain) = layer_norm_backward(&x, &gain, &d_y, stretches)?;
+    let standard = 2.0 * sum(columns) + 3.0 * EVALUATION;
+    let scale = 1.5 / least_deviation(&x.download_f64()?, stretches);
+    Ok(vec![
+        Output::new("y", y, standard),
+        Output::new("d_x", d_x, 2.0 * standard).relative_to(scale),
+        Output::new("d_gain", d_gain, standard + sum(rows)).relative_to(1.0),
+    ])
+}
+
+/// The least √(σ² + ε) of all stretches of more than one entry; of a single entry dx is zero.
+fn least_deviation(x: &[f64], stretches: &[usize]) -> f64 {
+    let mut least = 1.0f64;
+    for row in x.chunks(stretches.iter().sum()) {
+        let mut rest = row;
+        for &width in stretches {
+            let (own, after) = rest.split_at(width);
+            rest = after;
+            let mean = own.iter().sum::<f64>() / width as f64;
+            let variance = own.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / width as f64;
+            if width > 1 {
+                least = least.min((variance + f64::from(LAYER_NORM_EPSILON)).sqrt());
+            }
+        }
+    }
+    least
+}

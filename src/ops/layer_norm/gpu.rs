@@ -1,0 +1,131 @@
+//! Dispatch of `shaders/{layer_norm,layer_norm_backward}.wgsl`: one workgroup a row, one dispatch a stretch of columns.
+
+use super::LAYER_NORM_EPSILON;
+use crate::Result;
+use crate::gpu::{Context, Dispatch, Span, kernel, parameters, pieces};
+
+parameters!(LayerNormParameters {
+    width: u32,
+    first: u32,
+    columns: u32,
+    epsilon: f32,
+    x_base: u32,
+    gain_base: u32,
+    shift_base: u32,
+    y_base: u32,
+});
+parameters!(LayerNormBackwardParameters {
+    width: u32,
+    first: u32,
+    columns: u32,
+    epsilon: f32,
+    x_base: u32,
+    gain_base: u32,
+    d_y_base: u32,
+    d_x_base: u32,
+    terms_base: u32,
+});
+
+kernel!(LAYER_NORM: "layer_norm" {
+    files: ["row_reduction", "layer_norm"],
+    parameters: LayerNormParameters,
+    constants: [("SHIFTED", 2)],
+    bindings: [Read, Read, Read, Write],
+});
+kernel!(LAYER_NORM_BACKWARD: "layer_norm_backward" {
+    files: ["row_reduction", "layer_norm_backward"],
+    parameters: LayerNormBackwardParameters,
+    constants: [],
+    bindings: [Read, Read, Read, Write, Write],
+});
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&LAYER_NORM, &LAYER_NORM_BACKWARD];
+
+/// Each stretch with its first column.
+fn places(stretches: &[usize]) -> impl Iterator<Item = (usize, usize)> {
+    stretches.iter().scan(0, |next, &columns| {
+        let first = *next;
+        *next += columns;
+        Some((first, columns))
+    })
+}
+
+/// Rows of `width` elements that one dispatch may take. A row beyond a binding, which is far shorter than what a loop of
+/// 256 columns a turn may walk over, is refused when it is bound.
+fn rows_at_once(context: &Context, width: usize) -> usize {
+    (context.limits().binding_elements / width).clamp(1, context.limits().workgroups)
+}
+
+/// Spans are x, gain and y.
+pub(super) fn forward(
+    context: &Context,
+    [x, gain, y]: [Span<'_>; 3],
+    shift: Option<Span<'_>>,
+    stretches: &[usize],
+) -> Result<()> {
+    let width = gain.len();
+    let gain = context.bind(gain)?;
+    let shift = shift.map(|shift| context.bind(shift)).transpose()?;
+    for piece in pieces(x.len() / width, rows_at_once(context, width)) {
+        let rows = piece.start * width..piece.end * width;
+        let (x, y) = (context.bind(x.slice(rows.clone()))?, context.bind(y.slice(rows))?);
+        for (first, columns) in places(stretches) {
+            context.dispatch(Dispatch {
+                kernel: &LAYER_NORM,
+                constants: &[shift.is_some().into()],
+                parameters: LayerNormParameters {
+                    width: width as u32,
+                    first: first as u32,
+                    columns: columns as u32,
+                    epsilon: LAYER_NORM_EPSILON,
+                    x_base: x.base,
+                    gain_base: gain.base,
+                    shift_base: shift.map_or(0, |bound| bound.base),
+                    y_base: y.base,
+                },
+                // Without a shift something else is bound, and not read.
+                bindings: &[x, gain, shift.unwrap_or(gain), y],
+                grid: [piece.len(), 1, 1],
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// From x, gain and dy to dx and what each row adds to the gradient of the gain.
+pub(super) fn backward(
+    context: &Context,
+    [x, gain, d_y]: [Span<'_>; 3],
+    made: [Span<'_>; 2],
+    stretches: &[usize],
+) -> Result<()> {
+    let width = gain.len();
+    let gain = context.bind(gain)?;
+    for piece in pieces(x.len() / width, rows_at_once(context, width)) {
+        let rows = piece.start * width..piece.end * width;
+        let [x, d_y, d_x, terms] =
+            [x, d_y, made[0], made[1]].map(|span| context.bind(span.slice(rows.clone())));
+        let (x, d_y, d_x, terms) = (x?, d_y?, d_x?, terms?);
+        for (first, columns) in places(stretches) {
+            context.dispatch(Dispatch {
+                kernel: &LAYER_NORM_BACKWARD,
+                constants: &[],
+                parameters: LayerNormBackwardParameters {
+                    width: width as u32,
+                    first: first as u32,
+                    columns: columns as u32,
+                    epsilon: LAYER_NORM_EPSILON,
+                    x_base: x.base,
+                    gain_base: gain.base,
+                    d_y_base: d_y.base,
+                    d_x_base: d_x.base,
+                    terms_base: terms.base,
+                },
+                bindings: &[x, gain, d_y, d_x, terms],
+                grid: [piece.len(), 1, 1],
+            })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Layer normalisation: the entries of each row, or of each stretch of its columns, shifted and scaled to mean 0 and
+//! variance 1 (Ba, Kiros & Hinton 2016, "Layer normalization").
+
+pub(crate) mod cpu;
+pub(crate) mod gpu;
+
+use super::elementwise::expect_alike;
+use super::sum_rows;
+use crate::device::on_device;
+use crate::tensor::{Tensor, View};
+use crate::{Error, Result};
+
+/// ε: what is added to a variance, so that a row of equal entries has a scale.
+pub const LAYER_NORM_EPSILON: f32 = 1e-5;
+
+/// y = g (x − μ) / √(σ² + ε) + s over the last dimension, where μ and σ² are the mean and the variance of a row's
+/// entries and ε is [`LAYER_NORM_EPSILON`]. `stretches` are the widths of the runs of columns that have a mean and a
+/// variance each; a single one is the whole row.
+///
+/// x \[.., C\], gain g \[C\], shift s \[C\] → y \[.., C\].
+///
+/// # Errors
+/// [`Error::Shape`], [`Error::DeviceMismatch`]; [`Error::Config`] for stretches that do not add up to C, or are empty;
+/// [`Error::ExceedsLimit`] for a row that is longer than a binding.
+///
+/// ```
+/// use refrain::{Device, Tensor, ops};
+/// let device = Device::reference();
+/// let x = Tensor::from_slice(&device, &[1, 4], &[1.0, 3.0, 10.0, 30.0])?;
+/// let gain = Tensor::from_slice(&device, &[4], &[1.0; 4])?;
+/// let y = ops::layer_norm(&x, &gain, None, &[2, 2])?.download()?;
+/// for (y, expected) in y.iter().zip([-1.0, 1.0, -1.0, 1.0]) {
+///     assert!((y - expected).abs() < 1e-4);
+/// }
+/// # Ok::<(), refrain::Error>(())
+/// ```
+pub fn layer_norm<'a>(
+    x: impl Into<View<'a>>,
+    gain: impl Into<View<'a>>,
+    shift: Option<View<'a>>,
+    stretches: &[usize],
+) -> Result<Tensor> {
+    let (x, gain) = (x.into(), gain.into());
+    check(x, gain, stretches)?;
+    if let Some(shift) = shift {
+        x.device().expect_same("shift", shift.device())?;
+        shift.shape().expect("shift", &[x.shape().last()])?;
+    }
+    on_device!(x.device(),
+        F => {
+            let shift = shift.map(|shift| shift.array1::<F>());
+            let y = cpu::forward(x.array2(), gain.array1(), shift, stretches);
+            Tensor::from_array(x.device(), y)?.reshape(x.shape().dimensions())
+        },
+        context => {
+            let y = Tensor::uninitialized(context, x.device(), *x.shape())?;
+            let shift = shift.map(|shift| shift.span());
+            gpu::forward(context, [x.span(), gain.span(), y.view().span()], shift, stretches)?;
+            Ok(y)
+        },
+    )
+}
+
+/// The gradients at x and at the gain, from that at y = [`layer_norm`]`(x, gain, shift, stretches)`; the one at the
+/// shift is [`sum_rows`]`(d_y)`. With x̂ = (x − μ) / √(σ² + ε) and the means over a stretch:
+/// dx = (g dy − mean(g dy) − x̂ mean(g dy x̂)) / √(σ² + ε); dg = Σ dy x̂ over the rows.
+///
+/// x and d_y \[.., C\], gain \[C\] → dx \[.., C\], dg \[C\].
+///
+/// # Errors
+/// As [`layer_norm`].
+pub fn layer_norm_backward<'a>(
+    x: impl Into<View<'a>>,
+    gain: impl Into<View<'a>>,
+    d_y: impl Into<View<'a>>,
+    stretches: &[usize],
+) -> Result<(Tensor, Tensor)> {
+    let (x, gain, d_y) = (x.into(), gain.into(), d_y.into());
+    check(x, gain, stretches)?;
+    expect_alike(x, "d_y", d_y)?;
+    on_device!(x.device(),
+        F => {
+            let (d_x, d_gain) = cpu::backward(x.array2::<F>(), gain.array1(), d_y.array2(), stretches);
+            let d_x = Tensor::from_array(x.device(), d_x)?.reshape(x.shape().dimensions())?;
+            Ok((d_x, Tensor::from_array(x.device(), d_gain)?))
+        },
+        context => {
+            let d_x = Tensor::uninitialized(context, x.device(), *x.shape())?;
+            let terms = Tensor::uninitialized(context, x.device(), *x.shape())?;
+            let made = [d_x.view().span(), terms.view().span()];
+            gpu::backward(context, [x.span(), gain.span(), d_y.span()], made, stretches)?;
+            Ok((d_x, sum_rows(&terms)?))
+        },
+    )
+}
+
+fn check(x: View<'_>, gain: View<'_>, stretches: &[usize]) -> Result<()> {
+    let columns = x.shape().last();
+    x.device().expect_same("gain", gain.device())?;
+    gain.shape().expect("gain", &[columns])?;
+    let total = stretches.iter().try_fold(0usize, |total, &width| total.checked_add(width));
+    if stretches.contains(&0) || total != Some(columns) {
+        let message =
+            format!("must be widths of at least 1 that add up to the {columns} columns, not {stretches:?}");
+        return Err(Error::config("stretches", message));
+    }
+    Ok(())
+}

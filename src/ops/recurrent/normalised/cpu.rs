@@ -1,0 +1,168 @@
+//! The twin of `shaders/cells/normalised_{lstm,gru}.wgsl` and of what the steps around them do, from the paper.
+
+use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayView3, Axis, concatenate, s};
+
+use super::{Norms, stretches};
+use crate::ops::Activation;
+use crate::ops::elementwise::cpu::{slope, value};
+use crate::ops::layer_norm::cpu as layer_norm;
+use crate::ops::recurrent::Cell;
+use crate::ops::recurrent::cells::{Made, Matrices, Memory, Slopes, Step, block, joined, one_minus};
+use crate::ops::recurrent::cpu::{Backward, History, Kept};
+use crate::tensor::Real;
+
+/// The gains as arrays.
+pub(in crate::ops::recurrent) struct Gains<'a, F> {
+    stretches: Vec<usize>,
+    /// That of W_hh h' [G·H].
+    product: ArrayView1<'a, F>,
+    /// Gain and shift of c [2, H], for an LSTM; a GRU has none.
+    state: Option<ArrayView2<'a, F>>,
+}
+
+impl<'a, F: Real> Gains<'a, F> {
+    pub(in crate::ops::recurrent) fn new(norms: &Norms<'a>, cell: Cell, units: usize) -> Self {
+        Self {
+            stretches: stretches(cell, units),
+            product: norms.recurrent.array1(),
+            state: norms.cell.map(|cell| cell.array2()),
+        }
+    }
+}
+
+fn sigmoid<F: Real>(a: Array2<F>) -> Array2<F> {
+    a.mapv(|a| value(Activation::Sigmoid, a))
+}
+
+fn tanh<F: Real>(a: Array2<F>) -> Array2<F> {
+    a.mapv(|a| value(Activation::Tanh, a))
+}
+
+/// σ'(a), where y = σ(a).
+fn sigmoid_slope<F: Real>(y: &Array2<F>) -> Array2<F> {
+    y.mapv(|y| slope(Activation::Sigmoid, y))
+}
+
+/// tanh'(a), where y = tanh(a).
+fn tanh_slope<F: Real>(y: &Array2<F>) -> Array2<F> {
+    y.mapv(|y| slope(Activation::Tanh, y))
+}
+
+/// LN(c; g_c, s_c), where `state` is g_c, s_c.
+fn normalised_state<F: Real>(state: ArrayView2<'_, F>, c: &Array2<F>) -> Array2<F> {
+    layer_norm::forward(c.view(), state.row(0), Some(state.row(1)), &[c.ncols()])
+}
+
+/// W_hh h'.
+fn product<F: Real>(matrices: &Matrices<'_, F>, hidden: ArrayView2<'_, F>) -> Array2<F> {
+    hidden.dot(&matrices.weight.t())
+}
+
+pub(in crate::ops::recurrent) fn forward<F: Real>(
+    gains: &Gains<'_, F>,
+    matrices: &Matrices<'_, F>,
+    projected: ArrayView2<'_, F>,
+    before: &Memory<F>,
+) -> Made<F> {
+    let product = product(matrices, before.hidden.view());
+    let recurrent = layer_norm::forward(product.view(), gains.product, matrices.bias, &gains.stretches);
+    let sum = &projected + &recurrent;
+    let at = |gate| block(sum.view(), gate, matrices.units);
+    match gains.state {
+        Some(state) => {
+            let (i, f, g, o) = (sigmoid(at(0)), sigmoid(at(1)), tanh(at(2)), sigmoid(at(3)));
+            let c = &f * &before.cell + &i * &g;
+            let hidden = &o * &tanh(normalised_state(state, &c));
+            let memory = Memory { hidden, cell: c.clone() };
+            Made { gates: joined(&[&i, &f, &g, &o]), saved: Some(c), memory }
+        }
+        None => {
+            let (r, z) = (sigmoid(at(0)), sigmoid(at(1)));
+            let q = block(recurrent.view(), 2, matrices.units);
+            let n = tanh(block(projected, 2, matrices.units) + &r * &q);
+            let hidden = one_minus(&z) * &n + &z * &before.hidden;
+            let memory = Memory { hidden, cell: before.cell.clone() };
+            Made { gates: joined(&[&r, &z, &n]), saved: Some(q), memory }
+        }
+    }
+}
+
+pub(in crate::ops::recurrent) fn backward<F: Real>(
+    gains: &Gains<'_, F>,
+    matrices: &Matrices<'_, F>,
+    step: &Step<'_, F>,
+    d_after: &Memory<F>,
+) -> Slopes<F> {
+    let at = |gate| block(step.gates, gate, matrices.units);
+    let kept = || step.saved.map_or_else(|| step.before.cell.clone(), |saved| saved.to_owned());
+    let d_h = &d_after.hidden;
+    let (d_projected, d_recurrent, past, d_cell) = match gains.state {
+        Some(state) => {
+            let (i, f, g, o) = (at(0), at(1), at(2), at(3));
+            let c = kept();
+            let y = tanh(normalised_state(state, &c));
+            let d_o = d_h * &y * sigmoid_slope(&o);
+            let d_normalised = d_h * &o * tanh_slope(&y);
+            let (d_c, _) =
+                layer_norm::backward(c.view(), state.row(0), d_normalised.view(), &[matrices.units]);
+            let d_c = &d_after.cell + &d_c;
+            let d_i = &d_c * &g * sigmoid_slope(&i);
+            let d_f = &d_c * &step.before.cell * sigmoid_slope(&f);
+            let d_g = &d_c * &i * tanh_slope(&g);
+            let d_a = joined(&[&d_i, &d_f, &d_g, &d_o]);
+            (d_a.clone(), d_a, Array2::zeros(d_h.raw_dim()), &d_c * &f)
+        }
+        None => {
+            let (r, z, n) = (at(0), at(1), at(2));
+            let d_n = d_h * &one_minus(&z) * tanh_slope(&n);
+            let d_z = d_h * &(&step.before.hidden - &n) * sigmoid_slope(&z);
+            let d_r = &d_n * &kept() * sigmoid_slope(&r);
+            let d_q = &d_n * &r;
+            let none = Array2::zeros(d_after.cell.raw_dim());
+            (joined(&[&d_r, &d_z, &d_n]), joined(&[&d_r, &d_z, &d_q]), d_h * &z, none)
+        }
+    };
+    let product = product(matrices, step.before.hidden.view());
+    let (d_product, _) =
+        layer_norm::backward(product.view(), gains.product, d_recurrent.view(), &gains.stretches);
+    let hidden = past + d_product.dot(&matrices.weight);
+    Slopes { d_projected, d_recurrent, d_memory: Memory { hidden, cell: d_cell } }
+}
+
+/// [T, B, width] as [T·B, width].
+fn matrix<F: Real>(all: ArrayView3<'_, F>) -> ArrayView2<'_, F> {
+    let (steps, rows, width) = all.dim();
+    match all.into_shape_with_order((steps * rows, width)) {
+        Ok(matrix) => matrix,
+        Err(error) => unreachable!("arrays over time are contiguous: {error}"),
+    }
+}
+
+/// The gradient at W_hh h' of all steps [T, B, G·H], and those of norm_hh and norm_c one after the other.
+pub(in crate::ops::recurrent) fn over_time<F: Real>(
+    gains: &Gains<'_, F>,
+    matrices: &Matrices<'_, F>,
+    kept: &Kept<'_, F>,
+    history: &History<F>,
+    made: &Backward<F>,
+) -> (Array3<F>, Array1<F>) {
+    let product = product(matrices, matrix(history.hidden.view()));
+    let d_recurrent = matrix(made.d_recurrent.view());
+    let (d_product, d_gain) =
+        layer_norm::backward(product.view(), gains.product, d_recurrent, &gains.stretches);
+    let d_product = match d_product.into_shape_with_order(made.d_recurrent.raw_dim()) {
+        Ok(d_product) => d_product,
+        Err(error) => unreachable!("as many elements as before: {error}"),
+    };
+    let (Some(state), Some(saved)) = (gains.state, kept.saved) else { return (d_product, d_gain) };
+    let (units, c) = (matrices.units, matrix(saved).to_owned());
+    let o = matrix(kept.gates).slice(s![.., 3 * units..]).to_owned();
+    let y = tanh(normalised_state(state, &c));
+    let d_normalised = &matrix(made.d_hidden.view()) * &o * tanh_slope(&y);
+    let (_, d_state_gain) = layer_norm::backward(c.view(), state.row(0), d_normalised.view(), &[units]);
+    let d_shift = d_normalised.sum_axis(Axis(0));
+    match concatenate(Axis(0), &[d_gain.view(), d_state_gain.view(), d_shift.view()]) {
+        Ok(all) => (d_product, all),
+        Err(error) => unreachable!("all are vectors: {error}"),
+    }
+}
