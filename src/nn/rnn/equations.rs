@@ -89,7 +89,8 @@ impl Rnn {
     }
 
     /// With truncated back-propagation through time as Williams & Peng (1990) have it, k1 = `every` and k2 = `depth`:
-    /// after every `every` steps the gradients at the outputs since the last time go back through `depth` steps.
+    /// after every `every` steps the gradients at the outputs since the last time go back through `depth` steps. The last time
+    /// is the end of the sequence, with the outputs that are left.
     pub fn truncated_every(self, every: usize, depth: usize) -> Self {
         self.with_truncation(Truncation::Windows(Windows { every, depth }))
     }
