@@ -13,7 +13,7 @@ pub(crate) struct Gradients {
     pub(super) equations: Equations,
     /// At W_ih x + b_ih \[T, B, G·H\]; at W_ih x where that is normalised.
     pub(crate) d_projected: Tensor,
-    /// At the recurrent part of the last gate \[T, B, H\], for the cell where it is not the same.
+    /// At the recurrent part of the last gate \[T, B, H\], for the cell where it is not the same; or its sum \[1, 1, H\].
     pub(super) d_apart: Option<Tensor>,
     /// The hidden state that each step started from \[T, B, P\].
     pub(super) previous: Tensor,

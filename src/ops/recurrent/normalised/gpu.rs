@@ -247,9 +247,9 @@ pub(in crate::ops::recurrent) fn backward(
         hidden: part(0, carried)?,
         cell: if cell > 0 { Some(part(carried, carried + cell)?) } else { None },
     };
-    // The gradient at the recurrent bias of a GRU's last gate, summed already.
+    // The gradient at the recurrent bias of a GRU's last gate, summed already: as if there were one step of one row.
     let d_apart = match equations.last_gate_apart() {
-        true => Some(given::copy(d_norms.view().outer(width..width + rest)?, &[units])?),
+        true => Some(given::copy(d_norms.view().outer(width..width + rest)?, &[1, 1, units])?),
         false => None,
     };
     Ok(Gradients {
