@@ -1,5 +1,5 @@
 //! Layer normalisation inside an LSTM or a GRU (Ba, Kiros & Hinton 2016, "Layer normalization", supplementary
-//! material). With LN as in [`layer_norm`], and gate rows in the order of [`Cell`]:
+//! material). With LN as in [`layer_norm()`], and gate rows in the order of [`Cell`]:
 //!
 //! - LSTM: a = LN(W_ih x; g_ih) + b_ih + LN(W_hh h'; g_hh) + b_hh, where LN goes over all 4·H entries; i, f, g, o and c
 //!   are as usual; h = o tanh(LN(c; g_c, s_c)).
