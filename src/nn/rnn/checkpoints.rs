@@ -32,9 +32,21 @@ pub(super) enum Checkpoints {
     Within(u64),
 }
 
+impl Checkpoints {
+    /// The option that asks for it.
+    fn option(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Every(_) => Some("checkpointed"),
+            Self::Within(_) => Some("checkpointed_within"),
+        }
+    }
+}
+
 impl Rnn {
     fn with_checkpoints(self, checkpoints: Checkpoints) -> Self {
-        Self { options: Options { checkpoints, ..self.options }, ..self }
+        let options = self.options.instead_of(self.options.checkpoints.option(), checkpoints.option());
+        Self { options: Options { checkpoints, ..options }, ..self }
     }
 
     /// With a trace of the states at every `every`-th step, and of the steps since the last of them; backward runs the
