@@ -31,6 +31,9 @@ const GATED: &[Cell] = &[Cell::Lstm, Cell::Gru];
 const LSTM: &[Cell] = &[Cell::Lstm];
 const GRU: &[Cell] = &[Cell::Gru];
 
+/// A change of a description.
+type Build = fn(Rnn) -> Rnn;
+
 /// Where an option is at work.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
@@ -49,7 +52,7 @@ struct Choice {
     value: &'static str,
     cells: &'static [Cell],
     place: Place,
-    build: fn(Rnn) -> Rnn,
+    build: Build,
     /// The option and value without which it has no sense.
     needs: Option<[&'static str; 2]>,
 }
@@ -62,7 +65,7 @@ const fn choice(
     [option, value]: [&'static str; 2],
     cells: &'static [Cell],
     place: Place,
-    build: fn(Rnn) -> Rnn,
+    build: Build,
     needs: Option<[&'static str; 2]>,
 ) -> Choice {
     Choice { option, value, cells, place, build, needs }
@@ -527,7 +530,7 @@ fn options_that_exclude_each_other_are_refused_by_both_names() -> Outcome {
     let named = |option, value| TABLE.iter().find(|choice| [choice.option, choice.value] == [option, value]);
     let truncations = ["truncated", "windowed", "truncated_every 2 3"].map(|value| ("truncation", value));
     let directions = ["reverse", "bidirectional"].map(|value| ("direction", value));
-    let checkpoints: [(&str, fn(Rnn) -> Rnn); 2] = [
+    let checkpoints: [(&str, Build); 2] = [
         ("checkpointed", |stack| stack.checkpointed(2)),
         ("checkpointed_within", |stack| stack.checkpointed_within(1 << 20)),
     ];

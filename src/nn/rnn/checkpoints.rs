@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::options::Options;
+use super::options::{Exclusive, Options};
 use super::sequences::Mode;
 use super::{Directions, Rnn, Sequences, State};
 use crate::nn::model::expect_size;
@@ -34,11 +34,11 @@ pub(super) enum Checkpoints {
 
 impl Checkpoints {
     /// The option that asks for it.
-    fn option(self) -> Option<&'static str> {
+    fn option(self) -> Option<Exclusive> {
         match self {
             Self::None => None,
-            Self::Every(_) => Some("checkpointed"),
-            Self::Within(_) => Some("checkpointed_within"),
+            Self::Every(_) => Some(Exclusive::Checkpointed),
+            Self::Within(_) => Some(Exclusive::CheckpointedWithin),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the cells of a stack may have beside their standard equations, and how far gradients flow back through time.
 
-use super::options::Options;
+use super::options::{Exclusive, Options};
 use super::{Directions, Rnn};
 use crate::nn::Cell;
 use crate::nn::model::expect_size;
@@ -9,12 +9,12 @@ use crate::ops::recurrent::{CellOptions, Equations, Reset, Truncation, Windows};
 use crate::{Error, Result};
 
 /// The option that asks for a truncation.
-fn option_of(truncation: Truncation) -> Option<&'static str> {
+fn option_of(truncation: Truncation) -> Option<Exclusive> {
     match truncation {
         Truncation::None => None,
-        Truncation::Chunks(_) => Some("truncated"),
-        Truncation::Windows(Windows { every: 1, .. }) => Some("windowed"),
-        Truncation::Windows(_) => Some("truncated_every"),
+        Truncation::Chunks(_) => Some(Exclusive::Truncated),
+        Truncation::Windows(Windows { every: 1, .. }) => Some(Exclusive::Windowed),
+        Truncation::Windows(_) => Some(Exclusive::TruncatedEvery),
     }
 }
 

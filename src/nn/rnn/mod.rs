@@ -13,7 +13,7 @@ mod sequences;
 mod state;
 mod trace;
 
-use options::Options;
+use options::{Exclusive, Options};
 pub use sequences::Sequences;
 pub use state::State;
 pub use trace::RnnTrace;
@@ -39,11 +39,11 @@ enum Directions {
 
 impl Directions {
     /// The option that asks for it.
-    fn option(self) -> Option<&'static str> {
+    fn option(self) -> Option<Exclusive> {
         match self {
             Self::Forward => None,
-            Self::Reverse => Some("reverse"),
-            Self::Both => Some("bidirectional"),
+            Self::Reverse => Some(Exclusive::Reverse),
+            Self::Both => Some(Exclusive::Bidirectional),
         }
     }
 

@@ -38,12 +38,39 @@ pub(super) struct Options {
     pub(super) checkpoints: Checkpoints,
     /// Two options of which a stack can only have one, if both were asked for.
     #[serde(skip)]
-    pub(super) clash: Option<[&'static str; 2]>,
+    pub(super) clash: Option<[Exclusive; 2]>,
+}
+
+/// Options that exclude others of their kind: directions, truncations, checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Exclusive {
+    Reverse,
+    Bidirectional,
+    Truncated,
+    Windowed,
+    TruncatedEvery,
+    Checkpointed,
+    CheckpointedWithin,
+}
+
+impl Exclusive {
+    /// The name of the function that asks for it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reverse => "reverse",
+            Self::Bidirectional => "bidirectional",
+            Self::Truncated => "truncated",
+            Self::Windowed => "windowed",
+            Self::TruncatedEvery => "truncated_every",
+            Self::Checkpointed => "checkpointed",
+            Self::CheckpointedWithin => "checkpointed_within",
+        }
+    }
 }
 
 impl Options {
     /// The same, with a note where one option takes the place of another one.
-    pub(super) fn instead_of(self, old: Option<&'static str>, new: Option<&'static str>) -> Self {
+    pub(super) fn instead_of(self, old: Option<Exclusive>, new: Option<Exclusive>) -> Self {
         match (old, new) {
             (Some(old), Some(new)) if old != new => Self { clash: self.clash.or(Some([old, new])), ..self },
             _ => self,
@@ -116,7 +143,7 @@ impl Rnn {
 
     pub(super) fn validate_options(&self, name: &str) -> Result<()> {
         let Options { dropout, input_dropout, weight_drop, merge, residual, .. } = self.options;
-        if let Some([one, two]) = self.options.clash {
+        if let Some([one, two]) = self.options.clash.map(|options| options.map(Exclusive::name)) {
             let message = "exclude each other: choose one of the two";
             return Err(Error::config(format!("{name}: {one} and {two}"), message));
         }
