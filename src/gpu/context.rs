@@ -55,7 +55,7 @@ impl Context {
         let immediates = options.allow_immediates
             && adapter.features().contains(wgpu::Features::IMMEDIATES)
             && has.max_immediate_size >= IMMEDIATE_BYTES;
-        let timestamps = Profiler::features(adapter, options.profiling)?;
+        let timestamps = Profiler::features(&adapter.get_info().name, adapter.features(), options.profiling)?;
         let immediate = if immediates { wgpu::Features::IMMEDIATES } else { wgpu::Features::empty() };
         let required_features = immediate | timestamps;
         let descriptor = wgpu::DeviceDescriptor {

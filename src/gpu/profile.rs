@@ -51,11 +51,15 @@ pub(super) struct Profiler {
 }
 
 impl Profiler {
-    /// The features that profiling takes of `adapter`.
+    /// The features that profiling takes of those that the adapter `name` has.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if it has no timestamps.
-    pub(super) fn features(adapter: &wgpu::Adapter, profiling: Profiling) -> Result<wgpu::Features> {
+    pub(super) fn features(
+        name: &str,
+        present: wgpu::Features,
+        profiling: Profiling,
+    ) -> Result<wgpu::Features> {
         let wanted = match profiling {
             Profiling::Off => return Ok(wgpu::Features::empty()),
             Profiling::Passes => wgpu::Features::TIMESTAMP_QUERY,
@@ -63,13 +67,12 @@ impl Profiler {
                 wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
             }
         };
-        let present = adapter.features() & wanted;
+        let present = present & wanted;
         if present.contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Ok(present);
         }
         let message = format!(
-            "`{}` has no timestamp queries; open it with `Profiling::Off`, or profile on an adapter that has them",
-            adapter.get_info().name
+            "`{name}` has no timestamp queries; open it with `Profiling::Off`, or profile on an adapter that has them"
         );
         Err(Error::Unsupported { what: "profiling".into(), message })
     }
@@ -217,6 +220,30 @@ impl Context {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_adapter_without_timestamps_is_refused_unless_nothing_is_asked_of_it() {
+        use wgpu::Features as Has;
+        let features = |present, profiling| Profiler::features("card", present, profiling);
+        for profiling in [Profiling::Kernels, Profiling::Passes] {
+            match features(Has::SHADER_F16, profiling) {
+                Err(Error::Unsupported { what, message }) => {
+                    assert!(
+                        what == "profiling" && message.contains("`card` has no timestamp queries"),
+                        "{message}"
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+            let whole_passes = features(Has::TIMESTAMP_QUERY | Has::SHADER_F16, profiling);
+            assert_eq!(whole_passes.expect("timestamps are there"), Has::TIMESTAMP_QUERY);
+        }
+        assert_eq!(features(Has::all(), Profiling::Off).expect("nothing is asked"), Has::empty());
+        let inside = features(Has::all(), Profiling::Kernels).expect("all are there");
+        assert_eq!(inside, Has::TIMESTAMP_QUERY | Has::TIMESTAMP_QUERY_INSIDE_PASSES);
+        let around = features(Has::all(), Profiling::Passes).expect("all are there");
+        assert_eq!(around, Has::TIMESTAMP_QUERY);
+    }
 
     #[test]
     fn calls_are_told_in_nanoseconds_since_the_first_one_of_all() {
