@@ -17,6 +17,7 @@ mod models;
 mod noise;
 mod options;
 mod pairs;
+mod profile;
 mod properties;
 mod recurrent;
 mod stateful;
@@ -53,5 +54,6 @@ fn main() -> ExitCode {
     twins::register(&mut suite);
     limits::register(&mut suite);
     memory::register(&mut suite);
+    profile::register(&mut suite);
     suite.run()
 }
