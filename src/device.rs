@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::gpu::{self, AdapterKind, AdapterSummary, Context, ContextOptions};
+use crate::gpu::{self, AdapterKind, AdapterSummary, Context, ContextOptions, MatmulVariant};
 use crate::{Error, Result};
 
 /// The environment variable that [`Device::auto`] obeys: `auto`, `cpu`, `reference`, `gpu`, `gpu:N` or a part of an
@@ -65,6 +65,8 @@ pub struct GpuOptions {
     pub binding_bytes: Option<u64>,
     /// A ceiling for workgroups along one axis of a dispatch, below the adapter's own.
     pub workgroups: Option<u32>,
+    /// One way to compute all matrix products; without it each product's shape decides.
+    pub matmul: Option<MatmulVariant>,
 }
 
 impl Default for GpuOptions {
@@ -74,6 +76,7 @@ impl Default for GpuOptions {
             parameters: ParameterPath::Fastest,
             binding_bytes: None,
             workgroups: None,
+            matmul: None,
         }
     }
 }
@@ -123,6 +126,9 @@ impl Device {
         if options.workgroups == Some(0) {
             return Err(Error::config("GPU options", "`workgroups` must be at least 1, not 0"));
         }
+        if options.matmul.is_some_and(|variant| variant.parts == 0) {
+            return Err(Error::config("GPU options", "`matmul.parts` must be at least 1, not 0"));
+        }
         // Every name contains the empty one: it would take whatever comes first.
         if name.trim().is_empty() {
             return Err(Error::NoAdapter { wanted: name.to_owned(), available: Self::available() });
@@ -133,6 +139,7 @@ impl Device {
             allow_immediates: options.parameters == ParameterPath::Fastest,
             binding_bytes: options.binding_bytes,
             workgroups: options.workgroups,
+            matmul: options.matmul,
         })?;
         match context {
             Some(context) => Ok(Self(Backend::Gpu(context))),
