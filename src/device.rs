@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::gpu::{self, AdapterKind, AdapterSummary, Context, ContextOptions, KernelCall, Profiling};
+use crate::gpu::{
+    self, AdapterKind, AdapterSummary, Context, ContextOptions, KernelCall, MatmulVariant, Profiling,
+};
 use crate::{Error, Result};
 
 /// The environment variable that [`Device::auto`] obeys: `auto`, `cpu`, `reference`, `gpu`, `gpu:N` or a part of an
@@ -67,6 +69,8 @@ pub struct GpuOptions {
     pub workgroups: Option<u32>,
     /// Whether to note when each kernel ran.
     pub profiling: Profiling,
+    /// One way to compute all matrix products; without it each product's shape decides.
+    pub matmul: Option<MatmulVariant>,
 }
 
 impl Default for GpuOptions {
@@ -77,6 +81,7 @@ impl Default for GpuOptions {
             binding_bytes: None,
             workgroups: None,
             profiling: Profiling::Off,
+            matmul: None,
         }
     }
 }
@@ -136,6 +141,9 @@ impl Device {
         if options.workgroups == Some(0) {
             return Err(Error::config("GPU options", "`workgroups` must be at least 1, not 0"));
         }
+        if options.matmul.is_some_and(|variant| variant.parts == 0) {
+            return Err(Error::config("GPU options", "`matmul.parts` must be at least 1, not 0"));
+        }
         // Every name contains the empty one: it would take whatever comes first.
         if name.trim().is_empty() {
             return Err(Error::NoAdapter { wanted: name.to_owned(), available: Self::available() });
@@ -147,6 +155,7 @@ impl Device {
             binding_bytes: options.binding_bytes,
             workgroups: options.workgroups,
             profiling: options.profiling,
+            matmul: options.matmul,
         })?;
         match context {
             Some(context) => Ok(Self(Backend::Gpu(context))),

@@ -7,6 +7,7 @@ use super::faults::Faults;
 use super::kernel::KernelCache;
 use super::limits::Limits;
 use super::pool::{Buffer, Pool, Purpose};
+use super::products::MatmulVariant;
 use super::profile::{Profiler, Profiling};
 use super::recorder::Recorder;
 use crate::{Error, Result};
@@ -23,6 +24,7 @@ pub(crate) struct ContextOptions {
     pub(crate) profiling: Profiling,
     pub(crate) binding_bytes: Option<u64>,
     pub(crate) workgroups: Option<u32>,
+    pub(crate) matmul: Option<MatmulVariant>,
 }
 
 /// An opened GPU.
@@ -35,6 +37,7 @@ pub(crate) struct Context {
     kind: AdapterKind,
     limits: Limits,
     checked: bool,
+    matmul: Option<MatmulVariant>,
     immediates: bool,
     profiler: Option<Profiler>,
     faults: Arc<Faults>,
@@ -88,6 +91,7 @@ impl Context {
             kind: candidate.kind,
             limits,
             checked: options.checked,
+            matmul: options.matmul,
             immediates,
             profiler,
             faults,
@@ -105,6 +109,11 @@ impl Context {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The one way in which matrix products are to be computed, if whoever opened the device asked for one.
+    pub(crate) fn matmul_variant(&self) -> Option<MatmulVariant> {
+        self.matmul
     }
 
     /// Memory for `elements` four-byte values; their content is undefined until written.

@@ -17,6 +17,7 @@ mod models;
 mod noise;
 mod options;
 mod pairs;
+mod products;
 mod profile;
 mod properties;
 mod recurrent;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     layer_norm::register(&mut suite);
     options::register(&mut suite);
     pairs::register(&mut suite);
+    products::register(&mut suite);
     checkpoints::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);
