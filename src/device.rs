@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::gpu::{self, AdapterKind, AdapterSummary, Context, ContextOptions};
+use crate::gpu::{self, AdapterKind, AdapterSummary, Context, ContextOptions, RecurrentTier};
 use crate::{Error, Result};
 
 /// The environment variable that [`Device::auto`] obeys: `auto`, `cpu`, `reference`, `gpu`, `gpu:N` or a part of an
@@ -65,6 +65,8 @@ pub struct GpuOptions {
     pub binding_bytes: Option<u64>,
     /// A ceiling for workgroups along one axis of a dispatch, below the adapter's own.
     pub workgroups: Option<u32>,
+    /// How recurrent layers run over time.
+    pub recurrent: RecurrentTier,
 }
 
 impl Default for GpuOptions {
@@ -74,6 +76,7 @@ impl Default for GpuOptions {
             parameters: ParameterPath::Fastest,
             binding_bytes: None,
             workgroups: None,
+            recurrent: RecurrentTier::Auto,
         }
     }
 }
@@ -133,6 +136,7 @@ impl Device {
             allow_immediates: options.parameters == ParameterPath::Fastest,
             binding_bytes: options.binding_bytes,
             workgroups: options.workgroups,
+            recurrent: options.recurrent,
         })?;
         match context {
             Some(context) => Ok(Self(Backend::Gpu(context))),

@@ -23,6 +23,7 @@ mod stateful;
 mod steps;
 mod structure;
 mod support;
+mod tiers;
 mod training;
 mod twins;
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     options::register(&mut suite);
     pairs::register(&mut suite);
     checkpoints::register(&mut suite);
+    tiers::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);
     files::register(&mut suite);
