@@ -1,14 +1,11 @@
-// What the two step kernels and the cells share. GATES is the cell's.
+// What the kernels that walk over time and the cells share. GATES is the cell's. Where the arrays of a step begin is for
+// each kernel to say, by functions whose names end in `_at`.
 
 // The state of one unit.
 struct Memory {
     hidden: f32,
     cell: f32,
 }
-
-const TILE: u32 = 16u;
-// One more column than needed keeps neighbouring invocations off the same memory bank.
-const PITCH: u32 = 17u;
 
 // 1: marks are bound; 0: every step is valid, and only the first one starts.
 override MARKED: u32 = 0u;
@@ -37,9 +34,9 @@ var<private> own_unit: u32;
 
 fn marks_of(row: u32) -> u32 {
     if MARKED != 0u {
-        return marks[parameters.marks_base + row];
+        return marks[marks_at() + row];
     }
-    return select(VALID, VALID | STARTS, (parameters.flags & FIRST_STEP) != 0u);
+    return select(VALID, VALID | STARTS, is_first());
 }
 
 struct Forward {
@@ -83,7 +80,7 @@ fn zoneout(place: u32) -> Memory {
     }
     let seed = vec2<u32>(parameters.seed_low, parameters.seed_high);
     let stream = vec2<u32>(parameters.stream_low, parameters.stream_high);
-    let number = 2u * (parameters.first_number + place);
+    let number = 2u * (first_number() + place);
     let block = philox_block(number / 4u, seed, stream);
     return Memory(
         select(0.0, 1.0, block[number % 4u] < threshold(ZONEOUT_HIDDEN)),

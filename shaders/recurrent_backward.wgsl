@@ -11,7 +11,7 @@
 // Rows may be those of several steps: the initial state is then that of row modulo batch.
 // A workgroup of 16 by 16 computes 16 units (x) of 16 rows of the batch (y); the product runs over G H in tiles
 // of 16 through workgroup memory. Bases already point at the step and the column block.
-// CPU twin: src/ops/recurrent/cpu.rs.
+// What follows the product is in recurrent_backward_cell.wgsl. CPU twin: src/ops/recurrent/cpu.rs.
 
 struct Parameters {
     rows: u32,
@@ -60,81 +60,37 @@ struct Parameters {
 @group(0) @binding(7) var<storage, read_write> saved: array<f32>;
 @group(0) @binding(8) var<storage, read_write> carry: array<f32>;
 
-// The bound of the gradient at the state that a step started from; 0: none.
-override CLIP_GRADIENT: f32 = 0.0;
+const TILE: u32 = 16u;
+// One more column than needed keeps neighbouring invocations off the same memory bank.
+const PITCH: u32 = 17u;
 
 var<workgroup> tile_gradient: array<f32, 272>;
 var<workgroup> tile_weight: array<f32, 272>;
 
-fn finish(row: u32, unit: u32, product: f32) {
-    let gates_row = parameters.gates_base + row * GATES * parameters.hidden + unit;
-    let place = row * parameters.hidden + unit;
-    let mark = marks_of(row);
-    if (mark & VALID) == 0u {
-        // The carry waits for the row's last valid step.
-        if PROJECTED == 0u {
-            carry[parameters.carry_out_base + place] = carry[parameters.carry_base + place];
-        }
-        if HAS_CELL {
-            carry[parameters.carry_cell_out_base + place] = carry[parameters.carry_cell_base + place];
-        }
-        return;
-    }
-    var inputs: array<f32, GATES>;
-    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-        inputs[gate] = gates[gates_row + gate * parameters.hidden];
-    }
-    var kept = 0.0;
-    if SAVES { kept = saved[parameters.saved_base + place]; }
-    var d_cell = 0.0;
-    if HAS_CELL { d_cell = carry[parameters.carry_cell_base + place]; }
-    let d_hidden = gradient_at_hidden(row, unit, product);
-    let hidden = output[parameters.output_base + row * parameters.width + unit];
-    own_unit = unit;
-    var before = previous(row, unit, mark);
-    let mask = state_mask(row % parameters.batch, unit, parameters.hidden);
-    if PHASE == 2u { before.hidden = before.hidden * mask; }
-    var step = Step(inputs, kept, before, hidden);
-    var direct = Memory(0.0, 0.0);
-    var d_made = Memory(d_hidden, d_cell);
-    if ZONEOUT != 0u && PHASE != 2u {
-        // The old state's part goes past the cell, which is taken back to what it made.
-        let old = zoneout(place);
-        direct = Memory(old.hidden * d_hidden, old.cell * d_cell);
-        d_made = Memory(d_hidden - direct.hidden, d_cell - direct.cell);
-        let made = cell_candidate(step);
-        step.hidden = made.hidden;
-        if HAS_CELL { step.saved = made.cell; }
-    }
-    var made = cell_backward(step, d_made.hidden, d_made.cell);
-    made.d_hidden = made.d_hidden * select(1.0, mask, PHASE == 2u) + direct.hidden;
-    made.d_cell = made.d_cell + direct.cell;
-    // The last gate's gradient is what other invocations of phase 2 read.
-    let written = select(GATES, GATES - 1u, PHASE == 2u);
-    for (var gate = 0u; gate < written; gate = gate + 1u) {
-        gates[gates_row + gate * parameters.hidden] = made.d_gates[gate];
-    }
-    if LAST_GATE_APART {
-        saved[parameters.saved_base + place] = made.d_apart;
-    }
-    let flows = (mark & (RESETS | CUTS)) == 0u;
-    if PHASE == 2u {
-        made.d_hidden = made.d_hidden + carry[parameters.carry_out_base + place];
-    }
-    if PROJECTED == 0u {
-        carry[parameters.carry_out_base + place] = select(0.0, made.d_hidden, flows);
-    }
-    if HAS_CELL {
-        carry[parameters.carry_cell_out_base + place] = select(0.0, within_bound(made.d_cell), flows);
-    }
-}
+fn is_first() -> bool { return (parameters.flags & FIRST_STEP) != 0u; }
+fn is_last() -> bool { return (parameters.flags & LAST_STEP) != 0u; }
+fn first_number() -> u32 { return parameters.first_number; }
+fn marks_at() -> u32 { return parameters.marks_base; }
+fn next_marks_at() -> u32 { return parameters.next_marks_base; }
+fn next_gates_at() -> u32 { return parameters.next_gates_base; }
+fn next_saved_at() -> u32 { return parameters.next_saved_base; }
+fn output_at() -> u32 { return parameters.output_base; }
+fn d_output_at() -> u32 { return parameters.d_output_base; }
+fn previous_output_at() -> u32 { return parameters.previous_output_base; }
+fn gates_at() -> u32 { return parameters.gates_base; }
+fn saved_at() -> u32 { return parameters.saved_base; }
+fn previous_saved_at() -> u32 { return parameters.previous_saved_base; }
+fn carry_at() -> u32 { return parameters.carry_base; }
+fn carry_cell_at() -> u32 { return parameters.carry_cell_base; }
+fn carry_out_at() -> u32 { return parameters.carry_out_base; }
+fn carry_cell_out_at() -> u32 { return parameters.carry_cell_out_base; }
 
 @compute @workgroup_size(16, 16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = parameters.first_row + group.y * TILE + local.y;
     let unit = parameters.first_unit + group.x * TILE + local.x;
     // Without a next step the product has no terms.
-    let terms = select(depth(), 0u, PHASE != 2u && (parameters.flags & LAST_STEP) != 0u);
+    let terms = select(depth(), 0u, PHASE != 2u && is_last());
     var product = 0.0;
     for (var first = 0u; first < terms; first = first + TILE) {
         tile_gradient[local.y * PITCH + local.x] = gradient(row, first + local.x);

@@ -1,20 +1,23 @@
 // What a backward step reads: the state before it, and the operands of the product with W_hh. Parameters and bindings are
-// those of recurrent_backward.wgsl.
+// those of the kernel around it.
+
+// The bound of the gradient at the state that a step started from; 0: none.
+override CLIP_GRADIENT: f32 = 0.0;
 
 fn has_next(row: u32) -> bool {
     if MARKED == 0u {
-        return (parameters.flags & LAST_STEP) == 0u;
+        return !is_last();
     }
-    return (parameters.flags & LAST_STEP) == 0u && (marks[parameters.next_marks_base + row] & VALID) != 0u;
+    return !is_last() && (marks[next_marks_at() + row] & VALID) != 0u;
 }
 
 // Whether the next step's gates send a gradient to this step's state.
 fn next_sends(row: u32) -> bool {
     if MARKED == 0u {
-        return (parameters.flags & LAST_STEP) == 0u;
+        return !is_last();
     }
-    let next = marks[parameters.next_marks_base + row];
-    return (parameters.flags & LAST_STEP) == 0u && (next & (VALID | STARTS | RESETS | CUTS)) == VALID;
+    let next = marks[next_marks_at() + row];
+    return !is_last() && (next & (VALID | STARTS | RESETS | CUTS)) == VALID;
 }
 
 // How many of the rows of W_hh the product runs over.
@@ -33,15 +36,15 @@ fn gradient(row: u32, place: u32) -> f32 {
     }
     let apart = (GATES - 1u) * parameters.hidden;
     if PHASE == 2u {
-        return gates[parameters.gates_base + row * GATES * parameters.hidden + apart + place];
+        return gates[gates_at() + row * GATES * parameters.hidden + apart + place];
     }
     if !next_sends(row) {
         return 0.0;
     }
     if LAST_GATE_APART && place >= apart {
-        return saved[parameters.next_saved_base + row * parameters.hidden + (place - apart)];
+        return saved[next_saved_at() + row * parameters.hidden + (place - apart)];
     }
-    return gates[parameters.next_gates_base + row * GATES * parameters.hidden + place];
+    return gates[next_gates_at() + row * GATES * parameters.hidden + place];
 }
 
 fn weight(place: u32, unit: u32) -> f32 {
@@ -62,8 +65,8 @@ fn previous(row: u32, unit: u32, mark: u32) -> Memory {
         if PROJECTED == 0u { before.hidden = initial[parameters.initial_base + place]; }
         if HAS_CELL { before.cell = initial[parameters.initial_cell_base + place]; }
     } else {
-        before.hidden = output[parameters.previous_output_base + row * parameters.width + unit];
-        if HAS_CELL { before.cell = saved[parameters.previous_saved_base + row * parameters.hidden + unit]; }
+        before.hidden = output[previous_output_at() + row * parameters.width + unit];
+        if HAS_CELL { before.cell = saved[previous_saved_at() + row * parameters.hidden + unit]; }
     }
     return before;
 }
@@ -79,13 +82,13 @@ fn gradient_at_hidden(row: u32, unit: u32, product: f32) -> f32 {
     }
     var sum = 0.0;
     if (parameters.flags & TAKES_OUTPUTS) != 0u {
-        sum = d_output[parameters.d_output_base + row * parameters.d_width + unit];
+        sum = d_output[d_output_at() + row * parameters.d_width + unit];
     }
     if PROJECTED != 0u {
         return sum;
     }
     let carried = product * state_mask(row % parameters.batch, unit, parameters.hidden)
-        + carry[parameters.carry_base + row * parameters.hidden + unit];
+        + carry[carry_at() + row * parameters.hidden + unit];
     // What comes from a later step is bounded; what is given at the final state is not.
     return sum + select(carried, within_bound(carried), has_next(row));
 }

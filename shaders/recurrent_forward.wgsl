@@ -7,7 +7,8 @@
 //   projection of it is the output.
 // A workgroup of 16 by 16 computes 16 units (x) of 16 rows of the batch (y); the product runs over P in tiles of
 // 16 through workgroup memory. Bases already point at the step and the column block.
-// Invalid steps yield zeros. CPU twin: src/ops/recurrent/cpu.rs.
+// Invalid steps yield zeros. What follows the product is in recurrent_forward_cell.wgsl.
+// CPU twin: src/ops/recurrent/cpu.rs.
 
 struct Parameters {
     rows: u32,
@@ -50,8 +51,20 @@ struct Parameters {
 @group(0) @binding(7) var<storage, read_write> saved: array<f32>;
 @group(0) @binding(8) var<storage, read_write> unprojected: array<f32>;
 
+const TILE: u32 = 16u;
+// One more column than needed keeps neighbouring invocations off the same memory bank.
+const PITCH: u32 = 17u;
+
 var<workgroup> tile_state: array<f32, 272>;
 var<workgroup> tile_weight: array<f32, GATES * 272u>;
+
+fn is_first() -> bool { return (parameters.flags & FIRST_STEP) != 0u; }
+fn first_number() -> u32 { return parameters.first_number; }
+fn marks_at() -> u32 { return parameters.marks_base; }
+fn gates_at() -> u32 { return parameters.gates_base; }
+fn saved_at() -> u32 { return parameters.saved_base; }
+fn previous_output_at() -> u32 { return parameters.previous_output_base; }
+fn previous_saved_at() -> u32 { return parameters.previous_saved_base; }
 
 fn put_hidden(row: u32, unit: u32, value: f32) {
     if PROJECTED != 0u {
@@ -59,46 +72,6 @@ fn put_hidden(row: u32, unit: u32, value: f32) {
     } else if PHASE != 1u {
         output[parameters.output_base + row * parameters.width + unit] = value;
     }
-}
-
-fn finish(row: u32, unit: u32, products: array<f32, GATES>) {
-    let gates_row = parameters.gates_base + row * GATES * parameters.hidden + unit;
-    let place = row * parameters.hidden + unit;
-    if (marks_of(row) & VALID) == 0u {
-        for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-            gates[gates_row + gate * parameters.hidden] = 0.0;
-        }
-        if SAVES {
-            saved[parameters.saved_base + place] = 0.0;
-        }
-        put_hidden(row, unit, 0.0);
-        return;
-    }
-    var projected: array<f32, GATES>;
-    var recurrent = products;
-    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-        projected[gate] = gates[gates_row + gate * parameters.hidden];
-        if (parameters.flags & HAS_BIAS) != 0u {
-            recurrent[gate] = recurrent[gate] + bias_hh[parameters.bias_base + gate * parameters.hidden + unit];
-        }
-    }
-    own_unit = unit;
-    let before = Memory(previous_hidden(row, unit), previous_cell(row, unit));
-    // Before its product, the last gate sees the state as that product does.
-    let seen = select(before.hidden, before.hidden * state_mask(row, unit, parameters.state), PHASE == 1u);
-    var made = cell_forward(projected, recurrent, Memory(seen, before.cell));
-    if ZONEOUT != 0u && PHASE != 1u {
-        let kept = zoneout(place);
-        made.hidden = kept.hidden * before.hidden + (1.0 - kept.hidden) * made.hidden;
-        if HAS_CELL { made.saved = kept.cell * before.cell + (1.0 - kept.cell) * made.saved; }
-    }
-    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-        gates[gates_row + gate * parameters.hidden] = made.gates[gate];
-    }
-    if SAVES && PHASE != 2u {
-        saved[parameters.saved_base + place] = made.saved;
-    }
-    put_hidden(row, unit, made.hidden);
 }
 
 @compute @workgroup_size(16, 16)
@@ -125,6 +98,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         workgroupBarrier();
     }
     if row < parameters.rows && unit < parameters.hidden {
-        finish(row, unit, sums);
+        finish(row, unit, sums, previous_hidden(row, unit));
     }
 }

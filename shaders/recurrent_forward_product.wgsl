@@ -1,5 +1,5 @@
 // What a forward step reads: the state before it, and the operands of the product with W_hh. Parameters and bindings are
-// those of recurrent_forward.wgsl.
+// those of the kernel around it.
 
 fn previous_hidden(row: u32, place: u32) -> f32 {
     if row >= parameters.rows || place >= parameters.state {
@@ -12,7 +12,7 @@ fn previous_hidden(row: u32, place: u32) -> f32 {
     if (mark & STARTS) != 0u {
         return initial[parameters.initial_base + row * parameters.state + place];
     }
-    return output[parameters.previous_output_base + row * parameters.width + place];
+    return output[previous_output_at() + row * parameters.width + place];
 }
 
 // What W_hh is multiplied with.
@@ -27,7 +27,7 @@ fn source(row: u32, place: u32) -> f32 {
     if row >= parameters.rows || place >= parameters.hidden {
         return 0.0;
     }
-    return saved[parameters.saved_base + row * parameters.hidden + place];
+    return saved[saved_at() + row * parameters.hidden + place];
 }
 
 fn previous_cell(row: u32, unit: u32) -> f32 {
@@ -39,7 +39,7 @@ fn previous_cell(row: u32, unit: u32) -> f32 {
     if (mark & STARTS) != 0u {
         return initial[parameters.initial_cell_base + place];
     }
-    return saved[parameters.previous_saved_base + place];
+    return saved[previous_saved_at() + place];
 }
 
 fn weight(gate: u32, unit: u32, inner: u32) -> f32 {

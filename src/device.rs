@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::gpu::{
     self, AdapterKind, AdapterSummary, Context, ContextOptions, KernelCall, MatmulVariant, Profiling,
+    RecurrentTier,
 };
 use crate::{Error, Result};
 
@@ -71,6 +72,8 @@ pub struct GpuOptions {
     pub profiling: Profiling,
     /// One way to compute all matrix products; without it each product's shape decides.
     pub matmul: Option<MatmulVariant>,
+    /// How recurrent layers run over time.
+    pub recurrent: RecurrentTier,
 }
 
 impl Default for GpuOptions {
@@ -82,6 +85,7 @@ impl Default for GpuOptions {
             workgroups: None,
             profiling: Profiling::Off,
             matmul: None,
+            recurrent: RecurrentTier::Auto,
         }
     }
 }
@@ -156,6 +160,7 @@ impl Device {
             workgroups: options.workgroups,
             profiling: options.profiling,
             matmul: options.matmul,
+            recurrent: options.recurrent,
         })?;
         match context {
             Some(context) => Ok(Self(Backend::Gpu(context))),

@@ -42,7 +42,7 @@ mod tensor;
 
 pub use device::{DEVICE_VARIABLE, Device, DeviceCounters, GpuOptions, ParameterPath, ShaderBuild};
 pub use error::{Error, Result};
-pub use gpu::{AdapterKind, AdapterSummary, KernelCall, MatmulTile, MatmulVariant, Profiling};
+pub use gpu::{AdapterKind, AdapterSummary, KernelCall, MatmulTile, MatmulVariant, Profiling, RecurrentTier};
 pub use shape::{MAX_RANK, Shape};
 pub use tensor::{IGNORED, Indices, Tensor, View};
 

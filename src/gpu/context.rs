@@ -15,6 +15,19 @@ use crate::{Error, Result};
 /// Immediate data that this crate's largest kernel needs; every Vulkan device has it.
 pub(super) const IMMEDIATE_BYTES: u32 = 128;
 
+/// How recurrent layers run over time on a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecurrentTier {
+    /// By the size of the layer and the sort of adapter.
+    #[default]
+    Auto,
+    /// One dispatch for each time step.
+    Steps,
+    /// Many steps in one dispatch, wherever a layer can: its step is one dispatch, and what is known of a row in a step fits
+    /// the memory of a workgroup.
+    Sequence,
+}
+
 /// How to open a GPU.
 #[derive(Clone, Debug)]
 pub(crate) struct ContextOptions {
@@ -25,6 +38,7 @@ pub(crate) struct ContextOptions {
     pub(crate) binding_bytes: Option<u64>,
     pub(crate) workgroups: Option<u32>,
     pub(crate) matmul: Option<MatmulVariant>,
+    pub(crate) recurrent: RecurrentTier,
 }
 
 /// An opened GPU.
@@ -40,6 +54,7 @@ pub(crate) struct Context {
     matmul: Option<MatmulVariant>,
     immediates: bool,
     profiler: Option<Profiler>,
+    recurrent: RecurrentTier,
     faults: Arc<Faults>,
     pool: Arc<Pool>,
     kernels: KernelCache,
@@ -94,6 +109,7 @@ impl Context {
             matmul: options.matmul,
             immediates,
             profiler,
+            recurrent: options.recurrent,
             faults,
             kernels: KernelCache::default(),
         })
@@ -105,6 +121,11 @@ impl Context {
 
     pub(crate) fn kind(&self) -> AdapterKind {
         self.kind
+    }
+
+    /// What the user asked for.
+    pub(crate) fn recurrent(&self) -> RecurrentTier {
+        self.recurrent
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -24,6 +24,7 @@ mod tests;
 
 pub use adapters::{AdapterKind, AdapterSummary};
 pub(crate) use adapters::{choose, summaries};
+pub use context::RecurrentTier;
 pub(crate) use context::{Context, ContextOptions};
 pub(crate) use elementwise::ELEMENTWISE_GROUP;
 pub(crate) use inspect::inspect;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use refrain::{AdapterSummary, Device, GpuOptions, Result};
+use refrain::{AdapterSummary, Device, GpuOptions, RecurrentTier, Result};
 
 /// What a test body returns: `?` turns any error into a failure.
 pub(crate) type Outcome = std::result::Result<(), Failed>;
@@ -27,6 +27,8 @@ pub(crate) struct Adapter {
     summary: AdapterSummary,
     /// Its name without the driver's details.
     label: String,
+    /// How recurrent layers run on it, unless a test says otherwise.
+    recurrent: RecurrentTier,
 }
 
 impl Adapter {
@@ -42,7 +44,11 @@ impl Adapter {
 
     /// As [`Adapter::open`], with options.
     pub(crate) fn open_with(&self, options: &GpuOptions) -> Result<Device> {
-        Device::gpu_with(&format!("gpu:{}", self.summary.index), options)
+        let recurrent = match options.recurrent {
+            RecurrentTier::Auto => self.recurrent,
+            wanted => wanted,
+        };
+        Device::gpu_with(&format!("gpu:{}", self.summary.index), &GpuOptions { recurrent, ..options.clone() })
     }
 
     fn describe(&self) -> String {
@@ -77,7 +83,7 @@ fn choose(found: Vec<AdapterSummary>, wishes: Option<&str>) -> Chosen {
         if adapters.iter().any(|adapter| adapter.label == label) {
             label = format!("{label} {}", summary.index);
         }
-        adapters.push(Adapter { summary, label });
+        adapters.push(Adapter { summary, label, recurrent: RecurrentTier::Auto });
     }
     Chosen { adapters, missing }
 }
@@ -153,6 +159,20 @@ impl Suite {
     /// A claim about every adapter.
     pub(crate) fn gpu(&mut self, name: &str, body: OnGpu) {
         self.on_adapters(name, Company::Welcome, |_| true, body);
+    }
+
+    /// A claim about every adapter and each way in which recurrent layers may run on it.
+    pub(crate) fn gpu_tiers(&mut self, name: &str, body: OnGpu) {
+        let adapters = self.chosen.adapters.clone();
+        for (recurrent, way) in
+            [(RecurrentTier::Sequence, "many steps at a time"), (RecurrentTier::Steps, "step by step")]
+        {
+            for adapter in &mut self.chosen.adapters {
+                adapter.recurrent = recurrent;
+            }
+            self.gpu(&format!("{name}, {way}"), body);
+        }
+        self.chosen.adapters = adapters;
     }
 
     /// As [`Suite::gpu`]; shows as ignored on adapters that cannot test it.
@@ -245,7 +265,14 @@ macro_rules! on_gpu {
     };
 }
 
-pub(crate) use {on_cpu, on_gpu, plain_on_cpu};
+/// As [`on_gpu`], for each way in which recurrent layers may run.
+macro_rules! on_gpu_tiers {
+    ($suite:expr, $($claim:ident),+ $(,)?) => {
+        $($suite.gpu_tiers(concat!(module_path!(), "::", stringify!($claim)), $claim);)+
+    };
+}
+
+pub(crate) use {on_cpu, on_gpu, on_gpu_tiers, plain_on_cpu};
 
 fn summary(index: usize, name: &str) -> AdapterSummary {
     AdapterSummary {

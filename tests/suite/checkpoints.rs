@@ -6,7 +6,7 @@ use refrain::nn::{Cell, Draw, Layer, Model, Parameters, Rnn, Sequences, State};
 use refrain::random::Stream;
 use refrain::{Device, Error, GpuOptions, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_tiers};
 use crate::support::{all_gradients, expect_close, expect_same_bits, largest, random};
 
 /// Gradients of weights are summed in blocks of this many steps of [`BATCH`] rows.
@@ -448,7 +448,7 @@ pub(crate) fn register(suite: &mut Suite) {
         options_that_checkpoints_clash_with_are_named,
         descriptions_tell_of_checkpoints_and_keep_them,
     );
-    on_gpu!(
+    on_gpu_tiers!(
         suite,
         checkpoints_change_no_bit_on_the_gpu,
         checkpoints_change_no_bit_where_work_is_cut,

@@ -10,7 +10,7 @@ use refrain::nn::{
 use refrain::ops::Activation;
 use refrain::{Device, Error, GpuOptions, Indices, Result, ShaderBuild, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_tiers};
 use crate::support::{all_gradients, expect_close, random};
 
 fn sigmoid(x: f64) -> f64 {
@@ -426,7 +426,7 @@ pub(crate) fn register(suite: &mut Suite) {
         options_of_built_in_cells_are_refused_by_both_names,
         a_model_with_a_custom_cell_is_described_by_its_name,
     );
-    on_gpu!(
+    on_gpu_tiers!(
         suite,
         a_right_cell_agrees_on_a_gpu,
         wgsl_that_differs_from_its_twin_is_told_by_the_result,

@@ -1,28 +1,31 @@
 //! One adapter, four ways to run on it: checked or trusted shaders, by immediates or uniforms. All give the same
-//! bits, so a fault of one way that a test of another would miss cannot hide.
+//! bits, whichever way recurrent layers run, so a fault of one way that a test of another would miss cannot hide.
 
 use libtest_mimic::Failed;
-use refrain::{GpuOptions, ParameterPath, ShaderBuild};
+use refrain::{GpuOptions, ParameterPath, RecurrentTier, ShaderBuild};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::support::{Rule, Setup, expect_same_bits};
 
 /// Both shader builds by both ways of passing parameters.
-fn variants() -> Vec<GpuOptions> {
+fn variants(recurrent: RecurrentTier) -> Vec<GpuOptions> {
     let mut variants = Vec::new();
     for build in [ShaderBuild::Checked, ShaderBuild::Trusted] {
         for parameters in [ParameterPath::Fastest, ParameterPath::Uniforms] {
-            variants.push(GpuOptions { build, parameters, ..GpuOptions::default() });
+            variants.push(GpuOptions { build, parameters, recurrent, ..GpuOptions::default() });
         }
     }
     variants
 }
 
 fn all_variants_train_to_the_same_bits(adapter: &Adapter) -> Outcome {
-    for rule in [Rule::Adam, Rule::Sgd { momentum: 0.9 }] {
+    let (adam, sgd) = (Rule::Adam, Rule::Sgd { momentum: 0.9 });
+    for (rule, recurrent) in
+        [(adam, RecurrentTier::Sequence), (sgd, RecurrentTier::Sequence), (adam, RecurrentTier::Steps)]
+    {
         let setup = Setup { rule, ..Setup::SMALL };
         let mut first = None;
-        for options in variants() {
+        for options in variants(recurrent) {
             let run = setup.train(&adapter.open_with(&options)?, 8)?;
             let first = first.get_or_insert_with(|| run.clone());
             let context = |failed: Failed| {

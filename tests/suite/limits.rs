@@ -12,7 +12,7 @@ use refrain::nn::{Cell, Linear, Model, Rnn, Sequences, State};
 use refrain::ops::{self, Activation, Binary, Form, Norm, Reduction};
 use refrain::{Device, Error, GpuOptions, IGNORED, Indices, Result, Tensor, View};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
+use crate::adapters::{Adapter, Outcome, Suite, on_gpu, on_gpu_tiers};
 use crate::support::{
     Optimizer, Rule, Setup, all_gradients, all_parameters, expect_close, expect_same_bits, largest, random,
     tokens, wide,
@@ -413,10 +413,10 @@ pub(crate) fn register(suite: &mut Suite) {
         row_operations_are_cut_between_rows,
         embeddings_are_cut_by_place_and_by_token,
         reductions_are_cut_into_partial_sums,
-        recurrent_steps_are_cut_by_time_rows_and_units,
         optimizers_are_cut_without_a_trace,
         training_steps_are_cut,
         a_row_larger_than_a_binding_is_an_error,
         limits_too_low_to_work_with_are_refused,
     );
+    on_gpu_tiers!(suite, recurrent_steps_are_cut_by_time_rows_and_units);
 }

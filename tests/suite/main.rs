@@ -25,6 +25,7 @@ mod stateful;
 mod steps;
 mod structure;
 mod support;
+mod tiers;
 mod training;
 mod twins;
 
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
     pairs::register(&mut suite);
     products::register(&mut suite);
     checkpoints::register(&mut suite);
+    tiers::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);
     files::register(&mut suite);

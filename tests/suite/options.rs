@@ -7,7 +7,7 @@ use refrain::nn::{Cell, Draw, Layer, Merge, Model, Parameters, Rnn, Sequences, S
 use refrain::ops::{self, Activation, Binary, Form};
 use refrain::{Device, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_tiers};
 use crate::support::{all_gradients, expect_same_bits, random};
 
 const STEPS: usize = 4;
@@ -240,5 +240,5 @@ pub(crate) fn register(suite: &mut Suite) {
         weight_drop_masks_w_hh_for_the_whole_window,
         merges_and_residual_connections_are_layers_threaded_by_hand,
     );
-    on_gpu!(suite, masks_agree_between_devices);
+    on_gpu_tiers!(suite, masks_agree_between_devices);
 }

@@ -10,7 +10,7 @@ use refrain::nn::{Cell, Draw, Layer, Merge, Model, Parameters, Rnn, Sequences, S
 use refrain::ops::Activation;
 use refrain::{Device, Error, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_tiers};
 use crate::gradients::{check, step};
 use crate::steps::{ByHand, Plan, Time, parts};
 use crate::support::{all_gradients, expect_close, largest, values};
@@ -764,7 +764,7 @@ pub(crate) fn register(suite: &mut Suite) {
         every_pair_of_options_agrees_with_the_reference,
         garbage_in_the_padding_changes_nothing,
     );
-    on_gpu!(
+    on_gpu_tiers!(
         suite,
         every_pair_of_options_agrees_with_the_reference_on_the_gpu,
         garbage_in_the_padding_changes_nothing_on_the_gpu,

@@ -1,14 +1,20 @@
-//! GPU against the 64-bit twin, operation by operation: the table of `refrain check`, run with both builds of the shaders and both ways of
-//! their parameters; `equivalence` shows that the four combinations give the same bits.
+//! GPU against the 64-bit twin, operation by operation: the table of `refrain check`, run with both builds of the shaders,
+//! both ways of their parameters and both ways of recurrent layers; `equivalence` shows that builds and parameters change
+//! no bit of either way.
 
 use libtest_mimic::Failed;
 use refrain::check;
-use refrain::{GpuOptions, ParameterPath, ShaderBuild};
+use refrain::{GpuOptions, ParameterPath, RecurrentTier, ShaderBuild};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 
-fn operations_agree(adapter: &Adapter, build: ShaderBuild, parameters: ParameterPath) -> Outcome {
-    let device = adapter.open_with(&GpuOptions { build, parameters, ..GpuOptions::default() })?;
+fn operations_agree(
+    adapter: &Adapter,
+    build: ShaderBuild,
+    parameters: ParameterPath,
+    recurrent: RecurrentTier,
+) -> Outcome {
+    let device = adapter.open_with(&GpuOptions { build, parameters, recurrent, ..GpuOptions::default() })?;
     let reports = check::operations(&device, |_| ())?;
     assert!(!reports.is_empty(), "no operation was checked");
     let mut failures = Vec::new();
@@ -29,17 +35,17 @@ fn operations_agree(adapter: &Adapter, build: ShaderBuild, parameters: Parameter
 }
 
 fn operations_agree_with_the_f64_twin(adapter: &Adapter) -> Outcome {
-    operations_agree(adapter, ShaderBuild::Trusted, ParameterPath::Fastest)
+    operations_agree(adapter, ShaderBuild::Trusted, ParameterPath::Fastest, RecurrentTier::Sequence)
 }
 
-fn operations_agree_with_the_f64_twin_checked_by_uniforms(adapter: &Adapter) -> Outcome {
-    operations_agree(adapter, ShaderBuild::Checked, ParameterPath::Uniforms)
+fn operations_agree_with_the_f64_twin_step_by_step_checked_by_uniforms(adapter: &Adapter) -> Outcome {
+    operations_agree(adapter, ShaderBuild::Checked, ParameterPath::Uniforms, RecurrentTier::Steps)
 }
 
 pub(crate) fn register(suite: &mut Suite) {
     on_gpu!(
         suite,
         operations_agree_with_the_f64_twin,
-        operations_agree_with_the_f64_twin_checked_by_uniforms,
+        operations_agree_with_the_f64_twin_step_by_step_checked_by_uniforms,
     );
 }

@@ -52,7 +52,7 @@ impl Rnn {
     /// With a trace of the states at every `every`-th step, and of the steps since the last of them; backward runs the
     /// other steps again, segment by segment (Chen et al. 2016, "Training deep nets with sublinear memory cost"; Gruslys
     /// et al. 2016, "Memory-efficient backpropagation through time"). Outputs and gradients have the same bits as
-    /// without, for one more forward pass at most.
+    /// without, for one more forward pass at most. For stacks that run forward only, without overlapping windows.
     ///
     /// `every` is rounded up to whole blocks in which gradients of weights are summed: the least number of steps with
     /// 512 rows, such as 16 for a batch of 32. The trace takes least with somewhat fewer than √T steps.

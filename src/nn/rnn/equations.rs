@@ -94,14 +94,15 @@ impl Rnn {
 
     /// With back-propagation in a window that slides: the gradient of each output goes through its own last `lags` + 1
     /// steps and no further (Williams & Peng 1990, h' = 1). Outputs stay the same; a backward pass costs `lags` + 1 times
-    /// one without truncation.
+    /// one without truncation. For stacks that run forward only.
     pub fn windowed(self, lags: usize) -> Self {
         self.truncated_every(1, lags.saturating_add(1))
     }
 
     /// With truncated back-propagation through time as Williams & Peng (1990) have it, k1 = `every` and k2 = `depth`:
     /// after every `every` steps the gradients at the outputs since the last time go back through `depth` steps. The last time
-    /// is the end of the sequence, with the outputs that are left.
+    /// is the end of the sequence, with the outputs that are left. For stacks that run forward only; `depth` is at least
+    /// `every`.
     pub fn truncated_every(self, every: usize, depth: usize) -> Self {
         self.with_truncation(Truncation::Windows(Windows { every, depth }))
     }

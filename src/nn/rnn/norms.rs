@@ -20,6 +20,9 @@ impl Rnn {
     /// Parameters beside the usual ones: the gains `norm_ih_l{l}` and `norm_hh_l{l}` \[G·H\], with first values of one,
     /// and for an LSTM `norm_c_l{l}` \[2, H\], gain and shift of the cell state, with first values of one and zero.
     ///
+    /// Not together with peepholes, coupled, reset_before, gate_activations, clip_gates, clip_cell, clip_gradient, zoneout,
+    /// projection, recurrent_dropout, checkpoints or overlapping windows.
+    ///
     /// ```
     /// use refrain::nn::{Cell, Model, Rnn};
     /// let mut model = Model::new(1);

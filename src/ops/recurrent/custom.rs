@@ -7,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use ndarray::{Array2, ArrayView2};
 
 use super::cells::{Made, Memory, Slopes, Step};
-use super::kernels::{Template, templates};
+use super::kernels::Kernels;
+use super::templates::{self, Template};
 use crate::gpu::{Kernel, Origin, inspect};
 use crate::tensor::Real;
 use crate::{Error, Result};
@@ -146,8 +147,7 @@ pub(super) fn saves(cell: &dyn CustomCell) -> bool {
 struct Registered {
     cell: &'static dyn CustomCell,
     facts: Facts,
-    forward: &'static Kernel,
-    backward: &'static Kernel,
+    kernels: Kernels,
 }
 
 /// Everything that the kernels of a cell depend on.
@@ -199,8 +199,12 @@ fn registered(cell: &'static dyn CustomCell) -> Result<Registered> {
         return Err(refused(cell, "is another than the cell of this name that was used before"));
     }
     expect_sensible(cell)?;
-    let [forward, backward] = templates().map(|template| kernel(cell, &facts, template));
-    let made = Registered { cell, facts, forward: forward?, backward: backward? };
+    let both = |[forward, backward]: [Template; 2]| {
+        Ok::<_, Error>([kernel(cell, &facts, forward)?, kernel(cell, &facts, backward)?])
+    };
+    let step = both(templates::step())?;
+    let kernels = Kernels { step, sequence: templates::sequence().map(both).transpose()? };
+    let made = Registered { cell, facts, kernels };
     all.insert(cell.name(), made);
     Ok(made)
 }
@@ -222,7 +226,7 @@ fn expect_sensible(cell: &dyn CustomCell) -> Result<()> {
     Ok(())
 }
 
-/// One of the two kernels, checked by a compiler of WGSL.
+/// One of the kernels, checked by a compiler of WGSL.
 fn kernel(cell: &dyn CustomCell, facts: &Facts, template: Template) -> Result<&'static Kernel> {
     let source = facts.source(template.around);
     inspect(&source, facts.wgsl.lines().count())
@@ -242,10 +246,9 @@ pub(super) fn validate(cell: &'static dyn CustomCell) -> Result<()> {
     registered(cell).map(|_| ())
 }
 
-/// The kernels of its forward and its backward step.
-pub(super) fn kernels(cell: &'static dyn CustomCell) -> Result<[&'static Kernel; 2]> {
-    let Registered { forward, backward, .. } = registered(cell)?;
-    Ok([forward, backward])
+/// Its kernels.
+pub(super) fn kernels(cell: &'static dyn CustomCell) -> Result<Kernels> {
+    Ok(registered(cell)?.kernels)
 }
 
 /// A cell as checkpoints hold it: by its name.

@@ -1,16 +1,18 @@
-//! The time loop on the GPU: a cell's kernel for each time step, in one pass.
+//! The time loop on the GPU: a cell's kernels over all time steps, in one pass.
 
 use super::given::{self, Given};
 use super::kernels::{
-    BackwardParameters, CellKernels, FIRST_STEP, ForwardParameters, HAS_BIAS, LAST_STEP, TAKES_OUTPUTS, flag,
+    BackwardParameters, CellKernels, FIRST_STEP, ForwardParameters, HAS_BIAS, LAST_STEP, StepKernel,
+    TAKES_OUTPUTS, flag,
 };
 use super::projection::{Place, Projection, project};
+use super::sequence;
 use super::stretch::{Arrays, Reach, Stretch, blocks};
 use super::support::{self, GateGradients, Marks, States};
 use super::{Call, Gradients, Sizes, StateParts, StateView, Steps, lags};
 use crate::Result;
 use crate::gpu::{Buffer, Context, Span};
-use crate::ops::dropout;
+use crate::ops::{dropout, permute};
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View};
 
@@ -33,7 +35,7 @@ pub(super) fn forward(
     projected: &mut Tensor,
     output: &mut Tensor,
 ) -> Result<Made> {
-    let Sizes { steps, rows, units, hidden } = sizes;
+    let Sizes { steps, rows, units, .. } = sizes;
     let device = projected.device().clone();
     let array = |exists: bool| match exists {
         true => Tensor::uninitialized(context, &device, Shape::new(&[steps, rows, units])?).map(Some),
@@ -57,70 +59,92 @@ pub(super) fn forward(
             columns: [call.column; 2],
             reversed: call.walk.reversed(),
         };
-        let kernel = CellKernels::of(call, marks.is_some())?.forward();
-        let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
-        let weight = context.bind(call.weights.weight_hh.span())?;
-        let bias = call.weights.bias_hh.map(|bias| context.bind(bias.span())).transpose()?;
+        let kernels = CellKernels::of(call, marks.is_some())?;
         let given = Given::of(call, sizes)?;
-        let initial = given.bind(context)?;
-        let blocks = blocks(context, sizes);
+        let own = sequence::Forward { context, call, sizes, given: &given, width };
+        let sequence = sequence::plan(context, call, sizes).and_then(|plan| kernels.sequence_forward(plan));
+        let transposed = match sequence {
+            Some(_) => Some(permute(call.weights.weight_hh, &[1, 0])?),
+            None => None,
+        };
         let mut stretches = arrays.stretches(context, sizes)?;
         if call.walk.reversed() {
             stretches.reverse();
         }
         for stretch in &stretches {
-            let bindings = [
-                weight,
-                // What is missing is replaced by something else, and not read.
-                bias.unwrap_or(weight),
-                initial,
-                stretch.marks.map_or(weight, |marks| marks.bound),
-                stretch.gates.bound,
-                stretch.output.bound,
-                stretch.saved.bound,
-                stretch.unprojected.bound,
-            ];
-            for t in call.walk.order_of(stretch.steps.clone()) {
-                let before = call.walk.neighbour(t, steps);
-                let previous = before.unwrap_or(t);
-                kernel.run(context, &bindings, &blocks, |block| ForwardParameters {
-                    rows: rows as u32,
-                    hidden: units as u32,
-                    state: hidden as u32,
-                    width: width as u32,
-                    first_row: block.rows.start as u32,
-                    first_unit: block.units.start as u32,
-                    weight_base: weight.base,
-                    bias_base: bias.map_or(0, |bias| bias.base),
-                    initial_base: initial.base,
-                    initial_cell_base: given.cell(initial.base),
-                    peepholes_base: given.peepholes(initial.base),
-                    mask_base: given.mask(initial.base),
-                    marks_base: stretch.marks.map_or(0, |marks| marks.at(t)),
-                    gates_base: stretch.gates.at(t),
-                    output_base: stretch.output.at(t),
-                    saved_base: stretch.saved.at(t),
-                    previous_output_base: stretch.output.at(previous),
-                    previous_saved_base: stretch.saved.at(previous),
-                    unprojected_base: stretch.unprojected.at(t),
-                    flags: flag(FIRST_STEP, before.is_none()) | flag(HAS_BIAS, bias.is_some()),
-                    first_number: ((call.walk.first + t) * rows * units) as u32,
-                    seed_low,
-                    seed_high,
-                    stream_low,
-                    stream_high,
-                })?;
-                if let (Some(projection), Some(unprojected)) = (call.weights.projection, arrays.unprojected) {
-                    let own = unprojected.slice(t * rows * units..(t + 1) * rows * units);
-                    let last = (t + 1) * rows * width - width + call.column + hidden;
-                    let columns = target.span().slice(t * rows * width + call.column..last);
-                    project(context, projection, own, columns, width)?;
-                }
+            match (&sequence, &transposed) {
+                (Some(sequence), Some(transposed)) => sequence.forward(&own, transposed, stretch)?,
+                _ => step_by_step(&own, &kernels.forward(), stretch, &arrays)?,
             }
         }
     }
     let last = support::last_state(context, call, sizes, output, saved.as_ref())?;
     Ok(Made { saved, unprojected, product: None, marks, last })
+}
+
+/// A dispatch for each step of a stretch.
+fn step_by_step(
+    of: &sequence::Forward<'_>,
+    kernel: &StepKernel,
+    stretch: &Stretch<'_>,
+    arrays: &Arrays<'_>,
+) -> Result<()> {
+    let sequence::Forward { context, call, sizes, given, width } = *of;
+    let Sizes { steps, rows, units, hidden } = sizes;
+    let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
+    let weight = context.bind(call.weights.weight_hh.span())?;
+    let bias = call.weights.bias_hh.map(|bias| context.bind(bias.span())).transpose()?;
+    let initial = given.bind(context)?;
+    let blocks = blocks(context, sizes);
+    let bindings = [
+        weight,
+        // What is missing is replaced by something else, and not read.
+        bias.unwrap_or(weight),
+        initial,
+        stretch.marks.map_or(weight, |marks| marks.bound),
+        stretch.gates.bound,
+        stretch.output.bound,
+        stretch.saved.bound,
+        stretch.unprojected.bound,
+    ];
+    for t in call.walk.order_of(stretch.steps.clone()) {
+        let before = call.walk.neighbour(t, steps);
+        let previous = before.unwrap_or(t);
+        kernel.run(context, &bindings, &blocks, |block| ForwardParameters {
+            rows: rows as u32,
+            hidden: units as u32,
+            state: hidden as u32,
+            width: width as u32,
+            first_row: block.rows.start as u32,
+            first_unit: block.units.start as u32,
+            weight_base: weight.base,
+            bias_base: bias.map_or(0, |bias| bias.base),
+            initial_base: initial.base,
+            initial_cell_base: given.cell(initial.base),
+            peepholes_base: given.peepholes(initial.base),
+            mask_base: given.mask(initial.base),
+            marks_base: stretch.marks.map_or(0, |marks| marks.at(t)),
+            gates_base: stretch.gates.at(t),
+            output_base: stretch.output.at(t),
+            saved_base: stretch.saved.at(t),
+            previous_output_base: stretch.output.at(previous),
+            previous_saved_base: stretch.saved.at(previous),
+            unprojected_base: stretch.unprojected.at(t),
+            flags: flag(FIRST_STEP, before.is_none()) | flag(HAS_BIAS, bias.is_some()),
+            first_number: ((call.walk.first + t) * rows * units) as u32,
+            seed_low,
+            seed_high,
+            stream_low,
+            stream_high,
+        })?;
+        if let (Some(projection), Some(unprojected)) = (call.weights.projection, arrays.unprojected) {
+            let own = unprojected.slice(t * rows * units..(t + 1) * rows * units);
+            let last = (t + 1) * rows * width - width + call.column + hidden;
+            let columns = arrays.output.0.slice(t * rows * width + call.column..last);
+            project(context, projection, own, columns, width)?;
+        }
+    }
+    Ok(())
 }
 
 /// Stand-ins for arrays that a cell does without: two, as no memory may be bound twice for writing.
@@ -234,8 +258,13 @@ fn plain(
             stretches.reverse();
         }
         let loop_back = Loop { run, carry: &carry, projection: &projection, d_hidden: d_hidden.as_ref() };
+        let kernels = CellKernels::of(call, marks.span.is_some())?;
+        let sequence = sequence::plan(context, call, sizes).and_then(|plan| kernels.sequence_backward(plan));
         for stretch in &stretches {
-            loop_back.stretch(own.span(), stretch)?;
+            match &sequence {
+                Some(sequence) => sequence.backward(&loop_back, stretch)?,
+                None => loop_back.step_by_step(&kernels.backward(), own.span(), stretch)?,
+            }
         }
     }
     let d_apart = saved.filter(|_| call.equations.last_gate_apart());
@@ -255,18 +284,18 @@ fn plain(
 }
 
 /// The loop back over a stretch of time.
-struct Loop<'a> {
-    run: &'a Run<'a>,
-    carry: &'a Tensor,
+pub(super) struct Loop<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) carry: &'a Tensor,
     projection: &'a Option<Projection<'a>>,
     d_hidden: Option<&'a Tensor>,
 }
 
 impl Loop<'_> {
-    fn stretch(&self, gates: Span<'_>, stretch: &Stretch<'_>) -> Result<()> {
-        let Run { context, call, sizes, marks, .. } = *self.run;
+    /// A dispatch for each step of a stretch.
+    fn step_by_step(&self, kernel: &StepKernel, gates: Span<'_>, stretch: &Stretch<'_>) -> Result<()> {
+        let Run { context, call, sizes, .. } = *self.run;
         let Sizes { steps, rows, units, hidden } = sizes;
-        let kernel = CellKernels::of(call, marks.span.is_some())?.backward();
         let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
         let weight = context.bind(call.weights.weight_hh.span())?;
         let given = Given::of(call, sizes)?;

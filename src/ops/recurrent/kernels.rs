@@ -1,6 +1,9 @@
-//! The two step kernels of each cell, `shaders/recurrent_{forward,backward}.wgsl` around `shaders/cells/`.
+//! The kernels of each cell: `shaders/recurrent_{forward,backward}.wgsl`, which take one step, and
+//! `shaders/recurrent_sequence_{forward,backward}.wgsl`, which take many, around `shaders/cells/`.
 
+use super::sequence::{SequenceBackwardParameters, SequenceForwardParameters};
 use super::stretch::Block;
+use super::tier::Plan;
 use super::{Call, Cell, Reset, custom};
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel, REAL, kernel, parameters};
@@ -83,17 +86,17 @@ pub(super) fn flag(flag: u32, holds: bool) -> u32 {
 const FUNCTIONS: u32 = Activation::ALL.len() as u32;
 
 /// Declares the two step kernels of a cell: the constants are those of every cell, then its own.
-macro_rules! cell_kernels {
+macro_rules! step_kernels {
     ($forward:ident: $forward_name:literal, $backward:ident: $backward_name:literal,
      files: [$($file:literal),*], constants: [$($constant:tt),*]) => {
         kernel!($forward: $forward_name {
-            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_forward_product", "recurrent_forward"],
+            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_forward_product", "recurrent_forward_cell", "recurrent_forward"],
             parameters: ForwardParameters,
             constants: [("MARKED", 2), ("PROJECTED", 2), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 3) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Write, Write, Write, Write],
         });
         kernel!($backward: $backward_name {
-            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_backward_product", "recurrent_backward"],
+            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_backward_product", "recurrent_backward_cell", "recurrent_backward"],
             parameters: BackwardParameters,
             constants: [("MARKED", 2), ("PROJECTED", 2), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 3), ("CLIP_GRADIENT", REAL) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Read, Write, Write, Write],
@@ -101,11 +104,30 @@ macro_rules! cell_kernels {
     };
 }
 
-/// As [`cell_kernels`], for a cell with gates: it begins with what its user may choose of them.
-macro_rules! gated_kernels {
+/// As [`step_kernels`], for the kernels that walk over many steps: never projected, nor in phases.
+macro_rules! sequence_kernels {
     ($forward:ident: $forward_name:literal, $backward:ident: $backward_name:literal,
+     files: [$($file:literal),*], constants: [$($constant:tt),*]) => {
+        kernel!($forward: $forward_name {
+            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_forward_product", "recurrent_forward_cell", "recurrent_sequence", "recurrent_sequence_forward"],
+            parameters: SequenceForwardParameters,
+            constants: [("MARKED", 2), ("PROJECTED", 1), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 1), ("ROW_BITS", 3), ("LANE_BITS", 4), ("WIDE", 2) $(, $constant)*],
+            bindings: [Read, Read, Read, Read, Write, Write, Write],
+        });
+        kernel!($backward: $backward_name {
+            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_backward_product", "recurrent_backward_cell", "recurrent_sequence", "recurrent_sequence_backward"],
+            parameters: SequenceBackwardParameters,
+            constants: [("MARKED", 2), ("PROJECTED", 1), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 1), ("ROW_BITS", 3), ("LANE_BITS", 4), ("WIDE", 2), ("CLIP_GRADIENT", REAL) $(, $constant)*],
+            bindings: [Read, Read, Read, Read, Read, Write, Write, Write],
+        });
+    };
+}
+
+/// Declares step or sequence kernels of a cell with gates: it begins with what its user may choose of them.
+macro_rules! gated {
+    ($kernels:ident, $forward:ident: $forward_name:literal, $backward:ident: $backward_name:literal,
      files: [$($file:literal),+], constants: [$($constant:tt),*]) => {
-        cell_kernels!(
+        $kernels!(
             $forward: $forward_name, $backward: $backward_name,
             files: ["activations", "cells/gates", $($file),+],
             constants: [
@@ -118,25 +140,47 @@ macro_rules! gated_kernels {
     };
 }
 
-cell_kernels!(
+step_kernels!(
     VANILLA_FORWARD: "recurrent_forward.vanilla", VANILLA_BACKWARD: "recurrent_backward.vanilla",
     files: ["activations", "cells/vanilla"],
     constants: [("FUNCTION", FUNCTIONS), ("ALPHA", REAL), ("BETA", REAL), ("CLIP", REAL)]
 );
-gated_kernels!(
-    LSTM_FORWARD: "recurrent_forward.lstm", LSTM_BACKWARD: "recurrent_backward.lstm",
+sequence_kernels!(
+    VANILLA_SEQUENCE_FORWARD: "recurrent_sequence_forward.vanilla",
+    VANILLA_SEQUENCE_BACKWARD: "recurrent_sequence_backward.vanilla",
+    files: ["activations", "cells/vanilla"],
+    constants: [("FUNCTION", FUNCTIONS), ("ALPHA", REAL), ("BETA", REAL), ("CLIP", REAL)]
+);
+gated!(
+    step_kernels, LSTM_FORWARD: "recurrent_forward.lstm", LSTM_BACKWARD: "recurrent_backward.lstm",
     files: ["cells/lstm_gates", "cells/lstm"], constants: [("CELL_CLIP", REAL), ("PEEPHOLES", 2)]
 );
-gated_kernels!(
-    COUPLED_FORWARD: "recurrent_forward.lstm_coupled", COUPLED_BACKWARD: "recurrent_backward.lstm_coupled",
+gated!(
+    sequence_kernels, LSTM_SEQUENCE_FORWARD: "recurrent_sequence_forward.lstm",
+    LSTM_SEQUENCE_BACKWARD: "recurrent_sequence_backward.lstm",
+    files: ["cells/lstm_gates", "cells/lstm"], constants: [("CELL_CLIP", REAL), ("PEEPHOLES", 2)]
+);
+gated!(
+    step_kernels, COUPLED_FORWARD: "recurrent_forward.lstm_coupled",
+    COUPLED_BACKWARD: "recurrent_backward.lstm_coupled",
     files: ["cells/lstm_coupled", "cells/lstm"], constants: [("CELL_CLIP", REAL), ("PEEPHOLES", 2)]
 );
-gated_kernels!(
-    GRU_FORWARD: "recurrent_forward.gru", GRU_BACKWARD: "recurrent_backward.gru",
+gated!(
+    sequence_kernels, COUPLED_SEQUENCE_FORWARD: "recurrent_sequence_forward.lstm_coupled",
+    COUPLED_SEQUENCE_BACKWARD: "recurrent_sequence_backward.lstm_coupled",
+    files: ["cells/lstm_coupled", "cells/lstm"], constants: [("CELL_CLIP", REAL), ("PEEPHOLES", 2)]
+);
+gated!(
+    step_kernels, GRU_FORWARD: "recurrent_forward.gru", GRU_BACKWARD: "recurrent_backward.gru",
     files: ["cells/gru"], constants: []
 );
-gated_kernels!(
-    GRU_RESET_BEFORE_FORWARD: "recurrent_forward.gru_reset_before",
+gated!(
+    sequence_kernels, GRU_SEQUENCE_FORWARD: "recurrent_sequence_forward.gru",
+    GRU_SEQUENCE_BACKWARD: "recurrent_sequence_backward.gru",
+    files: ["cells/gru"], constants: []
+);
+gated!(
+    step_kernels, GRU_RESET_BEFORE_FORWARD: "recurrent_forward.gru_reset_before",
     GRU_RESET_BEFORE_BACKWARD: "recurrent_backward.gru_reset_before",
     files: ["cells/gru_reset_before"], constants: []
 );
@@ -153,81 +197,49 @@ pub(crate) static KERNELS: &[&Kernel] = &[
     &GRU_BACKWARD,
     &GRU_RESET_BEFORE_FORWARD,
     &GRU_RESET_BEFORE_BACKWARD,
+    &VANILLA_SEQUENCE_FORWARD,
+    &VANILLA_SEQUENCE_BACKWARD,
+    &LSTM_SEQUENCE_FORWARD,
+    &LSTM_SEQUENCE_BACKWARD,
+    &COUPLED_SEQUENCE_FORWARD,
+    &COUPLED_SEQUENCE_BACKWARD,
+    &GRU_SEQUENCE_FORWARD,
+    &GRU_SEQUENCE_BACKWARD,
 ];
 
-/// What the step kernels of a user's cell are made of.
-pub(super) struct Template {
-    /// The stem of the step's file.
-    pub(super) stem: &'static str,
-    /// All WGSL but the cell's.
-    pub(super) around: &'static str,
-    /// The constants of every cell.
-    pub(super) constants: &'static [(&'static str, u32)],
-    /// A kernel with the same parameters and bindings.
-    pub(super) like: &'static Kernel,
+/// The kernels of one cell, forward and backward.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels {
+    /// Those of a step.
+    pub(super) step: [&'static Kernel; 2],
+    /// Those that take many steps, where a step is one dispatch.
+    pub(super) sequence: Option<[&'static Kernel; 2]>,
 }
 
-/// A step's WGSL without the cell.
-macro_rules! around {
-    ($($file:literal),+) => {
-        concat!($(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, ".wgsl"))),+)
-    };
-}
+/// Every user's cell has kernels with the parameters and bindings of these.
+pub(super) static VANILLA: Kernels = Kernels {
+    step: [&VANILLA_FORWARD, &VANILLA_BACKWARD],
+    sequence: Some([&VANILLA_SEQUENCE_FORWARD, &VANILLA_SEQUENCE_BACKWARD]),
+};
+static LSTM: Kernels = Kernels {
+    step: [&LSTM_FORWARD, &LSTM_BACKWARD],
+    sequence: Some([&LSTM_SEQUENCE_FORWARD, &LSTM_SEQUENCE_BACKWARD]),
+};
+static COUPLED: Kernels = Kernels {
+    step: [&COUPLED_FORWARD, &COUPLED_BACKWARD],
+    sequence: Some([&COUPLED_SEQUENCE_FORWARD, &COUPLED_SEQUENCE_BACKWARD]),
+};
+static GRU: Kernels = Kernels {
+    step: [&GRU_FORWARD, &GRU_BACKWARD],
+    sequence: Some([&GRU_SEQUENCE_FORWARD, &GRU_SEQUENCE_BACKWARD]),
+};
+static GRU_RESET_BEFORE: Kernels =
+    Kernels { step: [&GRU_RESET_BEFORE_FORWARD, &GRU_RESET_BEFORE_BACKWARD], sequence: None };
 
-/// Those of the forward and the backward step.
-pub(super) fn templates() -> [Template; 2] {
-    [
-        Template {
-            stem: "recurrent_forward",
-            around: around!(
-                "math",
-                "philox",
-                "recurrent_marks",
-                "recurrent",
-                "recurrent_forward_product",
-                "recurrent_forward"
-            ),
-            constants: &[
-                ("MARKED", 2),
-                ("PROJECTED", 2),
-                ("STATE_MASK", 2),
-                ("ZONEOUT", 3),
-                ("ZONEOUT_HIDDEN", REAL),
-                ("ZONEOUT_CELL", REAL),
-                ("PHASE", 3),
-            ],
-            like: &VANILLA_FORWARD,
-        },
-        Template {
-            stem: "recurrent_backward",
-            around: around!(
-                "math",
-                "philox",
-                "recurrent_marks",
-                "recurrent",
-                "recurrent_backward_product",
-                "recurrent_backward"
-            ),
-            constants: &[
-                ("MARKED", 2),
-                ("PROJECTED", 2),
-                ("STATE_MASK", 2),
-                ("ZONEOUT", 3),
-                ("ZONEOUT_HIDDEN", REAL),
-                ("ZONEOUT_CELL", REAL),
-                ("PHASE", 3),
-                ("CLIP_GRADIENT", REAL),
-            ],
-            like: &VANILLA_BACKWARD,
-        },
-    ]
-}
-
-/// The kernels of a layer's step, and their constants.
+/// The kernels of a layer, and their constants.
 pub(super) struct CellKernels {
-    forward: &'static Kernel,
-    backward: &'static Kernel,
-    /// Those of every cell, but the phase.
+    kernels: Kernels,
+    /// Constants of every cell, but the phase.
     shared: [u32; 6],
     clip_gradient: u32,
     /// The cell's own.
@@ -257,28 +269,14 @@ impl CellKernels {
         let mut gated = equations.activations().map(function).concat();
         gated.push(clip);
         let lstm = [real(options.clip_cell.unwrap_or(0.0)), u32::from(options.peepholes)];
-        let (forward, backward, own, phases): (_, _, _, &'static [u32]) =
-            match (equations.cell, options.reset) {
-                (Cell::Vanilla(activation), _) => {
-                    let own = [&function(activation)[..], &[clip]].concat();
-                    (&VANILLA_FORWARD, &VANILLA_BACKWARD, own, &WHOLE)
-                }
-                (Cell::Lstm, _) => {
-                    let own = [&gated[..], &lstm].concat();
-                    match options.coupled {
-                        false => (&LSTM_FORWARD, &LSTM_BACKWARD, own, &WHOLE),
-                        true => (&COUPLED_FORWARD, &COUPLED_BACKWARD, own, &WHOLE),
-                    }
-                }
-                (Cell::Gru, Reset::AfterProduct) => (&GRU_FORWARD, &GRU_BACKWARD, gated, &WHOLE),
-                (Cell::Gru, Reset::BeforeProduct) => {
-                    (&GRU_RESET_BEFORE_FORWARD, &GRU_RESET_BEFORE_BACKWARD, gated, &IN_TWO)
-                }
-                (Cell::Custom(cell), _) => {
-                    let [forward, backward] = custom::kernels(cell)?;
-                    (forward, backward, Vec::new(), &WHOLE)
-                }
-            };
+        let phases: &'static [u32] = if equations.resets_before() { &IN_TWO } else { &WHOLE };
+        let (kernels, own) = match (equations.cell, options.reset) {
+            (Cell::Vanilla(activation), _) => (VANILLA, [&function(activation)[..], &[clip]].concat()),
+            (Cell::Lstm, _) => (if options.coupled { COUPLED } else { LSTM }, [&gated[..], &lstm].concat()),
+            (Cell::Gru, Reset::AfterProduct) => (GRU, gated),
+            (Cell::Gru, Reset::BeforeProduct) => (GRU_RESET_BEFORE, gated),
+            (Cell::Custom(cell), _) => (custom::kernels(cell)?, Vec::new()),
+        };
         let zoneout = match (options.zoneout, call.equations.noise) {
             (None, _) => 0,
             (Some(_), Some(_)) => 1,
@@ -294,28 +292,49 @@ impl CellKernels {
             real(cell),
         ];
         let clip_gradient = real(options.clip_gradient.unwrap_or(0.0));
-        Ok(Self { forward, backward, shared, clip_gradient, own, phases })
+        Ok(Self { kernels, shared, clip_gradient, own, phases })
     }
 
-    /// The constants of each of the dispatches that make up a step.
-    fn dispatches(&self, clip_gradient: Option<u32>) -> Vec<Vec<u32>> {
-        let constants = |&phase: &u32| {
-            let shared = self.shared.into_iter().chain([phase]).chain(clip_gradient);
-            shared.chain(self.own.iter().copied()).collect()
-        };
-        self.phases.iter().map(constants).collect()
+    /// The constants of one dispatch; `kernel` are those that this kernel has beside the shared ones.
+    fn constants(&self, phase: u32, kernel: &[u32]) -> Vec<u32> {
+        [&self.shared[..], &[phase], kernel, &self.own].concat()
+    }
+
+    fn step(&self, kernel: &'static Kernel, constants: &[u32]) -> StepKernel {
+        let dispatches = self.phases.iter().map(|&phase| self.constants(phase, constants)).collect();
+        StepKernel { kernel, dispatches }
     }
 
     pub(super) fn forward(&self) -> StepKernel {
-        StepKernel { kernel: self.forward, dispatches: self.dispatches(None) }
+        self.step(self.kernels.step[0], &[])
     }
 
     pub(super) fn backward(&self) -> StepKernel {
-        StepKernel { kernel: self.backward, dispatches: self.dispatches(Some(self.clip_gradient)) }
+        self.step(self.kernels.step[1], &[self.clip_gradient])
+    }
+
+    /// The kernel that takes many steps; none where a step is more than one dispatch.
+    pub(super) fn sequence_forward(&self, plan: Plan) -> Option<SequenceKernel> {
+        let [kernel, _] = self.kernels.sequence?;
+        Some(SequenceKernel { kernel, constants: self.constants(WHOLE[0], &plan.constants()), plan })
+    }
+
+    /// As [`CellKernels::sequence_forward`].
+    pub(super) fn sequence_backward(&self, plan: Plan) -> Option<SequenceKernel> {
+        let [_, kernel] = self.kernels.sequence?;
+        let constants = [&plan.constants()[..], &[self.clip_gradient]].concat();
+        Some(SequenceKernel { kernel, constants: self.constants(WHOLE[0], &constants), plan })
     }
 }
 
-/// One of the two kernels, ready to be called.
+/// A kernel that takes many steps, with its constants and how its work is divided.
+pub(super) struct SequenceKernel {
+    pub(super) kernel: &'static Kernel,
+    pub(super) constants: Vec<u32>,
+    pub(super) plan: Plan,
+}
+
+/// One of the two kernels of a step, ready to be called.
 pub(super) struct StepKernel {
     kernel: &'static Kernel,
     dispatches: Vec<Vec<u32>>,

@@ -4,8 +4,8 @@ use super::{Bias, Choices, Directions, FinalGradient, PLAIN, Rows, Stack, Trunca
 use crate::nn::Cell;
 use crate::ops::Activation;
 
-/// T, B, I, H, L: one of each, and all around the edges of tiles.
-const SHAPES: [[usize; 5]; 12] = [
+/// T, B, I, H, L: one of each, and all around the edges of tiles and of workgroups.
+const SHAPES: [[usize; 5]; 16] = [
     [1, 1, 1, 1, 1],
     [1, 4, 5, 7, 2],
     [9, 1, 5, 31, 1],
@@ -17,6 +17,10 @@ const SHAPES: [[usize; 5]; 12] = [
     [2, 33, 31, 63, 2],
     [3, 2, 65, 64, 1],
     [33, 2, 9, 65, 1],
+    [65, 3, 2, 31, 1],
+    [2, 17, 3, 128, 1],
+    [2, 3, 5, 257, 1],
+    [1, 17, 2, 257, 1],
     [70, 1, 2, 33, 3],
 ];
 

@@ -1,0 +1,66 @@
+// What becomes of the gradient at a unit's state in a step back: zoneout, the cell's derivative, and where the results go.
+// Returns the gradients at the gates; zeros for an invalid step. Parameters and bindings are those of the kernel around it.
+
+fn finish(row: u32, unit: u32, product: f32) -> Backward {
+    let gates_row = gates_at() + row * GATES * parameters.hidden + unit;
+    let place = row * parameters.hidden + unit;
+    let mark = marks_of(row);
+    if (mark & VALID) == 0u {
+        // The carry waits for the row's last valid step.
+        if PROJECTED == 0u {
+            carry[carry_out_at() + place] = carry[carry_at() + place];
+        }
+        if HAS_CELL {
+            carry[carry_cell_out_at() + place] = carry[carry_cell_at() + place];
+        }
+        return Backward();
+    }
+    var inputs: array<f32, GATES>;
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        inputs[gate] = gates[gates_row + gate * parameters.hidden];
+    }
+    var kept = 0.0;
+    if SAVES { kept = saved[saved_at() + place]; }
+    var d_cell = 0.0;
+    if HAS_CELL { d_cell = carry[carry_cell_at() + place]; }
+    let d_hidden = gradient_at_hidden(row, unit, product);
+    let hidden = output[output_at() + row * parameters.width + unit];
+    own_unit = unit;
+    var before = previous(row, unit, mark);
+    let mask = state_mask(row % parameters.batch, unit, parameters.hidden);
+    if PHASE == 2u { before.hidden = before.hidden * mask; }
+    var step = Step(inputs, kept, before, hidden);
+    var direct = Memory(0.0, 0.0);
+    var d_made = Memory(d_hidden, d_cell);
+    if ZONEOUT != 0u && PHASE != 2u {
+        // The old state's part goes past the cell, which is taken back to what it made.
+        let old = zoneout(place);
+        direct = Memory(old.hidden * d_hidden, old.cell * d_cell);
+        d_made = Memory(d_hidden - direct.hidden, d_cell - direct.cell);
+        let made = cell_candidate(step);
+        step.hidden = made.hidden;
+        if HAS_CELL { step.saved = made.cell; }
+    }
+    var made = cell_backward(step, d_made.hidden, d_made.cell);
+    made.d_hidden = made.d_hidden * select(1.0, mask, PHASE == 2u) + direct.hidden;
+    made.d_cell = made.d_cell + direct.cell;
+    // The last gate's gradient is what other invocations of phase 2 read.
+    let written = select(GATES, GATES - 1u, PHASE == 2u);
+    for (var gate = 0u; gate < written; gate = gate + 1u) {
+        gates[gates_row + gate * parameters.hidden] = made.d_gates[gate];
+    }
+    if LAST_GATE_APART {
+        saved[saved_at() + place] = made.d_apart;
+    }
+    let flows = (mark & (RESETS | CUTS)) == 0u;
+    if PHASE == 2u {
+        made.d_hidden = made.d_hidden + carry[carry_out_at() + place];
+    }
+    if PROJECTED == 0u {
+        carry[carry_out_at() + place] = select(0.0, made.d_hidden, flows);
+    }
+    if HAS_CELL {
+        carry[carry_cell_out_at() + place] = select(0.0, within_bound(made.d_cell), flows);
+    }
+    return made;
+}

@@ -1,0 +1,42 @@
+// What a unit makes of its product in a forward step: bias, cell, zoneout, and where the results go. `previous` is the
+// unit's own h before the step. Parameters and bindings are those of the kernel around it.
+
+fn finish(row: u32, unit: u32, products: array<f32, GATES>, previous: f32) {
+    let gates_row = gates_at() + row * GATES * parameters.hidden + unit;
+    let place = row * parameters.hidden + unit;
+    if (marks_of(row) & VALID) == 0u {
+        for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+            gates[gates_row + gate * parameters.hidden] = 0.0;
+        }
+        if SAVES {
+            saved[saved_at() + place] = 0.0;
+        }
+        put_hidden(row, unit, 0.0);
+        return;
+    }
+    var projected: array<f32, GATES>;
+    var recurrent = products;
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        projected[gate] = gates[gates_row + gate * parameters.hidden];
+        if (parameters.flags & HAS_BIAS) != 0u {
+            recurrent[gate] = recurrent[gate] + bias_hh[parameters.bias_base + gate * parameters.hidden + unit];
+        }
+    }
+    own_unit = unit;
+    let before = Memory(previous, previous_cell(row, unit));
+    // Before its product, the last gate sees the state as that product does.
+    let seen = select(before.hidden, before.hidden * state_mask(row, unit, parameters.state), PHASE == 1u);
+    var made = cell_forward(projected, recurrent, Memory(seen, before.cell));
+    if ZONEOUT != 0u && PHASE != 1u {
+        let kept = zoneout(place);
+        made.hidden = kept.hidden * before.hidden + (1.0 - kept.hidden) * made.hidden;
+        if HAS_CELL { made.saved = kept.cell * before.cell + (1.0 - kept.cell) * made.saved; }
+    }
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        gates[gates_row + gate * parameters.hidden] = made.gates[gate];
+    }
+    if SAVES && PHASE != 2u {
+        saved[saved_at() + place] = made.saved;
+    }
+    put_hidden(row, unit, made.hidden);
+}

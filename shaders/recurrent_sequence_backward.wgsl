@@ -1,0 +1,118 @@
+// Many time steps back, as recurrent_backward.wgsl computes one: dh = dy + what the next step's gates and the carry
+// bring, then the cell's derivative. A workgroup walks through the steps of its own rows without waiting for any other.
+//   weight_hh [G H, H]; output, d_output [T, B, widths]: the column block of this direction; initial: hidden state
+//   [B, H], cell state and peepholes where there are such; marks [T, B];
+//   gates [T, B, G H], saved [T, B, H]: what forward kept comes in, gradients go out, step by step;
+//   carry [1 or 2, B, H]: the gradient at the state after the last step comes in (hidden, then cell), what does not pass
+//   through the weights goes out.
+// In a product an invocation computes columns of H, one or four at a time, for all rows of the workgroup; in the cell
+// units, each always the same ones. Bases point at the first step to be taken, which is the last in time.
+// CPU twin: src/ops/recurrent/cpu.rs.
+
+struct Parameters {
+    rows: u32,
+    batch: u32,
+    hidden: u32,
+    width: u32,
+    d_width: u32,
+    // How many steps, and whether this pass goes up in time (1) or down (2^32 - 1).
+    steps: u32,
+    direction: u32,
+    first_row: u32,
+    weight_base: u32,
+    initial_base: u32,
+    initial_cell_base: u32,
+    peepholes_base: u32,
+    mask_base: u32,
+    marks_base: u32,
+    output_base: u32,
+    d_output_base: u32,
+    gates_base: u32,
+    saved_base: u32,
+    carry_base: u32,
+    carry_cell_base: u32,
+    // LAST_STEP holds for the first of the steps taken; FIRST_STEP for the last of them.
+    flags: u32,
+    // Of the random numbers: the first that the first step draws, the key, the stream.
+    first_number: u32,
+    seed_low: u32,
+    seed_high: u32,
+    stream_low: u32,
+    stream_high: u32,
+}
+
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read> weight_hh: array<f32>;
+@group(0) @binding(2) var<storage, read> output: array<f32>;
+@group(0) @binding(3) var<storage, read> d_output: array<f32>;
+@group(0) @binding(4) var<storage, read> initial: array<f32>;
+@group(0) @binding(5) var<storage, read> marks: array<u32>;
+@group(0) @binding(6) var<storage, read_write> gates: array<f32>;
+@group(0) @binding(7) var<storage, read_write> saved: array<f32>;
+@group(0) @binding(8) var<storage, read_write> carry: array<f32>;
+
+fn is_first() -> bool { return turn + 1u == parameters.steps && (parameters.flags & FIRST_STEP) != 0u; }
+fn is_last() -> bool { return turn == 0u && (parameters.flags & LAST_STEP) != 0u; }
+fn first_number() -> u32 { return parameters.first_number + walked(parameters.rows * parameters.hidden); }
+
+// Elements from the step after the present one, in the direction of the layer, to it.
+fn onwards(stride: u32) -> u32 { return parameters.direction * stride; }
+fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden; }
+fn saved_stride() -> u32 { return parameters.rows * parameters.hidden; }
+fn output_stride() -> u32 { return parameters.rows * parameters.width; }
+
+fn marks_at() -> u32 { return parameters.marks_base + walked(parameters.rows); }
+fn next_marks_at() -> u32 { return marks_at() - onwards(parameters.rows); }
+fn gates_at() -> u32 { return parameters.gates_base + walked(gates_stride()); }
+fn next_gates_at() -> u32 { return gates_at() - onwards(gates_stride()); }
+fn saved_at() -> u32 { return parameters.saved_base + walked(saved_stride()); }
+fn next_saved_at() -> u32 { return saved_at() - onwards(saved_stride()); }
+fn previous_saved_at() -> u32 { return saved_at() + onwards(saved_stride()); }
+fn output_at() -> u32 { return parameters.output_base + walked(output_stride()); }
+fn previous_output_at() -> u32 { return output_at() + onwards(output_stride()); }
+fn d_output_at() -> u32 { return parameters.d_output_base + walked(parameters.rows * parameters.d_width); }
+fn carry_at() -> u32 { return parameters.carry_base; }
+fn carry_out_at() -> u32 { return parameters.carry_base; }
+fn carry_cell_at() -> u32 { return parameters.carry_cell_base; }
+fn carry_cell_out_at() -> u32 { return parameters.carry_cell_base; }
+
+// Puts the next step's gradients where the product finds them. Mostly that step has done so.
+fn enter(row: u32, unit: u32) {
+    if turn != 0u && next_sends(row) {
+        return;
+    }
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        let place = gate * parameters.hidden + unit;
+        pool[gates_place(row, place)] = gradient(row, place);
+    }
+}
+
+fn leave(row: u32, unit: u32) {
+    var product = 0.0;
+    if !is_last() { product = pool[state_place(row, unit)]; }
+    let made = finish(row, unit, product);
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        var sent = made.d_gates[gate];
+        if LAST_GATE_APART && gate == GATES - 1u { sent = made.d_apart; }
+        pool[gates_place(row, gate * parameters.hidden + unit)] = sent;
+    }
+}
+
+@compute @workgroup_size(32u << LANE_BITS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    first_row = parameters.first_row + (group.x << ROW_BITS);
+    let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden;
+    clear(lane);
+    for (var step = 0u; step < parameters.steps; step = step + 1u) {
+        turn = step;
+        for (var place = lane; place < own; place = place + lanes()) {
+            enter(first_row + place / parameters.hidden, place % parameters.hidden);
+        }
+        workgroupBarrier();
+        multiply(lane, parameters.hidden << ROW_BITS, GATES * parameters.hidden, 0u, parameters.hidden);
+        workgroupBarrier();
+        for (var place = lane; place < own; place = place + lanes()) {
+            leave(first_row + place / parameters.hidden, place % parameters.hidden);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Many steps in one dispatch: `shaders/recurrent_sequence_{forward,backward}.wgsl`.
+
+use std::ops::Range;
+
+use super::given::Given;
+use super::gpu::{Loop, Run};
+use super::kernels::{FIRST_STEP, HAS_BIAS, LAST_STEP, SequenceKernel, TAKES_OUTPUTS, flag};
+use super::stretch::Stretch;
+use super::tier::{Facts, Plan, Tier, choose};
+use super::{Call, Sizes};
+use crate::Result;
+use crate::gpu::{Bound, Context, Dispatch, parameters, pieces};
+use crate::tensor::Tensor;
+
+parameters!(SequenceForwardParameters {
+    rows: u32,
+    hidden: u32,
+    state: u32,
+    width: u32,
+    steps: u32,
+    direction: u32,
+    first_row: u32,
+    weight_base: u32,
+    bias_base: u32,
+    initial_base: u32,
+    initial_cell_base: u32,
+    peepholes_base: u32,
+    mask_base: u32,
+    marks_base: u32,
+    gates_base: u32,
+    output_base: u32,
+    saved_base: u32,
+    flags: u32,
+    first_number: u32,
+    seed_low: u32,
+    seed_high: u32,
+    stream_low: u32,
+    stream_high: u32,
+});
+parameters!(SequenceBackwardParameters {
+    rows: u32,
+    batch: u32,
+    hidden: u32,
+    width: u32,
+    d_width: u32,
+    steps: u32,
+    direction: u32,
+    first_row: u32,
+    weight_base: u32,
+    initial_base: u32,
+    initial_cell_base: u32,
+    peepholes_base: u32,
+    mask_base: u32,
+    marks_base: u32,
+    output_base: u32,
+    d_output_base: u32,
+    gates_base: u32,
+    saved_base: u32,
+    carry_base: u32,
+    carry_cell_base: u32,
+    flags: u32,
+    first_number: u32,
+    seed_low: u32,
+    seed_high: u32,
+    stream_low: u32,
+    stream_high: u32,
+});
+
+/// One step on in time, or one back, in the shaders' wrapping numbers.
+const UP: u32 = 1;
+const DOWN: u32 = u32::MAX;
+
+/// What the forward loop has beside a stretch of time.
+pub(super) struct Forward<'a> {
+    pub(super) context: &'a Context,
+    pub(super) call: &'a Call<'a>,
+    pub(super) sizes: Sizes,
+    pub(super) given: &'a Given<'a>,
+    /// Elements of a row of the output.
+    pub(super) width: usize,
+}
+
+/// How the steps of `call` are taken many at a time; none where each is a dispatch, or more than one.
+pub(super) fn plan(context: &Context, call: &Call<'_>, sizes: Sizes) -> Option<Plan> {
+    if call.weights.projection.is_some() {
+        return None;
+    }
+    let tier = choose(&Facts {
+        gates: call.equations.gates(),
+        units: sizes.units,
+        rows: sizes.rows,
+        kind: context.kind(),
+        wanted: context.recurrent(),
+    });
+    match tier {
+        Tier::Steps => None,
+        Tier::Sequence(plan) => Some(plan),
+    }
+}
+
+impl SequenceKernel {
+    /// The steps `order` in parts that one dispatch may take each, and the rows of each dispatch.
+    fn parts<'o>(
+        &self,
+        context: &Context,
+        call: &Call<'_>,
+        sizes: Sizes,
+        order: &'o [usize],
+    ) -> impl Iterator<Item = (&'o [usize], Range<usize>)> {
+        let most = self.plan.steps(call.equations.gates(), sizes.units);
+        let side = context.limits().workgroups * self.plan.rows();
+        order.chunks(most).flat_map(move |steps| pieces(sizes.rows, side).map(move |rows| (steps, rows)))
+    }
+
+    fn dispatch<P: bytemuck::Pod>(
+        &self,
+        context: &Context,
+        rows: usize,
+        bindings: &[Bound<'_>],
+        parameters: P,
+    ) -> Result<()> {
+        context.dispatch(Dispatch {
+            kernel: self.kernel,
+            constants: &self.constants,
+            parameters,
+            bindings,
+            grid: [rows.div_ceil(self.plan.rows()), 1, 1],
+        })
+    }
+
+    /// All steps of a stretch. `transposed` is W_hh as [H, G·H].
+    pub(super) fn forward(&self, of: &Forward<'_>, transposed: &Tensor, stretch: &Stretch<'_>) -> Result<()> {
+        let Forward { context, call, sizes, given, width } = *of;
+        let Sizes { steps, rows, units, .. } = sizes;
+        let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
+        let weight = context.bind(transposed.view().span())?;
+        let bias = call.weights.bias_hh.map(|bias| context.bind(bias.span())).transpose()?;
+        let initial = given.bind(context)?;
+        let bindings = [
+            weight,
+            // What is missing is replaced by something else, and not read.
+            bias.unwrap_or(weight),
+            initial,
+            stretch.marks.map_or(weight, |marks| marks.bound),
+            stretch.gates.bound,
+            stretch.output.bound,
+            stretch.saved.bound,
+        ];
+        let order = call.walk.order_of(stretch.steps.clone());
+        for (part, part_rows) in self.parts(context, call, sizes, &order) {
+            let t = part[0];
+            let starts = call.walk.neighbour(t, steps).is_none();
+            let parameters = SequenceForwardParameters {
+                rows: rows as u32,
+                hidden: units as u32,
+                state: units as u32,
+                width: width as u32,
+                steps: part.len() as u32,
+                direction: if call.walk.reversed() { DOWN } else { UP },
+                first_row: part_rows.start as u32,
+                weight_base: weight.base,
+                bias_base: bias.map_or(0, |bias| bias.base),
+                initial_base: initial.base,
+                initial_cell_base: given.cell(initial.base),
+                peepholes_base: given.peepholes(initial.base),
+                mask_base: given.mask(initial.base),
+                marks_base: stretch.marks.map_or(0, |marks| marks.at(t)),
+                gates_base: stretch.gates.at(t),
+                output_base: stretch.output.at(t),
+                saved_base: stretch.saved.at(t),
+                flags: flag(FIRST_STEP, starts) | flag(HAS_BIAS, bias.is_some()),
+                first_number: ((call.walk.first + t) * rows * units) as u32,
+                seed_low,
+                seed_high,
+                stream_low,
+                stream_high,
+            };
+            self.dispatch(context, part_rows.len(), &bindings, parameters)?;
+        }
+        Ok(())
+    }
+
+    /// All steps of a stretch back.
+    pub(super) fn backward(&self, of: &Loop<'_>, stretch: &Stretch<'_>) -> Result<()> {
+        let Run { context, call, sizes, .. } = *of.run;
+        let Sizes { steps, rows, units, .. } = sizes;
+        let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
+        let weight = context.bind(call.weights.weight_hh.span())?;
+        let given = Given::of(call, sizes)?;
+        let initial = given.bind(context)?;
+        let carry = context.bind(of.carry.view().span())?;
+        let Some(d_output) = stretch.d_output else { unreachable!("every way back has one") };
+        let bindings = [
+            weight,
+            stretch.output.bound,
+            d_output.bound,
+            initial,
+            // Where there are no marks something else is bound, and not read.
+            stretch.marks.map_or(weight, |marks| marks.bound),
+            stretch.gates.bound,
+            stretch.saved.bound,
+            carry,
+        ];
+        let mut order = call.walk.order_of(stretch.steps.clone());
+        order.reverse();
+        for (part, part_rows) in self.parts(context, call, sizes, &order) {
+            let (t, end) = (part[0], part[part.len() - 1]);
+            let (ends, starts) =
+                (call.walk.successor(t, steps).is_none(), call.walk.neighbour(end, steps).is_none());
+            let parameters = SequenceBackwardParameters {
+                rows: rows as u32,
+                batch: rows as u32,
+                hidden: units as u32,
+                width: (stretch.output.stride / rows) as u32,
+                d_width: (d_output.stride / rows) as u32,
+                steps: part.len() as u32,
+                direction: if call.walk.reversed() { UP } else { DOWN },
+                first_row: part_rows.start as u32,
+                weight_base: weight.base,
+                initial_base: initial.base,
+                initial_cell_base: given.cell(initial.base),
+                peepholes_base: given.peepholes(initial.base),
+                mask_base: given.mask(initial.base),
+                marks_base: stretch.marks.map_or(0, |marks| marks.at(t)),
+                output_base: stretch.output.at(t),
+                d_output_base: d_output.at(t),
+                gates_base: stretch.gates.at(t),
+                saved_base: stretch.saved.at(t),
+                carry_base: carry.base,
+                carry_cell_base: carry.base + (rows * units) as u32,
+                flags: flag(FIRST_STEP, starts) | flag(LAST_STEP, ends) | TAKES_OUTPUTS,
+                first_number: ((call.walk.first + t) * rows * units) as u32,
+                seed_low,
+                seed_high,
+                stream_low,
+                stream_high,
+            };
+            self.dispatch(context, part_rows.len(), &bindings, parameters)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! The two ways in which recurrent layers run over time on a GPU: step by step, and many steps in one dispatch. Other
+//! modules run their claims in both; here is what tells the two apart.
+
+use refrain::nn::{Cell, Model, Rnn, Sequences, State};
+use refrain::{Device, GpuOptions, Indices, RecurrentTier, Result};
+
+use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
+use crate::support::{all_gradients, expect_same_bits, random};
+
+const INPUTS: usize = 3;
+const CELLS: [Cell; 3] = [Cell::tanh(), Cell::Gru, Cell::Lstm];
+
+fn open(adapter: &Adapter, recurrent: RecurrentTier) -> Result<Device> {
+    adapter.open_with(&GpuOptions { recurrent, ..GpuOptions::default() })
+}
+
+/// A layer and the batch that it runs over.
+#[derive(Clone)]
+struct Pass {
+    stack: Rnn,
+    steps: usize,
+    batch: usize,
+}
+
+/// What a pass makes, and how many kernel calls its two halves took.
+struct Made {
+    /// Outputs, the gradients at x and at the initial state, those of the weights.
+    values: Vec<f32>,
+    forward: u64,
+    backward: u64,
+}
+
+impl Pass {
+    /// Of a layer with [`INPUTS`] inputs.
+    fn new(stack: Rnn, steps: usize, batch: usize) -> Self {
+        Self { stack, steps, batch }
+    }
+
+    /// The batch is ragged where `lengths` are given.
+    fn run(&self, device: &Device, lengths: Option<&[u32]>) -> Result<Made> {
+        let mut model = Model::new(4);
+        let rnn = model.add("rnn", self.stack.clone())?;
+        let parameters = model.initialize(device)?;
+        let mut gradients = parameters.zero_gradients()?;
+        let x = random(device, 31, &[self.steps, self.batch, INPUTS], 1.0)?;
+        let d_y = random(device, 32, &[self.steps, self.batch, rnn.description().outputs()], 1.0)?;
+        let state = rnn.zero_state(device, self.batch)?;
+        let lengths =
+            lengths.map(|lengths| Indices::from_slice(device, &[self.batch], lengths)).transpose()?;
+        let sequences = lengths.as_ref().map_or_else(Sequences::whole, Sequences::ragged);
+        let counted = || device.counters().dispatches;
+        let before = counted();
+        let (y, _, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
+        let between = counted();
+        let (d_x, d_initial) = trace.backward(&d_y, None, &mut gradients)?;
+        let after = counted();
+        let mut values = y.download()?;
+        values.extend(d_x.download()?);
+        values.extend(d_initial.hidden().download()?);
+        values.extend(all_gradients(&parameters, &gradients)?.into_iter().map(|value| value as f32));
+        Ok(Made { values, forward: between - before, backward: after - between })
+    }
+}
+
+/// Kernel calls of a pass beside those of its steps: products, sums, states at both ends.
+const AROUND: u64 = 24;
+
+fn many_steps_cost_a_handful_of_dispatches(adapter: &Adapter) -> Outcome {
+    let (many, single) = (open(adapter, RecurrentTier::Sequence)?, open(adapter, RecurrentTier::Steps)?);
+    for cell in CELLS {
+        let counts = |device: &Device, steps: usize| -> Result<[u64; 2]> {
+            let made = Pass::new(Rnn::new(cell, INPUTS, 20), steps, 5).run(device, None)?;
+            Ok([made.forward, made.backward])
+        };
+        let name = cell.name();
+        for steps in [1, 50, 100] {
+            let (found, by_steps) = (counts(&many, steps)?, counts(&single, steps)?);
+            for (found, by_steps) in found.into_iter().zip(by_steps) {
+                assert!(found <= AROUND, "{name}: {found} dispatches for {steps} steps");
+                assert!(by_steps >= steps as u64, "{name}: {by_steps} dispatches for {steps} steps");
+            }
+        }
+        assert_eq!(counts(&many, 50)?, counts(&many, 100)?, "{name}: dispatches of 50 and of 100 steps");
+    }
+    Ok(())
+}
+
+/// So many steps that one dispatch does not take them all.
+const LONG: usize = 1500;
+
+/// A sequence of several dispatches has the bits of its parts, which are dispatches of their own.
+fn a_long_sequence_is_the_same_in_several_dispatches(adapter: &Adapter) -> Outcome {
+    let device = open(adapter, RecurrentTier::Sequence)?;
+    for cell in CELLS {
+        let mut model = Model::new(4);
+        let rnn = model.add("rnn", Rnn::new(cell, 2, 33))?;
+        let parameters = model.initialize(&device)?;
+        let x = random(&device, 33, &[LONG, 2, 2], 1.0)?;
+        let before = device.counters().dispatches;
+        let (y, last) = rnn.infer(&parameters, &x, &rnn.zero_state(&device, 2)?)?;
+        let whole = device.counters().dispatches - before;
+        let mut state: State = rnn.zero_state(&device, 2)?;
+        let (mut parts, mut fewest) = (Vec::new(), u64::MAX);
+        for place in 0..30 {
+            let part: Vec<f32> = x.download()?[place * LONG / 30 * 4..(place + 1) * LONG / 30 * 4].to_vec();
+            let part = refrain::Tensor::from_slice(&device, &[LONG / 30, 2, 2], &part)?;
+            let before = device.counters().dispatches;
+            let (y, next) = rnn.infer(&parameters, &part, &state)?;
+            fewest = fewest.min(device.counters().dispatches - before);
+            parts.extend(y.download()?);
+            state = next;
+        }
+        let name = cell.name();
+        assert!(
+            whole > fewest && whole < fewest + LONG as u64 / 10,
+            "{name}: {whole} and {fewest} dispatches"
+        );
+        expect_same_bits(name, &y.download()?, &parts)?;
+        expect_same_bits(name, &last.hidden().download()?, &state.hidden().download()?)?;
+    }
+    Ok(())
+}
+
+/// What a step of more than one dispatch needs is not asked of a workgroup: such layers run as without the choice.
+fn layers_whose_step_is_more_than_a_dispatch_run_step_by_step(adapter: &Adapter) -> Outcome {
+    let (many, single) = (open(adapter, RecurrentTier::Sequence)?, open(adapter, RecurrentTier::Steps)?);
+    let stacks = [
+        Rnn::new(Cell::Lstm, INPUTS, 9).projection(4),
+        Rnn::new(Cell::Gru, INPUTS, 9).reset_before(),
+        Rnn::new(Cell::Lstm, INPUTS, 9).layer_norm(),
+        // 820 units of an LSTM with five numbers each are more than a workgroup holds.
+        Rnn::new(Cell::Lstm, INPUTS, 820),
+    ];
+    for stack in stacks {
+        let pass = Pass::new(stack, 4, 3);
+        let (one, two) = (pass.run(&many, Some(&[4, 1, 3]))?, pass.run(&single, Some(&[4, 1, 3]))?);
+        let name = format!("{:?}", pass.stack);
+        assert_eq!([one.forward, one.backward], [two.forward, two.backward], "{name}");
+        expect_same_bits(&name, &one.values, &two.values)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn register(suite: &mut Suite) {
+    on_gpu!(
+        suite,
+        many_steps_cost_a_handful_of_dispatches,
+        a_long_sequence_is_the_same_in_several_dispatches,
+        layers_whose_step_is_more_than_a_dispatch_run_step_by_step,
+    );
+}
