@@ -11,7 +11,9 @@ mod work;
 
 use std::process::ExitCode;
 
-use burn::tensor::{Device, DeviceKind};
+use burn::tensor::Device;
+#[cfg(feature = "wgpu")]
+use burn::tensor::DeviceKind;
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
@@ -77,6 +79,7 @@ struct Options {
 enum Target {
     /// `burn-flex`, its backend for CPUs.
     Cpu,
+    #[cfg(feature = "wgpu")]
     /// The adapter that wgpu prefers; `CUBECL_WGPU_DEFAULT_DEVICE=IntegratedGpu(0)` and the like choose another.
     Wgpu,
 }
@@ -123,15 +126,12 @@ impl Bench {
     fn new(target: Target, threads: usize) -> Result<Self, Failure> {
         Ok(match target {
             Target::Cpu => Self { device: Device::flex(), name: "cpu".to_owned(), driver: None, threads },
+            #[cfg(feature = "wgpu")]
             Target::Wgpu => {
                 let device = Device::wgpu(DeviceKind::DefaultDevice);
-                let identity = device.identity().ok_or("wgpu names no adapter")?;
-                let compiler = if cfg!(feature = "spirv") {
-                    "wgpu, SPIR-V where the driver takes it"
-                } else {
-                    "wgpu, WGSL"
-                };
-                Self { device, name: identity.name, driver: Some(compiler.to_owned()), threads }
+                let name = device.identity().ok_or("wgpu names no adapter")?.name;
+                let kernels = if cfg!(feature = "spirv") { "SPIR-V, else WGSL" } else { "WGSL" };
+                Self { device, name, driver: Some(format!("wgpu, {kernels}")), threads }
             }
         })
     }
