@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::gpu::{self, AdapterKind, AdapterSummary, Context, ContextOptions};
+use crate::gpu::{
+    self, AdapterKind, AdapterSummary, Context, ContextOptions, KernelCall, MatmulVariant, Profiling,
+};
 use crate::{Error, Result};
 
 /// The environment variable that [`Device::auto`] obeys: `auto`, `cpu`, `reference`, `gpu`, `gpu:N` or a part of an
@@ -65,6 +67,10 @@ pub struct GpuOptions {
     pub binding_bytes: Option<u64>,
     /// A ceiling for workgroups along one axis of a dispatch, below the adapter's own.
     pub workgroups: Option<u32>,
+    /// Whether to note when each kernel ran.
+    pub profiling: Profiling,
+    /// One way to compute all matrix products; without it each product's shape decides.
+    pub matmul: Option<MatmulVariant>,
 }
 
 impl Default for GpuOptions {
@@ -74,6 +80,8 @@ impl Default for GpuOptions {
             parameters: ParameterPath::Fastest,
             binding_bytes: None,
             workgroups: None,
+            profiling: Profiling::Off,
+            matmul: None,
         }
     }
 }
@@ -85,8 +93,17 @@ pub struct DeviceCounters {
     pub allocations: u64,
     /// Bytes of all GPU buffers that exist, in use or waiting for reuse.
     pub bytes: u64,
+    /// Bytes of the GPU buffers in use: those of tensors that exist, and of transfers under way.
+    pub bytes_in_use: u64,
+    /// The most bytes that were in use at once, since the device was opened or [`Device::reset_peak`] was called.
+    pub peak_bytes_in_use: u64,
     /// Kernel calls ever recorded.
     pub dispatches: u64,
+    /// Submissions ever made.
+    pub submissions: u64,
+    /// How often the host waited for the GPU: for a value, because it was asked to, or because too many submissions
+    /// were in flight.
+    pub waits: u64,
 }
 
 impl Device {
@@ -114,7 +131,8 @@ impl Device {
     /// As [`Device::gpu`], with options.
     ///
     /// # Errors
-    /// As [`Device::gpu`]; [`Error::Config`] for a limit that leaves nothing to work with.
+    /// As [`Device::gpu`]; [`Error::Config`] for a limit that leaves nothing to work with; [`Error::Unsupported`] for
+    /// profiling where the adapter has no timestamps (`timestamps` is not among its [`AdapterSummary::features`]).
     pub fn gpu_with(name: &str, options: &GpuOptions) -> Result<Self> {
         if let Some(bytes) = options.binding_bytes.filter(|&bytes| bytes < LEAST_BINDING_BYTES) {
             let message = format!("`binding_bytes` must be at least {LEAST_BINDING_BYTES}, not {bytes}");
@@ -122,6 +140,9 @@ impl Device {
         }
         if options.workgroups == Some(0) {
             return Err(Error::config("GPU options", "`workgroups` must be at least 1, not 0"));
+        }
+        if options.matmul.is_some_and(|variant| variant.parts == 0) {
+            return Err(Error::config("GPU options", "`matmul.parts` must be at least 1, not 0"));
         }
         // Every name contains the empty one: it would take whatever comes first.
         if name.trim().is_empty() {
@@ -133,6 +154,8 @@ impl Device {
             allow_immediates: options.parameters == ParameterPath::Fastest,
             binding_bytes: options.binding_bytes,
             workgroups: options.workgroups,
+            profiling: options.profiling,
+            matmul: options.matmul,
         })?;
         match context {
             Some(context) => Ok(Self(Backend::Gpu(context))),
@@ -204,15 +227,81 @@ impl Device {
         }
     }
 
+    /// Submits recorded work and **waits** until all of it is done. On the CPU, where work is done when a call returns,
+    /// this does nothing.
+    ///
+    /// # Errors
+    /// Whatever the device reported since the last call.
+    pub fn synchronize(&self) -> Result<()> {
+        match &self.0 {
+            Backend::Cpu(_) => Ok(()),
+            Backend::Gpu(context) => context.synchronize(),
+        }
+    }
+
+    /// Gives the memory that is kept for reuse back to the driver; **waits** for the GPU. Before work of quite other
+    /// sizes, it makes room.
+    ///
+    /// # Errors
+    /// Whatever the device reported since the last call.
+    pub fn release_unused(&self) -> Result<()> {
+        match &self.0 {
+            Backend::Cpu(_) => Ok(()),
+            Backend::Gpu(context) => context.release_unused(),
+        }
+    }
+
+    /// When each kernel ran, in the order of the calls recorded since the last time that this was asked. Uploads,
+    /// copies and clears are not among them. **Waits** for the GPU.
+    ///
+    /// ```no_run
+    /// use refrain::{Device, GpuOptions, Profiling, Tensor, ops};
+    /// let options = GpuOptions { profiling: Profiling::Kernels, ..GpuOptions::default() };
+    /// let device = Device::gpu_with("gpu", &options)?;
+    /// let x = Tensor::zeros(&device, &[512, 512])?;
+    /// ops::matmul(&x, &x, ops::Form::Plain, None)?;
+    /// for call in device.profile()? {
+    ///     println!("{} took {} ns", call.kernel, call.nanoseconds);
+    /// }
+    /// # Ok::<(), refrain::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on the CPU; [`Error::Config`] for a device that was opened without
+    /// [`Profiling::Kernels`]; whatever the device reported since the last call.
+    pub fn profile(&self) -> Result<Vec<KernelCall>> {
+        match &self.0 {
+            Backend::Cpu(_) => Err(Error::Unsupported {
+                what: "profile".into(),
+                message: "the CPU runs no kernels; kernels are timed on a GPU".into(),
+            }),
+            Backend::Gpu(context) => context.profile(),
+        }
+    }
+
+    /// Begins to look for [`DeviceCounters::peak_bytes_in_use`] anew, from what is in use now.
+    pub fn reset_peak(&self) {
+        if let Backend::Gpu(context) = &self.0 {
+            context.pool().reset_peak();
+        }
+    }
+
     /// What the device has counted so far; zeros for the CPU.
     pub fn counters(&self) -> DeviceCounters {
         match &self.0 {
             Backend::Cpu(_) => DeviceCounters::default(),
-            Backend::Gpu(context) => DeviceCounters {
-                allocations: context.pool().allocations(),
-                bytes: context.pool().bytes(),
-                dispatches: context.dispatches(),
-            },
+            Backend::Gpu(context) => {
+                let (pool, counted) = (context.pool(), context.counted());
+                DeviceCounters {
+                    allocations: pool.allocations(),
+                    bytes: pool.bytes(),
+                    bytes_in_use: pool.in_use(),
+                    peak_bytes_in_use: pool.peak(),
+                    dispatches: counted.dispatches,
+                    submissions: counted.submissions,
+                    waits: counted.waits,
+                }
+            }
         }
     }
 

@@ -8,7 +8,7 @@
 //! - [`data`] turns text into batches, [`io`] keeps models in safetensors files, [`ops`] has the operations alone.
 //!
 //! Work is recorded and submitted without waiting. Only the functions that bring values to the host wait for the
-//! GPU: `download` and `read`, and what is built from them, which says so. Errors are values of [`Error`]; no
+//! GPU: `download` and `read`, and what is built from them, which says so; and [`Device::synchronize`] and its kin. Errors are values of [`Error`]; no
 //! input panics.
 //!
 //! ```
@@ -42,7 +42,7 @@ mod tensor;
 
 pub use device::{DEVICE_VARIABLE, Device, DeviceCounters, GpuOptions, ParameterPath, ShaderBuild};
 pub use error::{Error, Result};
-pub use gpu::{AdapterKind, AdapterSummary};
+pub use gpu::{AdapterKind, AdapterSummary, KernelCall, MatmulTile, MatmulVariant, Profiling};
 pub use shape::{MAX_RANK, Shape};
 pub use tensor::{IGNORED, Indices, Tensor, View};
 

@@ -117,6 +117,14 @@ fn matmul(bench: &mut Bench) -> Result<()> {
         ("weight gradient", Form::LeftTransposed, [128, 128, STEPS * BATCH]),
         ("one step", Form::RightTransposed, [BATCH, 512, 512]),
         ("square", Form::Plain, [512, 512, 512]),
+        ("square", Form::Plain, [1024, 1024, 1024]),
+        ("gates' projection", Form::RightTransposed, [STEPS * BATCH, 1024, 128]),
+        ("gates' weight gradient", Form::LeftTransposed, [1024, 256, 4 * STEPS * BATCH]),
+        ("one row", Form::RightTransposed, [1, 1024, 1024]),
+        ("four rows", Form::RightTransposed, [4, 1024, 1024]),
+        ("sixteen rows", Form::Plain, [16, 1024, 1024]),
+        // Nothing divides by four: operands are read value by value.
+        ("odd", Form::Plain, [511, 513, 511]),
     ];
     for (name, form, sizes) in cases {
         verify(name, &bench.device, |device| {

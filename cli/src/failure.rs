@@ -13,6 +13,13 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 pub(crate) enum Failure {
     /// The library, or a check of the command line in the library's words, refused.
     Refused(refrain::Error),
+    /// Work that was to be timed gives wrong numbers.
+    Wrong {
+        /// Which work.
+        what: String,
+        /// How far it is from the reference.
+        deviation: String,
+    },
     /// Standard output could not be written.
     Output(io::Error),
     /// Training went off.
@@ -57,6 +64,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut message, mut cause) = match self {
             Self::Refused(error) => (error.to_string(), error.source()),
+            Self::Wrong { what, deviation } => {
+                (format!("{what} is not timed, for it is wrong: {deviation}"), None)
+            }
             Self::Output(error) => (format!("standard output: {error}"), error.source()),
             Self::Diverged { symptom, step, rate, kept } => {
                 let kept = match kept {

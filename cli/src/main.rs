@@ -1,6 +1,7 @@
-//! `refrain`: train, sample and check recurrent networks on any GPU. Uses the library's public interface only.
+//! `refrain`: train, sample, check and time recurrent networks on any GPU. Uses the library's public interface only.
 
 mod baseline;
+mod bench;
 mod check;
 mod destination;
 mod devices;
@@ -34,6 +35,8 @@ enum Command {
     Sample(sample::Arguments),
     /// Compare a device with the 64-bit twin, operation by operation, or with golden cases
     Check(check::Arguments),
+    /// Time recurrent layers, training steps and single operations on a device
+    Bench(Box<bench::arguments::Arguments>),
     /// Show the devices that are there, and which one is taken
     Devices,
 }
@@ -56,6 +59,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Train(arguments) => train::run(&arguments)?,
         Command::Sample(arguments) => sample::run(&arguments)?,
         Command::Check(arguments) => return check::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments)?,
         Command::Devices => devices::run()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -2,7 +2,7 @@
 
 pub(crate) mod arguments;
 mod learner;
-mod memory;
+pub(crate) mod memory;
 mod report;
 
 use refrain::data::{Window, Windows};

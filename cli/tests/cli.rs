@@ -1,5 +1,8 @@
 //! The program as its user runs it: exit codes, messages, and what lies in the files afterwards.
 
+#[path = "cli/bench.rs"]
+mod bench;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

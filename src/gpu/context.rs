@@ -7,6 +7,8 @@ use super::faults::Faults;
 use super::kernel::KernelCache;
 use super::limits::Limits;
 use super::pool::{Buffer, Pool, Purpose};
+use super::products::MatmulVariant;
+use super::profile::{Profiler, Profiling};
 use super::recorder::Recorder;
 use crate::{Error, Result};
 
@@ -19,8 +21,10 @@ pub(crate) struct ContextOptions {
     pub(crate) wanted: Wanted,
     pub(crate) checked: bool,
     pub(crate) allow_immediates: bool,
+    pub(crate) profiling: Profiling,
     pub(crate) binding_bytes: Option<u64>,
     pub(crate) workgroups: Option<u32>,
+    pub(crate) matmul: Option<MatmulVariant>,
 }
 
 /// An opened GPU.
@@ -33,7 +37,9 @@ pub(crate) struct Context {
     kind: AdapterKind,
     limits: Limits,
     checked: bool,
+    matmul: Option<MatmulVariant>,
     immediates: bool,
+    profiler: Option<Profiler>,
     faults: Arc<Faults>,
     pool: Arc<Pool>,
     kernels: KernelCache,
@@ -52,7 +58,9 @@ impl Context {
         let immediates = options.allow_immediates
             && adapter.features().contains(wgpu::Features::IMMEDIATES)
             && has.max_immediate_size >= IMMEDIATE_BYTES;
-        let required_features = if immediates { wgpu::Features::IMMEDIATES } else { wgpu::Features::empty() };
+        let timestamps = Profiler::features(&adapter.get_info().name, adapter.features(), options.profiling)?;
+        let immediate = if immediates { wgpu::Features::IMMEDIATES } else { wgpu::Features::empty() };
+        let required_features = immediate | timestamps;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("refrain"),
             required_features,
@@ -73,6 +81,7 @@ impl Context {
             }
         });
         let limits = limits(&has, options);
+        let profiler = Profiler::new(&queue, timestamps);
         Ok(Self {
             recorder: Mutex::new(Recorder::default()),
             pool: Arc::new(Pool::new(device.clone(), limits.buffer_bytes)),
@@ -82,7 +91,9 @@ impl Context {
             kind: candidate.kind,
             limits,
             checked: options.checked,
+            matmul: options.matmul,
             immediates,
+            profiler,
             faults,
             kernels: KernelCache::default(),
         })
@@ -98,6 +109,11 @@ impl Context {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The one way in which matrix products are to be computed, if whoever opened the device asked for one.
+    pub(crate) fn matmul_variant(&self) -> Option<MatmulVariant> {
+        self.matmul
     }
 
     /// Memory for `elements` four-byte values; their content is undefined until written.
@@ -116,11 +132,12 @@ impl Context {
     }
 
     /// Gives all memory that is kept for reuse back to the driver. **Waits** for the GPU: it may still be in use.
-    fn release_unused(&self) -> Result<()> {
-        self.flush()?;
+    pub(crate) fn release_unused(&self) -> Result<()> {
+        self.synchronize()?;
         self.recorder().forget_bind_groups();
         self.pool.clear();
-        self.poll(wgpu::PollType::wait_indefinitely())
+        // What nobody holds any more goes at the next poll.
+        self.poll(wgpu::PollType::Poll)
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
@@ -141,6 +158,10 @@ impl Context {
 
     pub(super) fn immediates(&self) -> bool {
         self.immediates
+    }
+
+    pub(super) fn profiler(&self) -> Option<&Profiler> {
+        self.profiler.as_ref()
     }
 
     pub(super) fn faults(&self) -> &Faults {

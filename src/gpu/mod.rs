@@ -2,8 +2,8 @@
 //!
 //! [`Context`] owns one device: its [`Pool`] of buffers, its kernel cache and its recorder. Operations describe
 //! their shader as a [`Kernel`], borrow device memory as [`Span`]s and call [`Context::dispatch`]; nothing runs
-//! until the recorder is flushed, and nothing waits but [`Context::download`], the bound on work in
-//! flight (see [`recorder`]) and an allocation that ran out of memory.
+//! until the recorder is flushed, and nothing waits but what is in [`readback`], [`Context::profile`], the bound on work
+//! in flight (see [`recorder`]) and an allocation that ran out of memory.
 
 mod adapters;
 mod context;
@@ -13,6 +13,8 @@ mod inspect;
 mod kernel;
 mod limits;
 mod pool;
+mod products;
+mod profile;
 mod readback;
 mod recorder;
 mod span;
@@ -28,5 +30,7 @@ pub(crate) use inspect::inspect;
 pub(crate) use kernel::{Access, Field, Kernel, Origin, REAL, kernel, parameters};
 pub(crate) use limits::pieces;
 pub(crate) use pool::Buffer;
+pub use products::{MatmulTile, MatmulVariant};
+pub use profile::{KernelCall, Profiling};
 pub(crate) use recorder::Dispatch;
 pub(crate) use span::{Bound, Span};

@@ -52,6 +52,8 @@ pub(crate) struct Pool {
     shelves: Mutex<HashMap<(Purpose, u64), Vec<Raw>>>,
     allocations: AtomicU64,
     bytes: AtomicU64,
+    in_use: AtomicU64,
+    peak: AtomicU64,
 }
 
 /// Memory on the device, given back to the pool when dropped.
@@ -85,6 +87,8 @@ impl Pool {
             shelves: Mutex::default(),
             allocations: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            in_use: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
         }
     }
 
@@ -96,6 +100,21 @@ impl Pool {
     /// Bytes of all buffers that exist, in use or on a shelf.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the buffers that are in use.
+    pub(crate) fn in_use(&self) -> u64 {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that were in use at once, since the last [`Pool::reset_peak`].
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Begins to look for the peak anew, from what is in use.
+    pub(crate) fn reset_peak(&self) {
+        self.peak.store(self.in_use(), Ordering::Relaxed);
     }
 
     /// A buffer of at least `bytes`; its content is whatever was there before.
@@ -113,13 +132,20 @@ impl Pool {
             });
         }
         let size = class(bytes).min(self.largest & !3);
-        if let Some(raw) = self.shelves().get_mut(&(purpose, size)).and_then(Vec::pop) {
-            return Ok(raw);
-        }
-        self.allocate(purpose, size).map_err(|()| Error::OutOfMemory { what: what.to_owned(), bytes })
+        let unused = self.shelves().get_mut(&(purpose, size)).and_then(Vec::pop);
+        let raw = match unused {
+            Some(raw) => raw,
+            None => self
+                .allocate(purpose, size)
+                .map_err(|()| Error::OutOfMemory { what: what.to_owned(), bytes })?,
+        };
+        let in_use = self.in_use.fetch_add(raw.buffer.size(), Ordering::Relaxed) + raw.buffer.size();
+        self.peak.fetch_max(in_use, Ordering::Relaxed);
+        Ok(raw)
     }
 
     pub(super) fn put(&self, purpose: Purpose, raw: Raw) {
+        self.in_use.fetch_sub(raw.buffer.size(), Ordering::Relaxed);
         self.shelves().entry((purpose, raw.buffer.size())).or_default().push(raw);
     }
 

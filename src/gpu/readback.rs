@@ -6,6 +6,17 @@ use super::span::Span;
 use crate::{Error, Result};
 
 impl Context {
+    /// Submits everything recorded so far and waits for it.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], and whatever the device reported.
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        self.flush()?;
+        self.wait()?;
+        self.reclaim_all()?;
+        self.faults().check()
+    }
+
     /// Copies `span` to the host: submits everything recorded so far and waits for it.
     ///
     /// # Errors
@@ -21,7 +32,7 @@ impl Context {
             // The receiver lives until the wait below is over.
             sender.send(mapped).ok();
         });
-        self.poll(wgpu::PollType::wait_indefinitely())?;
+        self.wait()?;
         self.reclaim_all()?;
         let lost = |reason: String| self.faults().check().and(Err(Error::DeviceLost { reason }));
         match receiver.try_recv() {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::kernel::{Compiled, Kernel};
 use super::pool::{Buffer, Purpose, Raw};
+use super::profile::{Tape, Timer};
 use super::span::{Bound, Span};
 use crate::{Error, Result};
 
@@ -49,7 +50,18 @@ pub(super) struct Recorder {
     uploads: Vec<Raw>,
     in_flight: VecDeque<Submitted>,
     bind_groups: HashMap<BindKey, wgpu::BindGroup>,
-    counted: u64,
+    /// Of a profiled device: when which kernel ran.
+    tape: Tape,
+    counted: Counted,
+}
+
+/// What was ever recorded.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counted {
+    pub(crate) dispatches: u64,
+    pub(crate) submissions: u64,
+    /// How often the host waited for the GPU.
+    pub(crate) waits: u64,
 }
 
 /// A submission that may be unfinished, and the upload buffers that it reads.
@@ -62,6 +74,10 @@ impl Recorder {
     /// Lets go of all cached bind groups, and with them of the buffers they hold.
     pub(super) fn forget_bind_groups(&mut self) {
         self.bind_groups.clear();
+    }
+
+    pub(super) fn tape(&mut self) -> &mut Tape {
+        &mut self.tape
     }
 }
 
@@ -82,7 +98,7 @@ impl Context {
         let compiled = self.compiled(call.kernel, call.constants);
         let parameters = bytemuck::bytes_of(&call.parameters);
         let mut recorder = self.recorder();
-        if recorder.dispatches >= MAX_DISPATCHES {
+        if recorder.dispatches >= MAX_DISPATCHES || recorder.tape.is_full() {
             self.submit(&mut recorder)?;
         }
         let offset = match self.immediates() {
@@ -90,7 +106,9 @@ impl Context {
             false => Some(self.push_uniform(&mut recorder, parameters)?),
         };
         let group = self.bind_group(&mut recorder, call.kernel, &compiled, call.bindings);
-        let pass = self.pass(&mut recorder);
+        let timer =
+            self.profiler().map(|profiler| recorder.tape.timer(profiler, self.device(), call.kernel.name));
+        let pass = self.pass(&mut recorder, timer.as_ref());
         pass.set_pipeline(&compiled.pipeline);
         match offset {
             Some(offset) => pass.set_bind_group(0, &group, &[offset]),
@@ -100,9 +118,12 @@ impl Context {
             }
         }
         let [x, y, z] = call.grid.map(|groups| groups as u32);
-        pass.dispatch_workgroups(x, y, z);
+        match timer {
+            None => pass.dispatch_workgroups(x, y, z),
+            Some(timer) => timer.dispatch(pass, [x, y, z]),
+        }
         recorder.dispatches += 1;
-        recorder.counted += 1;
+        recorder.counted.dispatches += 1;
         Ok(())
     }
 
@@ -138,8 +159,8 @@ impl Context {
         self.faults().check()
     }
 
-    /// How many dispatches were ever recorded.
-    pub(crate) fn dispatches(&self) -> u64 {
+    /// What was ever recorded.
+    pub(crate) fn counted(&self) -> Counted {
         self.recorder().counted
     }
 
@@ -159,15 +180,20 @@ impl Context {
         });
         recorder.uniforms.clear();
         recorder.uniform_buffer = None;
+        if let Some(encoder) = &mut recorder.encoder {
+            recorder.tape.cut(self.device(), encoder);
+        }
         let recorded = recorder.encoder.take().map(wgpu::CommandEncoder::finish);
         let index = self.queue().submit(uniforms.into_iter().chain(recorded));
         let uploads = std::mem::take(&mut recorder.uploads);
         recorder.in_flight.push_back(Submitted { index, uploads });
         recorder.dispatches = 0;
+        recorder.counted.submissions += 1;
         if recorder.in_flight.len() <= MAX_IN_FLIGHT {
             return self.poll(wgpu::PollType::Poll);
         }
         let Some(Submitted { index, uploads }) = recorder.in_flight.pop_front() else { return Ok(()) };
+        recorder.counted.waits += 1;
         self.poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })?;
         self.reclaim(uploads)
     }
@@ -176,6 +202,12 @@ impl Context {
     pub(super) fn reclaim_all(&self) -> Result<()> {
         let finished = std::mem::take(&mut self.recorder().in_flight);
         self.reclaim(finished.into_iter().flat_map(|submitted| submitted.uploads))
+    }
+
+    /// Waits for everything submitted so far.
+    pub(super) fn wait(&self) -> Result<()> {
+        self.recorder().counted.waits += 1;
+        self.poll(wgpu::PollType::wait_indefinitely())
     }
 
     pub(super) fn poll(&self, kind: wgpu::PollType) -> Result<()> {
@@ -221,10 +253,20 @@ impl Context {
         recorder.encoder.get_or_insert_with(|| self.device().create_command_encoder(&Default::default()))
     }
 
-    fn pass<'r>(&self, recorder: &'r mut Recorder) -> &'r mut wgpu::ComputePass<'static> {
+    /// The open pass, or a new one; always a new one for a timer that times whole passes.
+    fn pass<'r>(
+        &self,
+        recorder: &'r mut Recorder,
+        timer: Option<&Timer>,
+    ) -> &'r mut wgpu::ComputePass<'static> {
+        let timestamp_writes = timer.and_then(Timer::around_pass);
         let pass = match recorder.pass.take() {
-            Some(pass) => pass,
-            None => self.encoder(recorder).begin_compute_pass(&Default::default()).forget_lifetime(),
+            Some(pass) if timestamp_writes.is_none() => pass,
+            ended => {
+                drop(ended);
+                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                self.encoder(recorder).begin_compute_pass(&descriptor).forget_lifetime()
+            }
         };
         recorder.pass.insert(pass)
     }

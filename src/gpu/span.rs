@@ -53,6 +53,13 @@ pub(crate) struct Bound<'a> {
     pub(crate) base: u32,
 }
 
+impl Bound<'_> {
+    /// Whether the span starts where a shader can read it by fours, as `array<vec4<f32>>`.
+    pub(crate) fn is_in_fours(&self) -> bool {
+        self.base.is_multiple_of(4) && self.offset.is_multiple_of(16)
+    }
+}
+
 impl Context {
     /// Prepares `span` for a dispatch.
     ///

@@ -304,14 +304,14 @@ impl ModelTrace<'_> {
         let mut d_y = without_padding(d_output, self.lengths.as_ref())?;
         let mut traces = self.traces.into_iter().rev().peekable();
         while let Some(trace) = traces.next() {
+            // The gradient at a model's own input is nobody's business: it is not computed.
+            let reads_data = matches!(traces.peek(), None | Some(AnyTrace::OneHot));
             match trace {
                 AnyTrace::Embedding(trace) => return trace.backward(&d_y, gradients),
                 AnyTrace::OneHot => return Ok(()),
+                AnyTrace::Rnn(trace) if reads_data => return trace.backward_parameters(&d_y, gradients),
                 AnyTrace::Rnn(trace) => (d_y, _) = trace.backward(&d_y, None, gradients)?,
-                // The gradient at a model's own input is nobody's business: it is not computed.
-                AnyTrace::Linear(trace) if traces.peek().is_none() => {
-                    trace.backward_parameters(&d_y, gradients)?;
-                }
+                AnyTrace::Linear(trace) if reads_data => return trace.backward_parameters(&d_y, gradients),
                 AnyTrace::Linear(trace) => d_y = trace.backward(&d_y, gradients)?,
             }
         }

@@ -105,8 +105,8 @@ impl fmt::Display for Summary {
 pub struct Cost {
     /// Multiply-adds of all matrix products, forward.
     pub forward: u64,
-    /// Those of backward: each weight's gradient, and the gradient at what a layer reads; and the forward pass of all
-    /// that a [checkpointed](super::Rnn::checkpointed) stack runs again.
+    /// Those of backward: each weight's gradient, and the gradient at what a layer reads unless that is data; and the
+    /// forward pass of all that a [checkpointed](super::Rnn::checkpointed) stack runs again.
     pub backward: u64,
     /// Bytes that a trace keeps on the device until backward, in 32-bit floats: inputs, gates, states and outputs, each
     /// tensor once. Of a checkpointed stack: the most that it keeps at any time of backward.
@@ -195,24 +195,35 @@ impl Model {
         Shape::named("the window [steps, batch]", &[steps, batch])?;
         let (steps, rows) = (steps as u64, batch as u64);
         let mut counter = Counter { steps, rows, cost: Cost::default(), signal: Signal::Fresh };
-        for (place, added) in self.layers().iter().enumerate() {
+        // Whether a layer reads what others made: backward computes no gradient at data.
+        let mut is_computed = false;
+        for added in self.layers() {
             match &added.config {
                 LayerConfig::Embedding(_) => {
                     // The tokens.
                     counter.keep(1);
                     counter.signal = Signal::Fresh;
                 }
-                LayerConfig::OneHot(_) => counter.signal = Signal::Fresh,
-                LayerConfig::Rnn(rnn) => rnn.count(&mut counter)?,
+                LayerConfig::OneHot(_) => {
+                    counter.signal = Signal::Fresh;
+                    continue;
+                }
+                LayerConfig::Rnn(rnn) => {
+                    rnn.count(&mut counter)?;
+                    if !is_computed {
+                        counter.cost.backward -= steps * rows * rnn.input_entries();
+                    }
+                }
                 LayerConfig::Linear(linear) => {
                     counter.product(linear.entries());
-                    if place == 0 {
+                    if !is_computed {
                         counter.cost.backward -= counter.cost.forward;
                     }
                     counter.keep_signal(linear.reads());
                     counter.signal = Signal::Fresh;
                 }
             }
+            is_computed = true;
         }
         Ok(counter.cost)
     }

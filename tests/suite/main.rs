@@ -17,6 +17,8 @@ mod models;
 mod noise;
 mod options;
 mod pairs;
+mod products;
+mod profile;
 mod properties;
 mod recurrent;
 mod stateful;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     layer_norm::register(&mut suite);
     options::register(&mut suite);
     pairs::register(&mut suite);
+    products::register(&mut suite);
     checkpoints::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);
@@ -53,5 +56,6 @@ fn main() -> ExitCode {
     twins::register(&mut suite);
     limits::register(&mut suite);
     memory::register(&mut suite);
+    profile::register(&mut suite);
     suite.run()
 }

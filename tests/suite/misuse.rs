@@ -7,7 +7,9 @@ use refrain::loss::{CrossEntropy, cross_entropy};
 use refrain::nn::{Cell, Embedding, Linear, Merge, Model, OneHot, Rnn, Sequences, State};
 use refrain::ops::{self, Activation, Binary, Form, Norm, Reduction};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
-use refrain::{Device, Error, GpuOptions, IGNORED, Indices, Result, Shape, Tensor, View};
+use refrain::{
+    Device, Error, GpuOptions, IGNORED, Indices, MatmulTile, MatmulVariant, Result, Shape, Tensor, View,
+};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::support::{all_parameters, random};
@@ -616,6 +618,10 @@ fn devices_that_are_not_there() -> Outcome {
     for options in [
         GpuOptions { binding_bytes: Some(0), ..GpuOptions::default() },
         GpuOptions { workgroups: Some(0), ..GpuOptions::default() },
+        GpuOptions {
+            matmul: Some(MatmulVariant { tile: MatmulTile::Large, parts: 0 }),
+            ..GpuOptions::default()
+        },
     ] {
         refuses!(Config, Device::gpu_with("anything", &options), "GPU options");
     }

@@ -3,8 +3,8 @@
 
 use refrain::loss::cross_entropy;
 use refrain::nn::{
-    Cell, Draw, Embedding, Layer, LayerConfig, Linear, Merge, Model, ModelConfig, Parameters, Rnn, Sequences,
-    State,
+    Cell, Draw, Embedding, Layer, LayerConfig, Linear, Merge, Model, ModelConfig, OneHot, Parameters, Rnn,
+    Sequences, State,
 };
 use refrain::{Device, Error, IGNORED, Indices, Result, Tensor};
 
@@ -387,6 +387,44 @@ fn a_trace_keeps_the_bytes_that_the_cost_says(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
+/// Of a model that reads data and of a stack asked for no more, the gradients of the parameters have the same bits as with the
+/// gradient at the input, for fewer multiplications.
+fn gradients_at_data_are_not_computed() -> Outcome {
+    let device = Device::cpu();
+    let stacks: [fn(Rnn) -> Rnn; 3] =
+        [|stack| stack, |stack| stack.bidirectional().layers(2), |stack| stack.residual().checkpointed(1)];
+    for build in stacks {
+        let mut model = Model::new(3);
+        let layer = model.add("rnn", build(Rnn::new(Cell::Gru, 5, 5)))?;
+        let parameters = model.initialize(&device)?;
+        let x = random(&device, 40, &[STEPS, BATCH, 5], 1.0)?;
+        let d_y = random(&device, 41, &[STEPS, BATCH, layer.description().outputs()], 1.0)?;
+        let zero = layer.zero_state(&device, BATCH)?;
+        let pass = || layer.forward(&parameters, &x, &zero).map(|(_, _, trace)| trace);
+
+        let mut expected = parameters.zero_gradients()?;
+        pass()?.backward(&d_y, None, &mut expected)?;
+        let mut found = parameters.zero_gradients()?;
+        pass()?.backward_parameters(&d_y, &mut found)?;
+        let mut of_model = parameters.zero_gradients()?;
+        let (_, _, trace) = model.forward(&parameters, &x, &model.zero_state(&device, BATCH)?)?;
+        trace.backward(&d_y, &mut of_model)?;
+        let expected = all_gradients(&parameters, &expected)?;
+        assert!(expected == all_gradients(&parameters, &found)?);
+        assert!(expected == all_gradients(&parameters, &of_model)?);
+        let of_no_size = Tensor::zeros(&device, &[STEPS, BATCH, 1])?;
+        let refused = pass()?.backward_parameters(&of_no_size, &mut found);
+        assert!(matches!(refused, Err(Error::Shape { .. })));
+    }
+    let mut model = Model::new(3);
+    model.add("tokens", OneHot::new(7))?;
+    model.add("rnn", Rnn::new(Cell::Gru, 7, 6))?;
+    let (rows, w_ih, w_hh) = (9 * 4, 3 * 6 * 7, 3 * 6 * 6);
+    let cost = model.cost(9, 4)?;
+    assert_eq!((cost.forward, cost.backward), (rows * (w_ih + w_hh), rows * (w_ih + 2 * w_hh)));
+    Ok(())
+}
+
 fn costs_count_the_entries_of_all_matrices() -> Outcome {
     let mut model = Model::new(1);
     model.add("embedding", Embedding::new(7, 5))?;
@@ -414,6 +452,7 @@ pub(crate) fn register(suite: &mut Suite) {
         options_that_make_no_sense_are_refused_by_name,
         passes_that_do_not_say_what_they_are_are_refused,
         last_steps_that_are_not_there_are_refused,
+        gradients_at_data_are_not_computed,
         costs_count_the_entries_of_all_matrices,
         configurations_come_back_as_they_were_and_store_no_absent_option,
     );

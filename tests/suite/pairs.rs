@@ -31,6 +31,9 @@ const GATED: &[Cell] = &[Cell::Lstm, Cell::Gru];
 const LSTM: &[Cell] = &[Cell::Lstm];
 const GRU: &[Cell] = &[Cell::Gru];
 
+/// A change of a description.
+type Build = fn(Rnn) -> Rnn;
+
 /// Where an option is at work.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
@@ -49,7 +52,7 @@ struct Choice {
     value: &'static str,
     cells: &'static [Cell],
     place: Place,
-    build: fn(Rnn) -> Rnn,
+    build: Build,
     /// The option and value without which it has no sense.
     needs: Option<[&'static str; 2]>,
 }
@@ -62,7 +65,7 @@ const fn choice(
     [option, value]: [&'static str; 2],
     cells: &'static [Cell],
     place: Place,
-    build: fn(Rnn) -> Rnn,
+    build: Build,
     needs: Option<[&'static str; 2]>,
 ) -> Choice {
     Choice { option, value, cells, place, build, needs }
@@ -522,6 +525,35 @@ fn every_pair_of_options_is_taken_or_refused_by_both_names() -> Outcome {
     Ok(())
 }
 
+/// Of a direction or a truncation a stack has one: a second one does not silently take its place.
+fn options_that_exclude_each_other_are_refused_by_both_names() -> Outcome {
+    let named = |option, value| TABLE.iter().find(|choice| [choice.option, choice.value] == [option, value]);
+    let truncations = ["truncated", "windowed", "truncated_every 2 3"].map(|value| ("truncation", value));
+    let directions = ["reverse", "bidirectional"].map(|value| ("direction", value));
+    let checkpoints: [(&str, Build); 2] = [
+        ("checkpointed", |stack| stack.checkpointed(2)),
+        ("checkpointed_within", |stack| stack.checkpointed_within(1 << 20)),
+    ];
+    let chosen = truncations.into_iter().chain(directions).filter_map(|(option, value)| {
+        let kind = value.split(' ').next()?;
+        Some((option, kind, named(option, value)?.build))
+    });
+    let all: Vec<_> = chosen.chain(checkpoints.map(|(name, build)| ("checkpoints", name, build))).collect();
+    let mut refused = 0;
+    for (option, one, first) in &all {
+        for (_, two, second) in all.iter().filter(|(other, two, _)| other == option && two != one) {
+            match Model::new(1).add("rnn", second(first(Rnn::new(Cell::Gru, INPUTS, HIDDEN)))) {
+                Err(Error::Config { what, .. }) => assert_eq!(what, format!("rnn: {one} and {two}")),
+                other => panic!("{one} and {two} give {:?}", other.map(drop)),
+            }
+            refused += 1;
+        }
+        Model::new(1).add("rnn", first(first(Rnn::new(Cell::Gru, INPUTS, HIDDEN))))?;
+    }
+    assert_eq!(refused, 6 + 2 + 2);
+    Ok(())
+}
+
 fn options_of_other_cells_are_refused_by_both_names() -> Outcome {
     for choice in &TABLE {
         for cell in ALL.iter().filter(|cell| !choice.cells.contains(cell)) {
@@ -722,6 +754,7 @@ pub(crate) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
         every_pair_of_options_is_taken_or_refused_by_both_names,
+        options_that_exclude_each_other_are_refused_by_both_names,
         options_of_other_cells_are_refused_by_both_names,
         every_pair_of_options_matches_finite_differences,
         every_pair_with_bent_gradients_matches_back_propagation_by_hand,

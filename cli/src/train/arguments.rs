@@ -273,7 +273,11 @@ fn truncation(text: &str) -> std::result::Result<Truncation, String> {
     }
 }
 
-fn count(option: &str, found: usize, smallest: usize, largest: usize) -> Result<()> {
+/// Refuses a number of things outside `smallest..=largest`.
+///
+/// # Errors
+/// [`refrain::Error::Config`].
+pub(crate) fn count(option: &str, found: usize, smallest: usize, largest: usize) -> Result<()> {
     if (smallest..=largest).contains(&found) {
         return Ok(());
     }
@@ -284,14 +288,19 @@ fn count(option: &str, found: usize, smallest: usize, largest: usize) -> Result<
     Err(Failure::option(option, format!("must be {bound}, not {found}")))
 }
 
-fn number(option: &str, found: f64, sensible: bool, expected: &str) -> Result<()> {
+/// Refuses a number that is not sensible, naming what is expected.
+///
+/// # Errors
+/// [`refrain::Error::Config`].
+pub(crate) fn number(option: &str, found: f64, sensible: bool, expected: &str) -> Result<()> {
     match sensible {
         true => Ok(()),
         false => Err(Failure::option(option, format!("must be {expected}, but is {found}"))),
     }
 }
 
-fn cell(name: &str) -> std::result::Result<Cell, String> {
+/// The cell of this name.
+pub(crate) fn cell(name: &str) -> std::result::Result<Cell, String> {
     let all = || [Cell::Lstm, Cell::Gru].into_iter().chain(Activation::ALL.map(Cell::Vanilla));
     let known = || all().map(Cell::name).collect::<Vec<_>>().join(", ");
     let found = all().find(|cell| cell.name() == name);

@@ -81,7 +81,7 @@ impl Footprint {
             return Err(Failure::option(
                 "--hidden",
                 format!(
-                    "training needs {needed} of memory for weights, gradients, moments and activations, but the \
+                    "needs {needed} of memory for weights, gradients, moments and activations, but the \
                      limit is the {available} that are free; take a smaller --hidden, --layers, --batch or --sequence"
                 ),
             ));

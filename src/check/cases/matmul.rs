@@ -1,12 +1,16 @@
-//! Matrix products: shapes around tile edges, single rows and columns, a deep sum.
+//! Matrix products: shapes around tile edges, single rows and columns, deep sums; and, as gradients of weights need
+//! them, of some columns only, in blocks that are added to what is there.
+
+use std::ops::Range;
 
 use super::{Case, Operation, Output};
 use crate::check::draw::{CENTRED, POSITIVE};
 use crate::check::tolerance::sum;
+use crate::ops::matmul::matmul_columns_into;
 use crate::ops::{Form, matmul};
 
 /// M, N and K.
-const SHAPES: [[usize; 3]; 13] = [
+const SHAPES: [[usize; 3]; 23] = [
     [1, 1, 1],
     [1, 1, 17],
     [1, 65, 31],
@@ -20,6 +24,18 @@ const SHAPES: [[usize; 3]; 13] = [
     [130, 70, 40],
     [7, 9, 5000],
     [200, 3, 1025],
+    // Rows and columns that divide by four are read by fours.
+    [4, 128, 128],
+    [8, 132, 260],
+    [9, 36, 129],
+    [68, 60, 36],
+    [127, 129, 33],
+    [128, 128, 20],
+    [132, 124, 64],
+    // So deep that a sum over gradients is taken in parts, of one length and not.
+    [24, 40, 1024],
+    [20, 68, 1023],
+    [66, 65, 2052],
 ];
 
 /// Results below which sums must not cancel: too few for the largest to stand for all.
@@ -32,7 +48,11 @@ pub(super) fn operations() -> Vec<Operation> {
         Form::LeftTransposed => "matmul left transposed",
         Form::BothTransposed => "matmul both transposed",
     };
-    Form::ALL.into_iter().map(|form| Operation::new(name(form), cases(form))).collect()
+    let mut operations: Vec<_> =
+        Form::ALL.into_iter().map(|form| Operation::new(name(form), cases(form))).collect();
+    operations
+        .push(Operation::new("matmul in blocks", BLOCKS.into_iter().zip(150..).map(in_blocks).collect()));
+    operations
 }
 
 fn cases(form: Form) -> Vec<Case> {
@@ -52,5 +72,33 @@ fn case(form: Form, [m, n, k]: [usize; 3], seed: u64) -> Case {
             Output::new("c", matmul(&a, &b, form, None)?, sum(k)),
             Output::new("c with bias", matmul(&a, &b, form, Some(bias.view()))?, sum(k)),
         ])
+    })
+}
+
+/// Depth, columns of A and which of them are taken, N, rows of a block.
+type Blocks = (usize, usize, Range<usize>, usize, usize);
+
+/// Strides and first columns that divide by four and that do not; one block, whole blocks, a shorter one at the end.
+const BLOCKS: [Blocks; 7] = [
+    (100, 40, 0..40, 20, 512),
+    (1024, 48, 16..48, 36, 512),
+    (1300, 48, 15..48, 36, 520),
+    (1537, 37, 4..36, 65, 515),
+    (700, 70, 1..2, 5, 64),
+    (96, 130, 0..130, 140, 32),
+    (3000, 20, 4..20, 24, 513),
+];
+
+/// C += AᵀB for some columns of A, all from the second row on: nothing starts where its buffer does.
+fn in_blocks(((depth, width, columns, n, block), seed): (Blocks, u64)) -> Case {
+    let label = format!("K {depth}, columns {columns:?} of {width}, N {n}, blocks of {block}");
+    Case::new(label, seed, move |draw| {
+        let range = if columns.len() * n < FEW { POSITIVE } else { CENTRED };
+        let (a, b) =
+            (draw.tensor(&[depth + 1, width], range.clone())?, draw.tensor(&[depth + 1, n], range.clone())?);
+        let mut c = draw.tensor(&[columns.len(), n], range)?;
+        let (a, b) = (a.view().outer(1..depth + 1)?, b.view().outer(1..depth + 1)?);
+        matmul_columns_into(c.view_mut()?, a, columns.clone(), b, block)?;
+        Ok(vec![Output::new("c", c, sum(depth) + depth.div_ceil(block) as f64)])
     })
 }

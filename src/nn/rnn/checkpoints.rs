@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::options::Options;
+use super::options::{Exclusive, Options};
 use super::sequences::Mode;
 use super::{Directions, Rnn, Sequences, State};
 use crate::nn::model::expect_size;
@@ -32,9 +32,21 @@ pub(super) enum Checkpoints {
     Within(u64),
 }
 
+impl Checkpoints {
+    /// The option that asks for it.
+    fn option(self) -> Option<Exclusive> {
+        match self {
+            Self::None => None,
+            Self::Every(_) => Some(Exclusive::Checkpointed),
+            Self::Within(_) => Some(Exclusive::CheckpointedWithin),
+        }
+    }
+}
+
 impl Rnn {
     fn with_checkpoints(self, checkpoints: Checkpoints) -> Self {
-        Self { options: Options { checkpoints, ..self.options }, ..self }
+        let options = self.options.instead_of(self.options.checkpoints.option(), checkpoints.option());
+        Self { options: Options { checkpoints, ..options }, ..self }
     }
 
     /// With a trace of the states at every `every`-th step, and of the steps since the last of them; backward runs the

@@ -66,6 +66,11 @@ impl Rnn {
         counter.signal = Signal::Fresh;
     }
 
+    /// The entries of the matrices W_ih of the first layer.
+    pub(in crate::nn) fn input_entries(&self) -> u64 {
+        (self.directions.all().len() * self.equations().gates() * self.hidden * self.inputs) as u64
+    }
+
     /// Numbers of the state of a row in one layer and direction.
     fn state_features(&self) -> usize {
         self.state_widths().map(|(_, width)| width).sum()

@@ -1,6 +1,6 @@
 //! What the cells of a stack may have beside their standard equations, and how far gradients flow back through time.
 
-use super::options::Options;
+use super::options::{Exclusive, Options};
 use super::{Directions, Rnn};
 use crate::nn::Cell;
 use crate::nn::model::expect_size;
@@ -8,13 +8,24 @@ use crate::ops::Activation;
 use crate::ops::recurrent::{CellOptions, Equations, Reset, Truncation, Windows};
 use crate::{Error, Result};
 
+/// The option that asks for a truncation.
+fn option_of(truncation: Truncation) -> Option<Exclusive> {
+    match truncation {
+        Truncation::None => None,
+        Truncation::Chunks(_) => Some(Exclusive::Truncated),
+        Truncation::Windows(Windows { every: 1, .. }) => Some(Exclusive::Windowed),
+        Truncation::Windows(_) => Some(Exclusive::TruncatedEvery),
+    }
+}
+
 impl Rnn {
     fn with_equations(self, equations: CellOptions) -> Self {
         Self { options: Options { equations, ..self.options }, ..self }
     }
 
     fn with_truncation(self, truncation: Truncation) -> Self {
-        Self { options: Options { truncation, ..self.options }, ..self }
+        let options = self.options.instead_of(option_of(self.options.truncation), option_of(truncation));
+        Self { options: Options { truncation, ..options }, ..self }
     }
 
     /// With gates that see the cell state, in an LSTM (Gers, Schraudolph & Schmidhuber 2002): i = σ(a_i + p_i c'),

@@ -13,7 +13,7 @@ mod sequences;
 mod state;
 mod trace;
 
-use options::Options;
+use options::{Exclusive, Options};
 pub use sequences::Sequences;
 pub use state::State;
 pub use trace::RnnTrace;
@@ -38,6 +38,15 @@ enum Directions {
 }
 
 impl Directions {
+    /// The option that asks for it.
+    fn option(self) -> Option<Exclusive> {
+        match self {
+            Self::Forward => None,
+            Self::Reverse => Some(Exclusive::Reverse),
+            Self::Both => Some(Exclusive::Bidirectional),
+        }
+    }
+
     fn all(self) -> &'static [Direction] {
         match self {
             Self::Forward => &[Direction::Forward],
@@ -98,12 +107,17 @@ impl Rnn {
     /// In both directions: the output of each layer is the forward one's followed by the reverse one's (Schuster &
     /// Paliwal 1997), or what [`Rnn::merge`] makes of the two.
     pub fn bidirectional(self) -> Self {
-        Self { directions: Directions::Both, ..self }
+        self.with_directions(Directions::Both)
     }
 
     /// From the last step of each row to its first.
     pub fn reverse(self) -> Self {
-        Self { directions: Directions::Reverse, ..self }
+        self.with_directions(Directions::Reverse)
+    }
+
+    fn with_directions(self, directions: Directions) -> Self {
+        let options = self.options.instead_of(self.directions.option(), directions.option());
+        Self { directions, options, ..self }
     }
 
     /// The equations of a step.

@@ -36,6 +36,46 @@ pub(super) struct Options {
     pub(super) equations: CellOptions,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) checkpoints: Checkpoints,
+    /// Two options of which a stack can only have one, if both were asked for.
+    #[serde(skip)]
+    pub(super) clash: Option<[Exclusive; 2]>,
+}
+
+/// Options that exclude others of their kind: directions, truncations, checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Exclusive {
+    Reverse,
+    Bidirectional,
+    Truncated,
+    Windowed,
+    TruncatedEvery,
+    Checkpointed,
+    CheckpointedWithin,
+}
+
+impl Exclusive {
+    /// The name of the function that asks for it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reverse => "reverse",
+            Self::Bidirectional => "bidirectional",
+            Self::Truncated => "truncated",
+            Self::Windowed => "windowed",
+            Self::TruncatedEvery => "truncated_every",
+            Self::Checkpointed => "checkpointed",
+            Self::CheckpointedWithin => "checkpointed_within",
+        }
+    }
+}
+
+impl Options {
+    /// The same, with a note where one option takes the place of another one.
+    pub(super) fn instead_of(self, old: Option<Exclusive>, new: Option<Exclusive>) -> Self {
+        match (old, new) {
+            (Some(old), Some(new)) if old != new => Self { clash: self.clash.or(Some([old, new])), ..self },
+            _ => self,
+        }
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -103,6 +143,10 @@ impl Rnn {
 
     pub(super) fn validate_options(&self, name: &str) -> Result<()> {
         let Options { dropout, input_dropout, weight_drop, merge, residual, .. } = self.options;
+        if let Some([one, two]) = self.options.clash.map(|options| options.map(Exclusive::name)) {
+            let message = "exclude each other: choose one of the two";
+            return Err(Error::config(format!("{name}: {one} and {two}"), message));
+        }
         self.validate_equations(name)?;
         self.validate_checkpoints(name)?;
         let rates = [

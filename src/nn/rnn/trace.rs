@@ -52,10 +52,33 @@ impl RnnTrace<'_> {
         gradients: &mut Gradients,
     ) -> Result<(Tensor, State)> {
         let steps = self.check(d_output, d_state, gradients)?;
-        let Self { layer, parameters, mode, x, segments, layers } = self;
-        let mut pass =
-            Pass { layer: &layer, parameters, mode, masked: layer.masked(parameters, mode)?, gradients };
         let mut d_x = Joined::new(steps);
+        let d_initial = self.run(d_output, d_state, gradients, Some(&mut d_x))?;
+        Ok((d_x.whole(), d_initial))
+    }
+
+    /// As [`RnnTrace::backward`] from the outputs alone, without the gradients at x and at the initial state: where x is
+    /// data and the state is not an output of anything, nobody needs them, and a matrix product is saved.
+    ///
+    /// # Errors
+    /// As [`RnnTrace::backward`].
+    pub fn backward_parameters(self, d_output: &Tensor, gradients: &mut Gradients) -> Result<()> {
+        self.check(d_output, None, gradients)?;
+        self.run(d_output, None, gradients, None).map(drop)
+    }
+
+    /// Back through all segments; the gradient at x goes to `d_x`, and that at the initial state is returned.
+    fn run(
+        self,
+        d_output: &Tensor,
+        d_state: Option<&State>,
+        gradients: &mut Gradients,
+        mut d_x: Option<&mut Joined>,
+    ) -> Result<State> {
+        let Self { layer, parameters, mode, x, segments, layers } = self;
+        let masked = layer.masked(parameters, mode)?;
+        let reads = if d_x.is_some() { Entry::Computed } else { Entry::Data };
+        let mut pass = Pass { layer: &layer, parameters, mode, masked, gradients, reads };
         let mut d_later = d_state.cloned();
         let mut kept = Some(layers);
         let mut initial = None;
@@ -67,7 +90,9 @@ impl RnnTrace<'_> {
             };
             let d_own = d_output.outer(segment.steps.clone())?;
             let (d_part, d_initial) = pass.segment(&segment, layers, &d_own, d_later.as_ref())?;
-            d_x.put(segment.steps, d_part)?;
+            if let (Some(d_x), Some(d_part)) = (&mut d_x, d_part) {
+                d_x.put(segment.steps, d_part)?;
+            }
             d_later = Some(d_initial);
             initial = Some(segment.initial);
         }
@@ -76,7 +101,7 @@ impl RnnTrace<'_> {
             unreachable!("a pass has at least one segment");
         };
         layer.accumulate_initial(&initial, &d_initial, gradients)?;
-        Ok((d_x.whole(), d_initial))
+        Ok(d_initial)
     }
 
     /// Checks what backward is given; returns T.
@@ -96,6 +121,15 @@ impl RnnTrace<'_> {
     }
 }
 
+/// What the first layer reads.
+#[derive(Clone, Copy, PartialEq)]
+enum Entry {
+    /// What other layers made: the gradient at it goes back to them.
+    Computed,
+    /// Data: nobody asks for the gradient at it.
+    Data,
+}
+
 /// A backward pass on its way through the segments.
 struct Pass<'a> {
     layer: &'a Layer<Rnn>,
@@ -104,17 +138,19 @@ struct Pass<'a> {
     /// For each layer and direction.
     masked: Vec<Option<MaskedGradient>>,
     gradients: &'a mut Gradients,
+    reads: Entry,
 }
 
 impl Pass<'_> {
-    /// Back through the layers of one segment, from the gradients at its outputs and at the state after it.
+    /// Back through the layers of one segment, from the gradients at its outputs and at the state after it. Gives the
+    /// gradient at what the first layer reads, unless that is data, and the one at the state before.
     fn segment(
         &mut self,
         segment: &Segment,
         layers: Vec<LayerTrace>,
         d_output: &Tensor,
         d_state: Option<&State>,
-    ) -> Result<(Tensor, State)> {
+    ) -> Result<(Option<Tensor>, State)> {
         let Self { layer, parameters, mode, .. } = *self;
         let sequences = segment.sequences(mode);
         let directions = layer.description.directions.all();
@@ -134,6 +170,9 @@ impl Pass<'_> {
                 let done = recurrent::backward(&call, steps, &output, d_directions.view(), d_last)?;
                 d_initial.put(place, &done.d_initial)?;
                 self.accumulate(place, &done, &x)?;
+                if index == 0 && self.reads == Entry::Data {
+                    continue;
+                }
                 let weight_ih = layer.weights(parameters, place).weight_ih;
                 match &mut d_x {
                     None => d_x = Some(matmul(done.d_projected.view(), weight_ih, Form::Plain, None)?),
@@ -147,7 +186,7 @@ impl Pass<'_> {
                 d_y = layer.enter_backward(mode, index, d_x, &d_y)?;
             }
         }
-        Ok((d_y, d_initial))
+        Ok(((self.reads == Entry::Computed).then_some(d_y), d_initial))
     }
 
     /// Adds the weight gradients at `place`, each a sum over T·B: dW_ih += Σ_t dgates_tᵀ x_t,

@@ -1,40 +1,18 @@
-//! Dispatch of `shaders/matmul.wgsl`, cut so that every block fits a binding, a grid and a loop.
+//! Dispatch of `shaders/matmul_{narrow,medium,large}.wgsl`, cut so that every block fits a binding, a grid and a loop.
 
 use std::ops::Range;
 
-use super::{Form, Sizes};
+use super::kernels::{Loads, MatmulParameters, of_tile};
+use super::{Form, Sizes, variants};
 use crate::Result;
-use crate::gpu::{Context, Dispatch, Span, kernel, parameters, pieces};
-
-parameters!(MatmulParameters {
-    m: u32,
-    n: u32,
-    k: u32,
-    a_stride: u32,
-    b_stride: u32,
-    c_stride: u32,
-    a_base: u32,
-    b_base: u32,
-    c_base: u32,
-    bias_base: u32,
-    has_bias: u32,
-    accumulate: u32,
-});
-
-/// Outputs along each side of a workgroup's block.
-const TILE: usize = 64;
-/// The deepest sum of one dispatch: some software drivers end any loop after 65,536 turns without a word.
-const MAX_DEPTH: usize = 1 << 18;
-
-kernel!(MATMUL: "matmul" {
-    files: ["matmul"],
-    parameters: MatmulParameters,
-    constants: [("TRANSPOSE_A", 2), ("TRANSPOSE_B", 2)],
-    bindings: [Read, Read, Read, Write],
-});
+use crate::gpu::{Bound, Context, Dispatch, MatmulTile, Span, pieces};
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&MATMUL];
+pub(crate) use super::kernels::KERNELS;
+
+/// The deepest sum of one dispatch. Some software drivers end loops after 65,536 turns without a word, perhaps counting
+/// those of all loops of an invocation together; the kernels take at most one turn for four of depth and one for 16.
+pub(super) const MAX_DEPTH: usize = 1 << 17;
 
 /// What is added to the product.
 #[derive(Clone, Copy)]
@@ -45,6 +23,17 @@ pub(crate) enum Add<'a> {
     Bias(Option<Span<'a>>),
 }
 
+/// A product, and where its operands live: A, B and C.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    pub(super) spans: [Span<'a>; 3],
+    pub(super) sizes: Sizes,
+    /// Elements from one stored row of B to the next.
+    pub(super) b_width: usize,
+    pub(super) form: Form,
+    pub(super) add: Add<'a>,
+}
+
 /// Spans are A, B and C, each stored row-major, B without gaps.
 pub(crate) fn matmul(
     context: &Context,
@@ -53,25 +42,52 @@ pub(crate) fn matmul(
     form: Form,
     add: Add<'_>,
 ) -> Result<()> {
-    let Sizes { m, n, k, a_width, c_width } = sizes;
-    let elements = context.limits().binding_elements;
-    let grid = context.limits().workgroups * TILE;
-    // Each operand is cut along the dimension that its rows are stored by.
-    let rows = |width: usize| (elements / width).max(1);
-    let b_width = if form.right() { k } else { n };
-    let mut largest = Sizes { m: grid.min(rows(c_width)), n: grid, k: MAX_DEPTH, a_width, c_width };
-    let cut = |size: &mut usize, ceiling: usize| *size = ceiling.min(*size);
-    cut(if form.left() { &mut largest.k } else { &mut largest.m }, rows(a_width));
-    cut(if form.right() { &mut largest.n } else { &mut largest.k }, rows(b_width));
+    let product = Product::new(spans, sizes, form, add);
+    let Sizes { m, n, k, .. } = sizes;
+    let chosen = || variants::choose(form, [m, n, k], context.kind());
+    let variant = context.matmul_variant().unwrap_or_else(chosen);
+    // Parts divide by four, so that rows along K can be read by fours.
+    let part = k.div_ceil(variant.parts).next_multiple_of(4);
+    match product.parts_together(context, variant.tile, part) {
+        0 | 1 => product.in_order(context, variant.tile),
+        together => product.in_parts(context, variant.tile, part, together),
+    }
+}
 
-    for m in pieces(m, largest.m) {
-        for n in pieces(n, largest.n) {
-            for k in pieces(k, largest.k) {
-                block(context, spans, sizes, form, add, [m.clone(), n.clone(), k])?;
-            }
-        }
+/// C += op(A)·op(B), where the sum over K is taken in blocks of `block`, the last of which may be shorter, and blocks are
+/// added to C one by one from the last to the first. The bits do not depend on how many blocks a call has.
+pub(crate) fn matmul_blocks(
+    context: &Context,
+    spans: [Span<'_>; 3],
+    sizes: Sizes,
+    form: Form,
+    block: usize,
+) -> Result<()> {
+    let product = Product::new(spans, sizes, form, Add::Previous);
+    let blocks = sizes.k.div_ceil(block);
+    let chosen = || variants::choose_blocks([sizes.m, sizes.n, block], blocks, context.kind());
+    let variant = context.matmul_variant().unwrap_or_else(chosen);
+    let together = product.parts_together(context, variant.tile, block);
+    if variant.parts > 1 && together > 1 {
+        return product.in_parts(context, variant.tile, block, together);
+    }
+    for index in (0..blocks).rev() {
+        let depth = index * block..sizes.k.min((index + 1) * block);
+        product.of_depth(depth).in_order(context, variant.tile)?;
     }
     Ok(())
+}
+
+/// Where a dispatch leaves its sums.
+pub(super) struct Target<'a> {
+    pub(super) c: Bound<'a>,
+    /// Elements from one row of C to the next.
+    pub(super) stride: usize,
+    /// The depth of a part, of which each goes to a plane of its own, and the elements of a plane.
+    pub(super) part: usize,
+    pub(super) plane: usize,
+    pub(super) bias: Option<Bound<'a>>,
+    pub(super) accumulate: bool,
 }
 
 /// The block `rows` by `columns` of a matrix of `width` columns: from its first to its last element.
@@ -79,51 +95,103 @@ fn stretch(whole: Span<'_>, width: usize, rows: Range<usize>, columns: Range<usi
     whole.slice(rows.start * width + columns.start..(rows.end - 1) * width + columns.end)
 }
 
-fn block(
-    context: &Context,
-    [a, b, c]: [Span<'_>; 3],
-    sizes: Sizes,
-    form: Form,
-    add: Add<'_>,
-    [m, n, k]: [Range<usize>; 3],
-) -> Result<()> {
-    let a = match form.left() {
-        true => stretch(a, sizes.a_width, k.clone(), m.clone()),
-        false => stretch(a, sizes.a_width, m.clone(), k.clone()),
-    };
-    let (b_width, b) = match form.right() {
-        true => (sizes.k, stretch(b, sizes.k, n.clone(), k.clone())),
-        false => (sizes.n, stretch(b, sizes.n, k.clone(), n.clone())),
-    };
-    // The first piece of a sum writes or adds to the target as asked; the others add to it.
-    let first = k.start == 0;
-    let (bias, accumulate) = match add {
-        Add::Previous => (None, true),
-        Add::Bias(bias) => (bias.filter(|_| first), !first),
-    };
-    let a = context.bind(a)?;
-    let b = context.bind(b)?;
-    let c = context.bind(stretch(c, sizes.c_width, m.clone(), n.clone()))?;
-    // Something must be bound where there is no bias; it is not read.
-    let bias_bound = bias.map(|bias| context.bind(bias.slice(n.clone()))).transpose()?;
-    context.dispatch(Dispatch {
-        kernel: &MATMUL,
-        constants: &[form.left().into(), form.right().into()],
-        parameters: MatmulParameters {
-            m: m.len() as u32,
-            n: n.len() as u32,
-            k: k.len() as u32,
-            a_stride: sizes.a_width as u32,
-            b_stride: b_width as u32,
-            c_stride: sizes.c_width as u32,
-            a_base: a.base,
-            b_base: b.base,
-            c_base: c.base,
-            bias_base: bias_bound.map_or(0, |bound| bound.base),
-            has_bias: bias_bound.is_some().into(),
-            accumulate: accumulate.into(),
-        },
-        bindings: &[a, b, bias_bound.unwrap_or(a), c],
-        grid: [n.len().div_ceil(TILE), m.len().div_ceil(TILE), 1],
-    })
+impl<'a> Product<'a> {
+    fn new(spans: [Span<'a>; 3], sizes: Sizes, form: Form, add: Add<'a>) -> Self {
+        let b_width = if form.right() { sizes.k } else { sizes.n };
+        Self { spans, sizes, b_width, form, add }
+    }
+
+    /// The terms `depth` of the sum over K.
+    pub(super) fn of_depth(&self, depth: Range<usize>) -> Self {
+        let [a, b, c] = self.spans;
+        let a_start = depth.start * if self.form.left() { self.sizes.a_width } else { 1 };
+        let b_start = depth.start * if self.form.right() { 1 } else { self.b_width };
+        let from = |span: Span<'a>, start: usize| span.slice(start..span.len());
+        let sizes = Sizes { k: depth.len(), ..self.sizes };
+        Self { spans: [from(a, a_start), from(b, b_start), c], sizes, ..*self }
+    }
+
+    /// Sums over K in order, cut where something is too large.
+    fn in_order(&self, context: &Context, tile: MatmulTile) -> Result<()> {
+        let Sizes { m, n, k, a_width, c_width } = self.sizes;
+        let elements = context.limits().binding_elements;
+        let grid = context.limits().workgroups * tile.side();
+        // Each operand is cut along the dimension that its rows are stored by.
+        let rows = |width: usize| (elements / width).max(1);
+        let mut largest = [grid.min(rows(c_width)), grid, MAX_DEPTH];
+        let cut = |size: &mut usize, ceiling: usize| *size = ceiling.min(*size);
+        cut(&mut largest[if self.form.left() { 2 } else { 0 }], rows(a_width));
+        cut(&mut largest[if self.form.right() { 1 } else { 2 }], rows(self.b_width));
+        for m in pieces(m, largest[0]) {
+            for n in pieces(n, largest[1]) {
+                for k in pieces(k, largest[2]) {
+                    self.block(context, tile, [m.clone(), n.clone(), k])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&self, context: &Context, tile: MatmulTile, [m, n, k]: [Range<usize>; 3]) -> Result<()> {
+        // The first piece of a sum writes or adds to the target as asked; the others add to it.
+        let first = k.start == 0;
+        let (bias, accumulate) = match self.add {
+            Add::Previous => (None, true),
+            Add::Bias(bias) => (bias.filter(|_| first), !first),
+        };
+        let target = Target {
+            c: context.bind(stretch(self.spans[2], self.sizes.c_width, m.clone(), n.clone()))?,
+            stride: self.sizes.c_width,
+            part: k.len(),
+            plane: 0,
+            bias: bias.map(|bias| context.bind(bias.slice(n.clone()))).transpose()?,
+            accumulate,
+        };
+        self.dispatch(context, tile, [m, n, k], &target)
+    }
+
+    pub(super) fn dispatch(
+        &self,
+        context: &Context,
+        tile: MatmulTile,
+        [m, n, k]: [Range<usize>; 3],
+        target: &Target<'_>,
+    ) -> Result<()> {
+        let (form, a_width, b_width) = (self.form, self.sizes.a_width, self.b_width);
+        let [a_rows, a_columns] = if form.left() { [&k, &m] } else { [&m, &k] };
+        let [b_rows, b_columns] = if form.right() { [&n, &k] } else { [&k, &n] };
+        let a = context.bind(stretch(self.spans[0], a_width, a_rows.clone(), a_columns.clone()))?;
+        let b = context.bind(stretch(self.spans[1], b_width, b_rows.clone(), b_columns.clone()))?;
+        let fours = |bound: Bound<'_>, sizes: [usize; 2]| {
+            bound.is_in_fours() && sizes.iter().all(|size| size.is_multiple_of(4))
+        };
+        let along_k = !form.left() || form.right();
+        let vectors = fours(a, [a_width, a_columns.len()])
+            && fours(b, [b_width, b_columns.len()])
+            && (!along_k || target.part.is_multiple_of(4));
+        let side = tile.side();
+        context.dispatch(Dispatch {
+            kernel: of_tile(tile, if vectors { Loads::Vectors } else { Loads::Scalars }),
+            constants: &[form.left().into(), form.right().into()],
+            parameters: MatmulParameters {
+                m: m.len() as u32,
+                n: n.len() as u32,
+                k: k.len() as u32,
+                a_stride: a_width as u32,
+                b_stride: b_width as u32,
+                c_stride: target.stride as u32,
+                a_base: a.base,
+                b_base: b.base,
+                c_base: target.c.base,
+                bias_base: target.bias.map_or(0, |bias| bias.base),
+                has_bias: target.bias.is_some().into(),
+                accumulate: target.accumulate.into(),
+                part: target.part as u32,
+                c_plane: target.plane as u32,
+            },
+            // Something must be bound where there is no bias; it is not read.
+            bindings: &[a, b, target.bias.unwrap_or(a), target.c],
+            grid: [n.len().div_ceil(side), m.len().div_ceil(side), k.len().div_ceil(target.part)],
+        })
+    }
 }

@@ -2,6 +2,9 @@
 
 pub(crate) mod cpu;
 pub(crate) mod gpu;
+mod kernels;
+mod parts;
+mod variants;
 
 use std::ops::Range;
 
@@ -111,12 +114,14 @@ pub(crate) fn matmul_into(mut c: ViewMut<'_>, a: View<'_>, b: View<'_>, form: Fo
     )
 }
 
-/// C += (columns `columns` of A)ᵀ·B, for A \[K, more\], B \[K, N\], C \[columns, N\].
+/// C += (columns `columns` of A)ᵀ·B, for A \[K, more\], B \[K, N\], C \[columns, N\]. The sum over K is taken in blocks
+/// of `block`, of which the last may be shorter; they are added to C one by one, from the last to the first.
 pub(crate) fn matmul_columns_into(
     mut c: ViewMut<'_>,
     a: View<'_>,
     columns: Range<usize>,
     b: View<'_>,
+    block: usize,
 ) -> Result<()> {
     let form = Form::LeftTransposed;
     let whole = sizes(a, b, form)?;
@@ -124,14 +129,19 @@ pub(crate) fn matmul_columns_into(
     c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
     on_device!(a.device(),
         F => {
-            let cut = a.array2::<F>().slice_move(ndarray::s![.., columns]);
-            cpu::matmul_into(c.array2::<F>(), cut, b.array2(), form);
+            let a = a.array2::<F>().slice_move(ndarray::s![.., columns]);
+            let b = b.array2::<F>();
+            for first in (0..sizes.k).step_by(block).rev() {
+                let depth = first..sizes.k.min(first + block);
+                let a = a.slice(ndarray::s![depth.clone(), ..]);
+                cpu::matmul_into(c.array2::<F>(), a, b.slice(ndarray::s![depth, ..]), form);
+            }
             Ok(())
         },
         context => {
             let from_column = a.span().slice(columns.start..a.span().len());
             let spans = [from_column, b.span(), c.span()];
-            gpu::matmul(context, spans, sizes, form, gpu::Add::Previous)
+            gpu::matmul_blocks(context, spans, sizes, form, block)
         },
     )
 }

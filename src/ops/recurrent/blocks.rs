@@ -20,21 +20,11 @@ pub(crate) fn block_steps(batch: usize) -> usize {
     ROWS.div_ceil(batch)
 }
 
-/// The blocks of `steps` steps, from the last to the first.
-fn blocks(steps: usize, batch: usize) -> impl Iterator<Item = Range<usize>> {
-    let block = block_steps(batch);
-    (0..steps).step_by(block).rev().map(move |first| first..steps.min(first + block))
-}
-
 /// d += Σ_t a_tᵀ b_t over the columns `range` of a \[T, B, more\], for b \[T, B, N\] and d \[columns, N\].
-pub(crate) fn add_products(mut d: ViewMut<'_>, a: View<'_>, range: Range<usize>, b: View<'_>) -> Result<()> {
-    let [steps, batch, _] = a.shape().exactly("gradients over time", "[time, batch, features]")?;
-    let rows = d.shape().dimensions()[0];
-    for block in blocks(steps, batch) {
-        let (a, b) = (a.outer(block.clone())?.matrix()?, b.outer(block)?.matrix()?);
-        matmul_columns_into(d.outer(0..rows)?, a, range.clone(), b)?;
-    }
-    Ok(())
+pub(crate) fn add_products(d: ViewMut<'_>, a: View<'_>, range: Range<usize>, b: View<'_>) -> Result<()> {
+    let [_, batch, _] = a.shape().exactly("gradients over time", "[time, batch, features]")?;
+    let block = block_steps(batch) * batch;
+    matmul_columns_into(d, a.matrix()?, range, b.matrix()?, block)
 }
 
 /// The sums of gradients over each block.
@@ -66,9 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_are_the_least_steps_with_enough_rows_and_come_from_the_end() {
+    fn blocks_are_the_least_steps_with_enough_rows() {
         assert_eq!([1, 32, 100, 511, 512, 100_000].map(block_steps), [512, 16, 6, 2, 1, 1]);
-        assert_eq!(blocks(40, 32).collect::<Vec<_>>(), [32..40, 16..32, 0..16]);
-        assert_eq!((blocks(16, 32).next(), blocks(16, 32).count()), (Some(0..16), 1));
     }
 }

@@ -1,0 +1,153 @@
+//! `refrain bench`: how fast a device runs recurrent layers, training steps and single operations.
+
+pub(crate) mod arguments;
+mod check;
+mod measure;
+mod operations;
+mod profile;
+mod rates;
+mod report;
+mod shape;
+mod work;
+
+use std::io::{self, Write};
+
+use refrain::{Device, Error};
+
+use self::arguments::Arguments;
+use self::check::expect_right;
+use self::measure::{Effort, Timing, median, repeat};
+use self::profile::Profile;
+use self::rates::Rates;
+use self::report::{Line, Place, Report};
+use self::shape::{Shape, Work};
+use self::work::Setting;
+use crate::devices;
+use crate::failure::{Failure, Result};
+
+/// Times what was asked for, and prints a line for each.
+///
+/// # Errors
+/// Options that make no sense; a device that is not there or, with `--profile`, has no timestamps; work that gives
+/// wrong numbers, which is never timed; shapes of which none fits the device.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    arguments.validate()?;
+    let device = devices::open(&arguments.device)?;
+    let place = Place::of(&device);
+    let shapes = arguments.shapes(place.tier);
+    if arguments.ops {
+        return operations::run(arguments, &device, &place, &shapes);
+    }
+    let mut profile = match &arguments.profile {
+        Some(path) => Some(Profile::open(path, &arguments.device, &device)?),
+        None => None,
+    };
+    let jobs: Vec<(Shape, Work)> = shapes
+        .iter()
+        .flat_map(|&shape| arguments.work().into_iter().map(move |work| (shape, work)))
+        .collect();
+    let jobs = fitting(&device, jobs)?;
+    for kind in check::kinds(&jobs) {
+        expect_right(&device, kind)?;
+    }
+    let rates = Rates::measure(&device, place.tier)?;
+    let report = Report::begin(&place, &rates, arguments.json)?;
+    let effort = arguments.effort();
+    let mut skipped = 0;
+    for &(shape, work) in &jobs {
+        let timed = Measured::of(&device, shape, work, &effort).and_then(|measured| {
+            report.line(&Line::new(&place, &rates, shape, work, &measured))?;
+            match &mut profile {
+                Some(profile) => profile.add(shape, work),
+                None => Ok(()),
+            }
+        });
+        skipped += usize::from(unless_too_large(&format!("{work} {shape}"), timed)?.is_none());
+        // The next shape has buffers of other sizes.
+        device.release_unused()?;
+    }
+    if skipped == jobs.len() {
+        return Err(nothing_fits(&device));
+    }
+    match profile {
+        Some(profile) => profile.finish(arguments.json),
+        None => Ok(()),
+    }
+}
+
+/// The jobs that the device has memory for; says of the others why they are skipped.
+fn fitting(device: &Device, jobs: Vec<(Shape, Work)>) -> Result<Vec<(Shape, Work)>> {
+    let mut fitting = Vec::with_capacity(jobs.len());
+    for (shape, work) in jobs {
+        let fits = shape.footprint(work).expect_fits(device);
+        fitting.extend(unless_too_large(&format!("{work} {shape}"), fits)?.map(|()| (shape, work)));
+    }
+    if fitting.is_empty() { Err(nothing_fits(device)) } else { Ok(fitting) }
+}
+
+fn nothing_fits(device: &Device) -> Failure {
+    Failure::option("bench", format!("nothing that was asked for fits {device}: take smaller sizes"))
+}
+
+/// `None`, after a line that says why, if something is refused for its size.
+///
+/// # Errors
+/// Every other one.
+fn unless_too_large<T>(what: &str, result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Failure::Refused(error)) if is_too_large(&error) => {
+            writeln!(io::stderr(), "skipped: {what}: {error}")?;
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Whether a shape is refused for its size, so that others may still be timed.
+fn is_too_large(error: &Error) -> bool {
+    match error {
+        Error::OutOfMemory { .. } | Error::ExceedsLimit { .. } => true,
+        // What the footprint says of the host's memory.
+        Error::Config { what, .. } => what == "--hidden",
+        _ => false,
+    }
+}
+
+/// What was measured of one shape and work.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    timing: Timing,
+    /// Of the values that the work gives.
+    checksum: f64,
+    /// Kernel calls of one run; `None` on the CPU.
+    dispatches: Option<u64>,
+    /// Seconds that one run records and submits for; `None` on the CPU, and where the host had to wait meanwhile.
+    host: Option<f64>,
+    /// Most bytes of GPU memory in use at once; `None` on the CPU.
+    bytes: Option<u64>,
+}
+
+impl Measured {
+    fn of(device: &Device, shape: Shape, work: Work, effort: &Effort) -> Result<Self> {
+        let mut setting = Setting::new(device, shape, work)?;
+        let checksum = setting.checksum()?;
+        if !checksum.is_finite() {
+            let deviation = format!("its values add up to {checksum}");
+            return Err(Failure::Wrong { what: format!("{work} {shape}"), deviation });
+        }
+        // From here on nothing is on its way to the device.
+        device.reset_peak();
+        let (timing, runs) = repeat(effort, || setting.run())?;
+        let gpu = device.is_gpu();
+        let undisturbed = runs.iter().all(|run| run.waits == 0);
+        let hosts: Vec<f64> = runs.iter().map(|run| run.host).collect();
+        Ok(Self {
+            timing,
+            checksum,
+            dispatches: runs.last().map(|run| run.dispatches).filter(|_| gpu),
+            host: (gpu && undisturbed).then(|| median(&hosts)),
+            bytes: gpu.then(|| device.counters().peak_bytes_in_use),
+        })
+    }
+}

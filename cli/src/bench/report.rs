@@ -1,0 +1,274 @@
+//! What is printed: a table for people, lines of JSON for programs.
+
+use std::io::{self, Write};
+
+use refrain::{AdapterKind, Device};
+use serde::Serialize;
+
+use super::Measured;
+use super::rates::Rates;
+use super::shape::{Shape, Tier, Work};
+use crate::devices;
+use crate::failure::Result;
+use crate::train::bytes;
+
+/// Where work runs, in words.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) device: String,
+    /// Of a GPU its driver, of the CPU its model.
+    pub(crate) driver: String,
+    pub(crate) precision: &'static str,
+    pub(crate) tier: Tier,
+    /// The device with kind and graphics interface.
+    pub(crate) described: String,
+}
+
+impl Place {
+    pub(crate) fn of(device: &Device) -> Self {
+        let name = device.to_string();
+        let tier = match device.adapter_kind() {
+            None => Tier::Cpu,
+            Some(AdapterKind::Software) => Tier::Software,
+            Some(_) => Tier::Hardware,
+        };
+        let driver = match tier {
+            Tier::Cpu => processor(),
+            Tier::Hardware | Tier::Software => Device::list()
+                .into_iter()
+                .find(|adapter| adapter.name == name)
+                .map_or_else(|| "unknown".to_owned(), |adapter| adapter.driver),
+        };
+        let precision = if *device == Device::reference() { "f64" } else { "f32" };
+        Self { driver, precision, tier, described: devices::describe(device), device: name }
+    }
+}
+
+/// The processor's name, and how many threads it runs at once.
+fn processor() -> String {
+    let mut system = sysinfo::System::new();
+    system.refresh_cpu_all();
+    let brand = system.cpus().first().map_or("unknown processor", |cpu| cpu.brand().trim());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{brand}, {threads} threads")
+}
+
+/// One line of JSON: one shape and work. `benches/peers` prints the same of other frameworks; what only this one knows is
+/// null there.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Line<'a> {
+    framework: &'static str,
+    version: &'static str,
+    device: &'a str,
+    driver: &'a str,
+    precision: &'static str,
+    work: &'static str,
+    cell: &'static str,
+    inputs: usize,
+    hidden: usize,
+    batch: usize,
+    sequence: usize,
+    layers: usize,
+    classes: usize,
+    runs: usize,
+    milliseconds: f64,
+    minimum: f64,
+    spread: f64,
+    microseconds_per_step: f64,
+    tokens_per_second: f64,
+    gflops: f64,
+    checksum: f64,
+    gemm_fraction: f64,
+    bandwidth_fraction: f64,
+    dispatches_per_step: Option<f64>,
+    host_microseconds_per_step: Option<f64>,
+    bytes: Option<u64>,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn new(
+        place: &'a Place,
+        rates: &Rates,
+        shape: Shape,
+        work: Work,
+        measured: &Measured,
+    ) -> Self {
+        let steps = shape.sequence as f64;
+        let seconds = measured.timing.median;
+        let flops = shape.flops(work) / seconds;
+        Self {
+            framework: "refrain",
+            version: env!("CARGO_PKG_VERSION"),
+            device: &place.device,
+            driver: &place.driver,
+            precision: place.precision,
+            work: work.name(),
+            cell: shape.cell.name(),
+            inputs: shape.inputs,
+            hidden: shape.hidden,
+            batch: shape.batch,
+            sequence: shape.sequence,
+            layers: shape.layers,
+            classes: shape.classes,
+            runs: measured.timing.runs,
+            milliseconds: seconds * 1e3,
+            minimum: measured.timing.minimum * 1e3,
+            spread: measured.timing.spread,
+            microseconds_per_step: seconds * 1e6 / steps,
+            tokens_per_second: shape.rows() / seconds,
+            gflops: flops / 1e9,
+            checksum: measured.checksum,
+            gemm_fraction: flops / rates.gemm,
+            bandwidth_fraction: shape.bytes(work) / seconds / rates.bandwidth,
+            dispatches_per_step: measured.dispatches.map(|dispatches| dispatches as f64 / steps),
+            host_microseconds_per_step: measured.host.map(|host| host * 1e6 / steps),
+            bytes: measured.bytes,
+        }
+    }
+
+    fn row(&self) -> String {
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+        format!(
+            "{:8} {:8} {:>6} {:>6} {:>5} {:>8} {:>6} {:>10.3} {:>10.3} {:>6.1}% {:>9.2} {:>11.0} {:>9.2} {:>6.1}% \
+             {:>9.1}% {:>10} {:>9} {:>10}",
+            self.work,
+            self.cell,
+            self.inputs,
+            self.hidden,
+            self.batch,
+            self.sequence,
+            self.layers,
+            self.milliseconds,
+            self.minimum,
+            100.0 * self.spread,
+            self.microseconds_per_step,
+            self.tokens_per_second,
+            self.gflops,
+            100.0 * self.gemm_fraction,
+            100.0 * self.bandwidth_fraction,
+            number(self.dispatches_per_step),
+            number(self.host_microseconds_per_step),
+            self.bytes.map_or("-".to_owned(), bytes),
+        )
+    }
+}
+
+/// The heads of the columns of [`Line::row`].
+fn heads() -> String {
+    format!(
+        "{:8} {:8} {:>6} {:>6} {:>5} {:>8} {:>6} {:>10} {:>10} {:>7} {:>9} {:>11} {:>9} {:>7} {:>10} {:>10} {:>9} {:>10}",
+        "work",
+        "cell",
+        "inputs",
+        "hidden",
+        "batch",
+        "sequence",
+        "layers",
+        "ms",
+        "least ms",
+        "spread",
+        "µs/step",
+        "tokens/s",
+        "GFLOP/s",
+        "of GEMM",
+        "of memory",
+        "calls/step",
+        "host µs",
+        "GPU memory"
+    )
+}
+
+/// Prints lines as they come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Report {
+    json: bool,
+}
+
+impl Report {
+    /// Prints what stands above the table.
+    ///
+    /// # Errors
+    /// Standard output that cannot be written.
+    pub(crate) fn begin(place: &Place, rates: &Rates, json: bool) -> Result<Self> {
+        if !json {
+            let mut out = io::stdout();
+            write!(out, "{}", header(place))?;
+            let Rates { side, gemm, numbers, bandwidth } = rates;
+            writeln!(out, "GEMM        {:.2} GFLOP/s ({side} x {side} x {side}, f32)", gemm / 1e9)?;
+            writeln!(out, "memory      {:.2} GB/s (p - rate * g over {numbers} numbers)\n", bandwidth / 1e9)?;
+            writeln!(out, "{}", heads())?;
+        }
+        Ok(Self { json })
+    }
+
+    /// Prints one line.
+    ///
+    /// # Errors
+    /// Standard output that cannot be written.
+    pub(crate) fn line(&self, line: &Line<'_>) -> Result<()> {
+        let text = if self.json { json(line)? } else { line.row() };
+        Ok(writeln!(io::stdout(), "{text}")?)
+    }
+}
+
+/// Device and driver, for people.
+pub(crate) fn header(place: &Place) -> String {
+    format!("device      {}\ndriver      {}\n", place.described, place.driver)
+}
+
+/// One line of JSON.
+///
+/// # Errors
+/// Never, for what this program prints.
+pub(crate) fn json(line: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string(line).map_err(io::Error::from)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use refrain::nn::Cell;
+
+    use super::super::measure::Timing;
+    use super::*;
+
+    #[test]
+    fn a_line_follows_from_what_was_measured() {
+        let shape =
+            Shape { cell: Cell::Lstm, inputs: 3, hidden: 5, batch: 2, sequence: 10, layers: 1, classes: 64 };
+        let measured = Measured {
+            timing: Timing { runs: 12, median: 0.002, minimum: 0.001, spread: 0.25 },
+            checksum: 0.5,
+            dispatches: Some(15),
+            host: Some(0.0001),
+            bytes: Some(2048),
+        };
+        let rates = Rates { side: 512, gemm: 1e9, numbers: 1, bandwidth: 1e9 };
+        let place = Place {
+            device: "card".into(),
+            driver: "1.0".into(),
+            precision: "f32",
+            tier: Tier::Hardware,
+            described: "card (discrete GPU)".into(),
+        };
+        let line = Line::new(&place, &rates, shape, Work::Infer, &measured);
+        let value: serde_json::Value = serde_json::from_str(&json(&line).expect("JSON")).expect("JSON");
+        let flops = 2.0 * 20.0 * 20.0 * 8.0;
+        for (field, expected) in [
+            ("milliseconds", 2.0),
+            ("minimum", 1.0),
+            ("spread", 0.25),
+            ("microseconds_per_step", 200.0),
+            ("tokens_per_second", 10_000.0),
+            ("gflops", flops / 0.002 / 1e9),
+            ("gemm_fraction", flops / 0.002 / 1e9),
+            ("bandwidth_fraction", shape.bytes(Work::Infer) / 0.002 / 1e9),
+            ("dispatches_per_step", 1.5),
+            ("host_microseconds_per_step", 10.0),
+            ("bytes", 2048.0),
+        ] {
+            let found = value[field].as_f64().unwrap_or(f64::NAN);
+            assert!((found - expected).abs() <= 1e-9 * expected, "{field}: {found}, not {expected}");
+        }
+        assert_eq!(line.row().split_whitespace().next(), Some("infer"));
+    }
+}

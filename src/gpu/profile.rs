@@ -1,0 +1,257 @@
+//! Kernels timed by timestamp queries, on a device that was opened for it.
+//!
+//! Each dispatch has two queries of a query set that belongs to its submission. Where the adapter can, the two are
+//! written inside the pass, before and after the dispatch; elsewhere each dispatch has a pass of its own, and the
+//! queries are written where the pass begins and ends. The submission ends with the copy of its timestamps to a
+//! buffer that the host reads in [`Context::profile`].
+
+use super::context::Context;
+use crate::{Error, Result};
+
+/// Dispatches that the largest query set has room for.
+const DISPATCHES_IN_SET: usize = wgpu::QUERY_SET_MAX_QUERIES as usize / 2;
+/// Bytes of one timestamp.
+const TIMESTAMP_BYTES: u64 = wgpu::QUERY_SIZE as u64;
+
+/// Whether a GPU notes when each kernel ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profiling {
+    /// No: nothing is paid.
+    Off,
+    /// Yes, for [`Device::profile`](crate::Device::profile). Kernels that could overlap may then run one after the other.
+    Kernels,
+    /// As [`Profiling::Kernels`], with a pass for each kernel: what that does anyway on adapters that can only time whole
+    /// passes. Each time then has what it costs to begin a pass.
+    Passes,
+}
+
+/// One call of a kernel, as [`Device::profile`](crate::Device::profile) reports it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KernelCall {
+    /// The kernel's name: the stem of its file under `shaders/`.
+    pub kernel: &'static str,
+    /// When it began, in nanoseconds since the device's first call that was reported.
+    pub start_nanoseconds: f64,
+    /// How long it ran, in nanoseconds.
+    pub nanoseconds: f64,
+}
+
+/// Where timestamps can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    InsidePasses,
+    AroundPasses,
+}
+
+/// What a profiled device knows of its clock.
+pub(super) struct Profiler {
+    place: Place,
+    /// Nanoseconds from one tick to the next.
+    period: f64,
+}
+
+impl Profiler {
+    /// The features that profiling takes of those that the adapter `name` has.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it has no timestamps.
+    pub(super) fn features(
+        name: &str,
+        present: wgpu::Features,
+        profiling: Profiling,
+    ) -> Result<wgpu::Features> {
+        let wanted = match profiling {
+            Profiling::Off => return Ok(wgpu::Features::empty()),
+            Profiling::Passes => wgpu::Features::TIMESTAMP_QUERY,
+            Profiling::Kernels => {
+                wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
+            }
+        };
+        let present = present & wanted;
+        if present.contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Ok(present);
+        }
+        let message = format!(
+            "`{name}` has no timestamp queries; open it with `Profiling::Off`, or profile on an adapter that has them"
+        );
+        Err(Error::Unsupported { what: "profiling".into(), message })
+    }
+
+    /// For a device with what [`Profiler::features`] asked for; `None` if that was nothing.
+    pub(super) fn new(queue: &wgpu::Queue, features: wgpu::Features) -> Option<Self> {
+        if features.is_empty() {
+            return None;
+        }
+        let inside = features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
+        let place = if inside { Place::InsidePasses } else { Place::AroundPasses };
+        Some(Self { place, period: f64::from(queue.get_timestamp_period()) })
+    }
+}
+
+/// The two queries of one dispatch.
+pub(super) struct Timer {
+    place: Place,
+    queries: wgpu::QuerySet,
+    first: u32,
+}
+
+impl Timer {
+    /// What times the pass around the dispatch, where only whole passes can be timed.
+    pub(super) fn around_pass(&self) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
+        (self.place == Place::AroundPasses).then_some(wgpu::ComputePassTimestampWrites {
+            query_set: &self.queries,
+            beginning_of_pass_write_index: Some(self.first),
+            end_of_pass_write_index: Some(self.first + 1),
+        })
+    }
+
+    /// Records the dispatch between its timestamps.
+    pub(super) fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, [x, y, z]: [u32; 3]) {
+        match self.place {
+            Place::AroundPasses => pass.dispatch_workgroups(x, y, z),
+            Place::InsidePasses => {
+                pass.write_timestamp(&self.queries, self.first);
+                pass.dispatch_workgroups(x, y, z);
+                pass.write_timestamp(&self.queries, self.first + 1);
+            }
+        }
+    }
+}
+
+/// What has been timed and not yet reported; empty where the device is not profiled.
+#[derive(Default)]
+pub(super) struct Tape {
+    /// Of the submission that is being recorded.
+    open: Option<(wgpu::QuerySet, Vec<&'static str>)>,
+    /// Of earlier submissions: the kernels of their dispatches, and the buffer for their timestamps.
+    submitted: Vec<(Vec<&'static str>, wgpu::Buffer)>,
+    /// The first timestamp that was reported.
+    origin: Option<u64>,
+}
+
+impl Tape {
+    /// Whether the submission has no room for another dispatch.
+    pub(super) fn is_full(&self) -> bool {
+        self.open.as_ref().is_some_and(|(_, kernels)| kernels.len() >= DISPATCHES_IN_SET)
+    }
+
+    /// The queries of the next dispatch, which is one of `kernel`.
+    pub(super) fn timer(
+        &mut self,
+        profiler: &Profiler,
+        device: &wgpu::Device,
+        kernel: &'static str,
+    ) -> Timer {
+        let create = || {
+            let descriptor = wgpu::QuerySetDescriptor {
+                label: Some("timestamps"),
+                ty: wgpu::QueryType::Timestamp,
+                count: wgpu::QUERY_SET_MAX_QUERIES,
+            };
+            (device.create_query_set(&descriptor), Vec::with_capacity(DISPATCHES_IN_SET))
+        };
+        let (queries, kernels) = self.open.get_or_insert_with(create);
+        let first = 2 * kernels.len() as u32;
+        kernels.push(kernel);
+        Timer { place: profiler.place, queries: queries.clone(), first }
+    }
+
+    /// Ends the submission's part: records the copy of its timestamps, after the last pass.
+    pub(super) fn cut(&mut self, device: &wgpu::Device, encoder: &mut wgpu::CommandEncoder) {
+        let Some((queries, kernels)) = self.open.take() else { return };
+        let count = 2 * kernels.len() as u32;
+        let size = u64::from(count) * TIMESTAMP_BYTES;
+        let buffer = |usage| {
+            let label = Some("timestamps");
+            device.create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation: false })
+        };
+        let resolved = buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC);
+        let readable = buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+        encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
+        encoder.copy_buffer_to_buffer(&resolved, 0, &readable, 0, size);
+        self.submitted.push((kernels, readable));
+    }
+
+    /// The calls of one submission from its timestamps.
+    fn calls(&mut self, period: f64, kernels: &[&'static str], timestamps: &[u64]) -> Vec<KernelCall> {
+        let origin = *self.origin.get_or_insert(timestamps.first().copied().unwrap_or_default());
+        // A clock of few bits may begin anew in between: then a duration is zero, and not the age of the universe.
+        let nanoseconds = |from: u64, to: u64| to.saturating_sub(from) as f64 * period;
+        let pairs = kernels.iter().zip(timestamps.chunks_exact(2));
+        pairs
+            .map(|(&kernel, pair)| KernelCall {
+                kernel,
+                start_nanoseconds: nanoseconds(origin, pair[0]),
+                nanoseconds: nanoseconds(pair[0], pair[1]),
+            })
+            .collect()
+    }
+}
+
+impl Context {
+    /// The calls recorded since the last time that this was asked. **Waits** for the GPU.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a device that is not profiled; whatever the device reported.
+    pub(crate) fn profile(&self) -> Result<Vec<KernelCall>> {
+        let Some(profiler) = self.profiler() else {
+            let message =
+                "this device was opened without: open it by `Device::gpu_with` and `Profiling::Kernels`";
+            return Err(Error::config("profile", message));
+        };
+        self.flush()?;
+        let submitted = std::mem::take(&mut self.recorder().tape().submitted);
+        for (_, buffer) in &submitted {
+            // Whether it worked shows below, where the range is asked for.
+            buffer.map_async(wgpu::MapMode::Read, .., |_| ());
+        }
+        self.synchronize()?;
+        let mut calls = Vec::with_capacity(submitted.iter().map(|(kernels, _)| kernels.len()).sum());
+        for (kernels, buffer) in submitted {
+            let view =
+                buffer.get_mapped_range(..).map_err(|error| Error::Gpu { message: error.to_string() })?;
+            let timestamps: Vec<u64> = bytemuck::pod_collect_to_vec(&view);
+            calls.extend(self.recorder().tape().calls(profiler.period, &kernels, &timestamps));
+        }
+        Ok(calls)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_without_timestamps_is_refused_unless_nothing_is_asked_of_it() {
+        use wgpu::Features as Has;
+        let features = |present, profiling| Profiler::features("card", present, profiling);
+        for profiling in [Profiling::Kernels, Profiling::Passes] {
+            match features(Has::SHADER_F16, profiling) {
+                Err(Error::Unsupported { what, message }) => {
+                    assert!(
+                        what == "profiling" && message.contains("`card` has no timestamp queries"),
+                        "{message}"
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+            let whole_passes = features(Has::TIMESTAMP_QUERY | Has::SHADER_F16, profiling);
+            assert_eq!(whole_passes.expect("timestamps are there"), Has::TIMESTAMP_QUERY);
+        }
+        assert_eq!(features(Has::all(), Profiling::Off).expect("nothing is asked"), Has::empty());
+        let inside = features(Has::all(), Profiling::Kernels).expect("all are there");
+        assert_eq!(inside, Has::TIMESTAMP_QUERY | Has::TIMESTAMP_QUERY_INSIDE_PASSES);
+        let around = features(Has::all(), Profiling::Passes).expect("all are there");
+        assert_eq!(around, Has::TIMESTAMP_QUERY);
+    }
+
+    #[test]
+    fn calls_are_told_in_nanoseconds_since_the_first_one_of_all() {
+        let mut tape = Tape::default();
+        let first = tape.calls(2.0, &["a", "b"], &[100, 103, 110, 120]);
+        assert_eq!(first[0], KernelCall { kernel: "a", start_nanoseconds: 0.0, nanoseconds: 6.0 });
+        assert_eq!(first[1], KernelCall { kernel: "b", start_nanoseconds: 20.0, nanoseconds: 20.0 });
+        let later = tape.calls(2.0, &["c"], &[200, 199]);
+        assert_eq!(later, [KernelCall { kernel: "c", start_nanoseconds: 200.0, nanoseconds: 0.0 }]);
+    }
+}

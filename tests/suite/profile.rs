@@ -1,0 +1,166 @@
+//! What a device counts, and when its kernels ran.
+
+use std::time::Instant;
+
+use libtest_mimic::Failed;
+use refrain::{Device, Error, GpuOptions, ParameterPath, Profiling, Result, Tensor, ops};
+
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::support::{Rule, Setup, expect_same_bits, random};
+
+/// More dispatches than one query set has room for.
+const MANY: usize = 2500;
+
+fn profiled(adapter: &Adapter, profiling: Profiling, parameters: ParameterPath) -> Result<Device> {
+    adapter.open_with(&GpuOptions { profiling, parameters, ..GpuOptions::default() })
+}
+
+fn has_timestamps(adapter: &Adapter) -> bool {
+    adapter.summary().features.iter().any(|feature| feature == "timestamps")
+}
+
+fn has_no_timestamps(adapter: &Adapter) -> bool {
+    !has_timestamps(adapter)
+}
+
+/// A few steps of training have an entry for each of their dispatches, in their order, inside the time that they took.
+fn expect_whole_profile(device: &Device) -> Outcome {
+    let before = device.counters().dispatches;
+    let start = Instant::now();
+    Setup { rule: Rule::Adam, ..Setup::SMALL }.train(device, 3)?;
+    let calls = device.profile()?;
+    let elapsed = start.elapsed().as_nanos() as f64;
+    assert_eq!(calls.len() as u64, device.counters().dispatches - before);
+    for name in ["recurrent_forward", "recurrent_backward", "matmul", "adam"] {
+        let found = calls.iter().any(|call| call.kernel.contains(name));
+        assert!(found, "no {name} among {:?}", calls.iter().map(|call| call.kernel).collect::<Vec<_>>());
+    }
+    for pair in calls.windows(2) {
+        assert!(pair[0].start_nanoseconds <= pair[1].start_nanoseconds, "{pair:?}");
+    }
+    let busy: f64 = calls.iter().map(|call| call.nanoseconds).sum();
+    let last = calls.last().map_or(0.0, |call| call.start_nanoseconds + call.nanoseconds);
+    assert!(busy > 0.0, "no kernel took any time");
+    // Two clocks: one in a hundred is more than they differ by.
+    assert!(last <= 1.01 * elapsed, "the kernels ended after {last} ns, the host saw {elapsed} pass");
+    assert!(device.profile()?.is_empty(), "calls are reported once");
+    Ok(())
+}
+
+fn a_profile_has_an_entry_for_each_dispatch(adapter: &Adapter) -> Outcome {
+    for parameters in [ParameterPath::Fastest, ParameterPath::Uniforms] {
+        expect_whole_profile(&profiled(adapter, Profiling::Kernels, parameters)?)?;
+    }
+    Ok(())
+}
+
+fn a_profile_by_passes_has_an_entry_for_each_dispatch(adapter: &Adapter) -> Outcome {
+    expect_whole_profile(&profiled(adapter, Profiling::Passes, ParameterPath::Fastest)?)
+}
+
+fn a_profile_goes_on_where_a_query_set_ends(adapter: &Adapter) -> Outcome {
+    let device = profiled(adapter, Profiling::Kernels, ParameterPath::Fastest)?;
+    let x = Tensor::zeros(&device, &[4])?;
+    for _ in 0..MANY {
+        ops::scale(&x, 2.0)?;
+    }
+    assert!(device.counters().submissions >= 1, "the query set is full");
+    assert_eq!(device.profile()?.len(), MANY);
+    Ok(())
+}
+
+fn profiling_changes_no_bit(adapter: &Adapter) -> Outcome {
+    let plain = Setup::SMALL.train(&adapter.open()?, 3)?;
+    for profiling in [Profiling::Kernels, Profiling::Passes] {
+        let device = profiled(adapter, profiling, ParameterPath::Fastest)?;
+        let timed = Setup::SMALL.train(&device, 3)?;
+        expect_same_bits("losses", &timed.losses, &plain.losses)?;
+        expect_same_bits("parameters", &timed.parameters, &plain.parameters)?;
+    }
+    Ok(())
+}
+
+fn an_adapter_without_timestamps_refuses_to_be_profiled(adapter: &Adapter) -> Outcome {
+    match profiled(adapter, Profiling::Kernels, ParameterPath::Fastest) {
+        Err(Error::Unsupported { what, message }) => {
+            assert!(what == "profiling" && message.contains("timestamp"), "{what}: {message}");
+            Ok(())
+        }
+        other => Err(Failed::from(format!("expected Unsupported, got {other:?}"))),
+    }
+}
+
+fn a_device_that_was_not_opened_for_it_has_no_profile(adapter: &Adapter) -> Outcome {
+    match adapter.open()?.profile() {
+        Err(Error::Config { what, message }) => {
+            assert!(what == "profile" && message.contains("Profiling::Kernels"), "{what}: {message}");
+            Ok(())
+        }
+        other => Err(Failed::from(format!("expected Config, got {other:?}"))),
+    }
+}
+
+fn the_cpu_has_no_profile_and_counts_nothing() -> Outcome {
+    for device in [Device::cpu(), Device::reference()] {
+        assert!(matches!(device.profile(), Err(Error::Unsupported { .. })));
+        random(&device, 1, &[3, 5], 1.0)?;
+        device.synchronize()?;
+        device.release_unused()?;
+        assert_eq!(device.counters(), Default::default());
+    }
+    Ok(())
+}
+
+fn counters_tell_what_is_in_use_and_the_peak_of_it(adapter: &Adapter) -> Outcome {
+    const BYTES: u64 = 4 * 1024;
+    let device = adapter.open()?;
+    let one = Tensor::zeros(&device, &[1024])?;
+    let two = Tensor::zeros(&device, &[1024])?;
+    assert_eq!(device.counters().bytes_in_use, 2 * BYTES);
+    drop(one);
+    assert_eq!(device.counters().bytes_in_use, BYTES);
+    assert_eq!(device.counters().peak_bytes_in_use, 2 * BYTES);
+    assert_eq!(device.counters().bytes, 2 * BYTES, "what is not in use waits for reuse");
+    device.reset_peak();
+    assert_eq!(device.counters().peak_bytes_in_use, BYTES);
+    device.release_unused()?;
+    assert_eq!(device.counters().bytes, BYTES);
+    assert_eq!(two.download()?, [0.0; 1024]);
+    Ok(())
+}
+
+fn synchronising_submits_once_and_waits_once(adapter: &Adapter) -> Outcome {
+    let device = adapter.open()?;
+    let x = random(&device, 1, &[4, 5], 1.0)?;
+    ops::scale(&x, 2.0)?;
+    let before = device.counters();
+    device.synchronize()?;
+    let after = device.counters();
+    assert_eq!((after.submissions, after.waits), (before.submissions + 1, before.waits + 1));
+    device.synchronize()?;
+    assert_eq!(device.counters().submissions, after.submissions, "nothing was left to submit");
+    Ok(())
+}
+
+pub(crate) fn register(suite: &mut Suite) {
+    on_cpu!(suite, the_cpu_has_no_profile_and_counts_nothing);
+    on_gpu!(
+        suite,
+        a_device_that_was_not_opened_for_it_has_no_profile,
+        counters_tell_what_is_in_use_and_the_peak_of_it,
+        synchronising_submits_once_and_waits_once,
+    );
+    macro_rules! on_gpu_if {
+        ($testable:ident: $($claim:ident),+ $(,)?) => {
+            $(suite.gpu_if(concat!(module_path!(), "::", stringify!($claim)), $testable, $claim);)+
+        };
+    }
+    on_gpu_if!(
+        has_timestamps:
+        a_profile_has_an_entry_for_each_dispatch,
+        a_profile_by_passes_has_an_entry_for_each_dispatch,
+        a_profile_goes_on_where_a_query_set_ends,
+        profiling_changes_no_bit,
+    );
+    on_gpu_if!(has_no_timestamps: an_adapter_without_timestamps_refuses_to_be_profiled);
+}
