@@ -33,6 +33,7 @@ mod error;
 mod gpu;
 pub mod io;
 pub mod loss;
+mod math;
 pub mod nn;
 pub mod ops;
 pub mod optim;

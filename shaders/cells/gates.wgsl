@@ -1,5 +1,5 @@
 // The functions of a gated cell, which its user may choose, and their slopes from their values.
-// CPU twin: `Gate` in src/ops/recurrent/cells.rs.
+// CPU twin: `Gate` in src/ops/recurrent/gate.rs.
 
 override GATE_FUNCTION: u32 = 3u;
 override GATE_ALPHA: f32 = 0.0;

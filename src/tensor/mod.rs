@@ -1,6 +1,8 @@
 //! Numbers on a device: [`Tensor`] (floats), [`Indices`] (tokens and labels) and borrowed [`View`]s of them.
 
+mod arithmetic;
 mod indices;
+mod recycle;
 mod storage;
 mod view;
 
@@ -8,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use indices::{IGNORED, Indices};
-pub(crate) use storage::{Real, Storage, expect_room};
+pub(crate) use storage::{Real, Storage, expect_room, unwritten};
 pub use view::View;
 pub(crate) use view::ViewMut;
 
@@ -89,10 +91,10 @@ impl Tensor {
         Ok(Self::from_storage(device, Storage::Gpu(buffer), shape))
     }
 
-    /// A tensor that the caller is about to fill to the last element: on the host zeros, on a GPU whatever was there.
+    /// A tensor that the caller is about to fill to the last element. Whatever was there stands in it.
     pub(crate) fn unwritten(device: &Device, dimensions: &[usize]) -> Result<Self> {
         on_device!(device,
-            _F => Self::zeros(device, dimensions),
+            F => Self::from_array(device, unwritten::<F, _>(ndarray::IxDyn(Shape::new(dimensions)?.dimensions()))),
             context => Self::uninitialized(context, device, Shape::new(dimensions)?),
         )
     }

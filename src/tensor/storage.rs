@@ -2,8 +2,10 @@
 
 use std::sync::OnceLock;
 
-use ndarray::NdFloat;
+use ndarray::{Array, Dimension, NdFloat};
 
+use super::arithmetic::Arithmetic;
+use super::recycle;
 use crate::device::{Device, on_device};
 use crate::gpu::{Buffer, Span};
 use crate::{Error, Result};
@@ -16,18 +18,20 @@ pub(crate) enum Storage {
 }
 
 /// The two number types of the twins.
-pub(crate) trait Real: NdFloat + std::iter::Sum {
+pub(crate) trait Real: NdFloat + std::iter::Sum + Arithmetic {
     /// The host values, if `storage` is of this type.
     fn values(storage: &Storage) -> Option<&[Self]>;
     /// The host values for writing, if `storage` is of this type.
     fn values_mut(storage: &mut Storage) -> Option<&mut [Self]>;
     fn wrap(values: Vec<Self>) -> Storage;
+    /// Memory that was given back by a tensor, with whatever stands in it.
+    fn recycled(elements: usize) -> Option<Vec<Self>>;
     fn from_f32(value: f32) -> Self;
     fn from_f64(value: f64) -> Self;
 }
 
 macro_rules! real {
-    ($type:ty, $variant:ident) => {
+    ($type:ty, $variant:ident, $recycled:expr) => {
         impl Real for $type {
             fn values(storage: &Storage) -> Option<&[Self]> {
                 match storage {
@@ -47,6 +51,10 @@ macro_rules! real {
                 Storage::$variant(values)
             }
 
+            fn recycled(elements: usize) -> Option<Vec<Self>> {
+                $recycled(elements)
+            }
+
             fn from_f32(value: f32) -> Self {
                 value.into()
             }
@@ -58,8 +66,25 @@ macro_rules! real {
     };
 }
 
-real!(f32, F32);
-real!(f64, F64);
+real!(f32, F32, recycle::take);
+real!(f64, F64, |_| None);
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        if let Self::F32(values) = self {
+            recycle::give(std::mem::take(values));
+        }
+    }
+}
+
+/// An array that the caller is about to fill to the last element, and then to make a tensor of. Whatever was there stands
+/// in it.
+pub(crate) fn unwritten<F: Real, D: Dimension>(shape: D) -> Array<F, D> {
+    match F::recycled(shape.size()).map(|values| Array::from_shape_vec(shape.clone(), values)) {
+        Some(Ok(array)) => array,
+        _ => Array::zeros(shape),
+    }
+}
 
 impl Storage {
     /// Zeroed memory; a size that cannot be had is an error, not an abort.

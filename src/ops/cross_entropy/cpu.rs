@@ -1,10 +1,32 @@
 //! The twin of `shaders/cross_entropy.wgsl`, from the definition: −Σ_j q_j ln p_j with the smoothed target q.
 
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, aview1};
 
 use super::{Options, Scale};
-use crate::ops::softmax::cpu::shifted;
+use crate::math::{in_parts, part_rows};
+use crate::ops::softmax::cpu::log_softmax;
 use crate::tensor::{IGNORED, Real};
+
+/// Multiplications that an element costs, of which two functions are the most.
+const COST: usize = 40;
+
+/// What the losses of all rows have in common.
+struct Loss<'a, F> {
+    weights: Array1<F>,
+    smoothing: F,
+    scale: Scale<'a>,
+    /// Σ w over the rows that have labels.
+    total_weight: F,
+}
+
+/// Some rows, of which the first has the number `first`.
+struct Part<'a, F> {
+    first: usize,
+    logits: ArrayView2<'a, F>,
+    labels: &'a [u32],
+    losses: ArrayViewMut1<'a, F>,
+    d_logits: ArrayViewMut2<'a, F>,
+}
 
 pub(super) fn rows<F: Real>(
     logits: ArrayView2<'_, F>,
@@ -12,32 +34,69 @@ pub(super) fn rows<F: Real>(
     options: Options<'_>,
     scale: Scale<'_>,
 ) -> (Array1<F>, Array2<F>) {
-    let classes = logits.ncols();
+    let (rows, classes) = logits.dim();
     let weights = match options.weights {
         Some(weights) => weights.array1::<F>().to_owned(),
         None => Array1::ones(classes),
     };
-    let smoothing = F::from_f32(options.smoothing);
-    let labelled = || labels.iter().filter(|&&label| label != IGNORED);
-    let total_weight: F = labelled().map(|&label| weights[label as usize]).sum();
+    let labelled = labels.iter().filter(|&&label| label != IGNORED);
+    let total_weight: F = labelled.map(|&label| weights[label as usize]).sum();
+    let loss = Loss { weights, smoothing: F::from_f32(options.smoothing), scale, total_weight };
 
-    let mut losses = Array1::zeros(labels.len());
+    let mut losses = Array1::zeros(rows);
     let mut d_logits = Array2::zeros(logits.raw_dim());
-    for (row, &label) in labels.iter().enumerate().filter(|(_, label)| **label != IGNORED) {
-        let factor = match scale {
-            Scale::Same(factor) => F::from_f32(factor),
-            Scale::MeanWeight => F::one() / total_weight,
-            Scale::Rows(factors) => factors.array1::<F>()[row],
-        };
-        // q_j: the label's weight, of which `smoothing` is spread over all classes by their weights.
-        let mut target = weights.mapv(|weight| smoothing * weight / F::from_f64(classes as f64));
-        target[label as usize] += (F::one() - smoothing) * weights[label as usize];
-        let (shifted, log_sum) = shifted(logits.row(row));
-        let log_probabilities = shifted - log_sum;
-        losses[row] = -(&target * &log_probabilities).sum() * factor;
-        // d/dx_j of −Σ_k q_k ln p_k is p_j Σ_k q_k − q_j.
-        let gradient = log_probabilities.mapv(F::exp) * target.sum() - target;
-        d_logits.row_mut(row).assign(&(gradient * factor));
-    }
+    let part = part_rows(rows, COST * logits.len(), 1);
+    let arrays = losses
+        .axis_chunks_iter_mut(Axis(0), part)
+        .zip(d_logits.axis_chunks_iter_mut(Axis(0), part))
+        .zip(logits.axis_chunks_iter(Axis(0), part).zip(labels.chunks(part)));
+    let parts = arrays.enumerate().map(|(number, ((losses, d_logits), (logits, labels)))| Part {
+        first: number * part,
+        logits,
+        labels,
+        losses,
+        d_logits,
+    });
+    in_parts(parts.collect(), |part| loss.of_rows(part));
     (losses, d_logits)
+}
+
+impl<F: Real> Loss<'_, F> {
+    fn of_rows(&self, part: Part<'_, F>) {
+        let Part { first, logits, labels, mut losses, mut d_logits } = part;
+        let classes = F::from_f64(logits.ncols() as f64);
+        // q_j: the label's weight, of which `smoothing` is spread over all classes by their weights.
+        let spread = self.weights.mapv(|weight| self.smoothing * weight / classes);
+        let mut target = spread.clone();
+        for (row, &label) in labels.iter().enumerate().filter(|(_, label)| **label != IGNORED) {
+            let label = label as usize;
+            let factor = match self.scale {
+                Scale::Same(factor) => F::from_f32(factor),
+                Scale::MeanWeight => F::one() / self.total_weight,
+                Scale::Rows(factors) => factors.array1::<F>()[first + row],
+            };
+            target[label] += (F::one() - self.smoothing) * self.weights[label];
+            let mut d_row = d_logits.row_mut(row);
+            losses[row] = self.of_row(logits.row(row), target.view(), &mut d_row) * factor;
+            d_row *= factor;
+            target[label] = spread[label];
+        }
+    }
+
+    /// The loss of a row, and its gradient at the logits.
+    fn of_row(&self, x: ArrayView1<'_, F>, target: ArrayView1<'_, F>, d_x: &mut ArrayViewMut1<'_, F>) -> F {
+        let (Some(d_x), Some(target)) = (d_x.as_slice_mut(), target.to_slice()) else {
+            unreachable!("rows of new arrays are contiguous");
+        };
+        d_x.iter_mut().zip(x).for_each(|(d_x, &x)| *d_x = x);
+        log_softmax(d_x);
+        let loss = -d_x.iter().zip(target).map(|(&log_p, &q)| q * log_p).sum::<F>();
+        // d/dx_j of −Σ_k q_k ln p_k is p_j Σ_k q_k − q_j.
+        let total = aview1(target).sum();
+        F::exp_each(d_x);
+        for (d_x, &q) in d_x.iter_mut().zip(target) {
+            *d_x = *d_x * total - q;
+        }
+        loss
+    }
 }

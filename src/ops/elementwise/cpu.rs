@@ -167,8 +167,23 @@ pub(crate) fn slope<F: Real>(function: Activation, y: F) -> F {
     }
 }
 
+/// x ← f(x).
+pub(crate) fn apply<F: Real>(function: Activation, values: &mut [F]) {
+    match function {
+        Activation::Identity => {}
+        Activation::Tanh => F::tanh_each(values),
+        Activation::Sigmoid => F::sigmoid_each(values),
+        _ => values.iter_mut().for_each(|x| *x = value(function, *x)),
+    }
+}
+
 pub(super) fn unary<F: Real>(x: ArrayViewD<'_, F>, function: Activation) -> ArrayD<F> {
-    x.mapv(|x| value(function, x))
+    let mut y = x.as_standard_layout().into_owned();
+    match y.as_slice_mut() {
+        Some(values) => apply(function, values),
+        None => unreachable!("an array in standard layout is contiguous"),
+    }
+    y
 }
 
 pub(super) fn unary_backward<F: Real>(

@@ -1,10 +1,10 @@
-//! The twin of `shaders/matmul.wgsl`: `ndarray`'s product.
+//! The twin of `shaders/matmul.wgsl`: `ndarray`'s product; in 32-bit floats that of `math`.
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Ix2};
 
 use super::Form;
-use crate::tensor::Real;
+use crate::math::Onto;
+use crate::tensor::{Real, unwritten};
 
 fn oriented<'a, F: Real>(
     a: ArrayView2<'a, F>,
@@ -23,19 +23,17 @@ pub(super) fn matmul<F: Real>(
     bias: Option<ArrayView1<'_, F>>,
 ) -> Array2<F> {
     let (a, b) = oriented(a, b, form);
-    let product = a.dot(&b);
-    match bias {
-        Some(bias) => product + bias,
-        None => product,
-    }
+    let mut product = unwritten(Ix2(a.nrows(), b.ncols()));
+    F::large_product(a, b, bias, product.view_mut(), Onto::Nothing);
+    product
 }
 
 pub(super) fn matmul_into<F: Real>(
-    mut c: ArrayViewMut2<'_, F>,
+    c: ArrayViewMut2<'_, F>,
     a: ArrayView2<'_, F>,
     b: ArrayView2<'_, F>,
     form: Form,
 ) {
     let (a, b) = oriented(a, b, form);
-    general_mat_mul(F::one(), &a, &b, F::one(), &mut c);
+    F::large_product(a, b, None, c, Onto::Previous);
 }

@@ -1,265 +1,325 @@
 //! The twin of the recurrent shaders: back-propagation through time as Werbos (1990, "Backpropagation through time:
-//! what it does and how to do it") writes it, one step after another, row by row where rows differ.
+//! what it does and how to do it") writes it, one step after another, row by row where rows differ. Threads share out the
+//! rows of a large batch.
 
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
+use ndarray::{Array2, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, CowArray, Ix2};
 
-use super::cells::{self, Matrices, Memory, Step};
+use super::cells::{self, Slopes, Step, Target};
+use super::matrices::{Matrices, Memory, MemoryView, Rows};
+use super::parts::{MemoryMut, cut, split_fields};
 use super::walk::{Before, Walk};
 use super::{Equations, zoneout};
+use crate::math::{TILE_ROWS, in_parts, part_rows};
 use crate::tensor::Real;
 
-/// What the forward pass makes.
-pub(super) struct Forward<F> {
-    /// What backward needs of the gates [T, B, G·H].
-    pub(super) gates: Array3<F>,
-    /// What backward needs beside them [T, B, H].
-    pub(super) saved: Option<Array3<F>>,
+/// One layer in one direction: all that its steps have in common.
+pub(super) struct Loop<'a, 'm, F: Real> {
+    pub(super) equations: &'a Equations,
+    pub(super) matrices: &'a Matrices<'m, F>,
+    pub(super) walk: &'a Walk<'a>,
+    pub(super) steps: usize,
+}
+
+/// The arrays of a forward pass.
+pub(super) struct Forward<'a, F> {
+    pub(super) rows: Rows,
+    /// W_ih x + b_ih [T, B, G·H]; becomes what backward needs of the gates.
+    pub(super) gates: ArrayViewMut3<'a, F>,
+    /// What it needs beside them [T, B, H].
+    pub(super) saved: Option<ArrayViewMut3<'a, F>>,
+    /// The column block of this direction [T, B, P].
+    pub(super) output: ArrayViewMut3<'a, F>,
+    pub(super) initial: MemoryView<'a, F>,
     /// The state after each row's last step.
-    pub(super) last: Memory<F>,
+    pub(super) last: MemoryMut<'a, F>,
 }
 
-/// Copies what a step made of its rows; what it made of padding is left out.
-fn keep<F: Real>(
-    walk: &Walk<'_>,
-    t: usize,
-    steps: usize,
-    made: ArrayView2<'_, F>,
-    mut target: ArrayViewMut2<'_, F>,
-) {
-    if !walk.is_marked() {
-        return target.assign(&made);
-    }
-    let rows = made.nrows();
-    for row in (0..rows).filter(|&row| walk.before(t, row, steps, rows) != Before::Padding) {
-        target.row_mut(row).assign(&made.row(row));
-    }
+split_fields!(Forward { rows, gates, saved, output, initial, last });
+
+/// The arrays of a backward pass.
+pub(super) struct Backward<'a, F> {
+    pub(super) kept: Kept<'a, F>,
+    /// What forward left of the gates [T, B, G·H]; becomes the gradient at W_ih x + b_ih.
+    pub(super) gates: ArrayViewMut3<'a, F>,
+    /// The gradient at the outputs [T, B, P].
+    pub(super) d_output: ArrayView3<'a, F>,
+    /// That at the state after each row's last step.
+    pub(super) d_last: MemoryView<'a, F>,
+    pub(super) d_initial: MemoryMut<'a, F>,
+    pub(super) made: Made<'a, F>,
 }
 
-/// The state of the rows before step `t`: `previous`, but initial or zero where the walk says so.
-fn begin<F: Real>(walk: &Walk<'_>, t: usize, steps: usize, initial: &Memory<F>, state: &mut Memory<F>) {
-    let rows = initial.hidden.nrows();
-    for row in 0..rows {
-        match walk.before(t, row, steps, rows) {
-            Before::Padding | Before::Previous => {}
-            Before::Initial => {
-                state.hidden.row_mut(row).assign(&initial.hidden.row(row));
-                state.cell.row_mut(row).assign(&initial.cell.row(row));
-            }
-            Before::Zero => {
-                state.hidden.row_mut(row).fill(F::zero());
-                state.cell.row_mut(row).fill(F::zero());
-            }
-        }
-    }
-}
+split_fields!(Backward { kept, gates, d_output, d_last, d_initial, made });
 
-/// Writes the states of all steps to `output`, the column block of this direction [T, B, H].
-pub(super) fn forward<F: Real>(
-    equations: &Equations,
-    matrices: &Matrices<'_, F>,
-    projected: ArrayView3<'_, F>,
-    initial: &Memory<F>,
-    walk: &Walk<'_>,
-    mut output: ArrayViewMut3<'_, F>,
-) -> Forward<F> {
-    let (steps, rows, _) = projected.dim();
-    let units = initial.cell.ncols();
-    let mut gates = Array3::zeros(projected.raw_dim());
-    let mut saved = None;
-    let mut state = initial.clone();
-    for t in walk.order(steps) {
-        begin(walk, t, steps, initial, &mut state);
-        let made = cells::forward(equations, matrices, projected.index_axis(Axis(0), t), &state);
-        let keeps = zoneout::keeps(equations, &[walk.first + t], rows, units);
-        let made = zoneout::hold(equations, keeps.as_ref(), &state, made);
-        let keep = |made: &Array2<F>, target: ArrayViewMut2<'_, F>| keep(walk, t, steps, made.view(), target);
-        keep(&made.gates, gates.index_axis_mut(Axis(0), t));
-        if let Some(made) = &made.saved {
-            let saved = saved.get_or_insert_with(|| Array3::zeros((steps, rows, units)));
-            keep(made, saved.index_axis_mut(Axis(0), t));
-        }
-        keep(&made.memory.hidden, output.index_axis_mut(Axis(0), t));
-        // Rows in their padding keep the state they ended with.
-        keep(&made.memory.hidden, state.hidden.view_mut());
-        keep(&made.memory.cell, state.cell.view_mut());
-    }
-    Forward { gates, saved, last: state }
-}
-
-/// What the backward pass makes.
-pub(super) struct Backward<F> {
-    /// At W_ih x + b_ih [T, B, G·H].
-    pub(super) d_projected: Array3<F>,
-    /// At W_hh h' + b_hh [T, B, G·H].
-    pub(super) d_recurrent: Array3<F>,
-    pub(super) d_initial: Memory<F>,
-    /// At h [T, B, P], whole: what the projection's gradient is made of.
-    pub(super) d_hidden: Array3<F>,
-}
-
-impl<F: Real> Backward<F> {
-    /// Zeros.
-    pub(super) fn nothing(kept: &Kept<'_, F>, d_last: &Memory<F>) -> Self {
-        Self {
-            d_projected: Array3::zeros(kept.gates.raw_dim()),
-            d_recurrent: Array3::zeros(kept.gates.raw_dim()),
-            d_initial: Memory {
-                hidden: Array2::zeros(d_last.hidden.raw_dim()),
-                cell: Array2::zeros(d_last.cell.raw_dim()),
-            },
-            d_hidden: Array3::zeros(kept.output.raw_dim()),
-        }
-    }
-}
-
-/// What the forward pass left, for one direction.
+/// What the forward pass left beside the gates, for one direction.
+#[derive(Clone, Copy)]
 pub(super) struct Kept<'a, F> {
-    pub(super) gates: ArrayView3<'a, F>,
+    pub(super) rows: Rows,
     pub(super) saved: Option<ArrayView3<'a, F>>,
     pub(super) output: ArrayView3<'a, F>,
-    pub(super) initial: &'a Memory<F>,
+    pub(super) initial: MemoryView<'a, F>,
 }
 
-/// Arrays over all steps that the gradients of the weights are made of.
-pub(super) struct History<F> {
-    /// The hidden state that each step started from [T, B, P].
-    pub(super) hidden: Array3<F>,
-    /// The cell state that each step started from [T, B, H]; zeros where the cell has none.
-    pub(super) cell: Array3<F>,
-    /// What each step made of h before its projection [T, B, H], where there is one.
-    pub(super) unprojected: Option<Array3<F>>,
+split_fields!(Kept { rows, saved, output, initial });
+
+/// The states that a step started from: where they lie, or made for it where rows differ.
+pub(super) struct Previous<'a, F> {
+    hidden: CowArray<'a, F, Ix2>,
+    cell: CowArray<'a, F, Ix2>,
+}
+
+impl<F: Real> Previous<'_, F> {
+    fn view(&self) -> MemoryView<'_, F> {
+        MemoryView { hidden: self.hidden.view(), cell: self.cell.view() }
+    }
 }
 
 impl<'a, F: Real> Kept<'a, F> {
-    /// The states that step `t` started from.
-    fn previous(&self, equations: &Equations, walk: &Walk<'_>, t: usize) -> Memory<F> {
-        let steps = self.output.dim().0;
-        let mut state = self.initial.clone();
-        if let Some(neighbour) = walk.neighbour(t, steps) {
-            state.hidden.assign(&self.output.index_axis(Axis(0), neighbour));
-            if let (true, Some(saved)) = (equations.has_cell_state(), self.saved) {
-                state.cell.assign(&saved.index_axis(Axis(0), neighbour));
+    fn previous(&self, all: &Loop<'_, '_, F>, t: usize) -> Previous<'a, F> {
+        let mut made = self.initial;
+        if let Some(neighbour) = all.walk.neighbour(t, all.steps) {
+            made.hidden = self.output.index_axis_move(Axis(0), neighbour);
+            if let (true, Some(saved)) = (all.equations.has_cell_state(), self.saved) {
+                made.cell = saved.index_axis_move(Axis(0), neighbour);
             }
         }
-        begin(walk, t, steps, self.initial, &mut state);
-        state
+        if !all.walk.is_marked() {
+            return Previous { hidden: made.hidden.into(), cell: made.cell.into() };
+        }
+        let mut made = made.to_owned();
+        all.begin(t, self.rows, self.initial, &mut made);
+        Previous { hidden: made.hidden.into(), cell: made.cell.into() }
     }
 
-    fn step<'s>(&'s self, t: usize, before: &'s Memory<F>) -> Step<'s, F> {
+    fn step<'s>(&'s self, t: usize, before: &'s Previous<'_, F>) -> Step<'s, F> {
         Step {
-            gates: self.gates.index_axis(Axis(0), t),
             saved: self.saved.map(|saved| saved.index_axis_move(Axis(0), t)),
-            before,
+            before: before.view(),
             hidden: self.output.index_axis(Axis(0), t),
+            rows: self.rows,
+        }
+    }
+}
+
+/// What gradients of weights are made of, beside that at the gates; zeros in padding. The pass writes all of it.
+pub(super) struct Made<'a, F> {
+    /// The hidden state that each step started from [T, B, P].
+    pub(super) previous: ArrayViewMut3<'a, F>,
+    /// The cell state that each step started from [T, B, H], where it is asked for.
+    pub(super) cells: Option<ArrayViewMut3<'a, F>>,
+    /// What each step made of h before its projection [T, B, H], where there is one.
+    pub(super) unprojected: Option<ArrayViewMut3<'a, F>>,
+    /// The gradient at the last gate's part of W_hh h' + b_hh [T, B, H], where it is another.
+    pub(super) d_apart: Option<ArrayViewMut3<'a, F>>,
+    /// At h [T, B, P], whole, where it is asked for.
+    pub(super) d_hidden: Option<ArrayViewMut3<'a, F>>,
+}
+
+split_fields!(Made { previous, cells, unprojected, d_apart, d_hidden });
+
+impl<F: Real> Loop<'_, '_, F> {
+    /// How many rows a thread takes.
+    fn part(&self, rows: usize) -> usize {
+        part_rows(rows, self.steps * rows * self.matrices.weight.len(), TILE_ROWS)
+    }
+
+    /// What row `row` of the part `rows` has before step `t`.
+    fn before(&self, t: usize, row: usize, rows: Rows) -> Before {
+        self.walk.before(t, rows.first + row, self.steps, rows.all)
+    }
+
+    /// The rows of a part for which step `t` is padding.
+    fn padding(&self, t: usize, rows: Rows, count: usize) -> impl Iterator<Item = usize> {
+        (0..count).filter(move |&row| self.before(t, row, rows) == Before::Padding)
+    }
+
+    /// Writes to `state` where the walk says that it is initial or zero before step `t`.
+    fn begin(&self, t: usize, rows: Rows, initial: MemoryView<'_, F>, state: &mut Memory<F>) {
+        for row in 0..state.hidden.nrows() {
+            match self.before(t, row, rows) {
+                Before::Padding | Before::Previous => {}
+                Before::Initial => state.take(row, initial),
+                Before::Zero => state.clear(row),
+            }
         }
     }
 
-    pub(super) fn history(
-        &self,
-        equations: &Equations,
-        matrices: &Matrices<'_, F>,
-        walk: &Walk<'_>,
-    ) -> History<F> {
-        let (steps, rows, _) = self.output.dim();
-        let units = self.initial.cell.ncols();
-        let mut history = History {
-            hidden: Array3::zeros(self.output.raw_dim()),
-            cell: Array3::zeros((steps, rows, units)),
-            unprojected: matrices.is_projected().then(|| Array3::zeros((steps, rows, units))),
-        };
-        for t in 0..steps {
-            let before = self.previous(equations, walk, t);
-            let keep = |made: &Array2<F>, target: &mut Array3<F>| {
-                keep(walk, t, steps, made.view(), target.index_axis_mut(Axis(0), t));
+    pub(super) fn forward(&self, pass: Forward<'_, F>) {
+        let count = pass.rows.all;
+        in_parts(cut(pass, count, self.part(count)), |part| self.forward_rows(part));
+    }
+
+    fn forward_rows(&self, mut pass: Forward<'_, F>) {
+        let (marked, units) = (self.walk.is_marked(), self.matrices.units);
+        let rows = pass.rows;
+        let mut state = pass.initial.to_owned();
+        let mut after = state.clone();
+        let count = state.hidden.nrows();
+        for t in self.walk.order(self.steps) {
+            let now = Axis(0);
+            let mut gates = pass.gates.index_axis_mut(now, t);
+            let mut saved = pass.saved.as_mut().map(|saved| saved.index_axis_mut(now, t));
+            if marked {
+                self.begin(t, rows, pass.initial, &mut state);
+            }
+            let mut target = Target {
+                gates: gates.view_mut(),
+                saved: saved.as_mut().map(|saved| saved.view_mut()),
+                after: &mut after,
             };
-            keep(&before.hidden, &mut history.hidden);
-            keep(&before.cell, &mut history.cell);
-            if let Some(unprojected) = &mut history.unprojected {
-                keep(&cells::unprojected(equations, &self.step(t, &before)), unprojected);
+            cells::forward(self.equations, self.matrices, state.view(), rows, &mut target);
+            let step = self.walk.first + t;
+            if let Some(keeps) = zoneout::keeps(self.equations, &[step], rows, (count, units)) {
+                zoneout::hold(self.equations, &keeps, state.view(), &mut target);
             }
+            let mut output = pass.output.index_axis_mut(now, t);
+            output.assign(&after.hidden);
+            if marked {
+                // Rows in their padding keep the state they ended with, and leave nothing.
+                for row in self.padding(t, rows, count) {
+                    gates.row_mut(row).fill(F::zero());
+                    output.row_mut(row).fill(F::zero());
+                    if let Some(saved) = &mut saved {
+                        saved.row_mut(row).fill(F::zero());
+                    }
+                    after.take(row, state.view());
+                }
+            }
+            std::mem::swap(&mut state, &mut after);
         }
-        history
+        pass.last.hidden.assign(&state.hidden);
+        pass.last.cell.assign(&state.cell);
     }
-}
 
-/// What a backward pass starts from.
-pub(super) struct Upstream<'a, F> {
-    /// The gradient at the outputs [T, B, P].
-    pub(super) d_output: ArrayView3<'a, F>,
-    /// The gradient at the state after each row's last step.
-    pub(super) d_last: &'a Memory<F>,
-}
+    pub(super) fn backward(&self, pass: Backward<'_, F>) {
+        let count = pass.kept.rows.all;
+        in_parts(cut(pass, count, self.part(count)), |part| self.backward_rows(part));
+    }
 
-/// One step back of the rows of these steps: the gradients of the gates, and at the states that the steps started from,
-/// within the bound.
-pub(super) fn step_back<F: Real>(
-    equations: &Equations,
-    matrices: &Matrices<'_, F>,
-    step: &Step<'_, F>,
-    d_after: &Memory<F>,
-    steps: &[usize],
-) -> cells::Slopes<F> {
-    let (rows, units) = d_after.cell.dim();
-    let keeps = zoneout::keeps(equations, steps, rows / steps.len(), units);
-    let mut slopes = zoneout::backward(equations, matrices, step, d_after, keeps.as_ref());
-    if let Some(bound) = equations.options.clip_gradient.map(F::from_f32) {
-        let clamp = |d: F| {
-            if d > bound {
-                bound
-            } else if d < -bound {
-                -bound
+    fn backward_rows(&self, mut pass: Backward<'_, F>) {
+        let (kept, count) = (pass.kept, pass.d_last.hidden.nrows());
+        // The gradient at each row's state, on its way back: after and before a step.
+        let mut d_state = pass.d_last.to_owned();
+        let mut d_before = d_state.clone();
+        let mut d_hidden = d_state.hidden.clone();
+        for t in self.walk.order(self.steps).into_iter().rev() {
+            let previous = kept.previous(self, t);
+            self.remember(t, &kept, &previous, pass.gates.index_axis(Axis(0), t), &mut pass.made);
+            d_hidden.assign(&pass.d_output.index_axis(Axis(0), t));
+            d_hidden += &d_state.hidden;
+            let slopes = Slopes {
+                gates: pass.gates.index_axis_mut(Axis(0), t),
+                d_apart: pass.made.d_apart.as_mut().map(|d_apart| d_apart.index_axis_mut(Axis(0), t)),
+                d_before: &mut d_before,
+            };
+            let d_after = MemoryView { hidden: d_hidden.view(), cell: d_state.cell.view() };
+            self.step_back(&kept.step(t, &previous), d_after, slopes, &[self.walk.first + t]);
+            if let Some(all) = &mut pass.made.d_hidden {
+                all.index_axis_mut(Axis(0), t).assign(&d_hidden);
+            }
+            if self.walk.is_marked() {
+                self.end_rows(t, &mut pass, &mut d_state, &d_before);
             } else {
-                d
+                std::mem::swap(&mut d_state, &mut d_before);
             }
-        };
-        slopes.d_memory.hidden.mapv_inplace(clamp);
-        slopes.d_memory.cell.mapv_inplace(clamp);
+        }
+        if !self.walk.is_marked() {
+            pass.d_initial.hidden.assign(&d_state.hidden);
+            pass.d_initial.cell.assign(&d_state.cell);
+        }
+        for row in (0..count).filter(|row| self.walk.length(kept.rows.first + row, self.steps) == 0) {
+            pass.d_initial.hidden.row_mut(row).assign(&pass.d_last.hidden.row(row));
+            pass.d_initial.cell.row_mut(row).assign(&pass.d_last.cell.row(row));
+        }
     }
-    slopes
-}
 
-pub(super) fn backward<F: Real>(
-    equations: &Equations,
-    matrices: &Matrices<'_, F>,
-    kept: &Kept<'_, F>,
-    upstream: &Upstream<'_, F>,
-    walk: &Walk<'_>,
-) -> Backward<F> {
-    let (steps, rows, _) = kept.output.dim();
-    let at = Axis(0);
-    let mut made = Backward::nothing(kept, upstream.d_last);
-    // The gradient at each row's state, on its way back.
-    let mut d_state = upstream.d_last.clone();
-    for t in walk.order(steps).into_iter().rev() {
-        let before = kept.previous(equations, walk, t);
-        let d_after = Memory {
-            hidden: &d_state.hidden + &upstream.d_output.index_axis(at, t),
-            cell: d_state.cell.clone(),
-        };
-        let slopes = step_back(equations, matrices, &kept.step(t, &before), &d_after, &[walk.first + t]);
-        let keep = |from: &Array2<F>, target: &mut Array3<F>| {
-            keep(walk, t, steps, from.view(), target.index_axis_mut(at, t));
-        };
-        keep(&slopes.d_projected, &mut made.d_projected);
-        keep(&slopes.d_recurrent, &mut made.d_recurrent);
-        keep(&d_after.hidden, &mut made.d_hidden);
-        for row in (0..rows).filter(|&row| walk.before(t, row, steps, rows) != Before::Padding) {
-            if !walk.flows(t, row, steps, rows) {
-                d_state.hidden.row_mut(row).fill(F::zero());
-                d_state.cell.row_mut(row).fill(F::zero());
-                continue;
-            }
-            d_state.hidden.row_mut(row).assign(&slopes.d_memory.hidden.row(row));
-            d_state.cell.row_mut(row).assign(&slopes.d_memory.cell.row(row));
-            if walk.before(t, row, steps, rows) == Before::Initial {
-                made.d_initial.hidden.row_mut(row).assign(&d_state.hidden.row(row));
-                made.d_initial.cell.row_mut(row).assign(&d_state.cell.row(row));
+    /// Gradients where rows differ: none of padding, none past the places where they end, those at initial states.
+    fn end_rows(&self, t: usize, pass: &mut Backward<'_, F>, d_state: &mut Memory<F>, d_before: &Memory<F>) {
+        let Backward { kept: Kept { rows, .. }, gates, made, d_initial, .. } = pass;
+        for row in 0..d_state.hidden.nrows() {
+            let before = self.before(t, row, *rows);
+            if before == Before::Padding {
+                let arrays = [Some(&mut *gates), made.d_apart.as_mut(), made.d_hidden.as_mut()];
+                for array in arrays.into_iter().flatten() {
+                    array.slice_mut(ndarray::s![t, row, ..]).fill(F::zero());
+                }
+            } else if !self.walk.flows(t, rows.first + row, self.steps, rows.all) {
+                d_state.clear(row);
+            } else {
+                d_state.take(row, d_before.view());
+                if before == Before::Initial {
+                    d_initial.hidden.row_mut(row).assign(&d_before.hidden.row(row));
+                    d_initial.cell.row_mut(row).assign(&d_before.cell.row(row));
+                }
             }
         }
     }
-    for row in (0..rows).filter(|&row| walk.length(row, steps) == 0) {
-        made.d_initial.hidden.row_mut(row).assign(&upstream.d_last.hidden.row(row));
-        made.d_initial.cell.row_mut(row).assign(&upstream.d_last.cell.row(row));
+
+    /// One step back of the rows of these steps: the gradients of the gates, and at the states that the steps started
+    /// from, within the bound.
+    pub(super) fn step_back(
+        &self,
+        step: &Step<'_, F>,
+        d_after: MemoryView<'_, F>,
+        mut slopes: Slopes<'_, F>,
+        steps: &[usize],
+    ) {
+        let size = d_after.cell.dim();
+        let keeps = zoneout::keeps(self.equations, steps, step.rows, size);
+        let own = Slopes {
+            gates: slopes.gates.view_mut(),
+            d_apart: slopes.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
+            d_before: &mut *slopes.d_before,
+        };
+        match keeps {
+            Some(keeps) => {
+                zoneout::backward(self.equations, self.matrices, step, d_after, &keeps, own);
+            }
+            None => cells::backward(self.equations, self.matrices, step, d_after, own),
+        }
+        if let Some(bound) = self.equations.options.clip_gradient.map(F::from_f32) {
+            let clamp = |d: F| super::gate::clamped(d, Some(bound));
+            slopes.d_before.hidden.mapv_inplace(clamp);
+            slopes.d_before.cell.mapv_inplace(clamp);
+        }
     }
-    made
+
+    /// Keeps what gradients of weights need of step `t`, but for gradients.
+    fn remember(
+        &self,
+        t: usize,
+        kept: &Kept<'_, F>,
+        previous: &Previous<'_, F>,
+        gates: ArrayView2<'_, F>,
+        made: &mut Made<'_, F>,
+    ) {
+        let padding: Vec<usize> = match self.walk.lengths {
+            Some(_) => self.padding(t, kept.rows, kept.initial.hidden.nrows()).collect(),
+            None => Vec::new(),
+        };
+        let keep = |mut target: ArrayViewMut2<'_, F>, made: ArrayView2<'_, F>| {
+            target.assign(&made);
+            for &row in &padding {
+                target.row_mut(row).fill(F::zero());
+            }
+        };
+        keep(made.previous.index_axis_mut(Axis(0), t), previous.hidden.view());
+        if let Some(cells) = &mut made.cells {
+            keep(cells.index_axis_mut(Axis(0), t), previous.cell.view());
+        }
+        if let Some(unprojected) = &mut made.unprojected {
+            let step = kept.step(t, previous);
+            let own: Array2<F> = cells::unprojected(self.equations, self.matrices, gates, &step);
+            keep(unprojected.index_axis_mut(Axis(0), t), own.view());
+        }
+    }
+
+    /// As [`Self::remember`], of all steps.
+    pub(super) fn remember_all(&self, pass: &mut Backward<'_, F>) {
+        let kept = pass.kept;
+        for t in 0..self.steps {
+            let previous = kept.previous(self, t);
+            self.remember(t, &kept, &previous, pass.gates.index_axis(Axis(0), t), &mut pass.made);
+        }
+    }
 }

@@ -6,8 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use ndarray::{Array2, ArrayView2};
 
-use super::cells::{Made, Memory, Slopes, Step};
+use super::cells::{Made, MadeBack, Step};
 use super::kernels::Kernels;
+use super::matrices::{Memory, MemoryView};
 use super::templates::{self, Template};
 use crate::gpu::{Kernel, Origin, inspect};
 use crate::tensor::Real;
@@ -294,7 +295,7 @@ pub(super) fn forward<F: Real>(
     cell: &dyn CustomCell,
     projected: ArrayView2<'_, F>,
     recurrent: &Array2<F>,
-    before: &Memory<F>,
+    before: MemoryView<'_, F>,
 ) -> Made<F> {
     let (rows, units) = before.hidden.dim();
     let mut gates = Array2::zeros(projected.raw_dim());
@@ -313,18 +314,23 @@ pub(super) fn forward<F: Real>(
             saved[[row, place]] = F::from_f64(out.saved);
         }
     }
-    let state = if cell.has_cell_state() { saved.clone() } else { before.cell.clone() };
+    let state = if cell.has_cell_state() { saved.clone() } else { before.cell.to_owned() };
     Made { gates, saved: saves(cell).then_some(saved), memory: Memory { hidden, cell: state } }
 }
 
-fn memory<F: Real>(cell: &dyn CustomCell, state: &Memory<F>, row: usize, place: usize) -> UnitMemory {
+fn memory<F: Real>(cell: &dyn CustomCell, state: MemoryView<'_, F>, row: usize, place: usize) -> UnitMemory {
     let second = if cell.has_cell_state() { wide(state.cell[[row, place]]) } else { 0.0 };
     UnitMemory { hidden: wide(state.hidden[[row, place]]), cell: second }
 }
 
 /// The state's gradient is without what flows through the gates' sums.
-pub(super) fn backward<F: Real>(cell: &dyn CustomCell, step: &Step<'_, F>, d_after: &Memory<F>) -> Slopes<F> {
-    let Step { gates, saved, before, hidden } = *step;
+pub(super) fn backward<F: Real>(
+    cell: &dyn CustomCell,
+    gates: ArrayView2<'_, F>,
+    step: &Step<'_, F>,
+    d_after: MemoryView<'_, F>,
+) -> MadeBack<F> {
+    let Step { saved, before, hidden, .. } = *step;
     let (rows, units) = before.hidden.dim();
     let mut d_projected: Array2<F> = Array2::zeros(gates.raw_dim());
     let mut d_recurrent = d_projected.clone();
@@ -354,5 +360,5 @@ pub(super) fn backward<F: Real>(cell: &dyn CustomCell, step: &Step<'_, F>, d_aft
             }
         }
     }
-    Slopes { d_projected, d_recurrent, d_memory }
+    MadeBack { d_projected, d_recurrent, d_memory }
 }

@@ -6,18 +6,24 @@ mod cell;
 mod cells;
 mod cpu;
 mod custom;
+mod gate;
 mod given;
 mod gpu;
 mod gradients;
+mod gru;
 pub(crate) mod kernels;
 mod lags;
+mod lstm;
+mod matrices;
 pub(crate) mod normalised;
+mod parts;
 pub(crate) mod projection;
 mod sequence;
 mod stretch;
 pub(crate) mod support;
 mod templates;
 mod tier;
+mod twin;
 mod walk;
 mod windows;
 mod zoneout;
@@ -30,7 +36,7 @@ pub(crate) use gradients::Gradients;
 pub(crate) use normalised::Norms;
 pub(crate) use walk::{Direction, Truncation, Walk, Windows};
 
-use cells::{Matrices, Memory};
+use matrices::Memory;
 
 use crate::Result;
 use crate::device::{Device, on_device};
@@ -158,24 +164,7 @@ pub(crate) fn forward(call: &Call<'_>, mut projected: Tensor, output: &mut Tenso
         entered = Some(std::mem::replace(&mut projected, seen));
     }
     on_device!(device,
-        F => {
-            let initial = call.initial.memory::<F>(sizes.units);
-            let matrices = Matrices::new(call, sizes);
-            let columns = call.column..call.column + sizes.hidden;
-            let mut whole = output.view_mut()?;
-            let target = whole.array3::<F>().slice_move(ndarray::s![.., .., columns]);
-            let input = projected.view().array3();
-            let made = cpu::forward(&call.equations, &matrices, input, &initial, &call.walk, target);
-            Ok(Steps {
-                gates: Tensor::from_array(&device, made.gates)?,
-                saved: made.saved.map(|saved| Tensor::from_array(&device, saved)).transpose()?,
-                unprojected: None,
-                entered,
-                product: None,
-                marks: None,
-                last: StateParts::new(&device, &call.equations, made.last)?,
-            })
-        },
+        F => twin::forward::<F>(call, sizes, projected, entered, output),
         context => {
             let made = match &call.weights.norms {
                 None => gpu::forward(context, call, sizes, &mut projected, output)?,
@@ -207,7 +196,7 @@ pub(crate) fn backward(
     let entered = steps.entered.take();
     let norms = call.weights.norms.as_ref().zip(entered.as_ref());
     let made = on_device!(device,
-        F => backward_on_cpu::<F>(call, &steps, sizes, output, d_output, d_last),
+        F => twin::backward::<F>(call, steps, sizes, output, d_output, d_last),
         context => match norms {
             None => gpu::backward(context, call, sizes, steps, output, d_output, d_last),
             Some((norms, _)) => {
@@ -220,69 +209,4 @@ pub(crate) fn backward(
         Some((norms, entered)) => normalised::leave(call, norms, entered, made),
         None => Ok(made),
     }
-}
-
-fn backward_on_cpu<F: Real>(
-    call: &Call<'_>,
-    steps: &Steps,
-    sizes: Sizes,
-    output: &Tensor,
-    d_output: View<'_>,
-    d_last: Option<StateView<'_>>,
-) -> Result<Gradients> {
-    let Sizes { rows, units, hidden, .. } = sizes;
-    let equations = &call.equations;
-    let device = output.device();
-    let matrices = Matrices::<F>::new(call, sizes);
-    let columns = call.column..call.column + hidden;
-    let cut =
-        |array: ndarray::ArrayView3<'_, F>| array.slice(ndarray::s![.., .., columns.clone()]).to_owned();
-    let nothing = || Memory {
-        hidden: ndarray::Array2::zeros((rows, hidden)),
-        cell: ndarray::Array2::zeros((rows, units)),
-    };
-    let initial = call.initial.memory::<F>(units);
-    let own = cut(output.view().array3());
-    let kept = cpu::Kept {
-        gates: steps.gates.view().array3(),
-        saved: steps.saved.as_ref().map(|saved| saved.view().array3()),
-        output: own.view(),
-        initial: &initial,
-    };
-    let d_last = d_last.map_or_else(nothing, |d_last| d_last.memory(units));
-    let d_own = cut(d_output.array3());
-    let upstream = cpu::Upstream { d_output: d_own.view(), d_last: &d_last };
-    let history = kept.history(equations, &matrices, &call.walk);
-    let made = match call.walk.windows() {
-        None => cpu::backward(equations, &matrices, &kept, &upstream, &call.walk),
-        Some(sizes) => windows::backward(equations, &matrices, &kept, &history, &upstream, &call.walk, sizes),
-    };
-    let tensor = |array: ndarray::Array3<F>| Tensor::from_array(device, array);
-    let product = matrices.gains.as_ref().map(|gains| {
-        let (d_product, d_norms) = normalised::cpu::over_time(gains, &matrices, &kept, &history, &made);
-        let d_norms = Tensor::from_array(device, d_norms)?;
-        Ok::<_, crate::Error>(normalised::Product { d_product: tensor(d_product)?, d_norms })
-    });
-    let last_gate = (equations.gates() - 1) * units..;
-    let apart = equations
-        .last_gate_apart()
-        .then(|| tensor(made.d_recurrent.slice(ndarray::s![.., .., last_gate]).to_owned()));
-    Ok(Gradients {
-        equations: *equations,
-        d_projected: tensor(made.d_projected)?,
-        d_apart: apart.transpose()?,
-        previous: tensor(matrices.seen_all(history.hidden))?,
-        modulated: if equations.resets_before() { steps.saved.clone() } else { None },
-        cells: match (equations.peepholes(), &steps.saved) {
-            (1.., Some(saved)) => Some((tensor(history.cell)?, saved.clone())),
-            _ => None,
-        },
-        projection: match history.unprojected {
-            Some(unprojected) => Some((tensor(made.d_hidden)?, tensor(unprojected)?)),
-            None => None,
-        },
-        product: product.transpose()?,
-        entry: None,
-        d_initial: StateParts::new(device, equations, made.d_initial)?,
-    })
 }

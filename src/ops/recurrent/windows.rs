@@ -1,11 +1,12 @@
 //! The twin of truncated back-propagation in windows that overlap, all windows side by side.
 
-use ndarray::{Array2, Array3, ArrayView3, Axis};
+use ndarray::{Array2, Array3, ArrayView3, ArrayViewMut3, Axis, s};
 
-use super::cells::{Matrices, Memory, Step};
-use super::cpu::{Backward, History, Kept, Upstream, step_back};
+use super::Windows;
+use super::cells::{Slopes, Step};
+use super::cpu::{Backward, Kept, Loop};
+use super::matrices::{Memory, MemoryView};
 use super::walk::{Before, Walk};
-use super::{Equations, Windows};
 use crate::tensor::Real;
 
 /// The entries `steps` of [T, B, width], one below the other [steps * B, width].
@@ -28,86 +29,117 @@ pub(super) fn places(windows: Windows, steps: usize, lag: usize) -> (usize, Vec<
 
 /// Back-propagation in windows, see [`Windows`]: at each lag one backward step of all windows together, which are
 /// rows of one large batch.
-pub(super) fn backward<F: Real>(
-    equations: &Equations,
-    matrices: &Matrices<'_, F>,
-    kept: &Kept<'_, F>,
-    history: &History<F>,
-    upstream: &Upstream<'_, F>,
-    walk: &Walk<'_>,
-    windows: Windows,
-) -> Backward<F> {
-    let (steps, rows, _) = kept.output.dim();
-    let mut made = Backward::nothing(kept, upstream.d_last);
+pub(super) fn backward<F: Real>(all: &Loop<'_, '_, F>, mut pass: Backward<'_, F>, windows: Windows) {
+    all.remember_all(&mut pass);
+    let (steps, walk, rows) = (all.steps, all.walk, pass.kept.rows.all);
+    let mut d_gates = Array3::zeros(pass.gates.raw_dim());
+    for summed in [&mut pass.made.d_apart, &mut pass.made.d_hidden].into_iter().flatten() {
+        summed.fill(F::zero());
+    }
     // The gradient at each window's state, on its way back: [windows * B, ..].
-    let mut d_state = first_state(upstream.d_last, walk, windows, steps);
+    let mut d_state = first_state(pass.d_last, walk, windows, steps);
     for lag in 0..windows.depth.min(steps) {
         let (first, places) = places(windows, steps, lag);
         let at = |place: usize, row: usize| place * rows + row;
-        let before = Memory {
-            hidden: gather(history.hidden.view(), &places),
-            cell: gather(history.cell.view(), &places),
-        };
-        let active = first * rows..;
         let mut d_after = Memory {
-            hidden: d_state.hidden.slice(ndarray::s![active.clone(), ..]).to_owned(),
-            cell: d_state.cell.slice(ndarray::s![active, ..]).to_owned(),
+            hidden: d_state.hidden.slice(s![first * rows.., ..]).to_owned(),
+            cell: d_state.cell.slice(s![first * rows.., ..]).to_owned(),
         };
         for (place, &t) in places.iter().enumerate().filter(|&(place, &t)| windows.owns(first + place, t)) {
             for row in 0..rows {
                 let mut d_hidden = d_after.hidden.row_mut(at(place, row));
-                d_hidden += &upstream.d_output.slice(ndarray::s![t, row, ..]);
+                d_hidden += &pass.d_output.slice(s![t, row, ..]);
             }
         }
-        let gates = gather(kept.gates, &places);
-        let saved = kept.saved.map(|saved| gather(saved, &places));
-        let hidden = gather(kept.output, &places);
-        let step = Step {
-            gates: gates.view(),
-            saved: saved.as_ref().map(|saved| saved.view()),
-            before: &before,
-            hidden: hidden.view(),
-        };
-        let slopes = step_back(equations, matrices, &step, &d_after, &places);
+        let made = step_back(all, &pass, &places, d_after.view());
         for (place, &t) in places.iter().enumerate() {
             for row in (0..rows).filter(|&row| walk.before(t, row, steps, rows) != Before::Padding) {
                 let from = at(place, row);
-                let add = |target: &mut Array3<F>, source: &Array2<F>| {
-                    let mut target = target.slice_mut(ndarray::s![t, row, ..]);
-                    target += &source.row(from);
-                };
-                add(&mut made.d_projected, &slopes.d_projected);
-                add(&mut made.d_recurrent, &slopes.d_recurrent);
-                add(&mut made.d_hidden, &d_after.hidden);
+                add(&mut d_gates.view_mut(), [t, row], &made.d_gates, from);
+                if let (Some(target), Some(d_apart)) = (&mut pass.made.d_apart, &made.d_apart) {
+                    add(target, [t, row], d_apart, from);
+                }
+                if let Some(target) = &mut pass.made.d_hidden {
+                    add(target, [t, row], &d_after.hidden, from);
+                }
                 let to = at(first + place, row);
-                let (mut hidden, mut cell) = (d_state.hidden.row_mut(to), d_state.cell.row_mut(to));
                 if !walk.flows(t, row, steps, rows) {
-                    hidden.fill(F::zero());
-                    cell.fill(F::zero());
+                    d_state.clear(to);
                     continue;
                 }
-                hidden.assign(&slopes.d_memory.hidden.row(from));
-                cell.assign(&slopes.d_memory.cell.row(from));
+                d_state.hidden.row_mut(to).assign(&made.d_before.hidden.row(from));
+                d_state.cell.row_mut(to).assign(&made.d_before.cell.row(from));
                 if walk.before(t, row, steps, rows) == Before::Initial {
-                    let mut d_initial = made.d_initial.hidden.row_mut(row);
-                    d_initial += &hidden;
-                    let mut d_initial = made.d_initial.cell.row_mut(row);
-                    d_initial += &cell;
+                    let mut d_initial = pass.d_initial.hidden.row_mut(row);
+                    d_initial += &d_state.hidden.row(to);
+                    let mut d_initial = pass.d_initial.cell.row_mut(row);
+                    d_initial += &d_state.cell.row(to);
                 }
             }
         }
     }
+    pass.gates.assign(&d_gates);
+}
+
+/// Adds row `from` to a row of a step.
+fn add<F: Real>(target: &mut ArrayViewMut3<'_, F>, [t, row]: [usize; 2], source: &Array2<F>, from: usize) {
+    let mut target = target.slice_mut(s![t, row, ..]);
+    target += &source.row(from);
+}
+
+/// What the rows of some steps make on their way back.
+struct Made<F> {
+    d_gates: Array2<F>,
+    d_apart: Option<Array2<F>>,
+    d_before: Memory<F>,
+}
+
+/// One step back of all rows of the steps `places`.
+fn step_back<F: Real>(
+    all: &Loop<'_, '_, F>,
+    pass: &Backward<'_, F>,
+    places: &[usize],
+    d_after: MemoryView<'_, F>,
+) -> Made<F> {
+    let Kept { saved, output, initial, rows } = pass.kept;
+    let (count, units) = d_after.cell.dim();
+    let mut made = Made {
+        d_gates: gather(pass.gates.view(), places),
+        d_apart: pass.made.d_apart.is_some().then(|| Array2::zeros((count, units))),
+        d_before: d_after.to_owned(),
+    };
+    let previous = gather(pass.made.previous.view(), places);
+    let cells = match &pass.made.cells {
+        Some(cells) => gather(cells.view(), places),
+        None => Array2::zeros((count, initial.cell.ncols())),
+    };
+    let saved = saved.map(|saved| gather(saved, places));
+    let hidden = gather(output, places);
+    let step = Step {
+        saved: saved.as_ref().map(|saved| saved.view()),
+        before: MemoryView { hidden: previous.view(), cell: cells.view() },
+        hidden: hidden.view(),
+        rows,
+    };
+    let slopes = Slopes {
+        gates: made.d_gates.view_mut(),
+        d_apart: made.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
+        d_before: &mut made.d_before,
+    };
+    all.step_back(&step, d_after, slopes, places);
     made
 }
 
 /// The gradient at each row's final state, in the window that its last step belongs to.
-fn first_state<F: Real>(d_last: &Memory<F>, walk: &Walk<'_>, windows: Windows, steps: usize) -> Memory<F> {
+fn first_state<F: Real>(
+    d_last: MemoryView<'_, F>,
+    walk: &Walk<'_>,
+    windows: Windows,
+    steps: usize,
+) -> Memory<F> {
     let rows = d_last.hidden.nrows();
     let count = windows.ends(steps).len();
-    let mut state = Memory {
-        hidden: Array2::zeros((count * rows, d_last.hidden.ncols())),
-        cell: Array2::zeros((count * rows, d_last.cell.ncols())),
-    };
+    let mut state = Memory::zeros(count * rows, d_last.hidden.ncols(), d_last.cell.ncols());
     for row in 0..rows {
         let place = windows.owner(walk.length(row, steps) - 1) * rows + row;
         state.hidden.row_mut(place).assign(&d_last.hidden.row(row));

@@ -2,25 +2,27 @@
 //! preserving hidden activations"): h = k h' + (1 − k) h̃ and, with numbers of its own, c = k c' + (1 − k) c̃; k is 1 with
 //! the rate's probability, and the rate itself in evaluation.
 
-use ndarray::Array2;
+use ndarray::{Array2, Zip};
 
 use super::Equations;
-use super::cells::{self, Made, Matrices, Memory, Slopes, Step};
+use super::cells::{self, Slopes, Step, Target};
+use super::matrices::{Matrices, Memory, MemoryView, Rows};
 use crate::tensor::Real;
 
-/// k for the rows of some steps, one step below the other.
+/// k for some rows of steps, one step below the other.
 pub(super) fn keeps<F: Real>(
     equations: &Equations,
     steps: &[usize],
-    rows: usize,
-    units: usize,
+    rows: Rows,
+    size: (usize, usize),
 ) -> Option<Memory<F>> {
     equations.options.zoneout?;
-    let size = (steps.len() * rows, units);
-    let mut made = Memory { hidden: Array2::zeros(size), cell: Array2::zeros(size) };
-    for row in 0..size.0 {
+    let (count, units) = size;
+    let own = count / steps.len().max(1);
+    let mut made = Memory::zeros(count, units, units);
+    for row in 0..count {
         for unit in 0..units {
-            let place = (steps[row / rows] * rows + row % rows) * units + unit;
+            let place = (steps[row / own] * rows.all + rows.first + row % own) * units + unit;
             let [hidden, cell] = equations.keeps(place)?;
             made.hidden[[row, unit]] = F::from_f64(hidden);
             made.cell[[row, unit]] = F::from_f64(cell);
@@ -29,24 +31,28 @@ pub(super) fn keeps<F: Real>(
     Some(made)
 }
 
-fn mixed<F: Real>(keep: &Array2<F>, old: &Array2<F>, new: &Array2<F>) -> Array2<F> {
-    keep * old + keep.mapv(|keep| F::one() - keep) * new
+/// new ← k old + (1 − k) new.
+fn mix<F: Real>(keep: &Array2<F>, old: ndarray::ArrayView2<'_, F>, new: &mut Array2<F>) {
+    Zip::from(new).and(keep).and(old).for_each(|new, &keep, &old| {
+        *new = keep * old + (F::one() - keep) * *new;
+    });
 }
 
 /// What the step made, with what units keep.
 pub(super) fn hold<F: Real>(
     equations: &Equations,
-    keeps: Option<&Memory<F>>,
-    before: &Memory<F>,
-    made: Made<F>,
-) -> Made<F> {
-    let Some(keeps) = keeps else { return made };
-    let hidden = mixed(&keeps.hidden, &before.hidden, &made.memory.hidden);
+    keeps: &Memory<F>,
+    before: MemoryView<'_, F>,
+    target: &mut Target<'_, F>,
+) {
+    mix(&keeps.hidden, before.hidden, &mut target.after.hidden);
     if !equations.has_cell_state() {
-        return Made { memory: Memory { hidden, ..made.memory }, ..made };
+        return;
     }
-    let cell = mixed(&keeps.cell, &before.cell, &made.memory.cell);
-    Made { saved: Some(cell.clone()), memory: Memory { hidden, cell }, ..made }
+    mix(&keeps.cell, before.cell, &mut target.after.cell);
+    if let Some(saved) = &mut target.saved {
+        saved.assign(&target.after.cell);
+    }
 }
 
 /// A step back through a cell whose units keep old states.
@@ -54,21 +60,29 @@ pub(super) fn backward<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
-    d_after: &Memory<F>,
-    keeps: Option<&Memory<F>>,
-) -> Slopes<F> {
-    let Some(keeps) = keeps else { return cells::backward(equations, matrices, step, d_after) };
+    d_after: MemoryView<'_, F>,
+    keeps: &Memory<F>,
+    mut slopes: Slopes<'_, F>,
+) {
     let direct = Memory { hidden: &keeps.hidden * &d_after.hidden, cell: &keeps.cell * &d_after.cell };
     let d_made = Memory { hidden: &d_after.hidden - &direct.hidden, cell: &d_after.cell - &direct.cell };
     // The cell's derivatives are those at what it made, before anything was kept.
-    let made = cells::candidate(equations, step);
+    let made = cells::candidate(equations, matrices, slopes.gates.view(), step);
     let step = Step {
-        saved: if equations.has_cell_state() { Some(made.cell.view()) } else { step.saved },
+        saved: match &step.saved {
+            Some(_) if equations.has_cell_state() => Some(made.cell.view()),
+            saved => saved.as_ref().map(|saved| saved.view()),
+        },
         hidden: made.hidden.view(),
-        ..*step
+        before: MemoryView { hidden: step.before.hidden.view(), cell: step.before.cell.view() },
+        rows: step.rows,
     };
-    let mut slopes = cells::backward(equations, matrices, &step, &d_made);
-    slopes.d_memory.hidden += &direct.hidden;
-    slopes.d_memory.cell += &direct.cell;
-    slopes
+    let own = Slopes {
+        gates: slopes.gates.view_mut(),
+        d_apart: slopes.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
+        d_before: &mut *slopes.d_before,
+    };
+    cells::backward(equations, matrices, &step, d_made.view(), own);
+    slopes.d_before.hidden += &direct.hidden;
+    slopes.d_before.cell += &direct.cell;
 }

@@ -3,7 +3,11 @@
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis};
 
 use super::{Norm, Reduction};
+use crate::math::{in_parts, part_rows};
 use crate::tensor::Real;
+
+/// What an addition of numbers that come from memory costs, in multiplications.
+const ADDITION: usize = 8;
 
 pub(super) fn sum_rows<F: Real>(x: ArrayView2<'_, F>) -> Array1<F> {
     // In blocks, so that the error of a sum of N terms grows with √N and not with N.
@@ -17,9 +21,13 @@ pub(super) fn sum_rows<F: Real>(x: ArrayView2<'_, F>) -> Array1<F> {
 pub(super) fn block_sums<F: Real>(x: ArrayView2<'_, F>, block: usize) -> Array2<F> {
     let blocks = x.axis_chunks_iter(Axis(0), block);
     let mut sums = Array2::zeros((blocks.len(), x.ncols()));
-    for (mut sum, block) in sums.rows_mut().into_iter().zip(blocks) {
-        sum.assign(&sum_rows(block));
-    }
+    let mut pairs: Vec<_> = sums.rows_mut().into_iter().zip(blocks).collect();
+    let part = part_rows(pairs.len(), ADDITION * x.len(), 1);
+    in_parts(pairs.chunks_mut(part).collect(), |pairs: &mut [_]| {
+        for (sum, block) in pairs {
+            sum.assign(&sum_rows(*block));
+        }
+    });
     sums
 }
 
@@ -44,6 +52,6 @@ pub(super) fn reduce<F: Real>(x: ArrayView1<'_, F>, reduction: Reduction) -> F {
 }
 
 /// Σ f(x), in blocks for the same reason as above.
-fn sum<F: Real>(x: ArrayView1<'_, F>, f: fn(F) -> F) -> F {
-    x.axis_chunks_iter(Axis(0), 1024).map(|block| block.mapv(f).sum()).sum()
+fn sum<F: Real>(x: ArrayView1<'_, F>, f: impl Fn(F) -> F) -> F {
+    x.axis_chunks_iter(Axis(0), 1024).map(|block| block.mapv(&f).sum()).sum()
 }

@@ -1,26 +1,43 @@
 //! The twins of `shaders/{softmax,softmax_backward}.wgsl`, row by row from the definition.
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
+use ndarray::{Array2, ArrayView2, Axis, Zip, aview1};
 
 use super::Kind;
 use crate::tensor::Real;
 
-/// x − max x, and ln Σ e^(x − max x): neither overflows nor loses digits to a large common offset.
-pub(crate) fn shifted<F: Real>(row: ArrayView1<'_, F>) -> (Array1<F>, F) {
-    let largest = row.iter().copied().fold(F::neg_infinity(), F::max);
-    let shifted = row.mapv(|x| x - largest);
-    let log_sum = shifted.mapv(F::exp).sum().ln();
-    (shifted, log_sum)
+/// max x, by several lanes at once.
+fn largest<F: Real>(row: &[F]) -> F {
+    let mut lanes = [F::neg_infinity(); 8];
+    for part in row.chunks(8) {
+        for (lane, &x) in lanes.iter_mut().zip(part) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    lanes.into_iter().fold(F::neg_infinity(), F::max)
+}
+
+/// x ← x − max x − ln Σ e^(x − max x), which neither overflows nor loses digits to a large common offset.
+pub(crate) fn log_softmax<F: Real>(row: &mut [F]) {
+    let largest = largest(row);
+    for x in &mut *row {
+        *x -= largest;
+    }
+    let mut powers = row.to_vec();
+    F::exp_each(&mut powers);
+    let log_sum = aview1(&powers).sum().ln();
+    for x in row {
+        *x -= log_sum;
+    }
 }
 
 pub(super) fn forward<F: Real>(x: ArrayView2<'_, F>, kind: Kind) -> Array2<F> {
     let mut y = x.to_owned();
     for mut row in y.axis_iter_mut(Axis(0)) {
-        let (shifted, log_sum) = shifted(row.view());
-        row.assign(&shifted.mapv(|x| match kind {
-            Kind::Softmax => (x - log_sum).exp(),
-            Kind::LogSoftmax => x - log_sum,
-        }));
+        let Some(row) = row.as_slice_mut() else { unreachable!("rows of an owned array are contiguous") };
+        log_softmax(row);
+        if kind == Kind::Softmax {
+            F::exp_each(row);
+        }
     }
     y
 }

@@ -4,11 +4,12 @@ use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayView3, Axis, 
 
 use super::{Norms, stretches};
 use crate::ops::Activation;
-use crate::ops::elementwise::cpu::{slope, value};
+use crate::ops::elementwise::cpu::slope;
 use crate::ops::layer_norm::cpu as layer_norm;
 use crate::ops::recurrent::Cell;
-use crate::ops::recurrent::cells::{Made, Matrices, Memory, Slopes, Step, block, joined, one_minus};
-use crate::ops::recurrent::cpu::{Backward, History, Kept};
+use crate::ops::recurrent::cells::{Made, MadeBack, Step, block, joined, one_minus};
+use crate::ops::recurrent::gate::units_mut;
+use crate::ops::recurrent::matrices::{Matrices, Memory, MemoryView};
 use crate::tensor::Real;
 
 /// The gains as arrays.
@@ -30,12 +31,18 @@ impl<'a, F: Real> Gains<'a, F> {
     }
 }
 
-fn sigmoid<F: Real>(a: Array2<F>) -> Array2<F> {
-    a.mapv(|a| value(Activation::Sigmoid, a))
+fn sigmoid<F: Real>(mut a: Array2<F>) -> Array2<F> {
+    for row in a.outer_iter_mut() {
+        F::sigmoid_each(units_mut(row));
+    }
+    a
 }
 
-fn tanh<F: Real>(a: Array2<F>) -> Array2<F> {
-    a.mapv(|a| value(Activation::Tanh, a))
+fn tanh<F: Real>(mut a: Array2<F>) -> Array2<F> {
+    for row in a.outer_iter_mut() {
+        F::tanh_each(units_mut(row));
+    }
+    a
 }
 
 /// σ'(a), where y = σ(a).
@@ -62,9 +69,9 @@ pub(in crate::ops::recurrent) fn forward<F: Real>(
     gains: &Gains<'_, F>,
     matrices: &Matrices<'_, F>,
     projected: ArrayView2<'_, F>,
-    before: &Memory<F>,
+    before: MemoryView<'_, F>,
 ) -> Made<F> {
-    let product = product(matrices, before.hidden.view());
+    let product = product(matrices, before.hidden);
     let recurrent = layer_norm::forward(product.view(), gains.product, matrices.bias, &gains.stretches);
     let sum = &projected + &recurrent;
     let at = |gate| block(sum.view(), gate, matrices.units);
@@ -81,7 +88,7 @@ pub(in crate::ops::recurrent) fn forward<F: Real>(
             let q = block(recurrent.view(), 2, matrices.units);
             let n = tanh(block(projected, 2, matrices.units) + &r * &q);
             let hidden = one_minus(&z) * &n + &z * &before.hidden;
-            let memory = Memory { hidden, cell: before.cell.clone() };
+            let memory = Memory { hidden, cell: before.cell.to_owned() };
             Made { gates: joined(&[&r, &z, &n]), saved: Some(q), memory }
         }
     }
@@ -90,11 +97,12 @@ pub(in crate::ops::recurrent) fn forward<F: Real>(
 pub(in crate::ops::recurrent) fn backward<F: Real>(
     gains: &Gains<'_, F>,
     matrices: &Matrices<'_, F>,
+    gates: ArrayView2<'_, F>,
     step: &Step<'_, F>,
-    d_after: &Memory<F>,
-) -> Slopes<F> {
-    let at = |gate| block(step.gates, gate, matrices.units);
-    let kept = || step.saved.map_or_else(|| step.before.cell.clone(), |saved| saved.to_owned());
+    d_after: MemoryView<'_, F>,
+) -> MadeBack<F> {
+    let at = |gate| block(gates, gate, matrices.units);
+    let kept = || step.saved.unwrap_or(step.before.cell).to_owned();
     let d_h = &d_after.hidden;
     let (d_projected, d_recurrent, past, d_cell) = match gains.state {
         Some(state) => {
@@ -122,11 +130,11 @@ pub(in crate::ops::recurrent) fn backward<F: Real>(
             (joined(&[&d_r, &d_z, &d_n]), joined(&[&d_r, &d_z, &d_q]), d_h * &z, none)
         }
     };
-    let product = product(matrices, step.before.hidden.view());
+    let product = product(matrices, step.before.hidden);
     let (d_product, _) =
         layer_norm::backward(product.view(), gains.product, d_recurrent.view(), &gains.stretches);
     let hidden = past + d_product.dot(&matrices.weight);
-    Slopes { d_projected, d_recurrent, d_memory: Memory { hidden, cell: d_cell } }
+    MadeBack { d_projected, d_recurrent, d_memory: Memory { hidden, cell: d_cell } }
 }
 
 /// [T, B, width] as [T·B, width].
@@ -138,28 +146,42 @@ fn matrix<F: Real>(all: ArrayView3<'_, F>) -> ArrayView2<'_, F> {
     }
 }
 
+/// What [`over_time`] reads of all steps.
+pub(in crate::ops::recurrent) struct OverTime<'a, F> {
+    /// The hidden state that each step started from [T, B, H].
+    pub(in crate::ops::recurrent) previous: ArrayView3<'a, F>,
+    /// The gradient at the gates' sums [T, B, G·H].
+    pub(in crate::ops::recurrent) d_gates: ArrayView3<'a, F>,
+    /// That at the last gate's part of the recurrent sum [T, B, H], where it is another.
+    pub(in crate::ops::recurrent) d_apart: Option<ArrayView3<'a, F>>,
+    /// For an LSTM: c, the gate o and the gradient at h [T, B, H].
+    pub(in crate::ops::recurrent) state: Option<[ArrayView3<'a, F>; 3]>,
+}
+
 /// The gradient at W_hh h' of all steps [T, B, G·H], and those of norm_hh and norm_c one after the other.
 pub(in crate::ops::recurrent) fn over_time<F: Real>(
     gains: &Gains<'_, F>,
     matrices: &Matrices<'_, F>,
-    kept: &Kept<'_, F>,
-    history: &History<F>,
-    made: &Backward<F>,
+    over: &OverTime<'_, F>,
 ) -> (Array3<F>, Array1<F>) {
-    let product = product(matrices, matrix(history.hidden.view()));
-    let d_recurrent = matrix(made.d_recurrent.view());
+    let product = product(matrices, matrix(over.previous));
+    let mut d_recurrent = over.d_gates.to_owned();
+    if let Some(d_apart) = over.d_apart {
+        let last = d_recurrent.dim().2 - matrices.units;
+        d_recurrent.slice_mut(s![.., .., last..]).assign(&d_apart);
+    }
     let (d_product, d_gain) =
-        layer_norm::backward(product.view(), gains.product, d_recurrent, &gains.stretches);
-    let d_product = match d_product.into_shape_with_order(made.d_recurrent.raw_dim()) {
+        layer_norm::backward(product.view(), gains.product, matrix(d_recurrent.view()), &gains.stretches);
+    let d_product = match d_product.into_shape_with_order(over.d_gates.raw_dim()) {
         Ok(d_product) => d_product,
         Err(error) => unreachable!("as many elements as before: {error}"),
     };
-    let (Some(state), Some(saved)) = (gains.state, kept.saved) else { return (d_product, d_gain) };
-    let (units, c) = (matrices.units, matrix(saved).to_owned());
-    let o = matrix(kept.gates).slice(s![.., 3 * units..]).to_owned();
+    let (Some(state), Some(all)) = (gains.state, over.state) else { return (d_product, d_gain) };
+    let [c, o, d_hidden] = all.map(|array| matrix(array).to_owned());
     let y = tanh(normalised_state(state, &c));
-    let d_normalised = &matrix(made.d_hidden.view()) * &o * tanh_slope(&y);
-    let (_, d_state_gain) = layer_norm::backward(c.view(), state.row(0), d_normalised.view(), &[units]);
+    let d_normalised = d_hidden * o * tanh_slope(&y);
+    let (_, d_state_gain) =
+        layer_norm::backward(c.view(), state.row(0), d_normalised.view(), &[matrices.units]);
     let d_shift = d_normalised.sum_axis(Axis(0));
     match concatenate(Axis(0), &[d_gain.view(), d_state_gain.view(), d_shift.view()]) {
         Ok(all) => (d_product, all),
