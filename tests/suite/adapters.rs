@@ -161,15 +161,16 @@ impl Suite {
         self.on_adapters(name, Company::Welcome, |_| true, body);
     }
 
-    /// A claim about every adapter and each way in which recurrent layers may run on it.
+    /// A claim about each way in which recurrent layers may run on an adapter. Where there are several adapters, they take
+    /// turns at the ways: what each computes in both, `twins` compares.
     pub(crate) fn gpu_tiers(&mut self, name: &str, body: OnGpu) {
         let adapters = self.chosen.adapters.clone();
-        for (recurrent, way) in
-            [(RecurrentTier::Sequence, "many steps at a time"), (RecurrentTier::Steps, "step by step")]
-        {
-            for adapter in &mut self.chosen.adapters {
-                adapter.recurrent = recurrent;
-            }
+        let ways =
+            [(RecurrentTier::Sequence, "many steps at a time"), (RecurrentTier::Steps, "step by step")];
+        for (turn, (recurrent, way)) in ways.into_iter().enumerate() {
+            let own =
+                adapters.iter().enumerate().filter(|(place, _)| adapters.len() == 1 || place % 2 == turn);
+            self.chosen.adapters = own.map(|(_, adapter)| Adapter { recurrent, ..adapter.clone() }).collect();
             self.gpu(&format!("{name}, {way}"), body);
         }
         self.chosen.adapters = adapters;

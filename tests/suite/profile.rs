@@ -31,8 +31,10 @@ fn expect_whole_profile(device: &Device) -> Outcome {
     let calls = device.profile()?;
     let elapsed = start.elapsed().as_nanos() as f64;
     assert_eq!(calls.len() as u64, device.counters().dispatches - before);
-    for name in ["recurrent_forward", "recurrent_backward", "matmul", "adam"] {
-        let found = calls.iter().any(|call| call.kernel.contains(name));
+    for name in ["recurrent_*forward", "recurrent_*backward", "matmul", "adam"] {
+        // Whether a recurrent layer takes one step a dispatch or many is its own choice.
+        let parts: Vec<&str> = name.split('*').collect();
+        let found = calls.iter().any(|call| parts.iter().all(|part| call.kernel.contains(part)));
         assert!(found, "no {name} among {:?}", calls.iter().map(|call| call.kernel).collect::<Vec<_>>());
     }
     for pair in calls.windows(2) {
