@@ -3,7 +3,7 @@
 //   loss_i = scale_i [ (1-e) w_t (-ln p_t) + e/C sum_j w_j (-ln p_j) ]
 //   dx_ij  = scale_i [ (1-e) w_t (p_j - [j = t]) + e/C (p_j sum_k w_k - w_j) ]
 // Rows whose label is IGNORED yield zeros. logits and d_logits are [rows, classes], losses [rows];
-// one workgroup a row. CPU twin: src/ops/cross_entropy/cpu.rs.
+// for the invocations of a row see row_reduction.wgsl. CPU twin: src/ops/cross_entropy/cpu.rs.
 
 // Where scale_i comes from. 0: the parameter; 1: one over scales[0]; 2: scales[i].
 override SCALE: u32 = 0u;
@@ -11,6 +11,7 @@ override SCALE: u32 = 0u;
 override WEIGHTED: u32 = 0u;
 
 struct Parameters {
+    rows: u32,
     classes: u32,
     logits_base: u32,
     labels_base: u32,
@@ -48,41 +49,45 @@ fn scale_of(row: u32) -> f32 {
 }
 
 @compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let classes = parameters.classes;
-    let x = parameters.logits_base + group.x * classes;
-    let label = labels[parameters.labels_base + group.x];
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    let lane = lane_of(index);
+    let row = row_of(group.x, index);
+    let exists = row < parameters.rows;
+    let classes = select(0u, parameters.classes, exists);
+    let safe_row = select(0u, row, exists);
+    let x = parameters.logits_base + safe_row * classes;
+    let label = labels[parameters.labels_base + safe_row];
     var seen = logits[x];
-    for (var j = lane; j < classes; j = j + 256u) {
+    for (var j = lane; j < classes; j = j + (1u << LANE_BITS)) {
         seen = max(seen, logits[x + j]);
     }
-    let largest = largest_of_lanes(seen, lane);
+    let largest = largest_of_lanes(seen, index);
     var partial = 0.0;
     var partial_weight = 0.0;
-    for (var j = lane; j < classes; j = j + 256u) {
+    for (var j = lane; j < classes; j = j + (1u << LANE_BITS)) {
         partial = partial + exp_of_nonpositive(logits[x + j] - largest);
         partial_weight = partial_weight + weight(j);
     }
-    let sum = sum_of_lanes(partial, lane);
-    let all_weights = sum_of_lanes(partial_weight, lane);
+    let sum = sum_of_lanes(partial, index);
+    let all_weights = sum_of_lanes(partial_weight, index);
     let log_sum = natural_log(sum);
 
     let counts = label != IGNORED;
     let target_class = select(0u, label, counts);
-    let scale = select(0.0, scale_of(group.x), counts);
+    let scale = select(0.0, scale_of(safe_row), counts);
     let hard = (1.0 - parameters.smoothing) * weight(target_class);
-    let soft = parameters.smoothing / f32(classes);
+    let soft = parameters.smoothing / f32(parameters.classes);
     var partial_loss = 0.0;
-    for (var j = lane; j < classes; j = j + 256u) {
+    for (var j = lane; j < classes; j = j + (1u << LANE_BITS)) {
         let shifted = logits[x + j] - largest;
         let probability = exp_of_nonpositive(shifted) / sum;
         let hit = select(0.0, 1.0, j == target_class);
         partial_loss = partial_loss + (hard * hit + soft * weight(j)) * (log_sum - shifted);
         let slope = hard * (probability - hit) + soft * (probability * all_weights - weight(j));
-        d_logits[parameters.d_logits_base + group.x * classes + j] = select(0.0, scale * slope, counts);
+        d_logits[parameters.d_logits_base + row * classes + j] = select(0.0, scale * slope, counts);
     }
-    let loss = sum_of_lanes(partial_loss, lane);
-    if lane == 0u {
-        losses[parameters.losses_base + group.x] = select(0.0, scale * loss, counts);
+    let loss = sum_of_lanes(partial_loss, index);
+    if exists && lane == 0u {
+        losses[parameters.losses_base + row] = select(0.0, scale * loss, counts);
     }
 }

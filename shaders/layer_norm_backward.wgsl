@@ -1,8 +1,10 @@
 // dx = (g dy - mean(g dy) - u mean(g dy u)) / sqrt(v + e), where u = (x - m) / sqrt(v + e), and m, v and the means are
 // those of the columns [first, first + columns) of a row; terms = dy u, whose sum over the rows is dg.
-//   x, d_y, d_x, terms [rows, width]; gain [width]; one workgroup a row. CPU twin: src/ops/layer_norm/cpu.rs.
+//   x, d_y, d_x, terms [rows, width]; gain [width]; for the invocations of a row see row_reduction.wgsl.
+//   CPU twin: src/ops/layer_norm/cpu.rs.
 
 struct Parameters {
+    rows: u32,
     width: u32,
     first: u32,
     columns: u32,
@@ -22,33 +24,36 @@ struct Parameters {
 @group(0) @binding(5) var<storage, read_write> terms: array<f32>;
 
 @compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let place = group.x * parameters.width + parameters.first;
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    let lane = lane_of(index);
+    let row = row_of(group.x, index);
+    let columns = select(0u, parameters.columns, row < parameters.rows);
+    let place = row * parameters.width + parameters.first;
     let x_row = parameters.x_base + place;
     let d_y_row = parameters.d_y_base + place;
     let gain_row = parameters.gain_base + parameters.first;
     let count = f32(parameters.columns);
     var total = 0.0;
-    for (var j = lane; j < parameters.columns; j = j + 256u) {
+    for (var j = lane; j < columns; j = j + (1u << LANE_BITS)) {
         total = total + x[x_row + j];
     }
-    let mean = sum_of_lanes(total, lane) / count;
+    let mean = sum_of_lanes(total, index) / count;
     var squares = 0.0;
-    for (var j = lane; j < parameters.columns; j = j + 256u) {
+    for (var j = lane; j < columns; j = j + (1u << LANE_BITS)) {
         let centred = x[x_row + j] - mean;
         squares = squares + centred * centred;
     }
-    let scale = 1.0 / sqrt(sum_of_lanes(squares, lane) / count + parameters.epsilon);
+    let scale = 1.0 / sqrt(sum_of_lanes(squares, index) / count + parameters.epsilon);
     var slopes = 0.0;
     var products = 0.0;
-    for (var j = lane; j < parameters.columns; j = j + 256u) {
+    for (var j = lane; j < columns; j = j + (1u << LANE_BITS)) {
         let slope = gain[gain_row + j] * d_y[d_y_row + j];
         slopes = slopes + slope;
         products = products + slope * ((x[x_row + j] - mean) * scale);
     }
-    let average = sum_of_lanes(slopes, lane) / count;
-    let along = sum_of_lanes(products, lane) / count;
-    for (var j = lane; j < parameters.columns; j = j + 256u) {
+    let average = sum_of_lanes(slopes, index) / count;
+    let along = sum_of_lanes(products, index) / count;
+    for (var j = lane; j < columns; j = j + (1u << LANE_BITS)) {
         let standard = (x[x_row + j] - mean) * scale;
         let upstream = d_y[d_y_row + j];
         let slope = gain[gain_row + j] * upstream;

@@ -1,9 +1,6 @@
 // What the kernels of a matrix product share: C = op(A) op(B) + bias, or C += op(A) op(B). C is [M,N]; op(A) is
 // [M,K], op(B) is [K,N]; A and B are stored row-major as they are, or transposed.
 //
-// A workgroup of 256 computes a square of outputs from tiles of A and B in workgroup memory, DEPTH deep and GROUPS
-// times four outputs wide: GROUPS * DEPTH is 512 in every kernel. One half of the workgroup fetches A, the other B,
-// each invocation four by four values; those for the next DEPTH are under way while this one is multiplied.
 // Each output is one accumulator, to which products are added by fma in the order of K: so all kernels give the same
 // bits, and a row of C does not depend on how many others there are.
 
@@ -35,15 +32,6 @@ struct Parameters {
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> c: array<f32>;
 
-// Four neighbouring outputs each, [DEPTH][GROUPS].
-var<workgroup> tile_a: array<vec4<f32>, 512>;
-var<workgroup> tile_b: array<vec4<f32>, 512>;
-
-// Invocations that fetch one operand.
-const HALF: u32 = 128u;
-// Fours along K.
-const BLOCKS: u32 = DEPTH / 4u;
-
 // How many of four positions from `first` are below `end`.
 fn rest(first: u32, end: u32) -> u32 {
     return min(max(end, first) - first, 4u);
@@ -72,56 +60,6 @@ fn fetch_b(row: u32, rows: u32, column: u32, columns: u32) -> mat4x4<f32> {
         read_b(at + 2u * stride, select(0u, there, row + 2u < rows)),
         read_b(at + 3u * stride, select(0u, there, row + 3u < rows)),
     );
-}
-
-// Which block of its operand's tile an invocation fetches: the four along K, the group of four outputs. Neighbours read
-// neighbouring memory, so it depends on how the operand is stored.
-fn block_of(index: u32) -> vec2<u32> {
-    let lane = index % HALF;
-    let along_k = select(TRANSPOSE_A == 0u, TRANSPOSE_B != 0u, index >= HALF);
-    return select(vec2<u32>(lane / GROUPS, lane % GROUPS), vec2<u32>(lane % BLOCKS, lane / BLOCKS), along_k);
-}
-
-// This invocation's block, from outputs `row` by `column` and depth `first` of the sum up to `end`: four vectors at
-// consecutive depths.
-fn fetch(row: u32, column: u32, first: u32, end: u32, index: u32) -> mat4x4<f32> {
-    let block = block_of(index);
-    let inner = first + block.x * 4u;
-    if index < HALF {
-        let outer = row + block.y * 4u;
-        if TRANSPOSE_A != 0u {
-            return fetch_a(inner, end, outer, parameters.m);
-        }
-        return transpose(fetch_a(outer, parameters.m, inner, end));
-    }
-    let outer = column + block.y * 4u;
-    if TRANSPOSE_B != 0u {
-        return transpose(fetch_b(outer, parameters.n, inner, end));
-    }
-    return fetch_b(inner, end, outer, parameters.n);
-}
-
-// What is added by exclusive or to places in a tile at the four depths of `block`, so that neighbours along K write to
-// other banks; readers all have the same depth, and stay apart.
-fn swizzle(block: u32) -> u32 {
-    return block * SWIZZLE % 8u;
-}
-
-fn keep(fetched: mat4x4<f32>, index: u32) {
-    let block = block_of(index);
-    let mix = swizzle(block.x);
-    let at = block.x * 4u * GROUPS + block.y;
-    if index < HALF {
-        tile_a[at ^ mix] = fetched[0];
-        tile_a[(at + GROUPS) ^ mix] = fetched[1];
-        tile_a[(at + 2u * GROUPS) ^ mix] = fetched[2];
-        tile_a[(at + 3u * GROUPS) ^ mix] = fetched[3];
-    } else {
-        tile_b[at ^ mix] = fetched[0];
-        tile_b[(at + GROUPS) ^ mix] = fetched[1];
-        tile_b[(at + 2u * GROUPS) ^ mix] = fetched[2];
-        tile_b[(at + 3u * GROUPS) ^ mix] = fetched[3];
-    }
 }
 
 fn store_one(at: u32, column: u32, sum: f32) {

@@ -53,30 +53,35 @@ fn product_at(row: u32, place: u32) -> f32 {
     return select(value, 0.0, (marks_of(row) & RESETS) != 0u);
 }
 
+// How many of `count` places of a row there are: none past the last row.
+fn places(row: u32, count: u32) -> u32 {
+    return select(0u, count, row < parameters.end_row);
+}
+
 fn statistics_of(sum_of_squares: f32, mean: f32, count: u32) -> Statistics {
     return Statistics(mean, 1.0 / sqrt(sum_of_squares / f32(count) + parameters.epsilon));
 }
 
-fn product_statistics(row: u32, first: u32, count: u32, lane: u32) -> Statistics {
+fn product_statistics(row: u32, first: u32, count: u32, index: u32) -> Statistics {
     var total = 0.0;
-    for (var place = lane; place < count; place = place + 256u) {
+    for (var place = lane_of(index); place < places(row, count); place = place + (1u << LANE_BITS)) {
         total = total + product_at(row, first + place);
     }
-    let mean = sum_of_lanes(total, lane) / f32(count);
+    let mean = sum_of_lanes(total, index) / f32(count);
     var squares = 0.0;
-    for (var place = lane; place < count; place = place + 256u) {
+    for (var place = lane_of(index); place < places(row, count); place = place + (1u << LANE_BITS)) {
         let centred = product_at(row, first + place) - mean;
         squares = squares + centred * centred;
     }
-    return statistics_of(sum_of_lanes(squares, lane), mean, count);
+    return statistics_of(sum_of_lanes(squares, index), mean, count);
 }
 
-fn row_statistics(row: u32, lane: u32) -> RowStatistics {
+fn row_statistics(row: u32, index: u32) -> RowStatistics {
     let joint = JOINT * parameters.hidden;
     var statistics = RowStatistics(Statistics(0.0, 0.0), Statistics(0.0, 0.0));
-    statistics.joint = product_statistics(row, 0u, joint, lane);
+    statistics.joint = product_statistics(row, 0u, joint, index);
     if JOINT < GATES {
-        statistics.others = product_statistics(row, joint, (GATES - JOINT) * parameters.hidden, lane);
+        statistics.others = product_statistics(row, joint, (GATES - JOINT) * parameters.hidden, index);
     }
     return statistics;
 }

@@ -1,5 +1,5 @@
 // One time step back of a cell with layer normalisation in one direction; a product of d_product with W_hh follows, which
-// adds to the carry. One workgroup a row.
+// adds to the carry. For the invocations of a row see row_reduction.wgsl.
 //   norms: see recurrent_normalised.wgsl; d_output [T, B, width]: the column block of this direction; marks [T, B];
 //   before [T, B, 2 H]: the cell state that the step started from, and the one that it made; [T, B, H]: the hidden state that
 //   it started from, where there is no other;
@@ -13,6 +13,7 @@ struct Parameters {
     hidden: u32,
     d_width: u32,
     first_row: u32,
+    end_row: u32,
     epsilon: f32,
     norms_base: u32,
     state_norm_base: u32,
@@ -86,26 +87,26 @@ fn slope_at_state(row: u32, unit: u32, standard: f32) -> f32 {
     return state_slope(step.gates, normalised_state(unit, standard), gradient_at_hidden(row, unit));
 }
 
-fn state_row(row: u32, lane: u32) -> StateRow {
+fn state_row(row: u32, index: u32) -> StateRow {
     let count = f32(parameters.hidden);
     var total = 0.0;
-    for (var unit = lane; unit < parameters.hidden; unit = unit + 256u) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
         total = total + state_at(row, unit);
     }
-    let mean = sum_of_lanes(total, lane) / count;
+    let mean = sum_of_lanes(total, index) / count;
     var squares = 0.0;
-    for (var unit = lane; unit < parameters.hidden; unit = unit + 256u) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
         let centred = state_at(row, unit) - mean;
         squares = squares + centred * centred;
     }
-    let statistics = statistics_of(sum_of_lanes(squares, lane), mean, parameters.hidden);
+    let statistics = statistics_of(sum_of_lanes(squares, index), mean, parameters.hidden);
     var sums = vec2<f32>(0.0, 0.0);
-    for (var unit = lane; unit < parameters.hidden; unit = unit + 256u) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
         let standard = (state_at(row, unit) - statistics.mean) * statistics.scale;
         let slope = norms[parameters.state_norm_base + unit] * slope_at_state(row, unit, standard);
         sums = sums + vec2<f32>(slope, slope * standard);
     }
-    return StateRow(statistics, sum_of_lanes(sums.x, lane) / count, sum_of_lanes(sums.y, lane) / count);
+    return StateRow(statistics, sum_of_lanes(sums.x, index) / count, sum_of_lanes(sums.y, index) / count);
 }
 
 fn slopes_of(row: u32, unit: u32, statistics: RowStatistics, state: StateRow) -> Slopes {

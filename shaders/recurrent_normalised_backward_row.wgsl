@@ -52,16 +52,16 @@ fn finish(
 }
 
 @compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = parameters.first_row + group.x;
-    let statistics = row_statistics(row, lane);
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    let row = parameters.first_row + row_of(group.x, index);
+    let statistics = row_statistics(row, index);
     var state = StateRow(Statistics(0.0, 0.0), 0.0, 0.0);
     if HAS_CELL {
-        state = state_row(row, lane);
+        state = state_row(row, index);
     }
     var joint = vec2<f32>(0.0, 0.0);
     var others = vec2<f32>(0.0, 0.0);
-    for (var unit = lane; unit < parameters.hidden; unit = unit + 256u) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
         let slopes = slopes_of(row, unit, statistics, state);
         for (var gate = 0u; gate < GATES; gate = gate + 1u) {
             let slope = gain_at(gate, unit) * d_recurrent(slopes, gate);
@@ -74,12 +74,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
     let joint_count = f32(JOINT * parameters.hidden);
-    joint = vec2<f32>(sum_of_lanes(joint.x, lane), sum_of_lanes(joint.y, lane)) / joint_count;
+    joint = vec2<f32>(sum_of_lanes(joint.x, index), sum_of_lanes(joint.y, index)) / joint_count;
     if JOINT < GATES {
         let count = f32((GATES - JOINT) * parameters.hidden);
-        others = vec2<f32>(sum_of_lanes(others.x, lane), sum_of_lanes(others.y, lane)) / count;
+        others = vec2<f32>(sum_of_lanes(others.x, index), sum_of_lanes(others.y, index)) / count;
     }
-    for (var unit = lane; unit < parameters.hidden; unit = unit + 256u) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
         finish(row, unit, statistics, state, joint, others);
     }
 }

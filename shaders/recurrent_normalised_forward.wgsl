@@ -1,4 +1,5 @@
-// One time step of a cell with layer normalisation in one direction, after the product with W_hh; one workgroup a row.
+// One time step of a cell with layer normalisation in one direction, after the product with W_hh. For the
+// invocations of a row see row_reduction.wgsl.
 //   norms: see recurrent_normalised.wgsl; product [T, B, G H]; marks [T, B];
 //   gates [T, B, G H]: the normalised projected input comes in, the gates after their activation go out;
 //   output [T, B, width]: the column block of this direction; saved [T, B, 2 H]: the cell state that the step starts from
@@ -11,6 +12,7 @@ struct Parameters {
     hidden: u32,
     width: u32,
     first_row: u32,
+    end_row: u32,
     epsilon: f32,
     norms_base: u32,
     state_norm_base: u32,
@@ -96,24 +98,24 @@ fn emit(row: u32, unit: u32, state: Statistics) {
 }
 
 @compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = parameters.first_row + group.x;
-    let statistics = row_statistics(row, lane);
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    let row = parameters.first_row + row_of(group.x, index);
+    let statistics = row_statistics(row, index);
     var total = 0.0;
-    for (var unit = lane; unit < parameters.hidden; unit = unit + 256u) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
         total = total + advance(row, unit, statistics);
     }
     var state = Statistics(0.0, 0.0);
     if HAS_CELL {
-        let mean = sum_of_lanes(total, lane) / f32(parameters.hidden);
+        let mean = sum_of_lanes(total, index) / f32(parameters.hidden);
         var squares = 0.0;
-        for (var unit = lane; unit < parameters.hidden; unit = unit + 256u) {
+        for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
             let centred = cell[parameters.cell_base + row * parameters.hidden + unit] - mean;
             squares = squares + centred * centred;
         }
-        state = statistics_of(sum_of_lanes(squares, lane), mean, parameters.hidden);
+        state = statistics_of(sum_of_lanes(squares, index), mean, parameters.hidden);
     }
-    for (var unit = lane; unit < parameters.hidden; unit = unit + 256u) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
         emit(row, unit, state);
     }
 }

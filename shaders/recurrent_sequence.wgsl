@@ -2,11 +2,11 @@
 // its invocations tell each other stands in workgroup memory, element by element, rows together:
 //   the state or the gradient at it [H, rows], then the gates' sums or gradients [G H, rows].
 
-// 2 to this power are the rows of a workgroup: 1, 2 or 4.
+// 2 to this power are the rows of a workgroup: 1, 2, 4 or 8.
 override ROW_BITS: u32 = 0u;
 // 32 times 2 to this power are its invocations.
 override LANE_BITS: u32 = 0u;
-// 1: an invocation computes four neighbouring columns of a product at a time; 0: one.
+// 1: an invocation computes eight neighbouring columns of a product at a time; 0: one.
 override WIDE: u32 = 0u;
 
 // All that a device has to have.
@@ -28,51 +28,105 @@ fn walked(stride: u32) -> u32 { return turn * parameters.direction * stride; }
 fn state_place(row: u32, place: u32) -> u32 { return (place << ROW_BITS) + (row - first_row); }
 fn gates_place(row: u32, place: u32) -> u32 { return state_place(row, parameters.hidden + place); }
 
+// Rows of the pool at one place: the first four, and four more.
+struct Rows {
+    lower: vec4<f32>,
+    upper: vec4<f32>,
+}
+
 // pool[to ..][columns, rows] = W^T pool[from ..][depth, rows], W [depth, columns]. Sums run over the depth in order.
 fn multiply(lane: u32, from_place: u32, depth: u32, to_place: u32, columns: u32) {
-    let width = select(1u, 4u, WIDE != 0u);
+    let width = select(1u, 8u, WIDE != 0u);
     for (var column = lane * width; column < columns; column = column + lanes() * width) {
         // Columns beyond the last are computed as the last, and not kept.
-        let offsets = min(vec3<u32>(1u, 2u, 3u), vec3<u32>(columns - 1u - column));
+        let last = columns - 1u - column;
+        let near = min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last));
+        let far = min(vec4<u32>(4u, 5u, 6u, 7u), vec4<u32>(last));
         var at = parameters.weight_base + column;
-        var sums0 = vec4<f32>();
-        var sums1 = vec4<f32>();
-        var sums2 = vec4<f32>();
-        var sums3 = vec4<f32>();
+        var sums0 = Rows();
+        var sums1 = Rows();
+        var sums2 = Rows();
+        var sums3 = Rows();
+        var sums4 = Rows();
+        var sums5 = Rows();
+        var sums6 = Rows();
+        var sums7 = Rows();
         for (var inner = 0u; inner < depth; inner = inner + 1u) {
             let rows = load(from_place + (inner << ROW_BITS));
-            sums0 = sums0 + rows * weight_hh[at];
+            sums0 = add_product(sums0, rows, weight_hh[at]);
             if WIDE != 0u {
-                sums1 = sums1 + rows * weight_hh[at + offsets.x];
-                sums2 = sums2 + rows * weight_hh[at + offsets.y];
-                sums3 = sums3 + rows * weight_hh[at + offsets.z];
+                sums1 = add_product(sums1, rows, weight_hh[at + near.y]);
+                sums2 = add_product(sums2, rows, weight_hh[at + near.z]);
+                sums3 = add_product(sums3, rows, weight_hh[at + near.w]);
+                sums4 = add_product(sums4, rows, weight_hh[at + far.x]);
+                sums5 = add_product(sums5, rows, weight_hh[at + far.y]);
+                sums6 = add_product(sums6, rows, weight_hh[at + far.z]);
+                sums7 = add_product(sums7, rows, weight_hh[at + far.w]);
             }
             at = at + columns;
         }
-        store(to_place + (column << ROW_BITS), sums0);
+        let to = to_place + (column << ROW_BITS);
+        store(to, sums0);
         if WIDE != 0u {
-            if column + 1u < columns { store(to_place + ((column + 1u) << ROW_BITS), sums1); }
-            if column + 2u < columns { store(to_place + ((column + 2u) << ROW_BITS), sums2); }
-            if column + 3u < columns { store(to_place + ((column + 3u) << ROW_BITS), sums3); }
+            if last >= 1u { store(to + (1u << ROW_BITS), sums1); }
+            if last >= 2u { store(to + (2u << ROW_BITS), sums2); }
+            if last >= 3u { store(to + (3u << ROW_BITS), sums3); }
+            if last >= 4u { store(to + (4u << ROW_BITS), sums4); }
+            if last >= 5u { store(to + (5u << ROW_BITS), sums5); }
+            if last >= 6u { store(to + (6u << ROW_BITS), sums6); }
+            if last >= 7u { store(to + (7u << ROW_BITS), sums7); }
         }
     }
 }
 
-fn load(at: u32) -> vec4<f32> {
+fn add_product(sums: Rows, rows: Rows, weight: f32) -> Rows {
+    if ROW_BITS < 3u { return Rows(sums.lower + rows.lower * weight, vec4<f32>()); }
+    return Rows(sums.lower + rows.lower * weight, sums.upper + rows.upper * weight);
+}
+
+fn load(at: u32) -> Rows {
     switch ROW_BITS {
-        case 0u: { return vec4<f32>(pool[at], 0.0, 0.0, 0.0); }
-        case 1u: { return vec4<f32>(pool[at], pool[at + 1u], 0.0, 0.0); }
-        default: { return vec4<f32>(pool[at], pool[at + 1u], pool[at + 2u], pool[at + 3u]); }
+        case 0u: { return Rows(vec4<f32>(pool[at], 0.0, 0.0, 0.0), vec4<f32>()); }
+        case 1u: { return Rows(vec4<f32>(pool[at], pool[at + 1u], 0.0, 0.0), vec4<f32>()); }
+        case 2u: { return Rows(load_four(at), vec4<f32>()); }
+        default: { return Rows(load_four(at), load_four(at + 4u)); }
     }
 }
 
-fn store(at: u32, rows: vec4<f32>) {
-    pool[at] = rows.x;
-    if ROW_BITS > 0u { pool[at + 1u] = rows.y; }
+fn load_four(at: u32) -> vec4<f32> {
+    return vec4<f32>(pool[at], pool[at + 1u], pool[at + 2u], pool[at + 3u]);
+}
+
+fn store(at: u32, rows: Rows) {
+    pool[at] = rows.lower.x;
+    if ROW_BITS > 0u { pool[at + 1u] = rows.lower.y; }
     if ROW_BITS > 1u {
-        pool[at + 2u] = rows.z;
-        pool[at + 3u] = rows.w;
+        pool[at + 2u] = rows.lower.z;
+        pool[at + 3u] = rows.lower.w;
     }
+    if ROW_BITS > 2u {
+        pool[at + 4u] = rows.upper.x;
+        pool[at + 5u] = rows.upper.y;
+        pool[at + 6u] = rows.upper.z;
+        pool[at + 7u] = rows.upper.w;
+    }
+}
+
+// A unit of a row: what an invocation takes a turn for.
+struct Unit {
+    row: u32,
+    unit: u32,
+}
+
+// The units of a workgroup in turn, row by row: the one at `place`, and the one that lies `places` further on.
+fn unit_at(place: u32) -> Unit {
+    return Unit(first_row + place / parameters.hidden, place % parameters.hidden);
+}
+
+fn further(start: Unit, places: Unit) -> Unit {
+    let unit = start.unit + places.unit;
+    let wraps = unit >= parameters.hidden;
+    return Unit(start.row + places.row + select(0u, 1u, wraps), select(unit, unit - parameters.hidden, wraps));
 }
 
 // Rows beyond the batch stay zero.

@@ -5,7 +5,7 @@
 //   gates [T, B, G H], saved [T, B, H]: what forward kept comes in, gradients go out, step by step;
 //   carry [1 or 2, B, H]: the gradient at the state after the last step comes in (hidden, then cell), what does not pass
 //   through the weights goes out.
-// In a product an invocation computes columns of H, one or four at a time, for all rows of the workgroup; in the cell
+// In a product an invocation computes columns of H, one or eight at a time, for all rows of the workgroup; in the cell
 // units, each always the same ones. Bases point at the first step to be taken, which is the last in time.
 // CPU twin: src/ops/recurrent/cpu.rs.
 
@@ -102,17 +102,24 @@ fn leave(row: u32, unit: u32) {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     first_row = parameters.first_row + (group.x << ROW_BITS);
     let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden;
+    let first = unit_at(lane);
+    // Divided once: it takes longer than what else a turn does.
+    let apart = Unit(lanes() / parameters.hidden, lanes() % parameters.hidden);
     clear(lane);
     for (var step = 0u; step < parameters.steps; step = step + 1u) {
         turn = step;
+        var at = first;
         for (var place = lane; place < own; place = place + lanes()) {
-            enter(first_row + place / parameters.hidden, place % parameters.hidden);
+            enter(at.row, at.unit);
+            at = further(at, apart);
         }
         workgroupBarrier();
         multiply(lane, parameters.hidden << ROW_BITS, GATES * parameters.hidden, 0u, parameters.hidden);
         workgroupBarrier();
+        at = first;
         for (var place = lane; place < own; place = place + lanes()) {
-            leave(first_row + place / parameters.hidden, place % parameters.hidden);
+            leave(at.row, at.unit);
+            at = further(at, apart);
         }
     }
 }

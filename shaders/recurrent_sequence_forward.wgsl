@@ -4,7 +4,7 @@
 //   weight_hh [H, G H], transposed; bias_hh [G H]; initial: hidden state [B, H], cell state and peepholes where there are
 //   such; marks [T, B]; gates [T, B, G H]: the projected input comes in, what backward needs of the gates goes out;
 //   output [T, B, width]: the column block of this direction; saved [T, B, H]: what backward needs beside the gates.
-// In a product an invocation computes columns of G H, one or four at a time, for all rows of the workgroup; in the cell
+// In a product an invocation computes columns of G H, one or eight at a time, for all rows of the workgroup; in the cell
 // units, each always the same ones, which is why it may read from memory what it wrote there a step before.
 // Bases point at the first step. CPU twin: src/ops/recurrent/cpu.rs.
 
@@ -87,17 +87,24 @@ fn leave(row: u32, unit: u32) {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     first_row = parameters.first_row + (group.x << ROW_BITS);
     let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden;
+    let first = unit_at(lane);
+    // Divided once: it takes longer than what else a turn does.
+    let apart = Unit(lanes() / parameters.hidden, lanes() % parameters.hidden);
     clear(lane);
     for (var step = 0u; step < parameters.steps; step = step + 1u) {
         turn = step;
+        var at = first;
         for (var place = lane; place < own; place = place + lanes()) {
-            enter(first_row + place / parameters.hidden, place % parameters.hidden);
+            enter(at.row, at.unit);
+            at = further(at, apart);
         }
         workgroupBarrier();
         multiply(lane, 0u, parameters.hidden, parameters.hidden << ROW_BITS, GATES * parameters.hidden);
         workgroupBarrier();
+        at = first;
         for (var place = lane; place < own; place = place + lanes()) {
-            leave(first_row + place / parameters.hidden, place % parameters.hidden);
+            leave(at.row, at.unit);
+            at = further(at, apart);
         }
     }
 }

@@ -1,31 +1,53 @@
-// Reductions over the 256 invocations of a workgroup, in a fixed order; every invocation gets the result.
+// Reductions over the invocations that share a row of a matrix, in a fixed order; every one of them gets the result. A
+// workgroup of 256 takes 256 >> LANE_BITS rows at once. How many share a row: src/gpu/row_reduction.rs.
+
+// 2 to this power invocations share a row.
+override LANE_BITS: u32 = 8u;
 
 var<workgroup> lanes: array<f32, 256>;
 
-fn sum_of_lanes(value: f32, lane: u32) -> f32 {
-    lanes[lane] = value;
+// The row of invocation `index` of a workgroup. Rows past the last one take part in every reduction, with nothing to add.
+fn row_of(group: u32, index: u32) -> u32 {
+    return group * (256u >> LANE_BITS) + (index >> LANE_BITS);
+}
+
+// Where it stands among those that share its row.
+fn lane_of(index: u32) -> u32 {
+    return index & ((1u << LANE_BITS) - 1u);
+}
+
+fn sum_of_lanes(value: f32, index: u32) -> f32 {
+    if LANE_BITS == 0u {
+        return value;
+    }
+    let lane = lane_of(index);
+    lanes[index] = value;
     workgroupBarrier();
-    for (var half = 128u; half > 0u; half = half / 2u) {
+    for (var half = (1u << LANE_BITS) / 2u; half > 0u; half = half / 2u) {
         if lane < half {
-            lanes[lane] = lanes[lane] + lanes[lane + half];
+            lanes[index] = lanes[index] + lanes[index + half];
         }
         workgroupBarrier();
     }
-    let total = lanes[0];
+    let total = lanes[index - lane];
     workgroupBarrier();
     return total;
 }
 
-fn largest_of_lanes(value: f32, lane: u32) -> f32 {
-    lanes[lane] = value;
+fn largest_of_lanes(value: f32, index: u32) -> f32 {
+    if LANE_BITS == 0u {
+        return value;
+    }
+    let lane = lane_of(index);
+    lanes[index] = value;
     workgroupBarrier();
-    for (var half = 128u; half > 0u; half = half / 2u) {
+    for (var half = (1u << LANE_BITS) / 2u; half > 0u; half = half / 2u) {
         if lane < half {
-            lanes[lane] = max(lanes[lane], lanes[lane + half]);
+            lanes[index] = max(lanes[index], lanes[index + half]);
         }
         workgroupBarrier();
     }
-    let largest = lanes[0];
+    let largest = lanes[index - lane];
     workgroupBarrier();
     return largest;
 }

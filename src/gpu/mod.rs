@@ -17,6 +17,7 @@ mod products;
 mod profile;
 mod readback;
 mod recorder;
+mod row_reduction;
 mod span;
 
 #[cfg(test)]
@@ -34,4 +35,5 @@ pub(crate) use pool::Buffer;
 pub use products::{MatmulTile, MatmulVariant};
 pub use profile::{KernelCall, Profiling};
 pub(crate) use recorder::Dispatch;
+pub(crate) use row_reduction::RowReduction;
 pub(crate) use span::{Bound, Span};

@@ -8,6 +8,9 @@
 pub enum MatmulTile {
     /// 16 by 16: few rows, few columns, or too few outputs to keep a GPU busy otherwise.
     Narrow,
+    /// 32 by 32, 8 by 8 an invocation, each reading its operands on its own: for software adapters, which have no workgroup
+    /// memory apart from any other.
+    Direct,
     /// 64 by 64, 4 by 4 an invocation.
     Medium,
     /// 128 by 128, 8 by 8 an invocation: the fastest where there are outputs enough.
@@ -16,12 +19,13 @@ pub enum MatmulTile {
 
 impl MatmulTile {
     /// All of them, the smallest first.
-    pub const ALL: [Self; 3] = [Self::Narrow, Self::Medium, Self::Large];
+    pub const ALL: [Self; 4] = [Self::Narrow, Self::Direct, Self::Medium, Self::Large];
 
     /// Outputs along each side.
     pub fn side(self) -> usize {
         match self {
             Self::Narrow => 16,
+            Self::Direct => 32,
             Self::Medium => 64,
             Self::Large => 128,
         }

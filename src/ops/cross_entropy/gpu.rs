@@ -1,13 +1,14 @@
-//! Dispatch of `shaders/cross_entropy.wgsl`: one workgroup a row.
+//! Dispatch of `shaders/cross_entropy.wgsl`.
 
 use super::{Options, Rows, Scale};
 use crate::Result;
 use crate::gpu::{Context, Dispatch, kernel, parameters, pieces};
-use crate::ops::softmax::gpu::rows_at_once;
+use crate::ops::softmax::gpu::row_reduction;
 use crate::ops::{embedding, reduce};
 use crate::tensor::{Indices, Tensor, View};
 
 parameters!(CrossEntropyParameters {
+    rows: u32,
     classes: u32,
     logits_base: u32,
     labels_base: u32,
@@ -22,7 +23,7 @@ parameters!(CrossEntropyParameters {
 kernel!(CROSS_ENTROPY: "cross_entropy" {
     files: ["math", "row_reduction", "cross_entropy"],
     parameters: CrossEntropyParameters,
-    constants: [("SCALE", 3), ("WEIGHTED", 2)],
+    constants: [("LANE_BITS", 9), ("SCALE", 3), ("WEIGHTED", 2)],
     bindings: [Read, Read, Read, Read, Write, Write],
 });
 
@@ -50,7 +51,8 @@ pub(super) fn rows(context: &Context, call: Call<'_>) -> Result<()> {
         Scale::MeanWeight => (0, (1.0 / call.labels.counted() as f64) as f32),
         Scale::Rows(_) => (2, 0.0),
     };
-    for piece in pieces(call.rows, rows_at_once(context, classes)?) {
+    let reduction = row_reduction(context, classes)?;
+    for piece in pieces(call.rows, reduction.rows_at_once(context)) {
         let elements = piece.start * classes..piece.end * classes;
         let logits = context.bind(call.logits.span().slice(elements.clone()))?;
         let labels = context.bind(call.labels.span().slice(piece.clone()))?;
@@ -68,8 +70,9 @@ pub(super) fn rows(context: &Context, call: Call<'_>) -> Result<()> {
         let d_logits = context.bind(call.made.d_logits.view().span().slice(elements))?;
         context.dispatch(Dispatch {
             kernel: &CROSS_ENTROPY,
-            constants: &[mode, call.options.weights.is_some().into()],
+            constants: &[reduction.constant(), mode, call.options.weights.is_some().into()],
             parameters: CrossEntropyParameters {
+                rows: piece.len() as u32,
                 classes: classes as u32,
                 logits_base: logits.base,
                 labels_base: labels.base,
@@ -81,7 +84,7 @@ pub(super) fn rows(context: &Context, call: Call<'_>) -> Result<()> {
                 smoothing: call.options.smoothing,
             },
             bindings: &[logits, labels, weights, scales, losses, d_logits],
-            grid: [piece.len(), 1, 1],
+            grid: reduction.grid(piece.len()),
         })?;
     }
     Ok(())

@@ -1,10 +1,11 @@
-//! Dispatch of `shaders/{layer_norm,layer_norm_backward}.wgsl`: one workgroup a row, one dispatch a stretch of columns.
+//! Dispatch of `shaders/{layer_norm,layer_norm_backward}.wgsl`: one dispatch a stretch of columns.
 
 use super::LAYER_NORM_EPSILON;
 use crate::Result;
-use crate::gpu::{Context, Dispatch, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, RowReduction, Span, kernel, parameters, pieces};
 
 parameters!(LayerNormParameters {
+    rows: u32,
     width: u32,
     first: u32,
     columns: u32,
@@ -15,6 +16,7 @@ parameters!(LayerNormParameters {
     y_base: u32,
 });
 parameters!(LayerNormBackwardParameters {
+    rows: u32,
     width: u32,
     first: u32,
     columns: u32,
@@ -29,13 +31,13 @@ parameters!(LayerNormBackwardParameters {
 kernel!(LAYER_NORM: "layer_norm" {
     files: ["row_reduction", "layer_norm"],
     parameters: LayerNormParameters,
-    constants: [("SHIFTED", 2)],
+    constants: [("LANE_BITS", 9), ("SHIFTED", 2)],
     bindings: [Read, Read, Read, Write],
 });
 kernel!(LAYER_NORM_BACKWARD: "layer_norm_backward" {
     files: ["row_reduction", "layer_norm_backward"],
     parameters: LayerNormBackwardParameters,
-    constants: [],
+    constants: [("LANE_BITS", 9)],
     bindings: [Read, Read, Read, Write, Write],
 });
 
@@ -51,12 +53,6 @@ fn places(stretches: &[usize]) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// Rows of `width` elements that one dispatch may take. A row beyond a binding, which is far shorter than what a loop of
-/// 256 columns a turn may walk over, is refused when it is bound.
-fn rows_at_once(context: &Context, width: usize) -> usize {
-    (context.limits().binding_elements / width).clamp(1, context.limits().workgroups)
-}
-
 /// Spans are x, gain and y.
 pub(super) fn forward(
     context: &Context,
@@ -65,16 +61,18 @@ pub(super) fn forward(
     stretches: &[usize],
 ) -> Result<()> {
     let width = gain.len();
+    let reduction = RowReduction::new(context, width);
     let gain = context.bind(gain)?;
     let shift = shift.map(|shift| context.bind(shift)).transpose()?;
-    for piece in pieces(x.len() / width, rows_at_once(context, width)) {
+    for piece in pieces(x.len() / width, reduction.rows_at_once(context)) {
         let rows = piece.start * width..piece.end * width;
         let (x, y) = (context.bind(x.slice(rows.clone()))?, context.bind(y.slice(rows))?);
         for (first, columns) in places(stretches) {
             context.dispatch(Dispatch {
                 kernel: &LAYER_NORM,
-                constants: &[shift.is_some().into()],
+                constants: &[reduction.constant(), shift.is_some().into()],
                 parameters: LayerNormParameters {
+                    rows: piece.len() as u32,
                     width: width as u32,
                     first: first as u32,
                     columns: columns as u32,
@@ -86,7 +84,7 @@ pub(super) fn forward(
                 },
                 // Without a shift something else is bound, and not read.
                 bindings: &[x, gain, shift.unwrap_or(gain), y],
-                grid: [piece.len(), 1, 1],
+                grid: reduction.grid(piece.len()),
             })?;
         }
     }
@@ -101,8 +99,9 @@ pub(super) fn backward(
     stretches: &[usize],
 ) -> Result<()> {
     let width = gain.len();
+    let reduction = RowReduction::new(context, width);
     let gain = context.bind(gain)?;
-    for piece in pieces(x.len() / width, rows_at_once(context, width)) {
+    for piece in pieces(x.len() / width, reduction.rows_at_once(context)) {
         let rows = piece.start * width..piece.end * width;
         let [x, d_y, d_x, terms] =
             [x, d_y, made[0], made[1]].map(|span| context.bind(span.slice(rows.clone())));
@@ -110,8 +109,9 @@ pub(super) fn backward(
         for (first, columns) in places(stretches) {
             context.dispatch(Dispatch {
                 kernel: &LAYER_NORM_BACKWARD,
-                constants: &[],
+                constants: &[reduction.constant()],
                 parameters: LayerNormBackwardParameters {
+                    rows: piece.len() as u32,
                     width: width as u32,
                     first: first as u32,
                     columns: columns as u32,
@@ -123,7 +123,7 @@ pub(super) fn backward(
                     terms_base: terms.base,
                 },
                 bindings: &[x, gain, d_y, d_x, terms],
-                grid: [piece.len(), 1, 1],
+                grid: reduction.grid(piece.len()),
             })?;
         }
     }

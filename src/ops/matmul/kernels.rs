@@ -35,9 +35,9 @@ parameters!(SumParameters {
 
 /// Declares the kernel of a tile with one way of reading operands.
 macro_rules! tile {
-    ($name:ident: $stem:literal, $loads:literal, $tile:literal) => {
+    ($name:ident: $stem:literal, [$($file:literal),+]) => {
         kernel!($name: $stem {
-            files: ["matmul", $loads, $tile],
+            files: ["matmul", $($file),+],
             parameters: MatmulParameters,
             constants: [("TRANSPOSE_A", 2), ("TRANSPOSE_B", 2)],
             bindings: [Read, Read, Read, Write],
@@ -45,12 +45,14 @@ macro_rules! tile {
     };
 }
 
-tile!(NARROW: "matmul_narrow", "matmul_scalars", "matmul_narrow");
-tile!(NARROW_VECTORS: "matmul_narrow_vectors", "matmul_vectors", "matmul_narrow");
-tile!(MEDIUM: "matmul_medium", "matmul_scalars", "matmul_medium");
-tile!(MEDIUM_VECTORS: "matmul_medium_vectors", "matmul_vectors", "matmul_medium");
-tile!(LARGE: "matmul_large", "matmul_scalars", "matmul_large");
-tile!(LARGE_VECTORS: "matmul_large_vectors", "matmul_vectors", "matmul_large");
+tile!(NARROW: "matmul_narrow", ["matmul_scalars", "matmul_tiles", "matmul_narrow"]);
+tile!(NARROW_VECTORS: "matmul_narrow_vectors", ["matmul_vectors", "matmul_tiles", "matmul_narrow"]);
+tile!(DIRECT: "matmul_direct", ["matmul_scalars", "matmul_square", "matmul_direct"]);
+tile!(DIRECT_VECTORS: "matmul_direct_vectors", ["matmul_vectors", "matmul_square", "matmul_direct"]);
+tile!(MEDIUM: "matmul_medium", ["matmul_scalars", "matmul_tiles", "matmul_medium"]);
+tile!(MEDIUM_VECTORS: "matmul_medium_vectors", ["matmul_vectors", "matmul_tiles", "matmul_medium"]);
+tile!(LARGE: "matmul_large", ["matmul_scalars", "matmul_tiles", "matmul_square", "matmul_large"]);
+tile!(LARGE_VECTORS: "matmul_large_vectors", ["matmul_vectors", "matmul_tiles", "matmul_square", "matmul_large"]);
 
 kernel!(SUM: "matmul_sum" {
     files: ["matmul_sum"],
@@ -60,8 +62,17 @@ kernel!(SUM: "matmul_sum" {
 });
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&Kernel] =
-    &[&NARROW, &NARROW_VECTORS, &MEDIUM, &MEDIUM_VECTORS, &LARGE, &LARGE_VECTORS, &SUM];
+pub(crate) static KERNELS: &[&Kernel] = &[
+    &NARROW,
+    &NARROW_VECTORS,
+    &DIRECT,
+    &DIRECT_VECTORS,
+    &MEDIUM,
+    &MEDIUM_VECTORS,
+    &LARGE,
+    &LARGE_VECTORS,
+    &SUM,
+];
 
 /// How a kernel reads its operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +88,8 @@ pub(super) fn of_tile(tile: MatmulTile, loads: Loads) -> &'static Kernel {
     match (tile, loads) {
         (MatmulTile::Narrow, Loads::Scalars) => &NARROW,
         (MatmulTile::Narrow, Loads::Vectors) => &NARROW_VECTORS,
+        (MatmulTile::Direct, Loads::Scalars) => &DIRECT,
+        (MatmulTile::Direct, Loads::Vectors) => &DIRECT_VECTORS,
         (MatmulTile::Medium, Loads::Scalars) => &MEDIUM,
         (MatmulTile::Medium, Loads::Vectors) => &MEDIUM_VECTORS,
         (MatmulTile::Large, Loads::Scalars) => &LARGE,

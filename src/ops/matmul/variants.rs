@@ -57,19 +57,23 @@ fn hardware([m, n]: [usize; 2], parts: usize) -> MatmulTile {
     }
 }
 
-/// The tile that takes a software driver the least work: it has a few threads, which any number of tiles keeps busy.
+/// The tile that takes a software driver the least work.
 fn software([m, n, k]: [usize; 3]) -> MatmulTile {
-    // What a tile takes, in units of a narrow one's work for one of depth: as measured with lavapipe, and with SwiftShader
-    // much the same; see benches/NOTES.md.
+    // What a tile takes, in units of a direct one's work for one of depth: as measured with lavapipe; see benches/NOTES.md.
+    // A narrow tile leaves out rows that are not there.
     let work = |tile: MatmulTile| {
-        let (start, each) = match tile {
-            MatmulTile::Narrow => (130, 1),
-            MatmulTile::Medium => (130, 5),
-            MatmulTile::Large => (300, 13),
+        let (start, depth) = match tile {
+            MatmulTile::Narrow => (130, k * (m.min(tile.side()) + 1) / 24),
+            MatmulTile::Direct => (20, k),
+            MatmulTile::Medium => (130, 5 * k),
+            MatmulTile::Large => (300, 13 * k),
         };
-        tiles(tile, [m, n]) * (start + k * each)
+        tiles(tile, [m, n]) * (start + depth)
     };
-    MatmulTile::ALL.into_iter().min_by_key(|&tile| work(tile)).unwrap_or(MatmulTile::Medium)
+    // With fewer large tiles than this the driver's threads end at different times, and less depth gains little; so that
+    // SwiftShader, which takes twice as long over them, meets them rarely.
+    let suits = |tile: &MatmulTile| *tile != MatmulTile::Large || (tiles(*tile, [m, n]) >= 16 && k >= 256);
+    MatmulTile::ALL.into_iter().filter(suits).min_by_key(|&tile| work(tile)).unwrap_or(MatmulTile::Direct)
 }
 
 #[cfg(test)]
@@ -138,11 +142,19 @@ mod tests {
 
     #[test]
     fn a_software_driver_gets_the_tile_that_wastes_little() {
-        assert_eq!([[1, 1024, 1024], [16, 64, 1024], [10, 16, 4]].map(software), [MatmulTile::Narrow; 3]);
-        assert_eq!([[64, 64, 4], [64, 1024, 100], [256, 64, 512]].map(software), [MatmulTile::Medium; 3]);
-        assert_eq!(
-            [[100, 100, 100], [128, 128, 20], [2048, 1024, 128]].map(software),
-            [MatmulTile::Large; 3]
-        );
+        let narrow = [[1, 1024, 1024], [2, 64, 1024]];
+        let direct = [
+            [1, 64, 64],
+            [10, 16, 4],
+            [64, 1024, 100],
+            [2048, 64, 64],
+            [2048, 1024, 128],
+            [256, 64, 512],
+            [200, 200, 4000],
+        ];
+        let large = [[512, 512, 512], [2048, 1024, 256], [2048, 128, 512]];
+        assert_eq!(narrow.map(software), [MatmulTile::Narrow; 2]);
+        assert_eq!(direct.map(software), [MatmulTile::Direct; 7]);
+        assert_eq!(large.map(software), [MatmulTile::Large; 3]);
     }
 }

@@ -111,13 +111,13 @@ macro_rules! sequence_kernels {
         kernel!($forward: $forward_name {
             files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_forward_product", "recurrent_forward_cell", "recurrent_sequence", "recurrent_sequence_forward"],
             parameters: SequenceForwardParameters,
-            constants: [("MARKED", 2), ("PROJECTED", 1), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 1), ("ROW_BITS", 3), ("LANE_BITS", 4), ("WIDE", 2) $(, $constant)*],
+            constants: [("MARKED", 2), ("PROJECTED", 1), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 1), ("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Write, Write, Write],
         });
         kernel!($backward: $backward_name {
             files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_backward_product", "recurrent_backward_cell", "recurrent_sequence", "recurrent_sequence_backward"],
             parameters: SequenceBackwardParameters,
-            constants: [("MARKED", 2), ("PROJECTED", 1), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 1), ("ROW_BITS", 3), ("LANE_BITS", 4), ("WIDE", 2), ("CLIP_GRADIENT", REAL) $(, $constant)*],
+            constants: [("MARKED", 2), ("PROJECTED", 1), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 1), ("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2), ("CLIP_GRADIENT", REAL) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Read, Write, Write, Write],
         });
     };

@@ -91,7 +91,7 @@ pub(super) fn sequence() -> Option<[Template; 2]> {
                 "recurrent_sequence",
                 "recurrent_sequence_forward"
             ),
-            constants: constants!(1, 1, ("ROW_BITS", 3), ("LANE_BITS", 4), ("WIDE", 2)),
+            constants: constants!(1, 1, ("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2)),
             like: forward,
         },
         Template {
@@ -109,7 +109,7 @@ pub(super) fn sequence() -> Option<[Template; 2]> {
             constants: constants!(
                 1,
                 1,
-                ("ROW_BITS", 3),
+                ("ROW_BITS", 4),
                 ("LANE_BITS", 4),
                 ("WIDE", 2),
                 ("CLIP_GRADIENT", REAL)

@@ -62,7 +62,7 @@ pub(super) struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Columns {
     One,
-    Four,
+    Eight,
 }
 
 /// Many steps at a time where that is possible and asked for or, if the choice is free, likely to be faster.
@@ -81,12 +81,14 @@ fn plan(facts: &Facts) -> Option<Plan> {
     let &Facts { gates, units, rows, kind, .. } = facts;
     let software = kind == AdapterKind::Software;
     let (groups, columns) = match software {
-        true => (CORES_TO_FILL, Columns::Four),
+        true => (CORES_TO_FILL, Columns::Eight),
         false => (UNITS_TO_FILL, Columns::One),
     };
     let fits = |bits: u32| ((gates + 1) * units) << bits <= POOL;
     let fills = |bits: u32| bits == 0 || rows.div_ceil(1 << bits) >= groups;
-    let row_bits = (0..=2).rev().find(|&bits| fits(bits) && fills(bits))?;
+    // Hardware has its invocations, a software adapter the registers of a processor.
+    let most = if software { 3 } else { 2 };
+    let row_bits = (0..=most).rev().find(|&bits| fits(bits) && fills(bits))?;
     let widest = (gates * units).div_ceil(columns.number());
     let lane_bits = (0..3).find(|&bits| 32 << bits >= widest).unwrap_or(3);
     Some(Plan { row_bits, lane_bits, columns })
@@ -96,7 +98,7 @@ impl Columns {
     fn number(self) -> usize {
         match self {
             Self::One => 1,
-            Self::Four => 4,
+            Self::Eight => 8,
         }
     }
 }
@@ -109,7 +111,7 @@ impl Plan {
 
     /// The values of `ROW_BITS`, `LANE_BITS` and `WIDE`.
     pub(super) fn constants(self) -> [u32; 3] {
-        [self.row_bits, self.lane_bits, u32::from(self.columns == Columns::Four)]
+        [self.row_bits, self.lane_bits, u32::from(self.columns == Columns::Eight)]
     }
 
     /// How many steps one dispatch may take.
@@ -162,8 +164,8 @@ mod tests {
             [1, 1, 2, 4, 4].map(Some)
         );
         assert_eq!(
-            [1, 3, 4, 5, 64].map(|batch| rows(batch, AdapterKind::Software)),
-            [1, 2, 2, 4, 4].map(Some)
+            [1, 3, 4, 5, 8, 9, 64].map(|batch| rows(batch, AdapterKind::Software)),
+            [1, 2, 2, 4, 4, 8, 8].map(Some)
         );
     }
 
@@ -180,10 +182,13 @@ mod tests {
         };
         // (G + 1) H rows are held.
         assert_eq!(
-            [512, 513, 1024, 1025, 2048, 2049].map(|units| forced(1, units)),
-            [Some(4), Some(2), Some(2), Some(1), Some(1), None]
+            [256, 257, 512, 513, 1024, 1025, 2048, 2049].map(|units| forced(1, units)),
+            [Some(8), Some(4), Some(4), Some(2), Some(2), Some(1), Some(1), None]
         );
-        assert_eq!([204, 205, 819, 820].map(|units| forced(4, units)), [Some(4), Some(2), Some(1), None]);
+        assert_eq!(
+            [102, 204, 205, 819, 820].map(|units| forced(4, units)),
+            [Some(8), Some(4), Some(2), Some(1), None]
+        );
     }
 
     #[test]

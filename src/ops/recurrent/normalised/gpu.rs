@@ -1,12 +1,12 @@
 //! The time loop with layer normalisation on the GPU: in each step a product with W_hh and one dispatch of
-//! `shaders/recurrent_normalised_{forward,backward}.wgsl`, a workgroup a row.
+//! `shaders/recurrent_normalised_{forward,backward}.wgsl`.
 //!
 //! The state that the next step starts from stands in memory of its own: rows in their padding leave theirs alone, so
 //! that in the end it is the final state.
 
 use super::{Norms, Product};
 use crate::Result;
-use crate::gpu::{Context, Dispatch, Kernel, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, Kernel, RowReduction, Span, kernel, parameters, pieces};
 use crate::ops::matmul::Sizes as ProductSizes;
 use crate::ops::matmul::gpu::{Add, matmul};
 use crate::ops::recurrent::gpu::{Made, scraps};
@@ -20,6 +20,7 @@ parameters!(ForwardParameters {
     hidden: u32,
     width: u32,
     first_row: u32,
+    end_row: u32,
     epsilon: f32,
     norms_base: u32,
     state_norm_base: u32,
@@ -35,6 +36,7 @@ parameters!(BackwardParameters {
     hidden: u32,
     d_width: u32,
     first_row: u32,
+    end_row: u32,
     epsilon: f32,
     norms_base: u32,
     state_norm_base: u32,
@@ -59,7 +61,7 @@ macro_rules! normalised_kernels {
                 "math", "row_reduction", "recurrent_marks", "recurrent_normalised", $cell, "recurrent_normalised_forward"
             ],
             parameters: ForwardParameters,
-            constants: [("MARKED", 2), ("BIASED", 2)],
+            constants: [("LANE_BITS", 9), ("MARKED", 2), ("BIASED", 2)],
             bindings: [Read, Read, Read, Write, Write, Write, Write, Write],
         });
         kernel!($backward: $backward_name {
@@ -68,7 +70,7 @@ macro_rules! normalised_kernels {
                 "recurrent_normalised_backward_row"
             ],
             parameters: BackwardParameters,
-            constants: [("MARKED", 2), ("BIASED", 2)],
+            constants: [("LANE_BITS", 9), ("MARKED", 2), ("BIASED", 2)],
             bindings: [Read, Read, Read, Read, Write, Write, Write, Write],
         });
     };
@@ -142,6 +144,7 @@ pub(in crate::ops::recurrent) fn forward(
         let state = context.bind(hidden.view().span())?;
         let state_cell = context.bind(cell.as_ref().map_or(scrap_spans[1], |cell| cell.view().span()))?;
         let [kernel, _] = kernels(call.equations.cell);
+        let reduction = RowReduction::new(context, units);
         let mut stretches = arrays.stretches(context, sizes)?;
         if call.walk.reversed() {
             stretches.reverse();
@@ -163,14 +166,19 @@ pub(in crate::ops::recurrent) fn forward(
                 let step = product.view().span().slice(t * rows * gates..(t + 1) * rows * gates);
                 let spans = [hidden.view().span(), call.weights.weight_hh.span(), step];
                 matmul(context, spans, size, Form::RightTransposed, Add::Bias(None))?;
-                for piece in pieces(rows, context.limits().workgroups) {
+                for piece in pieces(rows, reduction.rows_at_once(context)) {
                     context.dispatch(Dispatch {
                         kernel,
-                        constants: &[marks.is_some().into(), call.weights.bias_hh.is_some().into()],
+                        constants: &[
+                            reduction.constant(),
+                            marks.is_some().into(),
+                            call.weights.bias_hh.is_some().into(),
+                        ],
                         parameters: ForwardParameters {
                             hidden: units as u32,
                             width: width as u32,
                             first_row: piece.start as u32,
+                            end_row: piece.end as u32,
                             epsilon: LAYER_NORM_EPSILON,
                             norms_base: norms.base,
                             state_norm_base: norms.base + state_norm as u32,
@@ -183,7 +191,7 @@ pub(in crate::ops::recurrent) fn forward(
                             cell_base: state_cell.base,
                         },
                         bindings: &bindings,
-                        grid: [piece.len(), 1, 1],
+                        grid: reduction.grid(piece.len()),
                     })?;
                 }
             }
@@ -290,6 +298,7 @@ impl Loop<'_> {
         let carry = context.bind(self.carry.view().span())?;
         let d_norms = context.bind(self.d_norms.view().span())?;
         let [_, kernel] = kernels(call.equations.cell);
+        let reduction = RowReduction::new(context, units);
         let mut stretches = arrays.stretches(context, sizes)?;
         if !call.walk.reversed() {
             stretches.reverse();
@@ -307,14 +316,19 @@ impl Loop<'_> {
             ];
             for t in call.walk.order_of(stretch.steps.clone()).into_iter().rev() {
                 let after = call.walk.successor(t, steps);
-                for piece in pieces(rows, context.limits().workgroups) {
+                for piece in pieces(rows, reduction.rows_at_once(context)) {
                     context.dispatch(Dispatch {
                         kernel,
-                        constants: &[self.marks.span.is_some().into(), call.weights.bias_hh.is_some().into()],
+                        constants: &[
+                            reduction.constant(),
+                            self.marks.span.is_some().into(),
+                            call.weights.bias_hh.is_some().into(),
+                        ],
                         parameters: BackwardParameters {
                             hidden: units as u32,
                             d_width: (stretch.output.stride / rows) as u32,
                             first_row: piece.start as u32,
+                            end_row: piece.end as u32,
                             epsilon: LAYER_NORM_EPSILON,
                             norms_base: norms.base,
                             state_norm_base: norms.base + state_norm as u32,
@@ -331,7 +345,7 @@ impl Loop<'_> {
                             norms_width: (self.d_norms.shape().last()) as u32,
                         },
                         bindings: &bindings,
-                        grid: [piece.len(), 1, 1],
+                        grid: reduction.grid(piece.len()),
                     })?;
                 }
                 let size = ProductSizes { m: rows, n: units, k: width, a_width: width, c_width: units };
