@@ -38,6 +38,20 @@ fn fill(path: &Path, bytes: u64) -> io::Result<()> {
     file.flush()
 }
 
+/// Fails if the path is named after another format than the SVG that plots are written in.
+///
+/// # Errors
+/// [`Error::Config`] naming the option.
+pub(crate) fn expect_svg(option: &str, path: &Path) -> Result<()> {
+    match path.extension() {
+        Some(extension) if !extension.eq_ignore_ascii_case("svg") => {
+            let message = format!("plots are SVG; name it `{}`", path.with_extension("svg").display());
+            Err(Failure::option(option, message))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Fails if two of the paths name the same file.
 ///
 /// # Errors
@@ -65,6 +79,15 @@ fn resolve(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plot_is_not_named_after_another_format() {
+        let refused = expect_svg("--plot", Path::new("curve.png")).expect_err("a PNG").to_string();
+        assert!(refused.contains("--plot") && refused.contains("curve.svg"), "{refused}");
+        for name in ["curve.svg", "curve.SVG", "curve"] {
+            expect_svg("--plot", Path::new(name)).expect("an SVG");
+        }
+    }
 
     #[test]
     fn the_same_file_under_two_names_is_found() {

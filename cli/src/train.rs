@@ -15,7 +15,7 @@ use self::memory::Footprint;
 pub(crate) use self::report::bytes;
 use self::report::{Overview, Report};
 use crate::baseline::Baselines;
-use crate::destination::{expect_different, expect_writable};
+use crate::destination::{expect_different, expect_svg, expect_writable};
 use crate::devices;
 use crate::failure::{Failure, Result};
 use crate::generate::{Manner, Writer};
@@ -77,6 +77,7 @@ fn expect_files(arguments: &Arguments, footprint: &Footprint) -> Result<()> {
     const DESCRIPTION: u64 = 1 << 16;
     let checkpoint = footprint.parameters.saturating_mul(4).saturating_add(DESCRIPTION);
     expect_writable("--checkpoint", &arguments.checkpoint, checkpoint)?;
+    expect_svg("--plot", &arguments.plot)?;
     expect_writable("--plot", &arguments.plot, 4 * DESCRIPTION)
 }
 

@@ -66,7 +66,7 @@ impl Report {
         bar.set_style(
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
-        bar.set_message("loss ...");
+        bar.set_message("... bits");
         let tokens_per_step = overview.batch * optimization.sequence;
         let audience = Audience::People { bar, started: Instant::now(), tokens_per_step };
         Ok(Self { audience, baselines, latest: None })
@@ -78,7 +78,8 @@ impl Report {
             Audience::Programs => line(&StepLine { step, loss }),
             Audience::People { bar, started, tokens_per_step } => {
                 let rate = (step * tokens_per_step) as f64 / started.elapsed().as_secs_f64().max(1e-9);
-                bar.set_message(format!("loss {loss:.4}, {} tokens/s", grouped(rate as u64)));
+                let bits = f64::from(loss) / std::f64::consts::LN_2;
+                bar.set_message(format!("{bits:.3} bits per character, {} tokens/s", grouped(rate as u64)));
                 bar.set_position(step as u64);
                 Ok(())
             }
