@@ -22,7 +22,9 @@ fn lanes() -> u32 { return 32u << LANE_BITS; }
 fn group_rows() -> u32 { return 1u << ROW_BITS; }
 // How far the present step lies from the first one in an array with `stride` elements a step; may be negative, modulo
 // 2^32.
-fn walked(stride: u32) -> u32 { return turn * parameters.direction * stride; }
+fn walked(stride: u32) -> u32 { return turn * direction() * stride; }
+// Of both directions each walks its own way.
+fn direction() -> u32 { return select(parameters.direction, 0u - parameters.direction, second != 0u); }
 
 // Where the pool has element `place` of the state, or of the gates.
 fn state_place(row: u32, place: u32) -> u32 { return (place << ROW_BITS) + (row - first_row); }
@@ -34,7 +36,7 @@ fn multiply(lane: u32, from_place: u32, depth: u32, to_place: u32, columns: u32)
     for (var column = lane * width; column < columns; column = column + lanes() * width) {
         // Columns beyond the last are computed as the last, and not kept.
         let offsets = min(vec3<u32>(1u, 2u, 3u), vec3<u32>(columns - 1u - column));
-        var at = parameters.weight_base + column;
+        var at = weight_at() + column;
         var sums0 = vec4<f32>();
         var sums1 = vec4<f32>();
         var sums2 = vec4<f32>();
