@@ -9,6 +9,10 @@ struct Memory {
 
 // 1: marks are bound; 0: every step is valid, and only the first one starts.
 override MARKED: u32 = 0u;
+// 1: the dispatch is of both directions, and its workgroups with z = 1 are of the reverse one. What is given for a
+// direction, and arrays over time, stand one behind the other for both ([2, ..]); outputs, and gradients at them, side by
+// side.
+override BOTH: u32 = 0u;
 // 1: a projection stands between what the cell makes of h and h itself.
 override PROJECTED: u32 = 0u;
 // 0: a dispatch does all of a step. For a cell whose last gate has a product of its own: 1: all before that product; 2: it
@@ -28,6 +32,24 @@ const LAST_STEP: u32 = 2u;
 // The gradient at the outputs counts here; it may belong to other dispatches.
 const TAKES_OUTPUTS: u32 = 4u;
 const HAS_BIAS: u32 = 8u;
+// Time runs from the last step to the first; of both directions the first one's never does.
+const REVERSED: u32 = 16u;
+
+// 1: this invocation is of the second direction of both.
+var<private> second: u32;
+
+fn choose_direction(z: u32) { second = select(0u, z, BOTH != 0u); }
+
+// From the first direction's place in an array [2, T, ..] with `stride` elements a step to this one's.
+fn behind(stride: u32) -> u32 { return second * parameters.second_behind * stride; }
+// Likewise in an array [T, .., 2 H].
+fn beside(stride: u32) -> u32 { return second * (parameters.second_beside * stride + parameters.hidden); }
+
+fn weight_at() -> u32 { return parameters.weight_base + second * GATES * parameters.hidden * parameters.hidden; }
+fn initial_at() -> u32 { return parameters.initial_base + second * parameters.rows * parameters.hidden; }
+fn initial_cell_at() -> u32 { return parameters.initial_cell_base + second * parameters.rows * parameters.hidden; }
+fn peepholes_at() -> u32 { return parameters.peepholes_base + second * (GATES - 1u) * parameters.hidden; }
+fn mask_at() -> u32 { return parameters.mask_base + second * parameters.rows * parameters.hidden; }
 
 // The unit that this invocation computes, for cells that have weights of their own for each.
 var<private> own_unit: u32;
@@ -69,7 +91,7 @@ fn state_mask(row: u32, place: u32, width: u32) -> f32 {
     if STATE_MASK == 0u {
         return 1.0;
     }
-    return initial[parameters.mask_base + row * width + place];
+    return initial[mask_at() + row * width + place];
 }
 
 // How much of its old state a unit keeps: element `place` of this dispatch's rows by units. Hidden states have the even

@@ -1,4 +1,4 @@
-// One time step back in one direction: dh = dy + what the next step's gates and the carry bring, then the cell's
+// One time step back, in one direction or both: dh = dy + what the next step's gates and the carry bring, then the cell's
 // derivative.
 //   weight_hh [G H, H]; output, d_output [T, B, widths]: the column block of this direction; with a projection
 //   what the cell made of h and the gradient at that, and no product is left to this shader;
@@ -33,15 +33,17 @@ struct Parameters {
     next_saved_base: u32,
     output_base: u32,
     d_output_base: u32,
-    previous_output_base: u32,
     gates_base: u32,
     saved_base: u32,
-    previous_saved_base: u32,
     carry_base: u32,
     carry_cell_base: u32,
     carry_out_base: u32,
     carry_cell_out_base: u32,
     flags: u32,
+    // Of both directions: how many steps behind the first one's place the second one's is in arrays [2, T, ..], and in
+    // arrays [T, ..]; modulo 2^32.
+    second_behind: u32,
+    second_beside: u32,
     // Of the random numbers: the first that these rows draw, the key, the stream.
     first_number: u32,
     seed_low: u32,
@@ -70,23 +72,34 @@ var<workgroup> tile_weight: array<f32, 272>;
 fn is_first() -> bool { return (parameters.flags & FIRST_STEP) != 0u; }
 fn is_last() -> bool { return (parameters.flags & LAST_STEP) != 0u; }
 fn first_number() -> u32 { return parameters.first_number; }
-fn marks_at() -> u32 { return parameters.marks_base; }
-fn next_marks_at() -> u32 { return parameters.next_marks_base; }
-fn next_gates_at() -> u32 { return parameters.next_gates_base; }
-fn next_saved_at() -> u32 { return parameters.next_saved_base; }
-fn output_at() -> u32 { return parameters.output_base; }
-fn d_output_at() -> u32 { return parameters.d_output_base; }
-fn previous_output_at() -> u32 { return parameters.previous_output_base; }
-fn gates_at() -> u32 { return parameters.gates_base; }
-fn saved_at() -> u32 { return parameters.saved_base; }
-fn previous_saved_at() -> u32 { return parameters.previous_saved_base; }
-fn carry_at() -> u32 { return parameters.carry_base; }
-fn carry_cell_at() -> u32 { return parameters.carry_cell_base; }
-fn carry_out_at() -> u32 { return parameters.carry_out_base; }
-fn carry_cell_out_at() -> u32 { return parameters.carry_cell_out_base; }
+
+fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden; }
+fn saved_stride() -> u32 { return parameters.rows * parameters.hidden; }
+// Elements from the step before to this one, in this direction. Rows of several steps are a batch apart.
+fn onwards(stride: u32) -> u32 {
+    return select(stride, 0u - stride, ((parameters.flags & REVERSED) != 0u) != (second != 0u));
+}
+// Where the next step's part is, if it is not given.
+fn next_at(given: u32, at: u32, stride: u32) -> u32 { return select(given, at + onwards(stride), BOTH != 0u); }
+
+fn marks_at() -> u32 { return parameters.marks_base + behind(parameters.rows); }
+fn next_marks_at() -> u32 { return next_at(parameters.next_marks_base, marks_at(), parameters.rows); }
+fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()); }
+fn next_gates_at() -> u32 { return next_at(parameters.next_gates_base, gates_at(), gates_stride()); }
+fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()); }
+fn next_saved_at() -> u32 { return next_at(parameters.next_saved_base, saved_at(), saved_stride()); }
+fn previous_saved_at() -> u32 { return saved_at() - onwards(parameters.batch * parameters.hidden); }
+fn output_at() -> u32 { return parameters.output_base + beside(parameters.rows * parameters.width); }
+fn previous_output_at() -> u32 { return output_at() - onwards(parameters.batch * parameters.width); }
+fn d_output_at() -> u32 { return parameters.d_output_base + beside(parameters.rows * parameters.d_width); }
+fn carry_at() -> u32 { return parameters.carry_base + second * saved_stride(); }
+fn carry_cell_at() -> u32 { return parameters.carry_cell_base + second * saved_stride(); }
+fn carry_out_at() -> u32 { return parameters.carry_out_base + second * saved_stride(); }
+fn carry_cell_out_at() -> u32 { return parameters.carry_cell_out_base + second * saved_stride(); }
 
 @compute @workgroup_size(16, 16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    choose_direction(group.z);
     let row = parameters.first_row + group.y * TILE + local.y;
     let unit = parameters.first_unit + group.x * TILE + local.x;
     // Without a next step the product has no terms.

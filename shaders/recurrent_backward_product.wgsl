@@ -52,7 +52,7 @@ fn weight(place: u32, unit: u32) -> f32 {
         return 0.0;
     }
     let first = select(0u, (GATES - 1u) * parameters.hidden, PHASE == 2u);
-    return weight_hh[parameters.weight_base + (first + place) * parameters.hidden + unit];
+    return weight_hh[weight_at() + (first + place) * parameters.hidden + unit];
 }
 
 fn previous(row: u32, unit: u32, mark: u32) -> Memory {
@@ -62,8 +62,8 @@ fn previous(row: u32, unit: u32, mark: u32) -> Memory {
     }
     if (mark & STARTS) != 0u {
         let place = row % parameters.batch * parameters.hidden + unit;
-        if PROJECTED == 0u { before.hidden = initial[parameters.initial_base + place]; }
-        if HAS_CELL { before.cell = initial[parameters.initial_cell_base + place]; }
+        if PROJECTED == 0u { before.hidden = initial[initial_at() + place]; }
+        if HAS_CELL { before.cell = initial[initial_cell_at() + place]; }
     } else {
         before.hidden = output[previous_output_at() + row * parameters.width + unit];
         if HAS_CELL { before.cell = saved[previous_saved_at() + row * parameters.hidden + unit]; }

@@ -1,4 +1,4 @@
-// One time step of a recurrent layer in one direction: a = W_hh h' + b_hh, then the cell.
+// One time step of a recurrent layer, in one direction or both: a = W_hh h' + b_hh, then the cell.
 //   weight_hh [G H, P], bias_hh [G H]; initial: the hidden state [B, P], the cell state [B, H] and the peepholes where
 //   there are such; P is H without a projection;
 //   marks [T, B]; gates [T, B, G H]: the projected input comes in, what backward needs of the gates goes out;
@@ -28,11 +28,12 @@ struct Parameters {
     gates_base: u32,
     output_base: u32,
     saved_base: u32,
-    // The step before this one, in this direction.
-    previous_output_base: u32,
-    previous_saved_base: u32,
     unprojected_base: u32,
     flags: u32,
+    // Of both directions: how many steps behind the first one's place the second one's is in arrays [2, T, ..], and in
+    // arrays [T, ..]; modulo 2^32.
+    second_behind: u32,
+    second_beside: u32,
     // Of the random numbers: the first that this step draws, the key, the stream.
     first_number: u32,
     seed_low: u32,
@@ -60,22 +61,29 @@ var<workgroup> tile_weight: array<f32, GATES * 272u>;
 
 fn is_first() -> bool { return (parameters.flags & FIRST_STEP) != 0u; }
 fn first_number() -> u32 { return parameters.first_number; }
-fn marks_at() -> u32 { return parameters.marks_base; }
-fn gates_at() -> u32 { return parameters.gates_base; }
-fn saved_at() -> u32 { return parameters.saved_base; }
-fn previous_output_at() -> u32 { return parameters.previous_output_base; }
-fn previous_saved_at() -> u32 { return parameters.previous_saved_base; }
+fn marks_at() -> u32 { return parameters.marks_base + behind(parameters.rows); }
+fn gates_at() -> u32 { return parameters.gates_base + behind(parameters.rows * GATES * parameters.hidden); }
+fn saved_at() -> u32 { return parameters.saved_base + behind(parameters.rows * parameters.hidden); }
+fn output_at() -> u32 { return parameters.output_base + beside(parameters.rows * parameters.width); }
+
+// Elements from the step before to this one, in this direction.
+fn onwards(stride: u32) -> u32 {
+    return select(stride, 0u - stride, ((parameters.flags & REVERSED) != 0u) != (second != 0u));
+}
+fn previous_output_at() -> u32 { return output_at() - onwards(parameters.rows * parameters.width); }
+fn previous_saved_at() -> u32 { return saved_at() - onwards(parameters.rows * parameters.hidden); }
 
 fn put_hidden(row: u32, unit: u32, value: f32) {
     if PROJECTED != 0u {
         unprojected[parameters.unprojected_base + row * parameters.hidden + unit] = value;
     } else if PHASE != 1u {
-        output[parameters.output_base + row * parameters.width + unit] = value;
+        output[output_at() + row * parameters.width + unit] = value;
     }
 }
 
 @compute @workgroup_size(16, 16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    choose_direction(group.z);
     let first_unit = parameters.first_unit + group.x * TILE;
     let row = parameters.first_row + group.y * TILE + local.y;
     let unit = first_unit + local.x;

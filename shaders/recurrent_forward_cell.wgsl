@@ -19,7 +19,8 @@ fn finish(row: u32, unit: u32, products: array<f32, GATES>, previous: f32) {
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
         projected[gate] = gates[gates_row + gate * parameters.hidden];
         if (parameters.flags & HAS_BIAS) != 0u {
-            recurrent[gate] = recurrent[gate] + bias_hh[parameters.bias_base + gate * parameters.hidden + unit];
+            let place = (second * GATES + gate) * parameters.hidden + unit;
+            recurrent[gate] = recurrent[gate] + bias_hh[parameters.bias_base + place];
         }
     }
     own_unit = unit;

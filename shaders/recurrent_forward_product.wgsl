@@ -10,7 +10,7 @@ fn previous_hidden(row: u32, place: u32) -> f32 {
         return 0.0;
     }
     if (mark & STARTS) != 0u {
-        return initial[parameters.initial_base + row * parameters.state + place];
+        return initial[initial_at() + row * parameters.state + place];
     }
     return output[previous_output_at() + row * parameters.width + place];
 }
@@ -37,7 +37,7 @@ fn previous_cell(row: u32, unit: u32) -> f32 {
     }
     let place = row * parameters.hidden + unit;
     if (mark & STARTS) != 0u {
-        return initial[parameters.initial_cell_base + place];
+        return initial[initial_cell_at() + place];
     }
     return saved[previous_saved_at() + place];
 }
@@ -46,5 +46,5 @@ fn weight(gate: u32, unit: u32, inner: u32) -> f32 {
     if unit >= parameters.hidden || inner >= parameters.state {
         return 0.0;
     }
-    return weight_hh[parameters.weight_base + (gate * parameters.hidden + unit) * parameters.state + inner];
+    return weight_hh[weight_at() + (gate * parameters.hidden + unit) * parameters.state + inner];
 }

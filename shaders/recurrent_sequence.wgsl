@@ -22,7 +22,9 @@ fn lanes() -> u32 { return 32u << LANE_BITS; }
 fn group_rows() -> u32 { return 1u << ROW_BITS; }
 // How far the present step lies from the first one in an array with `stride` elements a step; may be negative, modulo
 // 2^32.
-fn walked(stride: u32) -> u32 { return turn * parameters.direction * stride; }
+fn walked(stride: u32) -> u32 { return turn * direction() * stride; }
+// Of both directions each walks its own way.
+fn direction() -> u32 { return select(parameters.direction, 0u - parameters.direction, second != 0u); }
 
 // Where the pool has element `place` of the state, or of the gates.
 fn state_place(row: u32, place: u32) -> u32 { return (place << ROW_BITS) + (row - first_row); }
@@ -42,7 +44,7 @@ fn multiply(lane: u32, from_place: u32, depth: u32, to_place: u32, columns: u32)
         let last = columns - 1u - column;
         let near = min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last));
         let far = min(vec4<u32>(4u, 5u, 6u, 7u), vec4<u32>(last));
-        var at = parameters.weight_base + column;
+        var at = weight_at() + column;
         var sums0 = Rows();
         var sums1 = Rows();
         var sums2 = Rows();

@@ -33,6 +33,10 @@ struct Parameters {
     carry_cell_base: u32,
     // LAST_STEP holds for the first of the steps taken; FIRST_STEP for the last of them.
     flags: u32,
+    // Of both directions: how many steps behind the first one's place the second one's is in arrays [2, T, ..], and in
+    // arrays [T, ..]; modulo 2^32.
+    second_behind: u32,
+    second_beside: u32,
     // Of the random numbers: the first that the first step draws, the key, the stream.
     first_number: u32,
     seed_low: u32,
@@ -56,25 +60,26 @@ fn is_last() -> bool { return turn == 0u && (parameters.flags & LAST_STEP) != 0u
 fn first_number() -> u32 { return parameters.first_number + walked(parameters.rows * parameters.hidden); }
 
 // Elements from the step after the present one, in the direction of the layer, to it.
-fn onwards(stride: u32) -> u32 { return parameters.direction * stride; }
+fn onwards(stride: u32) -> u32 { return direction() * stride; }
 fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden; }
 fn saved_stride() -> u32 { return parameters.rows * parameters.hidden; }
 fn output_stride() -> u32 { return parameters.rows * parameters.width; }
 
-fn marks_at() -> u32 { return parameters.marks_base + walked(parameters.rows); }
+fn marks_at() -> u32 { return parameters.marks_base + behind(parameters.rows) + walked(parameters.rows); }
 fn next_marks_at() -> u32 { return marks_at() - onwards(parameters.rows); }
-fn gates_at() -> u32 { return parameters.gates_base + walked(gates_stride()); }
+fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()) + walked(gates_stride()); }
 fn next_gates_at() -> u32 { return gates_at() - onwards(gates_stride()); }
-fn saved_at() -> u32 { return parameters.saved_base + walked(saved_stride()); }
+fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()) + walked(saved_stride()); }
 fn next_saved_at() -> u32 { return saved_at() - onwards(saved_stride()); }
 fn previous_saved_at() -> u32 { return saved_at() + onwards(saved_stride()); }
-fn output_at() -> u32 { return parameters.output_base + walked(output_stride()); }
+fn output_at() -> u32 { return parameters.output_base + beside(output_stride()) + walked(output_stride()); }
 fn previous_output_at() -> u32 { return output_at() + onwards(output_stride()); }
-fn d_output_at() -> u32 { return parameters.d_output_base + walked(parameters.rows * parameters.d_width); }
-fn carry_at() -> u32 { return parameters.carry_base; }
-fn carry_out_at() -> u32 { return parameters.carry_base; }
-fn carry_cell_at() -> u32 { return parameters.carry_cell_base; }
-fn carry_cell_out_at() -> u32 { return parameters.carry_cell_base; }
+fn d_output_stride() -> u32 { return parameters.rows * parameters.d_width; }
+fn d_output_at() -> u32 { return parameters.d_output_base + beside(d_output_stride()) + walked(d_output_stride()); }
+fn carry_at() -> u32 { return parameters.carry_base + second * saved_stride(); }
+fn carry_out_at() -> u32 { return parameters.carry_base + second * saved_stride(); }
+fn carry_cell_at() -> u32 { return parameters.carry_cell_base + second * saved_stride(); }
+fn carry_cell_out_at() -> u32 { return parameters.carry_cell_base + second * saved_stride(); }
 
 // Puts the next step's gradients where the product finds them. Mostly that step has done so.
 fn enter(row: u32, unit: u32) {
@@ -100,6 +105,7 @@ fn leave(row: u32, unit: u32) {
 
 @compute @workgroup_size(32u << LANE_BITS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    choose_direction(group.z);
     first_row = parameters.first_row + (group.x << ROW_BITS);
     let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden;
     let first = unit_at(lane);

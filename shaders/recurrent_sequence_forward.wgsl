@@ -1,4 +1,4 @@
-// Many time steps of a recurrent layer in one direction, as recurrent_forward.wgsl computes one: a = W_hh h' + b_hh, then
+// Many time steps of a recurrent layer in one direction or both, as recurrent_forward.wgsl computes one: a = W_hh h' + b_hh, then
 // the cell. Rows of the batch do not depend on each other, so that a workgroup walks through the steps of its own rows
 // without waiting for any other.
 //   weight_hh [H, G H], transposed; bias_hh [G H]; initial: hidden state [B, H], cell state and peepholes where there are
@@ -30,6 +30,10 @@ struct Parameters {
     saved_base: u32,
     // FIRST_STEP holds for the first of the steps.
     flags: u32,
+    // Of both directions: how many steps behind the first one's place the second one's is in arrays [2, T, ..], and in
+    // arrays [T, ..]; modulo 2^32.
+    second_behind: u32,
+    second_beside: u32,
     // Of the random numbers: the first that the first step draws, the key, the stream.
     first_number: u32,
     seed_low: u32,
@@ -49,16 +53,16 @@ struct Parameters {
 
 fn is_first() -> bool { return turn == 0u && (parameters.flags & FIRST_STEP) != 0u; }
 fn first_number() -> u32 { return parameters.first_number + walked(parameters.rows * parameters.hidden); }
-fn marks_at() -> u32 { return parameters.marks_base + walked(parameters.rows); }
-fn gates_at() -> u32 { return parameters.gates_base + walked(parameters.rows * GATES * parameters.hidden); }
-fn output_at() -> u32 { return parameters.output_base + walked(parameters.rows * parameters.width); }
-fn saved_at() -> u32 { return parameters.saved_base + walked(parameters.rows * parameters.hidden); }
-fn previous_output_at() -> u32 {
-    return output_at() - parameters.direction * parameters.rows * parameters.width;
-}
-fn previous_saved_at() -> u32 {
-    return saved_at() - parameters.direction * parameters.rows * parameters.hidden;
-}
+fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden; }
+fn saved_stride() -> u32 { return parameters.rows * parameters.hidden; }
+fn output_stride() -> u32 { return parameters.rows * parameters.width; }
+
+fn marks_at() -> u32 { return parameters.marks_base + behind(parameters.rows) + walked(parameters.rows); }
+fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()) + walked(gates_stride()); }
+fn output_at() -> u32 { return parameters.output_base + beside(output_stride()) + walked(output_stride()); }
+fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()) + walked(saved_stride()); }
+fn previous_output_at() -> u32 { return output_at() - direction() * output_stride(); }
+fn previous_saved_at() -> u32 { return saved_at() - direction() * saved_stride(); }
 
 fn put_hidden(row: u32, unit: u32, value: f32) {
     output[output_at() + row * parameters.width + unit] = value;
@@ -85,6 +89,7 @@ fn leave(row: u32, unit: u32) {
 
 @compute @workgroup_size(32u << LANE_BITS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    choose_direction(group.z);
     first_row = parameters.first_row + (group.x << ROW_BITS);
     let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden;
     let first = unit_at(lane);

@@ -108,6 +108,10 @@ pub struct DeviceCounters {
     /// How often the host waited for the GPU: for a value, because it was asked to, or because too many submissions
     /// were in flight.
     pub waits: u64,
+    /// Bind groups ever made: constant in a steady training loop, as soon as it has met every combination of its buffers.
+    pub bind_groups: u64,
+    /// Pipelines ever compiled: constant as soon as a loop has called each of its kernels.
+    pub pipelines: u64,
 }
 
 impl Device {
@@ -305,6 +309,8 @@ impl Device {
                     dispatches: counted.dispatches,
                     submissions: counted.submissions,
                     waits: counted.waits,
+                    bind_groups: counted.bind_groups,
+                    pipelines: context.pipelines() as u64,
                 }
             }
         }

@@ -4,6 +4,7 @@
 //! Each piece of work is checked before it is timed: at a small size against the 64-bit reference, at the timed
 //! size for being finite.
 
+mod host;
 mod stacks;
 
 use std::time::{Duration, Instant};
@@ -40,19 +41,31 @@ impl Bench {
         amount: usize,
         mut work: impl FnMut() -> Result<()>,
     ) -> Result<()> {
-        let mut failure = None;
+        let fence = self.fence.clone();
         let mut measure = |repetitions: u64| -> Result<Duration> {
-            self.fence.read()?;
+            fence.read()?;
             let start = Instant::now();
             for _ in 0..repetitions {
                 work()?;
             }
-            self.fence.read()?;
+            fence.read()?;
             Ok(start.elapsed())
         };
+        self.measure(group, name, Throughput::Elements(amount as u64), &mut measure)
+    }
+
+    /// Times what `measure` says that a number of repetitions took.
+    fn measure(
+        &mut self,
+        group: &str,
+        name: &str,
+        throughput: Throughput,
+        measure: &mut dyn FnMut(u64) -> Result<Duration>,
+    ) -> Result<()> {
+        let mut failure = None;
         // With the device in its name a result is compared with earlier ones of the same device only.
         let mut group = self.criterion.benchmark_group(format!("{group} on {}", self.device));
-        group.throughput(Throughput::Elements(amount as u64));
+        group.throughput(throughput);
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|repetitions| match measure(repetitions) {
                 Ok(elapsed) => elapsed,
@@ -299,7 +312,7 @@ fn main() -> Result<()> {
         .configure_from_args();
     let fence = Tensor::zeros(&device, &[1])?;
     let mut bench = Bench { criterion, device, fence };
-    for group in [training_step, recurrent, stacks::stacks, matmul, cross_entropy, adam] {
+    for group in [training_step, recurrent, stacks::stacks, host::host, matmul, cross_entropy, adam] {
         group(&mut bench)?;
     }
     bench.criterion.final_summary();

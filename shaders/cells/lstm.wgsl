@@ -17,7 +17,7 @@ fn peephole(place: u32) -> f32 {
     if PEEPHOLES == 0u {
         return 0.0;
     }
-    return initial[parameters.peepholes_base + place * parameters.hidden + own_unit];
+    return initial[peepholes_at() + place * parameters.hidden + own_unit];
 }
 
 fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: Memory) -> Forward {

@@ -1,16 +1,18 @@
 //! Shaders as data, and the cache of their compiled pipelines.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::context::Context;
+use super::groups::Mixer;
 
 /// The line by which every shader declares its parameters; the cache swaps it for [`IMMEDIATE_LINE`] where the
 /// device has immediates.
 pub(super) const UNIFORM_LINE: &str = "@group(0) @binding(0) var<uniform> parameters: Parameters;";
 const IMMEDIATE_LINE: &str = "var<immediate> parameters: Parameters;";
 /// The most override constants a kernel may have.
-const MAX_CONSTANTS: usize = 24;
+const MAX_CONSTANTS: usize = 32;
 /// In place of a number of values: the constant is an f32, whose bits a dispatch gives.
 pub(crate) const REAL: u32 = u32::MAX;
 
@@ -113,6 +115,16 @@ pub(super) struct Compiled {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
     pub(super) id: usize,
+    kernel: &'static Kernel,
+    /// The constants' values, then zeros.
+    values: [u32; MAX_CONSTANTS],
+}
+
+impl Compiled {
+    /// Whether this is `kernel` with these constants.
+    pub(super) fn is(&self, kernel: &'static Kernel, values: &[u32]) -> bool {
+        std::ptr::eq(self.kernel, kernel) && self.values[..values.len()] == *values
+    }
 }
 
 type Key = (&'static str, [u32; MAX_CONSTANTS]);
@@ -120,7 +132,7 @@ type Key = (&'static str, [u32; MAX_CONSTANTS]);
 /// Compiled pipelines by kernel and constants; modules by kernel.
 #[derive(Default)]
 pub(super) struct KernelCache {
-    pipelines: Mutex<HashMap<Key, Arc<Compiled>>>,
+    pipelines: Mutex<HashMap<Key, Arc<Compiled>, BuildHasherDefault<Mixer>>>,
     modules: Mutex<HashMap<&'static str, wgpu::ShaderModule>>,
 }
 
@@ -148,10 +160,15 @@ impl Context {
         let mut pipelines = cache.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         let id = pipelines.len();
         let entry = pipelines.entry((kernel.name, padded));
-        Arc::clone(entry.or_insert_with(|| Arc::new(self.compile(kernel, values, id))))
+        Arc::clone(entry.or_insert_with(|| Arc::new(self.compile(kernel, padded, id))))
     }
 
-    fn compile(&self, kernel: &'static Kernel, values: &[u32], id: usize) -> Compiled {
+    /// How many pipelines were ever compiled.
+    pub(crate) fn pipelines(&self) -> usize {
+        self.kernels().pipelines.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn compile(&self, kernel: &'static Kernel, values: [u32; MAX_CONSTANTS], id: usize) -> Compiled {
         let module = self.module(kernel);
         let device = self.device();
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
@@ -167,7 +184,7 @@ impl Context {
         let constants: Vec<(&str, f64)> = kernel
             .constants
             .iter()
-            .zip(values)
+            .zip(&values)
             .map(|(&(name, allowed), &value)| match allowed {
                 REAL => (name, f64::from(f32::from_bits(value))),
                 _ => (name, f64::from(value)),
@@ -185,7 +202,7 @@ impl Context {
             },
             cache: None,
         });
-        Compiled { pipeline, layout, id }
+        Compiled { pipeline, layout, id, kernel, values }
     }
 
     fn layout_entries(&self, kernel: &Kernel) -> Vec<wgpu::BindGroupLayoutEntry> {

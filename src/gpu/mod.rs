@@ -9,6 +9,7 @@ mod adapters;
 mod context;
 mod elementwise;
 mod faults;
+mod groups;
 mod inspect;
 mod kernel;
 mod limits;

@@ -9,10 +9,11 @@
 //! with them: how many there are does not depend on who is faster, and a steady loop has them all after a few
 //! steps.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::context::Context;
+use super::groups::{BindGroups, Wanted};
 use super::kernel::{Compiled, Kernel};
 use super::pool::{Buffer, Purpose, Raw};
 use super::profile::{Tape, Timer};
@@ -22,7 +23,6 @@ use crate::{Error, Result};
 const MAX_DISPATCHES: usize = 4096;
 const MAX_IN_FLIGHT: usize = 3;
 const UNIFORM_BYTES: u64 = 1 << 20;
-const MAX_BIND_GROUPS: usize = 8192;
 
 /// One call of a kernel.
 pub(crate) struct Dispatch<'a, P> {
@@ -36,23 +36,32 @@ pub(crate) struct Dispatch<'a, P> {
     pub(crate) grid: [usize; 3],
 }
 
-type BindKey = (usize, Vec<(u64, u64, u64)>);
-
 /// What has been recorded and not yet submitted, and what has been submitted and not yet finished.
 #[derive(Default)]
 pub(super) struct Recorder {
     // Order matters when this is dropped: a pass ends before its encoder.
-    pass: Option<wgpu::ComputePass<'static>>,
+    pass: Option<Open>,
     encoder: Option<wgpu::CommandEncoder>,
     dispatches: usize,
     uniforms: Vec<u8>,
     uniform_buffer: Option<Buffer>,
     uploads: Vec<Raw>,
     in_flight: VecDeque<Submitted>,
-    bind_groups: HashMap<BindKey, wgpu::BindGroup>,
+    bind_groups: BindGroups,
+    /// The pipeline of the dispatch before, which a loop over time asks for again.
+    compiled: Option<Arc<Compiled>>,
     /// Of a profiled device: when which kernel ran.
     tape: Tape,
     counted: Counted,
+}
+
+/// The pass that dispatches are recorded into, and what is set in it.
+struct Open {
+    pass: wgpu::ComputePass<'static>,
+    /// The number of the pipeline.
+    pipeline: Option<usize>,
+    /// The number of the bind group, where it has no dynamic offset.
+    group: Option<u64>,
 }
 
 /// What was ever recorded.
@@ -62,6 +71,8 @@ pub(crate) struct Counted {
     pub(crate) submissions: u64,
     /// How often the host waited for the GPU.
     pub(crate) waits: u64,
+    /// Bind groups made.
+    pub(crate) bind_groups: u64,
 }
 
 /// A submission that may be unfinished, and the upload buffers that it reads.
@@ -95,32 +106,42 @@ impl Context {
             call.kernel.name,
             call.grid
         );
-        let compiled = self.compiled(call.kernel, call.constants);
         let parameters = bytemuck::bytes_of(&call.parameters);
-        let mut recorder = self.recorder();
+        let mut guard = self.recorder();
+        let recorder = &mut *guard;
         if recorder.dispatches >= MAX_DISPATCHES || recorder.tape.is_full() {
-            self.submit(&mut recorder)?;
+            self.submit(recorder)?;
         }
         let offset = match self.immediates() {
             true => None,
-            false => Some(self.push_uniform(&mut recorder, parameters)?),
+            false => Some(self.push_uniform(recorder, parameters)?),
         };
-        let group = self.bind_group(&mut recorder, call.kernel, &compiled, call.bindings);
         let timer =
             self.profiler().map(|profiler| recorder.tape.timer(profiler, self.device(), call.kernel.name));
-        let pass = self.pass(&mut recorder, timer.as_ref());
-        pass.set_pipeline(&compiled.pipeline);
+        self.open_pass(recorder, timer.as_ref());
+        let compiled = self.pipeline(&mut recorder.compiled, call.kernel, call.constants);
+        let Some(open) = &mut recorder.pass else { unreachable!("opened above") };
+        if open.pipeline != Some(compiled.id) {
+            open.pass.set_pipeline(&compiled.pipeline);
+            (open.pipeline, open.group) = (Some(compiled.id), None);
+        }
+        let uniform = offset.and(recorder.uniform_buffer.as_ref());
+        let wanted = Wanted { kernel: call.kernel, compiled, uniform, bindings: call.bindings };
+        let group = recorder.bind_groups.get(self.device(), &wanted);
         match offset {
-            Some(offset) => pass.set_bind_group(0, &group, &[offset]),
+            Some(offset) => open.pass.set_bind_group(0, &group.group, &[offset]),
             None => {
-                pass.set_bind_group(0, &group, &[]);
-                pass.set_immediates(0, parameters);
+                if open.group != Some(group.number) {
+                    open.pass.set_bind_group(0, &group.group, &[]);
+                    open.group = Some(group.number);
+                }
+                open.pass.set_immediates(0, parameters);
             }
         }
         let [x, y, z] = call.grid.map(|groups| groups as u32);
         match timer {
-            None => pass.dispatch_workgroups(x, y, z),
-            Some(timer) => timer.dispatch(pass, [x, y, z]),
+            None => open.pass.dispatch_workgroups(x, y, z),
+            Some(timer) => timer.dispatch(&mut open.pass, [x, y, z]),
         }
         recorder.dispatches += 1;
         recorder.counted.dispatches += 1;
@@ -161,7 +182,8 @@ impl Context {
 
     /// What was ever recorded.
     pub(crate) fn counted(&self) -> Counted {
-        self.recorder().counted
+        let recorder = self.recorder();
+        Counted { bind_groups: recorder.bind_groups.made(), ..recorder.counted }
     }
 
     fn submit(&self, recorder: &mut Recorder) -> Result<()> {
@@ -253,22 +275,30 @@ impl Context {
         recorder.encoder.get_or_insert_with(|| self.device().create_command_encoder(&Default::default()))
     }
 
-    /// The open pass, or a new one; always a new one for a timer that times whole passes.
-    fn pass<'r>(
-        &self,
-        recorder: &'r mut Recorder,
-        timer: Option<&Timer>,
-    ) -> &'r mut wgpu::ComputePass<'static> {
+    /// Sees to it that a pass is open: a new one for each timer that times whole passes.
+    fn open_pass(&self, recorder: &mut Recorder, timer: Option<&Timer>) {
         let timestamp_writes = timer.and_then(Timer::around_pass);
-        let pass = match recorder.pass.take() {
-            Some(pass) if timestamp_writes.is_none() => pass,
-            ended => {
-                drop(ended);
-                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
-                self.encoder(recorder).begin_compute_pass(&descriptor).forget_lifetime()
-            }
-        };
-        recorder.pass.insert(pass)
+        if recorder.pass.is_some() && timestamp_writes.is_none() {
+            return;
+        }
+        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+        let pass = self.encoder(recorder).begin_compute_pass(&descriptor).forget_lifetime();
+        recorder.pass = Some(Open { pass, pipeline: None, group: None });
+    }
+
+    /// The pipeline of a dispatch: the one before where it is the same, for no more than a comparison.
+    fn pipeline<'r>(
+        &self,
+        last: &'r mut Option<Arc<Compiled>>,
+        kernel: &'static Kernel,
+        constants: &[u32],
+    ) -> &'r Compiled {
+        let other = |last: &Arc<Compiled>| !last.is(kernel, constants);
+        if last.as_ref().is_none_or(other) {
+            *last = Some(self.compiled(kernel, constants));
+        }
+        let Some(compiled) = last else { unreachable!("set above") };
+        compiled
     }
 
     fn push_uniform(&self, recorder: &mut Recorder, parameters: &[u8]) -> Result<u32> {
@@ -294,52 +324,5 @@ impl Context {
         let mut encoder = self.device().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&staging.buffer, 0, &buffer.raw.buffer, 0, padded);
         Ok((encoder.finish(), staging))
-    }
-
-    fn bind_group(
-        &self,
-        recorder: &mut Recorder,
-        kernel: &Kernel,
-        compiled: &Compiled,
-        bindings: &[Bound<'_>],
-    ) -> wgpu::BindGroup {
-        let uniform = recorder.uniform_buffer.as_ref().filter(|_| !self.immediates());
-        let uniform = uniform.map(|buffer| (buffer.raw.clone(), kernel.parameter_bytes as u64));
-        let key = (
-            compiled.id,
-            uniform
-                .iter()
-                .map(|(raw, size)| (raw.id, 0, *size))
-                .chain(bindings.iter().map(|bound| (bound.raw.id, bound.offset, bound.size)))
-                .collect(),
-        );
-        if recorder.bind_groups.len() >= MAX_BIND_GROUPS {
-            recorder.bind_groups.clear();
-        }
-        let create = || {
-            let resource = |raw: &'_ Raw, offset, size| (raw.buffer.clone(), offset, size);
-            let resources: Vec<_> = uniform
-                .iter()
-                .map(|(raw, size)| (0, resource(raw, 0, *size)))
-                .chain((1..).zip(bindings.iter().map(|bound| resource(bound.raw, bound.offset, bound.size))))
-                .collect();
-            let entries: Vec<_> = resources
-                .iter()
-                .map(|(binding, (buffer, offset, size))| wgpu::BindGroupEntry {
-                    binding: *binding,
-                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer,
-                        offset: *offset,
-                        size: wgpu::BufferSize::new(*size),
-                    }),
-                })
-                .collect();
-            self.device().create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(kernel.name),
-                layout: &compiled.layout,
-                entries: &entries,
-            })
-        };
-        recorder.bind_groups.entry(key).or_insert_with(create).clone()
     }
 }

@@ -3,6 +3,7 @@
 mod adapters;
 mod checkpoints;
 mod custom;
+mod directions;
 mod equivalence;
 mod files;
 mod golden;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     products::register(&mut suite);
     checkpoints::register(&mut suite);
     tiers::register(&mut suite);
+    directions::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);
     files::register(&mut suite);

@@ -1,9 +1,9 @@
 //! A steady training loop asks for no memory: not the GPU's after its tenth step, not the host's after its first
-//! hundred.
+//! hundred. Nor does it compile, bind anew or wait while it records a step.
 
 use libtest_mimic::Failed;
 use refrain::loss::cross_entropy;
-use refrain::{Device, GpuOptions, ParameterPath, Result, Tensor};
+use refrain::{Device, DeviceCounters, GpuOptions, ParameterPath, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite};
 use crate::support::{Optimizer, Rule, Setup};
@@ -29,6 +29,8 @@ struct Observer<'a> {
     device: &'a Device,
     warm: Option<(u64, u64)>,
     settled: Option<u64>,
+    /// Bind groups and pipelines of a loop that has settled.
+    made: Option<(u64, u64)>,
 }
 
 impl Observer<'_> {
@@ -44,8 +46,16 @@ impl Observer<'_> {
                 "step {step}: (allocations, bytes) {now:?}, {warm:?} after {WARM}"
             )));
         }
+        let now = (counters.bind_groups, counters.pipelines);
         if step == SETTLED {
             self.settled = resident_bytes();
+            self.made = Some(now);
+        }
+        if self.made.is_some_and(|made| made != now) {
+            let made = self.made;
+            return Err(Failed::from(format!(
+                "step {step}: (bind groups, pipelines) {now:?}, {made:?} after {SETTLED}"
+            )));
         }
         Ok(())
     }
@@ -76,14 +86,16 @@ fn observe(device: &Device, reading: Reading) -> Outcome {
     let mut optimizer = Optimizer::new(setup.rule, setup.learning_rate, &parameters)?;
     let windows = setup.windows()?;
     let mut state = model.zero_state(device, setup.batch)?;
-    let mut observer = Observer { device, warm: None, settled: None };
+    let mut observer = Observer { device, warm: None, settled: None, made: None };
     for step in 1..=STEPS {
         let (inputs, targets) = windows.window(step).to_device(device)?;
+        let before = device.counters();
         let (logits, next, trace) = model.forward(&parameters, &inputs, &state)?;
         let (loss, d_logits) = cross_entropy(&logits, &targets)?;
         let mut gradients = parameters.zero_gradients()?;
         trace.backward(&d_logits, &mut gradients)?;
         gradients.clip_norm(1.0)?;
+        expect_recording_only(&before, &device.counters())?;
         optimizer.step(&mut parameters, &gradients)?;
         state = next;
         // The first reading belongs to the warm-up: it needs a buffer to read into.
@@ -98,6 +110,17 @@ fn observe(device: &Device, reading: Reading) -> Outcome {
         assert!(growth <= GROWTH_BYTES, "the process grew by {growth} bytes");
     }
     Ok(())
+}
+
+/// Fails if something was submitted or waited for between the two, or nothing was recorded.
+fn expect_recording_only(before: &DeviceCounters, after: &DeviceCounters) -> Outcome {
+    let recorded = after.dispatches - before.dispatches;
+    match recorded > 0 && (before.submissions, before.waits) == (after.submissions, after.waits) {
+        true => Ok(()),
+        false => {
+            Err(Failed::from(format!("a step that submits or waits, or does nothing: {before:?}, {after:?}")))
+        }
+    }
 }
 
 fn expect_finite(loss: &Tensor) -> Result<()> {

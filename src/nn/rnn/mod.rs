@@ -106,6 +106,10 @@ impl Rnn {
 
     /// In both directions: the output of each layer is the forward one's followed by the reverse one's (Schuster &
     /// Paliwal 1997), or what [`Rnn::merge`] makes of the two.
+    ///
+    /// On a GPU a dispatch takes a step of both, so that a layer costs as many dispatches as one direction. With layer
+    /// normalisation, a projection, windows that overlap or random zoneout, and where arrays of both do not fit a binding,
+    /// the directions go one after the other.
     pub fn bidirectional(self) -> Self {
         self.with_directions(Directions::Both)
     }

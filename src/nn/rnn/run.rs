@@ -1,5 +1,7 @@
 //! The forward pass of a stack.
 
+use std::ops::Range;
+
 use super::checkpoints::{Joined, Segment};
 use super::sequences::Mode;
 use super::state::StateSizes;
@@ -8,9 +10,9 @@ use super::{Directions, Rnn, Sequences, State};
 use crate::device::Device;
 use crate::nn::{Layer, Parameters};
 use crate::ops::recurrent::{self, Call, Direction, Equations, Steps, Walk};
-use crate::ops::{Form, matmul, zero_padding};
+use crate::ops::zero_padding;
 use crate::shape::Shape;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, View};
 use crate::{Error, Result};
 
 impl Layer<Rnn> {
@@ -158,19 +160,23 @@ impl Layer<Rnn> {
         for layer in 0..layers {
             let read = self.enter(sequences.mode, layer, &input)?;
             let mut output = Tensor::unwritten(x.device(), &[steps, batch, self.description.width()])?;
-            let mut made: Vec<Steps> = Vec::with_capacity(directions.len());
-            for (index, &direction) in directions.iter().enumerate() {
-                let place = layer * directions.len() + index;
-                let weights = self.weights(parameters, place);
-                let form = Form::RightTransposed;
-                let projected = matmul(read.view(), weights.weight_ih, form, weights.bias_ih)?;
-                let masked = self.masked_weight(sequences.mode, parameters, [layer, index])?;
-                let mut call = self.call(parameters, state, place, direction, sequences)?;
-                if let Some(masked) = &masked {
-                    call.weights.weight_hh = masked.copy.view();
+            let first = layer * directions.len();
+            let places = first..first + directions.len();
+            let masked = (0..directions.len())
+                .map(|index| self.masked_weight(sequences.mode, parameters, [layer, index]))
+                .collect::<Result<Vec<_>>>()?;
+            let weight = |place: usize| masked[place - first].as_ref().map(|masked| masked.copy.view());
+            let calls = self.calls(parameters, state, places.clone(), sequences, weight)?;
+            let together = recurrent::together(x.device(), &calls, [steps, batch]);
+            let mut made: Vec<Steps> = Vec::with_capacity(directions.len() / together);
+            for (calls, place) in calls.chunks(together).zip(places.step_by(together)) {
+                let weights = (place..place + together).map(|place| self.weights(parameters, place));
+                let weights: Vec<_> = weights.map(|weights| (weights.weight_ih, weights.bias_ih)).collect();
+                let projected = recurrent::project(&read, &weights)?;
+                let done = recurrent::forward(calls, projected, &mut output)?;
+                for (index, last) in done.last.iter().enumerate() {
+                    next.put(place + index, last)?;
                 }
-                let done = recurrent::forward(&call, projected, &mut output)?;
-                next.put(place, &done.last)?;
                 made.push(done);
             }
             input = self.leave(sequences, layer, &output, &input)?;
@@ -179,24 +185,31 @@ impl Layer<Rnn> {
         Ok((input, next.carried_by(self.model, self.first)))
     }
 
-    /// The time loop at `place`, before its input is known.
-    pub(super) fn call<'a>(
+    /// The time loops at `places` of a layer, before their input is known; `masked` gives the W_hh of a place, where it is
+    /// not the parameter itself.
+    pub(super) fn calls<'a>(
         &self,
         parameters: &'a Parameters,
         initial: &'a State,
-        place: usize,
-        direction: Direction,
+        places: Range<usize>,
         sequences: Sequences<'a>,
-    ) -> Result<Call<'a>> {
-        let Rnn { directions, .. } = &self.description;
-        Ok(Call {
-            equations: Equations { noise: self.noise(sequences.mode, place), ..self.description.equations() },
-            state_mask: self.state_mask(sequences.mode, place, initial.batch())?,
-            weights: self.weights(parameters, place).recurrent,
-            initial: initial.at(place)?,
-            walk: self.walk(direction, sequences),
-            column: place % directions.all().len() * self.description.hidden_width(),
-        })
+        masked: impl Fn(usize) -> Option<View<'a>>,
+    ) -> Result<Vec<Call<'a>>> {
+        let directions = self.description.directions.all();
+        let call = |place: usize| {
+            let mut weights = self.weights(parameters, place).recurrent;
+            weights.weight_hh = masked(place).unwrap_or(weights.weight_hh);
+            let noise = self.noise(sequences.mode, place);
+            Ok(Call {
+                equations: Equations { noise, ..self.description.equations() },
+                state_mask: self.state_mask(sequences.mode, place, initial.batch())?,
+                weights,
+                initial: initial.at(place)?,
+                walk: self.walk(directions[place % directions.len()], sequences),
+                column: place % directions.len() * self.description.hidden_width(),
+            })
+        };
+        places.map(call).collect()
     }
 
     fn walk<'a>(&self, direction: Direction, sequences: Sequences<'a>) -> Walk<'a> {

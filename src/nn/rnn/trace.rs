@@ -9,7 +9,7 @@ use crate::nn::{Gradients, Layer, Parameters};
 use crate::ops::matmul::matmul_into;
 use crate::ops::recurrent::{self, Steps};
 use crate::ops::{Form, matmul, zero_padding};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, View};
 
 /// What [`Layer<Rnn>::forward`](Layer) leaves for backward: for each layer its input, gates and states; of a
 /// [checkpointed](Rnn::checkpointed) stack those of the last segment, and the states that the segments start from.
@@ -31,7 +31,7 @@ pub(super) struct LayerTrace {
     pub(super) x: Tensor,
     /// What they gave, side by side.
     pub(super) output: Tensor,
-    /// One for each direction.
+    /// One for each direction, or for both where they go together.
     pub(super) directions: Vec<Steps>,
 }
 
@@ -153,32 +153,29 @@ impl Pass<'_> {
     ) -> Result<(Option<Tensor>, State)> {
         let Self { layer, parameters, mode, .. } = *self;
         let sequences = segment.sequences(mode);
-        let directions = layer.description.directions.all();
+        let directions = layer.description.directions.all().len();
         let mut d_initial =
             State::unwritten(parameters.device(), layer.state_sizes(segment.initial.batch()))?;
         let mut d_y = layer.d_output(d_output, sequences)?;
         for (index, LayerTrace { x, output, directions: steps }) in layers.into_iter().enumerate().rev() {
             let d_directions = layer.leave_backward(sequences, index, &output, &d_y)?;
             let mut d_x: Option<Tensor> = None;
-            for (number, (steps, &direction)) in steps.into_iter().zip(directions).enumerate() {
-                let place = index * directions.len() + number;
-                let d_last = d_state.map(|state| state.at(place)).transpose()?;
-                let mut call = layer.call(parameters, &segment.initial, place, direction, sequences)?;
-                if let Some(masked) = &self.masked[place] {
-                    call.weights.weight_hh = masked.weight.copy.view();
-                }
-                let done = recurrent::backward(&call, steps, &output, d_directions.view(), d_last)?;
-                d_initial.put(place, &done.d_initial)?;
-                self.accumulate(place, &done, &x)?;
-                if index == 0 && self.reads == Entry::Data {
-                    continue;
-                }
-                let weight_ih = layer.weights(parameters, place).weight_ih;
-                match &mut d_x {
-                    None => d_x = Some(matmul(done.d_projected.view(), weight_ih, Form::Plain, None)?),
-                    Some(d_x) => {
-                        let d_projected = done.d_projected.view().matrix()?;
-                        matmul_into(d_x.view_mut()?.matrix()?, d_projected, weight_ih, Form::Plain)?;
+            let together = directions / steps.len();
+            for (number, steps) in steps.into_iter().enumerate() {
+                let first = index * directions + number * together;
+                let places = first..first + together;
+                let d_last = places.clone().map(|place| d_state.map(|state| state.at(place)).transpose());
+                let d_last = d_last.collect::<Result<Vec<_>>>()?;
+                let weight = |place: usize| self.masked[place].as_ref().map(|one| one.weight.copy.view());
+                let calls = layer.calls(parameters, &segment.initial, places, sequences, weight)?;
+                let done = recurrent::backward(&calls, steps, &output, d_directions.view(), &d_last)?;
+                drop(calls);
+                for (place, done) in (first..).zip(done) {
+                    d_initial.put(place, &done.d_initial)?;
+                    self.accumulate(place, &done, &x)?;
+                    if index != 0 || self.reads == Entry::Computed {
+                        let weight_ih = layer.weights(parameters, place).weight_ih;
+                        add_d_input(&mut d_x, &done, weight_ih)?;
                     }
                 }
             }
@@ -224,6 +221,18 @@ impl Pass<'_> {
         }
         Ok(())
     }
+}
+
+/// Adds what a direction sends back to its input: dx += dgates W_ih.
+fn add_d_input(d_x: &mut Option<Tensor>, done: &recurrent::Gradients, weight_ih: View<'_>) -> Result<()> {
+    match d_x {
+        None => *d_x = Some(matmul(done.d_projected.view(), weight_ih, Form::Plain, None)?),
+        Some(d_x) => {
+            let d_projected = done.d_projected.view().matrix()?;
+            matmul_into(d_x.view_mut()?.matrix()?, d_projected, weight_ih, Form::Plain)?;
+        }
+    }
+    Ok(())
 }
 
 impl Layer<Rnn> {

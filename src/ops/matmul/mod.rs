@@ -97,6 +97,29 @@ pub fn matmul<'a>(
     )
 }
 
+/// As [`matmul`], of matrices, into memory that the caller brings: C \[M, N\], whose old values are not read.
+pub(crate) fn matmul_to(
+    mut c: ViewMut<'_>,
+    a: View<'_>,
+    b: View<'_>,
+    form: Form,
+    bias: Option<View<'_>>,
+) -> Result<()> {
+    let sizes = sizes(a, b, form)?;
+    c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
+    on_device!(a.device(),
+        F => {
+            let product = cpu::matmul(a.array2::<F>(), b.array2(), form, bias.map(|bias| bias.array1()));
+            c.array2().assign(&product);
+            Ok(())
+        },
+        context => {
+            let bias = bias.map(|bias| bias.span());
+            gpu::matmul(context, [a.span(), b.span(), c.span()], sizes, form, gpu::Add::Bias(bias))
+        },
+    )
+}
+
 /// C += op(A)·op(B), into a section of a flat buffer.
 pub(crate) fn matmul_into(mut c: ViewMut<'_>, a: View<'_>, b: View<'_>, form: Form) -> Result<()> {
     let sizes = sizes(a, b, form)?;

@@ -18,26 +18,30 @@ pub(super) struct Given<'a> {
 }
 
 impl<'a> Given<'a> {
-    pub(super) fn of(call: &Call<'a>, sizes: Sizes) -> Result<Self> {
-        let hidden = call.initial.hidden;
-        let cell = sizes.rows * sizes.hidden;
-        let mask = match call.state_mask {
-            Some(mask) => {
-                let ones =
-                    Tensor::from_slice(hidden.device(), hidden.shape().dimensions(), &vec![1.0; cell])?;
-                Some(dropout(&ones, mask)?)
-            }
-            None => None,
-        };
-        let parts =
-            [Some(hidden), call.initial.cell, call.weights.peepholes, mask.as_ref().map(|mask| mask.view())];
-        let copy = match parts {
-            [_, None, None, None] => None,
+    /// Of one direction, or of both: then each part is that of both.
+    pub(super) fn of(calls: &[Call<'a>], sizes: Sizes) -> Result<Self> {
+        let hidden = calls[0].initial.hidden;
+        let count = sizes.rows * sizes.hidden;
+        let mut masks = Vec::new();
+        for mask in calls.iter().filter_map(|call| call.state_mask) {
+            let ones = Tensor::from_slice(hidden.device(), hidden.shape().dimensions(), &vec![1.0; count])?;
+            masks.push(dropout(&ones, mask)?);
+        }
+        let cells = calls.iter().filter_map(|call| call.initial.cell);
+        let peepholes = calls.iter().filter_map(|call| call.weights.peepholes);
+        let mut parts: Vec<View<'_>> = calls.iter().map(|call| call.initial.hidden).collect();
+        let end = |parts: &[View<'_>]| parts.iter().map(|part| part.shape().elements()).sum();
+        let cell = end(&parts);
+        parts.extend(cells);
+        let peepholes_at = end(&parts);
+        parts.extend(peepholes);
+        let mask = end(&parts);
+        parts.extend(masks.iter().map(Tensor::view));
+        let copy = match parts.len() {
+            1 => None,
             _ => Some(joined(&parts)?),
         };
-        let count = |part: Option<View<'_>>| part.map_or(0, |part| part.shape().elements());
-        let peepholes = cell + count(parts[1]);
-        Ok(Self { hidden: hidden.span(), copy, cell, peepholes, mask: peepholes + count(parts[2]) })
+        Ok(Self { hidden: hidden.span(), copy, cell, peepholes: peepholes_at, mask })
     }
 
     pub(super) fn bind(&self, context: &Context) -> Result<Bound<'_>> {
@@ -68,12 +72,11 @@ pub(super) fn copy(x: View<'_>, dimensions: &[usize]) -> Result<Tensor> {
 }
 
 /// The values of all parts, one after the other.
-pub(super) fn joined(parts: &[Option<View<'_>>]) -> Result<Tensor> {
-    let parts: Vec<View<'_>> = parts.iter().flatten().copied().collect();
+pub(super) fn joined(parts: &[View<'_>]) -> Result<Tensor> {
     let total = parts.iter().map(|part| part.shape().elements()).sum();
     let mut all = Tensor::unwritten(parts[0].device(), &[total])?;
     let mut place = 0;
-    for part in parts {
+    for &part in parts {
         let count = part.shape().elements();
         copy_into(all.view_mut()?.outer(place..place + count)?, part.reshaped(&[count])?)?;
         place += count;
@@ -81,21 +84,26 @@ pub(super) fn joined(parts: &[Option<View<'_>>]) -> Result<Tensor> {
     Ok(all)
 }
 
-/// The gradient at each row's final state, on its way back through time: hidden [B, P], then cell [B, H].
-pub(super) fn carry(call: &Call<'_>, sizes: Sizes, d_last: Option<StateView<'_>>) -> Result<Tensor> {
-    let device = call.initial.hidden.device();
-    let (hidden, cell) = carry_sizes(call, sizes);
-    let mut carry = Tensor::zeros(device, &[hidden + cell])?;
-    if let Some(d_last) = d_last {
-        copy_into(carry.view_mut()?.outer(0..hidden)?, d_last.hidden.reshaped(&[hidden])?)?;
+/// The gradient at each row's final state, on its way back through time: hidden [B, P], then cell [B, H]; of both
+/// directions two of each.
+pub(super) fn carry(calls: &[Call<'_>], sizes: Sizes, d_last: &[Option<StateView<'_>>]) -> Result<Tensor> {
+    let device = calls[0].initial.hidden.device();
+    let (hidden, cell) = carry_sizes(&calls[0], sizes);
+    let count = calls.len();
+    let mut carry = Tensor::zeros(device, &[count * (hidden + cell)])?;
+    for (index, d_last) in d_last.iter().enumerate() {
+        let Some(d_last) = d_last else { continue };
+        let [first, first_cell] = [index * hidden, count * hidden + index * cell];
+        copy_into(carry.view_mut()?.outer(first..first + hidden)?, d_last.hidden.reshaped(&[hidden])?)?;
         if let Some(d_cell) = d_last.cell {
-            copy_into(carry.view_mut()?.outer(hidden..hidden + cell)?, d_cell.reshaped(&[cell])?)?;
+            let target = first_cell..first_cell + cell;
+            copy_into(carry.view_mut()?.outer(target)?, d_cell.reshaped(&[cell])?)?;
         }
     }
     Ok(carry)
 }
 
-/// Elements of the two parts of a carry.
+/// Elements of the two parts of a carry of one direction.
 pub(super) fn carry_sizes(call: &Call<'_>, sizes: Sizes) -> (usize, usize) {
     let cell = if call.equations.has_cell_state() { sizes.rows * sizes.units } else { 0 };
     (sizes.rows * sizes.hidden, cell)

@@ -26,10 +26,10 @@ parameters!(ForwardParameters {
     gates_base: u32,
     output_base: u32,
     saved_base: u32,
-    previous_output_base: u32,
-    previous_saved_base: u32,
     unprojected_base: u32,
     flags: u32,
+    second_behind: u32,
+    second_beside: u32,
     first_number: u32,
     seed_low: u32,
     seed_high: u32,
@@ -55,15 +55,15 @@ parameters!(BackwardParameters {
     next_saved_base: u32,
     output_base: u32,
     d_output_base: u32,
-    previous_output_base: u32,
     gates_base: u32,
     saved_base: u32,
-    previous_saved_base: u32,
     carry_base: u32,
     carry_cell_base: u32,
     carry_out_base: u32,
     carry_cell_out_base: u32,
     flags: u32,
+    second_behind: u32,
+    second_beside: u32,
     first_number: u32,
     seed_low: u32,
     seed_high: u32,
@@ -76,6 +76,7 @@ pub(super) const FIRST_STEP: u32 = 1;
 pub(super) const LAST_STEP: u32 = 2;
 pub(super) const TAKES_OUTPUTS: u32 = 4;
 pub(super) const HAS_BIAS: u32 = 8;
+pub(super) const REVERSED: u32 = 16;
 
 /// `flag` where it holds, else nothing.
 pub(super) fn flag(flag: u32, holds: bool) -> u32 {
@@ -92,13 +93,13 @@ macro_rules! step_kernels {
         kernel!($forward: $forward_name {
             files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_forward_product", "recurrent_forward_cell", "recurrent_forward"],
             parameters: ForwardParameters,
-            constants: [("MARKED", 2), ("PROJECTED", 2), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 3) $(, $constant)*],
+            constants: [("MARKED", 2), ("BOTH", 2), ("PROJECTED", 2), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 3) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Write, Write, Write, Write],
         });
         kernel!($backward: $backward_name {
             files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_backward_product", "recurrent_backward_cell", "recurrent_backward"],
             parameters: BackwardParameters,
-            constants: [("MARKED", 2), ("PROJECTED", 2), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 3), ("CLIP_GRADIENT", REAL) $(, $constant)*],
+            constants: [("MARKED", 2), ("BOTH", 2), ("PROJECTED", 2), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 3), ("CLIP_GRADIENT", REAL) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Read, Write, Write, Write],
         });
     };
@@ -111,13 +112,13 @@ macro_rules! sequence_kernels {
         kernel!($forward: $forward_name {
             files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_forward_product", "recurrent_forward_cell", "recurrent_sequence", "recurrent_sequence_forward"],
             parameters: SequenceForwardParameters,
-            constants: [("MARKED", 2), ("PROJECTED", 1), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 1), ("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2) $(, $constant)*],
+            constants: [("MARKED", 2), ("BOTH", 2), ("PROJECTED", 1), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 1), ("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Write, Write, Write],
         });
         kernel!($backward: $backward_name {
             files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_backward_product", "recurrent_backward_cell", "recurrent_sequence", "recurrent_sequence_backward"],
             parameters: SequenceBackwardParameters,
-            constants: [("MARKED", 2), ("PROJECTED", 1), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 1), ("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2), ("CLIP_GRADIENT", REAL) $(, $constant)*],
+            constants: [("MARKED", 2), ("BOTH", 2), ("PROJECTED", 1), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 1), ("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2), ("CLIP_GRADIENT", REAL) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Read, Write, Write, Write],
         });
     };
@@ -240,12 +241,14 @@ static GRU_RESET_BEFORE: Kernels =
 pub(super) struct CellKernels {
     kernels: Kernels,
     /// Constants of every cell, but the phase.
-    shared: [u32; 6],
+    shared: [u32; 7],
     clip_gradient: u32,
     /// The cell's own.
     own: Vec<u32>,
     /// The phases of a step: one, or those of a cell whose last gate has a product of its own.
     phases: &'static [u32],
+    /// How many directions share a dispatch.
+    directions: usize,
 }
 
 /// Values of PHASE.
@@ -262,7 +265,9 @@ fn function(activation: Activation) -> [u32; 3] {
 }
 
 impl CellKernels {
-    pub(super) fn of(call: &Call<'_>, marked: bool) -> Result<Self> {
+    /// Those of one direction, or of both.
+    pub(super) fn of(calls: &[Call<'_>], marked: bool) -> Result<Self> {
+        let call = &calls[0];
         let equations = &call.equations;
         let options = equations.options;
         let clip = real(options.clip_gates.unwrap_or(0.0));
@@ -285,6 +290,7 @@ impl CellKernels {
         let [hidden, cell] = options.zoneout.unwrap_or([0.0; 2]);
         let shared = [
             u32::from(marked),
+            u32::from(calls.len() == 2),
             u32::from(call.weights.projection.is_some()),
             u32::from(call.state_mask.is_some()),
             zoneout,
@@ -292,7 +298,7 @@ impl CellKernels {
             real(cell),
         ];
         let clip_gradient = real(options.clip_gradient.unwrap_or(0.0));
-        Ok(Self { kernels, shared, clip_gradient, own, phases })
+        Ok(Self { kernels, shared, clip_gradient, own, phases, directions: calls.len() })
     }
 
     /// The constants of one dispatch; `kernel` are those that this kernel has beside the shared ones.
@@ -302,7 +308,7 @@ impl CellKernels {
 
     fn step(&self, kernel: &'static Kernel, constants: &[u32]) -> StepKernel {
         let dispatches = self.phases.iter().map(|&phase| self.constants(phase, constants)).collect();
-        StepKernel { kernel, dispatches }
+        StepKernel { kernel, dispatches, directions: self.directions }
     }
 
     pub(super) fn forward(&self) -> StepKernel {
@@ -313,17 +319,22 @@ impl CellKernels {
         self.step(self.kernels.step[1], &[self.clip_gradient])
     }
 
+    fn sequence(&self, kernel: &'static Kernel, constants: &[u32], plan: Plan) -> SequenceKernel {
+        let constants = self.constants(WHOLE[0], constants);
+        SequenceKernel { kernel, constants, plan, directions: self.directions }
+    }
+
     /// The kernel that takes many steps; none where a step is more than one dispatch.
     pub(super) fn sequence_forward(&self, plan: Plan) -> Option<SequenceKernel> {
         let [kernel, _] = self.kernels.sequence?;
-        Some(SequenceKernel { kernel, constants: self.constants(WHOLE[0], &plan.constants()), plan })
+        Some(self.sequence(kernel, &plan.constants(), plan))
     }
 
     /// As [`CellKernels::sequence_forward`].
     pub(super) fn sequence_backward(&self, plan: Plan) -> Option<SequenceKernel> {
         let [_, kernel] = self.kernels.sequence?;
         let constants = [&plan.constants()[..], &[self.clip_gradient]].concat();
-        Some(SequenceKernel { kernel, constants: self.constants(WHOLE[0], &constants), plan })
+        Some(self.sequence(kernel, &constants, plan))
     }
 }
 
@@ -332,12 +343,15 @@ pub(super) struct SequenceKernel {
     pub(super) kernel: &'static Kernel,
     pub(super) constants: Vec<u32>,
     pub(super) plan: Plan,
+    /// How many directions share a dispatch.
+    pub(super) directions: usize,
 }
 
 /// One of the two kernels of a step, ready to be called.
 pub(super) struct StepKernel {
     kernel: &'static Kernel,
     dispatches: Vec<Vec<u32>>,
+    directions: usize,
 }
 
 impl StepKernel {
@@ -356,7 +370,7 @@ impl StepKernel {
                     constants,
                     parameters: parameters(block),
                     bindings,
-                    grid: block.grid(),
+                    grid: block.grid(self.directions),
                 })?;
             }
         }

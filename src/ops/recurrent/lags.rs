@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
+use super::back::{Run, Slopes};
 use super::given::Given;
-use super::gpu::{Run, Slopes};
 use super::kernels::{BackwardParameters, CellKernels, LAST_STEP, StepKernel, TAKES_OUTPUTS, flag};
 use super::projection::{Place, Projection};
 use super::stretch::blocks;
@@ -79,8 +79,9 @@ pub(super) fn backward(
             cell: if cell { Some(Tensor::zeros(device, &[rows, units])?) } else { None },
         },
     };
-    let given = Given::of(call, sizes)?;
-    let kernel = CellKernels::of(call, marks.span.is_some())?.backward();
+    let one = std::slice::from_ref(call);
+    let given = Given::of(one, sizes)?;
+    let kernel = CellKernels::of(one, marks.span.is_some())?.backward();
     for ends in ends {
         let both = |width: usize| Tensor::zeros(device, &[2, ends.len(), rows, width]);
         let mut group = Group {
@@ -187,7 +188,7 @@ impl Group<'_> {
     }
 
     fn dispatch(&self, stand: &Stand) -> Result<()> {
-        let Run { context, call, sizes, marks, output, unprojected, d_output } = *self.run;
+        let Run { context, call, sizes, marks, output, unprojected, d_output, .. } = *self.run;
         let Sizes { rows, units, hidden, .. } = sizes;
         let (steps, half) = (stand.steps.clone(), stand.half);
         let count = steps.len() * rows;
@@ -209,17 +210,17 @@ impl Group<'_> {
         };
         let d_gates = context.bind(self.d_gates.view().span())?;
         let scrap = context.bind(Span::new(&self.scrap, 0, 1))?;
-        let (saved, [saved_base, next_saved_base, previous_saved_base]) = match (&self.d_apart, self.saved) {
+        let (saved, [saved_base, next_saved_base]) = match (&self.d_apart, self.saved) {
             (Some(d_apart), _) => {
                 let bound = context.bind(d_apart.view().span())?;
                 let at = |half, row| bound.base + row_of(half, row, units) as u32;
-                (bound, [at(half, 0), at(1 - half, ahead), 0])
+                (bound, [at(half, 0), at(1 - half, ahead)])
             }
             (None, Some(saved)) => {
                 let saved = Stretch::bind(self.run, saved.view().span(), first..steps.end)?;
-                (saved.bound, [saved.at(steps.start), 0, saved.before(steps.start)])
+                (saved.bound, [saved.at(steps.start), 0])
             }
-            (None, None) => (scrap, [0; 3]),
+            (None, None) => (scrap, [0; 2]),
         };
         let carry = context.bind(self.carry.view().span())?;
         let carry_at = |part, half, row| carry.base + self.carried(part, half, row..row).start as u32;
@@ -285,16 +286,16 @@ impl Group<'_> {
                 Some(bound) => bound.base,
                 None => d_outputs.at(steps.start) + call.column as u32,
             },
-            previous_output_base: states.before(steps.start).wrapping_add(column as u32),
             gates_base: d_gates.base + row_of(half, 0, gate_row) as u32,
             saved_base,
-            previous_saved_base,
             carry_base: carry_at(0, 1 - half, ahead),
             carry_cell_base: carry_at(1, 1 - half, ahead),
             carry_out_base: carry_at(0, half, 0),
             carry_cell_out_base: carry_at(1, half, 0),
             flags: flag(LAST_STEP, stand.lag == 0)
                 | flag(TAKES_OUTPUTS, takes_outputs || d_unprojected.is_some()),
+            second_behind: 0,
+            second_beside: 0,
             first_number: (steps.start * rows * units) as u32,
             seed_low,
             seed_high,
@@ -345,11 +346,5 @@ impl<'a> Stretch<'a> {
 
     fn at(&self, t: usize) -> u32 {
         self.bound.base + ((t - self.first) * self.step) as u32
-    }
-
-    /// The place of the step before `t`; of the first step there is none, and no row asks for it: those of
-    /// later steps, further on, do.
-    fn before(&self, t: usize) -> u32 {
-        self.at(t).wrapping_sub(self.step as u32)
     }
 }

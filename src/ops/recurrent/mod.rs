@@ -1,7 +1,9 @@
-//! The time loop of a recurrent layer in one direction, over an input that is already projected; the same for every
-//! [`Cell`].
+//! The time loop of a recurrent layer, in one direction or in both at once, over an input that is already projected; the
+//! same for every [`Cell`].
 
+mod back;
 mod blocks;
+mod both;
 mod cell;
 mod cells;
 mod cpu;
@@ -29,6 +31,7 @@ mod windows;
 mod zoneout;
 
 pub(crate) use blocks::block_steps;
+pub(crate) use both::{project, together};
 pub use cell::Cell;
 pub(crate) use cell::{CellOptions, Equations, Reset};
 pub use custom::{CustomCell, UnitBackward, UnitForward, UnitMemory, UnitStep};
@@ -36,6 +39,7 @@ pub(crate) use gradients::Gradients;
 pub(crate) use normalised::Norms;
 pub(crate) use walk::{Direction, Truncation, Walk, Windows};
 
+use both::part_of;
 use matrices::Memory;
 
 use crate::Result;
@@ -116,7 +120,7 @@ pub(crate) struct Sizes {
     pub(crate) hidden: usize,
 }
 
-/// What the forward pass leaves for the backward one.
+/// What the forward pass leaves for the backward one. Of two directions each array is [2, ..].
 pub(crate) struct Steps {
     /// What backward needs of the gates \[T, B, G·H\].
     gates: Tensor,
@@ -130,8 +134,8 @@ pub(crate) struct Steps {
     product: Option<Tensor>,
     /// The marks of each step and row on the GPU, where rows differ.
     marks: Option<Buffer>,
-    /// The state after each row's last step.
-    pub(crate) last: StateParts,
+    /// The state after each row's last step, of each direction.
+    pub(crate) last: Vec<StateParts>,
 }
 
 fn check(call: &Call<'_>, gates: &Tensor, output: &Tensor) -> Result<Sizes> {
@@ -151,12 +155,24 @@ fn check(call: &Call<'_>, gates: &Tensor, output: &Tensor) -> Result<Sizes> {
     Ok(Sizes { steps, rows, units, hidden })
 }
 
+/// [`check`] of each direction.
+fn check_all(calls: &[Call<'_>], gates: &Tensor, output: &Tensor) -> Result<Sizes> {
+    let mut sizes = None;
+    for (index, call) in calls.iter().enumerate() {
+        sizes = Some(check(call, &part_of(gates, index, calls.len()), output)?);
+    }
+    let Some(sizes) = sizes else { unreachable!("a layer has a direction") };
+    Ok(sizes)
+}
+
 /// Runs the cell over all steps: h_t = cell(projected_t, W_hh h' + b_hh), where h' is the state before step t.
 ///
 /// projected \[T, B, G·H\] is consumed: its memory becomes the gates. The states are written to the column block of
-/// `output` \[T, B, width\]; padding yields zeros.
-pub(crate) fn forward(call: &Call<'_>, mut projected: Tensor, output: &mut Tensor) -> Result<Steps> {
-    let sizes = check(call, &projected, output)?;
+/// `output` \[T, B, width\]; padding yields zeros. Two directions that go [`together`] are two calls, and projected is
+/// \[2, T, B, G·H\].
+pub(crate) fn forward(calls: &[Call<'_>], mut projected: Tensor, output: &mut Tensor) -> Result<Steps> {
+    let sizes = check_all(calls, &projected, output)?;
+    let call = &calls[0];
     let device = projected.device().clone();
     let mut entered = None;
     if let Some(norms) = &call.weights.norms {
@@ -167,7 +183,7 @@ pub(crate) fn forward(call: &Call<'_>, mut projected: Tensor, output: &mut Tenso
         F => twin::forward::<F>(call, sizes, projected, entered, output),
         context => {
             let made = match &call.weights.norms {
-                None => gpu::forward(context, call, sizes, &mut projected, output)?,
+                None => gpu::forward(context, calls, sizes, &mut projected, output)?,
                 Some(norms) => {
                     normalised::gpu::forward(context, call, norms, sizes, &mut projected, output)?
                 }
@@ -181,32 +197,35 @@ pub(crate) fn forward(call: &Call<'_>, mut projected: Tensor, output: &mut Tenso
 /// Back-propagation through the loop of [`forward`]. `output` is what it wrote to, d_output \[T, B, width\] the
 /// gradient at that, d_last the one at the state after each row's last step.
 ///
-/// The steps are consumed: the gates' memory becomes their gradient.
+/// The steps are consumed: the gates' memory becomes their gradient. Gives the gradients of each direction.
 pub(crate) fn backward(
-    call: &Call<'_>,
+    calls: &[Call<'_>],
     mut steps: Steps,
     output: &Tensor,
     d_output: View<'_>,
-    d_last: Option<StateView<'_>>,
-) -> Result<Gradients> {
-    let sizes = check(call, &steps.gates, output)?;
+    d_last: &[Option<StateView<'_>>],
+) -> Result<Vec<Gradients>> {
+    let sizes = check_all(calls, &steps.gates, output)?;
+    let call = &calls[0];
     let device = steps.gates.device().clone();
     device.expect_same("d_output", d_output.device())?;
     d_output.shape().expect("d_output", output.shape().dimensions())?;
     let entered = steps.entered.take();
     let norms = call.weights.norms.as_ref().zip(entered.as_ref());
     let made = on_device!(device,
-        F => twin::backward::<F>(call, steps, sizes, output, d_output, d_last),
+        F => twin::backward::<F>(call, steps, sizes, output, d_output, d_last[0]).map(|made| vec![made]),
         context => match norms {
-            None => gpu::backward(context, call, sizes, steps, output, d_output, d_last),
+            None => back::backward(context, calls, sizes, steps, output, d_output, d_last),
             Some((norms, _)) => {
-                let upstream = normalised::gpu::Upstream { sizes, output, d_output, d_last };
-                normalised::gpu::backward(context, call, norms, steps, &upstream)
+                let upstream = normalised::gpu::Upstream { sizes, output, d_output, d_last: d_last[0] };
+                normalised::gpu::backward(context, call, norms, steps, &upstream).map(|made| vec![made])
             }
         },
     )?;
     match norms {
-        Some((norms, entered)) => normalised::leave(call, norms, entered, made),
+        Some((norms, entered)) => {
+            made.into_iter().map(|made| normalised::leave(call, norms, entered, made)).collect()
+        }
         None => Ok(made),
     }
 }

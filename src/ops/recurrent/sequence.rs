@@ -2,15 +2,15 @@
 
 use std::ops::Range;
 
+use super::back::{Loop, Run};
+use super::both::{Stack, second};
 use super::given::Given;
-use super::gpu::{Loop, Run};
 use super::kernels::{FIRST_STEP, HAS_BIAS, LAST_STEP, SequenceKernel, TAKES_OUTPUTS, flag};
 use super::stretch::Stretch;
 use super::tier::{Facts, Plan, Tier, choose};
 use super::{Call, Sizes};
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, parameters, pieces};
-use crate::tensor::Tensor;
 
 parameters!(SequenceForwardParameters {
     rows: u32,
@@ -31,6 +31,8 @@ parameters!(SequenceForwardParameters {
     output_base: u32,
     saved_base: u32,
     flags: u32,
+    second_behind: u32,
+    second_beside: u32,
     first_number: u32,
     seed_low: u32,
     seed_high: u32,
@@ -59,6 +61,8 @@ parameters!(SequenceBackwardParameters {
     carry_base: u32,
     carry_cell_base: u32,
     flags: u32,
+    second_behind: u32,
+    second_beside: u32,
     first_number: u32,
     seed_low: u32,
     seed_high: u32,
@@ -73,7 +77,8 @@ const DOWN: u32 = u32::MAX;
 /// What the forward loop has beside a stretch of time.
 pub(super) struct Forward<'a> {
     pub(super) context: &'a Context,
-    pub(super) call: &'a Call<'a>,
+    /// One direction, or both.
+    pub(super) calls: &'a [Call<'a>],
     pub(super) sizes: Sizes,
     pub(super) given: &'a Given<'a>,
     /// Elements of a row of the output.
@@ -124,17 +129,24 @@ impl SequenceKernel {
             constants: &self.constants,
             parameters,
             bindings,
-            grid: [rows.div_ceil(self.plan.rows()), 1, 1],
+            grid: [rows.div_ceil(self.plan.rows()), 1, self.directions],
         })
     }
 
-    /// All steps of a stretch. `transposed` is W_hh as [H, G·H].
-    pub(super) fn forward(&self, of: &Forward<'_>, transposed: &Tensor, stretch: &Stretch<'_>) -> Result<()> {
-        let Forward { context, call, sizes, given, width } = *of;
+    /// All steps of a stretch. `transposed` is W_hh as [H, G·H], or that of both directions.
+    pub(super) fn forward(
+        &self,
+        of: &Forward<'_>,
+        transposed: &Stack<'_>,
+        stretch: &Stretch<'_>,
+    ) -> Result<()> {
+        let Forward { context, calls, sizes, given, width } = *of;
+        let call = &calls[0];
         let Sizes { steps, rows, units, .. } = sizes;
         let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
-        let weight = context.bind(transposed.view().span())?;
-        let bias = call.weights.bias_hh.map(|bias| context.bind(bias.span())).transpose()?;
+        let weight = context.bind(transposed.span())?;
+        let biases = Stack::biases(calls)?;
+        let bias = biases.as_ref().map(|bias| context.bind(bias.span())).transpose()?;
         let initial = given.bind(context)?;
         let bindings = [
             weight,
@@ -150,6 +162,7 @@ impl SequenceKernel {
         for (part, part_rows) in self.parts(context, call, sizes, &order) {
             let t = part[0];
             let starts = call.walk.neighbour(t, steps).is_none();
+            let [second_behind, second_beside] = second(calls.len(), t, sizes);
             let parameters = SequenceForwardParameters {
                 rows: rows as u32,
                 hidden: units as u32,
@@ -169,6 +182,8 @@ impl SequenceKernel {
                 output_base: stretch.output.at(t),
                 saved_base: stretch.saved.at(t),
                 flags: flag(FIRST_STEP, starts) | flag(HAS_BIAS, bias.is_some()),
+                second_behind,
+                second_beside,
                 first_number: ((call.walk.first + t) * rows * units) as u32,
                 seed_low,
                 seed_high,
@@ -182,11 +197,12 @@ impl SequenceKernel {
 
     /// All steps of a stretch back.
     pub(super) fn backward(&self, of: &Loop<'_>, stretch: &Stretch<'_>) -> Result<()> {
-        let Run { context, call, sizes, .. } = *of.run;
+        let Run { context, calls, call, sizes, .. } = *of.run;
         let Sizes { steps, rows, units, .. } = sizes;
         let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
-        let weight = context.bind(call.weights.weight_hh.span())?;
-        let given = Given::of(call, sizes)?;
+        let weights = Stack::weights(calls)?;
+        let weight = context.bind(weights.span())?;
+        let given = Given::of(calls, sizes)?;
         let initial = given.bind(context)?;
         let carry = context.bind(of.carry.view().span())?;
         let Some(d_output) = stretch.d_output else { unreachable!("every way back has one") };
@@ -207,6 +223,7 @@ impl SequenceKernel {
             let (t, end) = (part[0], part[part.len() - 1]);
             let (ends, starts) =
                 (call.walk.successor(t, steps).is_none(), call.walk.neighbour(end, steps).is_none());
+            let [second_behind, second_beside] = second(calls.len(), t, sizes);
             let parameters = SequenceBackwardParameters {
                 rows: rows as u32,
                 batch: rows as u32,
@@ -227,8 +244,10 @@ impl SequenceKernel {
                 gates_base: stretch.gates.at(t),
                 saved_base: stretch.saved.at(t),
                 carry_base: carry.base,
-                carry_cell_base: carry.base + (rows * units) as u32,
+                carry_cell_base: carry.base + (calls.len() * rows * units) as u32,
                 flags: flag(FIRST_STEP, starts) | flag(LAST_STEP, ends) | TAKES_OUTPUTS,
+                second_behind,
+                second_beside,
                 first_number: ((call.walk.first + t) * rows * units) as u32,
                 seed_low,
                 seed_high,

@@ -16,8 +16,9 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn grid(&self) -> [usize; 3] {
-        [self.units.len().div_ceil(TILE), self.rows.len().div_ceil(TILE), 1]
+    /// The workgroups of a dispatch of one direction, or of both.
+    pub(super) fn grid(&self, directions: usize) -> [usize; 3] {
+        [self.units.len().div_ceil(TILE), self.rows.len().div_ceil(TILE), directions]
     }
 }
 
@@ -79,11 +80,16 @@ pub(super) struct Arrays<'a> {
     /// Where in a step of the output, and of the gradient at it, the direction's part begins.
     pub(super) columns: [usize; 2],
     pub(super) reversed: bool,
+    /// How many directions they are of: two of [2, T, ..], which fit bindings, but for the outputs [T, ..].
+    pub(super) directions: usize,
 }
 
 impl<'a> Arrays<'a> {
     /// Cuts time so that everything fits, in ascending order.
     pub(super) fn stretches(&self, context: &Context, sizes: Sizes) -> Result<Vec<Stretch<'a>>> {
+        if self.directions > 1 {
+            return Ok(vec![self.stretch(context, sizes, 0..sizes.steps)?]);
+        }
         let elements = context.limits().binding_elements;
         let fitting = |(span, reach): (Span<'_>, Reach)| {
             (elements * sizes.steps / span.len()).saturating_sub(reach.before + reach.after)
@@ -98,28 +104,29 @@ impl<'a> Arrays<'a> {
     }
 
     fn stretch(&self, context: &Context, sizes: Sizes, steps: Range<usize>) -> Result<Stretch<'a>> {
-        let window = |(span, reach): (Span<'a>, Reach), column: usize| {
+        let window = |(span, reach): (Span<'a>, Reach), column: usize, directions: usize| {
             let (earlier, later) =
                 if self.reversed { (reach.after, reach.before) } else { (reach.before, reach.after) };
             let first = steps.start.saturating_sub(earlier);
-            let stride = span.len() / sizes.steps;
-            let end = (steps.end + later).min(sizes.steps);
+            let stride = span.len() / (directions * sizes.steps);
+            let end = (steps.end + later).min(sizes.steps) * directions;
             let bound = context.bind(span.slice(first * stride..end * stride))?;
             Ok::<_, crate::Error>(Window { bound, first, stride, column })
         };
         let only = Reach { before: 0, after: 0 };
         let scrap =
             |span: Span<'a>| Ok(Window { bound: context.bind(span)?, first: 0, stride: 0, column: 0 });
-        let saved = self.saved.map_or_else(|| scrap(self.scraps[0]), |saved| window(saved, 0))?;
+        let saved =
+            self.saved.map_or_else(|| scrap(self.scraps[0]), |saved| window(saved, 0, self.directions))?;
         let unprojected =
-            self.unprojected.map_or_else(|| scrap(self.scraps[1]), |span| window((span, only), 0))?;
+            self.unprojected.map_or_else(|| scrap(self.scraps[1]), |span| window((span, only), 0, 1))?;
         Ok(Stretch {
-            gates: window(self.gates, 0)?,
-            output: window(self.output, self.columns[0])?,
-            d_output: self.d_output.map(|span| window((span, only), self.columns[1])).transpose()?,
+            gates: window(self.gates, 0, self.directions)?,
+            output: window(self.output, self.columns[0], 1)?,
+            d_output: self.d_output.map(|span| window((span, only), self.columns[1], 1)).transpose()?,
             saved,
             unprojected,
-            marks: self.marks.map(|marks| window(marks, 0)).transpose()?,
+            marks: self.marks.map(|marks| window(marks, 0, self.directions)).transpose()?,
             steps,
         })
     }

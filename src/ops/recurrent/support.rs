@@ -81,19 +81,41 @@ pub(super) struct Marks<'a> {
     pub(super) span: Option<Span<'a>>,
 }
 
-/// Computes the marks that `walk` asks for; none where every step of every row is alike.
-pub(super) fn marks(context: &Context, walk: &Walk<'_>, steps: usize, rows: usize) -> Result<Option<Buffer>> {
-    if !walk.is_marked() {
+impl Marks<'_> {
+    /// Those of one of `count` directions.
+    pub(super) fn of(&self, index: usize, count: usize) -> Self {
+        let part = |span: Span<'_>| span.len() / count;
+        Self { span: self.span.map(|span| span.slice(index * part(span)..(index + 1) * part(span))) }
+    }
+}
+
+/// Computes the marks that the walks of `calls` ask for, one behind the other; none where every step of every row is
+/// alike.
+pub(super) fn marks(
+    context: &Context,
+    calls: &[Call<'_>],
+    steps: usize,
+    rows: usize,
+) -> Result<Option<Buffer>> {
+    if !calls[0].walk.is_marked() {
         return Ok(None);
     }
     let count = steps * rows;
-    let made = context.allocate(count, "the marks of a ragged batch")?;
+    let made = context.allocate(calls.len() * count, "the marks of a ragged batch")?;
+    for (index, call) in calls.iter().enumerate() {
+        put_marks(context, &call.walk, Span::new(&made, index * count, count), rows)?;
+    }
+    Ok(Some(made))
+}
+
+fn put_marks(context: &Context, walk: &Walk<'_>, made: Span<'_>, rows: usize) -> Result<()> {
+    let count = made.len();
     // What is missing is replaced by a stand-in, and not read.
     let scrap = context.allocate(1, "a stand-in for lengths or resets")?;
     let stand_in = context.bind(Span::new(&scrap, 0, 1))?;
     let lengths = walk.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
     for piece in pieces(count, context.limits().elements(ELEMENTWISE_GROUP)) {
-        let target = context.bind(Span::new(&made, piece.start, piece.len()))?;
+        let target = context.bind(made.slice(piece.clone()))?;
         let resets =
             walk.resets.map(|resets| context.bind(resets.span().slice(piece.clone()))).transpose()?;
         context.dispatch(Dispatch {
@@ -103,7 +125,7 @@ pub(super) fn marks(context: &Context, walk: &Walk<'_>, steps: usize, rows: usiz
                 count: piece.len() as u32,
                 first: piece.start as u32,
                 rows: rows as u32,
-                steps: steps as u32,
+                steps: (count / rows) as u32,
                 lengths_base: lengths.map_or(0, |bound| bound.base),
                 resets_base: resets.map_or(0, |bound| bound.base),
                 marks_base: target.base,
@@ -114,7 +136,7 @@ pub(super) fn marks(context: &Context, walk: &Walk<'_>, steps: usize, rows: usiz
             grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
         })?;
     }
-    Ok(Some(made))
+    Ok(())
 }
 
 /// Which step of each row.

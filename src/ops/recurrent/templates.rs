@@ -29,6 +29,7 @@ macro_rules! constants {
     ($projected:literal, $phases:literal $(, $own:expr)*) => {
         &[
             ("MARKED", 2),
+            ("BOTH", 2),
             ("PROJECTED", $projected),
             ("STATE_MASK", 2),
             ("ZONEOUT", 3),

@@ -42,7 +42,7 @@ pub(super) fn forward<F: Real>(
         entered,
         product: None,
         marks: None,
-        last: StateParts::new(&device, equations, last)?,
+        last: vec![StateParts::new(&device, equations, last)?],
     })
 }
 

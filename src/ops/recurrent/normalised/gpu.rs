@@ -100,6 +100,7 @@ fn kernels(cell: Cell) -> [&'static Kernel; 2] {
 /// norm_hh, bias_hh and norm_c, one after the other, and where the last begins.
 fn joined_norms(call: &Call<'_>, norms: &Norms<'_>) -> Result<(Tensor, usize)> {
     let parts = [Some(norms.recurrent), call.weights.bias_hh, norms.cell];
+    let parts: Vec<View<'_>> = parts.into_iter().flatten().collect();
     let before = norms.recurrent.shape().elements() * if call.weights.bias_hh.is_some() { 2 } else { 1 };
     Ok((given::joined(&parts)?, before))
 }
@@ -121,7 +122,7 @@ pub(in crate::ops::recurrent) fn forward(
     let cell = call.initial.cell.map(|cell| given::copy(cell, &[rows, units])).transpose()?;
     let saved = cell.as_ref().map(|_| Tensor::unwritten(&device, &[steps, rows, 2 * units])).transpose()?;
     let product = Tensor::unwritten(&device, &[steps, rows, gates])?;
-    let marks = support::marks(context, &call.walk, steps, rows)?;
+    let marks = support::marks(context, std::slice::from_ref(call), steps, rows)?;
     let scraps = scraps(context)?;
     let scrap_spans = scraps.each_ref().map(|scrap| Span::new(scrap, 0, 1));
     let width = output.shape().last();
@@ -138,6 +139,7 @@ pub(in crate::ops::recurrent) fn forward(
             scraps: scrap_spans,
             columns: [call.column; 2],
             reversed: call.walk.reversed(),
+            directions: 1,
         };
         let (norms, state_norm) = joined_norms(call, norms)?;
         let norms = context.bind(norms.view().span())?;
@@ -198,7 +200,7 @@ pub(in crate::ops::recurrent) fn forward(
         }
     }
     let last = StateParts { hidden, cell };
-    Ok(Made { saved, unprojected: None, product: Some(product), marks, last })
+    Ok(Made { saved, unprojected: None, product: Some(product), marks, last: vec![last] })
 }
 
 /// What the steps back share.
@@ -241,7 +243,7 @@ pub(in crate::ops::recurrent) fn backward(
     let marks = Marks { span: marks.as_ref().map(|marks| Span::new(marks, 0, steps * rows)) };
     let start = States { states: output, column: call.column, columns: units, initial: call.initial.hidden };
     let previous = support::previous(context, call, sizes, &start, marks)?;
-    let carry = given::carry(call, sizes, d_last)?;
+    let carry = given::carry(std::slice::from_ref(call), sizes, &[d_last])?;
     let rest = if equations.has_cell_state() { 2 * units } else { units };
     let d_norms = Tensor::zeros(gates.device(), &[rows, width + rest])?;
     let before = saved.as_ref().unwrap_or(&previous);
@@ -292,6 +294,7 @@ impl Loop<'_> {
             scraps: scraps.each_ref().map(|scrap| Span::new(scrap, 0, 1)),
             columns: [call.column; 2],
             reversed: call.walk.reversed(),
+            directions: 1,
         };
         let (norms, state_norm) = joined_norms(call, self.norms)?;
         let norms = context.bind(norms.view().span())?;

@@ -1,0 +1,302 @@
+//! The way back through time on the GPU, of one direction or of both.
+
+use super::both::{Stack, part_of, second};
+use super::given::{self, Given};
+use super::gpu::{BEFORE, scraps};
+use super::kernels::{
+    BackwardParameters, CellKernels, FIRST_STEP, LAST_STEP, REVERSED, StepKernel, TAKES_OUTPUTS, flag,
+};
+use super::projection::{Place, Projection};
+use super::sequence;
+use super::stretch::{Arrays, Reach, Stretch, blocks};
+use super::support::{self, GateGradients, Marks, States};
+use super::{Call, Gradients, Sizes, StateParts, StateView, Steps, lags};
+use crate::Result;
+use crate::gpu::{Context, Span};
+use crate::ops::dropout;
+use crate::tensor::{Tensor, View};
+
+/// What the gradients of a backward pass are made of.
+pub(super) struct Slopes {
+    pub(super) d_projected: Tensor,
+    /// At the last gate's recurrent part, where it is another.
+    pub(super) d_apart: Option<Tensor>,
+    /// At h [T, B, P], where a projection makes it.
+    pub(super) d_hidden: Option<Tensor>,
+    pub(super) d_initial: StateParts,
+}
+
+/// Back through the loop: the gradients of each direction.
+pub(super) fn backward(
+    context: &Context,
+    calls: &[Call<'_>],
+    sizes: Sizes,
+    kept: Steps,
+    output: &Tensor,
+    d_output: View<'_>,
+    d_last: &[Option<StateView<'_>>],
+) -> Result<Vec<Gradients>> {
+    let Sizes { steps, rows, .. } = sizes;
+    let count = calls.len();
+    let Steps { gates, saved, unprojected, marks, .. } = kept;
+    let marks = Marks { span: marks.as_ref().map(|marks| Span::new(marks, 0, count * steps * rows)) };
+    let saved_of = |index: usize| saved.as_ref().map(|saved| part_of(saved, index, count));
+    let mut befores = Vec::with_capacity(count);
+    for (index, call) in calls.iter().enumerate() {
+        befores.push(Before::of(context, call, sizes, output, saved_of(index), marks.of(index, count))?);
+    }
+    let run = Run {
+        context,
+        calls,
+        call: &calls[0],
+        sizes,
+        marks,
+        output,
+        unprojected: unprojected.as_ref(),
+        d_output,
+    };
+    let made = match run.call.walk.windows() {
+        None => plain(&run, gates, saved.clone(), d_last)?,
+        Some(windows) => vec![lags::backward(&run, &gates, saved.as_ref(), d_last[0], windows)?],
+    };
+    let both = befores.into_iter().zip(made).enumerate();
+    Ok(both
+        .map(|(index, (before, made))| Gradients {
+            equations: calls[index].equations,
+            d_projected: made.d_projected,
+            d_apart: made.d_apart,
+            previous: before.hidden,
+            modulated: saved_of(index).filter(|_| calls[index].equations.resets_before()),
+            cells: before.cells,
+            projection: made.d_hidden.zip(unprojected.clone()),
+            product: None,
+            entry: None,
+            d_initial: made.d_initial,
+        })
+        .collect())
+}
+
+/// The states that the steps of a direction started from.
+struct Before {
+    /// As the product with W_hh sees them [T, B, P].
+    hidden: Tensor,
+    /// The cell states, and those that the steps made [T, B, H], where gates see them.
+    cells: Option<(Tensor, Tensor)>,
+}
+
+impl Before {
+    fn of(
+        context: &Context,
+        call: &Call<'_>,
+        sizes: Sizes,
+        output: &Tensor,
+        saved: Option<Tensor>,
+        marks: Marks<'_>,
+    ) -> Result<Self> {
+        let Sizes { units, hidden, .. } = sizes;
+        let start =
+            States { states: output, column: call.column, columns: hidden, initial: call.initial.hidden };
+        let previous = support::previous(context, call, sizes, &start, marks)?;
+        let previous = match call.state_mask {
+            Some(mask) => dropout(&previous, mask)?,
+            None => previous,
+        };
+        let cells = match (call.equations.peepholes(), saved, call.initial.cell) {
+            (1.., Some(saved), Some(initial)) => {
+                let start = States { states: &saved, column: 0, columns: units, initial };
+                Some((support::previous(context, call, sizes, &start, marks)?, saved))
+            }
+            _ => None,
+        };
+        Ok(Self { hidden: previous, cells })
+    }
+}
+
+/// What both ways back through time have to know.
+pub(super) struct Run<'a> {
+    pub(super) context: &'a Context,
+    /// One direction, or both.
+    pub(super) calls: &'a [Call<'a>],
+    /// The first of them.
+    pub(super) call: &'a Call<'a>,
+    pub(super) sizes: Sizes,
+    pub(super) marks: Marks<'a>,
+    pub(super) output: &'a Tensor,
+    /// What the cell made of h, where a projection follows.
+    pub(super) unprojected: Option<&'a Tensor>,
+    pub(super) d_output: View<'a>,
+}
+
+/// From the last step to the first: each step's gradients replace what was kept of it.
+fn plain(
+    run: &Run<'_>,
+    mut gates: Tensor,
+    saved: Option<Tensor>,
+    d_last: &[Option<StateView<'_>>],
+) -> Result<Vec<Slopes>> {
+    let Run { context, calls, call, sizes, marks, .. } = *run;
+    let Sizes { steps, rows, hidden, .. } = sizes;
+    let carry = given::carry(calls, sizes, d_last)?;
+    let projection = Projection::new(call, sizes, rows)?;
+    let d_hidden = match projection {
+        Some(_) => Some(Tensor::unwritten(gates.device(), &[steps, rows, hidden])?),
+        None => None,
+    };
+    {
+        let own = gates.view_mut()?;
+        let scraps = scraps(context)?;
+        let made = run.unprojected.map(|unprojected| unprojected.view().span());
+        let arrays = Arrays {
+            gates: (own.span(), Reach { before: 0, after: 1 }),
+            output: (made.unwrap_or(run.output.view().span()), BEFORE),
+            d_output: Some(run.d_output.span()),
+            saved: saved.as_ref().map(|saved| (saved.view().span(), Reach { before: 1, after: 1 })),
+            unprojected: None,
+            marks: marks.span.map(|marks| (marks, Reach { before: 0, after: 1 })),
+            scraps: scraps.each_ref().map(|scrap| Span::new(scrap, 0, 1)),
+            columns: [if made.is_some() { 0 } else { call.column }, call.column],
+            reversed: call.walk.reversed(),
+            directions: calls.len(),
+        };
+        let mut stretches = arrays.stretches(context, sizes)?;
+        if !call.walk.reversed() {
+            stretches.reverse();
+        }
+        let loop_back = Loop { run, carry: &carry, projection: &projection, d_hidden: d_hidden.as_ref() };
+        let kernels = CellKernels::of(calls, marks.span.is_some())?;
+        let sequence = sequence::plan(context, call, sizes).and_then(|plan| kernels.sequence_backward(plan));
+        for stretch in &stretches {
+            match &sequence {
+                Some(sequence) => sequence.backward(&loop_back, stretch)?,
+                None => loop_back.step_by_step(&kernels.backward(), own.span(), stretch)?,
+            }
+        }
+    }
+    let slopes = |index: usize| {
+        let (call, count) = (&calls[index], calls.len());
+        let gates = part_of(&gates, index, count);
+        let saved = saved.as_ref().filter(|_| call.equations.last_gate_apart());
+        let d_apart = saved.map(|saved| part_of(saved, index, count));
+        let of = GateGradients {
+            gates: gates.view().span(),
+            apart: d_apart.as_ref().map(|apart| apart.view().span()),
+        };
+        let (carried, cell) = given::carry_sizes(call, sizes);
+        let [first, first_cell] = [index * carried, count * carried + index * cell];
+        let left = carry.view().outer(first..first + carried)?;
+        let d_initial = StateParts {
+            hidden: support::d_initial(context, call, sizes, of, left, marks.of(index, count))?,
+            cell: match cell {
+                0 => None,
+                cell => {
+                    let left = carry.view().outer(first_cell..first_cell + cell)?;
+                    Some(given::copy(left, &[rows, sizes.units])?)
+                }
+            },
+        };
+        Ok(Slopes { d_projected: gates, d_apart, d_hidden: d_hidden.clone(), d_initial })
+    };
+    (0..calls.len()).map(slopes).collect()
+}
+
+/// The loop back over a stretch of time.
+pub(super) struct Loop<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) carry: &'a Tensor,
+    projection: &'a Option<Projection<'a>>,
+    d_hidden: Option<&'a Tensor>,
+}
+
+impl Loop<'_> {
+    /// A dispatch for each step of a stretch.
+    fn step_by_step(&self, kernel: &StepKernel, gates: Span<'_>, stretch: &Stretch<'_>) -> Result<()> {
+        let Run { context, calls, call, sizes, .. } = *self.run;
+        let Sizes { steps, rows, units, hidden } = sizes;
+        let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
+        let weights = Stack::weights(calls)?;
+        let weight = context.bind(weights.span())?;
+        let given = Given::of(calls, sizes)?;
+        let initial = given.bind(context)?;
+        let carry = context.bind(self.carry.view().span())?;
+        let carry_cell = carry.base + (calls.len() * rows * hidden) as u32;
+        let blocks = blocks(context, sizes);
+        let Some(d_output) = stretch.d_output else { unreachable!("given above") };
+        let d_unprojected = match self.projection {
+            Some(projection) => Some(context.bind(projection.d_unprojected.view().span())?),
+            None => None,
+        };
+        let bindings = [
+            weight,
+            stretch.output.bound,
+            d_unprojected.unwrap_or(d_output.bound),
+            initial,
+            // Where there are no marks something else is bound, and not read.
+            stretch.marks.map_or(weight, |marks| marks.bound),
+            stretch.gates.bound,
+            stretch.saved.bound,
+            carry,
+        ];
+        for t in call.walk.order_of(stretch.steps.clone()).into_iter().rev() {
+            let (before, after) = (call.walk.neighbour(t, steps), call.walk.successor(t, steps));
+            let next = after.unwrap_or(t);
+            let [second_behind, second_beside] = second(calls.len(), t, sizes);
+            let all = rows * call.equations.gates() * units;
+            let marked = stretch.marks.map(|marks| (marks.bound, [marks.at(t), marks.at(next)]));
+            let [marks_base, next_marks_base] = marked.map_or([0; 2], |(_, bases)| bases);
+            if let (Some(projection), Some(d_hidden)) = (self.projection, self.d_hidden) {
+                projection.step_back(
+                    context,
+                    &Place {
+                        rows,
+                        next_gates: after.map(|next| gates.slice(next * all..(next + 1) * all)),
+                        d_output: d_output.bound,
+                        d_output_base: d_output.at(t),
+                        width: Some(d_output.stride / rows),
+                        marks: marked,
+                        carry,
+                        carry_bases: [carry.base; 2],
+                        d_hidden: d_hidden.view().span().slice(t * rows * hidden..(t + 1) * rows * hidden),
+                    },
+                )?;
+            }
+            kernel.run(context, &bindings, &blocks, |block| BackwardParameters {
+                rows: rows as u32,
+                batch: rows as u32,
+                hidden: units as u32,
+                width: (stretch.output.stride / rows) as u32,
+                d_width: d_unprojected.map_or(d_output.stride / rows, |_| units) as u32,
+                first_row: block.rows.start as u32,
+                first_unit: block.units.start as u32,
+                weight_base: weight.base,
+                initial_base: initial.base,
+                initial_cell_base: given.cell(initial.base),
+                peepholes_base: given.peepholes(initial.base),
+                mask_base: given.mask(initial.base),
+                marks_base,
+                next_marks_base,
+                next_gates_base: stretch.gates.at(next),
+                next_saved_base: stretch.saved.at(next),
+                output_base: stretch.output.at(t),
+                d_output_base: d_unprojected.map_or(d_output.at(t), |bound| bound.base),
+                gates_base: stretch.gates.at(t),
+                saved_base: stretch.saved.at(t),
+                carry_base: carry.base,
+                carry_cell_base: carry_cell,
+                carry_out_base: carry.base,
+                carry_cell_out_base: carry_cell,
+                flags: flag(FIRST_STEP, before.is_none())
+                    | flag(LAST_STEP, after.is_none())
+                    | flag(REVERSED, call.walk.reversed())
+                    | TAKES_OUTPUTS,
+                second_behind,
+                second_beside,
+                first_number: ((call.walk.first + t) * rows * units) as u32,
+                seed_low,
+                seed_high,
+                stream_low,
+                stream_high,
+            })?;
+        }
+        Ok(())
+    }
+}
