@@ -17,6 +17,7 @@ mod models;
 mod noise;
 mod options;
 mod pairs;
+mod peak;
 mod products;
 mod profile;
 mod properties;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     twins::register(&mut suite);
     limits::register(&mut suite);
     memory::register(&mut suite);
+    peak::register(&mut suite);
     profile::register(&mut suite);
     suite.run()
 }

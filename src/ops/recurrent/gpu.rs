@@ -167,21 +167,16 @@ pub(super) fn backward(
     context: &Context,
     call: &Call<'_>,
     sizes: Sizes,
-    kept: Steps,
+    mut kept: Steps,
     output: &Tensor,
-    d_output: View<'_>,
+    d_output: Tensor,
     d_last: Option<StateView<'_>>,
 ) -> Result<Gradients> {
     let Sizes { steps, rows, units, hidden } = sizes;
     let equations = call.equations;
-    let Steps { gates, saved, unprojected, marks, .. } = kept;
+    let gates = kept.take_gates();
+    let Steps { saved, unprojected, marks, .. } = kept;
     let marks = Marks { span: marks.as_ref().map(|marks| Span::new(marks, 0, steps * rows)) };
-    let start = States { states: output, column: call.column, columns: hidden, initial: call.initial.hidden };
-    let previous = support::previous(context, call, sizes, &start, marks)?;
-    let previous = match call.state_mask {
-        Some(mask) => dropout(&previous, mask)?,
-        None => previous,
-    };
     let cells = match (equations.peepholes(), &saved, call.initial.cell) {
         (1.., Some(saved), Some(initial)) => {
             let start = States { states: saved, column: 0, columns: units, initial };
@@ -190,12 +185,22 @@ pub(super) fn backward(
         _ => None,
     };
     let modulated = saved.clone().filter(|_| equations.resets_before());
-    let run = Run { context, call, sizes, marks, output, unprojected: unprojected.as_ref(), d_output };
+    let upstream = d_output.view();
+    let run =
+        Run { context, call, sizes, marks, output, unprojected: unprojected.as_ref(), d_output: upstream };
     let made = match call.walk.windows() {
         None => plain(&run, gates, saved, d_last)?,
         Some(windows) => lags::backward(&run, &gates, saved.as_ref(), d_last, windows)?,
     };
     let Slopes { d_projected, d_apart, d_hidden, d_initial } = made;
+    // Nothing reads it after the loop, and nothing before the loop reads what comes now: they may share memory.
+    drop(d_output);
+    let start = States { states: output, column: call.column, columns: hidden, initial: call.initial.hidden };
+    let previous = support::previous(context, call, sizes, &start, marks)?;
+    let previous = match call.state_mask {
+        Some(mask) => dropout(&previous, mask)?,
+        None => previous,
+    };
     let projection = d_hidden.zip(unprojected);
     Ok(Gradients {
         equations,
