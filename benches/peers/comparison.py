@@ -26,6 +26,10 @@ AGREEMENT = {"f32": 1e-4, "tf32": 5e-2, "f16-autocast": 5e-2}
 # At the shape above, twelve draws of each work lie within a factor of 1.7 of their mean.
 LIKENESS = 2.5
 REFRAIN = "refrain"
+MEMORY = (
+    "The most memory in use at once. In brackets the peer's by refrain's: above 1, refrain takes less. How each is counted\n"
+    "stands in [benches/peers](../peers/README.md#memory)."
+)
 
 
 @dataclass
@@ -188,6 +192,8 @@ class Result:
     work: str
     rounds: dict[str, list[float]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    memory: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """The most bytes in use at once and how they are known, by label."""
 
     def milliseconds(self, label: str) -> float | None:
         """Median over the rounds."""
@@ -230,6 +236,11 @@ def compare(
                 continue
             keep(contender.label, answer)
             result.rounds.setdefault(contender.label, []).append(float(str(answer["milliseconds"])))
+            for name, how in (("bytes", "measured"), ("formula_bytes", "formula")):
+                told = answer.get(name)
+                if isinstance(told, int):
+                    result.memory[contender.label] = (told, how)
+                    break
     return result
 
 
@@ -265,6 +276,26 @@ def table(results: Sequence[Result], labels: Sequence[str], work: str) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def memory_table(results: Sequence[Result], labels: Sequence[str], work: str) -> str | None:
+    """Megabytes of one work in Markdown, ours and then each peer's with its ratio; nothing where no two tell."""
+    told = [one for one in results if one.work == work and REFRAIN in one.memory and len(one.memory) > 1]
+    peers = [label for label in labels if label != REFRAIN and any(label in one.memory for one in told)]
+    if not peers:
+        return None
+    hows = {one.memory[REFRAIN][1] for one in told}
+    heads = ["cell", "T", "B", "I", "H", "L", f"{REFRAIN} MB ({', '.join(sorted(hows))})"]
+    rows = [[*heads, *(f"{label} MB (ratio)" for label in peers)], ["---", *["---:"] * (len(heads) - 1 + len(peers))]]
+    for one in told:
+        shape, ours = one.shape, one.memory[REFRAIN][0]
+        row = [shape.cell, *(str(n) for n in (shape.sequence, shape.batch, shape.inputs, shape.hidden, shape.layers))]
+        row.append(number(ours / 1e6))
+        for label in peers:
+            theirs = one.memory.get(label)
+            row.append("" if theirs is None else f"{number(theirs[0] / 1e6)} (**{theirs[0] / ours:.2f}**)")
+        rows.append(row)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def number(milliseconds: float) -> str:
     """With three digits that count, and no more."""
     return f"{milliseconds:.{max(0, 2 - math.floor(math.log10(milliseconds)))}f}"
@@ -285,6 +316,9 @@ def report(
     parts += ["what is fair in it, is described in [benches/peers](../peers/README.md)."]
     for work in dict.fromkeys(one.work for one in results):
         parts += ["", f"## {work}", "", table(results, labels, work)]
+        memory = memory_table(results, labels, work)
+        if memory is not None:
+            parts += ["", MEMORY, "", memory]
     failures = [f"- {one.work} of {one.shape}: {why}" for one in results for why in one.failures.values()]
     if failures:
         parts += ["", "## What failed", "", *failures]

@@ -201,6 +201,7 @@ def line(
         "dispatches_per_step": None,
         "host_microseconds_per_step": None,
         "bytes": allocated,
+        "formula_bytes": None,
     }
 
 

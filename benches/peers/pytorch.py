@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+# The profiler tells of its own starts and ends otherwise. It reads this when PyTorch is loaded.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 import peer
 import values
@@ -61,12 +66,23 @@ class PyTorch:
         if self.on_gpu:
             torch.cuda.synchronize()
 
-    def allocated(self) -> int | None:
-        """The most bytes of tensors at once; the CPU's allocator does not count."""
-        return torch.cuda.max_memory_allocated() if self.on_gpu else None
+    def prepared(
+        self,
+        run: Callable[[], object],
+        checksum: Callable[[], float],
+        held: Callable[[], Iterable[torch.Tensor]],
+        leaves: Iterable[torch.Tensor] = (),
+    ) -> Prepared:
+        """`held` are the tensors that live on from run to run, and `leaves` those whose gradients do not."""
 
-    def prepared(self, run: Callable[[], object], checksum: Callable[[], float]) -> Prepared:
-        return Prepared(run, checksum, self.allocated)
+        def allocated() -> int | None:
+            if self.on_gpu:
+                return torch.cuda.max_memory_allocated()
+            for leaf in leaves:
+                leaf.grad = None
+            return sum(tensor.nbytes for tensor in held()) + most_allocated(run)
+
+        return Prepared(run, checksum, allocated)
 
     def infer(self, stack: nn.RNNBase, x: torch.Tensor) -> Prepared:
         """x → outputs, nothing kept for a gradient."""
@@ -78,7 +94,8 @@ class PyTorch:
             self.wait()
             return outputs
 
-        return self.prepared(run, lambda: run().double().abs().mean().item())
+        held = [*stack.parameters(), x]
+        return self.prepared(run, lambda: run().double().abs().mean().item(), lambda: held)
 
     def backward(self, stack: nn.RNNBase, x: torch.Tensor, shape: Shape) -> Prepared:
         """x → outputs, and the gradient of their mean to all parameters and to x."""
@@ -101,7 +118,7 @@ class PyTorch:
             assert x.grad is not None
             return x.grad.double().abs().mean().item()
 
-        return self.prepared(run, checksum)
+        return self.prepared(run, checksum, lambda: [*leaves, upstream], leaves)
 
     def train(self, stack: nn.RNNBase, x: torch.Tensor, shape: Shape) -> Prepared:
         """A training step: stack, linear head, mean cross-entropy, backward, clipping, Adam; the loss is read."""
@@ -132,7 +149,23 @@ class PyTorch:
             run()
             return run()
 
-        return self.prepared(run, checksum)
+        def held() -> list[torch.Tensor]:
+            moments = [value for state in adam.state.values() for value in state.values()]
+            return [*parameters, *moments, x, targets]
+
+        return self.prepared(run, checksum, held, parameters)
+
+
+def most_allocated(run: Callable[[], object]) -> int:
+    """The most bytes at once of the tensors that one run makes on the CPU: every allocation is seen, and every release."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
 
 
 def set_products(precision: str) -> None:

@@ -39,6 +39,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "checksum": float,
     **dict.fromkeys(("gemm_fraction", "bandwidth_fraction", "dispatches_per_step", "host_microseconds_per_step"), type(None)),
     "bytes": (int, type(None)),
+    "formula_bytes": type(None),
 }
 
 # A refrain of a few lines: it lists a CPU and answers `bench` by the line that is asked for, after some milliseconds.
@@ -179,6 +180,32 @@ class Measures(unittest.TestCase):
         self.assertEqual(result.ratio("peer"), 2.5)
         self.assertEqual(result.drift(), 3.0)
         self.assertIn("| 5.00 (**2.50**) |", comparison.table([result], ["refrain", "peer"], "train"))
+
+    def test_memory_is_compared_where_both_tell_of_it(self) -> None:
+        silent = Result(TINY, "train", {}, memory={"refrain": (3_000_000, "formula")})
+        both = Result(TINY, "train", {}, memory={"refrain": (2_000_000, "measured"), "peer": (5_000_000, "measured")})
+        self.assertIsNone(comparison.memory_table([silent], ["refrain", "peer"], "train"))
+        self.assertIsNone(comparison.memory_table([both], ["refrain", "peer"], "infer"))
+        table = comparison.memory_table([silent, both], ["refrain", "peer"], "train")
+        assert table is not None
+        self.assertEqual(len(table.splitlines()), 3)
+        self.assertIn("refrain MB (measured)", table)
+        self.assertIn("| 2.00 | 5.00 (**2.50**) |", table)
+
+    @unittest.skipIf(missing("numpy", "torch"), "PyTorch is not installed")
+    def test_the_memory_of_a_run_is_the_most_that_its_tensors_hold_at_once(self) -> None:
+        import pytorch
+        import torch
+
+        def run() -> None:
+            one = torch.ones(1000)
+            two = torch.neg(one)
+            del one
+            three = torch.neg(two)
+            del two, three
+            torch.ones(500)
+
+        self.assertEqual(pytorch.most_allocated(run), 2 * 4 * 1000)
 
     def test_numbers_keep_three_digits(self) -> None:
         self.assertEqual([comparison.number(n) for n in (0.01234, 1.234, 56.78, 1234.5)], ["0.0123", "1.23", "56.8", "1234"])

@@ -7,6 +7,7 @@ mod operations;
 mod profile;
 mod rates;
 mod report;
+mod scale;
 mod shape;
 mod work;
 
@@ -20,6 +21,7 @@ use self::measure::{Effort, Timing, median, repeat};
 use self::profile::Profile;
 use self::rates::Rates;
 use self::report::{Line, Place, Report};
+use self::scale::Scale;
 use self::shape::{Shape, Work};
 use self::work::Setting;
 use crate::devices;
@@ -38,6 +40,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.ops {
         return operations::run(arguments, &device, &place, &shapes);
     }
+    let mut scale = match &arguments.plot {
+        Some(path) => Some(Scale::begin(path, &shapes, &place.described)?),
+        None => None,
+    };
     let mut profile = match &arguments.profile {
         Some(path) => Some(Profile::open(path, &arguments.device, &device)?),
         None => None,
@@ -57,6 +63,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for &(shape, work) in &jobs {
         let timed = Measured::of(&device, shape, work, &effort).and_then(|measured| {
             report.line(&Line::new(&place, &rates, shape, work, &measured))?;
+            if let Some(scale) = &mut scale {
+                scale.add(&shape, work, measured.timing.median * 1e3);
+            }
             match &mut profile {
                 Some(profile) => profile.add(shape, work),
                 None => Ok(()),
@@ -68,6 +77,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if skipped == jobs.len() {
         return Err(nothing_fits(&device));
+    }
+    if let Some(scale) = scale {
+        scale.finish(arguments.json)?;
     }
     match profile {
         Some(profile) => profile.finish(arguments.json),
@@ -126,6 +138,8 @@ struct Measured {
     host: Option<f64>,
     /// Most bytes of GPU memory in use at once; `None` on the CPU.
     bytes: Option<u64>,
+    /// The same of a training step, by the library's formula; `None` for other work.
+    formula: Option<u64>,
 }
 
 impl Measured {
@@ -148,6 +162,7 @@ impl Measured {
             dispatches: runs.last().map(|run| run.dispatches).filter(|_| gpu),
             host: (gpu && undisturbed).then(|| median(&hosts)),
             bytes: gpu.then(|| device.counters().peak_bytes_in_use),
+            formula: setting.training_bytes()?,
         })
     }
 }

@@ -4,17 +4,21 @@
 //! reads it: commands on one queue run in the order they were recorded, so whoever gets the buffer next writes
 //! it after that work is done.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{Error, Result};
 
-const SMALLEST_CLASS: u64 = 256;
-const FINE_CLASSES_FROM: u64 = 1 << 20;
+/// Bytes between two classes of small buffers.
+const FINEST: u64 = 256;
+/// Classes from one power of two to the next, where those are further apart.
+const CLASSES: u64 = 16;
+/// A buffer is lent for another class if it is larger by at most this part of what was asked for.
+const SPARE: u64 = 4;
 
 /// What a buffer is for; decides its usage flags and which shelf it returns to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
     /// Read and written by shaders.
     Storage,
@@ -45,11 +49,14 @@ pub(super) struct Raw {
     pub(super) id: u64,
 }
 
+/// Unused buffers by purpose and size; no shelf is empty.
+type Shelves = BTreeMap<(Purpose, u64), Vec<Raw>>;
+
 /// Shelves of unused buffers, and a count of all that were ever made.
 pub(crate) struct Pool {
     device: wgpu::Device,
     largest: u64,
-    shelves: Mutex<HashMap<(Purpose, u64), Vec<Raw>>>,
+    shelves: Mutex<Shelves>,
     allocations: AtomicU64,
     bytes: AtomicU64,
     in_use: AtomicU64,
@@ -69,14 +76,27 @@ impl Drop for Buffer {
     }
 }
 
-/// The size of the smallest class that holds `bytes`: powers of two, with quarter steps above a mebibyte.
+/// The size of the smallest class that holds `bytes`: at most a sixteenth, or 255 bytes, more than that.
 fn class(bytes: u64) -> u64 {
-    let power = bytes.max(SMALLEST_CLASS).next_power_of_two();
-    if power <= FINE_CLASSES_FROM {
-        return power;
+    let power = bytes.max(FINEST).next_power_of_two();
+    let step = (power / (2 * CLASSES)).max(FINEST);
+    bytes.max(FINEST).div_ceil(step) * step
+}
+
+/// Takes an unused buffer of `size` or, of those that are not much larger, the smallest: batches of ever other lengths
+/// then share what they need.
+fn take_from(shelves: &mut Shelves, purpose: Purpose, size: u64) -> Option<Raw> {
+    let largest = match purpose {
+        Purpose::Storage => size + size / SPARE,
+        _ => size,
+    };
+    let key = *shelves.range((purpose, size)..=(purpose, largest)).next()?.0;
+    let shelf = shelves.get_mut(&key)?;
+    let raw = shelf.pop();
+    if shelf.is_empty() {
+        shelves.remove(&key);
     }
-    let quarter = power / 8;
-    bytes.div_ceil(quarter) * quarter
+    raw
 }
 
 impl Pool {
@@ -132,7 +152,7 @@ impl Pool {
             });
         }
         let size = class(bytes).min(self.largest & !3);
-        let unused = self.shelves().get_mut(&(purpose, size)).and_then(Vec::pop);
+        let unused = take_from(&mut self.shelves(), purpose, size);
         let raw = match unused {
             Some(raw) => raw,
             None => self
@@ -151,7 +171,8 @@ impl Pool {
 
     /// Forgets all unused buffers.
     pub(super) fn clear(&self) {
-        let freed: u64 = self.shelves().drain().flat_map(|(_, raws)| raws).map(|raw| raw.buffer.size()).sum();
+        let unused = std::mem::take(&mut *self.shelves());
+        let freed: u64 = unused.into_values().flatten().map(|raw| raw.buffer.size()).sum();
         self.bytes.fetch_sub(freed, Ordering::Relaxed);
     }
 
@@ -172,7 +193,7 @@ impl Pool {
         Ok(Raw { buffer, id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 
-    fn shelves(&self) -> std::sync::MutexGuard<'_, HashMap<(Purpose, u64), Vec<Raw>>> {
+    fn shelves(&self) -> std::sync::MutexGuard<'_, Shelves> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -183,13 +204,11 @@ mod tests {
 
     #[test]
     fn classes_hold_what_they_are_asked_for_and_waste_little() {
-        for bytes in [1, 255, 256, 257, 4096, 1 << 20, (1 << 20) + 1, 5_000_000, 123_456_789] {
+        for bytes in [1, 255, 256, 257, 4096, 4097, 8193, 1 << 20, (1 << 20) + 1, 5_000_000, 123_456_789] {
             let size = class(bytes);
             assert!(size >= bytes && size.is_multiple_of(4), "{bytes} -> {size}");
-            assert!(size <= bytes.max(256) * 2, "{bytes} -> {size}");
-            if bytes > 1 << 20 {
-                assert!(size <= bytes + bytes / 4 + 4, "{bytes} -> {size}");
-            }
+            assert!(size <= bytes + (bytes / 16).max(255), "{bytes} -> {size}");
+            assert_eq!(class(size), size);
         }
     }
 }

@@ -19,6 +19,7 @@ mod linear;
 mod model;
 mod one_hot;
 mod parameters;
+mod peak;
 mod rnn;
 mod run;
 mod summary;

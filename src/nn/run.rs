@@ -301,16 +301,26 @@ impl ModelTrace<'_> {
     /// # Errors
     /// [`Error::Shape`], [`Error::DeviceMismatch`], [`Error::ModelMismatch`].
     pub fn backward(self, d_output: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        let mut d_y = without_padding(d_output, self.lengths.as_ref())?;
-        let mut traces = self.traces.into_iter().rev().peekable();
-        while let Some(trace) = traces.next() {
+        self.backward_from(d_output.clone(), gradients)
+    }
+
+    /// As [`ModelTrace::backward`]; lets go of the gradient at the output as soon as nothing reads it any more, so that its
+    /// memory serves the layers below.
+    ///
+    /// # Errors
+    /// As [`ModelTrace::backward`].
+    pub fn backward_from(self, d_output: Tensor, gradients: &mut Gradients) -> Result<()> {
+        let mut d_y = without_padding(&d_output, self.lengths.as_ref())?;
+        drop(d_output);
+        let mut traces = self.traces;
+        while let Some(trace) = traces.pop() {
             // The gradient at a model's own input is nobody's business: it is not computed.
-            let reads_data = matches!(traces.peek(), None | Some(AnyTrace::OneHot));
+            let reads_data = matches!(traces.last(), None | Some(AnyTrace::OneHot));
             match trace {
                 AnyTrace::Embedding(trace) => return trace.backward(&d_y, gradients),
                 AnyTrace::OneHot => return Ok(()),
-                AnyTrace::Rnn(trace) if reads_data => return trace.backward_parameters(&d_y, gradients),
-                AnyTrace::Rnn(trace) => (d_y, _) = trace.backward(&d_y, None, gradients)?,
+                AnyTrace::Rnn(trace) if reads_data => return trace.parameters_from(d_y, gradients),
+                AnyTrace::Rnn(trace) => d_y = trace.backward_outputs(d_y, gradients)?,
                 AnyTrace::Linear(trace) if reads_data => return trace.backward_parameters(&d_y, gradients),
                 AnyTrace::Linear(trace) => d_y = trace.backward(&d_y, gradients)?,
             }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::peak::Held;
 use super::{LayerConfig, Model};
 use crate::Result;
 use crate::shape::Shape;
@@ -46,7 +47,7 @@ impl SummaryRow {
 }
 
 /// Bytes of a number.
-const FLOAT: u64 = 4;
+pub(super) const FLOAT: u64 = 4;
 
 impl Summary {
     /// The layers, in the order in which they run.
@@ -111,6 +112,33 @@ pub struct Cost {
     /// Bytes that a trace keeps on the device until backward, in 32-bit floats: inputs, gates, states and outputs, each
     /// tensor once. Of a checkpointed stack: the most that it keeps at any time of backward.
     pub trace_bytes: u64,
+    /// The most bytes that a training step has in use at once on a GPU, in 32-bit floats: weights, gradients, Adam's two
+    /// moments, input, targets, traces, and what flows back.
+    ///
+    /// The step is forward, cross-entropy, [`zero_gradients`](super::Parameters::zero_gradients),
+    /// [`backward_from`](super::ModelTrace::backward_from), clipping and Adam, where the logits are dropped as soon as there
+    /// is a loss. With C features of the output, a caller that keeps logits, or the gradient at them, adds up to T·B·C numbers
+    /// for either.
+    ///
+    /// For a stack of L layers of H units in one direction, over data of I features and under a [`Linear`](super::Linear)
+    /// head of C classes, with P parameters in all, it is
+    ///
+    /// 4 bytes · (4 P + T·B·(1 + I + L·K·H + M) + 4 L·B·S).
+    ///
+    /// K·H is what the trace keeps of a step of a row: K is 1 for a vanilla cell of tanh, relu, sigmoid or identity, 5 for a
+    /// GRU, 6 for an LSTM. M is what flows back from the top, 2 max(C, H) for those vanilla cells and C + max(C, H) for the
+    /// others. S is the size of a state, H or, of an LSTM, 2 H. In segments of Z steps
+    /// ([`checkpointed`](super::Rnn::checkpointed)) it is
+    ///
+    /// 4 bytes · (4 P + T·B·(1 + I + H + C + max(C, H)) + Z·B·L·K·H + (⌈T/Z⌉ + 3) L·B·S).
+    ///
+    /// For C above H these are too much by P at most, for vanilla cells too little by one state. Other models, directions and
+    /// options are counted here by following the way back layer by layer.
+    ///
+    /// Not counted are: sums of weight gradients in parts, on hardware up to 32 MiB while they are made; rounding up to what
+    /// a device gives, up to a sixteenth of a buffer; what overlapping windows and layer normalisation make on the way back;
+    /// uploads, and 1 MiB of kernel parameters on an adapter without immediates.
+    pub training_bytes: u64,
 }
 
 /// Who keeps the tensor that flows from one layer to the next.
@@ -128,9 +156,23 @@ pub(super) struct Counter {
     pub(super) rows: u64,
     pub(super) cost: Cost,
     pub(super) signal: Signal,
+    /// What each layer of the model left of its trace, and `with` those of the layer that is counted.
+    pub(super) held: Vec<Held>,
+    pub(super) open: Held,
 }
 
 impl Counter {
+    /// Begins where nothing is kept.
+    pub(super) fn new(steps: u64, rows: u64, signal: Signal) -> Self {
+        let (cost, open) = (Cost::default(), Held::default());
+        Self { steps, rows, cost, signal, held: Vec::new(), open }
+    }
+
+    /// A layer of a stack, or a layer that is none, has been counted.
+    pub(super) fn mark(&mut self) {
+        self.open.with.push(self.cost.trace_bytes);
+    }
+
     /// A product of all T·B rows with `entries` entries of a matrix, forward; and backward, both operands' gradients.
     pub(super) fn product(&mut self, entries: usize) {
         let places = self.steps * self.rows * entries as u64;
@@ -194,18 +236,21 @@ impl Model {
     pub fn cost(&self, steps: usize, batch: usize) -> Result<Cost> {
         Shape::named("the window [steps, batch]", &[steps, batch])?;
         let (steps, rows) = (steps as u64, batch as u64);
-        let mut counter = Counter { steps, rows, cost: Cost::default(), signal: Signal::Fresh };
+        let mut counter = Counter::new(steps, rows, Signal::Fresh);
         // Whether a layer reads what others made: backward computes no gradient at data.
         let mut is_computed = false;
         for added in self.layers() {
+            counter.open = Held { below: counter.cost.trace_bytes, ..Held::default() };
             match &added.config {
                 LayerConfig::Embedding(_) => {
                     // The tokens.
                     counter.keep(1);
+                    counter.mark();
                     counter.signal = Signal::Fresh;
                 }
                 LayerConfig::OneHot(_) => {
                     counter.signal = Signal::Fresh;
+                    counter.held.push(counter.open.clone());
                     continue;
                 }
                 LayerConfig::Rnn(rnn) => {
@@ -220,17 +265,20 @@ impl Model {
                         counter.cost.backward -= counter.cost.forward;
                     }
                     counter.keep_signal(linear.reads());
+                    counter.mark();
                     counter.signal = Signal::Fresh;
                 }
             }
             is_computed = true;
+            counter.held.push(counter.open.clone());
         }
+        counter.cost.training_bytes = self.training_bytes(&counter);
         Ok(counter.cost)
     }
 }
 
 impl LayerConfig {
-    fn features(&self) -> usize {
+    pub(super) fn features(&self) -> usize {
         match self {
             Self::Embedding(layer) => layer.features(),
             Self::OneHot(layer) => layer.features(),

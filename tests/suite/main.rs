@@ -18,6 +18,7 @@ mod models;
 mod noise;
 mod options;
 mod pairs;
+mod peak;
 mod products;
 mod profile;
 mod properties;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
     twins::register(&mut suite);
     limits::register(&mut suite);
     memory::register(&mut suite);
+    peak::register(&mut suite);
     profile::register(&mut suite);
     suite.run()
 }

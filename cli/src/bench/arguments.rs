@@ -7,6 +7,7 @@ use refrain::nn::Cell;
 
 use super::measure::Effort;
 use super::shape::{Grid, Shape, Tier, Work};
+use crate::destination::expect_different;
 use crate::failure::Result;
 use crate::train::arguments::{cell, count, number};
 
@@ -44,6 +45,10 @@ pub(crate) struct Arguments {
     /// Time every kernel too, after each shape: prints a table, and writes a trace for chrome://tracing or Perfetto
     #[arg(long, value_name = "FILE", conflicts_with = "ops")]
     pub(crate) profile: Option<PathBuf>,
+    /// Draw the milliseconds by the one size that has several values, on logarithmic axes, as SVG: a line for each cell and
+    /// work, and beside it in grey what would be proportional
+    #[arg(long, value_name = "FILE", conflicts_with = "ops")]
+    pub(crate) plot: Option<PathBuf>,
 }
 
 /// Sizes to time, each a list: all combinations of them are.
@@ -92,6 +97,10 @@ impl Arguments {
         all("--layers", layers, 1024)?;
         all("--inputs", inputs, LARGEST)?;
         classes.iter().try_for_each(|&size| count("--classes", size, 1, LARGEST))?;
+        let files = [("--profile", &self.profile), ("--plot", &self.plot)];
+        let files: Vec<_> =
+            files.iter().filter_map(|(option, path)| path.as_deref().map(|path| (*option, path))).collect();
+        expect_different(&files)?;
         count("--runs", self.runs, 1, MOST_RUNS)?;
         let sensible = (0.0..=LONGEST).contains(&self.seconds);
         number("--seconds", self.seconds, sensible, "between 0 and 3600")

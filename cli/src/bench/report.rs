@@ -83,6 +83,8 @@ pub(crate) struct Line<'a> {
     dispatches_per_step: Option<f64>,
     host_microseconds_per_step: Option<f64>,
     bytes: Option<u64>,
+    /// What `Model::cost` says of a training step.
+    formula_bytes: Option<u64>,
 }
 
 impl<'a> Line<'a> {
@@ -123,6 +125,7 @@ impl<'a> Line<'a> {
             dispatches_per_step: measured.dispatches.map(|dispatches| dispatches as f64 / steps),
             host_microseconds_per_step: measured.host.map(|host| host * 1e6 / steps),
             bytes: measured.bytes,
+            formula_bytes: measured.formula,
         }
     }
 
@@ -241,6 +244,7 @@ mod tests {
             dispatches: Some(15),
             host: Some(0.0001),
             bytes: Some(2048),
+            formula: Some(2000),
         };
         let rates = Rates { side: 512, gemm: 1e9, numbers: 1, bandwidth: 1e9 };
         let place = Place {
@@ -265,6 +269,7 @@ mod tests {
             ("dispatches_per_step", 1.5),
             ("host_microseconds_per_step", 10.0),
             ("bytes", 2048.0),
+            ("formula_bytes", 2000.0),
         ] {
             let found = value[field].as_f64().unwrap_or(f64::NAN);
             assert!((found - expected).abs() <= 1e-9 * expected, "{field}: {found}, not {expected}");

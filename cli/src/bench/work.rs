@@ -109,8 +109,9 @@ impl Setting {
             Task::Train { model, state, targets, adam } => {
                 let (logits, _, trace) = model.forward(parameters, &*x, state)?;
                 let (loss, d_logits) = loss::cross_entropy(&logits, targets)?;
+                drop(logits);
                 let mut gradients = parameters.zero_gradients()?;
-                trace.backward(&d_logits, &mut gradients)?;
+                trace.backward_from(d_logits, &mut gradients)?;
                 gradients.clip_norm(1.0)?;
                 adam.step(parameters, &gradients)?;
                 Made { value: loss, gradients: None }
@@ -138,6 +139,16 @@ impl Setting {
         }
         let (dispatches, waits) = (after.dispatches - before.dispatches, after.waits - before.waits);
         Ok(Run { host, dispatches, waits })
+    }
+
+    /// The most bytes that a training step has in use at once, as the library counts them; nothing for other work.
+    ///
+    /// # Errors
+    /// Sizes that the library refuses.
+    pub(crate) fn training_bytes(&self) -> Result<Option<u64>> {
+        let Task::Train { model, targets, .. } = &self.task else { return Ok(None) };
+        let [steps, batch] = *targets.shape().dimensions() else { return Ok(None) };
+        Ok(Some(model.cost(steps, batch)?.training_bytes))
     }
 
     /// Runs once, and tells the mean magnitude of the outputs or of the gradient at the input, or the loss.

@@ -127,8 +127,9 @@ impl Learner {
         let (logits, next, trace) =
             self.model.forward_sequences(&self.parameters, &tokens, &state, training)?;
         let (loss, d_logits) = cross_entropy(&logits, &targets)?;
+        drop(logits);
         let mut gradients = self.parameters.zero_gradients()?;
-        trace.backward(&d_logits, &mut gradients)?;
+        trace.backward_from(d_logits, &mut gradients)?;
         let norm = match self.largest_norm {
             Some(largest) => gradients.clip_norm(largest)?,
             None => gradients.norm(Norm::L2)?,

@@ -14,7 +14,7 @@ const SIZES: &str = "--cell gru --hidden 8 --batch 2 --sequence 4 --runs 3 --sec
 const ADAPTER: &str = "gpu:0";
 
 /// The fields of a line, as programs that read lines of several frameworks expect them.
-const FIELDS: [&str; 26] = [
+const FIELDS: [&str; 27] = [
     "framework",
     "version",
     "device",
@@ -41,6 +41,7 @@ const FIELDS: [&str; 26] = [
     "dispatches_per_step",
     "host_microseconds_per_step",
     "bytes",
+    "formula_bytes",
 ];
 
 fn number(line: &Value, field: &str) -> f64 {
@@ -107,9 +108,14 @@ fn each_shape_and_work_is_a_line_of_json_whose_numbers_agree() {
     let infer = lines.iter().find(|line| line["cell"] == "lstm" && line["work"] == "infer").expect("a line");
     let flops = 2.0 * 8.0 * 32.0 * (5.0 + 8.0 + 8.0 + 8.0);
     expect_near(infer, "gflops", flops / number(infer, "milliseconds") / 1e6);
+    assert!(infer["formula_bytes"].is_null(), "{infer}");
     // Guessing among 7 classes: ln 7.
     let train = lines.iter().find(|line| line["work"] == "train").expect("a line");
     assert!((number(train, "checksum") - 7.0_f64.ln()).abs() < 0.3, "{train}");
+    // At least weights, gradients and two moments: two layers of 8 tanh units over 5 inputs, and a head of 7 classes.
+    assert!(
+        number(train, "formula_bytes") > 16.0 * (8.0 * (5.0 + 8.0 + 2.0) + 8.0 * (8.0 + 8.0 + 2.0) + 63.0)
+    );
 }
 
 /// Dispatches that the library takes for the work of [`SIZES`]: forward, and forward and backward.
@@ -244,6 +250,7 @@ fn options_that_would_be_ignored_are_wrong_usage() {
         "--work fly",
         "--cell swish",
         "--ops --profile trace.json",
+        "--ops --plot scale.svg",
         "--ops --layers 2",
         "--ops --grid",
         "--hidden 8,",
@@ -252,4 +259,43 @@ fn options_that_would_be_ignored_are_wrong_usage() {
         assert_eq!(output.status.code(), Some(2), "{options}");
         assert!(output.stdout.is_empty(), "{options}");
     }
+}
+
+#[test]
+fn a_plot_shows_how_time_grows_with_one_size() {
+    let folder = Folder::new("bench-plot");
+    let words = format!("bench --device cpu --work infer,train --plot scale.svg {SIZES}");
+    let out = folder.succeeded(&words.replace("--sequence 4", "--sequence 8,2,4"));
+    for part in ["time ~ time steps ^ exponent", "gru infer", "gru train", "scale.svg"] {
+        assert!(out.contains(part), "{part} in {out}");
+    }
+    let svg = fs::read_to_string(folder.file("scale.svg")).expect("a picture");
+    for part in
+        ["<svg", "milliseconds", "time steps", "gru infer: exponent", "gru train: exponent", "batch 2"]
+    {
+        assert!(svg.contains(part), "{part} in {svg}");
+    }
+    let quiet = folder.succeeded(&words.replace("--sequence 4", "--sequence 2,4 --json"));
+    assert_eq!(json_lines(&quiet).len(), 4);
+}
+
+#[test]
+fn a_plot_of_no_size_or_of_two_is_refused_before_anything_is_timed() {
+    let folder = Folder::new("bench-plot-refused");
+    for (sizes, expected) in [
+        (SIZES.to_owned(), "--plot: draws time by one size: give several values"),
+        (
+            SIZES.replace("--batch 2", "--batch 2,3").replace("--hidden 8", "--hidden 8,9"),
+            "--batch and --hidden",
+        ),
+    ] {
+        let message = folder.refused(&format!("bench --device cpu --plot scale.svg {sizes}"));
+        assert!(message.contains(expected), "{message}");
+    }
+    let sizes = SIZES.replace("--batch 2", "--batch 2,3");
+    let message = folder.refused(&format!("bench --device cpu --plot a.svg --profile ./a.svg {sizes}"));
+    assert!(message.contains("is also"), "{message}");
+    let message = folder.refused(&format!("bench --device cpu --plot missing/scale.svg {sizes}"));
+    assert!(message.contains("missing/scale.svg"), "{message}");
+    assert!(folder.names().is_empty());
 }

@@ -85,19 +85,20 @@ impl Layer<Rnn> {
         dropped(x, self.input_mask(mode, layer, x)?)
     }
 
-    /// The gradient at a layer's input from the one at what its directions read, and the one at what it gave.
+    /// The gradient at a layer's input from the one at what its directions read, and, of a residual layer, the one at what it
+    /// gave.
     pub(super) fn enter_backward(
         &self,
         mode: Option<Mode>,
         layer: usize,
         d_read: Tensor,
-        d_given: &Tensor,
+        d_given: Option<&Tensor>,
     ) -> Result<Tensor> {
         let mut d_x = match self.input_mask(mode, layer, &d_read)? {
             Some(mask) => dropout(&d_read, mask)?,
             None => d_read,
         };
-        if self.description.is_residual(layer) {
+        if let Some(d_given) = d_given {
             add_into(d_x.view_mut()?, d_given.view())?;
         }
         Ok(d_x)

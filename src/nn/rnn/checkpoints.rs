@@ -57,6 +57,9 @@ impl Rnn {
     /// `every` is rounded up to whole blocks in which gradients of weights are summed: the least number of steps with
     /// 512 rows, such as 16 for a batch of 32. The trace takes least with somewhat fewer than √T steps.
     ///
+    /// What a whole training step then has in use at its peak is in
+    /// [`Cost::training_bytes`](crate::nn::Cost::training_bytes).
+    ///
     /// One LSTM layer of 128 units over 128 features, 32 rows: bytes of the trace, of which T · 16 KiB are the input, and
     /// the least time of nine for forward and backward on the CPU device, on two cores of a Xeon at 2.8 GHz:
     ///
@@ -155,7 +158,7 @@ impl Rnn {
     /// The cost of a pass in segments of `segment` steps, for a stack that keeps its own input.
     fn fresh_cost(&self, steps: usize, batch: usize, segment: usize) -> Cost {
         let [steps, rows] = [steps as u64, batch as u64];
-        let mut counter = Counter { steps, rows, cost: Cost::default(), signal: Signal::Fresh };
+        let mut counter = Counter::new(steps, rows, Signal::Fresh);
         self.count_segments(&mut counter, segment as u64);
         counter.cost
     }

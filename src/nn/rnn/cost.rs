@@ -2,7 +2,8 @@
 
 use super::{Directions, Rnn};
 use crate::Result;
-use crate::nn::summary::{Cost, Counter, Signal};
+use crate::nn::peak::{Ledger, Sizes};
+use crate::nn::summary::{Counter, FLOAT, Signal};
 use crate::ops::Merge;
 
 impl Rnn {
@@ -52,16 +53,19 @@ impl Rnn {
         }
         counter.keep_signal(self.inputs);
         let over = |steps: u64| {
-            let mut pass = Counter { steps, rows, cost: Cost::default(), signal: Signal::Kept };
+            let mut pass = Counter::new(steps, rows, Signal::Kept);
             self.count_whole(&mut pass);
-            pass.cost
+            pass
         };
         let earlier = steps.div_ceil(segment) - 1;
         let (whole, again, one) = (over(steps), over(earlier * segment), over(segment));
-        counter.cost.forward += whole.forward;
-        counter.cost.backward += whole.backward + again.forward;
-        counter.cost.trace_bytes += one.trace_bytes;
+        counter.cost.forward += whole.cost.forward;
+        counter.cost.backward += whole.cost.backward + again.cost.forward;
         counter.keep_state(earlier as usize * self.layers * self.state_features());
+        let throughout = counter.cost.trace_bytes;
+        counter.open.with = one.open.with.iter().map(|bytes| throughout + bytes).collect();
+        counter.open.segment = Some(segment);
+        counter.cost.trace_bytes += one.cost.trace_bytes;
         // The outputs of segments are copied into one tensor.
         counter.signal = Signal::Fresh;
     }
@@ -76,6 +80,39 @@ impl Rnn {
         self.state_widths().map(|(_, width)| width).sum()
     }
 
+    /// Features that a layer reads.
+    pub(in crate::nn) fn layer_reads(&self, layer: usize) -> usize {
+        if layer == 0 { self.inputs } else { self.outputs() }
+    }
+
+    /// How many layers there are.
+    pub(in crate::nn) fn depth(&self) -> usize {
+        self.layers
+    }
+
+    /// Features of its input.
+    pub(in crate::nn) fn reads(&self) -> usize {
+        self.inputs
+    }
+
+    /// Whether its layers read masked copies of their inputs.
+    pub(in crate::nn) fn masks_inputs(&self) -> bool {
+        self.options.input_dropout > 0.0
+    }
+
+    /// Bytes of masked copies of W_hh, and of the gradients at them, in all layers and directions.
+    pub(in crate::nn) fn masked_bytes(&self) -> u64 {
+        let Self { hidden, layers, directions, options, .. } = self;
+        let weight = self.equations().gates() * hidden * self.hidden_width();
+        let copies = if options.weight_drop > 0.0 { 2 * layers * directions.all().len() } else { 0 };
+        FLOAT * (copies * weight) as u64
+    }
+
+    /// Numbers of the states of a row in all layers and directions.
+    pub(in crate::nn) fn all_state_features(&self) -> usize {
+        self.layers * self.directions.all().len() * self.state_features()
+    }
+
     fn count_whole(&self, counter: &mut Counter) {
         let Self { hidden, layers, directions, options, .. } = self;
         let equations = self.equations();
@@ -84,14 +121,16 @@ impl Rnn {
         let state = self.state_features();
         counter.keep_state(layers * directions * state);
         for layer in 0..*layers {
-            let inputs = if layer == 0 { self.inputs } else { self.outputs() };
+            let inputs = self.layer_reads(layer);
             if options.input_dropout > 0.0 {
                 counter.signal = Signal::Fresh;
             }
             counter.keep_signal(inputs);
             for _ in 0..directions {
                 counter.product(equations.gates() * hidden * (inputs + self.hidden_width()));
-                counter.keep(equations.gates() * hidden);
+                if equations.reads_gates() {
+                    counter.keep(equations.gates() * hidden);
+                }
                 if self.has_layer_norm() {
                     // Both products as they were before they were normalised, and the cell state before a step.
                     let cell = if equations.has_cell_state() { *hidden } else { 0 };
@@ -107,9 +146,58 @@ impl Rnn {
                 counter.keep_state(state);
             }
             counter.keep(self.width());
-            let dropped = options.dropout > 0.0 && layer + 1 < *layers;
-            let changed = dropped || options.merge != Merge::Concat || self.is_residual(layer);
+            let changed = self.changes_outputs(layer) || self.is_residual(layer);
             counter.signal = if changed { Signal::Fresh } else { Signal::Kept };
+            counter.mark();
+        }
+    }
+
+    /// Whether something makes another tensor of what the directions of a layer give, side by side.
+    fn changes_outputs(&self, layer: usize) -> bool {
+        let options = &self.options;
+        (options.dropout > 0.0 && layer + 1 < self.layers) || options.merge != Merge::Concat
+    }
+
+    /// Goes back through one layer, whose trace is in the ledger and what came before it is not.
+    pub(in crate::nn) fn layer_back(&self, ledger: &mut Ledger, layer: usize, sizes: Sizes) {
+        let Sizes { steps, rows, d_given, d_read } = sizes;
+        let (options, equations) = (&self.options, self.equations());
+        let places = |width: usize| FLOAT * steps * rows * width as u64;
+        let exists = |asked: bool, width: usize| if asked { places(width) } else { 0 };
+        let is_residual = self.is_residual(layer);
+        // The gradient at the directions' outputs, as far as it goes with the last of them.
+        let d_output = match self.changes_outputs(layer) {
+            true => {
+                ledger.make(places(self.width()));
+                ledger.free(if is_residual { 0 } else { d_given });
+                places(self.width())
+            }
+            false if is_residual => 0,
+            false => d_given,
+        };
+        let wide = equations.gates() * self.hidden;
+        let unkept = exists(!equations.reads_gates(), wide);
+        let saved = exists(equations.saves(), self.hidden);
+        let outlives_loop =
+            equations.last_gate_apart() || equations.resets_before() || equations.peepholes() > 0;
+        let previous = places(self.hidden_width());
+        let d_hidden = exists(options.projection.is_some(), self.hidden_width());
+        let unprojected = exists(options.projection.is_some(), self.hidden);
+        let cells = exists(equations.peepholes() > 0, self.hidden);
+        let carried = FLOAT * rows * self.state_features() as u64;
+        let directions = self.directions.all().len();
+        for direction in 0..directions {
+            let is_last = direction + 1 == directions;
+            ledger.make(unkept + cells + d_hidden + carried);
+            ledger.free(carried + if outlives_loop { 0 } else { saved });
+            ledger.free(if is_last { d_output } else { 0 });
+            ledger.make(previous);
+            ledger.pass(if options.recurrent_dropout > 0.0 { previous } else { 0 });
+            ledger.free(if is_last { places(self.width()) } else { 0 });
+            ledger.pass(2 * cells);
+            ledger.free(previous + cells + d_hidden + unprojected + if outlives_loop { saved } else { 0 });
+            ledger.make(if direction == 0 { d_read } else { 0 });
+            ledger.free(places(wide));
         }
     }
 }

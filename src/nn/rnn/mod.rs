@@ -63,6 +63,8 @@ impl Directions {
 /// `bias_ih_l{l}` and `bias_hh_l{l}` \[G·H\], all drawn from U(±1/√H); those of the reverse direction end in
 /// `_reverse`. D is 2 for a bidirectional stack whose directions are not merged, else 1.
 ///
+/// What a training step takes of memory is a formula: [`Cost::training_bytes`](crate::nn::Cost::training_bytes).
+///
 /// Sequences are \[T, B, I\]: time first, so that a step is contiguous. Data in another layout comes in through
 /// [`permute`](crate::ops::permute).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

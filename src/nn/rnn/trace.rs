@@ -9,7 +9,7 @@ use crate::nn::{Gradients, Layer, Parameters};
 use crate::ops::matmul::matmul_into;
 use crate::ops::recurrent::{self, Steps};
 use crate::ops::{Form, matmul, zero_padding};
-use crate::tensor::{Tensor, View};
+use crate::tensor::Tensor;
 
 /// What [`Layer<Rnn>::forward`](Layer) leaves for backward: for each layer its input, gates and states; of a
 /// [checkpointed](Rnn::checkpointed) stack those of the last segment, and the states that the segments start from.
@@ -53,8 +53,21 @@ impl RnnTrace<'_> {
     ) -> Result<(Tensor, State)> {
         let steps = self.check(d_output, d_state, gradients)?;
         let mut d_x = Joined::new(steps);
-        let d_initial = self.run(d_output, d_state, gradients, Some(&mut d_x))?;
+        let d_initial = self.run(d_output.clone(), d_state, gradients, Some(&mut d_x))?;
         Ok((d_x.whole(), d_initial))
+    }
+
+    /// As [`RnnTrace::backward`] from the outputs alone: the gradient at x. Lets go of that at the outputs as soon as nothing
+    /// reads it any more.
+    pub(in crate::nn) fn backward_outputs(
+        self,
+        d_output: Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let steps = self.check(&d_output, None, gradients)?;
+        let mut d_x = Joined::new(steps);
+        self.run(d_output, None, gradients, Some(&mut d_x))?;
+        Ok(d_x.whole())
     }
 
     /// As [`RnnTrace::backward`] from the outputs alone, without the gradients at x and at the initial state: where x is
@@ -63,14 +76,19 @@ impl RnnTrace<'_> {
     /// # Errors
     /// As [`RnnTrace::backward`].
     pub fn backward_parameters(self, d_output: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        self.check(d_output, None, gradients)?;
+        self.parameters_from(d_output.clone(), gradients)
+    }
+
+    /// As [`RnnTrace::backward_parameters`]; lets go of the gradient at the outputs as soon as nothing reads it any more.
+    pub(in crate::nn) fn parameters_from(self, d_output: Tensor, gradients: &mut Gradients) -> Result<()> {
+        self.check(&d_output, None, gradients)?;
         self.run(d_output, None, gradients, None).map(drop)
     }
 
     /// Back through all segments; the gradient at x goes to `d_x`, and that at the initial state is returned.
     fn run(
         self,
-        d_output: &Tensor,
+        d_output: Tensor,
         d_state: Option<&State>,
         gradients: &mut Gradients,
         mut d_x: Option<&mut Joined>,
@@ -82,14 +100,19 @@ impl RnnTrace<'_> {
         let mut d_later = d_state.cloned();
         let mut kept = Some(layers);
         let mut initial = None;
+        let mut d_output = Some(d_output);
         for segment in segments.into_iter().rev() {
             let layers = match (kept.take(), &x) {
                 (Some(layers), _) => layers,
                 (None, Some(x)) => layer.retrace(parameters, x, &segment, mode)?,
                 (None, None) => unreachable!("the only segment's trace is kept"),
             };
-            let d_own = d_output.outer(segment.steps.clone())?;
-            let (d_part, d_initial) = pass.segment(&segment, layers, &d_own, d_later.as_ref())?;
+            // The first segment in time is the last to need it.
+            let whole = if segment.steps.start == 0 { d_output.take() } else { d_output.clone() };
+            let Some(whole) = whole else { unreachable!("one segment begins at the first step") };
+            let d_own = whole.outer(segment.steps.clone())?;
+            drop(whole);
+            let (d_part, d_initial) = pass.segment(&segment, layers, d_own, d_later.as_ref())?;
             if let (Some(d_x), Some(d_part)) = (&mut d_x, d_part) {
                 d_x.put(segment.steps, d_part)?;
             }
@@ -147,8 +170,8 @@ impl Pass<'_> {
     fn segment(
         &mut self,
         segment: &Segment,
-        layers: Vec<LayerTrace>,
-        d_output: &Tensor,
+        mut layers: Vec<LayerTrace>,
+        d_output: Tensor,
         d_state: Option<&State>,
     ) -> Result<(Option<Tensor>, State)> {
         let Self { layer, parameters, mode, .. } = *self;
@@ -156,11 +179,17 @@ impl Pass<'_> {
         let directions = layer.description.directions.all().len();
         let mut d_initial =
             State::unwritten(parameters.device(), layer.state_sizes(segment.initial.batch()))?;
-        let mut d_y = layer.d_output(d_output, sequences)?;
-        for (index, LayerTrace { x, output, directions: steps }) in layers.into_iter().enumerate().rev() {
-            let d_directions = layer.leave_backward(sequences, index, &output, &d_y)?;
+        let mut d_y = Some(layer.d_output(d_output, sequences)?);
+        while let Some(LayerTrace { x, output, directions: steps }) = layers.pop() {
+            let Some(d_given) = d_y.take() else { unreachable!("only the first layer computes none") };
+            let index = layers.len();
+            let d_output = layer.leave_backward(sequences, index, &output, &d_given)?;
+            let d_given = layer.description.is_residual(index).then_some(d_given);
+            // What both directions read goes with the last one: its memory is that of what comes next.
+            let mut shared = Some((output, d_output));
             let mut d_x: Option<Tensor> = None;
-            let together = directions / steps.len();
+            let passes = steps.len();
+            let together = directions / passes;
             for (number, steps) in steps.into_iter().enumerate() {
                 let first = index * directions + number * together;
                 let places = first..first + together;
@@ -168,22 +197,36 @@ impl Pass<'_> {
                 let d_last = d_last.collect::<Result<Vec<_>>>()?;
                 let weight = |place: usize| self.masked[place].as_ref().map(|one| one.weight.copy.view());
                 let calls = layer.calls(parameters, &segment.initial, places, sequences, weight)?;
-                let done = recurrent::backward(&calls, steps, &output, d_directions.view(), &d_last)?;
-                drop(calls);
+                let both = if number + 1 == passes { shared.take() } else { shared.clone() };
+                let Some((output, d_output)) = both else { unreachable!("only the last pass takes it") };
+                let done = recurrent::backward(&calls, steps, &output, d_output, &d_last)?;
+                drop((calls, output));
                 for (place, done) in (first..).zip(done) {
                     d_initial.put(place, &done.d_initial)?;
                     self.accumulate(place, &done, &x)?;
-                    if index != 0 || self.reads == Entry::Computed {
-                        let weight_ih = layer.weights(parameters, place).weight_ih;
-                        add_d_input(&mut d_x, &done, weight_ih)?;
+                    if index > 0 || self.reads == Entry::Computed {
+                        let d_projected = done.into_projected();
+                        self.add_d_x(place, &d_projected, &mut d_x)?;
                     }
                 }
             }
-            if let Some(d_x) = d_x {
-                d_y = layer.enter_backward(mode, index, d_x, &d_y)?;
+            drop(x);
+            d_y = d_x.map(|d_x| layer.enter_backward(mode, index, d_x, d_given.as_ref())).transpose()?;
+        }
+        Ok((d_y, d_initial))
+    }
+
+    /// Adds dgates_t W_ih of the direction at `place` to the gradient at what the layer reads.
+    fn add_d_x(&self, place: usize, d_projected: &Tensor, d_x: &mut Option<Tensor>) -> Result<()> {
+        let weight_ih = self.layer.weights(self.parameters, place).weight_ih;
+        match d_x {
+            None => *d_x = Some(matmul(d_projected, weight_ih, Form::Plain, None)?),
+            Some(d_x) => {
+                let d_projected = d_projected.view().matrix()?;
+                matmul_into(d_x.view_mut()?.matrix()?, d_projected, weight_ih, Form::Plain)?;
             }
         }
-        Ok(((self.reads == Entry::Computed).then_some(d_y), d_initial))
+        Ok(())
     }
 
     /// Adds the weight gradients at `place`, each a sum over T·B: dW_ih += Σ_t dgates_tᵀ x_t,
@@ -223,27 +266,15 @@ impl Pass<'_> {
     }
 }
 
-/// Adds what a direction sends back to its input: dx += dgates W_ih.
-fn add_d_input(d_x: &mut Option<Tensor>, done: &recurrent::Gradients, weight_ih: View<'_>) -> Result<()> {
-    match d_x {
-        None => *d_x = Some(matmul(done.d_projected.view(), weight_ih, Form::Plain, None)?),
-        Some(d_x) => {
-            let d_projected = done.d_projected.view().matrix()?;
-            matmul_into(d_x.view_mut()?.matrix()?, d_projected, weight_ih, Form::Plain)?;
-        }
-    }
-    Ok(())
-}
-
 impl Layer<Rnn> {
     /// The gradient at the stack's output. What stands in its padding may be anything: the time loop passes over it, but a
     /// residual connection would not.
-    fn d_output(&self, d_output: &Tensor, sequences: Sequences<'_>) -> Result<Tensor> {
+    fn d_output(&self, d_output: Tensor, sequences: Sequences<'_>) -> Result<Tensor> {
         match sequences.lengths {
             Some(lengths) if self.description.is_residual(self.description.layers - 1) => {
-                zero_padding(d_output, lengths)
+                zero_padding(&d_output, lengths)
             }
-            _ => Ok(d_output.clone()),
+            _ => Ok(d_output),
         }
     }
 

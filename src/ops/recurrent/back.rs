@@ -31,19 +31,20 @@ pub(super) fn backward(
     context: &Context,
     calls: &[Call<'_>],
     sizes: Sizes,
-    kept: Steps,
+    mut kept: Steps,
     output: &Tensor,
-    d_output: View<'_>,
+    d_output: Tensor,
     d_last: &[Option<StateView<'_>>],
 ) -> Result<Vec<Gradients>> {
-    let Sizes { steps, rows, .. } = sizes;
     let count = calls.len();
-    let Steps { gates, saved, unprojected, marks, .. } = kept;
-    let marks = Marks { span: marks.as_ref().map(|marks| Span::new(marks, 0, count * steps * rows)) };
+    let gates = kept.take_gates();
+    let Steps { saved, unprojected, marks, .. } = kept;
+    let marks =
+        Marks { span: marks.as_ref().map(|marks| Span::new(marks, 0, count * sizes.steps * sizes.rows)) };
     let saved_of = |index: usize| saved.as_ref().map(|saved| part_of(saved, index, count));
-    let mut befores = Vec::with_capacity(count);
+    let mut cells = Vec::with_capacity(count);
     for (index, call) in calls.iter().enumerate() {
-        befores.push(Before::of(context, call, sizes, output, saved_of(index), marks.of(index, count))?);
+        cells.push(cell_states(context, call, sizes, saved_of(index), marks.of(index, count))?);
     }
     let run = Run {
         context,
@@ -53,62 +54,64 @@ pub(super) fn backward(
         marks,
         output,
         unprojected: unprojected.as_ref(),
-        d_output,
+        d_output: d_output.view(),
     };
     let made = match run.call.walk.windows() {
         None => plain(&run, gates, saved.clone(), d_last)?,
         Some(windows) => vec![lags::backward(&run, &gates, saved.as_ref(), d_last[0], windows)?],
     };
-    let both = befores.into_iter().zip(made).enumerate();
-    Ok(both
-        .map(|(index, (before, made))| Gradients {
-            equations: calls[index].equations,
+    // Nothing reads it after the loop, and nothing before the loop reads what comes now: they may share memory.
+    drop(d_output);
+    let mut gradients = Vec::with_capacity(count);
+    for (index, (made, cells)) in made.into_iter().zip(cells).enumerate() {
+        let call = &calls[index];
+        gradients.push(Gradients {
+            equations: call.equations,
             d_projected: made.d_projected,
             d_apart: made.d_apart,
-            previous: before.hidden,
-            modulated: saved_of(index).filter(|_| calls[index].equations.resets_before()),
-            cells: before.cells,
+            previous: hidden_states(context, call, sizes, output, marks.of(index, count))?,
+            modulated: saved_of(index).filter(|_| call.equations.resets_before()),
+            cells,
             projection: made.d_hidden.zip(unprojected.clone()),
             product: None,
             entry: None,
             d_initial: made.d_initial,
-        })
-        .collect())
+        });
+    }
+    Ok(gradients)
 }
 
-/// The states that the steps of a direction started from.
-struct Before {
-    /// As the product with W_hh sees them [T, B, P].
-    hidden: Tensor,
-    /// The cell states, and those that the steps made [T, B, H], where gates see them.
-    cells: Option<(Tensor, Tensor)>,
+/// The hidden states that the steps of a direction started from [T, B, P], as the product with W_hh sees them.
+fn hidden_states(
+    context: &Context,
+    call: &Call<'_>,
+    sizes: Sizes,
+    output: &Tensor,
+    marks: Marks<'_>,
+) -> Result<Tensor> {
+    let start =
+        States { states: output, column: call.column, columns: sizes.hidden, initial: call.initial.hidden };
+    let previous = support::previous(context, call, sizes, &start, marks)?;
+    match call.state_mask {
+        Some(mask) => dropout(&previous, mask),
+        None => Ok(previous),
+    }
 }
 
-impl Before {
-    fn of(
-        context: &Context,
-        call: &Call<'_>,
-        sizes: Sizes,
-        output: &Tensor,
-        saved: Option<Tensor>,
-        marks: Marks<'_>,
-    ) -> Result<Self> {
-        let Sizes { units, hidden, .. } = sizes;
-        let start =
-            States { states: output, column: call.column, columns: hidden, initial: call.initial.hidden };
-        let previous = support::previous(context, call, sizes, &start, marks)?;
-        let previous = match call.state_mask {
-            Some(mask) => dropout(&previous, mask)?,
-            None => previous,
-        };
-        let cells = match (call.equations.peepholes(), saved, call.initial.cell) {
-            (1.., Some(saved), Some(initial)) => {
-                let start = States { states: &saved, column: 0, columns: units, initial };
-                Some((support::previous(context, call, sizes, &start, marks)?, saved))
-            }
-            _ => None,
-        };
-        Ok(Self { hidden: previous, cells })
+/// The cell states that the steps of a direction started from, and those that they made [T, B, H], where gates see them.
+fn cell_states(
+    context: &Context,
+    call: &Call<'_>,
+    sizes: Sizes,
+    saved: Option<Tensor>,
+    marks: Marks<'_>,
+) -> Result<Option<(Tensor, Tensor)>> {
+    match (call.equations.peepholes(), saved, call.initial.cell) {
+        (1.., Some(saved), Some(initial)) => {
+            let start = States { states: &saved, column: 0, columns: sizes.units, initial };
+            Ok(Some((support::previous(context, call, sizes, &start, marks)?, saved)))
+        }
+        _ => Ok(None),
     }
 }
 

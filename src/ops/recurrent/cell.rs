@@ -203,6 +203,16 @@ impl Equations {
         self.cell.gates() - usize::from(self.options.coupled)
     }
 
+    /// Whether backward reads the gates of a step. Of vanilla cells whose derivative is known from h it does not.
+    pub(crate) fn reads_gates(&self) -> bool {
+        let CellOptions { clip_gates, zoneout, .. } = self.options;
+        let known_from_state = matches!(
+            self.cell,
+            Cell::Vanilla(Activation::Tanh | Activation::Relu | Activation::Sigmoid | Activation::Identity)
+        );
+        !known_from_state || clip_gates.is_some() || zoneout.is_some()
+    }
+
     /// How many rows the peepholes have: one for each gate that sees the cell state.
     pub(crate) fn peepholes(&self) -> usize {
         match (self.options.peepholes, self.options.coupled) {

@@ -31,6 +31,11 @@ pub(crate) struct Gradients {
 }
 
 impl Gradients {
+    /// The gradient at W_ih x + b_ih alone: what else there is, is let go.
+    pub(crate) fn into_projected(self) -> Tensor {
+        self.d_projected
+    }
+
     /// dW_ih += Σ_t dgates_tᵀ x_t, for x \[T, B, I\].
     pub(crate) fn accumulate_input_weight(&self, d_weight_ih: ViewMut<'_>, x: View<'_>) -> Result<()> {
         add_products(d_weight_ih, self.d_projected.view(), 0..self.d_projected.shape().last(), x)

@@ -74,6 +74,16 @@ pub(crate) struct StateParts {
     pub(crate) cell: Option<Tensor>,
 }
 
+impl Steps {
+    /// The gates on the way back, where they have memory even if nobody reads them.
+    fn take_gates(&mut self) -> Tensor {
+        match self.gates.take() {
+            Some(gates) => gates,
+            None => unreachable!("backward gives them memory"),
+        }
+    }
+}
+
 impl StateView<'_> {
     /// The twin's copy; a cell state of zeros [B, `units`] where there is none.
     fn memory<F: Real>(&self, units: usize) -> Memory<F> {
@@ -122,8 +132,8 @@ pub(crate) struct Sizes {
 
 /// What the forward pass leaves for the backward one. Of two directions each array is [2, ..].
 pub(crate) struct Steps {
-    /// What backward needs of the gates \[T, B, G·H\].
-    gates: Tensor,
+    /// What backward needs of the gates \[T, B, G·H\], where it reads them.
+    gates: Option<Tensor>,
     /// What it needs beside them \[T, B, H\], for the cells that have such; \[T, B, 2·H\] on the GPU where it is
     /// normalised.
     saved: Option<Tensor>,
@@ -174,12 +184,13 @@ pub(crate) fn forward(calls: &[Call<'_>], mut projected: Tensor, output: &mut Te
     let sizes = check_all(calls, &projected, output)?;
     let call = &calls[0];
     let device = projected.device().clone();
+    let reads_gates = call.equations.reads_gates();
     let mut entered = None;
     if let Some(norms) = &call.weights.norms {
         let seen = normalised::enter(call, norms, &projected)?;
         entered = Some(std::mem::replace(&mut projected, seen));
     }
-    on_device!(device,
+    let mut made = on_device!(device,
         F => twin::forward::<F>(call, sizes, projected, entered, output),
         context => {
             let made = match &call.weights.norms {
@@ -189,34 +200,52 @@ pub(crate) fn forward(calls: &[Call<'_>], mut projected: Tensor, output: &mut Te
                 }
             };
             let gpu::Made { saved, unprojected, product, marks, last } = made;
-            Ok(Steps { gates: projected, saved, unprojected, entered, product, marks, last })
+            Ok(Steps { gates: Some(projected), saved, unprojected, entered, product, marks, last })
         },
-    )
+    )?;
+    made.gates = made.gates.filter(|_| reads_gates);
+    Ok(made)
 }
 
 /// Back-propagation through the loop of [`forward`]. `output` is what it wrote to, d_output \[T, B, width\] the
 /// gradient at that, d_last the one at the state after each row's last step.
 ///
-/// The steps are consumed: the gates' memory becomes their gradient. Gives the gradients of each direction.
+/// The steps are consumed: the gates' memory becomes their gradient. So is `d_output`: on the GPU, what nobody else holds of
+/// it is free for what comes after the loop. Gives the gradients of each direction.
 pub(crate) fn backward(
     calls: &[Call<'_>],
     mut steps: Steps,
     output: &Tensor,
-    d_output: View<'_>,
+    d_output: Tensor,
     d_last: &[Option<StateView<'_>>],
 ) -> Result<Vec<Gradients>> {
-    let sizes = check_all(calls, &steps.gates, output)?;
     let call = &calls[0];
-    let device = steps.gates.device().clone();
+    let device = output.device().clone();
+    let gates = match steps.gates.take() {
+        Some(gates) => gates,
+        // Only their gradients will stand there, and zeros in the padding, which the loop passes over.
+        None => {
+            let [time, rows, _] = output.shape().exactly("output", "[time, batch, width]")?;
+            let sizes = [calls.len(), time, rows, call.weights.weight_hh.shape().rows()];
+            let sizes = if calls.len() == 1 { &sizes[1..] } else { &sizes };
+            match call.walk.lengths {
+                Some(_) => Tensor::zeros(&device, sizes)?,
+                None => Tensor::unwritten(&device, sizes)?,
+            }
+        }
+    };
+    let sizes = check_all(calls, &gates, output)?;
+    steps.gates = Some(gates);
     device.expect_same("d_output", d_output.device())?;
     d_output.shape().expect("d_output", output.shape().dimensions())?;
     let entered = steps.entered.take();
     let norms = call.weights.norms.as_ref().zip(entered.as_ref());
     let made = on_device!(device,
-        F => twin::backward::<F>(call, steps, sizes, output, d_output, d_last[0]).map(|made| vec![made]),
+        F => twin::backward::<F>(call, steps, sizes, output, d_output.view(), d_last[0]).map(|made| vec![made]),
         context => match norms {
             None => back::backward(context, calls, sizes, steps, output, d_output, d_last),
             Some((norms, _)) => {
+                let d_output = d_output.view();
                 let upstream = normalised::gpu::Upstream { sizes, output, d_output, d_last: d_last[0] };
                 normalised::gpu::backward(context, call, norms, steps, &upstream).map(|made| vec![made])
             }

@@ -36,7 +36,7 @@ pub(super) fn forward<F: Real>(
         last: MemoryMut::of(&mut last),
     });
     Ok(Steps {
-        gates: projected,
+        gates: Some(projected),
         saved: saved.map(|saved| Tensor::from_array(&device, saved)).transpose()?,
         unprojected: None,
         entered,
@@ -89,9 +89,10 @@ pub(super) fn backward<F: Real>(
     let initial = call.initial.memory::<F>(units);
     let d_last = d_last.map_or_else(|| Memory::zeros(rows, hidden, units), |d_last| d_last.memory(units));
     let mut room = Room::new(call, sizes);
+    let mut d_gates = steps.take_gates();
     let saved: Option<ArrayView3<'_, F>> = steps.saved.as_ref().map(|saved| saved.view().array3());
     let normalises_state = matrices.gains.is_some() && call.equations.cell == Cell::Lstm;
-    let mut gates = steps.gates.view_mut()?;
+    let mut gates = d_gates.view_mut()?;
     let mut gates = gates.array3::<F>();
     // The loop writes over the gates.
     let last_gate = normalises_state.then(|| {
@@ -143,20 +144,21 @@ pub(super) fn backward<F: Real>(
             d_norms,
         })
     });
-    finish(call, steps, room, &matrices, product.transpose()?)
+    finish(call, d_gates, steps, room, &matrices, product.transpose()?)
 }
 
 /// The gradients as tensors; those at the gates have their memory.
 fn finish<F: Real>(
     call: &Call<'_>,
+    d_projected: Tensor,
     steps: Steps,
     room: Room<F>,
     matrices: &Matrices<'_, F>,
     product: Option<normalised::Product>,
 ) -> Result<Gradients> {
     let equations = &call.equations;
-    let device = steps.gates.device();
-    let tensor = |array: Array3<F>| Tensor::from_array(device, array);
+    let device = d_projected.device().clone();
+    let tensor = |array: Array3<F>| Tensor::from_array(&device, array);
     let saved = steps.saved.as_ref();
     Ok(Gradients {
         equations: *equations,
@@ -173,7 +175,7 @@ fn finish<F: Real>(
         },
         product,
         entry: None,
-        d_initial: StateParts::new(device, equations, room.d_initial)?,
-        d_projected: steps.gates,
+        d_initial: StateParts::new(&device, equations, room.d_initial)?,
+        d_projected,
     })
 }

@@ -177,6 +177,7 @@ impl Bench {
             "dispatches_per_step": null,
             "host_microseconds_per_step": null,
             "bytes": null,
+            "formula_bytes": null,
         })
     }
 }

@@ -231,13 +231,14 @@ pub(in crate::ops::recurrent) fn backward(
     context: &Context,
     call: &Call<'_>,
     norms: &Norms<'_>,
-    kept: Steps,
+    mut kept: Steps,
     upstream: &Upstream<'_>,
 ) -> Result<Gradients> {
     let Upstream { sizes, output, d_output, d_last } = *upstream;
     let Sizes { rows, units, steps, .. } = sizes;
     let equations = call.equations;
-    let Steps { mut gates, saved, product, marks, .. } = kept;
+    let mut gates = kept.take_gates();
+    let Steps { saved, product, marks, .. } = kept;
     let Some(mut product) = product else { unreachable!("forward on a GPU keeps it") };
     let width = gates.shape().last();
     let marks = Marks { span: marks.as_ref().map(|marks| Span::new(marks, 0, steps * rows)) };
