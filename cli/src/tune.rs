@@ -234,7 +234,10 @@ impl Bench {
         if outcome.is_faster {
             measured.chosen.set_product(shape, best)?;
         }
-        let [heuristic, best] = [heuristic, best].map(|way| report::variant(&shape, way));
+        let [heuristic, mut best] = [heuristic, best].map(|way| report::variant(&shape, way));
+        if outcome.challenger == 0 {
+            best = report::NONE.to_owned();
+        }
         report.line(&Line::new(&self.place, [operation, sizes, heuristic, best], &outcome))
     }
 
@@ -269,13 +272,10 @@ impl Bench {
         if outcome.is_faster {
             measured.chosen.set_recurrent(shape, best)?;
         }
-        let words = [format!("{} steps", cell.name()), report::layer(&shape, sequence)];
-        let [operation, sizes] = words;
-        report.line(&Line::new(
-            &self.place,
-            [operation, sizes, report::tier(heuristic), report::tier(best)],
-            &outcome,
-        ))
+        let best = if outcome.challenger == 0 { report::NONE.to_owned() } else { report::tier(best) };
+        let operation = format!("{} steps", cell.name());
+        let words = [operation, report::layer(&shape, sequence), report::tier(heuristic), best];
+        report.line(&Line::new(&self.place, words, &outcome))
     }
 
     /// Compares whole training steps, without the choices and with them.

@@ -24,7 +24,7 @@ pub enum ParameterPath {
     Uniforms,
 }
 
-/// How [`Device::gpu_with`] opens an adapter. The limits exist to test the cutting of large work on any machine.
+/// How [`Device::gpu_with`](crate::Device::gpu_with) opens an adapter. The limits exist to test the cutting of large work on any machine.
 #[derive(Clone, Debug)]
 pub struct GpuOptions {
     /// Which shaders to build.
@@ -43,7 +43,7 @@ pub struct GpuOptions {
     pub recurrent: RecurrentTier,
     /// Where measured choices come from, for what `matmul` and `recurrent` leave open.
     pub tuning: TuningSource,
-    /// Whether to note the choices that work meets, for [`Device::choices`].
+    /// Whether to note the choices that work meets, for [`Device::choices`](crate::Device::choices).
     pub journal: Journal,
 }
 

@@ -36,8 +36,8 @@ pub struct ProductShape {
 
 /// A recurrent layer in one direction, as far as choices depend on it.
 ///
-/// The two ways through time add up in different orders: with choices that differ between batches of different sizes, so do
-/// a row's last bits.
+/// The two ways through time may add up in different orders: with choices that differ between batches of different sizes, a
+/// row's last bits may, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecurrentShape {

@@ -10,6 +10,9 @@ use crate::bench::operations::form_name;
 use crate::bench::report::{Place, header, json};
 use crate::failure::Result;
 
+/// Stands for the best other way where none comes near the heuristic's.
+pub(crate) const NONE: &str = "none near";
+
 /// One comparison: what heuristics choose, and the best of the other ways.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Line<'a> {
