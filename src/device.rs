@@ -1,20 +1,19 @@
 //! Where tensors live and work runs: the CPU, or one GPU; discovery and selection.
 
+mod options;
+
 use std::fmt;
 use std::sync::Arc;
 
-use crate::gpu::{
-    self, AdapterKind, AdapterSummary, Context, ContextOptions, KernelCall, MatmulVariant, Profiling,
-    RecurrentTier,
-};
+use crate::gpu::{self, AdapterKind, AdapterSummary, Context, KernelCall};
+use crate::tuning::Tuning;
 use crate::{Error, Result};
+
+pub use options::{GpuOptions, ParameterPath, ShaderBuild};
 
 /// The environment variable that [`Device::auto`] obeys: `auto`, `cpu`, `reference`, `gpu`, `gpu:N` or a part of an
 /// adapter's name.
 pub const DEVICE_VARIABLE: &str = "REFRAIN_DEVICE";
-
-/// The least ceiling of a binding that operations can work with: room for some elements after any alignment.
-const LEAST_BINDING_BYTES: u64 = 1024;
 
 /// A place to compute. Cheap to clone; clones are the same device.
 ///
@@ -37,57 +36,6 @@ pub(crate) enum Backend {
 pub(crate) enum Precision {
     F32,
     F64,
-}
-
-/// Whether shaders keep naga's run-time checks of indexes and loops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShaderBuild {
-    /// With checks: what a debug build of this crate uses.
-    Checked,
-    /// Without: faster, the same results; what a release build uses.
-    Trusted,
-}
-
-/// How kernel parameters reach the GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ParameterPath {
-    /// Immediates (push constants) where the adapter has them, uniforms elsewhere.
-    Fastest,
-    /// A uniform buffer with dynamic offsets, which every adapter has.
-    Uniforms,
-}
-
-/// How [`Device::gpu_with`] opens an adapter. The limits exist to test the cutting of large work on any machine.
-#[derive(Clone, Debug)]
-pub struct GpuOptions {
-    /// Which shaders to build.
-    pub build: ShaderBuild,
-    /// How kernel parameters travel.
-    pub parameters: ParameterPath,
-    /// A ceiling for one storage binding, in bytes, below the adapter's own; at least 1024.
-    pub binding_bytes: Option<u64>,
-    /// A ceiling for workgroups along one axis of a dispatch, below the adapter's own.
-    pub workgroups: Option<u32>,
-    /// Whether to note when each kernel ran.
-    pub profiling: Profiling,
-    /// One way to compute all matrix products; without it each product's shape decides.
-    pub matmul: Option<MatmulVariant>,
-    /// How recurrent layers run over time.
-    pub recurrent: RecurrentTier,
-}
-
-impl Default for GpuOptions {
-    fn default() -> Self {
-        Self {
-            build: if cfg!(debug_assertions) { ShaderBuild::Checked } else { ShaderBuild::Trusted },
-            parameters: ParameterPath::Fastest,
-            binding_bytes: None,
-            workgroups: None,
-            profiling: Profiling::Off,
-            matmul: None,
-            recurrent: RecurrentTier::Auto,
-        }
-    }
 }
 
 /// Counters of a device, for those who measure or test.
@@ -130,8 +78,11 @@ impl Device {
     ///
     /// Each call opens the adapter anew, as a device of its own: clone a device to share it.
     ///
+    /// Where `refrain tune` has stored choices for the adapter, they are obeyed: see [`TuningSource::Stored`](crate::TuningSource::Stored).
+    ///
     /// # Errors
-    /// [`Error::NoAdapter`], listing what is there; whatever the driver says when it cannot be opened.
+    /// [`Error::NoAdapter`], listing what is there; whatever the driver says when it cannot be opened;
+    /// [`Error::Checkpoint`] or [`Error::Io`] for a file of stored choices that is there and cannot be understood or read.
     pub fn gpu(name: &str) -> Result<Self> {
         Self::gpu_with(name, &GpuOptions::default())
     }
@@ -139,33 +90,16 @@ impl Device {
     /// As [`Device::gpu`], with options.
     ///
     /// # Errors
-    /// As [`Device::gpu`]; [`Error::Config`] for a limit that leaves nothing to work with; [`Error::Unsupported`] for
+    /// As [`Device::gpu`]; [`Error::Config`] for a limit that leaves nothing to work with, and for options that exclude each
+    /// other; [`Error::Unsupported`] for
     /// profiling where the adapter has no timestamps (`timestamps` is not among its [`AdapterSummary::features`]).
     pub fn gpu_with(name: &str, options: &GpuOptions) -> Result<Self> {
-        if let Some(bytes) = options.binding_bytes.filter(|&bytes| bytes < LEAST_BINDING_BYTES) {
-            let message = format!("`binding_bytes` must be at least {LEAST_BINDING_BYTES}, not {bytes}");
-            return Err(Error::config("GPU options", message));
-        }
-        if options.workgroups == Some(0) {
-            return Err(Error::config("GPU options", "`workgroups` must be at least 1, not 0"));
-        }
-        if options.matmul.is_some_and(|variant| variant.parts == 0) {
-            return Err(Error::config("GPU options", "`matmul.parts` must be at least 1, not 0"));
-        }
+        options.expect_sensible()?;
         // Every name contains the empty one: it would take whatever comes first.
         if name.trim().is_empty() {
             return Err(Error::NoAdapter { wanted: name.to_owned(), available: Self::available() });
         }
-        let context = Context::open(&ContextOptions {
-            wanted: gpu::choose(name),
-            checked: options.build == ShaderBuild::Checked,
-            allow_immediates: options.parameters == ParameterPath::Fastest,
-            binding_bytes: options.binding_bytes,
-            workgroups: options.workgroups,
-            profiling: options.profiling,
-            matmul: options.matmul,
-            recurrent: options.recurrent,
-        })?;
+        let context = Context::open(&options.context(gpu::choose(name)))?;
         match context {
             Some(context) => Ok(Self(Backend::Gpu(context))),
             None => Err(Error::NoAdapter { wanted: name.to_owned(), available: Self::available() }),
@@ -225,6 +159,38 @@ impl Device {
         }
     }
 
+    /// What the driver says of the GPU; `None` for the CPU.
+    pub fn adapter(&self) -> Option<&AdapterSummary> {
+        match &self.0 {
+            Backend::Cpu(_) => None,
+            Backend::Gpu(context) => Some(context.adapter()),
+        }
+    }
+
+    /// The measured choices that this device obeys; `None` where heuristics decide alone, and on the CPU.
+    pub fn tuning(&self) -> Option<&Tuning> {
+        match &self.0 {
+            Backend::Cpu(_) => None,
+            Backend::Gpu(context) => context.choices().tuning(),
+        }
+    }
+
+    /// The choices that this device's work has met since it was opened, and how they were made: a device that is given
+    /// them does the same in the same ways.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on the CPU; [`Error::Config`] for a device that was opened without
+    /// [`Journal::Choices`](crate::Journal::Choices).
+    pub fn choices(&self) -> Result<Tuning> {
+        match &self.0 {
+            Backend::Cpu(_) => Err(Error::Unsupported {
+                what: "choices".into(),
+                message: "the CPU has one way to compute each operation; a GPU has several".into(),
+            }),
+            Backend::Gpu(context) => context.choices().noted(),
+        }
+    }
+
     /// Submits recorded work without waiting for it. Optimizers do this at the end of each step.
     ///
     /// # Errors
@@ -277,7 +243,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Unsupported`] on the CPU; [`Error::Config`] for a device that was opened without
-    /// [`Profiling::Kernels`]; whatever the device reported since the last call.
+    /// [`Profiling::Kernels`](crate::Profiling::Kernels); whatever the device reported since the last call.
     pub fn profile(&self) -> Result<Vec<KernelCall>> {
         match &self.0 {
             Backend::Cpu(_) => Err(Error::Unsupported {

@@ -109,7 +109,7 @@ pub enum Error {
         /// The compiler's message; lines are those of the user's own text.
         message: String,
     },
-    /// A checkpoint or case file that cannot be understood.
+    /// A checkpoint, a case file or a file of measured choices that cannot be understood.
     #[error("{}: {message}", path.display())]
     Checkpoint {
         /// The file.

@@ -40,12 +40,17 @@ pub mod optim;
 pub mod random;
 mod shape;
 mod tensor;
+mod tuning;
 
 pub use device::{DEVICE_VARIABLE, Device, DeviceCounters, GpuOptions, ParameterPath, ShaderBuild};
 pub use error::{Error, Result};
-pub use gpu::{AdapterKind, AdapterSummary, KernelCall, MatmulTile, MatmulVariant, Profiling, RecurrentTier};
+pub use gpu::{
+    AdapterKind, AdapterSummary, Journal, KernelCall, MatmulTile, MatmulVariant, Profiling, RecurrentTier,
+    TuningSource,
+};
 pub use shape::{MAX_RANK, Shape};
 pub use tensor::{IGNORED, Indices, Tensor, View};
+pub use tuning::{ProductShape, RecurrentShape, TUNING_VARIABLE, Tuning};
 
 /// The README's example, compiled and run with the doctests.
 #[cfg(doctest)]

@@ -1,15 +1,15 @@
 //! `refrain bench`: how fast a device runs recurrent layers, training steps and single operations.
 
 pub(crate) mod arguments;
-mod check;
-mod measure;
-mod operations;
+pub(crate) mod check;
+pub(crate) mod measure;
+pub(crate) mod operations;
 mod profile;
 mod rates;
-mod report;
+pub(crate) mod report;
 mod scale;
-mod shape;
-mod work;
+pub(crate) mod shape;
+pub(crate) mod work;
 
 use std::io::{self, Write};
 
@@ -105,7 +105,7 @@ fn nothing_fits(device: &Device) -> Failure {
 ///
 /// # Errors
 /// Every other one.
-fn unless_too_large<T>(what: &str, result: Result<T>) -> Result<Option<T>> {
+pub(crate) fn unless_too_large<T>(what: &str, result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(Failure::Refused(error)) if is_too_large(&error) => {

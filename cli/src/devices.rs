@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use refrain::{AdapterSummary, DEVICE_VARIABLE, Device};
+use refrain::{AdapterSummary, DEVICE_VARIABLE, Device, TUNING_VARIABLE, Tuning};
 
 use crate::failure::Result;
 use crate::train::bytes;
@@ -18,17 +18,34 @@ pub(crate) fn open(name: &str) -> Result<Device> {
     })
 }
 
+/// The name of the GPU that `--device` asks for, for [`Device::gpu_with`]: where that is `auto`, what `auto` would look for.
+pub(crate) fn wish(name: &str) -> String {
+    let asked = || std::env::var(DEVICE_VARIABLE).ok().map(|wish| wish.trim().to_owned());
+    match name.trim() {
+        "auto" => {
+            asked().filter(|wish| !matches!(wish.as_str(), "" | "auto")).unwrap_or_else(|| "gpu".to_owned())
+        }
+        name => name.to_owned(),
+    }
+}
+
 /// A device in one line.
 pub(crate) fn describe(device: &Device) -> String {
     let name = device.to_string();
-    let adapter = match device.is_gpu() {
-        true => Device::list().into_iter().find(|adapter| adapter.name == name),
-        false => None,
-    };
-    match adapter {
+    match device.adapter() {
         Some(adapter) => format!("{name} ({}, {})", adapter.kind, adapter.backend),
         None if name == "reference" => "reference (the CPU in 64-bit floats)".to_owned(),
         None => name,
+    }
+}
+
+/// Where the choices come from that a GPU obeys.
+pub(crate) fn tuning(adapter: &AdapterSummary, stored: Option<&Tuning>) -> String {
+    let path = Tuning::stored_path(adapter);
+    match (stored, path) {
+        (Some(tuning), Some(path)) => format!("measured choices: {}, in {}", tuning.len(), path.display()),
+        (_, None) => format!("off, heuristics choose ({TUNING_VARIABLE}=0 or no folder for caches)"),
+        (None, Some(_)) => "none, heuristics choose (`refrain tune` measures)".to_owned(),
     }
 }
 
@@ -42,7 +59,11 @@ pub(crate) fn run() -> Result<()> {
     writeln!(out, "reference   the CPU in 64-bit floats: slow, exact\n            --device reference")?;
     let adapters = Device::list();
     for adapter in &adapters {
-        write!(out, "{}", details(adapter))?;
+        let tuning = match Tuning::stored(adapter) {
+            Ok(stored) => tuning(adapter, stored.as_ref()),
+            Err(error) => format!("unusable, {error}"),
+        };
+        writeln!(out, "{}            tuning {tuning}", details(adapter))?;
     }
     if adapters.is_empty() {
         writeln!(out, "no GPU: the system has no Vulkan, Metal or DirectX 12 driver that shows one")?;

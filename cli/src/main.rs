@@ -11,6 +11,7 @@ mod plot;
 mod sample;
 mod text;
 mod train;
+mod tune;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Command {
     Check(check::Arguments),
     /// Time recurrent layers, training steps and single operations on a device
     Bench(Box<bench::arguments::Arguments>),
+    /// Measure the ways in which a GPU can compute what a training step at some shapes needs, and store the best
+    Tune(Box<tune::arguments::Arguments>),
     /// Show the devices that are there, and which one is taken
     Devices,
 }
@@ -60,6 +63,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Sample(arguments) => sample::run(&arguments)?,
         Command::Check(arguments) => return check::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments)?,
+        Command::Tune(arguments) => tune::run(&arguments)?,
         Command::Devices => devices::run()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -97,7 +97,7 @@ pub(crate) fn summaries() -> Vec<AdapterSummary> {
     candidates().iter().enumerate().map(|(index, candidate)| summary(index, candidate)).collect()
 }
 
-fn summary(index: usize, candidate: &Candidate) -> AdapterSummary {
+pub(super) fn summary(index: usize, candidate: &Candidate) -> AdapterSummary {
     let info = candidate.adapter.get_info();
     let limits = candidate.adapter.limits();
     let present = candidate.adapter.features();
@@ -162,11 +162,7 @@ pub(crate) fn choose(text: &str) -> Wanted {
     }
 }
 
-/// The first adapter that is wanted, if one is there.
-pub(super) fn find(wanted: &Wanted) -> Option<Candidate> {
-    candidates()
-        .into_iter()
-        .enumerate()
-        .find(|(index, candidate)| wanted.accepts(*index, candidate))
-        .map(|(_, candidate)| candidate)
+/// The first adapter that is wanted, if one is there, with its place among all.
+pub(super) fn find(wanted: &Wanted) -> Option<(usize, Candidate)> {
+    candidates().into_iter().enumerate().find(|(index, candidate)| wanted.accepts(*index, candidate))
 }

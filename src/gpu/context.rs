@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::adapters::{AdapterKind, Candidate, Wanted, find};
+use serde::{Deserialize, Serialize};
+
+use super::adapters::{AdapterKind, AdapterSummary, Candidate, Wanted, find, summary};
+use super::choices::{Choices, Journal, TuningSource};
 use super::faults::Faults;
 use super::kernel::KernelCache;
 use super::limits::Limits;
@@ -16,7 +19,8 @@ use crate::{Error, Result};
 pub(super) const IMMEDIATE_BYTES: u32 = 128;
 
 /// How recurrent layers run over time on a GPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RecurrentTier {
     /// By the size of the layer and the sort of adapter.
     #[default]
@@ -39,6 +43,8 @@ pub(crate) struct ContextOptions {
     pub(crate) workgroups: Option<u32>,
     pub(crate) matmul: Option<MatmulVariant>,
     pub(crate) recurrent: RecurrentTier,
+    pub(crate) tuning: TuningSource,
+    pub(crate) journal: Journal,
 }
 
 /// An opened GPU.
@@ -47,14 +53,12 @@ pub(crate) struct Context {
     recorder: Mutex<Recorder>,
     device: wgpu::Device,
     queue: wgpu::Queue,
-    name: String,
-    kind: AdapterKind,
+    adapter: AdapterSummary,
     limits: Limits,
     checked: bool,
-    matmul: Option<MatmulVariant>,
+    choices: Choices,
     immediates: bool,
     profiler: Option<Profiler>,
-    recurrent: RecurrentTier,
     faults: Arc<Faults>,
     pool: Arc<Pool>,
     kernels: KernelCache,
@@ -63,17 +67,24 @@ pub(crate) struct Context {
 impl Context {
     /// Opens the wanted adapter with all the limits it has; `None` if it is not there.
     pub(crate) fn open(options: &ContextOptions) -> Result<Option<Arc<Self>>> {
-        let Some(candidate) = find(&options.wanted) else { return Ok(None) };
-        Self::from_candidate(&candidate, options).map(|context| Some(Arc::new(context)))
+        let Some((index, candidate)) = find(&options.wanted) else { return Ok(None) };
+        let summary = summary(index, &candidate);
+        let choices = Choices::of(&summary, options)?;
+        Self::from_candidate(&candidate, options, summary, choices).map(|context| Some(Arc::new(context)))
     }
 
-    fn from_candidate(candidate: &Candidate, options: &ContextOptions) -> Result<Self> {
+    fn from_candidate(
+        candidate: &Candidate,
+        options: &ContextOptions,
+        summary: AdapterSummary,
+        choices: Choices,
+    ) -> Result<Self> {
         let adapter = &candidate.adapter;
         let has = adapter.limits();
         let immediates = options.allow_immediates
             && adapter.features().contains(wgpu::Features::IMMEDIATES)
             && has.max_immediate_size >= IMMEDIATE_BYTES;
-        let timestamps = Profiler::features(&adapter.get_info().name, adapter.features(), options.profiling)?;
+        let timestamps = Profiler::features(&summary.name, adapter.features(), options.profiling)?;
         let immediate = if immediates { wgpu::Features::IMMEDIATES } else { wgpu::Features::empty() };
         let required_features = immediate | timestamps;
         let descriptor = wgpu::DeviceDescriptor {
@@ -102,39 +113,37 @@ impl Context {
             pool: Arc::new(Pool::new(device.clone(), limits.buffer_bytes)),
             device,
             queue,
-            name: adapter.get_info().name,
-            kind: candidate.kind,
+            adapter: summary,
             limits,
             checked: options.checked,
-            matmul: options.matmul,
+            choices,
             immediates,
             profiler,
-            recurrent: options.recurrent,
             faults,
             kernels: KernelCache::default(),
         })
     }
 
+    /// What the driver says of the adapter.
+    pub(crate) fn adapter(&self) -> &AdapterSummary {
+        &self.adapter
+    }
+
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        &self.adapter.name
     }
 
     pub(crate) fn kind(&self) -> AdapterKind {
-        self.kind
-    }
-
-    /// What the user asked for.
-    pub(crate) fn recurrent(&self) -> RecurrentTier {
-        self.recurrent
+        self.adapter.kind
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// The one way in which matrix products are to be computed, if whoever opened the device asked for one.
-    pub(crate) fn matmul_variant(&self) -> Option<MatmulVariant> {
-        self.matmul
+    /// Who decides between ways to compute the same.
+    pub(crate) fn choices(&self) -> &Choices {
+        &self.choices
     }
 
     /// Memory for `elements` four-byte values; their content is undefined until written.

@@ -6,6 +6,7 @@
 //! in flight (see [`recorder`]) and an allocation that ran out of memory.
 
 mod adapters;
+mod choices;
 mod context;
 mod elementwise;
 mod faults;
@@ -25,7 +26,8 @@ mod span;
 mod tests;
 
 pub use adapters::{AdapterKind, AdapterSummary};
-pub(crate) use adapters::{choose, summaries};
+pub(crate) use adapters::{Wanted, choose, summaries};
+pub use choices::{Journal, TuningSource};
 pub use context::RecurrentTier;
 pub(crate) use context::{Context, ContextOptions};
 pub(crate) use elementwise::ELEMENTWISE_GROUP;
@@ -33,7 +35,7 @@ pub(crate) use inspect::inspect;
 pub(crate) use kernel::{Access, Field, Kernel, Origin, REAL, kernel, parameters};
 pub(crate) use limits::pieces;
 pub(crate) use pool::Buffer;
-pub use products::{MatmulTile, MatmulVariant};
+pub use products::{Form, MatmulTile, MatmulVariant};
 pub use profile::{KernelCall, Profiling};
 pub(crate) use recorder::Dispatch;
 pub(crate) use row_reduction::RowReduction;

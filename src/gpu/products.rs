@@ -1,10 +1,41 @@
 //! The ways in which a GPU can compute a matrix product. Which one is taken is decided by `ops::matmul`, unless whoever
 //! opened the device did.
 
+use serde::{Deserialize, Serialize};
+
+/// Which operands are stored transposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// A \[M,K\], B \[K,N\].
+    Plain,
+    /// A \[M,K\], B \[N,K\]: a linear layer's x·Wᵀ.
+    RightTransposed,
+    /// A \[K,M\], B \[K,N\]: a weight gradient's dYᵀ·X.
+    LeftTransposed,
+    /// A \[K,M\], B \[N,K\].
+    BothTransposed,
+}
+
+impl Form {
+    /// All four.
+    pub const ALL: [Self; 4] =
+        [Self::Plain, Self::RightTransposed, Self::LeftTransposed, Self::BothTransposed];
+
+    pub(crate) fn left(self) -> bool {
+        matches!(self, Self::LeftTransposed | Self::BothTransposed)
+    }
+
+    pub(crate) fn right(self) -> bool {
+        matches!(self, Self::RightTransposed | Self::BothTransposed)
+    }
+}
+
 /// The square of outputs that one workgroup computes.
 ///
 /// Every tile adds up each output in the same order: they differ in speed, not in bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MatmulTile {
     /// 16 by 16: few rows, few columns, or too few outputs to keep a GPU busy otherwise.
     Narrow,

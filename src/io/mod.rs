@@ -6,6 +6,7 @@ mod file;
 mod keras;
 mod onnx;
 mod section;
+mod tuning;
 mod weights;
 
 pub use checkpoint::{Checkpoint, Metadata};
@@ -13,4 +14,5 @@ pub use file::write_atomically;
 pub use keras::{KerasCell, KerasLayer, KerasWeights};
 pub use onnx::{OnnxAttributes, OnnxDirection, OnnxLayer, OnnxLayout, OnnxNode, OnnxTensors};
 pub use section::HostArray;
+pub use tuning::save_tuning;
 pub use weights::{load_layer_weights, load_weights, save_layer_weights, save_weights};

@@ -24,7 +24,7 @@ pub use dropout::{Mask, dropout};
 pub use elementwise::{Activation, Binary, binary, scale, unary, unary_backward};
 pub use embedding::{embedding, embedding_backward, one_hot};
 pub use layer_norm::{LAYER_NORM_EPSILON, layer_norm, layer_norm_backward};
-pub use matmul::{Form, matmul};
+pub use matmul::{Form, ProductTrial, matmul};
 pub use merge::{Merge, merge, merge_backward};
 pub use padding::zero_padding;
 pub use permute::permute;

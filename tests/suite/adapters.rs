@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use refrain::{AdapterSummary, Device, GpuOptions, RecurrentTier, Result};
+use refrain::{AdapterSummary, Device, GpuOptions, RecurrentTier, Result, TuningSource};
 
 /// What a test body returns: `?` turns any error into a failure.
 pub(crate) type Outcome = std::result::Result<(), Failed>;
@@ -48,7 +48,13 @@ impl Adapter {
             RecurrentTier::Auto => self.recurrent,
             wanted => wanted,
         };
-        Device::gpu_with(&format!("gpu:{}", self.summary.index), &GpuOptions { recurrent, ..options.clone() })
+        // What this machine's owner has measured and stored is no part of any claim.
+        let tuning = match &options.tuning {
+            TuningSource::Stored => TuningSource::Off,
+            given => given.clone(),
+        };
+        let options = GpuOptions { recurrent, tuning, ..options.clone() };
+        Device::gpu_with(&format!("gpu:{}", self.summary.index), &options)
     }
 
     fn describe(&self) -> String {

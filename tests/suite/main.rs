@@ -29,6 +29,7 @@ mod structure;
 mod support;
 mod tiers;
 mod training;
+mod tuning;
 mod twins;
 
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     misuse::register(&mut suite);
     training::register(&mut suite);
     equivalence::register(&mut suite);
+    tuning::register(&mut suite);
     twins::register(&mut suite);
     limits::register(&mut suite);
     memory::register(&mut suite);

@@ -12,7 +12,7 @@ const SHADER_LINES: usize = 160;
 /// Floors from the ground up; code names modules of its own floor and of those below.
 const FLOORS: [&[&str]; 6] = [
     &["error", "shape", "random", "math"],
-    &["gpu"],
+    &["gpu", "tuning"],
     &["tensor", "device"],
     &["ops"],
     &["nn", "loss", "optim"],

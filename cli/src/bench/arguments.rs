@@ -9,7 +9,7 @@ use super::measure::Effort;
 use super::shape::{Grid, Shape, Tier, Work};
 use crate::destination::expect_different;
 use crate::failure::Result;
-use crate::train::arguments::{cell, count, number};
+use crate::train::arguments::{cell, count};
 
 /// Options of `refrain bench`.
 #[derive(Args, Clone, Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',', conflicts_with = "ops")]
     work: Option<Vec<Work>>,
     /// Time single operations at these sizes: matrix products, recurrent steps, cross-entropy, Adam
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["layers", "inputs"])]
     pub(crate) ops: bool,
 
     /// Runs of each, at least
@@ -51,10 +51,10 @@ pub(crate) struct Arguments {
     pub(crate) plot: Option<PathBuf>,
 }
 
-/// Sizes to time, each a list: all combinations of them are.
+/// Sizes to time or to tune for, each a list: all combinations of them are.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Sizes, each one or more separated by commas")]
-struct Sizes {
+pub(crate) struct Sizes {
     /// Recurrent cell: lstm, gru, or a vanilla cell by its activation: tanh, relu, sigmoid, elu, ...
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = cell)]
     cell: Option<Vec<Cell>>,
@@ -68,26 +68,24 @@ struct Sizes {
     #[arg(long, value_name = "N", value_delimiter = ',')]
     sequence: Option<Vec<usize>>,
     /// Recurrent layers, one above the other
-    #[arg(long, value_name = "N", value_delimiter = ',', conflicts_with = "ops")]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
     layers: Option<Vec<usize>>,
     /// Features of the input [default: as many as there are hidden units]
-    #[arg(long, value_name = "N", value_delimiter = ',', conflicts_with = "ops")]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
     inputs: Option<Vec<usize>>,
     /// Classes that the head of a training step tells apart
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "64")]
     classes: Vec<usize>,
 }
 
-impl Arguments {
+impl Sizes {
     /// Refuses what makes no sense, before any work.
     ///
     /// # Errors
     /// [`refrain::Error::Config`] naming the option, what it may be and what it is.
     pub(crate) fn validate(&self) -> Result<()> {
         const LARGEST: usize = 1 << 24;
-        const MOST_RUNS: usize = 1_000_000;
-        const LONGEST: f64 = 3600.0;
-        let Sizes { hidden, batch, sequence, layers, inputs, classes, .. } = &self.sizes;
+        let Self { hidden, batch, sequence, layers, inputs, classes, .. } = self;
         let all = |option: &str, sizes: &Option<Vec<usize>>, largest: usize| {
             sizes.iter().flatten().try_for_each(|&size| count(option, size, 1, largest))
         };
@@ -96,20 +94,12 @@ impl Arguments {
         all("--sequence", sequence, LARGEST)?;
         all("--layers", layers, 1024)?;
         all("--inputs", inputs, LARGEST)?;
-        classes.iter().try_for_each(|&size| count("--classes", size, 1, LARGEST))?;
-        let files = [("--profile", &self.profile), ("--plot", &self.plot)];
-        let files: Vec<_> =
-            files.iter().filter_map(|(option, path)| path.as_deref().map(|path| (*option, path))).collect();
-        expect_different(&files)?;
-        count("--runs", self.runs, 1, MOST_RUNS)?;
-        let sensible = (0.0..=LONGEST).contains(&self.seconds);
-        number("--seconds", self.seconds, sensible, "between 0 and 3600")
+        classes.iter().try_for_each(|&size| count("--classes", size, 1, LARGEST))
     }
 
-    /// All combinations of the sizes that were given, and of those that suit a device of this tier where none were.
-    pub(crate) fn shapes(&self, tier: Tier) -> Vec<Shape> {
-        let base = if self.grid { Grid::standard() } else { Grid::of(tier) };
-        let Sizes { cell, hidden, batch, sequence, layers, inputs, classes } = self.sizes.clone();
+    /// All combinations of the sizes that were given, and of those of `base` where none were.
+    pub(crate) fn shapes(&self, base: Grid) -> Vec<Shape> {
+        let Self { cell, hidden, batch, sequence, layers, inputs, classes } = self.clone();
         Grid {
             cells: cell.unwrap_or(base.cells),
             hidden: hidden.unwrap_or(base.hidden),
@@ -120,6 +110,27 @@ impl Arguments {
             classes,
         }
         .shapes()
+    }
+}
+
+impl Arguments {
+    /// Refuses what makes no sense, before any work.
+    ///
+    /// # Errors
+    /// [`refrain::Error::Config`] naming the option, what it may be and what it is.
+    pub(crate) fn validate(&self) -> Result<()> {
+        self.sizes.validate()?;
+        let files = [("--profile", &self.profile), ("--plot", &self.plot)];
+        let files: Vec<_> =
+            files.iter().filter_map(|(option, path)| path.as_deref().map(|path| (*option, path))).collect();
+        expect_different(&files)?;
+        self.effort().validate()
+    }
+
+    /// All combinations of the sizes that were given, and of those that suit a device of this tier where none were.
+    pub(crate) fn shapes(&self, tier: Tier) -> Vec<Shape> {
+        let base = if self.grid { Grid::standard() } else { Grid::of(tier) };
+        self.sizes.shapes(base)
     }
 
     /// The kinds of work asked for.

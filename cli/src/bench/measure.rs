@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::failure::Result;
+use crate::train::arguments::{count, number};
 
 /// The most runs, unless more are asked for.
 const MOST_RUNS: usize = 100;
@@ -22,8 +23,20 @@ pub(crate) struct Effort {
 }
 
 impl Effort {
+    /// Refuses what makes no sense.
+    ///
+    /// # Errors
+    /// [`refrain::Error::Config`] naming the option, what it may be and what it is.
+    pub(crate) fn validate(&self) -> Result<()> {
+        const MOST: usize = 1_000_000;
+        const LONGEST: f64 = 3600.0;
+        count("--runs", self.runs, 1, MOST)?;
+        let sensible = (0.0..=LONGEST).contains(&self.seconds);
+        number("--seconds", self.seconds, sensible, "between 0 and 3600")
+    }
+
     /// Whether `runs` runs that took `seconds` are enough.
-    fn is_enough(&self, runs: usize, seconds: f64) -> bool {
+    pub(crate) fn is_enough(&self, runs: usize, seconds: f64) -> bool {
         let long = runs >= FEW_RUNS.min(self.runs) && seconds >= LONG_SECONDS.max(self.seconds);
         let full = runs >= MOST_RUNS.max(self.runs);
         long || full || (runs >= self.runs && seconds >= self.seconds)
@@ -65,7 +78,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 }
 
 /// The value below which this fraction of `values` lies, linear between two of them; NaN of none.
-fn quantile(values: &[f64], fraction: f64) -> f64 {
+pub(crate) fn quantile(values: &[f64], fraction: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let place = fraction * sorted.len().saturating_sub(1) as f64;

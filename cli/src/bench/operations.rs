@@ -33,7 +33,7 @@ enum Operation {
 
 /// Which way through time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pass {
+pub(crate) enum Pass {
     Forward,
     /// And back, with the gradients of the weights.
     Both,
@@ -56,19 +56,23 @@ enum Purpose {
 }
 
 /// Something to do again and again.
-type Action = Box<dyn FnMut() -> Outcome<Vec<Tensor>>>;
+pub(crate) type Action = Box<dyn FnMut() -> Outcome<Vec<Tensor>>>;
+
+/// The form of a product in letters.
+pub(crate) fn form_name(form: Form) -> &'static str {
+    match form {
+        Form::Plain => "A B",
+        Form::RightTransposed => "A B'",
+        Form::LeftTransposed => "A' B",
+        Form::BothTransposed => "A' B'",
+    }
+}
 
 impl Operation {
     fn name(&self) -> String {
         match self {
             Self::Gemm { form, .. } => {
-                let form = match form {
-                    Form::Plain => "A B",
-                    Form::RightTransposed => "A B'",
-                    Form::LeftTransposed => "A' B",
-                    Form::BothTransposed => "A' B'",
-                };
-                format!("gemm {form}")
+                format!("gemm {}", form_name(*form))
             }
             Self::Steps { shape, pass: Pass::Forward } => format!("{} steps", shape.cell.name()),
             Self::Steps { shape, pass: Pass::Both } => format!("{} steps and back", shape.cell.name()),
@@ -171,7 +175,11 @@ impl Operation {
     }
 }
 
-fn steps(device: &Device, shape: Shape, pass: Pass) -> Outcome<Action> {
+/// The time loop of one layer, and with [`Pass::Both`] its way back.
+///
+/// # Errors
+/// What the library refuses: sizes, memory.
+pub(crate) fn steps(device: &Device, shape: Shape, pass: Pass) -> Outcome<Action> {
     let Shape { cell, hidden, batch, sequence, .. } = shape;
     let mut model = Model::new(3);
     let layer = model.add("rnn", Rnn::new(cell, 1, hidden))?;

@@ -5,12 +5,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use refrain::io::write_atomically;
-use refrain::{DEVICE_VARIABLE, Device, GpuOptions, KernelCall, Profiling};
+use refrain::{Device, GpuOptions, KernelCall, Profiling};
 use serde_json::{Value, json};
 
 use super::shape::{Shape, Work};
 use super::work::Setting;
 use crate::destination::expect_writable;
+use crate::devices;
 use crate::failure::Result;
 
 /// Runs before those that are profiled, and of those.
@@ -37,16 +38,8 @@ impl Profile {
             // The library's own refusal.
             device.profile()?;
         }
-        let wish = match name.trim() {
-            "auto" => std::env::var(DEVICE_VARIABLE)
-                .ok()
-                .map(|wish| wish.trim().to_owned())
-                .filter(|wish| !matches!(wish.as_str(), "" | "auto"))
-                .unwrap_or_else(|| "gpu".to_owned()),
-            name => name.to_owned(),
-        };
         let options = GpuOptions { profiling: Profiling::Kernels, ..GpuOptions::default() };
-        let device = Device::gpu_with(&wish, &options)?;
+        let device = Device::gpu_with(&devices::wish(name), &options)?;
         expect_writable("--profile", path, BYTES)?;
         Ok(Self { path: path.to_owned(), device, sections: Vec::new() })
     }

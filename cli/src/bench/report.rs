@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use refrain::{AdapterKind, Device};
+use refrain::{AdapterKind, Device, Tuning};
 use serde::Serialize;
 
 use super::Measured;
@@ -20,6 +20,10 @@ pub(crate) struct Place {
     pub(crate) driver: String,
     pub(crate) precision: &'static str,
     pub(crate) tier: Tier,
+    /// Measured choices that the device obeys; `None` where heuristics decide alone, and on the CPU.
+    pub(crate) tuned: Option<usize>,
+    /// The same in words; `None` on the CPU.
+    pub(crate) tuning: Option<String>,
     /// The device with kind and graphics interface.
     pub(crate) described: String,
 }
@@ -34,13 +38,14 @@ impl Place {
         };
         let driver = match tier {
             Tier::Cpu => processor(),
-            Tier::Hardware | Tier::Software => Device::list()
-                .into_iter()
-                .find(|adapter| adapter.name == name)
-                .map_or_else(|| "unknown".to_owned(), |adapter| adapter.driver),
+            Tier::Hardware | Tier::Software => {
+                device.adapter().map_or_else(|| "unknown".to_owned(), |adapter| adapter.driver.clone())
+            }
         };
+        let tuned = device.tuning().map(Tuning::len);
+        let tuning = device.adapter().map(|adapter| devices::tuning(adapter, device.tuning()));
         let precision = if *device == Device::reference() { "f64" } else { "f32" };
-        Self { driver, precision, tier, described: devices::describe(device), device: name }
+        Self { driver, precision, tier, tuned, tuning, described: devices::describe(device), device: name }
     }
 }
 
@@ -62,6 +67,7 @@ pub(crate) struct Line<'a> {
     device: &'a str,
     driver: &'a str,
     precision: &'static str,
+    tuning: Option<usize>,
     work: &'static str,
     cell: &'static str,
     inputs: usize,
@@ -104,6 +110,7 @@ impl<'a> Line<'a> {
             device: &place.device,
             driver: &place.driver,
             precision: place.precision,
+            tuning: place.tuned,
             work: work.name(),
             cell: shape.cell.name(),
             inputs: shape.inputs,
@@ -214,9 +221,10 @@ impl Report {
     }
 }
 
-/// Device and driver, for people.
+/// Device, driver and tuning, for people.
 pub(crate) fn header(place: &Place) -> String {
-    format!("device      {}\ndriver      {}\n", place.described, place.driver)
+    let tuning = place.tuning.as_ref().map_or_else(String::new, |tuning| format!("tuning      {tuning}\n"));
+    format!("device      {}\ndriver      {}\n{tuning}", place.described, place.driver)
 }
 
 /// One line of JSON.
@@ -252,6 +260,8 @@ mod tests {
             driver: "1.0".into(),
             precision: "f32",
             tier: Tier::Hardware,
+            tuned: Some(3),
+            tuning: None,
             described: "card (discrete GPU)".into(),
         };
         let line = Line::new(&place, &rates, shape, Work::Infer, &measured);
@@ -270,6 +280,7 @@ mod tests {
             ("host_microseconds_per_step", 10.0),
             ("bytes", 2048.0),
             ("formula_bytes", 2000.0),
+            ("tuning", 3.0),
         ] {
             let found = value[field].as_f64().unwrap_or(f64::NAN);
             assert!((found - expected).abs() <= 1e-9 * expected, "{field}: {found}, not {expected}");

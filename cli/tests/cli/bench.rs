@@ -14,12 +14,13 @@ const SIZES: &str = "--cell gru --hidden 8 --batch 2 --sequence 4 --runs 3 --sec
 const ADAPTER: &str = "gpu:0";
 
 /// The fields of a line, as programs that read lines of several frameworks expect them.
-const FIELDS: [&str; 27] = [
+const FIELDS: [&str; 28] = [
     "framework",
     "version",
     "device",
     "driver",
     "precision",
+    "tuning",
     "work",
     "cell",
     "inputs",

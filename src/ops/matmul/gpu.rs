@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::kernels::{Loads, MatmulParameters, of_tile};
 use super::{Form, Sizes, variants};
 use crate::Result;
-use crate::gpu::{Bound, Context, Dispatch, MatmulTile, Span, pieces};
+use crate::gpu::{Bound, Context, Dispatch, MatmulTile, MatmulVariant, Span, pieces};
+use crate::tuning::ProductShape;
 
 #[cfg(test)]
 pub(crate) use super::kernels::KERNELS;
@@ -42,12 +43,17 @@ pub(crate) fn matmul(
     form: Form,
     add: Add<'_>,
 ) -> Result<()> {
-    let product = Product::new(spans, sizes, form, add);
     let Sizes { m, n, k, .. } = sizes;
-    let chosen = || variants::choose(form, [m, n, k], context.kind());
-    let variant = context.matmul_variant().unwrap_or_else(chosen);
+    let shape = ProductShape { form, m, n, k, block: None };
+    let heuristics = || variants::choose(form, [m, n, k], context.kind());
+    let variant = context.choices().product(shape, heuristics);
+    matmul_by(context, variant, Product::new(spans, sizes, form, add))
+}
+
+/// The product in this one way.
+pub(super) fn matmul_by(context: &Context, variant: MatmulVariant, product: Product<'_>) -> Result<()> {
     // Parts divide by four, so that rows along K can be read by fours.
-    let part = k.div_ceil(variant.parts).next_multiple_of(4);
+    let part = product.sizes.k.div_ceil(variant.parts).next_multiple_of(4);
     match product.parts_together(context, variant.tile, part) {
         0 | 1 => product.in_order(context, variant.tile),
         together => product.in_parts(context, variant.tile, part, together),
@@ -63,16 +69,27 @@ pub(crate) fn matmul_blocks(
     form: Form,
     block: usize,
 ) -> Result<()> {
-    let product = Product::new(spans, sizes, form, Add::Previous);
-    let blocks = sizes.k.div_ceil(block);
-    let chosen = || variants::choose_blocks([sizes.m, sizes.n, block], blocks, context.kind());
-    let variant = context.matmul_variant().unwrap_or_else(chosen);
+    let Sizes { m, n, k, .. } = sizes;
+    let shape = ProductShape { form, m, n, k, block: Some(block) };
+    let heuristics = || variants::choose_blocks([m, n, block], k.div_ceil(block), context.kind());
+    let variant = context.choices().product(shape, heuristics);
+    matmul_blocks_by(context, variant, Product::new(spans, sizes, form, Add::Previous), block)
+}
+
+/// The product in blocks, in this one way.
+pub(super) fn matmul_blocks_by(
+    context: &Context,
+    variant: MatmulVariant,
+    product: Product<'_>,
+    block: usize,
+) -> Result<()> {
+    let (k, blocks) = (product.sizes.k, product.sizes.k.div_ceil(block));
     let together = product.parts_together(context, variant.tile, block);
     if variant.parts > 1 && together > 1 {
         return product.in_parts(context, variant.tile, block, together);
     }
     for index in (0..blocks).rev() {
-        let depth = index * block..sizes.k.min((index + 1) * block);
+        let depth = index * block..k.min((index + 1) * block);
         product.of_depth(depth).in_order(context, variant.tile)?;
     }
     Ok(())
@@ -96,7 +113,7 @@ fn stretch(whole: Span<'_>, width: usize, rows: Range<usize>, columns: Range<usi
 }
 
 impl<'a> Product<'a> {
-    fn new(spans: [Span<'a>; 3], sizes: Sizes, form: Form, add: Add<'a>) -> Self {
+    pub(super) fn new(spans: [Span<'a>; 3], sizes: Sizes, form: Form, add: Add<'a>) -> Self {
         let b_width = if form.right() { sizes.k } else { sizes.n };
         Self { spans, sizes, b_width, form, add }
     }

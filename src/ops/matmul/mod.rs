@@ -4,41 +4,18 @@ pub(crate) mod cpu;
 pub(crate) mod gpu;
 mod kernels;
 mod parts;
+mod trial;
 mod variants;
 
 use std::ops::Range;
 
 use crate::device::on_device;
+pub use crate::gpu::Form;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View, ViewMut, expect_room};
 use crate::{Error, Result};
 
-/// Which operands are stored transposed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// A \[M,K\], B \[K,N\].
-    Plain,
-    /// A \[M,K\], B \[N,K\]: a linear layer's x·Wᵀ.
-    RightTransposed,
-    /// A \[K,M\], B \[K,N\]: a weight gradient's dYᵀ·X.
-    LeftTransposed,
-    /// A \[K,M\], B \[N,K\].
-    BothTransposed,
-}
-
-impl Form {
-    /// All four.
-    pub const ALL: [Self; 4] =
-        [Self::Plain, Self::RightTransposed, Self::LeftTransposed, Self::BothTransposed];
-
-    pub(crate) fn left(self) -> bool {
-        matches!(self, Self::LeftTransposed | Self::BothTransposed)
-    }
-
-    pub(crate) fn right(self) -> bool {
-        matches!(self, Self::RightTransposed | Self::BothTransposed)
-    }
-}
+pub use trial::ProductTrial;
 
 /// M, N and K of a product.
 #[derive(Clone, Copy)]

@@ -10,7 +10,8 @@ use super::stretch::Stretch;
 use super::tier::{Facts, Plan, Tier, choose};
 use super::{Call, Sizes};
 use crate::Result;
-use crate::gpu::{Bound, Context, Dispatch, parameters, pieces};
+use crate::gpu::{Bound, Context, Dispatch, RecurrentTier, parameters, pieces};
+use crate::tuning::RecurrentShape;
 
 parameters!(SequenceForwardParameters {
     rows: u32,
@@ -90,14 +91,14 @@ pub(super) fn plan(context: &Context, call: &Call<'_>, sizes: Sizes) -> Option<P
     if call.weights.projection.is_some() {
         return None;
     }
-    let tier = choose(&Facts {
-        gates: call.equations.gates(),
-        units: sizes.units,
-        rows: sizes.rows,
-        kind: context.kind(),
-        wanted: context.recurrent(),
+    let (gates, Sizes { units, rows, .. }) = (call.equations.gates(), sizes);
+    let taken = |wanted| choose(&Facts { gates, units, rows, kind: context.kind(), wanted });
+    let shape = RecurrentShape { gates, units, rows };
+    let wanted = context.choices().recurrent(shape, |wanted| match taken(wanted) {
+        Tier::Steps => RecurrentTier::Steps,
+        Tier::Sequence(_) => RecurrentTier::Sequence,
     });
-    match tier {
+    match taken(wanted) {
         Tier::Steps => None,
         Tier::Sequence(plan) => Some(plan),
     }

@@ -1,0 +1,319 @@
+//! `refrain tune`: measures the ways in which a GPU can compute what training steps at some shapes need, and stores those
+//! that are clearly faster than what heuristics choose.
+
+pub(crate) mod arguments;
+mod contest;
+mod report;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use refrain::io::save_tuning;
+use refrain::nn::Cell;
+use refrain::ops::ProductTrial;
+use refrain::{
+    AdapterSummary, Device, GpuOptions, Journal, MatmulVariant, ProductShape, RecurrentShape, RecurrentTier,
+    TUNING_VARIABLE, Tuning, TuningSource,
+};
+
+use self::arguments::Arguments;
+use self::contest::contest;
+use self::report::{Line, Report, Summary};
+use crate::bench::check::{expect_close, expect_right, kinds};
+use crate::bench::measure::Effort;
+use crate::bench::operations::{Pass, steps};
+use crate::bench::report::Place;
+use crate::bench::shape::{Shape, Work};
+use crate::bench::unless_too_large;
+use crate::bench::work::Setting;
+use crate::devices;
+use crate::failure::{Failure, Result};
+
+/// Training steps whose losses are compared before choices are stored.
+const LOSSES: usize = 3;
+/// Runs, at least, of a training step that seemed slower with the choices than without.
+const LOOK_AGAIN: usize = 10;
+
+/// Measures, prints and stores.
+///
+/// # Errors
+/// Options that make no sense; the CPU; a device that is not there; work that gives wrong numbers; choices that make a
+/// training step clearly slower, which are not stored; a file that cannot be written.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    arguments.validate()?;
+    let bench = Bench::open(&arguments.device, arguments.effort())?;
+    let destination = match arguments.dry_run {
+        true => None,
+        false => Some(Tuning::stored_path(bench.adapter()?).ok_or_else(|| {
+            let message = format!(
+                "{TUNING_VARIABLE}=0 or a platform without a folder for caches leaves no place to store \
+                 choices: name a folder by {TUNING_VARIABLE}, or give --dry-run"
+            );
+            Failure::option("tune", message)
+        })?),
+    };
+    let asked = bench.asked(&arguments.shapes(bench.place.tier))?;
+    let report = Report::begin(&bench.place, arguments.json)?;
+    let mut measured = Measured::default();
+    for choice in asked.products.products() {
+        bench.product(&report, choice, &mut measured)?;
+    }
+    for (&shape, layer) in &asked.layers {
+        bench.layer(&report, shape, layer, &mut measured)?;
+    }
+    if !measured.chosen.is_empty() {
+        for &shape in &asked.shapes {
+            bench.training_step(&report, shape, &measured.chosen)?;
+        }
+    }
+    let mut summary =
+        Summary { chosen: measured.chosen.len(), compared: measured.compared(), stored: None, choices: None };
+    if let Some(path) = destination {
+        let tuning = measured.merged(stored(bench.adapter()?)?)?;
+        save_tuning(&path, &tuning, bench.adapter()?)?;
+        summary.choices = Some(tuning.len());
+        summary.stored = Some(path.display().to_string());
+    }
+    report.end(&summary)
+}
+
+/// What is stored already; nothing, after a line that says why, where that is of no use.
+fn stored(adapter: &AdapterSummary) -> Result<Tuning> {
+    match Tuning::stored(adapter) {
+        Ok(stored) => Ok(stored.unwrap_or_default()),
+        Err(error) => {
+            writeln!(io::stderr(), "replaced: {error}")?;
+            Ok(Tuning::new())
+        }
+    }
+}
+
+/// The devices that work is compared on: one adapter, opened in several ways.
+struct Bench {
+    name: String,
+    place: Place,
+    effort: Effort,
+    /// By heuristics alone.
+    plain: Device,
+    /// With each way through time: the first two of [`Bench::TIERS`].
+    tiers: [Device; 2],
+}
+
+/// What training steps at the named shapes ask for.
+struct Asked {
+    /// Those that fit the device.
+    shapes: Vec<Shape>,
+    /// Products, with what heuristics choose.
+    products: Tuning,
+    layers: BTreeMap<RecurrentShape, Layer>,
+}
+
+/// A recurrent layer that was asked for.
+struct Layer {
+    cell: Cell,
+    /// What heuristics choose.
+    heuristic: RecurrentTier,
+    /// The most steps that it runs over.
+    steps: usize,
+}
+
+/// What has been measured.
+#[derive(Default)]
+struct Measured {
+    chosen: Tuning,
+    products: Vec<ProductShape>,
+    layers: Vec<RecurrentShape>,
+}
+
+impl Measured {
+    fn compared(&self) -> usize {
+        self.products.len() + self.layers.len()
+    }
+
+    /// `stored`, where what was measured now replaces what was measured before.
+    fn merged(&self, mut stored: Tuning) -> Result<Tuning> {
+        self.products.iter().for_each(|&shape| stored.forget_product(shape));
+        self.layers.iter().for_each(|&shape| stored.forget_recurrent(shape));
+        for (shape, variant) in self.chosen.products() {
+            stored.set_product(shape, variant)?;
+        }
+        for (shape, tier) in self.chosen.recurrent_layers() {
+            stored.set_recurrent(shape, tier)?;
+        }
+        Ok(stored)
+    }
+}
+
+impl Bench {
+    const TIERS: [RecurrentTier; 2] = [RecurrentTier::Steps, RecurrentTier::Sequence];
+
+    fn open(name: &str, effort: Effort) -> Result<Self> {
+        let name = devices::wish(name);
+        if matches!(name.to_lowercase().as_str(), "cpu" | "reference") {
+            let message = format!(
+                "{name} has one way to compute each operation, and nothing to choose: tune a GPU, by \
+                                   gpu, gpu:N or a part of its name"
+            );
+            return Err(Failure::option("--device", message));
+        }
+        let open = |recurrent, journal| {
+            let tuning = TuningSource::Off;
+            Device::gpu_with(&name, &GpuOptions { recurrent, journal, tuning, ..GpuOptions::default() })
+        };
+        let plain = open(RecurrentTier::Auto, Journal::Off)?;
+        let [steps, sequence] = Self::TIERS.map(|tier| open(tier, Journal::Off));
+        Ok(Self { place: Place::of(&plain), tiers: [steps?, sequence?], plain, effort, name })
+    }
+
+    fn adapter(&self) -> Result<&AdapterSummary> {
+        self.plain.adapter().ok_or_else(|| Failure::option("--device", "is not a GPU"))
+    }
+
+    /// Runs a training step of each shape, on a device that notes what it is asked for.
+    fn asked(&self, shapes: &[Shape]) -> Result<Asked> {
+        for kind in kinds(&shapes.iter().map(|&shape| (shape, Work::Train)).collect::<Vec<_>>()) {
+            expect_right(&self.plain, kind)?;
+        }
+        let mut asked = Asked { shapes: Vec::new(), products: Tuning::new(), layers: BTreeMap::new() };
+        for &shape in shapes {
+            let what = format!("{} {shape}", Work::Train);
+            let Some(noted) = unless_too_large(&what, self.noted(shape))? else { continue };
+            asked.shapes.push(shape);
+            for (product, variant) in noted.products() {
+                asked.products.set_product(product, variant)?;
+            }
+            for (layer, heuristic) in noted.recurrent_layers() {
+                let new = Layer { cell: shape.cell, heuristic, steps: 0 };
+                let layer = asked.layers.entry(layer).or_insert(new);
+                layer.steps = layer.steps.max(shape.sequence);
+            }
+        }
+        if asked.shapes.is_empty() {
+            let message = format!("nothing that was asked for fits {}: take smaller sizes", self.plain);
+            return Err(Failure::option("tune", message));
+        }
+        Ok(asked)
+    }
+
+    /// The choices that a training step of this shape meets.
+    fn noted(&self, shape: Shape) -> Result<Tuning> {
+        shape.footprint(Work::Train).expect_fits(&self.plain)?;
+        let options =
+            GpuOptions { tuning: TuningSource::Off, journal: Journal::Choices, ..GpuOptions::default() };
+        let device = Device::gpu_with(&self.name, &options)?;
+        Setting::new(&device, shape, Work::Train)?.run()?;
+        Ok(device.choices()?)
+    }
+
+    /// Compares all ways to compute a product.
+    fn product(
+        &self,
+        report: &Report,
+        (shape, heuristic): (ProductShape, MatmulVariant),
+        measured: &mut Measured,
+    ) -> Result<()> {
+        let others = shape.variants().into_iter().filter(|&variant| variant != heuristic);
+        let ways: Vec<_> = [heuristic].into_iter().chain(others).collect();
+        let mut trial = ProductTrial::new(&self.plain, shape)?;
+        let [operation, sizes] = report::product(&shape);
+        let expected = trial.product(heuristic)?.download_f64()?;
+        for &way in &ways[1..] {
+            let found = trial.product(way)?.download_f64()?;
+            expect_close(&format!("{operation} {sizes}"), &report::variant(&shape, way), &found, &expected)?;
+        }
+        let outcome = contest(&self.effort, ways.len(), |way, repeats| {
+            for _ in 0..repeats {
+                trial.run(ways[way])?;
+            }
+            Ok(self.plain.synchronize()?)
+        })?;
+        drop(trial);
+        self.plain.release_unused()?;
+        let best = ways[outcome.challenger];
+        measured.products.push(shape);
+        if outcome.is_faster {
+            measured.chosen.set_product(shape, best)?;
+        }
+        let [heuristic, mut best] = [heuristic, best].map(|way| report::variant(&shape, way));
+        if outcome.challenger == 0 {
+            best = report::NONE.to_owned();
+        }
+        report.line(&Line::new(&self.place, [operation, sizes, heuristic, best], &outcome))
+    }
+
+    /// Compares the ways through time of a layer, forward and back.
+    fn layer(
+        &self,
+        report: &Report,
+        shape: RecurrentShape,
+        layer: &Layer,
+        measured: &mut Measured,
+    ) -> Result<()> {
+        let RecurrentShape { units, rows, .. } = shape;
+        let &Layer { cell, heuristic, steps: sequence } = layer;
+        // One input feature: the projection costs nothing beside the loop.
+        let sizes = Shape { cell, inputs: 1, hidden: units, batch: rows, sequence, layers: 1, classes: 1 };
+        let order = if heuristic == Self::TIERS[0] { [0, 1] } else { [1, 0] };
+        let mut actions = Vec::with_capacity(order.len());
+        for place in order {
+            actions.push((&self.tiers[place], steps(&self.tiers[place], sizes, Pass::Both)?));
+        }
+        let outcome = contest(&self.effort, actions.len(), |way, repeats| {
+            let (device, action) = &mut actions[way];
+            for _ in 0..repeats {
+                action()?;
+            }
+            Ok(device.synchronize()?)
+        })?;
+        drop(actions);
+        self.tiers.iter().try_for_each(Device::release_unused)?;
+        let best = Self::TIERS[order[outcome.challenger]];
+        measured.layers.push(shape);
+        if outcome.is_faster {
+            measured.chosen.set_recurrent(shape, best)?;
+        }
+        let best = if outcome.challenger == 0 { report::NONE.to_owned() } else { report::tier(best) };
+        let operation = format!("{} steps", cell.name());
+        let words = [operation, report::layer(&shape, sequence), report::tier(heuristic), best];
+        report.line(&Line::new(&self.place, words, &outcome))
+    }
+
+    /// Compares whole training steps, without the choices and with them.
+    fn training_step(&self, report: &Report, shape: Shape, chosen: &Tuning) -> Result<()> {
+        let options = GpuOptions { tuning: TuningSource::Given(chosen.clone()), ..GpuOptions::default() };
+        let tuned = Device::gpu_with(&self.name, &options)?;
+        let what = format!("{} {shape}", Work::Train);
+        let losses = |device: &Device| Setting::new(device, shape, Work::Train)?.tensors(LOSSES);
+        for ((name, found), (_, expected)) in losses(&tuned)?.iter().zip(&losses(&self.plain)?) {
+            expect_close(&what, name, found, expected)?;
+        }
+        let mut settings =
+            [Setting::new(&self.plain, shape, Work::Train)?, Setting::new(&tuned, shape, Work::Train)?];
+        let mut compare = |effort: &Effort| {
+            contest(effort, 2, |way, repeats| (0..repeats).try_for_each(|_| settings[way].run().map(|_| ())))
+        };
+        let mut outcome = compare(&self.effort)?;
+        if outcome.is_slower {
+            // A verdict that throws all away is worth another look.
+            outcome = compare(&Effort { runs: self.effort.runs.max(LOOK_AGAIN), ..self.effort })?;
+        }
+        drop(settings);
+        self.plain.release_unused()?;
+        let words = ["train".to_owned(), short(shape), "heuristics".to_owned(), "all choices".to_owned()];
+        report.line(&Line::new(&self.place, words, &outcome))?;
+        if outcome.is_slower {
+            let message = format!(
+                "not stored: a training step ({shape}) is slower with the choices than without, though \
+                                   each is faster alone; measure again when nothing else runs, or name fewer shapes"
+            );
+            return Err(Failure::option("tune", message));
+        }
+        Ok(())
+    }
+}
+
+/// A shape in the room of a table's column.
+fn short(shape: Shape) -> String {
+    let Shape { cell, inputs, hidden, batch, sequence, layers, .. } = shape;
+    format!("{layers} x {} {inputs} to {hidden}, {sequence}x{batch}", cell.name())
+}

@@ -1,0 +1,164 @@
+//! What `refrain tune` prints: a table for people, lines of JSON for programs.
+
+use std::io::{self, Write};
+
+use refrain::{MatmulVariant, ProductShape, RecurrentShape, RecurrentTier};
+use serde::Serialize;
+
+use super::contest::{MARGIN, Outcome};
+use crate::bench::operations::form_name;
+use crate::bench::report::{Place, header, json};
+use crate::failure::Result;
+
+/// Stands for the best other way where none comes near the heuristic's.
+pub(crate) const NONE: &str = "none near";
+
+/// One comparison: what heuristics choose, and the best of the other ways.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Line<'a> {
+    operation: String,
+    shape: String,
+    device: &'a str,
+    driver: &'a str,
+    heuristic: String,
+    heuristic_milliseconds: f64,
+    best: String,
+    best_milliseconds: f64,
+    ratio: f64,
+    /// Whether the best is clearly faster, and so chosen.
+    chosen: bool,
+}
+
+impl<'a> Line<'a> {
+    pub(crate) fn new(
+        place: &'a Place,
+        [operation, shape, heuristic, best]: [String; 4],
+        outcome: &Outcome,
+    ) -> Self {
+        Self {
+            operation,
+            shape,
+            device: &place.device,
+            driver: &place.driver,
+            heuristic,
+            heuristic_milliseconds: outcome.seconds[0] * 1e3,
+            best,
+            best_milliseconds: outcome.seconds[1] * 1e3,
+            ratio: outcome.ratio(),
+            chosen: outcome.is_faster,
+        }
+    }
+
+    fn row(&self) -> String {
+        let Self { operation, shape, heuristic, best, ratio, .. } = self;
+        let (one, two) = (self.heuristic_milliseconds, self.best_milliseconds);
+        let chosen = if self.chosen { "yes" } else { "no" };
+        format!(
+            "{operation:16} {shape:40} {heuristic:20} {one:>10.4} {best:20} {two:>10.4} {ratio:>6.2} {chosen:>6}"
+        )
+    }
+}
+
+/// What came of it all.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Summary {
+    /// Comparisons that a way other than the heuristic's has won.
+    pub(crate) chosen: usize,
+    /// Comparisons, training steps not counted.
+    pub(crate) compared: usize,
+    /// The file that now holds the choices; `None` where nothing was stored.
+    pub(crate) stored: Option<String>,
+    /// Choices in that file, those of earlier runs among them.
+    pub(crate) choices: Option<usize>,
+}
+
+/// Prints lines as they come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Report {
+    json: bool,
+}
+
+impl Report {
+    /// Prints what stands above the table.
+    ///
+    /// # Errors
+    /// Standard output that cannot be written.
+    pub(crate) fn begin(place: &Place, json: bool) -> Result<Self> {
+        if !json {
+            let mut out = io::stdout();
+            write!(out, "{}", header(place))?;
+            let percent = 100.0 * (1.0 - 1.0 / MARGIN);
+            writeln!(
+                out,
+                "chosen      what takes at least {percent:.0} % less time than the heuristic's way, both run in turns\n"
+            )?;
+            let heads = ["operation", "shape", "heuristic", "ms", "best other", "ms", "ratio", "chosen"];
+            let [operation, shape, heuristic, one, best, two, ratio, chosen] = heads;
+            writeln!(
+                out,
+                "{operation:16} {shape:40} {heuristic:20} {one:>10} {best:20} {two:>10} {ratio:>6} {chosen:>6}"
+            )?;
+        }
+        Ok(Self { json })
+    }
+
+    /// Prints one line.
+    ///
+    /// # Errors
+    /// Standard output that cannot be written.
+    pub(crate) fn line(&self, line: &Line<'_>) -> Result<()> {
+        let text = if self.json { json(line)? } else { line.row() };
+        Ok(writeln!(io::stdout(), "{text}")?)
+    }
+
+    /// Prints what came of it.
+    ///
+    /// # Errors
+    /// Standard output that cannot be written.
+    pub(crate) fn end(&self, summary: &Summary) -> Result<()> {
+        let mut out = io::stdout();
+        if self.json {
+            return Ok(writeln!(out, "{}", json(summary)?)?);
+        }
+        let Summary { chosen, compared, stored, choices } = summary;
+        writeln!(
+            out,
+            "\n{chosen} of {compared} operations are clearly faster in another way than the heuristic's"
+        )?;
+        match (stored, choices) {
+            (Some(path), Some(choices)) => {
+                writeln!(out, "stored      measured choices: {choices}, in {path}")?
+            }
+            _ => writeln!(out, "stored      nothing")?,
+        }
+        Ok(())
+    }
+}
+
+/// A product in words.
+pub(crate) fn product(shape: &ProductShape) -> [String; 2] {
+    let ProductShape { form, m, n, k, block } = *shape;
+    let blocks = block.map_or_else(String::new, |block| format!(" in blocks of {block}"));
+    [format!("product {}", form_name(form)), format!("{m}x{n}x{k}{blocks}")]
+}
+
+/// A way to compute a product in words.
+pub(crate) fn variant(shape: &ProductShape, variant: MatmulVariant) -> String {
+    let tile = format!("{:?}", variant.tile).to_lowercase();
+    match (variant.parts, shape.block) {
+        (1, None) => tile,
+        (1, Some(_)) => format!("{tile}, in turn"),
+        (parts, _) => format!("{tile}, {parts} parts"),
+    }
+}
+
+/// A recurrent layer in words.
+pub(crate) fn layer(shape: &RecurrentShape, steps: usize) -> String {
+    let RecurrentShape { gates, units, rows } = shape;
+    format!("gates {gates}, units {units}, rows {rows} ({steps} steps)")
+}
+
+/// A way through time in words.
+pub(crate) fn tier(tier: RecurrentTier) -> String {
+    format!("{tier:?}").to_lowercase()
+}

@@ -1,0 +1,142 @@
+//! `refrain tune`: what it measures and stores, and what other commands say of it. Which way is the fastest is no claim.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Output;
+
+use refrain::io::save_tuning;
+use refrain::{AdapterSummary, Device, RecurrentShape, RecurrentTier, Tuning};
+use serde_json::Value;
+
+use super::{Folder, json_lines};
+
+/// Sizes that are measured in no time.
+const SIZES: &str = "--cell gru --hidden 8 --batch 2 --sequence 4 --classes 5 --runs 3 --seconds 0";
+/// The first adapter, whatever it is.
+const ADAPTER: &str = "gpu:0";
+
+/// Runs the program with stored choices in the folder `tuning`.
+fn run(folder: &Folder, words: &str) -> Output {
+    let mut command = folder.command(words);
+    command.env("REFRAIN_TUNING", folder.file("tuning")).output().expect("the program starts")
+}
+
+fn succeeded(folder: &Folder, words: &str) -> (String, String) {
+    let output = run(folder, words);
+    let error = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(output.status.success(), "{words}: {error}");
+    (String::from_utf8(output.stdout).expect("UTF-8"), error)
+}
+
+/// The only file in the folder `tuning`.
+fn file(folder: &Folder) -> PathBuf {
+    let entries = fs::read_dir(folder.file("tuning")).expect("the folder was made");
+    let files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].clone()
+}
+
+/// The first adapter; none on a machine without, where the program must say so.
+fn adapter(folder: &Folder) -> Option<AdapterSummary> {
+    let adapter = Device::list().into_iter().next();
+    if adapter.is_none() {
+        let message = folder.refused(&format!("tune --device {ADAPTER} --dry-run {SIZES}"));
+        assert!(message.contains("no device matches `gpu:0`"), "{message}");
+    }
+    adapter
+}
+
+fn bench_line(folder: &Folder) -> Value {
+    let words = format!("bench --device {ADAPTER} --work infer --json {SIZES}");
+    json_lines(&succeeded(folder, &words).0).remove(0)
+}
+
+#[test]
+fn what_is_measured_is_stored_and_bench_and_devices_say_so() {
+    let folder = Folder::new("tune");
+    let Some(adapter) = adapter(&folder) else { return };
+    assert!(bench_line(&folder)["tuning"].is_null());
+    assert!(succeeded(&folder, "devices").0.contains("tuning none, heuristics choose"));
+    let lines = json_lines(&succeeded(&folder, &format!("tune --device {ADAPTER} --json {SIZES}")).0);
+    let (summary, lines) = lines.split_last().expect("lines");
+    let operations: Vec<&str> = lines.iter().filter_map(|line| line["operation"].as_str()).collect();
+    // A step of a GRU with a head: W_ih x, the head, its input's gradient; the gradients of four matrices; the loop.
+    for (operation, least) in [("product A B'", 2), ("product A B", 1), ("product A' B", 3), ("gru steps", 1)]
+    {
+        let found = operations.iter().filter(|&&found| found == operation).count();
+        assert!(found >= least, "{found} of {operation} in {operations:?}");
+    }
+    for line in lines {
+        let number = |field: &str| line[field].as_f64().unwrap_or(f64::NAN);
+        let ratio = number("heuristic_milliseconds") / number("best_milliseconds");
+        assert!((ratio - number("ratio")).abs() <= 1e-9 * ratio, "{line}");
+        assert!(line["chosen"] == false || ratio >= 1.05, "{line}");
+    }
+    let compared = operations.iter().filter(|&&operation| operation != "train").count() as u64;
+    assert_eq!(summary["compared"].as_u64(), Some(compared));
+    let path = file(&folder);
+    assert_eq!(summary["stored"].as_str(), path.to_str());
+    let stored = Tuning::load(&path, &adapter).expect("a file of choices");
+    assert_eq!(summary["choices"].as_u64(), Some(stored.len() as u64));
+    assert_eq!(summary["chosen"], summary["choices"], "nothing was stored before");
+    assert_eq!(bench_line(&folder)["tuning"].as_u64(), Some(stored.len() as u64));
+    let (out, _) = succeeded(&folder, &format!("bench --device {ADAPTER} --work infer {SIZES}"));
+    assert!(out.contains(&format!("tuning      measured choices: {}, in ", stored.len())), "{out}");
+}
+
+#[test]
+fn choices_for_other_shapes_stay_and_those_measured_again_are_replaced() {
+    let folder = Folder::new("tune-merge");
+    let Some(adapter) = adapter(&folder) else { return };
+    let tune = format!("tune --device {ADAPTER} {SIZES}");
+    let (out, _) = succeeded(&folder, &tune);
+    assert!(out.contains("gru steps") && out.contains("stored      measured choices: "), "{out}");
+    let path = file(&folder);
+    let mut tuning = Tuning::new();
+    let other = RecurrentShape { gates: 4, units: 77, rows: 3 };
+    tuning.set_recurrent(other, RecurrentTier::Steps).expect("a choice");
+    save_tuning(&path, &tuning, &adapter).expect("a file that can be written");
+    assert_eq!(bench_line(&folder)["tuning"], 1);
+    succeeded(&folder, &format!("{tune} --dry-run"));
+    assert_eq!(Tuning::load(&path, &adapter).expect("the same file"), tuning, "a dry run stores nothing");
+    succeeded(&folder, &tune);
+    let merged = Tuning::load(&path, &adapter).expect("a file of choices");
+    assert_eq!(merged.recurrent(other), Some(RecurrentTier::Steps));
+}
+
+#[test]
+fn a_file_that_cannot_be_understood_is_told_of_and_replaced_by_tuning_again() {
+    let folder = Folder::new("tune-broken");
+    let Some(adapter) = adapter(&folder) else { return };
+    succeeded(&folder, &format!("tune --device {ADAPTER} {SIZES}"));
+    let path = file(&folder);
+    fs::write(&path, "half a fi").expect("a file that can be written");
+    let output = run(&folder, &format!("bench --device {ADAPTER} {SIZES}"));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    for part in ["is not JSON", "run `refrain tune` again", "REFRAIN_TUNING=0"] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+    assert!(succeeded(&folder, "devices").0.contains("tuning unusable, "));
+    // Whoever sets the variable to 0 goes on without.
+    folder.succeeded(&format!("bench --device {ADAPTER} --work infer {SIZES}"));
+    let (_, error) = succeeded(&folder, &format!("tune --device {ADAPTER} {SIZES}"));
+    assert!(error.contains("replaced: ") && error.contains("is not JSON"), "{error}");
+    Tuning::load(&path, &adapter).expect("a whole file");
+}
+
+#[test]
+fn what_cannot_be_tuned_or_stored_is_refused_before_anything_is_measured() {
+    let folder = Folder::new("tune-refused");
+    for device in ["cpu", "reference", "CPU"] {
+        let message = folder.refused(&format!("tune --device {device} --dry-run {SIZES}"));
+        assert!(message.contains("--device: ") && message.contains("one way to compute each"), "{message}");
+    }
+    let message = folder.refused("tune --device cpu --dry-run --hidden 0");
+    assert!(message.contains("--hidden: must be between 1"), "{message}");
+    if adapter(&folder).is_some() {
+        // The tests' own setting.
+        let message = folder.refused(&format!("tune --device {ADAPTER} {SIZES}"));
+        assert!(message.contains("REFRAIN_TUNING=0") && message.contains("--dry-run"), "{message}");
+    }
+}

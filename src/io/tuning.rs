@@ -1,0 +1,20 @@
+//! Files of measured choices.
+
+use std::path::Path;
+
+use super::write_atomically;
+use crate::gpu::AdapterSummary;
+use crate::tuning::Tuning;
+use crate::{Error, Result};
+
+/// Writes choices that were measured on `adapter`, for [`Tuning::load`]; at [`Tuning::stored_path`] every device on that
+/// adapter will obey them. Missing folders are made; a failure leaves the old file as it was.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn save_tuning(path: &Path, tuning: &Tuning, adapter: &AdapterSummary) -> Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
+    }
+    write_atomically(path, tuning.to_json(adapter).as_bytes())
+}

@@ -1,0 +1,92 @@
+//! One product, computed in any way that is asked for: what `refrain tune` measures.
+
+use super::Sizes;
+use super::gpu::{Add, Product, matmul_blocks_by, matmul_by};
+use crate::device::{Backend, Device};
+use crate::gpu::{Context, MatmulVariant};
+use crate::random::Stream;
+use crate::tensor::Tensor;
+use crate::tuning::{ProductShape, Tuning};
+use crate::{Error, Result};
+
+/// A matrix product with operands of its own on a GPU, to be computed again and again in one way or another.
+///
+/// ```no_run
+/// use refrain::ops::{Form, ProductTrial};
+/// use refrain::{Device, MatmulTile, MatmulVariant, ProductShape};
+/// let device = Device::gpu("gpu")?;
+/// let shape = ProductShape { form: Form::Plain, m: 512, n: 512, k: 512, block: None };
+/// let mut trial = ProductTrial::new(&device, shape)?;
+/// trial.run(MatmulVariant { tile: MatmulTile::Large, parts: 1 })?;
+/// device.synchronize()?;
+/// # Ok::<(), refrain::Error>(())
+/// ```
+pub struct ProductTrial {
+    shape: ProductShape,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+}
+
+impl ProductTrial {
+    /// The operands, of numbers between −1 and 1.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on the CPU; [`Error::Shape`] for sizes of zero; out of memory.
+    pub fn new(device: &Device, shape: ProductShape) -> Result<Self> {
+        let ProductShape { form, m, n, k, .. } = shape;
+        if !device.is_gpu() {
+            return Err(Error::Unsupported {
+                what: "a trial of a matrix product".into(),
+                message: "the CPU has one way to compute it; a GPU has several".into(),
+            });
+        }
+        let a = random(device, if form.left() { [k, m] } else { [m, k] }, 1)?;
+        let b = random(device, if form.right() { [n, k] } else { [k, n] }, 2)?;
+        Ok(Self { shape, a, b, c: Tensor::zeros(device, &[m, n])? })
+    }
+
+    /// Records the product once. It is not waited for.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a way that [`Tuning::set_product`] refuses; whatever the device reported.
+    pub fn run(&mut self, variant: MatmulVariant) -> Result<()> {
+        let Self { shape, a, b, c } = self;
+        record(*shape, [a, b, c], variant)
+    }
+
+    /// C, computed in this way.
+    ///
+    /// # Errors
+    /// As [`ProductTrial::run`].
+    pub fn product(&self, variant: MatmulVariant) -> Result<Tensor> {
+        // Blocks are added to what the target holds.
+        let c = Tensor::zeros(self.c.device(), self.c.shape().dimensions())?;
+        record(self.shape, [&self.a, &self.b, &c], variant)?;
+        Ok(c)
+    }
+}
+
+fn random(device: &Device, dimensions: [usize; 2], stream: u64) -> Result<Tensor> {
+    let stream = Stream::new(5, stream);
+    let count = dimensions.iter().product::<usize>() as u64;
+    let values: Vec<f32> = (0..count).map(|index| stream.uniform_between(index, -1.0, 1.0) as f32).collect();
+    Tensor::from_slice(device, &dimensions, &values)
+}
+
+fn record(shape: ProductShape, [a, b, c]: [&Tensor; 3], variant: MatmulVariant) -> Result<()> {
+    // Only what may be stored is worth a trial.
+    Tuning::new().set_product(shape, variant)?;
+    let context: &Context = match c.device().backend() {
+        Backend::Gpu(context) => context,
+        Backend::Cpu(_) => unreachable!("`new` has refused the CPU"),
+    };
+    let ProductShape { form, m, n, k, block } = shape;
+    let sizes = Sizes { m, n, k, a_width: a.shape().last(), c_width: n };
+    let spans = [a, b, c].map(|tensor| tensor.view().span());
+    let product = |add| Product::new(spans, sizes, form, add);
+    match block {
+        None => matmul_by(context, variant, product(Add::Bias(None))),
+        Some(block) => matmul_blocks_by(context, variant, product(Add::Previous), block),
+    }
+}
