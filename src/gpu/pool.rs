@@ -3,8 +3,12 @@
 //! A buffer returns to its class when the last tensor that uses it is dropped, even while recorded work still
 //! reads it: commands on one queue run in the order they were recorded, so whoever gets the buffer next writes
 //! it after that work is done.
+//!
+//! Of the unused buffers of a class the oldest is taken: so the same calls soon get the same buffers at each step of a loop,
+//! and find the bind groups of the step before. The one given back last would depend on the order in which a step
+//! before let go of them, and buffers would go on changing places for hundreds of steps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,11 +49,14 @@ pub(super) struct Raw {
     pub(super) id: u64,
 }
 
+/// Unused buffers by their numbers.
+type Shelf = BTreeMap<u64, wgpu::Buffer>;
+
 /// Shelves of unused buffers, and a count of all that were ever made.
 pub(crate) struct Pool {
     device: wgpu::Device,
     largest: u64,
-    shelves: Mutex<HashMap<(Purpose, u64), Vec<Raw>>>,
+    shelves: Mutex<HashMap<(Purpose, u64), Shelf>>,
     allocations: AtomicU64,
     bytes: AtomicU64,
     in_use: AtomicU64,
@@ -132,9 +139,9 @@ impl Pool {
             });
         }
         let size = class(bytes).min(self.largest & !3);
-        let unused = self.shelves().get_mut(&(purpose, size)).and_then(Vec::pop);
+        let unused = self.shelves().get_mut(&(purpose, size)).and_then(Shelf::pop_first);
         let raw = match unused {
-            Some(raw) => raw,
+            Some((id, buffer)) => Raw { buffer, id },
             None => self
                 .allocate(purpose, size)
                 .map_err(|()| Error::OutOfMemory { what: what.to_owned(), bytes })?,
@@ -146,12 +153,13 @@ impl Pool {
 
     pub(super) fn put(&self, purpose: Purpose, raw: Raw) {
         self.in_use.fetch_sub(raw.buffer.size(), Ordering::Relaxed);
-        self.shelves().entry((purpose, raw.buffer.size())).or_default().push(raw);
+        self.shelves().entry((purpose, raw.buffer.size())).or_default().insert(raw.id, raw.buffer);
     }
 
     /// Forgets all unused buffers.
     pub(super) fn clear(&self) {
-        let freed: u64 = self.shelves().drain().flat_map(|(_, raws)| raws).map(|raw| raw.buffer.size()).sum();
+        let freed: u64 =
+            self.shelves().drain().flat_map(|(_, shelf)| shelf).map(|(_, buffer)| buffer.size()).sum();
         self.bytes.fetch_sub(freed, Ordering::Relaxed);
     }
 
@@ -172,7 +180,7 @@ impl Pool {
         Ok(Raw { buffer, id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 
-    fn shelves(&self) -> std::sync::MutexGuard<'_, HashMap<(Purpose, u64), Vec<Raw>>> {
+    fn shelves(&self) -> std::sync::MutexGuard<'_, HashMap<(Purpose, u64), Shelf>> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
