@@ -3,6 +3,10 @@
 //! A buffer returns to its class when the last tensor that uses it is dropped, even while recorded work still
 //! reads it: commands on one queue run in the order they were recorded, so whoever gets the buffer next writes
 //! it after that work is done.
+//!
+//! Of the unused buffers of a class the oldest is taken: so the same calls soon get the same buffers at each step of a loop,
+//! and find the bind groups of the step before. The one given back last would depend on the order in which a step
+//! before let go of them, and buffers would go on changing places for hundreds of steps.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,8 +53,11 @@ pub(super) struct Raw {
     pub(super) id: u64,
 }
 
-/// Unused buffers by purpose and size; no shelf is empty.
-type Shelves = BTreeMap<(Purpose, u64), Vec<Raw>>;
+/// Unused buffers of one purpose and size by their numbers.
+type Shelf = BTreeMap<u64, wgpu::Buffer>;
+
+/// Shelves by purpose and size; none is empty.
+type Shelves = BTreeMap<(Purpose, u64), Shelf>;
 
 /// Shelves of unused buffers, and a count of all that were ever made.
 pub(crate) struct Pool {
@@ -85,18 +92,18 @@ fn class(bytes: u64) -> u64 {
 
 /// Takes an unused buffer of `size` or, of those that are not much larger, the smallest: batches of ever other lengths
 /// then share what they need.
-fn take_from(shelves: &mut Shelves, purpose: Purpose, size: u64) -> Option<Raw> {
+fn take_from(shelves: &mut Shelves, purpose: Purpose, size: u64) -> Option<(u64, wgpu::Buffer)> {
     let largest = match purpose {
         Purpose::Storage => size + size / SPARE,
         _ => size,
     };
     let key = *shelves.range((purpose, size)..=(purpose, largest)).next()?.0;
     let shelf = shelves.get_mut(&key)?;
-    let raw = shelf.pop();
+    let oldest = shelf.pop_first();
     if shelf.is_empty() {
         shelves.remove(&key);
     }
-    raw
+    oldest
 }
 
 impl Pool {
@@ -154,7 +161,7 @@ impl Pool {
         let size = class(bytes).min(self.largest & !3);
         let unused = take_from(&mut self.shelves(), purpose, size);
         let raw = match unused {
-            Some(raw) => raw,
+            Some((id, buffer)) => Raw { buffer, id },
             None => self
                 .allocate(purpose, size)
                 .map_err(|()| Error::OutOfMemory { what: what.to_owned(), bytes })?,
@@ -166,13 +173,13 @@ impl Pool {
 
     pub(super) fn put(&self, purpose: Purpose, raw: Raw) {
         self.in_use.fetch_sub(raw.buffer.size(), Ordering::Relaxed);
-        self.shelves().entry((purpose, raw.buffer.size())).or_default().push(raw);
+        self.shelves().entry((purpose, raw.buffer.size())).or_default().insert(raw.id, raw.buffer);
     }
 
     /// Forgets all unused buffers.
     pub(super) fn clear(&self) {
         let unused = std::mem::take(&mut *self.shelves());
-        let freed: u64 = unused.into_values().flatten().map(|raw| raw.buffer.size()).sum();
+        let freed: u64 = unused.into_values().flatten().map(|(_, buffer)| buffer.size()).sum();
         self.bytes.fetch_sub(freed, Ordering::Relaxed);
     }
 

@@ -18,7 +18,7 @@ use crate::tensor::{Tensor, View};
 ///
 /// They go one after the other on the CPU; with layer normalisation, a projection or windows that overlap, whose loops have
 /// dispatches of other kinds; with random zoneout, since each direction draws from a stream of its own; and where arrays
-/// of both do not fit a binding.
+/// of both do not fit a binding, or two workgroups no grid.
 pub(crate) fn together(device: &Device, calls: &[Call<'_>], [steps, rows]: [usize; 2]) -> usize {
     let [one, other] = calls else { return 1 };
     on_device!(device,
@@ -33,8 +33,10 @@ pub(crate) fn together(device: &Device, calls: &[Call<'_>], [steps, rows]: [usiz
                     && call.walk.windows().is_none()
             };
             let directions = [one.walk.direction, other.walk.direction];
-            let apart = !plain(one) || !plain(other) || directions != [Direction::Forward, Direction::Reverse];
-            if apart || largest(one, steps, rows) > context.limits().binding_elements { 1 } else { 2 }
+            let limits = context.limits();
+            let fits = limits.workgroups >= 2 && largest(one, steps, rows) <= limits.binding_elements;
+            let both = directions == [Direction::Forward, Direction::Reverse];
+            if both && fits && plain(one) && plain(other) { 2 } else { 1 }
         },
     )
 }
