@@ -4,7 +4,9 @@
 //! that are there are tested. Without any adapter a GPU claim shows as ignored, or fails where
 //! `REFRAIN_REQUIRE_GPU=1`: it never passes in silence.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -35,6 +37,17 @@ impl Adapter {
     /// What its driver says of it.
     pub(crate) fn summary(&self) -> &AdapterSummary {
         &self.summary
+    }
+
+    /// A device that tests on this thread share, for claims about values alone: its kernels are compiled once.
+    pub(crate) fn shared(&self) -> Result<Device> {
+        thread_local! {
+            static DEVICES: RefCell<HashMap<(usize, RecurrentTier), Device>> = RefCell::default();
+        }
+        DEVICES.with_borrow_mut(|devices| match devices.entry((self.summary.index, self.recurrent)) {
+            Entry::Occupied(known) => Ok(known.get().clone()),
+            Entry::Vacant(place) => Ok(place.insert(self.open()?).clone()),
+        })
     }
 
     /// A device of its own, so that counters and errors are this test's.

@@ -152,6 +152,15 @@ impl Rnn {
         }
     }
 
+    /// How many directions of a layer a GPU takes at once, where arrays of both fit a binding: see
+    /// `ops::recurrent::together`.
+    fn directions_together(&self) -> usize {
+        let Self { options, directions, .. } = self;
+        let alone =
+            self.has_layer_norm() || options.projection.is_some() || options.equations.zoneout.is_some();
+        if alone { 1 } else { directions.all().len() }
+    }
+
     /// Whether something makes another tensor of what the directions of a layer give, side by side.
     fn changes_outputs(&self, layer: usize) -> bool {
         let options = &self.options;
@@ -186,18 +195,25 @@ impl Rnn {
         let cells = exists(equations.peepholes() > 0, self.hidden);
         let carried = FLOAT * rows * self.state_features() as u64;
         let directions = self.directions.all().len();
-        for direction in 0..directions {
-            let is_last = direction + 1 == directions;
-            ledger.make(unkept + cells + d_hidden + carried);
-            ledger.free(carried + if outlives_loop { 0 } else { saved });
+        let together = self.directions_together();
+        let own = together as u64;
+        // W_hh of directions that go together, one behind the other.
+        let copied = if own > 1 { own * FLOAT * (wide * self.hidden) as u64 } else { 0 };
+        for pass in 0..directions / together {
+            let is_last = (pass + 1) * together == directions;
+            ledger.make(own * (unkept + cells + d_hidden + carried));
+            ledger.pass(copied);
+            ledger.free(own * (carried + if outlives_loop { 0 } else { saved }));
             ledger.free(if is_last { d_output } else { 0 });
-            ledger.make(previous);
+            ledger.make(own * previous);
             ledger.pass(if options.recurrent_dropout > 0.0 { previous } else { 0 });
             ledger.free(if is_last { places(self.width()) } else { 0 });
-            ledger.pass(2 * cells);
-            ledger.free(previous + cells + d_hidden + unprojected + if outlives_loop { saved } else { 0 });
-            ledger.make(if direction == 0 { d_read } else { 0 });
-            ledger.free(places(wide));
+            for direction in 0..together {
+                ledger.pass(2 * cells);
+                ledger.free(previous + cells + d_hidden + unprojected);
+                ledger.make(if pass + direction == 0 { d_read } else { 0 });
+            }
+            ledger.free(own * (places(wide) + if outlives_loop { saved } else { 0 }));
         }
     }
 }

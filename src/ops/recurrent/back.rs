@@ -56,21 +56,25 @@ pub(super) fn backward(
         unprojected: unprojected.as_ref(),
         d_output: d_output.view(),
     };
+    let modulated =
+        |(index, call): (usize, &Call<'_>)| saved_of(index).filter(|_| call.equations.resets_before());
+    let modulated: Vec<_> = calls.iter().enumerate().map(modulated).collect();
     let made = match run.call.walk.windows() {
-        None => plain(&run, gates, saved.clone(), d_last)?,
+        // What a step saved goes with the loop, unless gradients need it.
+        None => plain(&run, gates, saved, d_last)?,
         Some(windows) => vec![lags::backward(&run, &gates, saved.as_ref(), d_last[0], windows)?],
     };
     // Nothing reads it after the loop, and nothing before the loop reads what comes now: they may share memory.
     drop(d_output);
     let mut gradients = Vec::with_capacity(count);
-    for (index, (made, cells)) in made.into_iter().zip(cells).enumerate() {
+    for (index, ((made, cells), modulated)) in made.into_iter().zip(cells).zip(modulated).enumerate() {
         let call = &calls[index];
         gradients.push(Gradients {
             equations: call.equations,
             d_projected: made.d_projected,
             d_apart: made.d_apart,
             previous: hidden_states(context, call, sizes, output, marks.of(index, count))?,
-            modulated: saved_of(index).filter(|_| call.equations.resets_before()),
+            modulated,
             cells,
             projection: made.d_hidden.zip(unprojected.clone()),
             product: None,
