@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -42,11 +43,12 @@ impl Adapter {
     /// A device that tests on this thread share, for claims about values alone: its kernels are compiled once.
     pub(crate) fn shared(&self) -> Result<Device> {
         thread_local! {
-            static DEVICES: RefCell<HashMap<(usize, RecurrentTier), Device>> = RefCell::default();
+            // Never dropped: what a driver keeps for a thread may be gone before this is.
+            static DEVICES: RefCell<HashMap<(usize, RecurrentTier), ManuallyDrop<Device>>> = RefCell::default();
         }
         DEVICES.with_borrow_mut(|devices| match devices.entry((self.summary.index, self.recurrent)) {
-            Entry::Occupied(known) => Ok(known.get().clone()),
-            Entry::Vacant(place) => Ok(place.insert(self.open()?).clone()),
+            Entry::Occupied(known) => Ok(Device::clone(known.get())),
+            Entry::Vacant(place) => Ok(Device::clone(place.insert(ManuallyDrop::new(self.open()?)))),
         })
     }
 
