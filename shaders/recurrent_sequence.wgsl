@@ -14,17 +14,11 @@ const POOL: u32 = 4096u;
 
 var<workgroup> pool: array<f32, 4096>;
 
-// How many steps of this dispatch came before the present one, and the first row of this workgroup.
-var<private> turn: u32;
+// The first row of this workgroup.
 var<private> first_row: u32;
 
 fn lanes() -> u32 { return 32u << LANE_BITS; }
 fn group_rows() -> u32 { return 1u << ROW_BITS; }
-// How far the present step lies from the first one in an array with `stride` elements a step; may be negative, modulo
-// 2^32.
-fn walked(stride: u32) -> u32 { return turn * direction() * stride; }
-// Of both directions each walks its own way.
-fn direction() -> u32 { return select(parameters.direction, 0u - parameters.direction, second != 0u); }
 
 // Where the pool has element `place` of the state, or of the gates.
 fn state_place(row: u32, place: u32) -> u32 { return (place << ROW_BITS) + (row - first_row); }

@@ -5,7 +5,7 @@ mod options;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::gpu::{self, AdapterKind, AdapterSummary, Context, KernelCall};
+use crate::gpu::{self, AdapterKind, AdapterSummary, Context, KernelCall, OnChipReport};
 use crate::tuning::Tuning;
 use crate::{Error, Result};
 
@@ -251,6 +251,14 @@ impl Device {
                 message: "the CPU runs no kernels; kernels are timed on a GPU".into(),
             }),
             Backend::Gpu(context) => context.profile(),
+        }
+    }
+
+    /// What this device has seen of workgroups that wait for each other, as those of [`RecurrentTier::OnChip`] do; `None` for the CPU.
+    pub fn on_chip(&self) -> Option<OnChipReport> {
+        match &self.0 {
+            Backend::Cpu(_) => None,
+            Backend::Gpu(context) => Some(context.waiting_report()),
         }
     }
 

@@ -45,7 +45,7 @@ mod tuning;
 pub use device::{DEVICE_VARIABLE, Device, DeviceCounters, GpuOptions, ParameterPath, ShaderBuild};
 pub use error::{Error, Result};
 pub use gpu::{
-    AdapterKind, AdapterSummary, Journal, KernelCall, MatmulTile, MatmulVariant, Profiling, RecurrentTier,
+    AdapterKind, AdapterSummary, Journal, KernelCall, MatmulTile, MatmulVariant, ON_CHIP_VARIABLE, OnChip, OnChipReport, Profiling, RecurrentTier,
     TuningSource,
 };
 pub use shape::{MAX_RANK, Shape};

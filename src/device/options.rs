@@ -1,6 +1,6 @@
 //! How a GPU is opened.
 
-use crate::gpu::{ContextOptions, Journal, MatmulVariant, Profiling, RecurrentTier, TuningSource, Wanted};
+use crate::gpu::{ContextOptions, Journal, MatmulVariant, OnChip, Profiling, RecurrentTier, TuningSource, Wanted};
 use crate::{Error, Result};
 
 /// The least ceiling of a binding that operations can work with: room for some elements after any alignment.
@@ -41,6 +41,8 @@ pub struct GpuOptions {
     pub matmul: Option<MatmulVariant>,
     /// How recurrent layers run over time.
     pub recurrent: RecurrentTier,
+    /// How workgroups may wait for each other, for layers that keep weights on chip.
+    pub on_chip: OnChip,
     /// Where measured choices come from, for what `matmul` and `recurrent` leave open.
     pub tuning: TuningSource,
     /// Whether to note the choices that work meets, for [`Device::choices`](crate::Device::choices).
@@ -57,6 +59,7 @@ impl Default for GpuOptions {
             profiling: Profiling::Off,
             matmul: None,
             recurrent: RecurrentTier::Auto,
+            on_chip: OnChip::default(),
             tuning: TuningSource::Stored,
             journal: Journal::Off,
         }
@@ -79,6 +82,11 @@ impl GpuOptions {
         if self.matmul.is_some_and(|variant| variant.parts == 0) {
             return Err(Error::config("GPU options", "`matmul.parts` must be at least 1, not 0"));
         }
+        if let Some(patience) = self.on_chip.patience.filter(|&given| given > OnChip::LARGEST_PATIENCE) {
+            let message =
+                format!("`on_chip.patience` must be at most {}, not {patience}", OnChip::LARGEST_PATIENCE);
+            return Err(Error::config("GPU options", message));
+        }
         if self.journal == Journal::Choices && self.matmul.is_some() {
             let message = "`journal` notes choices between ways: leave `matmul` at `None`, which forces one";
             return Err(Error::config("GPU options", message));
@@ -97,6 +105,7 @@ impl GpuOptions {
             profiling: self.profiling,
             matmul: self.matmul,
             recurrent: self.recurrent,
+            on_chip: self.on_chip,
             tuning: self.tuning.clone(),
             journal: self.journal,
         }

@@ -76,6 +76,11 @@ impl Choices {
         variant
     }
 
+    /// Whether whoever opened the device asks for layers that stay on chip.
+    pub(crate) fn ask_for_on_chip(&self) -> bool {
+        self.recurrent == RecurrentTier::OnChip
+    }
+
     /// What is wanted of a layer's loop over time; `taken` tells what a wish leads to. There is nothing to note where all
     /// wishes lead to the same.
     pub(crate) fn recurrent(
@@ -89,7 +94,8 @@ impl Choices {
             forced => forced,
         };
         self.note(|journal| {
-            if taken(RecurrentTier::Sequence) != RecurrentTier::Steps {
+            let ways = [RecurrentTier::Sequence, RecurrentTier::OnChip];
+            if ways.into_iter().any(|way| taken(way) != RecurrentTier::Steps) {
                 journal.note_recurrent(shape, taken(wanted));
             }
         });

@@ -9,6 +9,7 @@ use super::choices::{Choices, Journal, TuningSource};
 use super::faults::Faults;
 use super::kernel::KernelCache;
 use super::limits::Limits;
+use super::on_chip::{OnChip, Waiting};
 use super::pool::{Buffer, Pool, Purpose};
 use super::products::MatmulVariant;
 use super::profile::{Profiler, Profiling};
@@ -30,6 +31,10 @@ pub enum RecurrentTier {
     /// Many steps in one dispatch, wherever a layer can: its step is one dispatch, and what is known of a row in a step fits
     /// the memory of a workgroup.
     Sequence,
+    /// Many steps in one dispatch, whose workgroups keep W_hh on chip and wait for each other at every step, wherever a
+    /// layer and the adapter can: its step is one dispatch, and as many workgroups run at once as hold all of W_hh. By
+    /// size on adapters of NVIDIA, AMD and Intel; elsewhere if asked for, for tests.
+    OnChip,
 }
 
 /// How to open a GPU.
@@ -43,6 +48,7 @@ pub(crate) struct ContextOptions {
     pub(crate) workgroups: Option<u32>,
     pub(crate) matmul: Option<MatmulVariant>,
     pub(crate) recurrent: RecurrentTier,
+    pub(crate) on_chip: OnChip,
     pub(crate) tuning: TuningSource,
     pub(crate) journal: Journal,
 }
@@ -57,6 +63,7 @@ pub(crate) struct Context {
     limits: Limits,
     checked: bool,
     choices: Choices,
+    waiting: Waiting,
     immediates: bool,
     profiler: Option<Profiler>,
     faults: Arc<Faults>,
@@ -108,6 +115,7 @@ impl Context {
         });
         let limits = limits(&has, options);
         let profiler = Profiler::new(&queue, timestamps);
+        let waiting = Waiting::new(&adapter.get_info(), summary.kind, &has, options.on_chip);
         Ok(Self {
             recorder: Mutex::new(Recorder::default()),
             pool: Arc::new(Pool::new(device.clone(), limits.buffer_bytes)),
@@ -117,6 +125,7 @@ impl Context {
             limits,
             checked: options.checked,
             choices,
+            waiting,
             immediates,
             profiler,
             faults,
@@ -172,6 +181,10 @@ impl Context {
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
     pub(super) fn device(&self) -> &wgpu::Device {

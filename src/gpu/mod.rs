@@ -14,6 +14,7 @@ mod groups;
 mod inspect;
 mod kernel;
 mod limits;
+mod on_chip;
 mod pool;
 mod products;
 mod profile;
@@ -34,6 +35,10 @@ pub(crate) use elementwise::ELEMENTWISE_GROUP;
 pub(crate) use inspect::inspect;
 pub(crate) use kernel::{Access, Field, Kernel, Origin, REAL, kernel, parameters};
 pub(crate) use limits::pieces;
+pub use on_chip::{ON_CHIP_VARIABLE, OnChip, OnChipReport};
+#[cfg(test)]
+pub(crate) use on_chip::KERNELS as ON_CHIP_KERNELS;
+pub(crate) use on_chip::WEIGHT_CLASSES;
 pub(crate) use pool::Buffer;
 pub use products::{Form, MatmulTile, MatmulVariant};
 pub use profile::{KernelCall, Profiling};

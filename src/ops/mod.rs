@@ -47,6 +47,8 @@ pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
         padding::gpu::KERNELS,
         permute::gpu::KERNELS,
         recurrent::kernels::KERNELS,
+        recurrent::on_chip::kernels::KERNELS,
+        crate::gpu::ON_CHIP_KERNELS,
         recurrent::normalised::gpu::KERNELS,
         recurrent::projection::KERNELS,
         recurrent::support::KERNELS,

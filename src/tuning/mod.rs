@@ -134,9 +134,9 @@ impl RecurrentShape {
         match tier {
             _ if [gates, units, rows].contains(&0) => refused("sizes must be at least 1"),
             RecurrentTier::Auto => {
-                refused("must be `steps` or `sequence`: `auto` chooses nothing, leave the shape out instead")
+                refused("must be `steps`, `sequence` or `on_chip`: `auto` chooses nothing, leave the shape out instead")
             }
-            RecurrentTier::Steps | RecurrentTier::Sequence => Ok(()),
+            RecurrentTier::Steps | RecurrentTier::Sequence | RecurrentTier::OnChip => Ok(()),
         }
     }
 }

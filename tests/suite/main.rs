@@ -16,6 +16,7 @@ mod memory;
 mod misuse;
 mod models;
 mod noise;
+mod on_chip;
 mod options;
 mod pairs;
 mod peak;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     checkpoints::register(&mut suite);
     tiers::register(&mut suite);
     directions::register(&mut suite);
+    on_chip::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);
     files::register(&mut suite);

@@ -171,10 +171,11 @@ fn plain(
         }
         let loop_back = Loop { run, carry: &carry, projection: &projection, d_hidden: d_hidden.as_ref() };
         let kernels = CellKernels::of(calls, marks.span.is_some())?;
-        let sequence = sequence::plan(context, call, sizes).and_then(|plan| kernels.sequence_backward(plan));
+        let tier = sequence::tier(context, calls, sizes)?;
+        let many = kernels.many_backward(call, tier, context.patience());
         for stretch in &stretches {
-            match &sequence {
-                Some(sequence) => sequence.backward(&loop_back, stretch)?,
+            match &many {
+                Some(many) => many.backward(&loop_back, stretch)?,
                 None => loop_back.step_by_step(&kernels.backward(), own.span(), stretch)?,
             }
         }

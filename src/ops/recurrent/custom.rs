@@ -204,7 +204,8 @@ fn registered(cell: &'static dyn CustomCell) -> Result<Registered> {
         Ok::<_, Error>([kernel(cell, &facts, forward)?, kernel(cell, &facts, backward)?])
     };
     let step = both(templates::step())?;
-    let kernels = Kernels { step, sequence: templates::sequence().map(both).transpose()? };
+    let sequence = templates::sequence().map(both).transpose()?;
+    let kernels = Kernels { step, sequence, on_chip: templates::on_chip().map(both).transpose()? };
     let made = Registered { cell, facts, kernels };
     all.insert(cell.name(), made);
     Ok(made)

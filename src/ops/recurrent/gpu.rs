@@ -69,21 +69,24 @@ pub(super) fn forward(
         let kernels = CellKernels::of(calls, marks.is_some())?;
         let given = Given::of(calls, sizes)?;
         let own = sequence::Forward { context, calls, sizes, given: &given, width };
-        let sequence = sequence::plan(context, call, sizes).and_then(|plan| kernels.sequence_forward(plan));
-        let transposed = match sequence {
-            Some(_) => Some(transposed(calls)?),
-            None => None,
+        let tier = sequence::tier(context, calls, sizes)?;
+        let many = kernels.many_forward(call, tier, context.patience());
+        let transposed = match &many {
+            Some(many) if many.is_transposed() => Some(transposed(calls)?),
+            _ => None,
+        };
+        let weights = match &transposed {
+            Some(transposed) => Stack::of(&[transposed.view()])?,
+            None => Stack::weights(calls)?,
         };
         let mut stretches = arrays.stretches(context, sizes)?;
         if call.walk.reversed() {
             stretches.reverse();
         }
         for stretch in &stretches {
-            match (&sequence, &transposed) {
-                (Some(sequence), Some(transposed)) => {
-                    sequence.forward(&own, &Stack::of(&[transposed.view()])?, stretch)?
-                }
-                _ => step_by_step(&own, &kernels.forward(), stretch, &arrays)?,
+            match &many {
+                Some(many) => many.forward(&own, &weights, stretch)?,
+                None => step_by_step(&own, &kernels.forward(), &weights, stretch, &arrays)?,
             }
         }
     }
@@ -109,6 +112,7 @@ fn transposed(calls: &[Call<'_>]) -> Result<Tensor> {
 fn step_by_step(
     of: &sequence::Forward<'_>,
     kernel: &StepKernel,
+    weights: &Stack<'_>,
     stretch: &Stretch<'_>,
     arrays: &Arrays<'_>,
 ) -> Result<()> {
@@ -116,7 +120,7 @@ fn step_by_step(
     let call = &calls[0];
     let Sizes { steps, rows, units, hidden } = sizes;
     let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
-    let (weights, biases) = (Stack::weights(calls)?, Stack::biases(calls)?);
+    let biases = Stack::biases(calls)?;
     let weight = context.bind(weights.span())?;
     let bias = biases.as_ref().map(|bias| context.bind(bias.span())).transpose()?;
     let initial = given.bind(context)?;

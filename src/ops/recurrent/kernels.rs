@@ -3,7 +3,8 @@
 
 use super::sequence::{SequenceBackwardParameters, SequenceForwardParameters};
 use super::stretch::Block;
-use super::tier::Plan;
+use super::on_chip::{OnChipKernel, kernels as on_chip};
+use super::tier::{Plan, Tier};
 use super::{Call, Cell, Reset, custom};
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel, REAL, kernel, parameters};
@@ -84,7 +85,7 @@ pub(super) fn flag(flag: u32, holds: bool) -> u32 {
 }
 
 /// How many functions there are to choose from.
-const FUNCTIONS: u32 = Activation::ALL.len() as u32;
+pub(super) const FUNCTIONS: u32 = Activation::ALL.len() as u32;
 
 /// Declares the two step kernels of a cell: the constants are those of every cell, then its own.
 macro_rules! step_kernels {
@@ -110,13 +111,13 @@ macro_rules! sequence_kernels {
     ($forward:ident: $forward_name:literal, $backward:ident: $backward_name:literal,
      files: [$($file:literal),*], constants: [$($constant:tt),*]) => {
         kernel!($forward: $forward_name {
-            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_forward_product", "recurrent_forward_cell", "recurrent_sequence", "recurrent_sequence_forward"],
+            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_forward_product", "recurrent_forward_cell", "recurrent_walk", "recurrent_forward_places", "recurrent_sequence", "recurrent_sequence_forward"],
             parameters: SequenceForwardParameters,
             constants: [("MARKED", 2), ("BOTH", 2), ("PROJECTED", 1), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 1), ("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Write, Write, Write],
         });
         kernel!($backward: $backward_name {
-            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_backward_product", "recurrent_backward_cell", "recurrent_sequence", "recurrent_sequence_backward"],
+            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_backward_product", "recurrent_backward_cell", "recurrent_walk", "recurrent_backward_places", "recurrent_sequence", "recurrent_sequence_backward"],
             parameters: SequenceBackwardParameters,
             constants: [("MARKED", 2), ("BOTH", 2), ("PROJECTED", 1), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 1), ("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2), ("CLIP_GRADIENT", REAL) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Read, Write, Write, Write],
@@ -140,6 +141,8 @@ macro_rules! gated {
         );
     };
 }
+
+pub(super) use gated;
 
 step_kernels!(
     VANILLA_FORWARD: "recurrent_forward.vanilla", VANILLA_BACKWARD: "recurrent_backward.vanilla",
@@ -215,27 +218,36 @@ pub(super) struct Kernels {
     pub(super) step: [&'static Kernel; 2],
     /// Those that take many steps, where a step is one dispatch.
     pub(super) sequence: Option<[&'static Kernel; 2]>,
+    /// Those that keep W_hh on chip, likewise.
+    pub(super) on_chip: Option<[&'static Kernel; 2]>,
 }
 
 /// Every user's cell has kernels with the parameters and bindings of these.
 pub(super) static VANILLA: Kernels = Kernels {
     step: [&VANILLA_FORWARD, &VANILLA_BACKWARD],
     sequence: Some([&VANILLA_SEQUENCE_FORWARD, &VANILLA_SEQUENCE_BACKWARD]),
+    on_chip: Some(on_chip::VANILLA),
 };
 static LSTM: Kernels = Kernels {
     step: [&LSTM_FORWARD, &LSTM_BACKWARD],
     sequence: Some([&LSTM_SEQUENCE_FORWARD, &LSTM_SEQUENCE_BACKWARD]),
+    on_chip: Some(on_chip::LSTM),
 };
 static COUPLED: Kernels = Kernels {
     step: [&COUPLED_FORWARD, &COUPLED_BACKWARD],
     sequence: Some([&COUPLED_SEQUENCE_FORWARD, &COUPLED_SEQUENCE_BACKWARD]),
+    on_chip: Some(on_chip::COUPLED),
 };
 static GRU: Kernels = Kernels {
     step: [&GRU_FORWARD, &GRU_BACKWARD],
     sequence: Some([&GRU_SEQUENCE_FORWARD, &GRU_SEQUENCE_BACKWARD]),
+    on_chip: Some(on_chip::GRU),
 };
-static GRU_RESET_BEFORE: Kernels =
-    Kernels { step: [&GRU_RESET_BEFORE_FORWARD, &GRU_RESET_BEFORE_BACKWARD], sequence: None };
+static GRU_RESET_BEFORE: Kernels = Kernels {
+    step: [&GRU_RESET_BEFORE_FORWARD, &GRU_RESET_BEFORE_BACKWARD],
+    sequence: None,
+    on_chip: None,
+};
 
 /// The kernels of a layer, and their constants.
 pub(super) struct CellKernels {
@@ -319,32 +331,59 @@ impl CellKernels {
         self.step(self.kernels.step[1], &[self.clip_gradient])
     }
 
-    fn sequence(&self, kernel: &'static Kernel, constants: &[u32], plan: Plan) -> SequenceKernel {
-        let constants = self.constants(WHOLE[0], constants);
-        SequenceKernel { kernel, constants, plan, directions: self.directions }
+    /// The kernel that takes many steps in the given way; none where each step is a dispatch, or more than one.
+    pub(super) fn many_forward(&self, call: &Call<'_>, tier: Tier, patience: u32) -> Option<SequenceKernel> {
+        let width = call.weights.weight_hh.shape().last();
+        self.many(tier, 0, &[], patience, width)
     }
 
-    /// The kernel that takes many steps; none where a step is more than one dispatch.
-    pub(super) fn sequence_forward(&self, plan: Plan) -> Option<SequenceKernel> {
-        let [kernel, _] = self.kernels.sequence?;
-        Some(self.sequence(kernel, &plan.constants(), plan))
+    /// As [`CellKernels::many_forward`].
+    pub(super) fn many_backward(&self, call: &Call<'_>, tier: Tier, patience: u32) -> Option<SequenceKernel> {
+        let width = call.weights.weight_hh.shape().rows();
+        self.many(tier, 1, &[self.clip_gradient], patience, width)
     }
 
-    /// As [`CellKernels::sequence_forward`].
-    pub(super) fn sequence_backward(&self, plan: Plan) -> Option<SequenceKernel> {
-        let [_, kernel] = self.kernels.sequence?;
-        let constants = [&plan.constants()[..], &[self.clip_gradient]].concat();
-        Some(self.sequence(kernel, &constants, plan))
+    /// `pass` is 0 forward and 1 backward; `width` are the words that a row of a step leaves to others on chip.
+    fn many(
+        &self,
+        tier: Tier,
+        pass: usize,
+        constants: &[u32],
+        patience: u32,
+        width: usize,
+    ) -> Option<SequenceKernel> {
+        let all = |division: &[u32]| self.constants(WHOLE[0], &[division, constants].concat());
+        let way = match tier {
+            Tier::Steps => return None,
+            Tier::Sequence(plan) => Way::Rows {
+                kernel: self.kernels.sequence?[pass],
+                constants: all(&plan.constants()),
+                plan,
+            },
+            Tier::OnChip(plan) => Way::OnChip(OnChipKernel {
+                kernel: self.kernels.on_chip?[pass],
+                constants: all(&[&[0, patience], &plan.constants()[..]].concat()),
+                plan,
+                width,
+            }),
+        };
+        Some(SequenceKernel { way, directions: self.directions })
     }
 }
 
 /// A kernel that takes many steps, with its constants and how its work is divided.
 pub(super) struct SequenceKernel {
-    pub(super) kernel: &'static Kernel,
-    pub(super) constants: Vec<u32>,
-    pub(super) plan: Plan,
+    pub(super) way: Way,
     /// How many directions share a dispatch.
     pub(super) directions: usize,
+}
+
+/// How it takes them.
+pub(super) enum Way {
+    /// Each workgroup all units of some rows.
+    Rows { kernel: &'static Kernel, constants: Vec<u32>, plan: Plan },
+    /// Each workgroup some units, whose weights it keeps.
+    OnChip(OnChipKernel),
 }
 
 /// One of the two kernels of a step, ready to be called.

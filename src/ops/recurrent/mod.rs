@@ -18,6 +18,7 @@ mod lags;
 mod lstm;
 mod matrices;
 pub(crate) mod normalised;
+pub(crate) mod on_chip;
 mod parts;
 pub(crate) mod projection;
 mod sequence;

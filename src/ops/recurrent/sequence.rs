@@ -5,9 +5,10 @@ use std::ops::Range;
 use super::back::{Loop, Run};
 use super::both::{Stack, second};
 use super::given::Given;
-use super::kernels::{FIRST_STEP, HAS_BIAS, LAST_STEP, SequenceKernel, TAKES_OUTPUTS, flag};
+use super::kernels::{FIRST_STEP, HAS_BIAS, LAST_STEP, SequenceKernel, TAKES_OUTPUTS, Way, flag};
+use super::on_chip::plan::Room;
 use super::stretch::Stretch;
-use super::tier::{Facts, Plan, Tier, choose};
+use super::tier::{Facts, Tier, choose};
 use super::{Call, Sizes};
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, RecurrentTier, parameters, pieces};
@@ -86,22 +87,44 @@ pub(super) struct Forward<'a> {
     pub(super) width: usize,
 }
 
-/// How the steps of `call` are taken many at a time; none where each is a dispatch, or more than one.
-pub(super) fn plan(context: &Context, call: &Call<'_>, sizes: Sizes) -> Option<Plan> {
+/// How the steps of `calls`, one direction or both, are taken.
+///
+/// # Errors
+/// Those of [`Context::waiting_workgroups`].
+pub(super) fn tier(context: &Context, calls: &[Call<'_>], sizes: Sizes) -> Result<Tier> {
+    let call = &calls[0];
     if call.weights.projection.is_some() {
-        return None;
+        return Ok(Tier::Steps);
     }
     let (gates, Sizes { units, rows, .. }) = (call.equations.gates(), sizes);
-    let taken = |wanted| choose(&Facts { gates, units, rows, kind: context.kind(), wanted });
+    let facts = |wanted, room| Facts {
+        gates,
+        units,
+        rows,
+        directions: calls.len(),
+        room,
+        kind: context.kind(),
+        wanted,
+    };
+    let room = room(context)?;
+    let taken = |wanted| choose(&facts(wanted, room));
     let shape = RecurrentShape { gates, units, rows };
     let wanted = context.choices().recurrent(shape, |wanted| match taken(wanted) {
         Tier::Steps => RecurrentTier::Steps,
         Tier::Sequence(_) => RecurrentTier::Sequence,
+        Tier::OnChip(_) => RecurrentTier::OnChip,
     });
-    match taken(wanted) {
-        Tier::Steps => None,
-        Tier::Sequence(plan) => Some(plan),
+    Ok(taken(wanted))
+}
+
+/// What there is for workgroups that wait for each other, where they may.
+fn room(context: &Context) -> Result<Option<Room>> {
+    if !context.trusts_waiting() && !context.choices().ask_for_on_chip() {
+        return Ok(None);
     }
+    let workgroups = context.waiting_workgroups()?;
+    let words = context.limits().binding_elements;
+    Ok((workgroups > 0).then(|| Room { workgroups, words, weight_bits: context.weight_bits() }))
 }
 
 impl SequenceKernel {
@@ -113,39 +136,51 @@ impl SequenceKernel {
         sizes: Sizes,
         order: &'o [usize],
     ) -> impl Iterator<Item = (&'o [usize], Range<usize>)> {
-        let most = self.plan.steps(call.equations.gates(), sizes.units);
-        let side = context.limits().workgroups * self.plan.rows();
+        let (most, side) = match &self.way {
+            Way::Rows { plan, .. } => {
+                (plan.steps(call.equations.gates(), sizes.units), context.limits().workgroups * plan.rows())
+            }
+            Way::OnChip(kernel) => (kernel.steps(context), sizes.rows),
+        };
         order.chunks(most).flat_map(move |steps| pieces(sizes.rows, side).map(move |rows| (steps, rows)))
     }
 
     fn dispatch<P: bytemuck::Pod>(
         &self,
         context: &Context,
-        rows: usize,
+        [steps, rows]: [usize; 2],
         bindings: &[Bound<'_>],
         parameters: P,
     ) -> Result<()> {
-        context.dispatch(Dispatch {
-            kernel: self.kernel,
-            constants: &self.constants,
-            parameters,
-            bindings,
-            grid: [rows.div_ceil(self.plan.rows()), 1, self.directions],
-        })
+        match &self.way {
+            Way::Rows { kernel, constants, plan } => context.dispatch(Dispatch {
+                kernel,
+                constants,
+                parameters,
+                bindings,
+                grid: [rows.div_ceil(plan.rows()), 1, self.directions],
+            }),
+            Way::OnChip(kernel) => kernel.dispatch(context, steps, bindings, parameters),
+        }
     }
 
-    /// All steps of a stretch. `transposed` is W_hh as [H, G·H], or that of both directions.
+    /// Whether its forward pass reads W_hh as [H, G·H].
+    pub(super) fn is_transposed(&self) -> bool {
+        matches!(self.way, Way::Rows { .. })
+    }
+
+    /// All steps of a stretch. `weights` is W_hh of one direction or both, as [`SequenceKernel::is_transposed`] says.
     pub(super) fn forward(
         &self,
         of: &Forward<'_>,
-        transposed: &Stack<'_>,
+        weights: &Stack<'_>,
         stretch: &Stretch<'_>,
     ) -> Result<()> {
         let Forward { context, calls, sizes, given, width } = *of;
         let call = &calls[0];
         let Sizes { steps, rows, units, .. } = sizes;
         let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
-        let weight = context.bind(transposed.span())?;
+        let weight = context.bind(weights.span())?;
         let biases = Stack::biases(calls)?;
         let bias = biases.as_ref().map(|bias| context.bind(bias.span())).transpose()?;
         let initial = given.bind(context)?;
@@ -191,7 +226,7 @@ impl SequenceKernel {
                 stream_low,
                 stream_high,
             };
-            self.dispatch(context, part_rows.len(), &bindings, parameters)?;
+            self.dispatch(context, [part.len(), part_rows.len()], &bindings, parameters)?;
         }
         Ok(())
     }
@@ -255,7 +290,7 @@ impl SequenceKernel {
                 stream_low,
                 stream_high,
             };
-            self.dispatch(context, part_rows.len(), &bindings, parameters)?;
+            self.dispatch(context, [part.len(), part_rows.len()], &bindings, parameters)?;
         }
         Ok(())
     }

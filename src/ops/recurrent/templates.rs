@@ -1,7 +1,7 @@
 //! The kernels of a user's cell: all of their WGSL but the cell itself.
 
 use super::kernels::VANILLA;
-use crate::gpu::{Kernel, REAL};
+use crate::gpu::{Kernel, REAL, WEIGHT_CLASSES};
 
 /// A kernel that lacks its cell.
 pub(super) struct Template {
@@ -89,6 +89,8 @@ pub(super) fn sequence() -> Option<[Template; 2]> {
                 "recurrent",
                 "recurrent_forward_product",
                 "recurrent_forward_cell",
+                "recurrent_walk",
+                "recurrent_forward_places",
                 "recurrent_sequence",
                 "recurrent_sequence_forward"
             ),
@@ -104,6 +106,8 @@ pub(super) fn sequence() -> Option<[Template; 2]> {
                 "recurrent",
                 "recurrent_backward_product",
                 "recurrent_backward_cell",
+                "recurrent_walk",
+                "recurrent_backward_places",
                 "recurrent_sequence",
                 "recurrent_sequence_backward"
             ),
@@ -113,6 +117,68 @@ pub(super) fn sequence() -> Option<[Template; 2]> {
                 ("ROW_BITS", 4),
                 ("LANE_BITS", 4),
                 ("WIDE", 2),
+                ("CLIP_GRADIENT", REAL)
+            ),
+            like: backward,
+        },
+    ])
+}
+
+/// Those that keep W_hh on chip forward and backward.
+pub(super) fn on_chip() -> Option<[Template; 2]> {
+    let [forward, backward] = VANILLA.on_chip?;
+    Some([
+        Template {
+            stem: "recurrent_on_chip_forward",
+            around: around!(
+                "math",
+                "philox",
+                "recurrent_marks",
+                "recurrent",
+                "recurrent_walk",
+                "recurrent_forward_places",
+                "recurrent_forward_product",
+                "recurrent_forward_cell",
+                "recurrent_exchange",
+                "recurrent_on_chip",
+                "recurrent_on_chip_forward"
+            ),
+            constants: constants!(
+                1,
+                1,
+                ("COMPLETES", 2),
+                ("PATIENCE", 4),
+                ("SLICE_BITS", 5),
+                ("UNIT_BITS", 5),
+                ("QUAD_BITS", 5),
+                ("WEIGHT_BITS", WEIGHT_CLASSES)
+            ),
+            like: forward,
+        },
+        Template {
+            stem: "recurrent_on_chip_backward",
+            around: around!(
+                "math",
+                "philox",
+                "recurrent_marks",
+                "recurrent",
+                "recurrent_walk",
+                "recurrent_backward_places",
+                "recurrent_backward_product",
+                "recurrent_backward_cell",
+                "recurrent_exchange",
+                "recurrent_on_chip",
+                "recurrent_on_chip_backward"
+            ),
+            constants: constants!(
+                1,
+                1,
+                ("COMPLETES", 2),
+                ("PATIENCE", 4),
+                ("SLICE_BITS", 5),
+                ("UNIT_BITS", 5),
+                ("QUAD_BITS", 5),
+                ("WEIGHT_BITS", WEIGHT_CLASSES),
                 ("CLIP_GRADIENT", REAL)
             ),
             like: backward,

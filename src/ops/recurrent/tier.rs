@@ -5,9 +5,13 @@
 //! dispatch; but it reads all of W_hh at every step, which other workgroups do as well, and has no more than its own
 //! invocations to do so. So: many steps at a time as long as W_hh is small.
 //!
+//! A larger W_hh may still be shared out among workgroups that keep their part of it for many steps, where the adapter lets
+//! them wait for each other: `on_chip`.
+//!
 //! The choice is [`choose`], from numbers alone and never from the number of steps: a pass over a part of a sequence does
 //! what a pass over the whole does, bit by bit.
 
+use super::on_chip::plan::{Layer, Plan as OnChipPlan, Room};
 use crate::gpu::{AdapterKind, RecurrentTier};
 
 /// Elements of workgroup memory of the kernels: `POOL` in `shaders/recurrent_sequence.wgsl`.
@@ -32,6 +36,8 @@ pub(super) enum Tier {
     Steps,
     /// Many steps in a dispatch.
     Sequence(Plan),
+    /// Many steps in a dispatch whose workgroups wait for each other.
+    OnChip(OnChipPlan),
 }
 
 /// What the choice depends on.
@@ -43,6 +49,10 @@ pub(super) struct Facts {
     pub(super) units: usize,
     /// B, the rows of the batch.
     pub(super) rows: usize,
+    /// How many directions share a dispatch.
+    pub(super) directions: usize,
+    /// What there is for workgroups that wait for each other, where they may.
+    pub(super) room: Option<Room>,
     pub(super) kind: AdapterKind,
     /// What the user asked for.
     pub(super) wanted: RecurrentTier,
@@ -71,8 +81,24 @@ pub(super) fn choose(facts: &Facts) -> Tier {
     let is_faster = facts.kind == AdapterKind::Software || weights <= WEIGHTS;
     match facts.wanted {
         RecurrentTier::Steps => Tier::Steps,
-        RecurrentTier::Auto if !is_faster => Tier::Steps,
+        RecurrentTier::OnChip => on_chip(facts),
+        RecurrentTier::Auto if !is_faster => on_chip(facts),
         RecurrentTier::Auto | RecurrentTier::Sequence => plan(facts).map_or(Tier::Steps, Tier::Sequence),
+    }
+}
+
+fn on_chip(facts: &Facts) -> Tier {
+    let &Facts { gates, units, rows, directions, room, .. } = facts;
+    let layer = Layer { gates, units, rows, directions, slice_bits: slice_bits(rows) };
+    room.and_then(|room| OnChipPlan::of(layer, room)).map_or(Tier::Steps, Tier::OnChip)
+}
+
+/// TODO until the steps' slices are here.
+fn slice_bits(rows: usize) -> u32 {
+    match rows {
+        0..=4 => 4,
+        5..=8 => 3,
+        _ => 2,
     }
 }
 
@@ -138,11 +164,19 @@ mod tests {
     use super::*;
 
     const PLAIN: Facts =
-        Facts { gates: 4, units: 64, rows: 16, kind: AdapterKind::Discrete, wanted: RecurrentTier::Auto };
+        Facts {
+            gates: 4,
+            units: 64,
+            rows: 16,
+            directions: 1,
+            room: None,
+            kind: AdapterKind::Discrete,
+            wanted: RecurrentTier::Auto,
+        };
 
     fn rows_of(facts: Facts) -> Option<usize> {
         match choose(&facts) {
-            Tier::Steps => None,
+            Tier::Steps | Tier::OnChip(_) => None,
             Tier::Sequence(plan) => Some(plan.rows()),
         }
     }
@@ -206,7 +240,8 @@ mod tests {
                 for units in 1..=POOL {
                     for rows in [1, 16, 1024] {
                         let wanted = RecurrentTier::Sequence;
-                        let Tier::Sequence(plan) = choose(&Facts { gates, units, rows, kind, wanted }) else {
+                        let facts = Facts { gates, units, rows, kind, wanted, ..PLAIN };
+                        let Tier::Sequence(plan) = choose(&facts) else {
                             assert!((gates + 1) * units > POOL, "{gates} gates, {units} units");
                             continue;
                         };

@@ -1,0 +1,88 @@
+// How the workgroups of recurrent_on_chip.wgsl tell each other what they made: through `exchange`, a history of all steps
+// that is EMPTY everywhere before the dispatch. A number there is either not yet written or right, so that no order
+// between memory accesses is needed (payload and readiness in one word: Merrill and Garland 2016).
+//   exchange: the next role; how many steps each role has finished; the history [1 or 2, steps, B, width()];
+//   status: of the device, what happened to any dispatch so far.
+// Who waits in vain sets `stops`.
+
+// 64 times 32 to this power are the looks that a number is waited for.
+override PATIENCE: u32 = 0u;
+
+// The bits of no number that is ever written.
+const EMPTY: u32 = 0xffffffffu;
+const NOT_A_NUMBER: u32 = 0x7fc00000u;
+// Words of `status`: 1 + the last step at which a workgroup stopped, and its role; 1: something is missing for good.
+const STOPPED: u32 = 0u;
+const STOPPED_ROLE: u32 = 1u;
+const LOST: u32 = 2u;
+// In `exchange`.
+const TICKETS: u32 = 0u;
+const PROGRESS: u32 = 1u;
+
+// This workgroup waited in vain.
+var<workgroup> stops: atomic<u32>;
+var<workgroup> told: u32;
+// What has been seen of the chunk to come.
+var<private> seen: array<vec4<u32>, 2>;
+
+// Where the history has an element of the given step of this dispatch.
+fn history_at(step: u32, row: u32, place: u32) -> u32 {
+    return PROGRESS + roles() + ((second * parameters.steps + step) * parameters.rows + row) * width() + place;
+}
+
+// What invocation 0 says, to all of the workgroup.
+fn tell(lane: u32, value: u32) -> u32 {
+    if lane == 0u { told = value; }
+    return workgroupUniformLoad(&told);
+}
+
+fn publish(row: u32, place: u32, value: f32) {
+    let bits = bitcast<u32>(value);
+    atomicStore(&exchange[history_at(turn, row, place)], select(bits, NOT_A_NUMBER, bits == EMPTY));
+}
+
+// Waits for an element of the history.
+fn wait(at: u32) -> u32 {
+    for (var poll = 0u; poll < (64u << (5u * PATIENCE)); poll = poll + 1u) {
+        let bits = atomicLoad(&exchange[at]);
+        if bits != EMPTY { return bits; }
+        if (poll & 63u) == 63u && (atomicLoad(&stops) != 0u || atomicLoad(&status[STOPPED]) != 0u) { break; }
+    }
+    atomicStore(&stops, 1u);
+    return 0u;
+}
+
+// Looks at a chunk of the operand, whose first place is `first`, and waits for nothing.
+fn look(lane: u32, first: u32) {
+    for (var half = 0u; half < 2u; half = half + 1u) {
+        let at = lane + half * GROUP;
+        let row = first_row + 4u * (at / chunk());
+        for (var four = 0u; four < 4u; four = four + 1u) {
+            let place = first + at % chunk();
+            seen[half][four] = EMPTY;
+            if travels(row + four, place) {
+                seen[half][four] = atomicLoad(&exchange[history_at(turn - 1u, row + four, place)]);
+            }
+        }
+    }
+}
+
+// Puts the chunk where the product finds it, and waits for what had not come.
+fn enter(lane: u32, first: u32) {
+    for (var half = 0u; half < 2u; half = half + 1u) {
+        let at = lane + half * GROUP;
+        let row = first_row + 4u * (at / chunk());
+        let place = first + at % chunk();
+        var rows: vec4<f32>;
+        for (var four = 0u; four < 4u; four = four + 1u) {
+            if travels(row + four, place) {
+                var bits = seen[half][four];
+                if bits == EMPTY { bits = wait(history_at(turn - 1u, row + four, place)); }
+                rows[four] = arrived(row + four, place, bitcast<f32>(bits));
+            } else {
+                rows[four] = operand(row + four, place);
+            }
+        }
+        pool[at] = rows;
+    }
+}

@@ -1,0 +1,87 @@
+// Whether workgroups can wait for each other, as recurrent_on_chip.wgsl has them do: in each round all write, and wait
+// for what others wrote in the same round.
+//   exchange: tickets; what was found: workgroups that waited in vain, wrong numbers, workgroups that came to the
+//   end; the history [rounds, groups, 256], empty before the dispatch. CPU twin: none; it answers a question about the adapter.
+
+struct Parameters {
+    groups: u32,
+    rounds: u32,
+}
+
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read_write> exchange: array<atomic<u32>>;
+
+// 1024 times 2 to this power are the numbers held in workgroup memory.
+override WEIGHT_BITS: u32 = 0u;
+// 64 times 32 to this power are the looks that a number is waited for.
+override PATIENCE: u32 = 0u;
+
+const EMPTY: u32 = 0xffffffffu;
+const IN_VAIN: u32 = 1u;
+const WRONG: u32 = 2u;
+const ENDED: u32 = 3u;
+const HISTORY: u32 = 4u;
+
+// As much as a layer's kernel holds, so that no more workgroups run at once than there would.
+var<workgroup> held: array<u32, 1024u << WEIGHT_BITS>;
+var<workgroup> more: array<vec4<u32>, 512>;
+var<workgroup> stops: atomic<u32>;
+var<workgroup> told: u32;
+
+fn tell(lane: u32, value: u32) -> u32 {
+    if lane == 0u { told = value; }
+    return workgroupUniformLoad(&told);
+}
+
+// A number for each round, workgroup and invocation; never the empty one.
+fn number(round: u32, group: u32, lane: u32) -> u32 {
+    return ((round * parameters.groups + group) * 256u + lane) * 2654435761u >> 1u;
+}
+
+fn at(round: u32, group: u32, lane: u32) -> u32 {
+    return HISTORY + (round * parameters.groups + group) * 256u + lane;
+}
+
+fn wait(place: u32) -> u32 {
+    for (var poll = 0u; poll < (64u << (5u * PATIENCE)); poll = poll + 1u) {
+        let bits = atomicLoad(&exchange[place]);
+        if bits != EMPTY { return bits; }
+        if (poll & 63u) == 63u && atomicLoad(&exchange[IN_VAIN]) != 0u { break; }
+    }
+    atomicStore(&stops, 1u);
+    return EMPTY;
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(local_invocation_index) lane: u32) {
+    var ticket = 0u;
+    if lane == 0u {
+        ticket = atomicAdd(&exchange[0], 1u);
+        atomicStore(&stops, 0u);
+    }
+    let group = tell(lane, ticket);
+    for (var place = lane; place < (1024u << WEIGHT_BITS); place = place + 256u) {
+        held[place] = place;
+    }
+    more[lane] = vec4<u32>(lane);
+    more[lane + 256u] = vec4<u32>(lane);
+    workgroupBarrier();
+    var round = 0u;
+    for (; round < parameters.rounds; round = round + 1u) {
+        // What is held goes into what is written, and out of it again: nothing of it may be left out.
+        let own = held[(lane * 33u + round) & ((1024u << WEIGHT_BITS) - 1u)];
+        let extra = more[(lane + round) & 511u].x;
+        let expected = ((lane * 33u + round) & ((1024u << WEIGHT_BITS) - 1u)) + ((lane + round) & 255u);
+        atomicStore(&exchange[at(round, group, lane)], number(round, group, lane) + (own + extra - expected));
+        let other = (group + lane + round * 256u) % parameters.groups;
+        let found = wait(at(round, other, lane));
+        if found != EMPTY && found != number(round, other, lane) {
+            atomicAdd(&exchange[WRONG], 1u);
+        }
+        workgroupBarrier();
+        if tell(lane, atomicLoad(&stops)) != 0u { break; }
+    }
+    if lane == 0u {
+        atomicAdd(&exchange[select(IN_VAIN, ENDED, round == parameters.rounds)], 1u);
+    }
+}

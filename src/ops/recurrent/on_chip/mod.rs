@@ -1,0 +1,58 @@
+//! Many steps in one dispatch whose workgroups keep W_hh on chip and wait for each other:
+//! `shaders/recurrent_on_chip_{forward,backward}.wgsl`.
+
+pub(crate) mod kernels;
+pub(super) mod plan;
+
+use plan::Plan;
+
+use crate::Result;
+use crate::gpu::{AdapterKind, Bound, Context, Dispatch, Kernel, Span};
+
+/// One of the two kernels of a layer, ready to be called.
+pub(super) struct OnChipKernel {
+    pub(super) kernel: &'static Kernel,
+    /// The values of its constants, but for COMPLETES, which comes last but [`OnChipKernel::own`].
+    pub(super) constants: Vec<u32>,
+    pub(super) plan: Plan,
+    /// Words of the history of a row at a step.
+    pub(super) width: usize,
+}
+
+impl OnChipKernel {
+    /// How many steps a dispatch may take.
+    pub(super) fn steps(&self, context: &Context) -> usize {
+        self.plan.steps(self.width, context.kind() == AdapterKind::Software)
+    }
+
+    /// Takes `steps` steps, and then whatever of them is missing.
+    pub(super) fn dispatch<P: bytemuck::Pod>(
+        &self,
+        context: &Context,
+        steps: usize,
+        bindings: &[Bound<'_>],
+        parameters: P,
+    ) -> Result<()> {
+        let [head, words] = self.plan.exchange(self.width, steps);
+        let exchange = context.allocate(words, "what workgroups tell each other")?;
+        context.clear_exchange(&exchange, head, words)?;
+        let status = context.bind(context.waiting_status()?)?;
+        let exchange = context.bind(Span::new(&exchange, 0, words))?;
+        let bindings = [bindings, &[exchange, status]].concat();
+        for (completes, workgroups) in [(0, self.plan.workgroups()), (1, self.plan.completing())] {
+            let mut constants = self.constants.clone();
+            constants[COMPLETES] = completes;
+            context.dispatch(Dispatch {
+                kernel: self.kernel,
+                constants: &constants,
+                parameters,
+                bindings: &bindings,
+                grid: [workgroups, 1, 1],
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The place of COMPLETES among the constants: behind those of every cell.
+pub(super) const COMPLETES: usize = 8;
