@@ -202,6 +202,8 @@ def line(
         "host_microseconds_per_step": None,
         "bytes": allocated,
         "formula_bytes": None,
+        "tuning": None,
+        "recurrent": None,
     }
 
 

@@ -39,7 +39,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "checksum": float,
     **dict.fromkeys(("gemm_fraction", "bandwidth_fraction", "dispatches_per_step", "host_microseconds_per_step"), type(None)),
     "bytes": (int, type(None)),
-    "formula_bytes": type(None),
+    **dict.fromkeys(("formula_bytes", "tuning", "recurrent"), type(None)),
 }
 
 # A refrain of a few lines: it lists a CPU and answers `bench` by the line that is asked for, after some milliseconds.

@@ -13,9 +13,9 @@ pub(crate) mod work;
 
 use std::io::{self, Write};
 
-use refrain::{Device, Error};
+use refrain::{Device, Error, GpuOptions};
 
-use self::arguments::Arguments;
+use self::arguments::{Arguments, Recurrent};
 use self::check::expect_right;
 use self::measure::{Effort, Timing, median, repeat};
 use self::profile::Profile;
@@ -34,8 +34,9 @@ use crate::failure::{Failure, Result};
 /// wrong numbers, which is never timed; shapes of which none fits the device.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.validate()?;
-    let device = devices::open(&arguments.device)?;
-    let place = Place::of(&device);
+    let device = open(arguments)?;
+    let mut place = Place::of(&device);
+    place.recurrent = arguments.recurrent.map(Recurrent::name);
     let shapes = arguments.shapes(place.tier);
     if arguments.ops {
         return operations::run(arguments, &device, &place, &shapes);
@@ -45,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         None => None,
     };
     let mut profile = match &arguments.profile {
-        Some(path) => Some(Profile::open(path, &arguments.device, &device)?),
+        Some(path) => Some(Profile::open(path, arguments, &device)?),
         None => None,
     };
     let jobs: Vec<(Shape, Work)> = shapes
@@ -85,6 +86,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(profile) => profile.finish(arguments.json),
         None => Ok(()),
     }
+}
+
+/// The device that is asked for, whose layers go the way that is asked for.
+fn open(arguments: &Arguments) -> Result<Device> {
+    let name = &arguments.device;
+    let Some(way) = arguments.recurrent else { return devices::open(name) };
+    if matches!(devices::wish(name).to_lowercase().as_str(), "cpu" | "reference") {
+        return Err(Failure::option("--recurrent", "is for GPUs: the CPU has one way over time"));
+    }
+    let options = GpuOptions { recurrent: way.tier(), ..GpuOptions::default() };
+    Ok(Device::gpu_with(&devices::wish(name), &options)?)
 }
 
 /// The jobs that the device has memory for; says of the others why they are skipped.

@@ -95,8 +95,8 @@ struct Bench {
     effort: Effort,
     /// By heuristics alone.
     plain: Device,
-    /// With each way through time: the first two of [`Bench::TIERS`].
-    tiers: [Device; 2],
+    /// With each way through time of [`Bench::TIERS`]; they note what they take.
+    tiers: Vec<(RecurrentTier, Device)>,
 }
 
 /// What training steps at the named shapes ask for.
@@ -145,7 +145,7 @@ impl Measured {
 }
 
 impl Bench {
-    const TIERS: [RecurrentTier; 2] = [RecurrentTier::Steps, RecurrentTier::Sequence];
+    const TIERS: [RecurrentTier; 3] = [RecurrentTier::Steps, RecurrentTier::Sequence, RecurrentTier::OnChip];
 
     fn open(name: &str, effort: Effort) -> Result<Self> {
         let name = devices::wish(name);
@@ -161,8 +161,14 @@ impl Bench {
             Device::gpu_with(&name, &GpuOptions { recurrent, journal, tuning, ..GpuOptions::default() })
         };
         let plain = open(RecurrentTier::Auto, Journal::Off)?;
-        let [steps, sequence] = Self::TIERS.map(|tier| open(tier, Journal::Off));
-        Ok(Self { place: Place::of(&plain), tiers: [steps?, sequence?], plain, effort, name })
+        let tiers = Self::TIERS.into_iter().map(|tier| Ok((tier, open(tier, Journal::Choices)?)));
+        let tiers = tiers.collect::<Result<_>>()?;
+        Ok(Self { place: Place::of(&plain), tiers, plain, effort, name })
+    }
+
+    /// Whether the device, by its own choice, has layers whose workgroups wait for each other.
+    fn lets_workgroups_wait(&self) -> bool {
+        self.plain.on_chip().and_then(|report| report.workgroups).is_some_and(|workgroups| workgroups > 1)
     }
 
     fn adapter(&self) -> Result<&AdapterSummary> {
@@ -253,10 +259,22 @@ impl Bench {
         let &Layer { cell, heuristic, steps: sequence } = layer;
         // One input feature: the projection costs nothing beside the loop.
         let sizes = Shape { cell, inputs: 1, hidden: units, batch: rows, sequence, layers: 1, classes: 1 };
-        let order = if heuristic == Self::TIERS[0] { [0, 1] } else { [1, 0] };
-        let mut actions = Vec::with_capacity(order.len());
-        for place in order {
-            actions.push((&self.tiers[place], steps(&self.tiers[place], sizes, Pass::Both)?));
+        let mut ways = Vec::with_capacity(self.tiers.len());
+        let mut actions = Vec::with_capacity(self.tiers.len());
+        for (tier, device) in &self.tiers {
+            // Only by its own choice does a device let workgroups wait for each other.
+            if *tier == RecurrentTier::OnChip && !self.lets_workgroups_wait() {
+                continue;
+            }
+            let mut action = steps(device, sizes, Pass::Both)?;
+            action()?;
+            // A layer that cannot go this way went another.
+            if device.choices()?.recurrent(shape) == Some(*tier) {
+                // What heuristics choose is compared with all others.
+                let place = if *tier == heuristic { 0 } else { ways.len() };
+                ways.insert(place, *tier);
+                actions.insert(place, (device, action));
+            }
         }
         let outcome = contest(&self.effort, actions.len(), |way, repeats| {
             let (device, action) = &mut actions[way];
@@ -266,8 +284,8 @@ impl Bench {
             Ok(device.synchronize()?)
         })?;
         drop(actions);
-        self.tiers.iter().try_for_each(Device::release_unused)?;
-        let best = Self::TIERS[order[outcome.challenger]];
+        self.tiers.iter().try_for_each(|(_, device)| device.release_unused())?;
+        let best = ways[outcome.challenger];
         measured.layers.push(shape);
         if outcome.is_faster {
             measured.chosen.set_recurrent(shape, best)?;

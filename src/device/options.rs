@@ -1,6 +1,8 @@
 //! How a GPU is opened.
 
-use crate::gpu::{ContextOptions, Journal, MatmulVariant, OnChip, Profiling, RecurrentTier, TuningSource, Wanted};
+use crate::gpu::{
+    ContextOptions, Journal, MatmulVariant, OnChip, Profiling, RecurrentTier, TuningSource, Wanted,
+};
 use crate::{Error, Result};
 
 /// The least ceiling of a binding that operations can work with: room for some elements after any alignment.

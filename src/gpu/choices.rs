@@ -38,6 +38,7 @@ pub enum Journal {
 pub(crate) struct Choices {
     matmul: Option<MatmulVariant>,
     recurrent: RecurrentTier,
+    asks_for_on_chip: bool,
     tuning: Option<Tuning>,
     journal: Option<Mutex<Tuning>>,
 }
@@ -57,7 +58,13 @@ impl Choices {
             Journal::Off => None,
             Journal::Choices => Some(Mutex::new(Tuning::new())),
         };
-        Ok(Self { matmul: options.matmul, recurrent: options.recurrent, tuning, journal })
+        let chosen =
+            |tuning: &Tuning| tuning.recurrent_layers().any(|(_, tier)| tier == RecurrentTier::OnChip);
+        let asks_for_on_chip = match options.recurrent {
+            RecurrentTier::Auto => tuning.as_ref().is_some_and(chosen),
+            tier => tier == RecurrentTier::OnChip,
+        };
+        Ok(Self { matmul: options.matmul, recurrent: options.recurrent, asks_for_on_chip, tuning, journal })
     }
 
     pub(crate) fn tuning(&self) -> Option<&Tuning> {
@@ -76,9 +83,9 @@ impl Choices {
         variant
     }
 
-    /// Whether whoever opened the device asks for layers that stay on chip.
+    /// Whether whoever opened the device, or a choice it obeys, asks for layers that stay on chip.
     pub(crate) fn ask_for_on_chip(&self) -> bool {
-        self.recurrent == RecurrentTier::OnChip
+        self.asks_for_on_chip
     }
 
     /// What is wanted of a layer's loop over time; `taken` tells what a wish leads to. There is nothing to note where all

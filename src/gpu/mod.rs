@@ -35,10 +35,10 @@ pub(crate) use elementwise::ELEMENTWISE_GROUP;
 pub(crate) use inspect::inspect;
 pub(crate) use kernel::{Access, Field, Kernel, Origin, REAL, kernel, parameters};
 pub(crate) use limits::pieces;
-pub use on_chip::{ON_CHIP_VARIABLE, OnChip, OnChipReport};
 #[cfg(test)]
 pub(crate) use on_chip::KERNELS as ON_CHIP_KERNELS;
 pub(crate) use on_chip::WEIGHT_CLASSES;
+pub use on_chip::{ON_CHIP_VARIABLE, OnChip, OnChipReport};
 pub(crate) use pool::Buffer;
 pub use products::{Form, MatmulTile, MatmulVariant};
 pub use profile::{KernelCall, Profiling};

@@ -106,7 +106,12 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(info: &wgpu::AdapterInfo, kind: AdapterKind, has: &wgpu::Limits, options: OnChip) -> Self {
+    pub(super) fn new(
+        info: &wgpu::AdapterInfo,
+        kind: AdapterKind,
+        has: &wgpu::Limits,
+        options: OnChip,
+    ) -> Self {
         let bits = (0..WEIGHT_CLASSES).rev();
         let weight_bits =
             bits.into_iter().find(|&bits| workgroup_bytes(bits) <= has.max_compute_workgroup_storage_size);
@@ -203,7 +208,8 @@ impl Context {
         }
         let waiting = self.waiting();
         waiting.stops.fetch_add(1, Ordering::Relaxed);
-        *waiting.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((stopped.saturating_sub(1), place));
+        *waiting.last.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((stopped.saturating_sub(1), place));
         if let Some(found) = waiting.found.get() {
             // One workgroup waits for nobody: fewer than two are none.
             let fewer = found.load(Ordering::Relaxed) / 2;

@@ -133,9 +133,9 @@ impl RecurrentShape {
         let Self { gates, units, rows } = *self;
         match tier {
             _ if [gates, units, rows].contains(&0) => refused("sizes must be at least 1"),
-            RecurrentTier::Auto => {
-                refused("must be `steps`, `sequence` or `on_chip`: `auto` chooses nothing, leave the shape out instead")
-            }
+            RecurrentTier::Auto => refused(
+                "must be `steps`, `sequence` or `on_chip`: `auto` chooses nothing, leave the shape out instead",
+            ),
             RecurrentTier::Steps | RecurrentTier::Sequence | RecurrentTier::OnChip => Ok(()),
         }
     }

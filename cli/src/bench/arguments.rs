@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use refrain::RecurrentTier;
 use refrain::nn::Cell;
 
 use super::measure::Effort;
@@ -33,6 +34,10 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["layers", "inputs"])]
     pub(crate) ops: bool,
 
+    /// Take recurrent layers one way over time wherever they can go it, and not the way that the device would choose
+    #[arg(long, value_enum, value_name = "WAY", conflicts_with = "ops")]
+    pub(crate) recurrent: Option<Recurrent>,
+
     /// Runs of each, at least
     #[arg(long, value_name = "N", default_value_t = 10)]
     runs: usize,
@@ -49,6 +54,37 @@ pub(crate) struct Arguments {
     /// work, and beside it in grey what would be proportional
     #[arg(long, value_name = "FILE", conflicts_with = "ops")]
     pub(crate) plot: Option<PathBuf>,
+}
+
+/// A way of recurrent layers over time, on a GPU.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recurrent {
+    /// One dispatch for each time step
+    Steps,
+    /// Many steps in one dispatch, for small layers
+    Sequence,
+    /// Many steps in one dispatch whose workgroups keep the weights and wait for each other
+    OnChip,
+}
+
+impl Recurrent {
+    /// The library's name for it.
+    pub(crate) fn tier(self) -> RecurrentTier {
+        match self {
+            Self::Steps => RecurrentTier::Steps,
+            Self::Sequence => RecurrentTier::Sequence,
+            Self::OnChip => RecurrentTier::OnChip,
+        }
+    }
+
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Steps => "steps",
+            Self::Sequence => "sequence",
+            Self::OnChip => "on-chip",
+        }
+    }
 }
 
 /// Sizes to time or to tune for, each a list: all combinations of them are.

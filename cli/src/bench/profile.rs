@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use refrain::io::write_atomically;
-use refrain::{Device, GpuOptions, KernelCall, Profiling};
+use refrain::{Device, GpuOptions, KernelCall, Profiling, RecurrentTier};
 use serde_json::{Value, json};
 
+use super::arguments::{Arguments, Recurrent};
 use super::shape::{Shape, Work};
 use super::work::Setting;
 use crate::destination::expect_writable;
@@ -27,19 +28,23 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    /// Opens the adapter of `device`, which `name` asked for, once more.
+    /// Opens the adapter of `device`, which `arguments` asked for, once more.
     ///
     /// # Errors
     /// [`refrain::Error::Unsupported`] on the CPU and on adapters without timestamps; a file that cannot be written.
-    pub(crate) fn open(path: &Path, name: &str, device: &Device) -> Result<Self> {
+    pub(crate) fn open(path: &Path, arguments: &Arguments, device: &Device) -> Result<Self> {
         /// Room that a trace takes at least.
         const BYTES: u64 = 1 << 20;
         if !device.is_gpu() {
             // The library's own refusal.
             device.profile()?;
         }
-        let options = GpuOptions { profiling: Profiling::Kernels, ..GpuOptions::default() };
-        let device = Device::gpu_with(&devices::wish(name), &options)?;
+        let options = GpuOptions {
+            profiling: Profiling::Kernels,
+            recurrent: arguments.recurrent.map_or(RecurrentTier::Auto, Recurrent::tier),
+            ..GpuOptions::default()
+        };
+        let device = Device::gpu_with(&devices::wish(&arguments.device), &options)?;
         expect_writable("--profile", path, BYTES)?;
         Ok(Self { path: path.to_owned(), device, sections: Vec::new() })
     }

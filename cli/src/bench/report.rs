@@ -24,6 +24,8 @@ pub(crate) struct Place {
     pub(crate) tuned: Option<usize>,
     /// The same in words; `None` on the CPU.
     pub(crate) tuning: Option<String>,
+    /// The way over time that recurrent layers were told to go.
+    pub(crate) recurrent: Option<&'static str>,
     /// The device with kind and graphics interface.
     pub(crate) described: String,
 }
@@ -45,7 +47,8 @@ impl Place {
         let tuned = device.tuning().map(Tuning::len);
         let tuning = device.adapter().map(|adapter| devices::tuning(adapter, device.tuning()));
         let precision = if *device == Device::reference() { "f64" } else { "f32" };
-        Self { driver, precision, tier, tuned, tuning, described: devices::describe(device), device: name }
+        let described = devices::describe(device);
+        Self { driver, precision, tier, tuned, tuning, recurrent: None, described, device: name }
     }
 }
 
@@ -68,6 +71,7 @@ pub(crate) struct Line<'a> {
     driver: &'a str,
     precision: &'static str,
     tuning: Option<usize>,
+    recurrent: Option<&'static str>,
     work: &'static str,
     cell: &'static str,
     inputs: usize,
@@ -111,6 +115,7 @@ impl<'a> Line<'a> {
             driver: &place.driver,
             precision: place.precision,
             tuning: place.tuned,
+            recurrent: place.recurrent,
             work: work.name(),
             cell: shape.cell.name(),
             inputs: shape.inputs,
@@ -224,7 +229,9 @@ impl Report {
 /// Device, driver and tuning, for people.
 pub(crate) fn header(place: &Place) -> String {
     let tuning = place.tuning.as_ref().map_or_else(String::new, |tuning| format!("tuning      {tuning}\n"));
-    format!("device      {}\ndriver      {}\n{tuning}", place.described, place.driver)
+    let way =
+        place.recurrent.map_or_else(String::new, |way| format!("recurrent   {way}, where layers can\n"));
+    format!("device      {}\ndriver      {}\n{tuning}{way}", place.described, place.driver)
 }
 
 /// One line of JSON.
@@ -262,6 +269,7 @@ mod tests {
             tier: Tier::Hardware,
             tuned: Some(3),
             tuning: None,
+            recurrent: None,
             described: "card (discrete GPU)".into(),
         };
         let line = Line::new(&place, &rates, shape, Work::Infer, &measured);

@@ -160,5 +160,11 @@ pub(crate) fn layer(shape: &RecurrentShape, steps: usize) -> String {
 
 /// A way through time in words.
 pub(crate) fn tier(tier: RecurrentTier) -> String {
-    format!("{tier:?}").to_lowercase()
+    match tier {
+        RecurrentTier::Auto => "auto",
+        RecurrentTier::Steps => "steps",
+        RecurrentTier::Sequence => "sequence",
+        RecurrentTier::OnChip => "on chip",
+    }
+    .to_owned()
 }

@@ -1,9 +1,9 @@
 //! The kernels of each cell: `shaders/recurrent_{forward,backward}.wgsl`, which take one step, and
 //! `shaders/recurrent_sequence_{forward,backward}.wgsl`, which take many, around `shaders/cells/`.
 
+use super::on_chip::{OnChipKernel, kernels as on_chip};
 use super::sequence::{SequenceBackwardParameters, SequenceForwardParameters};
 use super::stretch::Block;
-use super::on_chip::{OnChipKernel, kernels as on_chip};
 use super::tier::{Plan, Tier};
 use super::{Call, Cell, Reset, custom};
 use crate::Result;
@@ -243,11 +243,8 @@ static GRU: Kernels = Kernels {
     sequence: Some([&GRU_SEQUENCE_FORWARD, &GRU_SEQUENCE_BACKWARD]),
     on_chip: Some(on_chip::GRU),
 };
-static GRU_RESET_BEFORE: Kernels = Kernels {
-    step: [&GRU_RESET_BEFORE_FORWARD, &GRU_RESET_BEFORE_BACKWARD],
-    sequence: None,
-    on_chip: None,
-};
+static GRU_RESET_BEFORE: Kernels =
+    Kernels { step: [&GRU_RESET_BEFORE_FORWARD, &GRU_RESET_BEFORE_BACKWARD], sequence: None, on_chip: None };
 
 /// The kernels of a layer, and their constants.
 pub(super) struct CellKernels {
@@ -355,11 +352,9 @@ impl CellKernels {
         let all = |division: &[u32]| self.constants(WHOLE[0], &[division, constants].concat());
         let way = match tier {
             Tier::Steps => return None,
-            Tier::Sequence(plan) => Way::Rows {
-                kernel: self.kernels.sequence?[pass],
-                constants: all(&plan.constants()),
-                plan,
-            },
+            Tier::Sequence(plan) => {
+                Way::Rows { kernel: self.kernels.sequence?[pass], constants: all(&plan.constants()), plan }
+            }
             Tier::OnChip(plan) => Way::OnChip(OnChipKernel {
                 kernel: self.kernels.on_chip?[pass],
                 constants: all(&[&[0, patience], &plan.constants()[..]].concat()),

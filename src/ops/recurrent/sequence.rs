@@ -170,12 +170,7 @@ impl SequenceKernel {
     }
 
     /// All steps of a stretch. `weights` is W_hh of one direction or both, as [`SequenceKernel::is_transposed`] says.
-    pub(super) fn forward(
-        &self,
-        of: &Forward<'_>,
-        weights: &Stack<'_>,
-        stretch: &Stretch<'_>,
-    ) -> Result<()> {
+    pub(super) fn forward(&self, of: &Forward<'_>, weights: &Stack<'_>, stretch: &Stretch<'_>) -> Result<()> {
         let Forward { context, calls, sizes, given, width } = *of;
         let call = &calls[0];
         let Sizes { steps, rows, units, .. } = sizes;

@@ -163,16 +163,15 @@ impl Plan {
 mod tests {
     use super::*;
 
-    const PLAIN: Facts =
-        Facts {
-            gates: 4,
-            units: 64,
-            rows: 16,
-            directions: 1,
-            room: None,
-            kind: AdapterKind::Discrete,
-            wanted: RecurrentTier::Auto,
-        };
+    const PLAIN: Facts = Facts {
+        gates: 4,
+        units: 64,
+        rows: 16,
+        directions: 1,
+        room: None,
+        kind: AdapterKind::Discrete,
+        wanted: RecurrentTier::Auto,
+    };
 
     fn rows_of(facts: Facts) -> Option<usize> {
         match choose(&facts) {

@@ -178,6 +178,8 @@ impl Bench {
             "host_microseconds_per_step": null,
             "bytes": null,
             "formula_bytes": null,
+            "tuning": null,
+            "recurrent": null,
         })
     }
 }
