@@ -4,7 +4,8 @@ use super::both::{Stack, part_of, second};
 use super::given::{self, Given};
 use super::gpu::{BEFORE, scraps};
 use super::kernels::{
-    BackwardParameters, CellKernels, FIRST_STEP, LAST_STEP, REVERSED, StepKernel, TAKES_OUTPUTS, flag,
+    BackwardParameters, CellKernels, FIRST_STEP, LAST_STEP, REVERSED, SequenceKernel, StepKernel,
+    TAKES_OUTPUTS, flag,
 };
 use super::projection::{Place, Projection};
 use super::sequence;
@@ -149,7 +150,7 @@ fn plain(
         Some(_) => Some(Tensor::unwritten(gates.device(), &[steps, rows, hidden])?),
         None => None,
     };
-    {
+    let split = {
         let own = gates.view_mut()?;
         let scraps = scraps(context)?;
         let made = run.unprojected.map(|unprojected| unprojected.view().span());
@@ -170,16 +171,20 @@ fn plain(
             stretches.reverse();
         }
         let loop_back = Loop { run, carry: &carry, projection: &projection, d_hidden: d_hidden.as_ref() };
-        let kernels = CellKernels::of(calls, marks.span.is_some())?;
+        let kernels = CellKernels::of(context, calls, sizes, marks.span.is_some())?;
         let tier = sequence::tier(context, calls, sizes)?;
         let many = kernels.many_backward(call, tier, context.patience());
+        let step = kernels.backward();
         for stretch in &stretches {
             match &many {
                 Some(many) => many.backward(&loop_back, stretch)?,
-                None => loop_back.step_by_step(&kernels.backward(), own.span(), stretch)?,
+                None => loop_back.step_by_step(&step, own.span(), stretch)?,
             }
         }
-    }
+        // With a projection the product of a step back is one of matrices.
+        let is_in_slices = many.as_ref().map_or(projection.is_none(), SequenceKernel::is_on_chip);
+        is_in_slices.then_some(step.split)
+    };
     let slopes = |index: usize| {
         let (call, count) = (&calls[index], calls.len());
         let gates = part_of(&gates, index, count);
@@ -193,7 +198,7 @@ fn plain(
         let [first, first_cell] = [index * carried, count * carried + index * cell];
         let left = carry.view().outer(first..first + carried)?;
         let d_initial = StateParts {
-            hidden: support::d_initial(context, call, sizes, of, left, marks.of(index, count))?,
+            hidden: support::d_initial(context, call, sizes, of, left, marks.of(index, count), split)?,
             cell: match cell {
                 0 => None,
                 cell => {
@@ -227,7 +232,7 @@ impl Loop<'_> {
         let initial = given.bind(context)?;
         let carry = context.bind(self.carry.view().span())?;
         let carry_cell = carry.base + (calls.len() * rows * hidden) as u32;
-        let blocks = blocks(context, sizes);
+        let blocks = blocks(context, sizes, kernel.split);
         let Some(d_output) = stretch.d_output else { unreachable!("given above") };
         let d_unprojected = match self.projection {
             Some(projection) => Some(context.bind(projection.d_unprojected.view().span())?),

@@ -66,14 +66,16 @@ pub(super) fn forward(
             reversed: call.walk.reversed(),
             directions: calls.len(),
         };
-        let kernels = CellKernels::of(calls, marks.is_some())?;
+        let kernels = CellKernels::of(context, calls, sizes, marks.is_some())?;
         let given = Given::of(calls, sizes)?;
         let own = sequence::Forward { context, calls, sizes, given: &given, width };
         let tier = sequence::tier(context, calls, sizes)?;
         let many = kernels.many_forward(call, tier, context.patience());
-        let transposed = match &many {
-            Some(many) if many.is_transposed() => Some(transposed(calls)?),
-            _ => None,
+        // A single step would take less time than the copy.
+        let needs_transposed = many.as_ref().map_or(steps > 1, |many| !many.is_on_chip());
+        let transposed = match needs_transposed {
+            true => Some(transposed(calls)?),
+            false => None,
         };
         let weights = match &transposed {
             Some(transposed) => Stack::of(&[transposed.view()])?,
@@ -86,7 +88,10 @@ pub(super) fn forward(
         for stretch in &stretches {
             match &many {
                 Some(many) => many.forward(&own, &weights, stretch)?,
-                None => step_by_step(&own, &kernels.forward(), &weights, stretch, &arrays)?,
+                None => {
+                    let weights = Weights { values: &weights, transposed: needs_transposed };
+                    step_by_step(&own, &kernels.forward(), &weights, stretch, &arrays)?
+                }
             }
         }
     }
@@ -98,7 +103,7 @@ pub(super) fn forward(
     Ok(Made { saved, unprojected, product: None, marks, last })
 }
 
-/// W_hh as [H, G·H], of each direction.
+/// W_hh as [P, G·H], of each direction: neighbouring units then have neighbouring weights.
 fn transposed(calls: &[Call<'_>]) -> Result<Tensor> {
     let made = calls.iter().map(|call| permute(call.weights.weight_hh, &[1, 0]));
     let mut made = made.collect::<Result<Vec<_>>>()?;
@@ -108,11 +113,17 @@ fn transposed(calls: &[Call<'_>]) -> Result<Tensor> {
     }
 }
 
-/// A dispatch for each step of a stretch.
+/// W_hh of one direction or both, as [G·H, P] or as [P, G·H].
+struct Weights<'a> {
+    values: &'a Stack<'a>,
+    transposed: bool,
+}
+
+/// A dispatch for each step of a stretch. What there may be of `transposed` weights has the same sums.
 fn step_by_step(
     of: &sequence::Forward<'_>,
     kernel: &StepKernel,
-    weights: &Stack<'_>,
+    weights: &Weights<'_>,
     stretch: &Stretch<'_>,
     arrays: &Arrays<'_>,
 ) -> Result<()> {
@@ -120,11 +131,15 @@ fn step_by_step(
     let call = &calls[0];
     let Sizes { steps, rows, units, hidden } = sizes;
     let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
+    let [weight_unit, weight_term] = match weights.transposed {
+        true => [1, call.equations.gates() * units],
+        false => [hidden, 1],
+    };
     let biases = Stack::biases(calls)?;
-    let weight = context.bind(weights.span())?;
+    let weight = context.bind(weights.values.span())?;
     let bias = biases.as_ref().map(|bias| context.bind(bias.span())).transpose()?;
     let initial = given.bind(context)?;
-    let blocks = blocks(context, sizes);
+    let blocks = blocks(context, sizes, kernel.split);
     let bindings = [
         weight,
         // What is missing is replaced by something else, and not read.
@@ -147,6 +162,8 @@ fn step_by_step(
             first_row: block.rows.start as u32,
             first_unit: block.units.start as u32,
             weight_base: weight.base,
+            weight_unit: weight_unit as u32,
+            weight_term: weight_term as u32,
             bias_base: bias.map_or(0, |bias| bias.base),
             initial_base: initial.base,
             initial_cell_base: given.cell(initial.base),

@@ -22,6 +22,7 @@ pub(crate) mod on_chip;
 mod parts;
 pub(crate) mod projection;
 mod sequence;
+pub(crate) mod slices;
 mod stretch;
 pub(crate) mod support;
 mod templates;

@@ -7,6 +7,7 @@ use super::both::{Stack, second};
 use super::given::Given;
 use super::kernels::{FIRST_STEP, HAS_BIAS, LAST_STEP, SequenceKernel, TAKES_OUTPUTS, Way, flag};
 use super::on_chip::plan::Room;
+use super::slices::Split;
 use super::stretch::Stretch;
 use super::tier::{Facts, Tier, choose};
 use super::{Call, Sizes};
@@ -102,6 +103,7 @@ pub(super) fn tier(context: &Context, calls: &[Call<'_>], sizes: Sizes) -> Resul
         units,
         rows,
         directions: calls.len(),
+        slice_bits: Split::of(context, sizes).slice_bits(),
         room,
         kind: context.kind(),
         wanted,
@@ -164,12 +166,12 @@ impl SequenceKernel {
         }
     }
 
-    /// Whether its forward pass reads W_hh as [H, G·H].
-    pub(super) fn is_transposed(&self) -> bool {
-        matches!(self.way, Way::Rows { .. })
+    /// Whether W_hh stays on chip: it is then read as [G·H, H], and otherwise forward as [H, G·H].
+    pub(super) fn is_on_chip(&self) -> bool {
+        matches!(self.way, Way::OnChip(_))
     }
 
-    /// All steps of a stretch. `weights` is W_hh of one direction or both, as [`SequenceKernel::is_transposed`] says.
+    /// All steps of a stretch. `weights` is W_hh of one direction or both, as [`SequenceKernel::is_on_chip`] says.
     pub(super) fn forward(&self, of: &Forward<'_>, weights: &Stack<'_>, stretch: &Stretch<'_>) -> Result<()> {
         let Forward { context, calls, sizes, given, width } = *of;
         let call = &calls[0];

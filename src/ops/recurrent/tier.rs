@@ -20,7 +20,7 @@ const POOL: usize = 4096;
 /// the cache that all share, so that they take about as long as a dispatch, 3 to 5 µs.
 const WEIGHTS: usize = 1 << 16;
 /// Workgroups that hardware should have before any of them takes more rows: about as many as there are compute units.
-const UNITS_TO_FILL: usize = 128;
+pub(super) const UNITS_TO_FILL: usize = 128;
 /// Workgroups that a software adapter should have before any of them takes more rows: it runs as many at a time as there are
 /// cores.
 const CORES_TO_FILL: usize = 2;
@@ -51,6 +51,8 @@ pub(super) struct Facts {
     pub(super) rows: usize,
     /// How many directions share a dispatch.
     pub(super) directions: usize,
+    /// 2 to this power are the slices of a sum in a step's own dispatch.
+    pub(super) slice_bits: u32,
     /// What there is for workgroups that wait for each other, where they may.
     pub(super) room: Option<Room>,
     pub(super) kind: AdapterKind,
@@ -88,18 +90,9 @@ pub(super) fn choose(facts: &Facts) -> Tier {
 }
 
 fn on_chip(facts: &Facts) -> Tier {
-    let &Facts { gates, units, rows, directions, room, .. } = facts;
-    let layer = Layer { gates, units, rows, directions, slice_bits: slice_bits(rows) };
+    let &Facts { gates, units, rows, directions, slice_bits, room, .. } = facts;
+    let layer = Layer { gates, units, rows, directions, slice_bits };
     room.and_then(|room| OnChipPlan::of(layer, room)).map_or(Tier::Steps, Tier::OnChip)
-}
-
-/// TODO until the steps' slices are here.
-fn slice_bits(rows: usize) -> u32 {
-    match rows {
-        0..=4 => 4,
-        5..=8 => 3,
-        _ => 2,
-    }
 }
 
 /// As many rows for each workgroup as leave enough workgroups, and fit its memory; none where not even one does.
