@@ -2,13 +2,12 @@
 //! vain or not. Software adapters run few workgroups at once or one after the other, so that both happen here.
 
 use refrain::nn::{Cell, Draw, Model, Rnn, Sequences};
-use refrain::{Device, GpuOptions, Indices, OnChip, RecurrentTier, Result, Tensor};
+use refrain::{AdapterKind, Device, Error, GpuOptions, Indices, OnChip, RecurrentTier, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::support::{all_gradients, expect_same_bits, random};
 
 const INPUTS: usize = 3;
-const STEPS: usize = 7;
 
 fn open(adapter: &Adapter, recurrent: RecurrentTier, on_chip: OnChip) -> Result<Device> {
     adapter.open_with(&GpuOptions { recurrent, on_chip, ..GpuOptions::default() })
@@ -18,16 +17,11 @@ fn step_by_step(adapter: &Adapter) -> Result<Device> {
     open(adapter, RecurrentTier::Steps, OnChip::default())
 }
 
-/// A device that takes `workgroups` for able to wait for each other, and has `patience`.
-fn on_chip(adapter: &Adapter, workgroups: u32, patience: u32) -> Result<Device> {
-    let options = OnChip { workgroups: Some(workgroups), patience: Some(patience) };
-    open(adapter, RecurrentTier::OnChip, options)
-}
-
-/// A layer, and whether its batch has rows of several lengths and resets.
+/// A layer over a batch whose rows may have several lengths and resets.
 #[derive(Clone, Debug)]
 struct Case {
     layer: Rnn,
+    steps: usize,
     batch: usize,
     ragged: bool,
 }
@@ -35,9 +29,8 @@ struct Case {
 /// Every cell and every option that reaches the kernels, over sizes around those of the division.
 fn cases() -> Vec<Case> {
     let of = |cell, units| Rnn::new(cell, INPUTS, units);
-    let case = |layer, batch, ragged| Case { layer, batch, ragged };
+    let case = |layer, batch, ragged| Case { layer, steps: 7, batch, ragged };
     vec![
-        case(of(Cell::tanh(), 1), 1, false),
         case(of(Cell::tanh(), 33), 5, true),
         case(of(Cell::tanh(), 17).truncated(3).bidirectional(), 4, false),
         case(of(Cell::Gru, 16).recurrent_dropout(0.3), 9, false),
@@ -48,18 +41,30 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// Layers that two workgroups hold.
+fn small_cases() -> Vec<Case> {
+    let of = |cell, units| Rnn::new(cell, INPUTS, units);
+    let case = |layer, batch| Case { layer, steps: 40, batch, ragged: false };
+    vec![
+        case(of(Cell::tanh(), 1), 1),
+        case(of(Cell::tanh(), 30), 4),
+        case(of(Cell::Gru, 8).bidirectional(), 3),
+        case(of(Cell::Lstm, 16), 7),
+    ]
+}
+
 /// Outputs, last states, gradients of everything.
 fn train(device: &Device, case: &Case) -> Result<Vec<f32>> {
     let mut model = Model::new(6);
     let rnn = model.add("rnn", case.layer.clone())?;
     let parameters = model.initialize(device)?;
     let mut gradients = parameters.zero_gradients()?;
-    let x = random(device, 51, &[STEPS, case.batch, INPUTS], 1.0)?;
-    let d_y = random(device, 52, &[STEPS, case.batch, rnn.description().outputs()], 1.0)?;
-    let lengths: Vec<u32> = (0..case.batch).map(|row| (row * 5 % STEPS) as u32 + 1).collect();
+    let x = random(device, 51, &[case.steps, case.batch, INPUTS], 1.0)?;
+    let d_y = random(device, 52, &[case.steps, case.batch, rnn.description().outputs()], 1.0)?;
+    let lengths: Vec<u32> = (0..case.batch).map(|row| (row * 5 % case.steps) as u32 + 1).collect();
     let lengths = Indices::from_slice(device, &[case.batch], &lengths)?;
-    let resets: Vec<u32> = (0..STEPS * case.batch).map(|place| u32::from(place % 6 == 4)).collect();
-    let resets = Indices::from_slice(device, &[STEPS, case.batch], &resets)?;
+    let resets: Vec<u32> = (0..case.steps * case.batch).map(|place| u32::from(place % 6 == 4)).collect();
+    let resets = Indices::from_slice(device, &[case.steps, case.batch], &resets)?;
     let sequences = match case.ragged {
         true => Sequences::ragged(&lengths).resets(&resets),
         false => Sequences::whole(),
@@ -78,28 +83,60 @@ fn train(device: &Device, case: &Case) -> Result<Vec<f32>> {
 fn layers_on_chip_have_the_bits_of_steps(adapter: &Adapter) -> Outcome {
     let single = step_by_step(adapter)?;
     let device = open(adapter, RecurrentTier::OnChip, OnChip::default())?;
-    for case in cases() {
+    for case in small_cases() {
+        let before = [&device, &single].map(|device| device.counters().dispatches);
         expect_same_bits(&format!("{case:?}"), &train(&device, &case)?, &train(&single, &case)?)?;
+        let calls = [0, 1].map(|place| [&device, &single][place].counters().dispatches - before[place]);
+        let report = device.on_chip().expect("a GPU");
+        let found = report.workgroups.expect("layers have asked");
+        assert!(found == 0 || found.is_power_of_two() && found > 1, "{report:?}");
+        // Of several stops in a row it is no longer one dispatch for many steps.
+        if found > 1 && report.stops == 0 {
+            assert!(calls[0] + case.steps as u64 <= calls[1], "{case:?}: {calls:?} dispatches");
+        }
     }
-    let report = device.on_chip().expect("a GPU");
-    let found = report.workgroups.expect("layers have asked");
-    assert!(found == 0 || found.is_power_of_two() && found > 1, "{report:?}");
     Ok(())
 }
 
+/// More workgroups than any software adapter runs at once, which give up soon.
 fn whoever_waits_in_vain_is_completed_to_the_same_bits(adapter: &Adapter) -> Outcome {
     let single = step_by_step(adapter)?;
-    for case in cases() {
-        let expected = train(&single, &case)?;
-        for patience in 0..2 {
-            // Whatever has stopped, the next attempt is made by fewer.
-            let device = on_chip(adapter, 1024, patience)?;
-            for attempt in 0..3 {
-                let what = format!("{case:?}, patience {patience}, attempt {attempt}");
-                expect_same_bits(&what, &train(&device, &case)?, &expected)?;
-            }
+    let expected = cases().iter().map(|case| train(&single, case)).collect::<Result<Vec<_>>>()?;
+    for patience in 0..2 {
+        // Whatever has stopped, half as many try the next time: there are enough for all.
+        let workgroups = 1 << 15;
+        let options = OnChip { workgroups: Some(workgroups), patience: Some(patience) };
+        let device = open(adapter, RecurrentTier::OnChip, options)?;
+        for (case, expected) in cases().iter().zip(&expected) {
+            expect_same_bits(&format!("{case:?}, patience {patience}"), &train(&device, case)?, expected)?;
+        }
+        let report = device.on_chip().expect("a GPU");
+        if adapter.summary().kind == AdapterKind::Software {
+            assert!(report.stops > 0 && report.last.is_some(), "{report:?}");
+            assert!(report.workgroups.is_some_and(|left| left < workgroups as usize), "{report:?}");
         }
     }
+    Ok(())
+}
+
+/// The gradient at the first state of a segment is the one inside a sequence, bit by bit.
+fn checkpoints_on_chip_change_no_bit(adapter: &Adapter) -> Outcome {
+    let options = OnChip { workgroups: Some(2), patience: Some(1) };
+    let device = open(adapter, RecurrentTier::OnChip, options)?;
+    for (cell, units) in [(Cell::Lstm, 16), (Cell::Gru, 20)] {
+        let layer = Rnn::new(cell, INPUTS, units);
+        let plain = Case { layer: layer.clone(), steps: 34, batch: 64, ragged: true };
+        let segments = Case { layer: layer.checkpointed(8), ..plain.clone() };
+        expect_same_bits(cell.name(), &train(&device, &segments)?, &train(&device, &plain)?)?;
+    }
+    Ok(())
+}
+
+fn patience_without_end_is_refused(adapter: &Adapter) -> Outcome {
+    let options = OnChip { workgroups: None, patience: Some(4) };
+    let refused = open(adapter, RecurrentTier::OnChip, options).expect_err("four is too much");
+    assert!(matches!(refused, Error::Config { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("at most 3, not 4"), "{refused}");
     Ok(())
 }
 
@@ -108,5 +145,7 @@ pub(crate) fn register(suite: &mut Suite) {
         suite,
         layers_on_chip_have_the_bits_of_steps,
         whoever_waits_in_vain_is_completed_to_the_same_bits,
+        checkpoints_on_chip_change_no_bit,
+        patience_without_end_is_refused,
     );
 }
