@@ -38,9 +38,11 @@ fn parse(kernel: &Kernel, immediates: bool) -> (Module, ModuleInfo) {
 const ALL_COMBINATIONS: usize = 64;
 
 /// The values of a constant that stand for all.
-fn sample(allowed: u32) -> Vec<f64> {
+fn sample(name: &str, allowed: u32) -> Vec<f64> {
     match allowed {
         REAL => vec![0.0, 1.5],
+        // The least and the largest size.
+        bits if name.ends_with("_BITS") => vec![0.0, f64::from(bits - 1)],
         allowed => (0..allowed).map(f64::from).collect(),
     }
 }
@@ -49,7 +51,7 @@ fn sample(allowed: u32) -> Vec<f64> {
 /// beside the first, and the last, of all others.
 fn constants(kernel: &Kernel) -> Vec<HashMap<String, f64>> {
     let values: Vec<(String, Vec<f64>)> =
-        kernel.constants.iter().map(|&(name, allowed)| (name.to_owned(), sample(allowed))).collect();
+        kernel.constants.iter().map(|&(name, allowed)| (name.to_owned(), sample(name, allowed))).collect();
     let with = |made: &HashMap<String, f64>, name: &str, value: f64| {
         let mut made = made.clone();
         made.insert(name.to_owned(), value);

@@ -135,7 +135,8 @@ pub struct Cost {
     /// For C above H these are too much by P at most, for vanilla cells too little by one state. Other models, directions and
     /// options are counted here by following the way back layer by layer.
     ///
-    /// Not counted are: sums of weight gradients in parts, on hardware up to 32 MiB while they are made; rounding up to what
+    /// Not counted are: sums of weight gradients in parts, on hardware up to 32 MiB while they are made; what workgroups tell
+    /// each other where a layer keeps its weights on chip, up to 16 MiB; rounding up to what
     /// a device gives, up to a sixteenth of a buffer; what overlapping windows and layer normalisation make on the way back;
     /// uploads, and 1 MiB of kernel parameters on an adapter without immediates.
     pub training_bytes: u64,
