@@ -9,8 +9,8 @@
 //   pass through the weights goes out, to the same place or another. Before the last step it holds the gradient at the
 //   final state.
 // Rows may be those of several steps: the initial state is then that of row modulo batch.
-// A workgroup of 16 by 16 computes 16 units (x) of 16 rows of the batch (y); the product runs over G H in tiles
-// of 16 through workgroup memory. Bases already point at the step and the column block.
+// Workgroups are of 16 units (x) and some rows (y); the product is that of recurrent_slices.wgsl, over G H. Bases already point
+// at the step and the column block.
 // What follows the product is in recurrent_backward_cell.wgsl. CPU twin: src/ops/recurrent/cpu.rs.
 
 struct Parameters {
@@ -62,12 +62,8 @@ struct Parameters {
 @group(0) @binding(7) var<storage, read_write> saved: array<f32>;
 @group(0) @binding(8) var<storage, read_write> carry: array<f32>;
 
-const TILE: u32 = 16u;
-// One more column than needed keeps neighbouring invocations off the same memory bank.
-const PITCH: u32 = 17u;
-
-var<workgroup> tile_gradient: array<f32, 272>;
-var<workgroup> tile_weight: array<f32, 272>;
+// At four rows.
+var<private> slice_sum: vec4<f32>;
 
 fn is_first() -> bool { return (parameters.flags & FIRST_STEP) != 0u; }
 fn is_last() -> bool { return (parameters.flags & LAST_STEP) != 0u; }
@@ -97,24 +93,28 @@ fn carry_cell_at() -> u32 { return parameters.carry_cell_base + second * saved_s
 fn carry_out_at() -> u32 { return parameters.carry_out_base + second * saved_stride(); }
 fn carry_cell_out_at() -> u32 { return parameters.carry_cell_out_base + second * saved_stride(); }
 
-@compute @workgroup_size(16, 16)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+fn add_term(at: u32, rows: vec4<f32>) {
+    slice_sum = fma(rows, vec4<f32>(weight_hh[at]), slice_sum);
+}
+
+fn four_rows(row: u32, place: u32) -> vec4<f32> {
+    return vec4<f32>(gradient(row, place), gradient(row + 1u, place), gradient(row + 2u, place), gradient(row + 3u, place));
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     choose_direction(group.z);
-    let row = parameters.first_row + group.y * TILE + local.y;
-    let unit = parameters.first_unit + group.x * TILE + local.x;
+    let first_row = parameters.first_row + group.y * group_rows();
+    let unit = parameters.first_unit + group.x * UNITS + own_unit_of(index);
+    // Units beyond the last are computed as the last, and not kept.
+    let weights = weight_at() + first_weight() * parameters.hidden + min(unit, parameters.hidden - 1u);
     // Without a next step the product has no terms.
     let terms = select(depth(), 0u, PHASE != 2u && is_last());
-    var product = 0.0;
-    for (var first = 0u; first < terms; first = first + TILE) {
-        tile_gradient[local.y * PITCH + local.x] = gradient(row, first + local.x);
-        tile_weight[local.y * PITCH + local.x] = weight(first + local.y, unit);
-        workgroupBarrier();
-        for (var inner = 0u; inner < TILE; inner = inner + 1u) {
-            product = product + tile_gradient[local.y * PITCH + inner] * tile_weight[inner * PITCH + local.x];
-        }
-        workgroupBarrier();
-    }
-    if row < parameters.rows && unit < parameters.hidden {
+    add_terms(index, first_row, terms, weights, parameters.hidden);
+    workgroupBarrier();
+    let product = add_slices(index, 0u, slice_sum);
+    let row = first_row + summed_row(index);
+    if summed_row(index) < group_rows() && row < parameters.rows && unit < parameters.hidden {
         finish(row, unit, product);
     }
 }

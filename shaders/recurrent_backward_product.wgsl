@@ -1,4 +1,4 @@
-// What a backward step reads: the state before it, and the operands of the product with W_hh. Parameters and bindings are
+// What a backward step reads: the state before it, and what W_hh is multiplied with. Parameters and bindings are
 // those of the kernel around it.
 
 // The bound of the gradient at the state that a step started from; 0: none.
@@ -29,6 +29,9 @@ fn depth() -> u32 {
     }
 }
 
+// The first of these rows.
+fn first_weight() -> u32 { return select(0u, (GATES - 1u) * parameters.hidden, PHASE == 2u); }
+
 // The gradient at place `place` of the recurrent product: the next step's, or of this step's last gate.
 fn gradient(row: u32, place: u32) -> f32 {
     if row >= parameters.rows || place >= depth() {
@@ -45,14 +48,6 @@ fn gradient(row: u32, place: u32) -> f32 {
         return saved[next_saved_at() + row * parameters.hidden + (place - apart)];
     }
     return gates[next_gates_at() + row * GATES * parameters.hidden + place];
-}
-
-fn weight(place: u32, unit: u32) -> f32 {
-    if place >= depth() || unit >= parameters.hidden {
-        return 0.0;
-    }
-    let first = select(0u, (GATES - 1u) * parameters.hidden, PHASE == 2u);
-    return weight_hh[weight_at() + (first + place) * parameters.hidden + unit];
 }
 
 fn previous(row: u32, unit: u32, mark: u32) -> Memory {

@@ -1,12 +1,12 @@
 // One time step of a recurrent layer, in one direction or both: a = W_hh h' + b_hh, then the cell.
-//   weight_hh [G H, P], bias_hh [G H]; initial: the hidden state [B, P], the cell state [B, H] and the peepholes where
-//   there are such; P is H without a projection;
+//   weight_hh [G H, P], or transposed; bias_hh [G H]; initial: the hidden state [B, P], the cell state [B, H] and the peepholes
+//   where there are such; P is H without a projection;
 //   marks [T, B]; gates [T, B, G H]: the projected input comes in, what backward needs of the gates goes out;
 //   output [T, B, width]: the column block of this direction; earlier steps are read, this step is written;
 //   saved [T, B, H]: what backward needs beside the gates; unprojected [T, B, H]: what the cell makes of h, where a
 //   projection of it is the output.
-// A workgroup of 16 by 16 computes 16 units (x) of 16 rows of the batch (y); the product runs over P in tiles of
-// 16 through workgroup memory. Bases already point at the step and the column block.
+// Workgroups are of 16 units (x) and some rows of the batch (y); the product is that of recurrent_slices.wgsl, over P. Bases
+// already point at the step and the column block.
 // Invalid steps yield zeros. What follows the product is in recurrent_forward_cell.wgsl.
 // CPU twin: src/ops/recurrent/cpu.rs.
 
@@ -19,6 +19,9 @@ struct Parameters {
     first_row: u32,
     first_unit: u32,
     weight_base: u32,
+    // From one unit's weight to the next one's, and from one term's: one of them is 1.
+    weight_unit: u32,
+    weight_term: u32,
     bias_base: u32,
     initial_base: u32,
     initial_cell_base: u32,
@@ -52,12 +55,8 @@ struct Parameters {
 @group(0) @binding(7) var<storage, read_write> saved: array<f32>;
 @group(0) @binding(8) var<storage, read_write> unprojected: array<f32>;
 
-const TILE: u32 = 16u;
-// One more column than needed keeps neighbouring invocations off the same memory bank.
-const PITCH: u32 = 17u;
-
-var<workgroup> tile_state: array<f32, 272>;
-var<workgroup> tile_weight: array<f32, GATES * 272u>;
+// Of each gate, at four rows.
+var<private> slice_sums: array<vec4<f32>, GATES>;
 
 fn is_first() -> bool { return (parameters.flags & FIRST_STEP) != 0u; }
 fn first_number() -> u32 { return parameters.first_number; }
@@ -81,31 +80,36 @@ fn put_hidden(row: u32, unit: u32, value: f32) {
     }
 }
 
-@compute @workgroup_size(16, 16)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    choose_direction(group.z);
-    let first_unit = parameters.first_unit + group.x * TILE;
-    let row = parameters.first_row + group.y * TILE + local.y;
-    let unit = first_unit + local.x;
-    let first_gate = select(0u, GATES - 1u, PHASE == 2u);
-    let end_gate = select(GATES, GATES - 1u, PHASE == 1u);
-    var sums: array<f32, GATES>;
-    for (var first = 0u; first < parameters.state; first = first + TILE) {
-        tile_state[local.y * PITCH + local.x] = source(row, first + local.x);
-        for (var gate = first_gate; gate < end_gate; gate = gate + 1u) {
-            let value = weight(gate, first_unit + local.y, first + local.x);
-            tile_weight[(gate * TILE + local.y) * PITCH + local.x] = value;
-        }
-        workgroupBarrier();
-        for (var inner = 0u; inner < TILE; inner = inner + 1u) {
-            let state = tile_state[local.y * PITCH + inner];
-            for (var gate = first_gate; gate < end_gate; gate = gate + 1u) {
-                sums[gate] = sums[gate] + state * tile_weight[(gate * TILE + local.x) * PITCH + inner];
-            }
-        }
-        workgroupBarrier();
+// The gates that have a product in this phase.
+fn first_gate() -> u32 { return select(0u, GATES - 1u, PHASE == 2u); }
+fn end_gate() -> u32 { return select(GATES, GATES - 1u, PHASE == 1u); }
+
+fn add_term(at: u32, rows: vec4<f32>) {
+    for (var gate = first_gate(); gate < end_gate(); gate = gate + 1u) {
+        let weight = weight_hh[at + gate * parameters.hidden * parameters.weight_unit];
+        slice_sums[gate] = fma(rows, vec4<f32>(weight), slice_sums[gate]);
     }
-    if row < parameters.rows && unit < parameters.hidden {
+}
+
+fn four_rows(row: u32, place: u32) -> vec4<f32> {
+    return vec4<f32>(source(row, place), source(row + 1u, place), source(row + 2u, place), source(row + 3u, place));
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    choose_direction(group.z);
+    let first_row = parameters.first_row + group.y * group_rows();
+    let unit = parameters.first_unit + group.x * UNITS + own_unit_of(index);
+    // Units beyond the last are computed as the last, and not kept.
+    let weights = weight_at() + min(unit, parameters.hidden - 1u) * parameters.weight_unit;
+    add_terms(index, first_row, parameters.state, weights, parameters.weight_term);
+    var sums: array<f32, GATES>;
+    workgroupBarrier();
+    for (var gate = first_gate(); gate < end_gate(); gate = gate + 1u) {
+        sums[gate] = add_slices(index, gate % 2u, slice_sums[gate]);
+    }
+    let row = first_row + summed_row(index);
+    if summed_row(index) < group_rows() && row < parameters.rows && unit < parameters.hidden {
         finish(row, unit, sums, previous_hidden(row, unit));
     }
 }

@@ -1,4 +1,4 @@
-// What a forward step reads: the state before it, and the operands of the product with W_hh. Parameters and bindings are
+// What a forward step reads: the state before it, and what W_hh is multiplied with. Parameters and bindings are
 // those of the kernel around it.
 
 fn previous_hidden(row: u32, place: u32) -> f32 {
@@ -40,11 +40,4 @@ fn previous_cell(row: u32, unit: u32) -> f32 {
         return initial[initial_cell_at() + place];
     }
     return saved[previous_saved_at() + place];
-}
-
-fn weight(gate: u32, unit: u32, inner: u32) -> f32 {
-    if unit >= parameters.hidden || inner >= parameters.state {
-        return 0.0;
-    }
-    return weight_hh[weight_at() + (gate * parameters.hidden + unit) * parameters.state + inner];
 }

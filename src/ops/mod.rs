@@ -49,6 +49,7 @@ pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
         recurrent::kernels::KERNELS,
         recurrent::normalised::gpu::KERNELS,
         recurrent::projection::KERNELS,
+        recurrent::slices::KERNELS,
         recurrent::support::KERNELS,
         reduce::gpu::KERNELS,
         softmax::gpu::KERNELS,

@@ -23,6 +23,7 @@ mod products;
 mod profile;
 mod properties;
 mod recurrent;
+mod slices;
 mod stateful;
 mod steps;
 mod structure;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     products::register(&mut suite);
     checkpoints::register(&mut suite);
     tiers::register(&mut suite);
+    slices::register(&mut suite);
     directions::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);

@@ -149,7 +149,7 @@ fn plain(
         Some(_) => Some(Tensor::unwritten(gates.device(), &[steps, rows, hidden])?),
         None => None,
     };
-    {
+    let split = {
         let own = gates.view_mut()?;
         let scraps = scraps(context)?;
         let made = run.unprojected.map(|unprojected| unprojected.view().span());
@@ -170,15 +170,19 @@ fn plain(
             stretches.reverse();
         }
         let loop_back = Loop { run, carry: &carry, projection: &projection, d_hidden: d_hidden.as_ref() };
-        let kernels = CellKernels::of(calls, marks.span.is_some())?;
+        let kernels = CellKernels::of(context, calls, sizes, marks.span.is_some())?;
         let sequence = sequence::plan(context, call, sizes).and_then(|plan| kernels.sequence_backward(plan));
+        let step = kernels.backward();
         for stretch in &stretches {
             match &sequence {
                 Some(sequence) => sequence.backward(&loop_back, stretch)?,
-                None => loop_back.step_by_step(&kernels.backward(), own.span(), stretch)?,
+                None => loop_back.step_by_step(&step, own.span(), stretch)?,
             }
         }
-    }
+        // With a projection the product of a step back is one of matrices.
+        let has_own_product = sequence.is_none() && projection.is_none();
+        has_own_product.then_some(step.split)
+    };
     let slopes = |index: usize| {
         let (call, count) = (&calls[index], calls.len());
         let gates = part_of(&gates, index, count);
@@ -192,7 +196,7 @@ fn plain(
         let [first, first_cell] = [index * carried, count * carried + index * cell];
         let left = carry.view().outer(first..first + carried)?;
         let d_initial = StateParts {
-            hidden: support::d_initial(context, call, sizes, of, left, marks.of(index, count))?,
+            hidden: support::d_initial(context, call, sizes, of, left, marks.of(index, count), split)?,
             cell: match cell {
                 0 => None,
                 cell => {
@@ -226,7 +230,7 @@ impl Loop<'_> {
         let initial = given.bind(context)?;
         let carry = context.bind(self.carry.view().span())?;
         let carry_cell = carry.base + (calls.len() * rows * hidden) as u32;
-        let blocks = blocks(context, sizes);
+        let blocks = blocks(context, sizes, kernel.split);
         let Some(d_output) = stretch.d_output else { unreachable!("given above") };
         let d_unprojected = match self.projection {
             Some(projection) => Some(context.bind(projection.d_unprojected.view().span())?),

@@ -14,7 +14,7 @@ use crate::gpu::{Kernel, Origin, inspect};
 use crate::tensor::Real;
 use crate::{Error, Result};
 
-/// The most blocks of gates: each takes a tile of the workgroup's memory.
+/// The most blocks of gates: of each an invocation holds sums of four rows.
 const MAX_GATES: usize = 8;
 
 /// A recurrent cell of a user's own: its pointwise equations, forward and backward, twice. [`CustomCell::wgsl`] is

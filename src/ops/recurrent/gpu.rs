@@ -66,13 +66,14 @@ pub(super) fn forward(
             reversed: call.walk.reversed(),
             directions: calls.len(),
         };
-        let kernels = CellKernels::of(calls, marks.is_some())?;
+        let kernels = CellKernels::of(context, calls, sizes, marks.is_some())?;
         let given = Given::of(calls, sizes)?;
         let own = sequence::Forward { context, calls, sizes, given: &given, width };
         let sequence = sequence::plan(context, call, sizes).and_then(|plan| kernels.sequence_forward(plan));
-        let transposed = match sequence {
-            Some(_) => Some(transposed(calls)?),
-            None => None,
+        // A single step would take less time than the copy.
+        let transposed = match sequence.is_some() || steps > 1 {
+            true => Some(transposed(calls)?),
+            false => None,
         };
         let mut stretches = arrays.stretches(context, sizes)?;
         if call.walk.reversed() {
@@ -83,7 +84,9 @@ pub(super) fn forward(
                 (Some(sequence), Some(transposed)) => {
                     sequence.forward(&own, &Stack::of(&[transposed.view()])?, stretch)?
                 }
-                _ => step_by_step(&own, &kernels.forward(), stretch, &arrays)?,
+                (_, transposed) => {
+                    step_by_step(&own, &kernels.forward(), transposed.as_ref(), stretch, &arrays)?
+                }
             }
         }
     }
@@ -95,7 +98,7 @@ pub(super) fn forward(
     Ok(Made { saved, unprojected, product: None, marks, last })
 }
 
-/// W_hh as [H, G·H], of each direction.
+/// W_hh as [P, G·H], of each direction: neighbouring units then have neighbouring weights.
 fn transposed(calls: &[Call<'_>]) -> Result<Tensor> {
     let made = calls.iter().map(|call| permute(call.weights.weight_hh, &[1, 0]));
     let mut made = made.collect::<Result<Vec<_>>>()?;
@@ -105,10 +108,11 @@ fn transposed(calls: &[Call<'_>]) -> Result<Tensor> {
     }
 }
 
-/// A dispatch for each step of a stretch.
+/// A dispatch for each step of a stretch. What there may be of `transposed` weights has the same sums.
 fn step_by_step(
     of: &sequence::Forward<'_>,
     kernel: &StepKernel,
+    transposed: Option<&Tensor>,
     stretch: &Stretch<'_>,
     arrays: &Arrays<'_>,
 ) -> Result<()> {
@@ -116,11 +120,15 @@ fn step_by_step(
     let call = &calls[0];
     let Sizes { steps, rows, units, hidden } = sizes;
     let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
-    let (weights, biases) = (Stack::weights(calls)?, Stack::biases(calls)?);
+    let (weights, [weight_unit, weight_term]) = match transposed {
+        Some(transposed) => (Stack::of(&[transposed.view()])?, [1, call.equations.gates() * units]),
+        None => (Stack::weights(calls)?, [hidden, 1]),
+    };
+    let biases = Stack::biases(calls)?;
     let weight = context.bind(weights.span())?;
     let bias = biases.as_ref().map(|bias| context.bind(bias.span())).transpose()?;
     let initial = given.bind(context)?;
-    let blocks = blocks(context, sizes);
+    let blocks = blocks(context, sizes, kernel.split);
     let bindings = [
         weight,
         // What is missing is replaced by something else, and not read.
@@ -143,6 +151,8 @@ fn step_by_step(
             first_row: block.rows.start as u32,
             first_unit: block.units.start as u32,
             weight_base: weight.base,
+            weight_unit: weight_unit as u32,
+            weight_term: weight_term as u32,
             bias_base: bias.map_or(0, |bias| bias.base),
             initial_base: initial.base,
             initial_cell_base: given.cell(initial.base),

@@ -2,9 +2,10 @@
 //! `shaders/recurrent_sequence_{forward,backward}.wgsl`, which take many, around `shaders/cells/`.
 
 use super::sequence::{SequenceBackwardParameters, SequenceForwardParameters};
+use super::slices::Split;
 use super::stretch::Block;
 use super::tier::Plan;
-use super::{Call, Cell, Reset, custom};
+use super::{Call, Cell, Reset, Sizes, custom};
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel, REAL, kernel, parameters};
 use crate::ops::Activation;
@@ -17,6 +18,8 @@ parameters!(ForwardParameters {
     first_row: u32,
     first_unit: u32,
     weight_base: u32,
+    weight_unit: u32,
+    weight_term: u32,
     bias_base: u32,
     initial_base: u32,
     initial_cell_base: u32,
@@ -91,15 +94,15 @@ macro_rules! step_kernels {
     ($forward:ident: $forward_name:literal, $backward:ident: $backward_name:literal,
      files: [$($file:literal),*], constants: [$($constant:tt),*]) => {
         kernel!($forward: $forward_name {
-            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_forward_product", "recurrent_forward_cell", "recurrent_forward"],
+            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_forward_product", "recurrent_forward_cell", "recurrent_slices", "recurrent_forward"],
             parameters: ForwardParameters,
-            constants: [("MARKED", 2), ("BOTH", 2), ("PROJECTED", 2), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 3) $(, $constant)*],
+            constants: [("MARKED", 2), ("BOTH", 2), ("PROJECTED", 2), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 3), ("ROW_BITS", 3) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Write, Write, Write, Write],
         });
         kernel!($backward: $backward_name {
-            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_backward_product", "recurrent_backward_cell", "recurrent_backward"],
+            files: ["math", "philox", "recurrent_marks", "recurrent", $($file,)* "recurrent_backward_product", "recurrent_backward_cell", "recurrent_slices", "recurrent_backward"],
             parameters: BackwardParameters,
-            constants: [("MARKED", 2), ("BOTH", 2), ("PROJECTED", 2), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 3), ("CLIP_GRADIENT", REAL) $(, $constant)*],
+            constants: [("MARKED", 2), ("BOTH", 2), ("PROJECTED", 2), ("STATE_MASK", 2), ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", 3), ("ROW_BITS", 3), ("CLIP_GRADIENT", REAL) $(, $constant)*],
             bindings: [Read, Read, Read, Read, Read, Write, Write, Write],
         });
     };
@@ -249,6 +252,8 @@ pub(super) struct CellKernels {
     phases: &'static [u32],
     /// How many directions share a dispatch.
     directions: usize,
+    /// How the product of a step is shared out.
+    split: Split,
 }
 
 /// Values of PHASE.
@@ -266,7 +271,7 @@ fn function(activation: Activation) -> [u32; 3] {
 
 impl CellKernels {
     /// Those of one direction, or of both.
-    pub(super) fn of(calls: &[Call<'_>], marked: bool) -> Result<Self> {
+    pub(super) fn of(context: &Context, calls: &[Call<'_>], sizes: Sizes, marked: bool) -> Result<Self> {
         let call = &calls[0];
         let equations = &call.equations;
         let options = equations.options;
@@ -298,7 +303,8 @@ impl CellKernels {
             real(cell),
         ];
         let clip_gradient = real(options.clip_gradient.unwrap_or(0.0));
-        Ok(Self { kernels, shared, clip_gradient, own, phases, directions: calls.len() })
+        let split = Split::of(context, sizes);
+        Ok(Self { kernels, shared, clip_gradient, own, phases, directions: calls.len(), split })
     }
 
     /// The constants of one dispatch; `kernel` are those that this kernel has beside the shared ones.
@@ -307,8 +313,9 @@ impl CellKernels {
     }
 
     fn step(&self, kernel: &'static Kernel, constants: &[u32]) -> StepKernel {
-        let dispatches = self.phases.iter().map(|&phase| self.constants(phase, constants)).collect();
-        StepKernel { kernel, dispatches, directions: self.directions }
+        let constants = [&[self.split.constant()], constants].concat();
+        let dispatches = self.phases.iter().map(|&phase| self.constants(phase, &constants)).collect();
+        StepKernel { kernel, dispatches, directions: self.directions, split: self.split }
     }
 
     pub(super) fn forward(&self) -> StepKernel {
@@ -352,6 +359,7 @@ pub(super) struct StepKernel {
     kernel: &'static Kernel,
     dispatches: Vec<Vec<u32>>,
     directions: usize,
+    pub(super) split: Split,
 }
 
 impl StepKernel {
@@ -370,7 +378,7 @@ impl StepKernel {
                     constants,
                     parameters: parameters(block),
                     bindings,
-                    grid: block.grid(self.directions),
+                    grid: block.grid(self.split, self.directions),
                 })?;
             }
         }

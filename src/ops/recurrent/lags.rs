@@ -81,7 +81,7 @@ pub(super) fn backward(
     };
     let one = std::slice::from_ref(call);
     let given = Given::of(one, sizes)?;
-    let kernel = CellKernels::of(one, marks.span.is_some())?.backward();
+    let kernel = CellKernels::of(context, one, sizes, marks.span.is_some())?.backward();
     for ends in ends {
         let both = |width: usize| Tensor::zeros(device, &[2, ends.len(), rows, width]);
         let mut group = Group {
@@ -262,7 +262,7 @@ impl Group<'_> {
             saved,
             carry,
         ];
-        let blocks = blocks(context, Sizes { rows: count, ..sizes });
+        let blocks = blocks(context, Sizes { rows: count, ..sizes }, self.kernel.split);
         let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
         self.kernel.run(context, &bindings, &blocks, |block| BackwardParameters {
             rows: count as u32,
@@ -319,7 +319,8 @@ impl Group<'_> {
         let marks = Marks { span: marks.span.map(|marks| marks.slice(0..rows)) };
         let of = GateGradients { gates: gates.span(), apart };
         let carry = self.carry.view().outer(self.carried(0, half, 0..rows))?;
-        let sent = support::d_initial(context, &first, one, of, carry, marks)?;
+        let product = self.projection.is_none().then_some(self.kernel.split);
+        let sent = support::d_initial(context, &first, one, of, carry, marks, product)?;
         add_into(d_initial.hidden.view_mut()?, sent.view())?;
         if let Some(d_cell) = &mut d_initial.cell {
             let carry = self.carry.view().outer(self.carried(1, half, 0..rows))?;

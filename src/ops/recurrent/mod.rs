@@ -21,6 +21,7 @@ pub(crate) mod normalised;
 mod parts;
 pub(crate) mod projection;
 mod sequence;
+pub(crate) mod slices;
 mod stretch;
 pub(crate) mod support;
 mod templates;

@@ -3,11 +3,9 @@
 use std::ops::Range;
 
 use super::Sizes;
+use super::slices::{Split, UNITS};
 use crate::Result;
 use crate::gpu::{Bound, Context, Span, pieces};
-
-/// Rows and units of a workgroup.
-const TILE: usize = 16;
 
 /// The part of the batch and of the units that one dispatch computes.
 pub(super) struct Block {
@@ -17,17 +15,18 @@ pub(super) struct Block {
 
 impl Block {
     /// The workgroups of a dispatch of one direction, or of both.
-    pub(super) fn grid(&self, directions: usize) -> [usize; 3] {
-        [self.units.len().div_ceil(TILE), self.rows.len().div_ceil(TILE), directions]
+    pub(super) fn grid(&self, split: Split, directions: usize) -> [usize; 3] {
+        [self.units.len().div_ceil(UNITS), self.rows.len().div_ceil(split.rows()), directions]
     }
 }
 
-/// Blocks that respect the device's grid: one, but for the largest layers.
-pub(super) fn blocks(context: &Context, sizes: Sizes) -> Vec<Block> {
-    let side = context.limits().workgroups * TILE;
-    let columns =
-        |rows: Range<usize>| pieces(sizes.units, side).map(move |units| Block { rows: rows.clone(), units });
-    pieces(sizes.rows, side).flat_map(columns).collect()
+/// Blocks that respect the device's grid, each of whole workgroups: one, but for the largest layers.
+pub(super) fn blocks(context: &Context, sizes: Sizes, split: Split) -> Vec<Block> {
+    let side = context.limits().workgroups;
+    let columns = |rows: Range<usize>| {
+        pieces(sizes.units, side * UNITS).map(move |units| Block { rows: rows.clone(), units })
+    };
+    pieces(sizes.rows, side * split.rows()).flat_map(columns).collect()
 }
 
 /// A stretch of time whose arrays fit their bindings, and the bound arrays.

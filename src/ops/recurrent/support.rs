@@ -2,6 +2,7 @@
 //! Dispatch of `shaders/{marks,pick,previous}.wgsl`.
 
 use super::given::copy;
+use super::slices::{Old, Split, send};
 use super::walk::Walk;
 use super::{Call, Direction, Sizes, StateParts};
 use crate::Result;
@@ -317,7 +318,8 @@ pub(super) struct GateGradients<'a> {
 }
 
 /// The gradient at the initial state [B, P]: what is left of `carry`, and what each row's first step sends through
-/// W_hh, within the bound. Of a row without steps it is the carry as it came.
+/// W_hh, within the bound. Of a row without steps it is the carry as it came. Its product is that of a step back where there
+/// is a `split`, by which steps shared out theirs: a state inside a sequence then gets the same bits.
 pub(super) fn d_initial(
     context: &Context,
     call: &Call<'_>,
@@ -325,6 +327,7 @@ pub(super) fn d_initial(
     of: GateGradients<'_>,
     carry: View<'_>,
     marks: Marks<'_>,
+    split: Option<Split>,
 ) -> Result<Tensor> {
     let Sizes { rows, units, hidden, .. } = sizes;
     let equations = &call.equations;
@@ -350,12 +353,20 @@ pub(super) fn d_initial(
     }
     let mut d_initial = copy(carry, &[rows, hidden])?;
     let weight = call.weights.weight_hh.outer(0..width)?;
-    match call.state_mask {
-        Some(mask) => {
+    match (call.state_mask, split) {
+        (Some(mask), None) => {
             let product = matmul(&sent, weight, Form::Plain, None)?;
             dropout_add_into(d_initial.view_mut()?, product.view(), mask)?;
         }
-        None => matmul_into(d_initial.view_mut()?, sent.view(), weight, Form::Plain)?,
+        (Some(mask), Some(split)) => {
+            let mut product = Tensor::unwritten(carry.device(), &[rows, hidden])?;
+            send(context, split, sent.view(), weight, &mut product.view_mut()?, Old::Overwritten)?;
+            dropout_add_into(d_initial.view_mut()?, product.view(), mask)?;
+        }
+        (None, None) => matmul_into(d_initial.view_mut()?, sent.view(), weight, Form::Plain)?,
+        (None, Some(split)) => {
+            send(context, split, sent.view(), weight, &mut d_initial.view_mut()?, Old::AddedTo)?;
+        }
     }
     match equations.options.clip_gradient {
         Some(bound) => {

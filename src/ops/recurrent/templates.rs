@@ -54,9 +54,10 @@ pub(super) fn step() -> [Template; 2] {
                 "recurrent",
                 "recurrent_forward_product",
                 "recurrent_forward_cell",
+                "recurrent_slices",
                 "recurrent_forward"
             ),
-            constants: constants!(2, 3),
+            constants: constants!(2, 3, ("ROW_BITS", 3)),
             like: forward,
         },
         Template {
@@ -68,9 +69,10 @@ pub(super) fn step() -> [Template; 2] {
                 "recurrent",
                 "recurrent_backward_product",
                 "recurrent_backward_cell",
+                "recurrent_slices",
                 "recurrent_backward"
             ),
-            constants: constants!(2, 3, ("CLIP_GRADIENT", REAL)),
+            constants: constants!(2, 3, ("ROW_BITS", 3), ("CLIP_GRADIENT", REAL)),
             like: backward,
         },
     ]

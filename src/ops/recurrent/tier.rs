@@ -16,7 +16,7 @@ const POOL: usize = 4096;
 /// the cache that all share, so that they take about as long as a dispatch, 3 to 5 µs.
 const WEIGHTS: usize = 1 << 16;
 /// Workgroups that hardware should have before any of them takes more rows: about as many as there are compute units.
-const UNITS_TO_FILL: usize = 128;
+pub(super) const UNITS_TO_FILL: usize = 128;
 /// Workgroups that a software adapter should have before any of them takes more rows: it runs as many at a time as there are
 /// cores.
 const CORES_TO_FILL: usize = 2;

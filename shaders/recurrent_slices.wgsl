@@ -1,0 +1,85 @@
+// The product of a time step, for recurrent_{forward,backward,boundary}.wgsl. A workgroup of 256 invocations computes 16 units
+// of 4 << ROW_BITS rows, and cuts their sums into slices: an invocation adds up each slices()-th term at one unit of four
+// rows. It reads weights where they stand, and the other operand from workgroup memory, whence it comes in chunks. In the
+// end the slices are added up, in order. So a small batch, too, keeps all invocations busy, with many weights under way.
+//
+// The kernel around it has `four_rows`, the operand at a place of the sums, and `add_term`, which adds a term to the sums.
+
+// How many rows there are to a workgroup: Split in src/ops/recurrent/slices.rs.
+override ROW_BITS: u32 = 0u;
+
+const UNITS: u32 = 16u;
+const GROUP: u32 = 256u;
+
+// Of four rows each: a chunk of the operand, [depth, rows / 4]; then two halves with a sum of every invocation.
+var<workgroup> pool: array<vec4<f32>, 512>;
+
+fn group_rows() -> u32 { return 4u << ROW_BITS; }
+fn slices() -> u32 { return 16u >> ROW_BITS; }
+// How deep a chunk is.
+fn chunk() -> u32 { return 512u >> ROW_BITS; }
+
+// The unit, the four rows and the slice of an invocation. Neighbours have neighbouring units.
+fn own_unit_of(index: u32) -> u32 { return index % UNITS; }
+fn own_quad(index: u32) -> u32 { return (index / UNITS) & ((1u << ROW_BITS) - 1u); }
+fn own_slice(index: u32) -> u32 { return index / (UNITS << ROW_BITS); }
+
+// Adds this invocation's slice of the first `terms` terms; `weights` is the place of the first weight of its unit, and
+// `stride` how far the next term's lies from it.
+fn add_terms(index: u32, first_row: u32, terms: u32, weights: u32, stride: u32) {
+    let quad = own_quad(index);
+    let further = slices() * stride;
+    for (var first = 0u; first < terms; first = first + chunk()) {
+        let end = min(terms - first, chunk());
+        workgroupBarrier();
+        for (var place = index; place < end << ROW_BITS; place = place + GROUP) {
+            let row = first_row + 4u * (place & ((1u << ROW_BITS) - 1u));
+            pool[place] = four_rows(row, first + (place >> ROW_BITS));
+        }
+        workgroupBarrier();
+        var inner = own_slice(index);
+        var at = weights + (first + inner) * stride;
+        // Eight at a time, so that as many weights are under way.
+        for (; inner + 7u * slices() < end; inner = inner + 8u * slices()) {
+            add_four(at, further, (inner << ROW_BITS) + quad);
+            add_four(at + 4u * further, further, (inner << ROW_BITS) + quad + 64u);
+            at = at + 8u * further;
+        }
+        if inner + 3u * slices() < end {
+            add_four(at, further, (inner << ROW_BITS) + quad);
+            at = at + 4u * further;
+            inner = inner + 4u * slices();
+        }
+        for (; inner < end; inner = inner + slices()) {
+            add_term(at, pool[(inner << ROW_BITS) + quad]);
+            at = at + further;
+        }
+    }
+}
+
+// Four terms of a slice, whose operands are 16 places apart: slices() << ROW_BITS.
+fn add_four(at: u32, further: u32, place: u32) {
+    add_term(at, pool[place]);
+    add_term(at + further, pool[place + 16u]);
+    add_term(at + 2u * further, pool[place + 32u]);
+    add_term(at + 3u * further, pool[place + 48u]);
+}
+
+// The row, of those of the workgroup, at which this invocation adds up the slices; beyond them there is none.
+fn summed_row(index: u32) -> u32 { return index / UNITS; }
+
+// The sum at that row and the invocation's unit, of what every invocation has of its slice. Whoever calls it uses the halves
+// of the pool in turn, after a barrier: what others still read is then never overwritten.
+fn add_slices(index: u32, half: u32, slice: vec4<f32>) -> f32 {
+    pool[half * GROUP + index] = slice;
+    workgroupBarrier();
+    let row = summed_row(index);
+    let slices = select(0u, slices(), row < group_rows());
+    var place = half * GROUP + row / 4u * UNITS + own_unit_of(index);
+    var total = 0.0;
+    for (var count = 0u; count < slices; count = count + 1u) {
+        total = total + pool[place][row % 4u];
+        place = place + (UNITS << ROW_BITS);
+    }
+    return total;
+}
