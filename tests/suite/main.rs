@@ -24,6 +24,7 @@ mod products;
 mod profile;
 mod properties;
 mod recurrent;
+mod slices;
 mod stateful;
 mod steps;
 mod structure;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     products::register(&mut suite);
     checkpoints::register(&mut suite);
     tiers::register(&mut suite);
+    slices::register(&mut suite);
     directions::register(&mut suite);
     on_chip::register(&mut suite);
     models::register(&mut suite);

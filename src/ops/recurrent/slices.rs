@@ -51,7 +51,7 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// That of `call` with `sizes.rows` rows of the batch, whatever it is of them that a dispatch takes.
+    /// That of a layer with `sizes.rows` rows of the batch, whatever part of them a dispatch takes.
     pub(super) fn of(context: &Context, sizes: Sizes) -> Self {
         Self::choose(context.kind(), sizes.units, sizes.rows)
     }

@@ -161,6 +161,7 @@ mod tests {
         units: 64,
         rows: 16,
         directions: 1,
+        slice_bits: 4,
         room: None,
         kind: AdapterKind::Discrete,
         wanted: RecurrentTier::Auto,
