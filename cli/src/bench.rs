@@ -13,7 +13,7 @@ pub(crate) mod work;
 
 use std::io::{self, Write};
 
-use refrain::{Device, Error, GpuOptions};
+use refrain::{Device, Error, GpuOptions, OnChipReport};
 
 use self::arguments::{Arguments, Recurrent};
 use self::check::expect_right;
@@ -79,6 +79,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if skipped == jobs.len() {
         return Err(nothing_fits(&device));
     }
+    if let Some(words) = device.on_chip().and_then(|report| on_chip(&report)) {
+        writeln!(io::stderr(), "{words}")?;
+    }
     if let Some(scale) = scale {
         scale.finish(arguments.json)?;
     }
@@ -97,6 +100,19 @@ fn open(arguments: &Arguments) -> Result<Device> {
     }
     let options = GpuOptions { recurrent: way.tier(), ..GpuOptions::default() };
     Ok(Device::gpu_with(&devices::wish(name), &options)?)
+}
+
+/// What there is to say of workgroups that waited for each other; nothing where none were asked to.
+fn on_chip(report: &OnChipReport) -> Option<String> {
+    let workgroups = report.workgroups?;
+    Some(match report.last {
+        None => format!("on chip: up to {workgroups} workgroups wait for each other, and none did in vain"),
+        Some((step, place)) => format!(
+            "on chip: workgroups waited in vain {} times, last number {place} for step {step} of its dispatch, and \
+             what was missing was completed; up to {workgroups} may wait now",
+            report.stops
+        ),
+    })
 }
 
 /// The jobs that the device has memory for; says of the others why they are skipped.
@@ -176,5 +192,22 @@ impl Measured {
             bytes: gpu.then(|| device.counters().peak_bytes_in_use),
             formula: setting.training_bytes()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workgroups_that_waited_are_spoken_of() {
+        assert_eq!(on_chip(&OnChipReport::default()), None);
+        let fine = OnChipReport { workgroups: Some(512), stops: 0, last: None };
+        assert!(on_chip(&fine).is_some_and(|words| words.contains("512") && words.contains("none")));
+        let stopped = OnChipReport { workgroups: Some(64), stops: 3, last: Some((7, 21)) };
+        let words = on_chip(&stopped).expect("it stopped");
+        for part in ["3 times", "number 21", "step 7", "up to 64"] {
+            assert!(words.contains(part), "{part} in {words}");
+        }
     }
 }
