@@ -106,6 +106,10 @@ fn open(arguments: &Arguments) -> Result<Device> {
 fn on_chip(report: &OnChipReport) -> Option<String> {
     let workgroups = report.workgroups?;
     Some(match report.last {
+        None if workgroups == 0 => {
+            "on chip: no layer is, workgroups were not found to go on while they wait for each other"
+                .to_owned()
+        }
         None => format!("on chip: up to {workgroups} workgroups wait for each other, and none did in vain"),
         Some((step, place)) => format!(
             "on chip: workgroups waited in vain {} times, last number {place} for step {step} of its dispatch, and \
@@ -204,6 +208,8 @@ mod tests {
         assert_eq!(on_chip(&OnChipReport::default()), None);
         let fine = OnChipReport { workgroups: Some(512), stops: 0, last: None };
         assert!(on_chip(&fine).is_some_and(|words| words.contains("512") && words.contains("none")));
+        let refused = OnChipReport { workgroups: Some(0), ..fine };
+        assert!(on_chip(&refused).is_some_and(|words| words.contains("no layer is")));
         let stopped = OnChipReport { workgroups: Some(64), stops: 3, last: Some((7, 21)) };
         let words = on_chip(&stopped).expect("it stopped");
         for part in ["3 times", "number 21", "step 7", "up to 64"] {
