@@ -112,7 +112,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let terms = select(depth(), 0u, PHASE != 2u && is_last());
     add_terms(index, first_row, terms, weights, parameters.hidden);
     workgroupBarrier();
-    let product = add_slices(index, 0u, slice_sum);
+    pool[index] = slice_sum;
+    workgroupBarrier();
+    let product = add_slices(index, 0u);
     let row = first_row + summed_row(index);
     if summed_row(index) < group_rows() && row < parameters.rows && unit < parameters.hidden {
         finish(row, unit, product);

@@ -46,7 +46,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let weights = parameters.weight_base + min(unit, parameters.hidden - 1u);
     add_terms(index, first_row, parameters.terms, weights, parameters.hidden);
     workgroupBarrier();
-    let product = add_slices(index, 0u, slice_sum);
+    pool[index] = slice_sum;
+    workgroupBarrier();
+    let product = add_slices(index, 0u);
     let row = first_row + summed_row(index);
     if summed_row(index) < group_rows() && row < parameters.rows && unit < parameters.hidden {
         let place = parameters.y_base + row * parameters.hidden + unit;

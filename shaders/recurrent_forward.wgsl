@@ -104,9 +104,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let weights = weight_at() + min(unit, parameters.hidden - 1u) * parameters.weight_unit;
     add_terms(index, first_row, parameters.state, weights, parameters.weight_term);
     var sums: array<f32, GATES>;
-    workgroupBarrier();
-    for (var gate = first_gate(); gate < end_gate(); gate = gate + 1u) {
-        sums[gate] = add_slices(index, gate % 2u, slice_sums[gate]);
+    for (var first = first_gate(); first < end_gate(); first = first + SUMS) {
+        let end = min(first + SUMS, end_gate());
+        workgroupBarrier();
+        for (var gate = first; gate < end; gate = gate + 1u) { pool[(gate - first) * GROUP + index] = slice_sums[gate]; }
+        workgroupBarrier();
+        for (var gate = first; gate < end; gate = gate + 1u) { sums[gate] = add_slices(index, gate - first); }
     }
     let row = first_row + summed_row(index);
     if summed_row(index) < group_rows() && row < parameters.rows && unit < parameters.hidden {

@@ -11,13 +11,14 @@ override ROW_BITS: u32 = 0u;
 const UNITS: u32 = 16u;
 const GROUP: u32 = 256u;
 
-// Of four rows each: a chunk of the operand, [depth, rows / 4]; then two halves with a sum of every invocation.
-var<workgroup> pool: array<vec4<f32>, 512>;
+// Of four rows each: a chunk of the operand, [depth, rows / 4]; then up to four sums of every invocation.
+var<workgroup> pool: array<vec4<f32>, 1024>;
+const SUMS: u32 = 4u;
 
 fn group_rows() -> u32 { return 4u << ROW_BITS; }
 fn slices() -> u32 { return 16u >> ROW_BITS; }
 // How deep a chunk is.
-fn chunk() -> u32 { return 512u >> ROW_BITS; }
+fn chunk() -> u32 { return 1024u >> ROW_BITS; }
 
 // The unit, the four rows and the slice of an invocation. Neighbours have neighbouring units.
 fn own_unit_of(index: u32) -> u32 { return index % UNITS; }
@@ -31,7 +32,7 @@ fn add_terms(index: u32, first_row: u32, terms: u32, weights: u32, stride: u32) 
     let further = slices() * stride;
     for (var first = 0u; first < terms; first = first + chunk()) {
         let end = min(terms - first, chunk());
-        workgroupBarrier();
+        if first != 0u { workgroupBarrier(); }
         for (var place = index; place < end << ROW_BITS; place = place + GROUP) {
             let row = first_row + 4u * (place & ((1u << ROW_BITS) - 1u));
             pool[place] = four_rows(row, first + (place >> ROW_BITS));
@@ -68,14 +69,11 @@ fn add_four(at: u32, further: u32, place: u32) {
 // The row, of those of the workgroup, at which this invocation adds up the slices; beyond them there is none.
 fn summed_row(index: u32) -> u32 { return index / UNITS; }
 
-// The sum at that row and the invocation's unit, of what every invocation has of its slice. Whoever calls it uses the halves
-// of the pool in turn, after a barrier: what others still read is then never overwritten.
-fn add_slices(index: u32, half: u32, slice: vec4<f32>) -> f32 {
-    pool[half * GROUP + index] = slice;
-    workgroupBarrier();
+// The sum at that row and the invocation's unit, of what every invocation has put of its slice as number `sum`.
+fn add_slices(index: u32, sum: u32) -> f32 {
     let row = summed_row(index);
     let slices = select(0u, slices(), row < group_rows());
-    var place = half * GROUP + row / 4u * UNITS + own_unit_of(index);
+    var place = sum * GROUP + row / 4u * UNITS + own_unit_of(index);
     var total = 0.0;
     for (var count = 0u; count < slices; count = count + 1u) {
         total = total + pool[place][row % 4u];
