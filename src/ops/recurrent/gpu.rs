@@ -70,11 +70,12 @@ pub(super) fn forward(
         let given = Given::of(calls, sizes)?;
         let own = sequence::Forward { context, calls, sizes, given: &given, width };
         let sequence = sequence::plan(context, call, sizes).and_then(|plan| kernels.sequence_forward(plan));
+        // Refuses a row larger than a binding, before any work.
+        let mut stretches = arrays.stretches(context, sizes)?;
         let transposed = match sequence {
             Some(_) => Some(transposed(calls)?),
             None => None,
         };
-        let mut stretches = arrays.stretches(context, sizes)?;
         if call.walk.reversed() {
             stretches.reverse();
         }
