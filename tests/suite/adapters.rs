@@ -4,15 +4,17 @@
 //! that are there are tested. Without any adapter a GPU claim shows as ignored, or fails where
 //! `REFRAIN_REQUIRE_GPU=1`: it never passes in silence.
 
-use std::cell::RefCell;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
-use std::mem::ManuallyDrop;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use refrain::{AdapterSummary, Device, GpuOptions, RecurrentTier, Result, TuningSource};
+use refrain::{
+    AdapterKind, AdapterSummary, Device, GpuOptions, Journal, RecurrentTier, Result, TuningSource,
+};
+
+use crate::lending::{borrow, lend};
 
 /// What a test body returns: `?` turns any error into a failure.
 pub(crate) type Outcome = std::result::Result<(), Failed>;
@@ -32,6 +34,14 @@ pub(crate) struct Adapter {
     label: String,
     /// How recurrent layers run on it, unless a test says otherwise.
     recurrent: RecurrentTier,
+    turn: Turn,
+}
+
+/// An adapter's place among those that take turns.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    place: usize,
+    of: usize,
 }
 
 impl Adapter {
@@ -40,36 +50,56 @@ impl Adapter {
         &self.summary
     }
 
-    /// A device that tests on this thread share, for claims about values alone: its kernels are compiled once.
-    pub(crate) fn shared(&self) -> Result<Device> {
-        thread_local! {
-            // Never dropped: what a driver keeps for a thread may be gone before this is.
-            static DEVICES: RefCell<HashMap<(usize, RecurrentTier), ManuallyDrop<Device>>> = RefCell::default();
-        }
-        DEVICES.with_borrow_mut(|devices| match devices.entry((self.summary.index, self.recurrent)) {
-            Entry::Occupied(known) => Ok(Device::clone(known.get())),
-            Entry::Vacant(place) => Ok(Device::clone(place.insert(ManuallyDrop::new(self.open()?)))),
-        })
-    }
-
-    /// A device of its own, so that counters and errors are this test's.
+    /// A device that no other test uses at the same time, but that others may have used before: its memory is released, its
+    /// peak reset, and its counters are what they are. The same device each time that a test asks for it.
     pub(crate) fn open(&self) -> Result<Device> {
         self.open_with(&GpuOptions::default())
     }
 
     /// As [`Adapter::open`], with options.
     pub(crate) fn open_with(&self, options: &GpuOptions) -> Result<Device> {
-        let recurrent = match options.recurrent {
-            RecurrentTier::Auto => self.recurrent,
-            wanted => wanted,
-        };
+        let options = self.options(options);
+        borrow((self.summary.index, format!("{options:?}")), || self.really_open(&options))
+    }
+
+    /// A device opened anew, for claims about what a device does first or counts from its beginning, or that leave it
+    /// unusable.
+    pub(crate) fn open_anew(&self) -> Result<Device> {
+        self.open_anew_with(&GpuOptions::default())
+    }
+
+    /// As [`Adapter::open_anew`], with options.
+    pub(crate) fn open_anew_with(&self, options: &GpuOptions) -> Result<Device> {
+        self.really_open(&self.options(options))
+    }
+
+    /// Whether it is this adapter's turn at the case of this number. Where there are several adapters, each case is one's.
+    pub(crate) fn takes(&self, case: usize) -> bool {
+        case % self.turn.of == self.turn.place
+    }
+
+    fn really_open(&self, options: &GpuOptions) -> Result<Device> {
+        Device::gpu_with(&format!("gpu:{}", self.summary.index), options)
+    }
+
+    fn options(&self, options: &GpuOptions) -> GpuOptions {
         // What this machine's owner has measured and stored is no part of any claim.
         let tuning = match &options.tuning {
             TuningSource::Stored => TuningSource::Off,
             given => given.clone(),
         };
-        let options = GpuOptions { recurrent, tuning, ..options.clone() };
-        Device::gpu_with(&format!("gpu:{}", self.summary.index), &options)
+        let chosen = !matches!(tuning, TuningSource::Off) || options.journal != Journal::Off;
+        let recurrent = match (options.recurrent, self.recurrent) {
+            // By the name of what that is here, so that claims about either borrow the same devices.
+            (RecurrentTier::Auto, RecurrentTier::Auto)
+                if self.summary.kind == AdapterKind::Software && !chosen =>
+            {
+                RecurrentTier::Sequence
+            }
+            (RecurrentTier::Auto, own) => own,
+            (wanted, _) => wanted,
+        };
+        GpuOptions { recurrent, tuning, ..options.clone() }
     }
 
     fn describe(&self) -> String {
@@ -104,8 +134,11 @@ fn choose(found: Vec<AdapterSummary>, wishes: Option<&str>) -> Chosen {
         if adapters.iter().any(|adapter| adapter.label == label) {
             label = format!("{label} {}", summary.index);
         }
-        adapters.push(Adapter { summary, label, recurrent: RecurrentTier::Auto });
+        let turn = Turn { place: adapters.len(), of: 1 };
+        adapters.push(Adapter { summary, label, recurrent: RecurrentTier::Auto, turn });
     }
+    let of = adapters.len();
+    adapters.iter_mut().for_each(|adapter| adapter.turn.of = of);
     Chosen { adapters, missing }
 }
 
@@ -120,25 +153,45 @@ enum Company {
 #[derive(Default)]
 struct Shared {
     ran: Mutex<BTreeMap<String, usize>>,
+    took: Mutex<Vec<(Duration, String)>>,
     door: RwLock<()>,
 }
 
 impl Shared {
-    fn run(&self, place: &str, company: Company, body: impl FnOnce() -> Outcome) -> Outcome {
+    fn run(&self, place: &str, claim: &str, company: Company, body: impl FnOnce() -> Outcome) -> Outcome {
+        let timed = || {
+            let start = Instant::now();
+            let outcome = lend(body);
+            let entry = (start.elapsed(), format!("{claim} on {place}"));
+            self.took.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+            outcome
+        };
         let count = |ran: &mut BTreeMap<String, usize>| *ran.entry(place.to_owned()).or_default() += 1;
         count(&mut self.ran.lock().unwrap_or_else(PoisonError::into_inner));
         match company {
             Company::Welcome => {
                 let _inside = self.door.read().unwrap_or_else(PoisonError::into_inner);
-                body()
+                timed()
             }
             Company::Alone => {
                 let _inside = self.door.write().unwrap_or_else(PoisonError::into_inner);
-                body()
+                timed()
             }
         }
     }
+
+    fn print_slowest(&self) {
+        let mut took = std::mem::take(&mut *self.took.lock().unwrap_or_else(PoisonError::into_inner));
+        took.sort_unstable_by(|a, b| b.cmp(a));
+        println!("slowest:");
+        for (time, claim) in took.iter().take(SLOWEST) {
+            println!("{:8.1} s  {claim}", time.as_secs_f64());
+        }
+    }
 }
+
+/// Tests named at the end as those that took longest.
+const SLOWEST: usize = 12;
 
 /// All trials of the binary, as the modules register them.
 pub(crate) struct Suite {
@@ -173,7 +226,8 @@ impl Suite {
     /// As [`Suite::cpu`]; shows as ignored where this machine cannot test it.
     pub(crate) fn cpu_if(&mut self, name: &str, testable: bool, body: OnCpu) {
         let shared = Arc::clone(&self.shared);
-        let trial = Trial::test(short(name), move || shared.run("the CPU", Company::Welcome, body));
+        let claim = short(name).to_owned();
+        let trial = Trial::test(claim.clone(), move || shared.run("the CPU", &claim, Company::Welcome, body));
         self.trials.push(trial.with_ignored_flag(!testable));
     }
 
@@ -183,17 +237,28 @@ impl Suite {
     }
 
     /// A claim about each way in which recurrent layers may run on an adapter. Where there are several adapters, they take
-    /// turns at the ways: what each computes in both, `twins` compares.
+    /// turns at the ways: what each computes in the other, `twins` compares.
     pub(crate) fn gpu_tiers(&mut self, name: &str, body: OnGpu) {
-        let adapters = self.chosen.adapters.clone();
         let ways =
             [(RecurrentTier::Sequence, "many steps at a time"), (RecurrentTier::Steps, "step by step")];
         for (turn, (recurrent, way)) in ways.into_iter().enumerate() {
-            let own =
-                adapters.iter().enumerate().filter(|(place, _)| adapters.len() == 1 || place % 2 == turn);
-            self.chosen.adapters = own.map(|(_, adapter)| Adapter { recurrent, ..adapter.clone() }).collect();
-            self.gpu(&format!("{name}, {way}"), body);
+            self.gpu_at_turn(&format!("{name}, {way}"), turn, recurrent, body);
         }
+    }
+
+    /// A claim about one of two ways, on every second adapter from number `turn` on; on all where there is one.
+    pub(crate) fn gpu_at_turn(&mut self, name: &str, turn: usize, recurrent: RecurrentTier, body: OnGpu) {
+        let adapters = self.chosen.adapters.clone();
+        let mut own: Vec<Adapter> = adapters.iter().skip(turn).step_by(2).cloned().collect();
+        if adapters.len() == 1 {
+            own.clone_from(&adapters);
+        }
+        let of = own.len();
+        for (place, adapter) in own.iter_mut().enumerate() {
+            (adapter.recurrent, adapter.turn) = (recurrent, Turn { place, of });
+        }
+        self.chosen.adapters = own;
+        self.gpu(name, body);
         self.chosen.adapters = adapters;
     }
 
@@ -211,7 +276,8 @@ impl Suite {
         for adapter in self.chosen.adapters.clone() {
             let shared = Arc::clone(&self.shared);
             let (label, ignored) = (adapter.label.clone(), !testable(&adapter));
-            let run = move || shared.run(&adapter.label, company, || body(&adapter));
+            let claim = short(name).to_owned();
+            let run = move || shared.run(&adapter.label, &claim, company, || body(&adapter));
             let trial = Trial::test(format!("{label}::{}", short(name)), run);
             self.trials.push(trial.with_ignored_flag(ignored));
         }
@@ -230,8 +296,9 @@ impl Suite {
         arguments.test_threads.get_or_insert(THREADS.min(cores));
         let missing = std::mem::take(&mut self.chosen.missing);
         let shared = Arc::clone(&self.shared);
-        self.trials.push(Trial::test("adapters::every_adapter_asked_for_is_there", move || {
-            shared.run("the CPU", Company::Welcome, || expect_none_missing(&missing))
+        let claim = "adapters::every_adapter_asked_for_is_there";
+        self.trials.push(Trial::test(claim, move || {
+            shared.run("the CPU", claim, Company::Welcome, || expect_none_missing(&missing))
         }));
         if arguments.list {
             return libtest_mimic::run(&arguments, self.trials).exit_code();
@@ -246,6 +313,7 @@ impl Suite {
         let ran = self.shared.ran.lock().unwrap_or_else(PoisonError::into_inner);
         let places: Vec<String> = ran.iter().map(|(place, count)| format!("{count} on {place}")).collect();
         println!("tests ran: {}", if places.is_empty() { "none".to_owned() } else { places.join(", ") });
+        self.shared.print_slowest();
         conclusion.exit_code()
     }
 }
@@ -326,6 +394,12 @@ fn wishes_choose_adapters_and_missing_ones_are_told() -> Outcome {
     assert_eq!((all.adapters.len(), all.missing.len()), (3, 0));
     let twice = choose(vec![summary(0, "Card (a)"), summary(1, "Card (b)")], Some(""));
     assert_eq!(labels(&twice), ["Card", "Card 1"]);
+    for chosen in [chosen, all, twice] {
+        for case in 0..9 {
+            let takers = chosen.adapters.iter().filter(|adapter| adapter.takes(case)).count();
+            assert_eq!(takers, 1, "adapters that take case {case}");
+        }
+    }
     Ok(())
 }
 

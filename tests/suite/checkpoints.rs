@@ -326,6 +326,8 @@ fn a_budget_changes_no_bit() -> Outcome {
 /// What the device's memory grows by in one training pass over many steps.
 fn pass_bytes(adapter: &Adapter, stack: &Rnn, [steps, batch]: [usize; 2]) -> Result<u64> {
     let device = adapter.open()?;
+    // What a pass before has let go of would be taken first.
+    device.release_unused()?;
     let (model, layer) = model(stack.clone())?;
     let parameters = model.initialize(&device)?;
     let mut gradients = parameters.zero_gradients()?;

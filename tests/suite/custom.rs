@@ -216,7 +216,7 @@ fn a_right_cell_agrees_with_differences_and_with_its_twin() -> Outcome {
 
 fn a_right_cell_agrees_on_a_gpu(adapter: &Adapter) -> Outcome {
     for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN, &GATED] {
-        let report = custom_cell(cell, &adapter.shared()?)?;
+        let report = custom_cell(cell, &adapter.open()?)?;
         assert!(report.passed(), "{report}");
     }
     Ok(())
@@ -237,7 +237,7 @@ fn a_twin_that_differs_from_finite_differences_is_told_by_the_gradient() -> Outc
 }
 
 fn wgsl_that_differs_from_its_twin_is_told_by_the_result(adapter: &Adapter) -> Outcome {
-    let device = adapter.shared()?;
+    let device = adapter.open()?;
     for (name, right, wrong, told) in [
         ("wrong_forward", "i * g;", "i * g * 1.01;", "saved, the new c"),
         ("wrong_output", "d_hidden * y * o", "d_hidden * y * 1.01 * o", "d_gates[2]"),

@@ -70,7 +70,7 @@ fn checkpoints_survive_a_round_trip() -> Outcome {
 }
 
 fn checkpoints_move_between_cpu_and_gpu(adapter: &Adapter) -> Outcome {
-    let device = adapter.shared()?;
+    let device = adapter.open()?;
     let name = format!("gpu-{}", adapter.summary().index);
     survives_a_round_trip(&Device::cpu(), &device, &format!("{name}-to"))?;
     survives_a_round_trip(&device, &Device::cpu(), &format!("{name}-from"))

@@ -286,7 +286,7 @@ fn a_folder_without_cases_is_an_error_and_not_an_empty_success() {
 }
 
 fn every_fixture_is_reproduced(adapter: &Adapter) -> Outcome {
-    all_pass(&adapter.shared()?);
+    all_pass(&adapter.open()?);
     Ok(())
 }
 

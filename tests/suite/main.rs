@@ -10,6 +10,7 @@ mod golden;
 mod gradients;
 mod imports;
 mod layer_norm;
+mod lending;
 mod limits;
 mod masks;
 mod memory;

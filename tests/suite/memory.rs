@@ -130,7 +130,7 @@ fn expect_finite(loss: &Tensor) -> Result<()> {
 }
 
 fn with(adapter: &Adapter, parameters: ParameterPath) -> Result<Device> {
-    adapter.open_with(&GpuOptions { parameters, ..GpuOptions::default() })
+    adapter.open_anew_with(&GpuOptions { parameters, ..GpuOptions::default() })
 }
 
 fn training_allocates_nothing_after_the_tenth_step(adapter: &Adapter) -> Outcome {

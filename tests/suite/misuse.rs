@@ -576,7 +576,7 @@ fn sizes_beyond_the_hosts_memory_are_errors() -> Outcome {
 }
 
 fn sizes_beyond_the_gpus_buffers_are_errors(adapter: &Adapter) -> Outcome {
-    let device = adapter.open()?;
+    let device = adapter.open_anew()?;
     match Tensor::zeros(&device, &[1 << 31]) {
         Err(error @ (Error::ExceedsLimit { .. } | Error::OutOfMemory { .. })) => {
             assert!(error.to_string().contains("8589934592"), "{error}");
@@ -718,7 +718,7 @@ fn tensors_of_another_device_are_refused_on_the_gpu(adapter: &Adapter) -> Outcom
     devices_that_do_not_match(&device, &Device::cpu())?;
     devices_that_do_not_match(&Device::cpu(), &device)?;
     // The same adapter opened twice makes two devices.
-    devices_that_do_not_match(&device, &adapter.open()?)
+    devices_that_do_not_match(&device, &adapter.open_anew()?)
 }
 
 pub(crate) fn register(suite: &mut Suite) {

@@ -349,6 +349,8 @@ fn configurations_come_back_as_they_were_and_store_no_absent_option() -> Outcome
 /// pool gives without waste.
 fn bytes_of_a_trace(adapter: &Adapter, model: &Model, sizes: [usize; 3]) -> Result<u64> {
     let device = adapter.open()?;
+    // What a model before has let go of would be taken first.
+    device.release_unused()?;
     let parameters = model.initialize(&device)?;
     let mut held = Vec::new();
     let mut bytes = Vec::new();

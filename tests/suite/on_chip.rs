@@ -10,11 +10,12 @@ use crate::support::{all_gradients, expect_same_bits, random};
 const INPUTS: usize = 3;
 
 fn open(adapter: &Adapter, recurrent: RecurrentTier, on_chip: OnChip) -> Result<Device> {
-    adapter.open_with(&GpuOptions { recurrent, on_chip, ..GpuOptions::default() })
+    // What it learns of waiting is this test's.
+    adapter.open_anew_with(&GpuOptions { recurrent, on_chip, ..GpuOptions::default() })
 }
 
 fn step_by_step(adapter: &Adapter) -> Result<Device> {
-    open(adapter, RecurrentTier::Steps, OnChip::default())
+    adapter.open_with(&GpuOptions { recurrent: RecurrentTier::Steps, ..GpuOptions::default() })
 }
 
 /// A layer over a batch whose rows may have several lengths and resets.

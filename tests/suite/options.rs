@@ -207,7 +207,7 @@ fn merges_and_residual_connections_are_layers_threaded_by_hand() -> Outcome {
 /// With weights and inputs of one and a relu every result is a sum of positive terms: it rounds relative to itself, and
 /// a mask that differs in one place changes a result beside it by one part in a few hundred.
 fn masks_agree_between_devices(adapter: &Adapter) -> Outcome {
-    let gpu = adapter.shared()?;
+    let gpu = adapter.open()?;
     for (option, choose) in RANDOM {
         let mut results: Vec<Vec<f32>> = Vec::new();
         for device in [&gpu, &Device::cpu()] {

@@ -708,7 +708,7 @@ fn every_pair_of_options_agrees_with_the_reference() -> Outcome {
 }
 
 fn every_pair_of_options_agrees_with_the_reference_on_the_gpu(adapter: &Adapter) -> Outcome {
-    agree_with_the_reference(&adapter.shared()?, Variant::of_one_cell())
+    agree_with_the_reference(&adapter.open()?, Variant::of_one_cell())
 }
 
 fn garbage_in_the_padding_changes_nothing_on(device: &Device) -> Outcome {
@@ -747,7 +747,7 @@ fn garbage_in_the_padding_changes_nothing() -> Outcome {
 }
 
 fn garbage_in_the_padding_changes_nothing_on_the_gpu(adapter: &Adapter) -> Outcome {
-    garbage_in_the_padding_changes_nothing_on(&adapter.shared()?)
+    garbage_in_the_padding_changes_nothing_on(&adapter.open()?)
 }
 
 pub(crate) fn register(suite: &mut Suite) {

@@ -41,7 +41,7 @@ fn a_reset_begins_rows_anew() -> Outcome {
 }
 
 fn a_reset_begins_rows_anew_on_the_gpu(adapter: &Adapter) -> Outcome {
-    a_reset_begins_rows_anew_on(&adapter.shared()?)
+    a_reset_begins_rows_anew_on(&adapter.open()?)
 }
 
 fn a_reset_of_other_rows_is_refused() -> Outcome {

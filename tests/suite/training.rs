@@ -55,7 +55,7 @@ fn f32_follows_the_f64_oracle_for_50_steps() -> Outcome {
 }
 
 fn gpu_follows_the_cpu_for_50_steps(adapter: &Adapter) -> Outcome {
-    let device = adapter.shared()?;
+    let device = adapter.open()?;
     for (rule, rate) in RULES {
         let setup = setup(rule, rate);
         let (one, two) = (setup.train(&Device::cpu(), 50)?, setup.train(&device, 50)?);
@@ -79,7 +79,7 @@ fn gpu_repeats_bit_for_bit(adapter: &Adapter) -> Outcome {
     let device = adapter.open()?;
     // Once with memory that held other values before, once on a device opened anew.
     repeats_bit_for_bit(&device, &device)?;
-    repeats_bit_for_bit(&device, &adapter.open()?)
+    repeats_bit_for_bit(&device, &adapter.open_anew()?)
 }
 
 fn another_seed_gives_another_model() -> Outcome {
@@ -93,7 +93,7 @@ fn another_seed_gives_another_model() -> Outcome {
 fn initial_values_are_the_same_on_every_device(adapter: &Adapter) -> Outcome {
     let model = Setup::SMALL.model(6)?;
     let on_cpu = all_parameters(&model.initialize(&Device::cpu())?)?;
-    let on_gpu = all_parameters(&model.initialize(&adapter.shared()?)?)?;
+    let on_gpu = all_parameters(&model.initialize(&adapter.open()?)?)?;
     expect_same_bits("parameters", &on_cpu, &on_gpu)
 }
 
@@ -190,7 +190,7 @@ fn windows_carry_the_state_on_the_cpu() -> Outcome {
 }
 
 fn windows_carry_the_state_on_the_gpu(adapter: &Adapter) -> Outcome {
-    chunks_equal_the_whole(&adapter.shared()?)
+    chunks_equal_the_whole(&adapter.open()?)
 }
 
 fn windows_of_tokens_follow_each_other() -> Outcome {
@@ -256,7 +256,7 @@ fn model_equals_hand_threaded_layers() -> Outcome {
 }
 
 fn model_equals_hand_threaded_layers_on_the_gpu(adapter: &Adapter) -> Outcome {
-    model_equals_layers(&adapter.shared()?)
+    model_equals_layers(&adapter.open()?)
 }
 
 /// ‖g‖ after clipping, of a gradient that is larger than `max_norm` and of one that is smaller.
@@ -282,7 +282,7 @@ fn clipping_scales_only_what_is_too_long() -> Outcome {
 }
 
 fn a_loss_may_be_read_in_any_order(adapter: &Adapter) -> Outcome {
-    let device = adapter.shared()?;
+    let device = adapter.open()?;
     let sums: Vec<Tensor> = (1..=20)
         .map(|index| ops::sum(&Tensor::from_slice(&device, &[2], &[index as f32, 1.0])?))
         .collect::<Result<_>>()?;

@@ -221,9 +221,10 @@ fn sums_taken_otherwise_train_the_same_to_rounding_and_the_same_bits_each_time(a
         other.len() >= 2,
         "the gradient of the head's weights is a sum over rows, and there is a layer: {other:?}"
     );
-    let train =
-        || DEEP.train(&open(adapter, TuningSource::Given(other.clone()), &GpuOptions::default())?, STEPS);
-    let (one, two) = (train()?, train()?);
+    let options = GpuOptions { tuning: TuningSource::Given(other), ..GpuOptions::default() };
+    let devices = [adapter.open_with(&options)?, adapter.open_anew_with(&options)?];
+    let [one, two] = devices.map(|device| DEEP.train(&device, STEPS));
+    let (one, two) = (one?, two?);
     expect_same_bits("losses", &one.losses, &two.losses)?;
     expect_same_bits("parameters", &one.parameters, &two.parameters)?;
     assert_ne!(one.parameters, plain.parameters, "the choices were obeyed");

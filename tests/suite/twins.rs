@@ -1,20 +1,16 @@
 //! GPU against the 64-bit twin, operation by operation: the table of `refrain check`, run with both builds of the shaders,
 //! both ways of their parameters and both ways of recurrent layers; `equivalence` shows that builds and parameters change
-//! no bit of either way.
+//! no bit of either way. Where there are several adapters, each runs the table in the way of recurrent layers in which it
+//! runs no other module's claims: so every adapter runs both, and each way has the table.
 
 use libtest_mimic::Failed;
 use refrain::check;
 use refrain::{GpuOptions, ParameterPath, RecurrentTier, ShaderBuild};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
+use crate::adapters::{Adapter, Outcome, Suite};
 
-fn operations_agree(
-    adapter: &Adapter,
-    build: ShaderBuild,
-    parameters: ParameterPath,
-    recurrent: RecurrentTier,
-) -> Outcome {
-    let device = adapter.open_with(&GpuOptions { build, parameters, recurrent, ..GpuOptions::default() })?;
+fn operations_agree(adapter: &Adapter, build: ShaderBuild, parameters: ParameterPath) -> Outcome {
+    let device = adapter.open_with(&GpuOptions { build, parameters, ..GpuOptions::default() })?;
     let reports = check::operations(&device, |_| ())?;
     assert!(!reports.is_empty(), "no operation was checked");
     let mut failures = Vec::new();
@@ -35,17 +31,27 @@ fn operations_agree(
 }
 
 fn operations_agree_with_the_f64_twin(adapter: &Adapter) -> Outcome {
-    operations_agree(adapter, ShaderBuild::Trusted, ParameterPath::Fastest, RecurrentTier::Sequence)
+    operations_agree(adapter, ShaderBuild::Trusted, ParameterPath::Fastest)
 }
 
 fn operations_agree_with_the_f64_twin_step_by_step_checked_by_uniforms(adapter: &Adapter) -> Outcome {
-    operations_agree(adapter, ShaderBuild::Checked, ParameterPath::Uniforms, RecurrentTier::Steps)
+    operations_agree(adapter, ShaderBuild::Checked, ParameterPath::Uniforms)
 }
 
 pub(crate) fn register(suite: &mut Suite) {
-    on_gpu!(
-        suite,
-        operations_agree_with_the_f64_twin,
-        operations_agree_with_the_f64_twin_step_by_step_checked_by_uniforms,
+    macro_rules! at_turn {
+        ($($turn:literal, $recurrent:ident: $claim:ident),+ $(,)?) => {
+            $(suite.gpu_at_turn(
+                concat!(module_path!(), "::", stringify!($claim)),
+                $turn,
+                RecurrentTier::$recurrent,
+                $claim,
+            );)+
+        };
+    }
+    // The other way round than `Suite::gpu_tiers`.
+    at_turn!(
+        1, Sequence: operations_agree_with_the_f64_twin,
+        0, Steps: operations_agree_with_the_f64_twin_step_by_step_checked_by_uniforms,
     );
 }

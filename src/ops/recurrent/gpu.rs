@@ -71,6 +71,8 @@ pub(super) fn forward(
         let own = sequence::Forward { context, calls, sizes, given: &given, width };
         let tier = sequence::tier(context, calls, sizes)?;
         let many = kernels.many_forward(call, tier, context.patience());
+        // Refuses a row larger than a binding, before any work.
+        let mut stretches = arrays.stretches(context, sizes)?;
         // A single step would take less time than the copy.
         let needs_transposed = many.as_ref().map_or(steps > 1, |many| !many.is_on_chip());
         let transposed = match needs_transposed {
@@ -81,7 +83,6 @@ pub(super) fn forward(
             Some(transposed) => Stack::of(&[transposed.view()])?,
             None => Stack::weights(calls)?,
         };
-        let mut stretches = arrays.stretches(context, sizes)?;
         if call.walk.reversed() {
             stretches.reverse();
         }
