@@ -1,5 +1,5 @@
 // What recurrent_on_chip.wgsl starts from: y[i] = 0 for i < zeros, else a word that stands for nothing yet.
-//   y [count]: the exchange. CPU twin: none; the CPU exchanges nothing.
+//   y [count]: the exchange. No CPU twin: nothing is exchanged there.
 
 struct Parameters {
     count: u32,

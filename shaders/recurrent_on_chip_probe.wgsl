@@ -1,7 +1,7 @@
 // Whether workgroups can wait for each other, as recurrent_on_chip.wgsl has them do: in each round all write, and wait
 // for what others wrote in the same round.
 //   exchange: tickets; what was found: workgroups that waited in vain, wrong numbers, workgroups that came to the
-//   end; the history [rounds, groups, 256], empty before the dispatch. CPU twin: none; it answers a question about the adapter.
+//   end; the history [rounds, groups, 256], empty before the dispatch. No CPU twin: it asks a question of the adapter.
 
 struct Parameters {
     groups: u32,

@@ -2,9 +2,9 @@
 //! once and not by every test that calls it. Software adapters take most of the suite's time for that.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::mem::ManuallyDrop;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use refrain::{Device, Result};
 
@@ -13,8 +13,10 @@ use crate::adapters::Outcome;
 /// Number of an adapter, and the options in words.
 type Key = (usize, String);
 
-/// Devices that no test has, and that are never dropped.
-static SHELF: LazyLock<Mutex<HashMap<Key, Vec<Device>>>> = LazyLock::new(Mutex::default);
+/// Devices that no test has, the one that came back last at the end.
+static SHELF: Mutex<VecDeque<(Key, Device)>> = Mutex::new(VecDeque::new());
+/// How many of them are kept: what a software driver makes of a device's kernels takes some hundred megabytes.
+const KEPT: usize = 10;
 
 thread_local! {
     // Never dropped: what a driver keeps for a thread may be gone before this is.
@@ -22,7 +24,7 @@ thread_local! {
     static HELD: RefCell<ManuallyDrop<HashMap<Key, Device>>> = RefCell::default();
 }
 
-fn shelf() -> MutexGuard<'static, HashMap<Key, Vec<Device>>> {
+fn shelf() -> MutexGuard<'static, VecDeque<(Key, Device)>> {
     SHELF.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -34,9 +36,13 @@ pub(crate) fn borrow(key: Key, open: impl FnOnce() -> Result<Device>) -> Result<
     if let Some(device) = HELD.with_borrow(|held| held.get(&key).cloned()) {
         return Ok(device);
     }
-    let returned = shelf().get_mut(&key).and_then(Vec::pop);
-    let device = match returned {
-        Some(device) => device,
+    let known = {
+        let mut shelf = shelf();
+        let place = shelf.iter().rposition(|(other, _)| *other == key);
+        place.and_then(|place| shelf.remove(place))
+    };
+    let device = match known {
+        Some((_, device)) => device,
         None => open()?,
     };
     HELD.with_borrow_mut(|held| held.insert(key, device.clone()));
@@ -56,7 +62,12 @@ pub(crate) fn lend(body: impl FnOnce() -> Outcome) -> Outcome {
             return Err(format!("a device had this to say once the test was over: {error}").into());
         }
         device.reset_peak();
-        shelf().entry(key).or_default().push(device);
+        let forgotten = {
+            let mut shelf = shelf();
+            shelf.push_back((key, device));
+            if shelf.len() > KEPT { shelf.pop_front() } else { None }
+        };
+        drop(forgotten);
     }
     Ok(())
 }

@@ -168,12 +168,15 @@ fn long_files_say_why() -> Outcome {
     none("files that are too long", &offences)
 }
 
-/// Each shader names the twin that it is tested against, and that file exists.
+/// Each shader names the twin that it is tested against, and that file exists; or says why it has none.
 fn shaders_name_their_twins() -> Outcome {
     let mut offences = Vec::new();
     for source in files("shaders", "wgsl")?.into_iter().filter(|source| source.text.contains("@compute")) {
         let top: Vec<&str> = source.text.lines().take_while(|line| line.starts_with("//")).collect();
         let text = top.join(" ");
+        if text.contains("No CPU twin: ") {
+            continue;
+        }
         let named = text.split_whitespace().map(|word| word.trim_end_matches(['.', ',', ';', ':']));
         let twins: Vec<&str> =
             named.filter(|word| word.starts_with("src/ops/") && word.ends_with(".rs")).collect();

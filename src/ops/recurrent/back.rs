@@ -3,12 +3,10 @@
 use super::both::{Stack, part_of, second};
 use super::given::{self, Given};
 use super::gpu::{BEFORE, scraps};
-use super::kernels::{
-    BackwardParameters, CellKernels, FIRST_STEP, LAST_STEP, REVERSED, SequenceKernel, StepKernel,
-    TAKES_OUTPUTS, flag,
-};
+use super::kernels::{CellKernels, FIRST_STEP, LAST_STEP, REVERSED, TAKES_OUTPUTS, flag};
 use super::projection::{Place, Projection};
-use super::sequence;
+use super::sequence::{self, SequenceKernel};
+use super::step::{BackwardParameters, StepKernel};
 use super::stretch::{Arrays, Reach, Stretch, blocks};
 use super::support::{self, GateGradients, Marks, States};
 use super::{Call, Gradients, Sizes, StateParts, StateView, Steps, lags};

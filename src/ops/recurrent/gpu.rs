@@ -3,9 +3,10 @@
 
 use super::both::{Stack, part_of, second};
 use super::given::{self, Given};
-use super::kernels::{CellKernels, FIRST_STEP, ForwardParameters, HAS_BIAS, REVERSED, StepKernel, flag};
+use super::kernels::{CellKernels, FIRST_STEP, HAS_BIAS, REVERSED, flag};
 use super::projection::project;
 use super::sequence;
+use super::step::{ForwardParameters, StepKernel};
 use super::stretch::{Arrays, Reach, Stretch, blocks};
 use super::support;
 use super::{Call, Sizes, StateParts};

@@ -1,79 +1,15 @@
 //! The kernels of each cell: `shaders/recurrent_{forward,backward}.wgsl`, which take one step, and
-//! `shaders/recurrent_sequence_{forward,backward}.wgsl`, which take many, around `shaders/cells/`.
+//! `shaders/recurrent_sequence_{forward,backward}.wgsl`, which take many, around `shaders/cells/`. Those of `on_chip` are there.
 
 use super::on_chip::{OnChipKernel, kernels as on_chip};
-use super::sequence::{SequenceBackwardParameters, SequenceForwardParameters};
+use super::sequence::{SequenceBackwardParameters, SequenceForwardParameters, SequenceKernel, Way};
 use super::slices::Split;
-use super::stretch::Block;
-use super::tier::{Plan, Tier};
+use super::step::{BackwardParameters, ForwardParameters, StepKernel};
+use super::tier::Tier;
 use super::{Call, Cell, Reset, Sizes, custom};
 use crate::Result;
-use crate::gpu::{Bound, Context, Dispatch, Kernel, REAL, kernel, parameters};
+use crate::gpu::{Context, Kernel, REAL, kernel};
 use crate::ops::Activation;
-
-parameters!(ForwardParameters {
-    rows: u32,
-    hidden: u32,
-    state: u32,
-    width: u32,
-    first_row: u32,
-    first_unit: u32,
-    weight_base: u32,
-    weight_unit: u32,
-    weight_term: u32,
-    bias_base: u32,
-    initial_base: u32,
-    initial_cell_base: u32,
-    peepholes_base: u32,
-    mask_base: u32,
-    marks_base: u32,
-    gates_base: u32,
-    output_base: u32,
-    saved_base: u32,
-    unprojected_base: u32,
-    flags: u32,
-    second_behind: u32,
-    second_beside: u32,
-    first_number: u32,
-    seed_low: u32,
-    seed_high: u32,
-    stream_low: u32,
-    stream_high: u32,
-});
-parameters!(BackwardParameters {
-    rows: u32,
-    batch: u32,
-    hidden: u32,
-    width: u32,
-    d_width: u32,
-    first_row: u32,
-    first_unit: u32,
-    weight_base: u32,
-    initial_base: u32,
-    initial_cell_base: u32,
-    peepholes_base: u32,
-    mask_base: u32,
-    marks_base: u32,
-    next_marks_base: u32,
-    next_gates_base: u32,
-    next_saved_base: u32,
-    output_base: u32,
-    d_output_base: u32,
-    gates_base: u32,
-    saved_base: u32,
-    carry_base: u32,
-    carry_cell_base: u32,
-    carry_out_base: u32,
-    carry_cell_out_base: u32,
-    flags: u32,
-    second_behind: u32,
-    second_beside: u32,
-    first_number: u32,
-    seed_low: u32,
-    seed_high: u32,
-    stream_low: u32,
-    stream_high: u32,
-});
 
 /// Bits of `flags`, as in `shaders/recurrent.wgsl`.
 pub(super) const FIRST_STEP: u32 = 1;
@@ -370,52 +306,5 @@ impl CellKernels {
             }),
         };
         Some(SequenceKernel { way, directions: self.directions })
-    }
-}
-
-/// A kernel that takes many steps, with its constants and how its work is divided.
-pub(super) struct SequenceKernel {
-    pub(super) way: Way,
-    /// How many directions share a dispatch.
-    pub(super) directions: usize,
-}
-
-/// How it takes them.
-pub(super) enum Way {
-    /// Each workgroup all units of some rows.
-    Rows { kernel: &'static Kernel, constants: Vec<u32>, plan: Plan },
-    /// Each workgroup some units, whose weights it keeps.
-    OnChip(OnChipKernel),
-}
-
-/// One of the two kernels of a step, ready to be called.
-pub(super) struct StepKernel {
-    kernel: &'static Kernel,
-    dispatches: Vec<Vec<u32>>,
-    directions: usize,
-    pub(super) split: Split,
-}
-
-impl StepKernel {
-    /// Runs a step over all blocks; `parameters` are those of a block.
-    pub(super) fn run<P: bytemuck::Pod>(
-        &self,
-        context: &Context,
-        bindings: &[Bound<'_>],
-        blocks: &[Block],
-        parameters: impl Fn(&Block) -> P,
-    ) -> Result<()> {
-        for constants in &self.dispatches {
-            for block in blocks {
-                context.dispatch(Dispatch {
-                    kernel: self.kernel,
-                    constants,
-                    parameters: parameters(block),
-                    bindings,
-                    grid: block.grid(self.split, self.directions),
-                })?;
-            }
-        }
-        Ok(())
     }
 }

@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use super::back::{Run, Slopes};
 use super::given::Given;
-use super::kernels::{BackwardParameters, CellKernels, LAST_STEP, StepKernel, TAKES_OUTPUTS, flag};
+use super::kernels::{CellKernels, LAST_STEP, TAKES_OUTPUTS, flag};
 use super::projection::{Place, Projection};
+use super::step::{BackwardParameters, StepKernel};
 use super::stretch::blocks;
 use super::support::{self, GateGradients, Marks};
 use super::{Call, Sizes, StateParts, StateView, Walk, Windows};

@@ -23,6 +23,7 @@ mod parts;
 pub(crate) mod projection;
 mod sequence;
 pub(crate) mod slices;
+mod step;
 mod stretch;
 pub(crate) mod support;
 mod templates;

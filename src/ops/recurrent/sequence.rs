@@ -5,14 +5,15 @@ use std::ops::Range;
 use super::back::{Loop, Run};
 use super::both::{Stack, second};
 use super::given::Given;
-use super::kernels::{FIRST_STEP, HAS_BIAS, LAST_STEP, SequenceKernel, TAKES_OUTPUTS, Way, flag};
+use super::kernels::{FIRST_STEP, HAS_BIAS, LAST_STEP, TAKES_OUTPUTS, flag};
+use super::on_chip::OnChipKernel;
 use super::on_chip::plan::Room;
 use super::slices::Split;
 use super::stretch::Stretch;
-use super::tier::{Facts, Tier, choose};
+use super::tier::{Facts, Plan, Tier, choose};
 use super::{Call, Sizes};
 use crate::Result;
-use crate::gpu::{Bound, Context, Dispatch, RecurrentTier, parameters, pieces};
+use crate::gpu::{Bound, Context, Dispatch, Kernel, RecurrentTier, parameters, pieces};
 use crate::tuning::RecurrentShape;
 
 parameters!(SequenceForwardParameters {
@@ -86,6 +87,21 @@ pub(super) struct Forward<'a> {
     pub(super) given: &'a Given<'a>,
     /// Elements of a row of the output.
     pub(super) width: usize,
+}
+
+/// A kernel that takes many steps, with its constants and how its work is divided.
+pub(super) struct SequenceKernel {
+    pub(super) way: Way,
+    /// How many directions share a dispatch.
+    pub(super) directions: usize,
+}
+
+/// How it takes them.
+pub(super) enum Way {
+    /// Each workgroup all units of some rows.
+    Rows { kernel: &'static Kernel, constants: Vec<u32>, plan: Plan },
+    /// Each workgroup some units, whose weights it keeps.
+    OnChip(OnChipKernel),
 }
 
 /// How the steps of `calls`, one direction or both, are taken.
