@@ -254,7 +254,8 @@ impl Device {
         }
     }
 
-    /// What this device has seen of workgroups that wait for each other, as those of [`RecurrentTier::OnChip`] do; `None` for the CPU.
+    /// What this device has seen of workgroups that wait for each other, as those of [`RecurrentTier::OnChip`](crate::RecurrentTier::OnChip) do;
+    /// `None` for the CPU.
     pub fn on_chip(&self) -> Option<OnChipReport> {
         match &self.0 {
             Backend::Cpu(_) => None,
