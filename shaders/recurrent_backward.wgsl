@@ -97,9 +97,7 @@ fn add_term(at: u32, rows: vec4<f32>) {
     slice_sum = fma(rows, vec4<f32>(weight_hh[at]), slice_sum);
 }
 
-fn four_rows(row: u32, place: u32) -> vec4<f32> {
-    return vec4<f32>(gradient(row, place), gradient(row + 1u, place), gradient(row + 2u, place), gradient(row + 3u, place));
-}
+fn operand(row: u32, place: u32) -> f32 { return gradient(row, place); }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {

@@ -34,9 +34,7 @@ fn sent_by(row: u32, place: u32) -> f32 {
     return sent[parameters.sent_base + row * parameters.terms + place];
 }
 
-fn four_rows(row: u32, place: u32) -> vec4<f32> {
-    return vec4<f32>(sent_by(row, place), sent_by(row + 1u, place), sent_by(row + 2u, place), sent_by(row + 3u, place));
-}
+fn operand(row: u32, place: u32) -> f32 { return sent_by(row, place); }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {

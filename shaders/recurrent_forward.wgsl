@@ -91,9 +91,7 @@ fn add_term(at: u32, rows: vec4<f32>) {
     }
 }
 
-fn four_rows(row: u32, place: u32) -> vec4<f32> {
-    return vec4<f32>(source(row, place), source(row + 1u, place), source(row + 2u, place), source(row + 3u, place));
-}
+fn operand(row: u32, place: u32) -> f32 { return source(row, place); }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {

@@ -3,7 +3,7 @@
 // rows. It reads weights where they stand, and the other operand from workgroup memory, whence it comes in chunks. In the
 // end the slices are added up, in order. So a small batch, too, keeps all invocations busy, with many weights under way.
 //
-// The kernel around it has `four_rows`, the operand at a place of the sums, and `add_term`, which adds a term to the sums.
+// The kernel around it has `operand`, that of a row at a place of the sums, and `add_term`, which adds a term to the sums.
 
 // How many rows there are to a workgroup: Split in src/ops/recurrent/slices.rs.
 override ROW_BITS: u32 = 0u;
@@ -35,35 +35,27 @@ fn add_terms(index: u32, first_row: u32, terms: u32, weights: u32, stride: u32) 
         if first != 0u { workgroupBarrier(); }
         for (var place = index; place < end << ROW_BITS; place = place + GROUP) {
             let row = first_row + 4u * (place & ((1u << ROW_BITS) - 1u));
-            pool[place] = four_rows(row, first + (place >> ROW_BITS));
+            var rows: vec4<f32>;
+            for (var four = 0u; four < 4u; four = four + 1u) { rows[four] = operand(row + four, first + (place >> ROW_BITS)); }
+            pool[place] = rows;
         }
         workgroupBarrier();
         var inner = own_slice(index);
         var at = weights + (first + inner) * stride;
-        // Eight at a time, so that as many weights are under way.
-        for (; inner + 7u * slices() < end; inner = inner + 8u * slices()) {
-            add_four(at, further, (inner << ROW_BITS) + quad);
-            add_four(at + 4u * further, further, (inner << ROW_BITS) + quad + 64u);
-            at = at + 8u * further;
-        }
-        if inner + 3u * slices() < end {
-            add_four(at, further, (inner << ROW_BITS) + quad);
+        // Four at a time, so that as many weights are under way; their operands are 16 places apart, slices() << ROW_BITS.
+        for (; inner + 3u * slices() < end; inner = inner + 4u * slices()) {
+            let place = (inner << ROW_BITS) + quad;
+            add_term(at, pool[place]);
+            add_term(at + further, pool[place + 16u]);
+            add_term(at + 2u * further, pool[place + 32u]);
+            add_term(at + 3u * further, pool[place + 48u]);
             at = at + 4u * further;
-            inner = inner + 4u * slices();
         }
         for (; inner < end; inner = inner + slices()) {
             add_term(at, pool[(inner << ROW_BITS) + quad]);
             at = at + further;
         }
     }
-}
-
-// Four terms of a slice, whose operands are 16 places apart: slices() << ROW_BITS.
-fn add_four(at: u32, further: u32, place: u32) {
-    add_term(at, pool[place]);
-    add_term(at + further, pool[place + 16u]);
-    add_term(at + 2u * further, pool[place + 32u]);
-    add_term(at + 3u * further, pool[place + 48u]);
 }
 
 // The row, of those of the workgroup, at which this invocation adds up the slices; beyond them there is none.
