@@ -70,7 +70,7 @@ pub(super) fn forward(
         let given = Given::of(calls, sizes)?;
         let own = sequence::Forward { context, calls, sizes, given: &given, width };
         let sequence = sequence::plan(context, call, sizes).and_then(|plan| kernels.sequence_forward(plan));
-        // A single step would take less time than the copy.
+        // To copy W_hh moves as much as a step reads of it: not for a single one.
         let transposed = match sequence.is_some() || steps > 1 {
             true => Some(transposed(calls)?),
             false => None,
