@@ -74,7 +74,7 @@ pub(super) fn forward(
         let many = kernels.many_forward(call, tier, context.patience());
         // Refuses a row larger than a binding, before any work.
         let mut stretches = arrays.stretches(context, sizes)?;
-        // A single step would take less time than the copy.
+        // To copy W_hh moves as much as a step reads of it: not for a single one.
         let needs_transposed = many.as_ref().map_or(steps > 1, |many| !many.is_on_chip());
         let transposed = match needs_transposed {
             true => Some(transposed(calls)?),
