@@ -110,8 +110,9 @@ fn run(lane: u32) {
             turn = done;
             if !step(lane, terms(done)) { break; }
         }
-        if lane == 0u && done < parameters.steps {
-            atomicMax(&status[STOPPED], done + 1u);
+        // Only the first says where.
+        if lane == 0u && done < parameters.steps && atomicMax(&status[STOPPED], 1u) == 0u {
+            atomicStore(&status[STOPPED_STEP], done);
             atomicStore(&status[STOPPED_ROLE], role);
         }
     }

@@ -13,7 +13,7 @@ struct Parameters {
 
 // 1024 times 2 to this power are the numbers held in workgroup memory.
 override WEIGHT_BITS: u32 = 0u;
-// 64 times 32 to this power are the looks that a number is waited for.
+// 64 times 16 to this power are the looks that an invocation spends on waiting.
 override PATIENCE: u32 = 0u;
 
 const EMPTY: u32 = 0xffffffffu;
@@ -27,6 +27,7 @@ var<workgroup> held: array<u32, 1024u << WEIGHT_BITS>;
 var<workgroup> more: array<vec4<u32>, 512>;
 var<workgroup> stops: atomic<u32>;
 var<workgroup> told: u32;
+var<private> looked: u32;
 
 fn tell(lane: u32, value: u32) -> u32 {
     if lane == 0u { told = value; }
@@ -43,10 +44,10 @@ fn at(round: u32, group: u32, lane: u32) -> u32 {
 }
 
 fn wait(place: u32) -> u32 {
-    for (var poll = 0u; poll < (64u << (5u * PATIENCE)); poll = poll + 1u) {
+    for (; looked < (64u << (4u * PATIENCE)); looked = looked + 1u) {
         let bits = atomicLoad(&exchange[place]);
         if bits != EMPTY { return bits; }
-        if (poll & 63u) == 63u && atomicLoad(&exchange[IN_VAIN]) != 0u { break; }
+        if (looked & 63u) == 63u && atomicLoad(&exchange[IN_VAIN]) != 0u { break; }
     }
     atomicStore(&stops, 1u);
     return EMPTY;

@@ -4,12 +4,12 @@
 //! all workgroups go on that run at once (Sorensen et al., OOPSLA 2016); some others do not, and software adapters run as
 //! many at once as there are cores. So three things stand between a kernel that waits and a wrong number:
 //!
-//! 1. Only adapters of those makers are asked, and a self-test finds how many workgroups run at once and that what one
+//! 1. A device chooses such kernels by itself only on adapters of those makers, through Vulkan; and a self-test finds how many workgroups run at once and that what one
 //!    writes reaches the others unharmed. It is made once, when a layer first asks.
 //! 2. Who waits in vain stops, and what is missing is made up for in the same submission: `shaders/recurrent_on_chip.wgsl`.
 //! 3. That it happened is known at the next readback: from then on only half as many workgroups may wait, in the end none.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::context::Context;
@@ -31,14 +31,15 @@ pub struct OnChip {
     /// first asks. Too large a number costs time, and no correctness: who waits in vain stops, and what is missing is
     /// computed by one workgroup.
     pub workgroups: Option<u32>,
-    /// For how long they wait: 64 · 32^patience looks at memory, for a patience of 0 to 3. `None`: 2, some tens of
-    /// milliseconds on hardware.
+    /// For how long they wait: 64 · 16^patience looks at memory in a dispatch, for a patience of 0 to 3. `None`: 3, up to
+    /// some hundred milliseconds. On software adapters 2 is the most: Mesa's ends the loops of an invocation after 65,536
+    /// turns.
     pub patience: Option<u32>,
 }
 
 impl OnChip {
-    pub(super) const DEFAULT_PATIENCE: u32 = 2;
     pub(crate) const LARGEST_PATIENCE: u32 = 3;
+    const LARGEST_ON_SOFTWARE: u32 = 2;
 }
 
 /// What a device has seen of workgroups that wait for each other.
@@ -46,10 +47,10 @@ impl OnChip {
 pub struct OnChipReport {
     /// How many may wait for each other now; `None` as long as no layer has asked.
     pub workgroups: Option<usize>,
-    /// How often a readback found that some had waited in vain.
+    /// How many readbacks found that some had waited in vain.
     pub stops: u64,
-    /// Of the last time: which step of its dispatch a workgroup did not come to, and which of the dispatch's workgroups it
-    /// was, in the order in which they began.
+    /// Of the last time: which step of its dispatch the first of them did not come to, and which of the dispatch's
+    /// workgroups it was, in the order in which they began.
     pub last: Option<(u32, u32)>,
 }
 
@@ -60,7 +61,7 @@ pub(super) const STORAGE_BUFFERS: u32 = 10;
 /// The most workgroups that the self-test asks for.
 const MOST: usize = 1024;
 const ROUNDS: usize = 8;
-/// Words of the status: the last step at which a workgroup stopped, and one; its place; whether something is lost.
+/// Words of the status: whether a workgroup stopped; the step at which the first did; its place; whether something is lost.
 const STATUS: usize = 4;
 
 parameters!(ClearParameters { count: u32, first: u32, zeros: u32 });
@@ -90,6 +91,11 @@ pub(super) const fn workgroup_bytes(weight_bits: u32) -> u32 {
     (4096 << weight_bits) + 8192 + 64
 }
 
+/// Whether the value of [`ON_CHIP_VARIABLE`] turns it off.
+fn forbids(value: Option<&str>) -> bool {
+    value.is_some_and(|value| value.trim() == "0")
+}
+
 /// What a device knows of workgroups that wait for each other.
 pub(super) struct Waiting {
     options: OnChip,
@@ -101,6 +107,8 @@ pub(super) struct Waiting {
     weight_bits: u32,
     found: OnceLock<AtomicUsize>,
     status: OnceLock<Buffer>,
+    /// Something was missing for good: nothing that this device holds can be trusted.
+    lost: AtomicBool,
     stops: AtomicU64,
     last: Mutex<Option<(u32, u32)>>,
 }
@@ -115,18 +123,21 @@ impl Waiting {
         let bits = (0..WEIGHT_CLASSES).rev();
         let weight_bits =
             bits.into_iter().find(|&bits| workgroup_bytes(bits) <= has.max_compute_workgroup_storage_size);
-        let forbidden = std::env::var(ON_CHIP_VARIABLE).is_ok_and(|value| value == "0");
+        let forbidden = forbids(std::env::var(ON_CHIP_VARIABLE).ok().as_deref());
         let fits = weight_bits.is_some()
             && has.max_storage_buffers_per_shader_stage >= STORAGE_BUFFERS
             && has.max_compute_invocations_per_workgroup >= ELEMENTWISE_GROUP as u32;
         Self {
             options,
-            trusted: matches!(kind, AdapterKind::Discrete | AdapterKind::Integrated)
+            // Through Vulkan, whose atomic loads are what WGSL asks for.
+            trusted: info.backend == wgpu::Backend::Vulkan
+                && matches!(kind, AdapterKind::Discrete | AdapterKind::Integrated)
                 && MAKERS.contains(&info.vendor),
             possible: fits && !forbidden,
             weight_bits: weight_bits.unwrap_or(0),
             found: OnceLock::new(),
             status: OnceLock::new(),
+            lost: AtomicBool::new(false),
             stops: AtomicU64::new(0),
             last: Mutex::new(None),
         }
@@ -166,7 +177,11 @@ impl Context {
 
     /// The value of `PATIENCE`.
     pub(crate) fn patience(&self) -> u32 {
-        self.waiting().options.patience.unwrap_or(OnChip::DEFAULT_PATIENCE)
+        let largest = match self.kind() {
+            AdapterKind::Software => OnChip::LARGEST_ON_SOFTWARE,
+            _ => OnChip::LARGEST_PATIENCE,
+        };
+        self.waiting().options.patience.map_or(largest, |patience| patience.min(largest))
     }
 
     /// What was seen so far.
@@ -200,28 +215,33 @@ impl Context {
     /// Draws conclusions from what a readback brought of the status.
     ///
     /// # Errors
-    /// [`Error::Gpu`] where numbers are missing.
+    /// [`Error::Gpu`] where numbers are missing, from then on at every readback.
     pub(super) fn learn(&self, words: &[u32]) -> Result<()> {
-        let (&[stopped, place, lost, _], Some(status)) = (words, self.known_status()) else { return Ok(()) };
-        if stopped == 0 && lost == 0 {
+        let (&[stopped, step, place, lost], Some(status)) = (words, self.known_status()) else {
+            return Ok(());
+        };
+        let waiting = self.waiting();
+        if lost != 0 {
+            waiting.lost.store(true, Ordering::Relaxed);
+        }
+        if waiting.lost.load(Ordering::Relaxed) {
+            let message = format!(
+                "a recurrent layer did not come to its end on chip, and what this device holds cannot be trusted; \
+                 open it anew with {ON_CHIP_VARIABLE}=0, and report this"
+            );
+            return Err(Error::Gpu { message });
+        }
+        if stopped == 0 {
             return Ok(());
         }
-        let waiting = self.waiting();
         waiting.stops.fetch_add(1, Ordering::Relaxed);
-        *waiting.last.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((stopped.saturating_sub(1), place));
+        *waiting.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((step, place));
         if let Some(found) = waiting.found.get() {
             // One workgroup waits for nobody: fewer than two are none.
             let fewer = found.load(Ordering::Relaxed) / 2;
             found.store(if fewer < 2 { 0 } else { fewer }, Ordering::Relaxed);
         }
         self.clear(status);
-        if lost != 0 {
-            let message = format!(
-                "a recurrent layer did not come to its end on chip; set {ON_CHIP_VARIABLE}=0 and report this"
-            );
-            return Err(Error::Gpu { message });
-        }
         Ok(())
     }
 
@@ -272,5 +292,24 @@ impl Context {
         })?;
         let head: Vec<u32> = self.download(Span::new(&exchange, 0, HEAD))?;
         Ok(head[1..] == [0, 0, groups as u32])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_and_nothing_else_forbids() {
+        assert!(forbids(Some("0")) && forbids(Some(" 0 ")));
+        assert!(!forbids(None) && !forbids(Some("")) && !forbids(Some("1")));
+    }
+
+    #[test]
+    fn adapters_with_more_workgroup_memory_hold_more_weights() {
+        let bytes: Vec<u32> = (0..WEIGHT_CLASSES).map(workgroup_bytes).collect();
+        // What every device has, and what NVIDIA's have.
+        assert!(bytes[0] <= 16 << 10 && bytes[3] <= 48 << 10, "{bytes:?}");
+        assert!(bytes.is_sorted(), "{bytes:?}");
     }
 }

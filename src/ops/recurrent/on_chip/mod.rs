@@ -12,7 +12,7 @@ use crate::gpu::{AdapterKind, Bound, Context, Dispatch, Kernel, Span};
 /// One of the two kernels of a layer, ready to be called.
 pub(super) struct OnChipKernel {
     pub(super) kernel: &'static Kernel,
-    /// The values of its constants, but for COMPLETES, which comes last but [`OnChipKernel::own`].
+    /// The values of its constants; that of COMPLETES is set at each dispatch.
     pub(super) constants: Vec<u32>,
     pub(super) plan: Plan,
     /// Words of the history of a row at a step.
@@ -56,3 +56,15 @@ impl OnChipKernel {
 
 /// The place of COMPLETES among the constants: behind those of every cell.
 pub(super) const COMPLETES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn completes_is_where_dispatches_set_it() {
+        for kernel in kernels::KERNELS {
+            assert_eq!(kernel.constants[COMPLETES].0, "COMPLETES", "{}", kernel.name);
+        }
+    }
+}

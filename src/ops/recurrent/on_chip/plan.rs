@@ -11,8 +11,9 @@ const QUAD_BITS: u32 = 4;
 const HISTORY: usize = 1 << 22;
 /// The most steps of a dispatch.
 const STEPS: usize = 256;
-/// Turns of all loops together that an invocation may take in one dispatch on a software adapter; see `tier.rs`.
-const TURNS: usize = 1 << 15;
+/// Turns of all loops together that an invocation may take in one dispatch on a software adapter, beside those of waiting; see
+/// `tier.rs`.
+const TURNS: usize = 1 << 14;
 
 /// What a device has for layers that stay on chip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
