@@ -43,6 +43,7 @@ const FIELDS: [&str; 28] = [
     "host_microseconds_per_step",
     "bytes",
     "formula_bytes",
+    "recurrent",
 ];
 
 fn number(line: &Value, field: &str) -> f64 {
