@@ -14,7 +14,7 @@ const SIZES: &str = "--cell gru --hidden 8 --batch 2 --sequence 4 --runs 3 --sec
 const ADAPTER: &str = "gpu:0";
 
 /// The fields of a line, as programs that read lines of several frameworks expect them.
-const FIELDS: [&str; 28] = [
+const FIELDS: [&str; 29] = [
     "framework",
     "version",
     "device",
