@@ -20,7 +20,8 @@ use super::span::Span;
 use super::{AdapterKind, ELEMENTWISE_GROUP};
 use crate::{Error, Result};
 
-/// `0` in this environment variable keeps every device from letting workgroups wait for each other.
+/// `0` in this environment variable keeps every device from letting workgroups wait for each other; `1` lets devices on trusted
+/// adapters choose it by themselves. Without it only those do that are asked to.
 pub const ON_CHIP_VARIABLE: &str = "REFRAIN_ONCHIP";
 
 /// How a device may let workgroups wait for each other, for kernels that keep weights on chip
@@ -91,15 +92,15 @@ pub(super) const fn workgroup_bytes(weight_bits: u32) -> u32 {
     (4096 << weight_bits) + 8192 + 64
 }
 
-/// Whether the value of [`ON_CHIP_VARIABLE`] turns it off.
-fn forbids(value: Option<&str>) -> bool {
-    value.is_some_and(|value| value.trim() == "0")
+/// Whether [`ON_CHIP_VARIABLE`] has this value.
+fn is(wish: &str, value: &str) -> bool {
+    wish.trim() == value
 }
 
 /// What a device knows of workgroups that wait for each other.
 pub(super) struct Waiting {
     options: OnChip,
-    /// Whether the adapter's maker is known to let them go on.
+    /// Whether the adapter's maker is known to let them go on, and the user lets the device choose it.
     trusted: bool,
     /// Whether the kernels fit, and nobody forbids it.
     possible: bool,
@@ -123,14 +124,17 @@ impl Waiting {
         let bits = (0..WEIGHT_CLASSES).rev();
         let weight_bits =
             bits.into_iter().find(|&bits| workgroup_bytes(bits) <= has.max_compute_workgroup_storage_size);
-        let forbidden = forbids(std::env::var(ON_CHIP_VARIABLE).ok().as_deref());
+        let wish = std::env::var(ON_CHIP_VARIABLE).ok();
+        let says = |value: &str| wish.as_deref().is_some_and(|wish| is(wish, value));
+        let forbidden = says("0");
         let fits = weight_bits.is_some()
             && has.max_storage_buffers_per_shader_stage >= STORAGE_BUFFERS
             && has.max_compute_invocations_per_workgroup >= ELEMENTWISE_GROUP as u32;
         Self {
             options,
             // Through Vulkan, whose atomic loads are what WGSL asks for.
-            trusted: info.backend == wgpu::Backend::Vulkan
+            trusted: says("1")
+                && info.backend == wgpu::Backend::Vulkan
                 && matches!(kind, AdapterKind::Discrete | AdapterKind::Integrated)
                 && MAKERS.contains(&info.vendor),
             possible: fits && !forbidden,
@@ -300,9 +304,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zero_and_nothing_else_forbids() {
-        assert!(forbids(Some("0")) && forbids(Some(" 0 ")));
-        assert!(!forbids(None) && !forbids(Some("")) && !forbids(Some("1")));
+    fn wishes_are_read_without_the_spaces_around_them() {
+        assert!(is("0", "0") && is(" 1 ", "1"));
+        assert!(!is("", "0") && !is("10", "1"));
     }
 
     #[test]
