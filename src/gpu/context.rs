@@ -32,8 +32,8 @@ pub enum RecurrentTier {
     /// the memory of a workgroup.
     Sequence,
     /// Many steps in one dispatch, whose workgroups keep W_hh on chip and wait for each other at every step, wherever a
-    /// layer and the adapter can: its step is one dispatch, and as many workgroups run at once as hold all of W_hh. Forward
-    /// only; see [`ON_CHIP_VARIABLE`](crate::ON_CHIP_VARIABLE) for who chooses it.
+    /// layer and the adapter can: its step is one dispatch, and as many workgroups run at once as hold all of W_hh. By
+    /// size on adapters of NVIDIA, AMD and Intel; elsewhere if asked for, for tests.
     OnChip,
 }
 

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::kernel::{Compiled, Kernel};
+use super::kernel::{Compiled, Kernel, MAX_BINDINGS};
 use super::pool::{Buffer, Raw};
 use super::span::Bound;
 
 const MAX_BIND_GROUPS: usize = 8192;
-/// The most storage bindings a kernel may have, and the uniform before them.
-const MAX_BINDINGS: usize = 9;
+/// The parameters, and the storage bindings behind them.
+const MAX_PLACES: usize = 1 + MAX_BINDINGS;
 
 /// A part of a buffer: the buffer's number, where the part begins, its bytes.
 type Place = (u64, u64, u64);
@@ -18,7 +18,7 @@ type Place = (u64, u64, u64);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pipeline: usize,
-    places: [Place; MAX_BINDINGS],
+    places: [Place; MAX_PLACES],
 }
 
 /// A bind group and the number that tells it from every other one of its cache.
@@ -84,12 +84,13 @@ impl Wanted<'_> {
     }
 
     fn key(&self) -> Key {
-        let mut places = [(u64::MAX, 0, 0); MAX_BINDINGS];
+        let mut places = [(u64::MAX, 0, 0); MAX_PLACES];
         if let Some((raw, size)) = self.parameters() {
             places[0] = (raw.id, 0, size);
         }
-        for (place, bound) in places[1..].iter_mut().zip(self.bindings) {
-            *place = (bound.raw.id, bound.offset, bound.size);
+        // Every binding has its place: a group found by fewer would be one for other buffers.
+        for (place, bound) in (1..).zip(self.bindings) {
+            places[place] = (bound.raw.id, bound.offset, bound.size);
         }
         Key { pipeline: self.compiled.id, places }
     }
@@ -160,7 +161,7 @@ mod tests {
         let mut seen = HashSet::new();
         for buffer in 0..64 {
             for offset in 0..64 {
-                let mut places = [(u64::MAX, 0, 0); MAX_BINDINGS];
+                let mut places = [(u64::MAX, 0, 0); MAX_PLACES];
                 places[3] = (buffer, 256 * offset, 4096);
                 seen.insert(build.hash_one(Key { pipeline: 1, places }) & 0xFFFF_FFFF);
             }

@@ -13,6 +13,8 @@ pub(super) const UNIFORM_LINE: &str = "@group(0) @binding(0) var<uniform> parame
 const IMMEDIATE_LINE: &str = "var<immediate> parameters: Parameters;";
 /// The most override constants a kernel may have.
 const MAX_CONSTANTS: usize = 32;
+/// The most storage bindings a kernel may have: those of the kernels whose workgroups wait for each other.
+pub(super) const MAX_BINDINGS: usize = 10;
 /// In place of a number of values: the constant is an f32, whose bits a dispatch gives.
 pub(crate) const REAL: u32 = u32::MAX;
 
@@ -63,6 +65,14 @@ pub(crate) struct Kernel {
     pub(crate) parameter_bytes: usize,
 }
 
+impl Kernel {
+    /// Refuses, when this crate is compiled, a kernel that the keys of the caches have no room for.
+    pub(crate) const fn checked(self) -> Self {
+        assert!(self.constants.len() <= MAX_CONSTANTS && self.bindings.len() <= MAX_BINDINGS);
+        self
+    }
+}
+
 /// Declares the `#[repr(C)]` twin of a shader's `Parameters` struct: members of four bytes each.
 macro_rules! parameters {
     ($(#[$meta:meta])* $name:ident { $($field:ident: $kind:ident),* $(,)? }) => {
@@ -105,7 +115,8 @@ macro_rules! kernel {
             bindings: &[$($crate::gpu::Access::$access),+],
             fields: $parameters::FIELDS,
             parameter_bytes: size_of::<$parameters>(),
-        };
+        }
+        .checked();
     };
 }
 pub(crate) use kernel;

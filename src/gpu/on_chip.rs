@@ -13,15 +13,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::context::Context;
-use super::kernel::{kernel, parameters};
+use super::kernel::{MAX_BINDINGS, kernel, parameters};
 use super::pool::Buffer;
 use super::recorder::Dispatch;
 use super::span::Span;
 use super::{AdapterKind, ELEMENTWISE_GROUP};
 use crate::{Error, Result};
 
-/// `0` in this environment variable keeps every device from letting workgroups wait for each other; `1` lets devices on trusted
-/// adapters choose it by themselves. Without it only those do that are asked to.
+/// `0` in this environment variable keeps every device from letting workgroups wait for each other.
 pub const ON_CHIP_VARIABLE: &str = "REFRAIN_ONCHIP";
 
 /// How a device may let workgroups wait for each other, for kernels that keep weights on chip
@@ -57,8 +56,6 @@ pub struct OnChipReport {
 
 /// Makers of GPUs whose workgroups go on: NVIDIA, AMD, Intel.
 const MAKERS: [u32; 3] = [0x10de, 0x1002, 0x8086];
-/// Storage buffers of the kernel with the most.
-pub(super) const STORAGE_BUFFERS: u32 = 10;
 /// The most workgroups that the self-test asks for.
 const MOST: usize = 1024;
 const ROUNDS: usize = 8;
@@ -92,15 +89,15 @@ pub(super) const fn workgroup_bytes(weight_bits: u32) -> u32 {
     (4096 << weight_bits) + 8192 + 64
 }
 
-/// Whether [`ON_CHIP_VARIABLE`] has this value.
-fn is(wish: &str, value: &str) -> bool {
-    wish.trim() == value
+/// Whether the value of [`ON_CHIP_VARIABLE`] turns it off.
+fn forbids(value: Option<&str>) -> bool {
+    value.is_some_and(|value| value.trim() == "0")
 }
 
 /// What a device knows of workgroups that wait for each other.
 pub(super) struct Waiting {
     options: OnChip,
-    /// Whether the adapter's maker is known to let them go on, and the user lets the device choose it.
+    /// Whether the adapter's maker is known to let them go on.
     trusted: bool,
     /// Whether the kernels fit, and nobody forbids it.
     possible: bool,
@@ -124,17 +121,14 @@ impl Waiting {
         let bits = (0..WEIGHT_CLASSES).rev();
         let weight_bits =
             bits.into_iter().find(|&bits| workgroup_bytes(bits) <= has.max_compute_workgroup_storage_size);
-        let wish = std::env::var(ON_CHIP_VARIABLE).ok();
-        let says = |value: &str| wish.as_deref().is_some_and(|wish| is(wish, value));
-        let forbidden = says("0");
+        let forbidden = forbids(std::env::var(ON_CHIP_VARIABLE).ok().as_deref());
         let fits = weight_bits.is_some()
-            && has.max_storage_buffers_per_shader_stage >= STORAGE_BUFFERS
+            && has.max_storage_buffers_per_shader_stage >= MAX_BINDINGS as u32
             && has.max_compute_invocations_per_workgroup >= ELEMENTWISE_GROUP as u32;
         Self {
             options,
             // Through Vulkan, whose atomic loads are what WGSL asks for.
-            trusted: says("1")
-                && info.backend == wgpu::Backend::Vulkan
+            trusted: info.backend == wgpu::Backend::Vulkan
                 && matches!(kind, AdapterKind::Discrete | AdapterKind::Integrated)
                 && MAKERS.contains(&info.vendor),
             possible: fits && !forbidden,
@@ -304,9 +298,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wishes_are_read_without_the_spaces_around_them() {
-        assert!(is("0", "0") && is(" 1 ", "1"));
-        assert!(!is("", "0") && !is("10", "1"));
+    fn zero_and_nothing_else_forbids() {
+        assert!(forbids(Some("0")) && forbids(Some(" 0 ")));
+        assert!(!forbids(None) && !forbids(Some("")) && !forbids(Some("1")));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner};
 
 use super::context::IMMEDIATE_BYTES;
-use super::kernel::{Access, Kernel, REAL, UNIFORM_LINE, variant};
+use super::kernel::{Access, Kernel, MAX_BINDINGS, REAL, UNIFORM_LINE, variant};
 use super::on_chip;
 use crate::ops::kernels;
 
@@ -189,7 +189,7 @@ fn bindings_are_as_their_shaders_declare_them() {
         let expected: Vec<(u32, Access)> = (1..).zip(kernel.bindings.iter().copied()).collect();
         assert_eq!(declared, expected, "{}", kernel.name);
         let most = match asks_for_more(kernel.name) {
-            true => on_chip::STORAGE_BUFFERS as usize,
+            true => MAX_BINDINGS,
             false => PROMISED_STORAGE_BUFFERS,
         };
         assert!(kernel.bindings.len() <= most, "{}", kernel.name);

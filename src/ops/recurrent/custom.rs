@@ -234,13 +234,14 @@ fn kernel(cell: &dyn CustomCell, facts: &Facts, template: Template) -> Result<&'
     inspect(&source, facts.wgsl.lines().count())
         .map_err(|fault| Error::Shader { what: format!("the cell `{}`", cell.name()), message: fault })?;
     // Kept for the life of the program, as built-in ones are.
-    Ok(Box::leak(Box::new(Kernel {
+    let kernel = Kernel {
         name: Box::leak(format!("{}.custom.{}", template.stem, cell.name()).into_boxed_str()),
         source: Box::leak(source.into_boxed_str()),
         origin: Origin::User,
         constants: template.constants,
         ..template.like.clone()
-    })))
+    };
+    Ok(Box::leak(Box::new(kernel.checked())))
 }
 
 /// Fails for a cell that cannot be used, or whose WGSL does not compile; remembers it otherwise.

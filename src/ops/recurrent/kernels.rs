@@ -277,12 +277,8 @@ impl CellKernels {
         self.many(tier, 0, &[], patience, width)
     }
 
-    /// As [`CellKernels::many_forward`]. A layer on chip goes back step by step, to the same bits: its kernel for the way
-    /// back gives wrong gradients now and then where two workgroups run at once, and it is not known why (`benches/NOTES.md`).
+    /// As [`CellKernels::many_forward`].
     pub(super) fn many_backward(&self, call: &Call<'_>, tier: Tier, patience: u32) -> Option<SequenceKernel> {
-        if matches!(tier, Tier::OnChip(_)) {
-            return None;
-        }
         let width = call.weights.weight_hh.shape().rows();
         self.many(tier, 1, &[self.clip_gradient], patience, width)
     }
