@@ -1,13 +1,7 @@
 // One time step back, in one direction or both: dh = dy + what the next step's gates and the carry bring, then the cell's
 // derivative.
-//   weight_hh [G H, H]; output, d_output [T, B, widths]: the column block of this direction; with a projection
-//   what the cell made of h and the gradient at that, and no product is left to this shader;
-//   initial: hidden state [B, H], cell state and peepholes where there are such; marks [T, B];
-//   gates [T, B, G H]: what forward kept comes in, the gradients before the activation go out, step by step;
-//   saved [T, B, H]: likewise; where the cell has a gate apart, its recurrent gradient goes out;
-//   carry [1 or 2, B, H]: the gradient at the state after this step comes in (hidden, then cell), what does not
-//   pass through the weights goes out, to the same place or another. Before the last step it holds the gradient at the
-//   final state.
+// Arrays: recurrent_backward_arrays.wgsl. With a projection `output` is what the cell made of h, `d_output` the gradient at that,
+// and no product is left to this shader. What goes out of `carry` goes to the same place or another.
 // Rows may be those of several steps: the initial state is then that of row modulo batch.
 // Workgroups are of 16 units (x) and some rows (y); the product is that of recurrent_slices.wgsl, over G H. Bases already point
 // at the step and the column block.
@@ -52,16 +46,6 @@ struct Parameters {
     stream_high: u32,
 }
 
-@group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read> weight_hh: array<f32>;
-@group(0) @binding(2) var<storage, read> output: array<f32>;
-@group(0) @binding(3) var<storage, read> d_output: array<f32>;
-@group(0) @binding(4) var<storage, read> initial: array<f32>;
-@group(0) @binding(5) var<storage, read> marks: array<u32>;
-@group(0) @binding(6) var<storage, read_write> gates: array<f32>;
-@group(0) @binding(7) var<storage, read_write> saved: array<f32>;
-@group(0) @binding(8) var<storage, read_write> carry: array<f32>;
-
 // At four rows.
 var<private> slice_sum: vec4<f32>;
 
@@ -69,8 +53,6 @@ fn is_first() -> bool { return (parameters.flags & FIRST_STEP) != 0u; }
 fn is_last() -> bool { return (parameters.flags & LAST_STEP) != 0u; }
 fn first_number() -> u32 { return parameters.first_number; }
 
-fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden; }
-fn saved_stride() -> u32 { return parameters.rows * parameters.hidden; }
 // Elements from the step before to this one, in this direction. Rows of several steps are a batch apart.
 fn onwards(stride: u32) -> u32 {
     return select(stride, 0u - stride, ((parameters.flags & REVERSED) != 0u) != (second != 0u));
@@ -85,9 +67,9 @@ fn next_gates_at() -> u32 { return next_at(parameters.next_gates_base, gates_at(
 fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()); }
 fn next_saved_at() -> u32 { return next_at(parameters.next_saved_base, saved_at(), saved_stride()); }
 fn previous_saved_at() -> u32 { return saved_at() - onwards(parameters.batch * parameters.hidden); }
-fn output_at() -> u32 { return parameters.output_base + beside(parameters.rows * parameters.width); }
+fn output_at() -> u32 { return parameters.output_base + beside(output_stride()); }
 fn previous_output_at() -> u32 { return output_at() - onwards(parameters.batch * parameters.width); }
-fn d_output_at() -> u32 { return parameters.d_output_base + beside(parameters.rows * parameters.d_width); }
+fn d_output_at() -> u32 { return parameters.d_output_base + beside(d_output_stride()); }
 fn carry_at() -> u32 { return parameters.carry_base + second * saved_stride(); }
 fn carry_cell_at() -> u32 { return parameters.carry_cell_base + second * saved_stride(); }
 fn carry_out_at() -> u32 { return parameters.carry_out_base + second * saved_stride(); }

@@ -1,10 +1,5 @@
-// Where a kernel that takes many steps back in one dispatch has its arrays: its parameters and bindings, and the
-// places of the present step. Bases point at the first step to be taken, which is the last in time.
-//   weight_hh [G H, H]; output, d_output [T, B, widths]: the column block of this direction; initial: hidden state
-//   [B, H], cell state and peepholes where there are such; marks [T, B];
-//   gates [T, B, G H], saved [T, B, H]: what forward kept comes in, gradients go out, step by step;
-//   carry [1 or 2, B, H]: the gradient at the state after the last step comes in (hidden, then cell), what does not pass
-//   through the weights goes out.
+// Where a kernel that takes many steps back in one dispatch has its parameters, and the present step in its arrays
+// (recurrent_backward_arrays.wgsl). Bases point at the first step to be taken, which is the last in time.
 
 struct Parameters {
     rows: u32,
@@ -42,25 +37,12 @@ struct Parameters {
     stream_high: u32,
 }
 
-@group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read> weight_hh: array<f32>;
-@group(0) @binding(2) var<storage, read> output: array<f32>;
-@group(0) @binding(3) var<storage, read> d_output: array<f32>;
-@group(0) @binding(4) var<storage, read> initial: array<f32>;
-@group(0) @binding(5) var<storage, read> marks: array<u32>;
-@group(0) @binding(6) var<storage, read_write> gates: array<f32>;
-@group(0) @binding(7) var<storage, read_write> saved: array<f32>;
-@group(0) @binding(8) var<storage, read_write> carry: array<f32>;
-
 fn is_first() -> bool { return turn + 1u == parameters.steps && (parameters.flags & FIRST_STEP) != 0u; }
 fn is_last() -> bool { return turn == 0u && (parameters.flags & LAST_STEP) != 0u; }
 fn first_number() -> u32 { return parameters.first_number + walked(parameters.rows * parameters.hidden); }
 
 // Elements from the step after the present one, in the direction of the layer, to it.
 fn onwards(stride: u32) -> u32 { return direction() * stride; }
-fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden; }
-fn saved_stride() -> u32 { return parameters.rows * parameters.hidden; }
-fn output_stride() -> u32 { return parameters.rows * parameters.width; }
 
 fn marks_at() -> u32 { return parameters.marks_base + behind(parameters.rows) + walked(parameters.rows); }
 fn next_marks_at() -> u32 { return marks_at() - onwards(parameters.rows); }
@@ -71,7 +53,6 @@ fn next_saved_at() -> u32 { return saved_at() - onwards(saved_stride()); }
 fn previous_saved_at() -> u32 { return saved_at() + onwards(saved_stride()); }
 fn output_at() -> u32 { return parameters.output_base + beside(output_stride()) + walked(output_stride()); }
 fn previous_output_at() -> u32 { return output_at() + onwards(output_stride()); }
-fn d_output_stride() -> u32 { return parameters.rows * parameters.d_width; }
 fn d_output_at() -> u32 { return parameters.d_output_base + beside(d_output_stride()) + walked(d_output_stride()); }
 fn carry_at() -> u32 { return parameters.carry_base + second * saved_stride(); }
 fn carry_out_at() -> u32 { return parameters.carry_base + second * saved_stride(); }

@@ -1,10 +1,6 @@
 // One time step of a recurrent layer, in one direction or both: a = W_hh h' + b_hh, then the cell.
-//   weight_hh [G H, P], or transposed; bias_hh [G H]; initial: the hidden state [B, P], the cell state [B, H] and the peepholes
-//   where there are such; P is H without a projection;
-//   marks [T, B]; gates [T, B, G H]: the projected input comes in, what backward needs of the gates goes out;
-//   output [T, B, width]: the column block of this direction; earlier steps are read, this step is written;
-//   saved [T, B, H]: what backward needs beside the gates; unprojected [T, B, H]: what the cell makes of h, where a
-//   projection of it is the output.
+// Arrays: recurrent_forward_arrays.wgsl; weight_hh is [G H, P], or transposed.
+//   unprojected [T, B, H]: what the cell makes of h, where a projection of it is the output.
 // Workgroups are of 16 units (x) and some rows of the batch (y); the product is that of recurrent_slices.wgsl, over P. Bases
 // already point at the step and the column block.
 // Invalid steps yield zeros. What follows the product is in recurrent_forward_cell.wgsl.
@@ -45,14 +41,6 @@ struct Parameters {
     stream_high: u32,
 }
 
-@group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read> weight_hh: array<f32>;
-@group(0) @binding(2) var<storage, read> bias_hh: array<f32>;
-@group(0) @binding(3) var<storage, read> initial: array<f32>;
-@group(0) @binding(4) var<storage, read> marks: array<u32>;
-@group(0) @binding(5) var<storage, read_write> gates: array<f32>;
-@group(0) @binding(6) var<storage, read_write> output: array<f32>;
-@group(0) @binding(7) var<storage, read_write> saved: array<f32>;
 @group(0) @binding(8) var<storage, read_write> unprojected: array<f32>;
 
 // Of each gate, at four rows.
@@ -61,16 +49,16 @@ var<private> slice_sums: array<vec4<f32>, GATES>;
 fn is_first() -> bool { return (parameters.flags & FIRST_STEP) != 0u; }
 fn first_number() -> u32 { return parameters.first_number; }
 fn marks_at() -> u32 { return parameters.marks_base + behind(parameters.rows); }
-fn gates_at() -> u32 { return parameters.gates_base + behind(parameters.rows * GATES * parameters.hidden); }
-fn saved_at() -> u32 { return parameters.saved_base + behind(parameters.rows * parameters.hidden); }
-fn output_at() -> u32 { return parameters.output_base + beside(parameters.rows * parameters.width); }
+fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()); }
+fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()); }
+fn output_at() -> u32 { return parameters.output_base + beside(output_stride()); }
 
 // Elements from the step before to this one, in this direction.
 fn onwards(stride: u32) -> u32 {
     return select(stride, 0u - stride, ((parameters.flags & REVERSED) != 0u) != (second != 0u));
 }
-fn previous_output_at() -> u32 { return output_at() - onwards(parameters.rows * parameters.width); }
-fn previous_saved_at() -> u32 { return saved_at() - onwards(parameters.rows * parameters.hidden); }
+fn previous_output_at() -> u32 { return output_at() - onwards(output_stride()); }
+fn previous_saved_at() -> u32 { return saved_at() - onwards(saved_stride()); }
 
 fn put_hidden(row: u32, unit: u32, value: f32) {
     if PROJECTED != 0u {

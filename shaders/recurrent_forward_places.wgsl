@@ -1,8 +1,5 @@
-// Where a kernel that takes many steps forward in one dispatch has its arrays: its parameters and bindings, and the
-// places of the present step. Bases point at the first step.
-//   weight_hh: as the kernel says; bias_hh [G H]; initial: hidden state [B, H], cell state and peepholes where there are
-//   such; marks [T, B]; gates [T, B, G H]: the projected input comes in, what backward needs of the gates goes out;
-//   output [T, B, width]: the column block of this direction; saved [T, B, H]: what backward needs beside the gates.
+// Where a kernel that takes many steps forward in one dispatch has its parameters, and the present step in its arrays
+// (recurrent_forward_arrays.wgsl). Bases point at the first step.
 
 struct Parameters {
     rows: u32,
@@ -38,20 +35,8 @@ struct Parameters {
     stream_high: u32,
 }
 
-@group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read> weight_hh: array<f32>;
-@group(0) @binding(2) var<storage, read> bias_hh: array<f32>;
-@group(0) @binding(3) var<storage, read> initial: array<f32>;
-@group(0) @binding(4) var<storage, read> marks: array<u32>;
-@group(0) @binding(5) var<storage, read_write> gates: array<f32>;
-@group(0) @binding(6) var<storage, read_write> output: array<f32>;
-@group(0) @binding(7) var<storage, read_write> saved: array<f32>;
-
 fn is_first() -> bool { return turn == 0u && (parameters.flags & FIRST_STEP) != 0u; }
 fn first_number() -> u32 { return parameters.first_number + walked(parameters.rows * parameters.hidden); }
-fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden; }
-fn saved_stride() -> u32 { return parameters.rows * parameters.hidden; }
-fn output_stride() -> u32 { return parameters.rows * parameters.width; }
 
 fn marks_at() -> u32 { return parameters.marks_base + behind(parameters.rows) + walked(parameters.rows); }
 fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()) + walked(gates_stride()); }

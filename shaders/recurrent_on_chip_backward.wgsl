@@ -1,7 +1,7 @@
 // Many time steps back, as recurrent_backward.wgsl computes one: dh = dy + what the next step's gates and the carry
 // bring, then the cell's derivative; W_hh stays on chip (recurrent_on_chip.wgsl), and the history is that of the
 // gradients that go through it.
-// W_hh is [G H, H]. Arrays: recurrent_backward_places.wgsl. CPU twin: src/ops/recurrent/cpu.rs.
+// W_hh is [G H, H]. Arrays: recurrent_backward_arrays.wgsl. CPU twin: src/ops/recurrent/cpu.rs.
 
 @group(0) @binding(9) var<storage, read_write> exchange: array<atomic<u32>>;
 @group(0) @binding(10) var<storage, read_write> status: array<atomic<u32>>;

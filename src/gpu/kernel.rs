@@ -96,17 +96,17 @@ macro_rules! parameters {
 }
 pub(crate) use parameters;
 
-/// Declares a [`Kernel`]: its name, the files under `shaders/` that make it up, its parameters, the override
+/// Declares a [`Kernel`]: its name, and of which cell it is one, the files under `shaders/` that make it up, its parameters, the override
 /// constants with the number of values each may take, and its bindings.
 macro_rules! kernel {
-    ($name:ident: $stem:literal {
+    ($name:ident: $stem:literal $(of $cell:ident)? {
         files: [$($file:literal),+],
         parameters: $parameters:ident,
         constants: [$(($constant:literal, $values:expr)),*],
         bindings: [$($access:ident),+] $(,)?
     }) => {
         static $name: $crate::gpu::Kernel = $crate::gpu::Kernel {
-            name: $stem,
+            name: concat!($stem $(, ".", stringify!($cell))?),
             source: concat!(
                 $(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, ".wgsl"))),+
             ),

@@ -46,8 +46,6 @@ pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
         optimizer::gpu::KERNELS,
         padding::gpu::KERNELS,
         permute::gpu::KERNELS,
-        recurrent::kernels::KERNELS,
-        recurrent::on_chip::kernels::KERNELS,
         crate::gpu::ON_CHIP_KERNELS,
         recurrent::normalised::gpu::KERNELS,
         recurrent::projection::KERNELS,
@@ -56,5 +54,5 @@ pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
         reduce::gpu::KERNELS,
         softmax::gpu::KERNELS,
     ];
-    folders.into_iter().flatten().copied().collect()
+    folders.into_iter().flatten().copied().chain(recurrent::kernels::all()).collect()
 }

@@ -7,9 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use ndarray::{Array2, ArrayView2};
 
 use super::cells::{Made, MadeBack, Step};
-use super::kernels::Kernels;
+use super::kernels::{AROUND_CUSTOM, Kernels};
 use super::matrices::{Memory, MemoryView};
-use super::templates::{self, Template};
 use crate::gpu::{Kernel, Origin, inspect};
 use crate::tensor::Real;
 use crate::{Error, Result};
@@ -200,12 +199,7 @@ fn registered(cell: &'static dyn CustomCell) -> Result<Registered> {
         return Err(refused(cell, "is another than the cell of this name that was used before"));
     }
     expect_sensible(cell)?;
-    let both = |[forward, backward]: [Template; 2]| {
-        Ok::<_, Error>([kernel(cell, &facts, forward)?, kernel(cell, &facts, backward)?])
-    };
-    let step = both(templates::step())?;
-    let sequence = templates::sequence().map(both).transpose()?;
-    let kernels = Kernels { step, sequence, on_chip: templates::on_chip().map(both).transpose()? };
+    let kernels = AROUND_CUSTOM.map(|around| kernel(cell, &facts, around))?;
     let made = Registered { cell, facts, kernels };
     all.insert(cell.name(), made);
     Ok(made)
@@ -228,20 +222,18 @@ fn expect_sensible(cell: &dyn CustomCell) -> Result<()> {
     Ok(())
 }
 
-/// One of the kernels, checked by a compiler of WGSL.
-fn kernel(cell: &dyn CustomCell, facts: &Facts, template: Template) -> Result<&'static Kernel> {
-    let source = facts.source(template.around);
+/// One of the kernels: what is around the cell, and the cell; checked by a compiler of WGSL.
+fn kernel(cell: &dyn CustomCell, facts: &Facts, around: &Kernel) -> Result<&'static Kernel> {
+    let source = facts.source(around.source);
     inspect(&source, facts.wgsl.lines().count())
         .map_err(|fault| Error::Shader { what: format!("the cell `{}`", cell.name()), message: fault })?;
     // Kept for the life of the program, as built-in ones are.
-    let kernel = Kernel {
-        name: Box::leak(format!("{}.custom.{}", template.stem, cell.name()).into_boxed_str()),
+    Ok(Box::leak(Box::new(Kernel {
+        name: Box::leak(format!("{}.{}", around.name, cell.name()).into_boxed_str()),
         source: Box::leak(source.into_boxed_str()),
         origin: Origin::User,
-        constants: template.constants,
-        ..template.like.clone()
-    };
-    Ok(Box::leak(Box::new(kernel.checked())))
+        ..around.clone()
+    })))
 }
 
 /// Fails for a cell that cannot be used, or whose WGSL does not compile; remembers it otherwise.

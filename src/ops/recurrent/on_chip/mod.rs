@@ -1,7 +1,6 @@
 //! Many steps in one dispatch whose workgroups keep W_hh on chip and wait for each other:
 //! `shaders/recurrent_on_chip_{forward,backward}.wgsl`.
 
-pub(crate) mod kernels;
 pub(super) mod plan;
 
 use plan::Plan;
@@ -59,11 +58,13 @@ pub(super) const COMPLETES: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use super::super::kernels::all;
     use super::*;
 
     #[test]
     fn completes_is_where_dispatches_set_it() {
-        for kernel in kernels::KERNELS {
+        let on_chip = |kernel: &&Kernel| kernel.name.starts_with("recurrent_on_chip");
+        for kernel in all().filter(on_chip) {
             assert_eq!(kernel.constants[COMPLETES].0, "COMPLETES", "{}", kernel.name);
         }
     }
