@@ -1,6 +1,6 @@
 //! Bad input is a typed error that names the argument, what was expected and what came; nothing panics.
 //!
-//! Long, because all refusals stand in one list: a missing one shows.
+//! Long, because one list of misuses runs on the CPU and on every adapter, where none of it may record work.
 
 use refrain::data::{Vocabulary, Windows};
 use refrain::loss::{CrossEntropy, cross_entropy};

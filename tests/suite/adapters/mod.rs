@@ -3,18 +3,24 @@
 //! `REFRAIN_TEST_ADAPTERS` names the adapters to test, as parts of their names separated by commas; without it all
 //! that are there are tested. Without any adapter a GPU claim shows as ignored, or fails where
 //! `REFRAIN_REQUIRE_GPU=1`: it never passes in silence.
+//!
+//! Here claims are registered; `choice` says on which adapters, `adapter` is what a claim has in hand, and `running` is how
+//! its body runs.
 
-use std::collections::BTreeMap;
+mod adapter;
+mod choice;
+mod running;
+
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use refrain::{
-    AdapterKind, AdapterSummary, Device, GpuOptions, Journal, RecurrentTier, Result, TuningSource,
-};
+use refrain::{Device, RecurrentTier};
 
-use crate::lending::{borrow, lend};
+pub(crate) use self::adapter::Adapter;
+use self::adapter::Turn;
+use self::choice::{Chosen, choose};
+use self::running::{Company, Shared};
 
 /// What a test body returns: `?` turns any error into a failure.
 pub(crate) type Outcome = std::result::Result<(), Failed>;
@@ -25,173 +31,6 @@ const ADAPTERS_VARIABLE: &str = "REFRAIN_TEST_ADAPTERS";
 const REQUIRE_VARIABLE: &str = "REFRAIN_REQUIRE_GPU";
 /// Tests at once, unless the command line says otherwise: software adapters use all cores by themselves.
 const THREADS: usize = 2;
-
-/// An adapter under test.
-#[derive(Clone, Debug)]
-pub(crate) struct Adapter {
-    summary: AdapterSummary,
-    /// Its name without the driver's details.
-    label: String,
-    /// How recurrent layers run on it, unless a test says otherwise.
-    recurrent: RecurrentTier,
-    turn: Turn,
-}
-
-/// An adapter's place among those that take turns.
-#[derive(Clone, Copy, Debug)]
-struct Turn {
-    place: usize,
-    of: usize,
-}
-
-impl Adapter {
-    /// What its driver says of it.
-    pub(crate) fn summary(&self) -> &AdapterSummary {
-        &self.summary
-    }
-
-    /// A device that no other test uses at the same time, but that others may have used before: its memory is released, its
-    /// peak reset, and its counters are what they are. The same device each time that a test asks for it.
-    pub(crate) fn open(&self) -> Result<Device> {
-        self.open_with(&GpuOptions::default())
-    }
-
-    /// As [`Adapter::open`], with options.
-    pub(crate) fn open_with(&self, options: &GpuOptions) -> Result<Device> {
-        let options = self.options(options);
-        borrow((self.summary.index, format!("{options:?}")), || self.really_open(&options))
-    }
-
-    /// A device opened anew, for claims about what a device does first or counts from its beginning, or that leave it
-    /// unusable.
-    pub(crate) fn open_anew(&self) -> Result<Device> {
-        self.open_anew_with(&GpuOptions::default())
-    }
-
-    /// As [`Adapter::open_anew`], with options.
-    pub(crate) fn open_anew_with(&self, options: &GpuOptions) -> Result<Device> {
-        self.really_open(&self.options(options))
-    }
-
-    /// Whether it is this adapter's turn at the case of this number. Where there are several adapters, each case is one's.
-    pub(crate) fn takes(&self, case: usize) -> bool {
-        case % self.turn.of == self.turn.place
-    }
-
-    fn really_open(&self, options: &GpuOptions) -> Result<Device> {
-        Device::gpu_with(&format!("gpu:{}", self.summary.index), options)
-    }
-
-    fn options(&self, options: &GpuOptions) -> GpuOptions {
-        // What this machine's owner has measured and stored is no part of any claim.
-        let tuning = match &options.tuning {
-            TuningSource::Stored => TuningSource::Off,
-            given => given.clone(),
-        };
-        let chosen = !matches!(tuning, TuningSource::Off) || options.journal != Journal::Off;
-        let recurrent = match (options.recurrent, self.recurrent) {
-            // By the name of what that is here, so that claims about either borrow the same devices.
-            (RecurrentTier::Auto, RecurrentTier::Auto)
-                if self.summary.kind == AdapterKind::Software && !chosen =>
-            {
-                RecurrentTier::Sequence
-            }
-            (RecurrentTier::Auto, own) => own,
-            (wanted, _) => wanted,
-        };
-        GpuOptions { recurrent, tuning, ..options.clone() }
-    }
-
-    fn describe(&self) -> String {
-        let AdapterSummary { name, kind, backend, driver, .. } = &self.summary;
-        format!("adapter: {name}, {kind}, {backend} ({driver})")
-    }
-}
-
-/// The adapters under test, and the wishes that none of them fulfils.
-struct Chosen {
-    adapters: Vec<Adapter>,
-    missing: Vec<String>,
-}
-
-fn choose(found: Vec<AdapterSummary>, wishes: Option<&str>) -> Chosen {
-    let wishes: Vec<String> = wishes
-        .unwrap_or_default()
-        .split(',')
-        .map(|wish| wish.trim().to_lowercase())
-        .filter(|wish| !wish.is_empty())
-        .collect();
-    let fulfils =
-        |wish: &String, summary: &AdapterSummary| summary.name.to_lowercase().contains(wish.as_str());
-    let missing = wishes.iter().filter(|wish| !found.iter().any(|summary| fulfils(wish, summary)));
-    let missing = missing.cloned().collect();
-    let mut adapters: Vec<Adapter> = Vec::new();
-    for summary in found {
-        if !wishes.is_empty() && !wishes.iter().any(|wish| fulfils(wish, &summary)) {
-            continue;
-        }
-        let mut label = summary.name.split(" (").next().unwrap_or_default().trim().to_owned();
-        if adapters.iter().any(|adapter| adapter.label == label) {
-            label = format!("{label} {}", summary.index);
-        }
-        let turn = Turn { place: adapters.len(), of: 1 };
-        adapters.push(Adapter { summary, label, recurrent: RecurrentTier::Auto, turn });
-    }
-    let of = adapters.len();
-    adapters.iter_mut().for_each(|adapter| adapter.turn.of = of);
-    Chosen { adapters, missing }
-}
-
-/// Whether a test may run beside others.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Company {
-    Welcome,
-    Alone,
-}
-
-/// What all trials share: who ran where, and the lock that keeps others out.
-#[derive(Default)]
-struct Shared {
-    ran: Mutex<BTreeMap<String, usize>>,
-    took: Mutex<Vec<(Duration, String)>>,
-    door: RwLock<()>,
-}
-
-impl Shared {
-    fn run(&self, place: &str, claim: &str, company: Company, body: impl FnOnce() -> Outcome) -> Outcome {
-        let timed = || {
-            let start = Instant::now();
-            let outcome = lend(body);
-            let entry = (start.elapsed(), format!("{claim} on {place}"));
-            self.took.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
-            outcome
-        };
-        let count = |ran: &mut BTreeMap<String, usize>| *ran.entry(place.to_owned()).or_default() += 1;
-        count(&mut self.ran.lock().unwrap_or_else(PoisonError::into_inner));
-        match company {
-            Company::Welcome => {
-                let _inside = self.door.read().unwrap_or_else(PoisonError::into_inner);
-                timed()
-            }
-            Company::Alone => {
-                let _inside = self.door.write().unwrap_or_else(PoisonError::into_inner);
-                timed()
-            }
-        }
-    }
-
-    fn print_slowest(&self) {
-        let mut took = std::mem::take(&mut *self.took.lock().unwrap_or_else(PoisonError::into_inner));
-        took.sort_unstable_by(|a, b| b.cmp(a));
-        println!("slowest:");
-        for (time, claim) in took.iter().take(SLOWEST) {
-            println!("{:8.1} s  {claim}", time.as_secs_f64());
-        }
-    }
-}
-
-/// Tests named at the end as those that took longest.
-const SLOWEST: usize = 12;
 
 /// All trials of the binary, as the modules register them.
 pub(crate) struct Suite {
@@ -364,45 +203,6 @@ macro_rules! on_gpu_tiers {
 
 pub(crate) use {on_cpu, on_gpu, on_gpu_tiers, plain_on_cpu};
 
-fn summary(index: usize, name: &str) -> AdapterSummary {
-    AdapterSummary {
-        index,
-        name: name.to_owned(),
-        kind: refrain::AdapterKind::Software,
-        backend: "vulkan".to_owned(),
-        driver: "test".to_owned(),
-        max_buffer_bytes: 1,
-        max_binding_bytes: 1,
-        workgroup_bytes: 1,
-        workgroup_invocations: 1,
-        subgroup_sizes: (1, 1),
-        immediate_bytes: 0,
-        features: Vec::new(),
-    }
-}
-
-fn wishes_choose_adapters_and_missing_ones_are_told() -> Outcome {
-    let found =
-        || vec![summary(0, "llvmpipe (LLVM 15)"), summary(1, "SwiftShader Device"), summary(2, "Card")];
-    let labels = |chosen: &Chosen| -> Vec<String> {
-        chosen.adapters.iter().map(|adapter| adapter.label.clone()).collect()
-    };
-    let chosen = choose(found(), Some("LLVMpipe, swift,cuda"));
-    assert_eq!(labels(&chosen), ["llvmpipe", "SwiftShader Device"]);
-    assert_eq!(chosen.missing, ["cuda"]);
-    let all = choose(found(), None);
-    assert_eq!((all.adapters.len(), all.missing.len()), (3, 0));
-    let twice = choose(vec![summary(0, "Card (a)"), summary(1, "Card (b)")], Some(""));
-    assert_eq!(labels(&twice), ["Card", "Card 1"]);
-    for chosen in [chosen, all, twice] {
-        for case in 0..9 {
-            let takers = chosen.adapters.iter().filter(|adapter| adapter.takes(case)).count();
-            assert_eq!(takers, 1, "adapters that take case {case}");
-        }
-    }
-    Ok(())
-}
-
 pub(crate) fn register(suite: &mut Suite) {
-    on_cpu!(suite, wishes_choose_adapters_and_missing_ones_are_told);
+    choice::register(suite);
 }

@@ -1,0 +1,123 @@
+//! A checkpointed pass gives what a plain one gives, to the last bit, on every device and where work is cut; and its long
+//! sums are those of the reference.
+
+use refrain::nn::{Cell, Rnn};
+use refrain::{Device, GpuOptions};
+
+use super::{BATCH, BLOCK, Built, EVERY, HIDDEN, INPUTS, Kind, STEPS, expect_same, model};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_tiers};
+use crate::support::{expect_close, expect_same_bits, largest, random};
+
+const KINDS: [Kind; 6] =
+    [Kind::Random, Kind::Ragged, Kind::Chunks(BLOCK), Kind::Chunks(7), Kind::Clipped, Kind::Learned];
+
+/// The stacks that are tried: cells in all kinds of passes, and equations with arrays of their own.
+fn stacks() -> Vec<(Rnn, Kind)> {
+    let two = |cell: Cell| Rnn::new(cell, INPUTS, HIDDEN).layers(2);
+    let mut all = Vec::new();
+    for cell in [Cell::tanh(), Cell::Lstm, Cell::Gru] {
+        all.extend(KINDS.map(|kind| (kind.of(two(cell)), kind)));
+    }
+    let ragged = [
+        two(Cell::Lstm).projection(4),
+        two(Cell::Lstm).projection(4).clip_gradient(0.02),
+        two(Cell::Lstm).peepholes(),
+        two(Cell::Lstm).peepholes().coupled().without_bias(),
+        two(Cell::Gru).reset_before(),
+    ];
+    all.extend(ragged.map(|stack| (stack, Kind::Ragged)));
+    all
+}
+
+fn checkpoints_change_no_bit_on(device: &Device, every: &[usize]) -> Outcome {
+    for (stack, kind) in stacks() {
+        let whole = Built::new(device, &stack)?.pass(device, kind)?;
+        for &every in every {
+            let cut = Built::new(device, &stack.clone().checkpointed(every))?.pass(device, kind)?;
+            expect_same(&format!("{kind:?}, every {every}: {stack:?}"), &whole, &cut)?;
+        }
+    }
+    Ok(())
+}
+
+fn checkpoints_change_no_bit_on_the_cpu() -> Outcome {
+    checkpoints_change_no_bit_on(&Device::cpu(), &[1, EVERY, 3 * BLOCK, STEPS])
+}
+
+fn checkpoints_change_no_bit_on_the_reference() -> Outcome {
+    checkpoints_change_no_bit_on(&Device::reference(), &[1, EVERY, 3 * BLOCK, STEPS])
+}
+
+fn checkpoints_change_no_bit_on_the_gpu(adapter: &Adapter) -> Outcome {
+    checkpoints_change_no_bit_on(&adapter.open()?, &[1, EVERY])
+}
+
+/// So small that no block of the gradients of an LSTM's gates fits a binding.
+const BINDING_BYTES: u64 = 32 << 10;
+
+fn checkpoints_change_no_bit_where_work_is_cut(adapter: &Adapter) -> Outcome {
+    let options = GpuOptions { binding_bytes: Some(BINDING_BYTES), ..GpuOptions::default() };
+    let device = adapter.open_with(&options)?;
+    assert!((4 * BLOCK * BATCH * 4 * HIDDEN) as u64 > BINDING_BYTES, "blocks fit");
+    for stack in [Rnn::new(Cell::Lstm, INPUTS, HIDDEN), Rnn::new(Cell::Gru, INPUTS, HIDDEN)] {
+        let whole = Built::new(&device, &stack)?.pass(&device, Kind::Ragged)?;
+        let cut = Built::new(&device, &stack.clone().checkpointed(EVERY))?.pass(&device, Kind::Ragged)?;
+        expect_same(&format!("{stack:?}"), &whole, &cut)?;
+    }
+    Ok(())
+}
+
+/// Sums over many blocks of time agree with those of 64-bit floats. A sum of n terms of either sign has an error of about
+/// √n ε of their size, and here n is STEPS · BATCH < 3000; a step's own error is amplified over the steps that follow, for
+/// which a factor of ten is allowed.
+fn long_sums_agree_with_the_reference(adapter: &Adapter) -> Outcome {
+    let device = adapter.open()?;
+    let tolerance = 10.0 * ((STEPS * BATCH) as f64).sqrt() * f64::from(f32::EPSILON);
+    for (stack, kind) in stacks() {
+        let stack = stack.checkpointed(EVERY);
+        let reference = Device::reference();
+        let expected = Built::new(&reference, &stack)?.pass(&reference, kind)?;
+        let found = Built::new(&device, &stack)?.pass(&device, kind)?;
+        for ((name, expected), (_, found)) in expected.iter().zip(&found) {
+            let what = format!("{kind:?}: {stack:?}: {name}");
+            expect_close(&what, expected, found, tolerance * largest(expected).max(1.0))?;
+        }
+    }
+    Ok(())
+}
+
+fn a_clipped_gradient_is_clipped_somewhere() -> Outcome {
+    let device = Device::cpu();
+    let stack = Rnn::new(Cell::Lstm, INPUTS, HIDDEN).layers(2);
+    let free = Built::new(&device, &stack)?.pass(&device, Kind::Clipped)?;
+    let clipped = Built::new(&device, &Kind::Clipped.of(stack))?.pass(&device, Kind::Clipped)?;
+    assert!(expect_same("clipped", &free, &clipped).is_err(), "the bound holds nowhere, and tests nothing");
+    Ok(())
+}
+
+fn outputs_of_checkpointed_stacks_are_those_of_inference() -> Outcome {
+    let device = Device::cpu();
+    let (model, layer) = model(Rnn::new(Cell::Lstm, INPUTS, HIDDEN).layers(2).checkpointed(EVERY))?;
+    let parameters = model.initialize(&device)?;
+    let (x, zero) = (random(&device, 912, &[STEPS, BATCH, INPUTS], 1.0)?, layer.zero_state(&device, BATCH)?);
+    let (y, last, _) = layer.forward(&parameters, &x, &zero)?;
+    let (expected, expected_last) = layer.infer(&parameters, &x, &zero)?;
+    expect_same_bits("y", &expected.download()?, &y.download()?)?;
+    expect_same_bits("h", &expected_last.hidden().download()?, &last.hidden().download()?)
+}
+
+pub(super) fn register(suite: &mut Suite) {
+    on_cpu!(
+        suite,
+        checkpoints_change_no_bit_on_the_cpu,
+        checkpoints_change_no_bit_on_the_reference,
+        a_clipped_gradient_is_clipped_somewhere,
+        outputs_of_checkpointed_stacks_are_those_of_inference,
+    );
+    on_gpu_tiers!(
+        suite,
+        checkpoints_change_no_bit_on_the_gpu,
+        checkpoints_change_no_bit_where_work_is_cut,
+        long_sums_agree_with_the_reference,
+    );
+}

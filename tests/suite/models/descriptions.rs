@@ -1,0 +1,84 @@
+//! What descriptions and passes say: options without sense and passes without a mode are refused by name, and a
+//! configuration comes back as it was.
+
+use refrain::Device;
+use refrain::nn::{Cell, LayerConfig, Linear, Merge, Model, ModelConfig, Rnn, Sequences};
+
+use super::{BATCH, STEPS, lengths, refused, tagger};
+use crate::adapters::{Outcome, Suite, on_cpu};
+use crate::support::random;
+
+fn options_that_make_no_sense_are_refused_by_name() -> Outcome {
+    let refuse = |stack: Rnn, parts: &[&str]| refused(Model::new(1).add("rnn", stack), parts);
+    let one = || Rnn::new(Cell::Gru, 3, 4);
+    refuse(one().dropout(0.5), &["rnn", "dropout", "layers", "input_dropout"]);
+    for rate in [1.0, -0.5, f32::NAN] {
+        let found = rate.to_string();
+        refuse(one().layers(2).dropout(rate), &["dropout", "below 1", &found]);
+        refuse(one().input_dropout(rate), &["input_dropout", "below 1", &found]);
+        refuse(one().weight_drop(rate), &["weight_drop", "below 1", &found]);
+    }
+    for merge in [Merge::Sum, Merge::Mean, Merge::Product] {
+        refuse(one().merge(merge), &["merge", "bidirectional", &format!("{merge:?}")]);
+        refuse(one().reverse().merge(merge), &["merge", "bidirectional"]);
+    }
+    refuse(one().residual(), &["residual", "layers", "3 inputs", "4 outputs"]);
+    for fine in [
+        one().dropout(0.0),
+        one().merge(Merge::Concat),
+        one().layers(2).residual(),
+        Rnn::new(Cell::Gru, 4, 4).residual(),
+    ] {
+        Model::new(1).add("rnn", fine)?;
+    }
+    Ok(())
+}
+
+fn passes_that_do_not_say_what_they_are_are_refused() -> Outcome {
+    let device = Device::cpu();
+    let mut model = Model::new(1);
+    let layer = model.add("rnn", Rnn::new(Cell::Gru, 3, 3).weight_drop(0.5))?;
+    let parameters = model.initialize(&device)?;
+    let x = random(&device, 88, &[STEPS, BATCH, 3], 1.0)?;
+    let zero = layer.zero_state(&device, BATCH)?;
+    let choice = ["training(draw)", "evaluation()"];
+    refused(layer.forward(&parameters, &x, &zero), &choice);
+    let lengths = lengths(&device)?;
+    refused(layer.forward_sequences(&parameters, &x, &zero, Sequences::ragged(&lengths)), &choice);
+    refused(model.forward(&parameters, &x, &model.zero_state(&device, BATCH)?), &choice);
+    layer.forward_sequences(&parameters, &x, &zero, Sequences::whole().evaluation())?;
+    layer.infer(&parameters, &x, &zero)?;
+    refused(layer.initial_state(&parameters, 1), &["learned_initial_state", "zero_state"]);
+
+    let mut flat = Model::new(1);
+    flat.add("head", Linear::new(3, 2))?;
+    let parameters = flat.initialize(&device)?;
+    let none = flat.zero_state(&device, BATCH)?;
+    let ragged = flat.infer_sequences(&parameters, &x, &none, Sequences::ragged(&lengths));
+    refused(ragged, &["sequences", "no recurrent layer"]);
+    Ok(())
+}
+
+fn configurations_come_back_as_they_were_and_store_no_absent_option() -> Outcome {
+    let text = serde_json::to_string(&tagger()?.config())?;
+    let config: ModelConfig = serde_json::from_str(&text)?;
+    assert_eq!(config, tagger()?.config());
+    let again = Model::from_config(&config)?;
+    assert_eq!(again.specs(), tagger()?.specs());
+    for option in ["dropout", "input_dropout", "weight_drop", "merge", "residual", "learned_initial_state"] {
+        assert!(text.contains(&format!("\"{option}\"")), "{option} is missing in {text}");
+        let plain = LayerConfig::Rnn(Rnn::new(Cell::Gru, 3, 4));
+        let plain = serde_json::to_string(&plain)?;
+        assert!(!plain.contains(option), "{plain}");
+    }
+    Ok(())
+}
+
+pub(super) fn register(suite: &mut Suite) {
+    on_cpu!(
+        suite,
+        options_that_make_no_sense_are_refused_by_name,
+        passes_that_do_not_say_what_they_are_are_refused,
+        configurations_come_back_as_they_were_and_store_no_absent_option,
+    );
+}
