@@ -5,19 +5,18 @@
 override CLIP_GRADIENT: f32 = 0.0;
 
 fn has_next(row: u32) -> bool {
-    if MARKED == 0u {
+    if MARKED == 0u || is_last() {
         return !is_last();
     }
-    return !is_last() && (marks[next_marks_at() + row] & VALID) != 0u;
+    return (marks[next_marks_at() + row] & VALID) != 0u;
 }
 
 // Whether the next step's gates send a gradient to this step's state.
 fn next_sends(row: u32) -> bool {
-    if MARKED == 0u {
+    if MARKED == 0u || is_last() {
         return !is_last();
     }
-    let next = marks[next_marks_at() + row];
-    return !is_last() && (next & (VALID | STARTS | RESETS | CUTS)) == VALID;
+    return (marks[next_marks_at() + row] & (VALID | STARTS | RESETS | CUTS)) == VALID;
 }
 
 // How many of the rows of W_hh the product runs over.

@@ -1,4 +1,4 @@
-// What the first step of a sequence sends to the state before it: y = sent W, or y + sent W, by the sums of a step back in
+// What the first step of a sequence sends to the state before it: y = sent W, by the sums of a step back in
 // recurrent_backward.wgsl, in slices as there. So where a sequence is cut the gradient at a state has the bits that it has
 // inside.
 //   weight_hh [terms, H], sent [B, terms] -> y [B, H]. CPU twin: src/ops/recurrent/cpu.rs.
@@ -12,8 +12,6 @@ struct Parameters {
     weight_base: u32,
     sent_base: u32,
     y_base: u32,
-    // 1: it is added to what y holds.
-    add: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -27,14 +25,12 @@ fn add_term(at: u32, rows: vec4<f32>) {
     slice_sum = fma(rows, vec4<f32>(weight_hh[at]), slice_sum);
 }
 
-fn sent_by(row: u32, place: u32) -> f32 {
+fn operand(row: u32, place: u32) -> f32 {
     if row >= parameters.rows {
         return 0.0;
     }
     return sent[parameters.sent_base + row * parameters.terms + place];
 }
-
-fn operand(row: u32, place: u32) -> f32 { return sent_by(row, place); }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
@@ -49,9 +45,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let product = add_slices(index, 0u);
     let row = first_row + summed_row(index);
     if summed_row(index) < group_rows() && row < parameters.rows && unit < parameters.hidden {
-        let place = parameters.y_base + row * parameters.hidden + unit;
-        var old = 0.0;
-        if parameters.add != 0u { old = y[place]; }
-        y[place] = product + old;
+        y[parameters.y_base + row * parameters.hidden + unit] = product;
     }
 }

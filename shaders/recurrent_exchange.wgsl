@@ -3,16 +3,11 @@
 // between memory accesses is needed (payload and readiness in one word: Merrill and Garland 2016).
 //   exchange: the next role; how many steps each role has finished; the history [1 or 2, steps, B, width()];
 //   status: of the device, what happened to any dispatch so far.
-// Who waits in vain, or sees in `status` that another has, sets `stops`.
+// How it waits: recurrent_wait.wgsl. Who sees in `status` that another waited in vain does not go on either.
 
-// 64 times 16 to this power are the looks that an invocation spends on waiting in a dispatch.
-override PATIENCE: u32 = 0u;
-
-// The bits of no number that is ever written.
-const EMPTY: u32 = 0xffffffffu;
 const NOT_A_NUMBER: u32 = 0x7fc00000u;
-// Words of `status`: whether a workgroup stopped, at which step the first did, and its role; 1: something is missing for
-// good.
+// Words of `status`: how many workgroups the dispatch had of which one stopped, at which step the first did, and its role;
+// 1: something is missing for good.
 const STOPPED: u32 = 0u;
 const STOPPED_STEP: u32 = 1u;
 const STOPPED_ROLE: u32 = 2u;
@@ -21,12 +16,6 @@ const LOST: u32 = 3u;
 const TICKETS: u32 = 0u;
 const PROGRESS: u32 = 1u;
 
-// This workgroup waited in vain.
-var<workgroup> stops: atomic<u32>;
-var<workgroup> told: u32;
-// The looks spent so far. A driver may end all loops of an invocation after so many turns of all of them together, without a
-// word: waiting must end before.
-var<private> looked: u32;
 // What has been seen of the chunk to come.
 var<private> seen: array<vec4<u32>, 2>;
 
@@ -35,27 +24,12 @@ fn history_at(step: u32, row: u32, place: u32) -> u32 {
     return PROGRESS + roles() + ((second * parameters.steps + step) * parameters.rows + row) * width() + place;
 }
 
-// What invocation 0 says, to all of the workgroup.
-fn tell(lane: u32, value: u32) -> u32 {
-    if lane == 0u { told = value; }
-    return workgroupUniformLoad(&told);
-}
-
 fn publish(row: u32, place: u32, value: f32) {
     let bits = bitcast<u32>(value);
     atomicStore(&exchange[history_at(turn, row, place)], select(bits, NOT_A_NUMBER, bits == EMPTY));
 }
 
-// Waits for an element of the history.
-fn wait(at: u32) -> u32 {
-    for (; looked < (64u << (4u * PATIENCE)); looked = looked + 1u) {
-        let bits = atomicLoad(&exchange[at]);
-        if bits != EMPTY { return bits; }
-        if (looked & 63u) == 63u && (atomicLoad(&stops) != 0u || atomicLoad(&status[STOPPED]) != 0u) { break; }
-    }
-    atomicStore(&stops, 1u);
-    return 0u;
-}
+fn others_stopped() -> bool { return atomicLoad(&status[STOPPED]) != 0u; }
 
 // Looks at a chunk of the operand, whose first place is `first`, and waits for nothing.
 fn look(lane: u32, first: u32) {

@@ -83,7 +83,6 @@ fn step(lane: u32, terms: u32) -> bool {
     for (var first = 0u; first < terms; first = first + chunk()) {
         enter(lane, first);
         workgroupBarrier();
-        if tell(lane, atomicLoad(&stops)) != 0u { return false; }
         if first + chunk() < terms { look(lane, first + chunk()); }
         if own_slice(lane) < slices() {
             let end = min(terms - first, chunk());
@@ -94,6 +93,8 @@ fn step(lane: u32, terms: u32) -> bool {
         }
         workgroupBarrier();
     }
+    // After a stop no chunk is waited for any longer.
+    if tell(lane, atomicLoad(&stops)) != 0u { return false; }
     leave(lane);
     return true;
 }
@@ -111,7 +112,7 @@ fn run(lane: u32) {
             if !step(lane, terms(done)) { break; }
         }
         // Only the first says where.
-        if lane == 0u && done < parameters.steps && atomicMax(&status[STOPPED], 1u) == 0u {
+        if lane == 0u && done < parameters.steps && atomicMax(&status[STOPPED], roles()) == 0u {
             atomicStore(&status[STOPPED_STEP], done);
             atomicStore(&status[STOPPED_ROLE], role);
         }

@@ -1,5 +1,5 @@
 // Whether workgroups can wait for each other, as recurrent_on_chip.wgsl has them do: in each round all write, and wait
-// for what others wrote in the same round.
+// for what others wrote in the same round, by recurrent_wait.wgsl.
 //   exchange: tickets; what was found: workgroups that waited in vain, wrong numbers, workgroups that came to the
 //   end; the history [rounds, groups, 256], empty before the dispatch. No CPU twin: it asks a question of the adapter.
 
@@ -13,44 +13,25 @@ struct Parameters {
 
 // 1024 times 2 to this power are the numbers held in workgroup memory.
 override WEIGHT_BITS: u32 = 0u;
-// 64 times 16 to this power are the looks that an invocation spends on waiting.
-override PATIENCE: u32 = 0u;
-
-const EMPTY: u32 = 0xffffffffu;
 const IN_VAIN: u32 = 1u;
 const WRONG: u32 = 2u;
 const ENDED: u32 = 3u;
 const HISTORY: u32 = 4u;
 
-// As much as a layer's kernel holds, so that no more workgroups run at once than there would.
+// As much as a layer's kernel holds, so that no more workgroups run at once for want of workgroup memory than there would.
+// A kernel that needs many registers may still have fewer: then it stops once, and fewer wait.
 var<workgroup> held: array<u32, 1024u << WEIGHT_BITS>;
 var<workgroup> more: array<vec4<u32>, 512>;
-var<workgroup> stops: atomic<u32>;
-var<workgroup> told: u32;
-var<private> looked: u32;
 
-fn tell(lane: u32, value: u32) -> u32 {
-    if lane == 0u { told = value; }
-    return workgroupUniformLoad(&told);
-}
+fn others_stopped() -> bool { return atomicLoad(&exchange[IN_VAIN]) != 0u; }
 
 // A number for each round, workgroup and invocation; never the empty one.
 fn number(round: u32, group: u32, lane: u32) -> u32 {
-    return ((round * parameters.groups + group) * 256u + lane) * 2654435761u >> 1u;
+    return (((round * parameters.groups + group) * 256u + lane) * 2654435761u) >> 1u;
 }
 
 fn at(round: u32, group: u32, lane: u32) -> u32 {
     return HISTORY + (round * parameters.groups + group) * 256u + lane;
-}
-
-fn wait(place: u32) -> u32 {
-    for (; looked < (64u << (4u * PATIENCE)); looked = looked + 1u) {
-        let bits = atomicLoad(&exchange[place]);
-        if bits != EMPTY { return bits; }
-        if (looked & 63u) == 63u && atomicLoad(&exchange[IN_VAIN]) != 0u { break; }
-    }
-    atomicStore(&stops, 1u);
-    return EMPTY;
 }
 
 @compute @workgroup_size(256)

@@ -15,7 +15,7 @@ use std::io::{self, Write};
 
 use refrain::{Device, Error, GpuOptions, OnChipReport};
 
-use self::arguments::{Arguments, Recurrent};
+use self::arguments::{Arguments, way_name};
 use self::check::expect_right;
 use self::measure::{Effort, Timing, median, repeat};
 use self::profile::Profile;
@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.validate()?;
     let device = open(arguments)?;
     let mut place = Place::of(&device);
-    place.recurrent = arguments.recurrent.map(Recurrent::name);
+    place.recurrent = arguments.recurrent.map(|way| way_name(way.tier()));
     let shapes = arguments.shapes(place.tier);
     if arguments.ops {
         return operations::run(arguments, &device, &place, &shapes);
@@ -109,6 +109,11 @@ fn on_chip(report: &OnChipReport) -> Option<String> {
         None if workgroups == 0 => {
             "on chip: no layer is, workgroups were not found to go on while they wait for each other"
                 .to_owned()
+        }
+        None if report.dispatches == 0 => {
+            format!(
+                "on chip: no layer is, none fits {workgroups} workgroups and is likely to be faster there"
+            )
         }
         None => format!("on chip: up to {workgroups} workgroups wait for each other, and none did in vain"),
         Some((step, place)) => format!(
@@ -206,11 +211,13 @@ mod tests {
     #[test]
     fn workgroups_that_waited_are_spoken_of() {
         assert_eq!(on_chip(&OnChipReport::default()), None);
-        let fine = OnChipReport { workgroups: Some(512), stops: 0, last: None };
+        let fine = OnChipReport { trusted: true, workgroups: Some(512), dispatches: 9, stops: 0, last: None };
         assert!(on_chip(&fine).is_some_and(|words| words.contains("512") && words.contains("none")));
         let refused = OnChipReport { workgroups: Some(0), ..fine };
         assert!(on_chip(&refused).is_some_and(|words| words.contains("no layer is")));
-        let stopped = OnChipReport { workgroups: Some(64), stops: 3, last: Some((7, 21)) };
+        let unused = OnChipReport { dispatches: 0, ..fine };
+        assert!(on_chip(&unused).is_some_and(|words| words.contains("none fits 512")));
+        let stopped = OnChipReport { workgroups: Some(64), stops: 3, last: Some((7, 21)), ..fine };
         let words = on_chip(&stopped).expect("it stopped");
         for part in ["3 times", "number 21", "step 7", "up to 64"] {
             assert!(words.contains(part), "{part} in {words}");

@@ -12,6 +12,7 @@ mod sample;
 mod text;
 mod train;
 mod tune;
+mod values;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ use crate::devices;
 use crate::failure::{Failure, Result};
 use crate::generate::{Manner, Writer};
 use crate::train::VOCABULARY_KEY;
-use crate::train::arguments::temperature;
+use crate::values::temperature;
 
 /// The most characters that one call may ask for.
 const LONGEST: usize = 10_000_000;

@@ -19,6 +19,7 @@ use refrain::{
 use self::arguments::Arguments;
 use self::contest::contest;
 use self::report::{Line, Report, Summary};
+use crate::bench::arguments::way_name;
 use crate::bench::check::{expect_close, expect_right, kinds};
 use crate::bench::measure::Effort;
 use crate::bench::operations::{Pass, steps};
@@ -168,7 +169,7 @@ impl Bench {
 
     /// Whether the device, by its own choice, has layers whose workgroups wait for each other.
     fn lets_workgroups_wait(&self) -> bool {
-        self.plain.on_chip().and_then(|report| report.workgroups).is_some_and(|workgroups| workgroups > 1)
+        self.plain.on_chip().is_some_and(|report| report.trusted)
     }
 
     fn adapter(&self) -> Result<&AdapterSummary> {
@@ -270,11 +271,19 @@ impl Bench {
             action()?;
             // A layer that cannot go this way went another.
             if device.choices()?.recurrent(shape) == Some(*tier) {
-                // What heuristics choose is compared with all others.
                 let place = if *tier == heuristic { 0 } else { ways.len() };
                 ways.insert(place, *tier);
                 actions.insert(place, (device, action));
             }
+        }
+        // What heuristics choose is compared with all others.
+        if ways.first() != Some(&heuristic) {
+            let (what, way) = (report::layer(&shape, sequence), way_name(heuristic));
+            writeln!(
+                io::stderr(),
+                "not compared: a layer of {what} did not go {way} again, as heuristics had it go"
+            )?;
+            return Ok(());
         }
         let outcome = contest(&self.effort, actions.len(), |way, repeats| {
             let (device, action) = &mut actions[way];
@@ -290,9 +299,9 @@ impl Bench {
         if outcome.is_faster {
             measured.chosen.set_recurrent(shape, best)?;
         }
-        let best = if outcome.challenger == 0 { report::NONE.to_owned() } else { report::tier(best) };
+        let best = if outcome.challenger == 0 { report::NONE.to_owned() } else { way_name(best).to_owned() };
         let operation = format!("{} steps", cell.name());
-        let words = [operation, report::layer(&shape, sequence), report::tier(heuristic), best];
+        let words = [operation, report::layer(&shape, sequence), way_name(heuristic).to_owned(), best];
         report.line(&Line::new(&self.place, words, &outcome))
     }
 

@@ -38,7 +38,6 @@ pub enum Journal {
 pub(crate) struct Choices {
     matmul: Option<MatmulVariant>,
     recurrent: RecurrentTier,
-    asks_for_on_chip: bool,
     tuning: Option<Tuning>,
     journal: Option<Mutex<Tuning>>,
 }
@@ -58,13 +57,7 @@ impl Choices {
             Journal::Off => None,
             Journal::Choices => Some(Mutex::new(Tuning::new())),
         };
-        let chosen =
-            |tuning: &Tuning| tuning.recurrent_layers().any(|(_, tier)| tier == RecurrentTier::OnChip);
-        let asks_for_on_chip = match options.recurrent {
-            RecurrentTier::Auto => tuning.as_ref().is_some_and(chosen),
-            tier => tier == RecurrentTier::OnChip,
-        };
-        Ok(Self { matmul: options.matmul, recurrent: options.recurrent, asks_for_on_chip, tuning, journal })
+        Ok(Self { matmul: options.matmul, recurrent: options.recurrent, tuning, journal })
     }
 
     pub(crate) fn tuning(&self) -> Option<&Tuning> {
@@ -83,30 +76,25 @@ impl Choices {
         variant
     }
 
-    /// Whether whoever opened the device, or a choice it obeys, asks for layers that stay on chip.
-    pub(crate) fn ask_for_on_chip(&self) -> bool {
-        self.asks_for_on_chip
+    /// What is wanted of a layer's loop over time.
+    pub(crate) fn recurrent(&self, shape: RecurrentShape) -> RecurrentTier {
+        match self.recurrent {
+            RecurrentTier::Auto => {
+                let measured = self.tuning.as_ref().and_then(|tuning| tuning.recurrent(shape));
+                measured.unwrap_or_default()
+            }
+            forced => forced,
+        }
     }
 
-    /// What is wanted of a layer's loop over time; `taken` tells what a wish leads to. There is nothing to note where all
-    /// wishes lead to the same.
-    pub(crate) fn recurrent(
-        &self,
-        shape: RecurrentShape,
-        taken: impl Fn(RecurrentTier) -> RecurrentTier,
-    ) -> RecurrentTier {
-        let measured = || self.tuning.as_ref().and_then(|tuning| tuning.recurrent(shape));
-        let wanted = match self.recurrent {
-            RecurrentTier::Auto => measured().unwrap_or(RecurrentTier::Auto),
-            forced => forced,
-        };
-        self.note(|journal| {
-            let ways = [RecurrentTier::Sequence, RecurrentTier::OnChip];
-            if ways.into_iter().any(|way| taken(way) != RecurrentTier::Steps) {
-                journal.note_recurrent(shape, taken(wanted));
-            }
-        });
-        wanted
+    /// Whether what is chosen is noted.
+    pub(crate) fn notes(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// Notes which way a layer went.
+    pub(crate) fn note_recurrent(&self, shape: RecurrentShape, taken: RecurrentTier) {
+        self.note(|journal| journal.note_recurrent(shape, taken));
     }
 
     fn note(&self, note: impl FnOnce(&mut Tuning)) {

@@ -7,10 +7,11 @@
 //! 1. A device chooses such kernels by itself only on adapters of those makers, through Vulkan; and a self-test finds how many workgroups run at once and that what one
 //!    writes reaches the others unharmed. It is made once, when a layer first asks.
 //! 2. Who waits in vain stops, and what is missing is made up for in the same submission: `shaders/recurrent_on_chip.wgsl`.
-//! 3. That it happened is known at the next readback: from then on only half as many workgroups may wait, in the end none.
+//! 3. That it happened is known at the next readback: from then on only half as many workgroups may wait as the dispatch
+//!    had, in the end none.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::context::Context;
 use super::kernel::{MAX_BINDINGS, kernel, parameters};
@@ -27,13 +28,13 @@ pub const ON_CHIP_VARIABLE: &str = "REFRAIN_ONCHIP";
 /// ([`RecurrentTier::OnChip`](crate::RecurrentTier::OnChip)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OnChip {
-    /// How many workgroups may wait for each other. `None`: as many as a self-test finds to run at once, when a layer
-    /// first asks. Too large a number costs time, and no correctness: who waits in vain stops, and what is missing is
-    /// computed by one workgroup.
+    /// How many workgroups may wait for each other, at most those of the largest grid. `None`: as many as a self-test finds
+    /// to run at once, when a layer first asks. Too large a number costs time, and no correctness: who waits in vain
+    /// stops, and what is missing is computed by one workgroup.
     pub workgroups: Option<u32>,
     /// For how long they wait: 64 · 16^patience looks at memory in a dispatch, for a patience of 0 to 3. `None`: 3, up to
-    /// some hundred milliseconds. On software adapters 2 is the most: Mesa's ends the loops of an invocation after 65,536
-    /// turns.
+    /// some hundred milliseconds. On software adapters it is 2, and no more: Mesa's ends the loops of an invocation after
+    /// 65,536 turns.
     pub patience: Option<u32>,
 }
 
@@ -45,9 +46,13 @@ impl OnChip {
 /// What a device has seen of workgroups that wait for each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OnChipReport {
-    /// How many may wait for each other now; `None` as long as no layer has asked.
+    /// Whether layers choose it by themselves where it suits them: by the adapter's maker and [`ON_CHIP_VARIABLE`].
+    pub trusted: bool,
+    /// How many may wait for each other now; `None` as long as no layer has asked, and 0 where none may.
     pub workgroups: Option<usize>,
-    /// How many readbacks found that some had waited in vain.
+    /// How many dispatches had workgroups that wait for each other, the self-test's apart.
+    pub dispatches: u64,
+    /// How many stops were seen: at a readback, some had waited in vain since the one before.
     pub stops: u64,
     /// Of the last time: which step of its dispatch the first of them did not come to, and which of the dispatch's
     /// workgroups it was, in the order in which they began.
@@ -59,8 +64,11 @@ const MAKERS: [u32; 3] = [0x10de, 0x1002, 0x8086];
 /// The most workgroups that the self-test asks for.
 const MOST: usize = 1024;
 const ROUNDS: usize = 8;
-/// Words of the status: whether a workgroup stopped; the step at which the first did; its place; whether something is lost.
+/// Words of the status: how many workgroups a dispatch had of which some stopped; the step at which the first did; its
+/// place; whether something is lost.
 const STATUS: usize = 4;
+/// Those of them that are done with once they are known: what is lost stays lost.
+const PASSING: usize = 3;
 
 parameters!(ClearParameters { count: u32, first: u32, zeros: u32 });
 parameters!(ProbeParameters { groups: u32, rounds: u32 });
@@ -72,7 +80,7 @@ kernel!(CLEAR: "recurrent_on_chip_clear" {
     bindings: [Write],
 });
 kernel!(PROBE: "recurrent_on_chip_probe" {
-    files: ["recurrent_on_chip_probe"],
+    files: ["recurrent_wait", "recurrent_on_chip_probe"],
     parameters: ProbeParameters,
     constants: [("WEIGHT_BITS", WEIGHT_CLASSES), ("PATIENCE", 4)],
     bindings: [Write],
@@ -103,12 +111,29 @@ pub(super) struct Waiting {
     possible: bool,
     /// The largest class of weights that fits workgroup memory.
     weight_bits: u32,
-    found: OnceLock<AtomicUsize>,
     status: OnceLock<Buffer>,
+    /// Held by who makes the self-test: two at once would take workgroups from each other.
+    testing: Mutex<()>,
+    known: Mutex<Known>,
+    dispatches: AtomicU64,
+}
+
+/// What readbacks brought, and the self-test.
+#[derive(Default)]
+struct Known {
+    found: Option<usize>,
+    stops: u64,
+    last: Option<(u32, u32)>,
     /// Something was missing for good: nothing that this device holds can be trusted.
-    lost: AtomicBool,
-    stops: AtomicU64,
-    last: Mutex<Option<(u32, u32)>>,
+    lost: bool,
+}
+
+/// The status as a readback is to bring it: where it is, and how many stops had been seen when it was copied. Of two
+/// readbacks that copy the same stop only one counts.
+#[derive(Clone, Copy)]
+pub(super) struct Status<'a> {
+    pub(super) span: Span<'a>,
+    stops: u64,
 }
 
 impl Waiting {
@@ -133,12 +158,15 @@ impl Waiting {
                 && MAKERS.contains(&info.vendor),
             possible: fits && !forbidden,
             weight_bits: weight_bits.unwrap_or(0),
-            found: OnceLock::new(),
             status: OnceLock::new(),
-            lost: AtomicBool::new(false),
-            stops: AtomicU64::new(0),
-            last: Mutex::new(None),
+            testing: Mutex::default(),
+            known: Mutex::default(),
+            dispatches: AtomicU64::new(0),
         }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,17 +183,20 @@ impl Context {
     pub(crate) fn waiting_workgroups(&self) -> Result<usize> {
         let waiting = self.waiting();
         if !waiting.possible {
+            waiting.known().found = Some(0);
             return Ok(0);
         }
-        if let Some(found) = waiting.found.get() {
-            return Ok(found.load(Ordering::Relaxed));
+        let _testing = waiting.testing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = waiting.known().found {
+            return Ok(found);
         }
         let found = match waiting.options.workgroups {
             Some(given) => given as usize,
             None => self.probe()?,
         };
         let found = found.min(self.limits().workgroups);
-        Ok(waiting.found.get_or_init(|| AtomicUsize::new(found)).load(Ordering::Relaxed))
+        waiting.known().found = Some(found);
+        Ok(found)
     }
 
     /// The largest class of weights that a workgroup can hold.
@@ -184,12 +215,9 @@ impl Context {
 
     /// What was seen so far.
     pub(crate) fn waiting_report(&self) -> OnChipReport {
-        let waiting = self.waiting();
-        OnChipReport {
-            workgroups: waiting.found.get().map(|found| found.load(Ordering::Relaxed)),
-            stops: waiting.stops.load(Ordering::Relaxed),
-            last: *waiting.last.lock().unwrap_or_else(PoisonError::into_inner),
-        }
+        let Known { found, stops, last, .. } = *self.waiting().known();
+        let dispatches = self.waiting().dispatches.load(Ordering::Relaxed);
+        OnChipReport { trusted: self.trusts_waiting(), workgroups: found, dispatches, stops, last }
     }
 
     /// Where kernels write that they waited in vain; zeros from the start.
@@ -206,46 +234,49 @@ impl Context {
     }
 
     /// The status, where a kernel may have written to it.
-    pub(super) fn known_status(&self) -> Option<Span<'_>> {
-        self.waiting().status.get().map(|status| Span::new(status, 0, STATUS))
+    pub(super) fn known_status(&self) -> Option<Status<'_>> {
+        let waiting = self.waiting();
+        let status = waiting.status.get()?;
+        Some(Status { span: Span::new(status, 0, STATUS), stops: waiting.known().stops })
     }
 
     /// Draws conclusions from what a readback brought of the status.
     ///
     /// # Errors
     /// [`Error::Gpu`] where numbers are missing, from then on at every readback.
-    pub(super) fn learn(&self, words: &[u32]) -> Result<()> {
-        let (&[stopped, step, place, lost], Some(status)) = (words, self.known_status()) else {
-            return Ok(());
-        };
-        let waiting = self.waiting();
-        if lost != 0 {
-            waiting.lost.store(true, Ordering::Relaxed);
-        }
-        if waiting.lost.load(Ordering::Relaxed) {
+    pub(super) fn learn(&self, status: Status<'_>, words: &[u32]) -> Result<()> {
+        let &[groups, step, place, lost] = words else { return Ok(()) };
+        let mut known = self.waiting().known();
+        known.lost |= lost != 0;
+        if known.lost {
             let message = format!(
                 "a recurrent layer did not come to its end on chip, and what this device holds cannot be trusted; \
                  open it anew with {ON_CHIP_VARIABLE}=0, and report this"
             );
             return Err(Error::Gpu { message });
         }
-        if stopped == 0 {
+        if groups == 0 || known.stops != status.stops {
             return Ok(());
         }
-        waiting.stops.fetch_add(1, Ordering::Relaxed);
-        *waiting.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((step, place));
-        if let Some(found) = waiting.found.get() {
+        known.stops += 1;
+        known.last = Some((step, place));
+        if let Some(found) = &mut known.found {
             // One workgroup waits for nobody: fewer than two are none.
-            let fewer = found.load(Ordering::Relaxed) / 2;
-            found.store(if fewer < 2 { 0 } else { fewer }, Ordering::Relaxed);
+            let fewer = (*found).min(groups as usize) / 2;
+            *found = if fewer < 2 { 0 } else { fewer };
         }
-        self.clear(status);
+        self.clear(status.span.slice(0..PASSING));
         Ok(())
     }
 
-    /// Writes zeros to the first words of `exchange`, and to all others what stands for nothing yet.
-    pub(crate) fn clear_exchange(&self, exchange: &Buffer, zeros: usize, words: usize) -> Result<()> {
-        let target = self.bind(Span::new(exchange, 0, words))?;
+    /// What workgroups of one dispatch tell each other through: `words`, of which the first are zeros and all others what
+    /// stands for nothing yet.
+    ///
+    /// # Errors
+    /// Out of memory, and whatever the device reports.
+    fn empty_exchange(&self, zeros: usize, words: usize) -> Result<Buffer> {
+        let exchange = self.allocate(words, "what workgroups tell each other")?;
+        let target = self.bind(Span::new(&exchange, 0, words))?;
         for piece in super::pieces(words, self.limits().elements(ELEMENTWISE_GROUP)) {
             self.dispatch(Dispatch {
                 kernel: &CLEAR,
@@ -259,7 +290,16 @@ impl Context {
                 grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
             })?;
         }
-        Ok(())
+        Ok(exchange)
+    }
+
+    /// That of a layer's dispatch, as [`Context::empty_exchange`].
+    ///
+    /// # Errors
+    /// Those of [`Context::empty_exchange`].
+    pub(crate) fn exchange(&self, zeros: usize, words: usize) -> Result<Buffer> {
+        self.waiting().dispatches.fetch_add(1, Ordering::Relaxed);
+        self.empty_exchange(zeros, words)
     }
 
     /// How many workgroups go on while they wait for each other: a power of two; 0 for fewer than two.
@@ -279,8 +319,7 @@ impl Context {
         if words > self.limits().binding_elements {
             return Ok(false);
         }
-        let exchange = self.allocate(words, "the self-test of workgroups that wait")?;
-        self.clear_exchange(&exchange, HEAD, words)?;
+        let exchange = self.empty_exchange(HEAD, words)?;
         self.dispatch(Dispatch {
             kernel: &PROBE,
             constants: &[self.weight_bits(), self.patience()],

@@ -1,9 +1,35 @@
 //! Bringing values to the host: where it waits for the GPU's results.
 
+use std::sync::mpsc::{Receiver, channel};
+
 use super::context::Context;
-use super::pool::Purpose;
+use super::pool::{Buffer, Purpose};
 use super::span::Span;
 use crate::{Error, Result};
+
+/// A copy that was recorded for the host.
+struct Staged {
+    staging: Buffer,
+    bytes: u64,
+}
+
+/// One that was asked for.
+struct Arriving {
+    staged: Staged,
+    mapped: Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
+}
+
+impl Staged {
+    /// Asks for the copy, which has been submitted.
+    fn map(self) -> Arriving {
+        let (sender, mapped) = channel();
+        self.staging.raw.buffer.slice(0..self.bytes).map_async(wgpu::MapMode::Read, move |outcome| {
+            // The receiver lives until the wait is over.
+            sender.send(outcome).ok();
+        });
+        Arriving { staged: self, mapped }
+    }
+}
 
 impl Context {
     /// Submits everything recorded so far and waits for it.
@@ -22,41 +48,48 @@ impl Context {
     /// # Errors
     /// [`Error::DeviceLost`], [`Error::OutOfMemory`] for the staging buffer, and whatever the device reported.
     pub(crate) fn download<T: bytemuck::Pod>(&self, span: Span<'_>) -> Result<Vec<T>> {
-        // What kernels say of waiting for each other comes along behind.
+        let values = self.staged(span)?;
+        // What kernels say of waiting for each other comes along.
         let status = self.known_status();
-        let (wanted, more) = (span.byte_len(), status.map_or(0, |status| status.byte_len()));
-        let bytes = wanted + more;
-        let staging = self.pool().take(Purpose::Download, bytes, "a download")?;
-        self.record_copy(span, &staging.raw.buffer, 0);
-        if let Some(status) = status {
-            self.record_copy(status, &staging.raw.buffer, wanted);
-        }
+        let told = status.map(|status| self.staged(status.span)).transpose()?;
         self.flush()?;
-        let slice = staging.raw.buffer.slice(0..bytes);
-        let (sender, receiver) = std::sync::mpsc::channel();
-        slice.map_async(wgpu::MapMode::Read, move |mapped| {
-            // The receiver lives until the wait below is over.
-            sender.send(mapped).ok();
-        });
+        let values = values.map();
+        let told = told.map(Staged::map);
         self.wait()?;
         self.reclaim_all()?;
+        let values = self.arrived(values)?;
+        let told = told.map(|told| self.arrived(told)).transpose()?;
+        self.faults().check()?;
+        if let (Some(status), Some(words)) = (status, told) {
+            self.learn(status, &words)?;
+        }
+        Ok(values)
+    }
+
+    /// Records the copy of `span` to a buffer that the host can read.
+    fn staged(&self, span: Span<'_>) -> Result<Staged> {
+        let bytes = span.byte_len();
+        let staging = self.pool().take(Purpose::Download, bytes, "a download")?;
+        self.record_copy(span, &staging.raw.buffer, 0);
+        Ok(Staged { staging, bytes })
+    }
+
+    /// What came.
+    fn arrived<T: bytemuck::Pod>(&self, arriving: Arriving) -> Result<Vec<T>> {
         let lost = |reason: String| self.faults().check().and(Err(Error::DeviceLost { reason }));
-        match receiver.try_recv() {
+        match arriving.mapped.try_recv() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return lost(error.to_string()),
             Err(error) => return lost(error.to_string()),
         }
-        let (values, words) = match slice.get_mapped_range() {
+        let Staged { staging, bytes } = &arriving.staged;
+        let buffer = &staging.raw.buffer;
+        let values = match buffer.slice(0..*bytes).get_mapped_range() {
             // `pod_collect_to_vec` copies by bytes: the mapping need not be aligned for `T`.
-            Ok(view) => {
-                let (values, words) = view.split_at(wanted as usize);
-                (bytemuck::pod_collect_to_vec(values), bytemuck::pod_collect_to_vec::<u8, u32>(words))
-            }
+            Ok(view) => bytemuck::pod_collect_to_vec(&view),
             Err(error) => return lost(error.to_string()),
         };
-        staging.raw.buffer.unmap();
-        self.faults().check()?;
-        self.learn(&words)?;
+        buffer.unmap();
         Ok(values)
     }
 }

@@ -37,12 +37,15 @@ fn parse(kernel: &Kernel, immediates: bool) -> (Module, ModuleInfo) {
 /// The most combinations of constants that are all tried.
 const ALL_COMBINATIONS: usize = 64;
 
+/// Constants that are sizes and nothing else: no branch asks for one of their values.
+const SIZES: [&str; 4] = ["SLICE_BITS", "UNIT_BITS", "QUAD_BITS", "WEIGHT_BITS"];
+
 /// The values of a constant that stand for all.
 fn sample(name: &str, allowed: u32) -> Vec<f64> {
     match allowed {
         REAL => vec![0.0, 1.5],
-        // The least and the largest size.
-        bits if name.ends_with("_BITS") => vec![0.0, f64::from(bits - 1)],
+        // The least and the largest.
+        sizes if SIZES.contains(&name) => vec![0.0, f64::from(sizes - 1)],
         allowed => (0..allowed).map(f64::from).collect(),
     }
 }

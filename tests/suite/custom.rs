@@ -19,7 +19,7 @@ fn sigmoid(x: f64) -> f64 {
 
 /// An LSTM whose forget gate is one minus its input gate, gates i, g, o; or a version of it with one fault.
 #[derive(Debug)]
-struct Coupled {
+pub(crate) struct Coupled {
     name: &'static str,
     wgsl: &'static str,
     /// What the twin's gradient at g is multiplied by: 1 is right.
@@ -85,7 +85,7 @@ impl CustomCell for Coupled {
     }
 }
 
-static RIGHT: Coupled = Coupled { name: "coupled", wgsl: COUPLED, factor: 1.0 };
+pub(crate) static RIGHT: Coupled = Coupled { name: "coupled", wgsl: COUPLED, factor: 1.0 };
 static WRONG_TWIN: Coupled = Coupled { name: "wrong_twin", wgsl: COUPLED, factor: 1.01 };
 
 /// tanh as a user writes it: what `Cell::tanh` is, to the last bit on the CPU.
@@ -148,7 +148,7 @@ impl CustomCell for Elman {
 
 /// A GRU as a user writes it: its last gate's recurrent part has a gradient of its own.
 #[derive(Debug)]
-struct Gated;
+pub(crate) struct Gated;
 
 impl CustomCell for Gated {
     fn name(&self) -> &'static str {
@@ -200,7 +200,7 @@ impl CustomCell for Gated {
     }
 }
 
-static GATED: Gated = Gated;
+pub(crate) static GATED: Gated = Gated;
 static PLAIN: Elman = Elman { name: "elman", wgsl: ELMAN, gates: 1 };
 
 fn a_right_cell_agrees_with_differences_and_with_its_twin() -> Outcome {

@@ -4,7 +4,7 @@ use refrain::nn::{Cell, Draw, Model, Rnn, Sequences};
 use refrain::{Device, GpuOptions, Indices, RecurrentTier, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu, on_gpu_tiers};
-use crate::support::{all_gradients, expect_same_bits, random};
+use crate::support::{all_gradients, expect_same_bits, random, step_by_step};
 
 const INPUTS: usize = 3;
 const STEPS: usize = 7;
@@ -170,8 +170,7 @@ fn train(device: &Device, stack: &Rnn, batch: Batch) -> Result<(Vec<f32>, u64)> 
 
 /// Where two directions do not fit a binding, each goes on its own.
 fn directions_that_do_not_fit_a_binding_go_apart_with_the_same_bits(adapter: &Adapter) -> Outcome {
-    let together =
-        adapter.open_with(&GpuOptions { recurrent: RecurrentTier::Steps, ..Default::default() })?;
+    let together = step_by_step(adapter)?;
     let of = |cell| Rnn::new(cell, INPUTS, HIDDEN);
     let masks = |stack: Rnn| stack.dropout(0.3).input_dropout(0.2).recurrent_dropout(0.25).weight_drop(0.2);
     for (stack, gates) in [
@@ -213,7 +212,7 @@ fn calls(device: &Device, layer: &Rnn, steps: usize) -> Result<[u64; 2]> {
 }
 
 fn a_time_step_of_both_directions_is_one_dispatch_each_way(adapter: &Adapter) -> Outcome {
-    let device = adapter.open_with(&GpuOptions { recurrent: RecurrentTier::Steps, ..Default::default() })?;
+    let device = step_by_step(adapter)?;
     let of = |cell| Rnn::new(cell, INPUTS, 8);
     for (layer, a_step) in [
         (of(Cell::tanh()), 1),

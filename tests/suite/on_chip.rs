@@ -5,17 +5,14 @@ use refrain::nn::{Cell, Draw, Model, Rnn, Sequences};
 use refrain::{AdapterKind, Device, Error, GpuOptions, Indices, OnChip, RecurrentTier, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
-use crate::support::{all_gradients, expect_same_bits, random};
+use crate::custom::{GATED, RIGHT};
+use crate::support::{all_gradients, expect_same_bits, random, step_by_step};
 
 const INPUTS: usize = 3;
 
 fn open(adapter: &Adapter, recurrent: RecurrentTier, on_chip: OnChip) -> Result<Device> {
     // What it learns of waiting is this test's.
     adapter.open_anew_with(&GpuOptions { recurrent, on_chip, ..GpuOptions::default() })
-}
-
-fn step_by_step(adapter: &Adapter) -> Result<Device> {
-    adapter.open_with(&GpuOptions { recurrent: RecurrentTier::Steps, ..GpuOptions::default() })
 }
 
 /// A layer over a batch whose rows may have several lengths and resets.
@@ -39,6 +36,8 @@ fn cases() -> Vec<Case> {
         case(of(Cell::Lstm, 15).peepholes().bidirectional(), 6, true),
         case(of(Cell::Lstm, 20).coupled().clip_gradient(0.01), 17, true),
         case(of(Cell::Lstm, 9).zoneout(0.2, 0.1).layers(2), 2, false),
+        case(of(Cell::Custom(&RIGHT), 18), 5, true),
+        case(of(Cell::Custom(&GATED), 17), 6, false),
     ]
 }
 
@@ -80,22 +79,39 @@ fn train(device: &Device, case: &Case) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// As many workgroups as the self-test finds.
+/// Two workgroups, which run at once if the machine is idle: whether they wait in vain or not, each pass is on chip.
 fn layers_on_chip_have_the_bits_of_steps(adapter: &Adapter) -> Outcome {
     let single = step_by_step(adapter)?;
-    let device = open(adapter, RecurrentTier::OnChip, OnChip::default())?;
     for case in small_cases() {
+        // What a stop teaches a device is not the next case's.
+        let device = open(adapter, RecurrentTier::OnChip, OnChip { workgroups: Some(2), patience: None })?;
         let before = [&device, &single].map(|device| device.counters().dispatches);
         expect_same_bits(&format!("{case:?}"), &train(&device, &case)?, &train(&single, &case)?)?;
         let calls = [0, 1].map(|place| [&device, &single][place].counters().dispatches - before[place]);
         let report = device.on_chip().expect("a GPU");
-        let found = report.workgroups.expect("layers have asked");
-        assert!(found == 0 || found.is_power_of_two() && found > 1, "{report:?}");
-        // Of several stops in a row it is no longer one dispatch for many steps.
-        if found > 1 && report.stops == 0 {
-            assert!(calls[0] + case.steps as u64 <= calls[1], "{case:?}: {calls:?} dispatches");
-        }
+        // Forward and back.
+        assert!(report.dispatches >= 2, "{case:?}: {report:?}");
+        assert!(calls[0] + case.steps as u64 <= calls[1], "{case:?}: {calls:?} dispatches");
     }
+    Ok(())
+}
+
+/// What the self-test finds is what layers have.
+fn the_self_test_finds_a_power_of_two(adapter: &Adapter) -> Outcome {
+    let device = open(adapter, RecurrentTier::OnChip, OnChip::default())?;
+    assert_eq!(device.on_chip().expect("a GPU").workgroups, None, "before any layer has asked");
+    train(&device, &small_cases()[1])?;
+    let found = device.on_chip().and_then(|report| report.workgroups).expect("a layer has asked");
+    assert!(found == 0 || found.is_power_of_two() && found > 1, "{found} workgroups");
+    Ok(())
+}
+
+/// Layers that go another way make no self-test.
+fn who_does_not_wait_is_not_tested(adapter: &Adapter) -> Outcome {
+    let device = open(adapter, RecurrentTier::Steps, OnChip::default())?;
+    train(&device, &small_cases()[1])?;
+    let report = device.on_chip().expect("a GPU");
+    assert_eq!((report.workgroups, report.dispatches), (None, 0), "{report:?}");
     Ok(())
 }
 
@@ -139,13 +155,17 @@ fn whoever_waits_in_vain_is_completed_to_the_same_bits(adapter: &Adapter) -> Out
 
 /// The gradient at the first state of a segment is the one inside a sequence, bit by bit.
 fn checkpoints_on_chip_change_no_bit(adapter: &Adapter) -> Outcome {
-    let options = OnChip { workgroups: Some(2), patience: Some(1) };
-    let device = open(adapter, RecurrentTier::OnChip, options)?;
     for (cell, units) in [(Cell::Lstm, 16), (Cell::Gru, 20)] {
+        let options = OnChip { workgroups: Some(64), patience: Some(1) };
+        let device = open(adapter, RecurrentTier::OnChip, options)?;
         let layer = Rnn::new(cell, INPUTS, units);
         let plain = Case { layer: layer.clone(), steps: 34, batch: 64, ragged: true };
         let segments = Case { layer: layer.checkpointed(8), ..plain.clone() };
-        expect_same_bits(cell.name(), &train(&device, &segments)?, &train(&device, &plain)?)?;
+        let found = train(&device, &segments)?;
+        let report = device.on_chip().expect("a GPU");
+        // A dispatch for each segment at least, forward, forward again and back.
+        assert!(report.dispatches >= 3 * 34 / 8, "{report:?}");
+        expect_same_bits(cell.name(), &found, &train(&step_by_step(adapter)?, &plain)?)?;
     }
     Ok(())
 }
@@ -162,6 +182,8 @@ pub(crate) fn register(suite: &mut Suite) {
     on_gpu!(
         suite,
         layers_on_chip_have_the_bits_of_steps,
+        the_self_test_finds_a_power_of_two,
+        who_does_not_wait_is_not_tested,
         dispatches_have_an_exchange_each,
         whoever_waits_in_vain_is_completed_to_the_same_bits,
         checkpoints_on_chip_change_no_bit,

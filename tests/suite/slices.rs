@@ -2,20 +2,16 @@
 //! adapter, 8 for up to eight, else 4. Rows and units here lie around the edges of all of these.
 
 use refrain::nn::{Cell, Draw, Model, Rnn, Sequences, State};
-use refrain::{Device, GpuOptions, Indices, RecurrentTier, Result, Tensor};
+use refrain::{Device, Indices, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::steps::parts;
-use crate::support::{all_gradients, expect_close, expect_same_bits, largest, random};
+use crate::support::{all_gradients, expect_close, expect_same_bits, largest, random, step_by_step};
 
 const INPUTS: usize = 3;
 const STEPS: usize = 5;
 const ROWS: [usize; 8] = [1, 3, 4, 5, 8, 9, 16, 17];
 const UNITS: [usize; 6] = [1, 15, 16, 17, 31, 33];
-
-fn step_by_step(adapter: &Adapter) -> Result<Device> {
-    adapter.open_with(&GpuOptions { recurrent: RecurrentTier::Steps, ..GpuOptions::default() })
-}
 
 /// A layer with [`INPUTS`] inputs and what it runs over.
 #[derive(Clone, Debug)]

@@ -9,9 +9,9 @@ use refrain::loss::cross_entropy;
 use refrain::nn::{Cell, Embedding, Gradients, Linear, Model, Parameters, Rnn};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig};
 use refrain::random::Stream;
-use refrain::{Device, Result, Tensor};
+use refrain::{Device, GpuOptions, RecurrentTier, Result, Tensor};
 
-use crate::adapters::Outcome;
+use crate::adapters::{Adapter, Outcome};
 
 /// `count` numbers uniform between −`scale` and `scale`, from stream `stream` of seed 1.
 pub(crate) fn values(stream: u64, count: usize, scale: f64) -> Vec<f64> {
@@ -162,6 +162,11 @@ pub(crate) fn all_gradients(parameters: &Parameters, gradients: &Gradients) -> R
         all.extend(gradients.view(name)?.download_f64()?);
     }
     Ok(all)
+}
+
+/// A device whose recurrent layers take a dispatch for each step.
+pub(crate) fn step_by_step(adapter: &Adapter) -> Result<Device> {
+    adapter.open_with(&GpuOptions { recurrent: RecurrentTier::Steps, ..GpuOptions::default() })
 }
 
 /// Fails unless both hold the same bits; NaN anywhere fails too.

@@ -10,7 +10,7 @@ use super::measure::Effort;
 use super::shape::{Grid, Shape, Tier, Work};
 use crate::destination::expect_different;
 use crate::failure::Result;
-use crate::train::arguments::{cell, count};
+use crate::values::{cell, count};
 
 /// Options of `refrain bench`.
 #[derive(Args, Clone, Debug)]
@@ -76,14 +76,15 @@ impl Recurrent {
             Self::OnChip => RecurrentTier::OnChip,
         }
     }
+}
 
-    /// Its name on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Steps => "steps",
-            Self::Sequence => "sequence",
-            Self::OnChip => "on-chip",
-        }
+/// What a way is called on the command line and in what is printed.
+pub(crate) fn way_name(tier: RecurrentTier) -> &'static str {
+    match tier {
+        RecurrentTier::Auto => "auto",
+        RecurrentTier::Steps => "steps",
+        RecurrentTier::Sequence => "sequence",
+        RecurrentTier::OnChip => "on-chip",
     }
 }
 

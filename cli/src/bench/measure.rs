@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::failure::Result;
-use crate::train::arguments::{count, number};
+use crate::values::{count, number};
 
 /// The most runs, unless more are asked for.
 const MOST_RUNS: usize = 100;

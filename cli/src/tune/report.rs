@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use refrain::{MatmulVariant, ProductShape, RecurrentShape, RecurrentTier};
+use refrain::{MatmulVariant, ProductShape, RecurrentShape};
 use serde::Serialize;
 
 use super::contest::{MARGIN, Outcome};
@@ -156,15 +156,4 @@ pub(crate) fn variant(shape: &ProductShape, variant: MatmulVariant) -> String {
 pub(crate) fn layer(shape: &RecurrentShape, steps: usize) -> String {
     let RecurrentShape { gates, units, rows } = shape;
     format!("gates {gates}, units {units}, rows {rows} ({steps} steps)")
-}
-
-/// A way through time in words.
-pub(crate) fn tier(tier: RecurrentTier) -> String {
-    match tier {
-        RecurrentTier::Auto => "auto",
-        RecurrentTier::Steps => "steps",
-        RecurrentTier::Sequence => "sequence",
-        RecurrentTier::OnChip => "on chip",
-    }
-    .to_owned()
 }

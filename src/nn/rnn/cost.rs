@@ -5,6 +5,7 @@ use crate::Result;
 use crate::nn::peak::{Ledger, Sizes};
 use crate::nn::summary::{Counter, FLOAT, Signal};
 use crate::ops::Merge;
+use crate::ops::recurrent::Truncation;
 
 impl Rnn {
     /// Its cell, depth, directions and options in words.
@@ -156,8 +157,10 @@ impl Rnn {
     /// `ops::recurrent::together`.
     fn directions_together(&self) -> usize {
         let Self { options, directions, .. } = self;
-        let alone =
-            self.has_layer_norm() || options.projection.is_some() || options.equations.zoneout.is_some();
+        let alone = self.has_layer_norm()
+            || options.projection.is_some()
+            || options.equations.zoneout.is_some()
+            || matches!(options.truncation, Truncation::Windows(_));
         if alone { 1 } else { directions.all().len() }
     }
 

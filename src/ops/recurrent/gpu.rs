@@ -87,12 +87,13 @@ pub(super) fn forward(
         if call.walk.reversed() {
             stretches.reverse();
         }
+        let step = kernels.forward();
         for stretch in &stretches {
             match &many {
                 Some(many) => many.forward(&own, &weights, stretch)?,
                 None => {
                     let weights = Weights { values: &weights, transposed: needs_transposed };
-                    step_by_step(&own, &kernels.forward(), &weights, stretch, &arrays)?
+                    step_by_step(&own, &step, &weights, stretch, &arrays)?
                 }
             }
         }

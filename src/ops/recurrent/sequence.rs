@@ -124,22 +124,26 @@ pub(super) fn tier(context: &Context, calls: &[Call<'_>], sizes: Sizes) -> Resul
         kind: context.kind(),
         wanted,
     };
-    let room = room(context)?;
-    let taken = |wanted| choose(&facts(wanted, room));
+    let choices = context.choices();
     let shape = RecurrentShape { gates, units, rows };
-    let wanted = context.choices().recurrent(shape, |wanted| match taken(wanted) {
-        Tier::Steps => RecurrentTier::Steps,
-        Tier::Sequence(_) => RecurrentTier::Sequence,
-        Tier::OnChip(_) => RecurrentTier::OnChip,
-    });
+    let wanted = choices.recurrent(shape);
+    // Nobody makes the self-test who would not wait; who compares all ways does.
+    let asks = match wanted {
+        RecurrentTier::OnChip => true,
+        _ => context.trusts_waiting() && (choices.notes() || facts(wanted, None).asks_for_room()),
+    };
+    let room = if asks { room(context)? } else { None };
+    let taken = |wanted| choose(&facts(wanted, room));
+    // There is nothing to note where all wishes lead to the same.
+    let others = [RecurrentTier::Sequence, RecurrentTier::OnChip];
+    if choices.notes() && others.into_iter().any(|way| taken(way) != Tier::Steps) {
+        choices.note_recurrent(shape, taken(wanted).name());
+    }
     Ok(taken(wanted))
 }
 
 /// What there is for workgroups that wait for each other, where they may.
 fn room(context: &Context) -> Result<Option<Room>> {
-    if !context.trusts_waiting() && !context.choices().ask_for_on_chip() {
-        return Ok(None);
-    }
     let workgroups = context.waiting_workgroups()?;
     let words = context.limits().binding_elements;
     Ok((workgroups > 0).then(|| Room { workgroups, words, weight_bits: context.weight_bits() }))

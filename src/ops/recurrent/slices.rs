@@ -13,7 +13,7 @@ use super::stretch::blocks;
 use super::tier::UNITS_TO_FILL;
 use crate::Result;
 use crate::gpu::{AdapterKind, Context, Dispatch, kernel, parameters};
-use crate::tensor::{View, ViewMut};
+use crate::tensor::{Tensor, View};
 
 /// The units of a workgroup.
 pub(super) const UNITS: usize = 16;
@@ -31,7 +31,6 @@ parameters!(BoundaryParameters {
     weight_base: u32,
     sent_base: u32,
     y_base: u32,
-    add: u32,
 });
 
 kernel!(BOUNDARY: "recurrent_boundary" {
@@ -82,25 +81,12 @@ impl Split {
     }
 }
 
-/// What becomes of what a target holds.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Old {
-    Overwritten,
-    AddedTo,
-}
-
-/// target \[B, H\] = sent W, or target + sent W, for W \[terms, H\] and sent \[B, terms\]: the product of a step back.
-pub(super) fn send(
-    context: &Context,
-    split: Split,
-    sent: View<'_>,
-    weight: View<'_>,
-    target: &mut ViewMut<'_>,
-    old: Old,
-) -> Result<()> {
+/// sent W \[B, H\] for W \[terms, H\] and sent \[B, terms\]: the product of a step back.
+pub(super) fn send(context: &Context, split: Split, sent: View<'_>, weight: View<'_>) -> Result<Tensor> {
     let (rows, terms, units) = (sent.shape().rows(), sent.shape().last(), weight.shape().last());
+    let product = Tensor::unwritten(sent.device(), &[rows, units])?;
     let (weights, sent) = (context.bind(weight.span())?, context.bind(sent.span())?);
-    let y = context.bind(target.span())?;
+    let y = context.bind(product.view().span())?;
     let sizes = Sizes { steps: 1, rows, units, hidden: units };
     for block in blocks(context, sizes, split) {
         context.dispatch(Dispatch {
@@ -115,13 +101,12 @@ pub(super) fn send(
                 weight_base: weights.base,
                 sent_base: sent.base,
                 y_base: y.base,
-                add: (old == Old::AddedTo).into(),
             },
             bindings: &[weights, sent, y],
             grid: block.grid(split, 1),
         })?;
     }
-    Ok(())
+    Ok(product)
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 //! Dispatch of `shaders/{marks,pick,previous}.wgsl`.
 
 use super::given::copy;
-use super::slices::{Old, Split, send};
+use super::slices::{Split, send};
 use super::walk::Walk;
 use super::{Call, Direction, Sizes, StateParts};
 use crate::Result;
 use crate::gpu::{Buffer, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
 use crate::ops::dropout::dropout_add_into;
-use crate::ops::matmul::matmul_into;
+use crate::ops::elementwise::add_into;
 use crate::ops::{Activation, Form, matmul, unary};
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View};
@@ -353,20 +353,13 @@ pub(super) fn d_initial(
     }
     let mut d_initial = copy(carry, &[rows, hidden])?;
     let weight = call.weights.weight_hh.outer(0..width)?;
-    match (call.state_mask, split) {
-        (Some(mask), None) => {
-            let product = matmul(&sent, weight, Form::Plain, None)?;
-            dropout_add_into(d_initial.view_mut()?, product.view(), mask)?;
-        }
-        (Some(mask), Some(split)) => {
-            let mut product = Tensor::unwritten(carry.device(), &[rows, hidden])?;
-            send(context, split, sent.view(), weight, &mut product.view_mut()?, Old::Overwritten)?;
-            dropout_add_into(d_initial.view_mut()?, product.view(), mask)?;
-        }
-        (None, None) => matmul_into(d_initial.view_mut()?, sent.view(), weight, Form::Plain)?,
-        (None, Some(split)) => {
-            send(context, split, sent.view(), weight, &mut d_initial.view_mut()?, Old::AddedTo)?;
-        }
+    let product = match split {
+        Some(split) => send(context, split, sent.view(), weight)?,
+        None => matmul(&sent, weight, Form::Plain, None)?,
+    };
+    match call.state_mask {
+        Some(mask) => dropout_add_into(d_initial.view_mut()?, product.view(), mask)?,
+        None => add_into(d_initial.view_mut()?, product.view())?,
     }
     match equations.options.clip_gradient {
         Some(bound) => {

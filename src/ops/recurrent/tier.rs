@@ -79,20 +79,38 @@ enum Columns {
 
 /// Many steps at a time where that is possible and asked for or, if the choice is free, likely to be faster.
 pub(super) fn choose(facts: &Facts) -> Tier {
-    let weights = facts.gates * facts.units * facts.units;
-    let is_faster = facts.kind == AdapterKind::Software || weights <= WEIGHTS;
     match facts.wanted {
         RecurrentTier::Steps => Tier::Steps,
-        RecurrentTier::OnChip => on_chip(facts),
-        RecurrentTier::Auto if !is_faster => on_chip(facts),
+        RecurrentTier::OnChip => on_chip(facts).map_or(Tier::Steps, Tier::OnChip),
+        RecurrentTier::Auto if facts.asks_for_room() => {
+            on_chip(facts).filter(OnChipPlan::is_likely_faster).map_or(Tier::Steps, Tier::OnChip)
+        }
         RecurrentTier::Auto | RecurrentTier::Sequence => plan(facts).map_or(Tier::Steps, Tier::Sequence),
     }
 }
 
-fn on_chip(facts: &Facts) -> Tier {
+fn on_chip(facts: &Facts) -> Option<OnChipPlan> {
     let &Facts { gates, units, rows, directions, slice_bits, room, .. } = facts;
-    let layer = Layer { gates, units, rows, directions, slice_bits };
-    room.and_then(|room| OnChipPlan::of(layer, room)).map_or(Tier::Steps, Tier::OnChip)
+    OnChipPlan::of(Layer { gates, units, rows, directions, slice_bits }, room?)
+}
+
+impl Tier {
+    /// What it is called where it is asked for.
+    pub(super) fn name(&self) -> RecurrentTier {
+        match self {
+            Self::Steps => RecurrentTier::Steps,
+            Self::Sequence(_) => RecurrentTier::Sequence,
+            Self::OnChip(_) => RecurrentTier::OnChip,
+        }
+    }
+}
+
+impl Facts {
+    /// Whether the choice depends on the room that there is on chip.
+    pub(super) fn asks_for_room(&self) -> bool {
+        let is_large = self.kind != AdapterKind::Software && self.gates * self.units * self.units > WEIGHTS;
+        self.wanted == RecurrentTier::OnChip || (self.wanted == RecurrentTier::Auto && is_large)
+    }
 }
 
 /// As many rows for each workgroup as leave enough workgroups, and fit its memory; none where not even one does.
@@ -216,6 +234,26 @@ mod tests {
             [102, 204, 205, 819, 820].map(|units| forced(4, units)),
             [Some(8), Some(4), Some(2), Some(1), None]
         );
+    }
+
+    #[test]
+    fn large_layers_stay_on_chip_where_there_is_room_and_their_rows_are_few() {
+        let room = Some(Room { workgroups: 512, words: 1 << 28, weight_bits: 3 });
+        let way = |units, rows, room| {
+            choose(&Facts { units, rows, room, slice_bits: if rows > 16 { 2 } else { 4 }, ..PLAIN }).name()
+        };
+        assert_eq!(
+            [64, 512].map(|units| way(units, 16, None)),
+            [RecurrentTier::Sequence, RecurrentTier::Steps]
+        );
+        assert_eq!(
+            [64, 512].map(|units| way(units, 16, room)),
+            [RecurrentTier::Sequence, RecurrentTier::OnChip]
+        );
+        assert_eq!(way(512, 256, room), RecurrentTier::Steps);
+        let asks = |units, wanted| Facts { units, wanted, ..PLAIN }.asks_for_room();
+        assert!(asks(512, RecurrentTier::Auto) && !asks(64, RecurrentTier::Auto));
+        assert!(!asks(512, RecurrentTier::Steps) && asks(64, RecurrentTier::OnChip));
     }
 
     #[test]

@@ -124,7 +124,7 @@ macro_rules! on_chip {
         around!(ON_CHIP_FORWARD: "recurrent_on_chip_forward" {
             files: [
                 "recurrent_forward_arrays", "recurrent_forward_product", "recurrent_forward_cell", "recurrent_walk",
-                "recurrent_forward_places", "recurrent_exchange", "recurrent_on_chip", "recurrent_on_chip_forward"
+                "recurrent_forward_places", "recurrent_wait", "recurrent_exchange", "recurrent_on_chip", "recurrent_on_chip_forward"
             ],
             parameters: SequenceForwardParameters,
             projected: 1,
@@ -138,7 +138,7 @@ macro_rules! on_chip {
         around!(ON_CHIP_BACKWARD: "recurrent_on_chip_backward" {
             files: [
                 "recurrent_backward_arrays", "recurrent_backward_product", "recurrent_backward_cell", "recurrent_walk",
-                "recurrent_backward_places", "recurrent_exchange", "recurrent_on_chip", "recurrent_on_chip_backward"
+                "recurrent_backward_places", "recurrent_wait", "recurrent_exchange", "recurrent_on_chip", "recurrent_on_chip_backward"
             ],
             parameters: SequenceBackwardParameters,
             projected: 1,

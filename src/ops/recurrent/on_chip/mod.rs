@@ -33,8 +33,7 @@ impl OnChipKernel {
         parameters: P,
     ) -> Result<()> {
         let [head, words] = self.plan.exchange(self.width, steps);
-        let exchange = context.allocate(words, "what workgroups tell each other")?;
-        context.clear_exchange(&exchange, head, words)?;
+        let exchange = context.exchange(head, words)?;
         let status = context.bind(context.waiting_status()?)?;
         let exchange = context.bind(Span::new(&exchange, 0, words))?;
         let bindings = [bindings, &[exchange, status]].concat();

@@ -11,9 +11,14 @@ const QUAD_BITS: u32 = 4;
 const HISTORY: usize = 1 << 22;
 /// The most steps of a dispatch.
 const STEPS: usize = 256;
-/// Turns of all loops together that an invocation may take in one dispatch on a software adapter, beside those of waiting; see
-/// `tier.rs`.
-const TURNS: usize = 1 << 14;
+/// Turns of all loops together that an invocation of the workgroup that completes may take in one dispatch, so that what
+/// stopped is made up for soon: on hardware some tenths of a second where a turn takes 30 ns, which was not measured; on a
+/// software adapter see `tier.rs`, beside the turns of waiting.
+const HARDWARE_TURNS: usize = 1 << 23;
+const SOFTWARE_TURNS: usize = 1 << 14;
+/// The most chunks of a step back that are likely to take less time than a step's own dispatch: each has two barriers and a
+/// way to the second-level cache.
+const CHUNKS: usize = 32;
 
 /// What a device has for layers that stay on chip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +63,7 @@ impl Plan {
         };
         let plan = |(unit_bits, quad_bits): (u32, u32)| {
             let weights = (layer.gates * layer.units) << unit_bits;
-            let weight_bits = (0..).find(|&bits| weights <= 1024 << bits).unwrap_or(room.weight_bits);
+            let weight_bits = weights.div_ceil(1024).next_power_of_two().ilog2();
             Self { layer, words: room.words, unit_bits, quad_bits, weight_bits }
         };
         let all = (0..=UNIT_BITS).flat_map(|units| (0..=QUAD_BITS).map(move |quads| (units, quads)));
@@ -97,15 +102,17 @@ impl Plan {
     pub(in super::super) fn steps(&self, width: usize, software: bool) -> usize {
         let Layer { gates, units, rows, directions, slice_bits } = self.layer;
         let words = HISTORY.min(self.words - self.exchange(width, 0)[1]);
-        let bound = STEPS.min(words / (directions * rows * width));
-        if !software {
-            return bound.max(1);
-        }
         // The workgroup that completes takes the steps of all units, and the weights of each anew.
         let weights = ((gates * units) << self.unit_bits).div_ceil(GROUP);
         let terms = self.chunks() * (2 * 2 * 4 + 2) + ((gates * units) >> slice_bits) + gates;
         let turns = self.unit_blocks() * (weights + terms + gates * (1 << slice_bits) + 8 * gates + 32);
-        bound.min(TURNS / turns).max(1)
+        let allowed = if software { SOFTWARE_TURNS } else { HARDWARE_TURNS };
+        STEPS.min(words / (directions * rows * width)).min(allowed / turns).max(1)
+    }
+
+    /// Whether a device chooses this by itself.
+    pub(in super::super) fn is_likely_faster(&self) -> bool {
+        self.chunks() <= CHUNKS
     }
 
     /// Words of the exchange of a dispatch, and how many of them are zero before it.
@@ -156,6 +163,18 @@ mod tests {
         assert_eq!(Plan::of(LAYER, Room { workgroups: 0, ..ROOM }), None);
         assert_eq!(Plan::of(LAYER, Room { weight_bits: 0, ..ROOM }), None);
         assert_eq!(Plan::of(LAYER, Room { words: 16 * 4 * 512, ..ROOM }), None);
+    }
+
+    #[test]
+    fn layers_of_common_sizes_take_many_steps_in_a_dispatch() {
+        let steps = |units, rows| {
+            let plan = Plan::of(Layer { units, rows, ..LAYER }, ROOM).expect("there is room");
+            plan.steps(4 * units, false)
+        };
+        assert_eq!(steps(256, 16), STEPS);
+        for (units, rows) in [(512, 1), (512, 16), (1024, 16)] {
+            assert!(steps(units, rows) >= 16, "{units} units, {rows} rows: {}", steps(units, rows));
+        }
     }
 
     #[test]

@@ -1,0 +1,62 @@
+//! What the values of options may be, where several commands ask the same.
+
+use refrain::nn::Cell;
+use refrain::ops::Activation;
+
+use crate::failure::{Failure, Result};
+
+/// Refuses a temperature that is negative or absurd.
+///
+/// # Errors
+/// [`refrain::Error::Config`].
+pub(crate) fn temperature(value: f64) -> Result<()> {
+    number("--temperature", value, (0.0..=100.0).contains(&value), "between 0 and 100")
+}
+
+/// Refuses a number of things outside `smallest..=largest`.
+///
+/// # Errors
+/// [`refrain::Error::Config`].
+pub(crate) fn count(option: &str, found: usize, smallest: usize, largest: usize) -> Result<()> {
+    if (smallest..=largest).contains(&found) {
+        return Ok(());
+    }
+    let bound = match largest {
+        usize::MAX => format!("at least {smallest}"),
+        largest => format!("between {smallest} and {largest}"),
+    };
+    Err(Failure::option(option, format!("must be {bound}, not {found}")))
+}
+
+/// Refuses a number that is not sensible, naming what is expected.
+///
+/// # Errors
+/// [`refrain::Error::Config`].
+pub(crate) fn number(option: &str, found: f64, sensible: bool, expected: &str) -> Result<()> {
+    match sensible {
+        true => Ok(()),
+        false => Err(Failure::option(option, format!("must be {expected}, but is {found}"))),
+    }
+}
+
+/// The cell of this name.
+pub(crate) fn cell(name: &str) -> std::result::Result<Cell, String> {
+    let all = || [Cell::Lstm, Cell::Gru].into_iter().chain(Activation::ALL.map(Cell::Vanilla));
+    let known = || all().map(Cell::name).collect::<Vec<_>>().join(", ");
+    let found = all().find(|cell| cell.name() == name);
+    found.ok_or_else(|| format!("there is no cell of this name; there are {}", known()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_go_by_their_names_and_vanilla_ones_by_their_activations() {
+        assert_eq!(cell("lstm"), Ok(Cell::Lstm));
+        assert_eq!(cell("gru"), Ok(Cell::Gru));
+        assert_eq!(cell("relu"), Ok(Cell::relu()));
+        let refused = cell("swish").expect_err("no cell");
+        assert!(refused.contains("lstm") && refused.contains("softsign"), "{refused}");
+    }
+}

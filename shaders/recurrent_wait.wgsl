@@ -1,0 +1,32 @@
+// How an invocation waits for a word of `exchange` that another workgroup writes. Who waits in vain, or learns by
+// `others_stopped` of the kernel around it that another has, sets `stops`.
+
+// 64 times 16 to this power are the looks that an invocation spends on waiting in a dispatch.
+override PATIENCE: u32 = 0u;
+
+// The bits of no number that is ever written.
+const EMPTY: u32 = 0xffffffffu;
+
+// This workgroup waited in vain.
+var<workgroup> stops: atomic<u32>;
+var<workgroup> told: u32;
+// The looks spent so far. A driver may end all loops of an invocation after so many turns of all of them together, without a
+// word: waiting must end before.
+var<private> looked: u32;
+
+// What invocation 0 says, to all of the workgroup.
+fn tell(lane: u32, value: u32) -> u32 {
+    if lane == 0u { told = value; }
+    return workgroupUniformLoad(&told);
+}
+
+// The word, or EMPTY.
+fn wait(at: u32) -> u32 {
+    for (; looked < (64u << (4u * PATIENCE)); looked = looked + 1u) {
+        let bits = atomicLoad(&exchange[at]);
+        if bits != EMPTY { return bits; }
+        if (looked & 63u) == 63u && (atomicLoad(&stops) != 0u || others_stopped()) { break; }
+    }
+    atomicStore(&stops, 1u);
+    return EMPTY;
+}
