@@ -9,7 +9,7 @@ struct Memory {
 
 // 1: marks are bound; 0: every step is valid, and only the first one starts.
 override MARKED: u32 = 0u;
-// 1: the dispatch is of both directions, and its workgroups with z = 1 are of the reverse one. What is given for a
+// 1: the dispatch is of both directions, and its workgroups with z = 1 (on chip the second half of the roles) are of the reverse one. What is given for a
 // direction, and arrays over time, stand one behind the other for both ([2, ..]); outputs, and gradients at them, side by
 // side.
 override BOTH: u32 = 0u;

@@ -13,7 +13,7 @@ pub(crate) mod work;
 
 use std::io::{self, Write};
 
-use refrain::{Device, Error, GpuOptions, OnChipReport};
+use refrain::{Device, Error, GpuOptions, ON_CHIP_VARIABLE, OnChipReport};
 
 use self::arguments::{Arguments, way_name};
 use self::check::expect_right;
@@ -107,8 +107,10 @@ fn on_chip(report: &OnChipReport) -> Option<String> {
     let workgroups = report.workgroups?;
     Some(match report.last {
         None if workgroups == 0 => {
-            "on chip: no layer is, workgroups were not found to go on while they wait for each other"
-                .to_owned()
+            format!(
+                "on chip: no layer is, workgroups were not found to go on while they wait for each other or \
+                 {ON_CHIP_VARIABLE}=0 forbids it"
+            )
         }
         None if report.dispatches == 0 => {
             format!(

@@ -7,6 +7,7 @@
 //! 1. A device chooses such kernels by itself only on adapters of those makers, through Vulkan; and a self-test finds how many workgroups run at once and that what one
 //!    writes reaches the others unharmed. It is made once, when a layer first asks.
 //! 2. Who waits in vain stops, and what is missing is made up for in the same submission: `shaders/recurrent_on_chip.wgsl`.
+//!    Should that miss something, every readback is an error from then on.
 //! 3. That it happened is known at the next readback: from then on only half as many workgroups may wait as the dispatch
 //!    had, in the end none.
 

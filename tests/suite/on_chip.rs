@@ -2,7 +2,9 @@
 //! vain or not. Software adapters run few workgroups at once or one after the other, so that both happen here.
 
 use refrain::nn::{Cell, Draw, Model, Rnn, Sequences};
-use refrain::{AdapterKind, Device, Error, GpuOptions, Indices, OnChip, RecurrentTier, Result, Tensor};
+use refrain::{
+    AdapterKind, Device, Error, GpuOptions, Indices, Journal, OnChip, RecurrentTier, Result, Tensor,
+};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::custom::{GATED, RIGHT};
@@ -112,6 +114,18 @@ fn who_does_not_wait_is_not_tested(adapter: &Adapter) -> Outcome {
     train(&device, &small_cases()[1])?;
     let report = device.on_chip().expect("a GPU");
     assert_eq!((report.workgroups, report.dispatches), (None, 0), "{report:?}");
+    // Nor do those whose step is more than a dispatch, and they have no choice to note.
+    let options =
+        GpuOptions { recurrent: RecurrentTier::OnChip, journal: Journal::Choices, ..GpuOptions::default() };
+    let device = adapter.open_anew_with(&options)?;
+    for layer in
+        [Rnn::new(Cell::Gru, INPUTS, 9).reset_before(), Rnn::new(Cell::Lstm, INPUTS, 9).projection(4)]
+    {
+        train(&device, &Case { layer, steps: 5, batch: 3, ragged: false })?;
+    }
+    let report = device.on_chip().expect("a GPU");
+    assert_eq!((report.workgroups, report.dispatches), (None, 0), "{report:?}");
+    assert_eq!(device.choices()?.recurrent_layers().count(), 0);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Both directions of a layer in the same dispatches.
 //!
 //! At each turn of the loop one direction takes step t and the other step T − 1 − t, and neither waits for the other. So
-//! one dispatch takes both: its workgroups with z = 1 are those of the reverse direction. Weights, biases and states of
+//! one dispatch takes both: its workgroups with z = 1, or on chip the second half of its roles, are those of the reverse direction. Weights, biases and states of
 //! the two are copied one behind the other, arrays over time are made so from the start ([2, T, ..]), and outputs stand
 //! side by side as ever. Each sum runs over its terms as in a dispatch of its own: no bit changes.
 

@@ -110,7 +110,8 @@ pub(super) enum Way {
 /// Those of [`Context::waiting_workgroups`].
 pub(super) fn tier(context: &Context, calls: &[Call<'_>], sizes: Sizes) -> Result<Tier> {
     let call = &calls[0];
-    if call.weights.projection.is_some() {
+    // A step of theirs is more than a dispatch.
+    if call.weights.projection.is_some() || call.equations.resets_before() {
         return Ok(Tier::Steps);
     }
     let (gates, Sizes { units, rows, .. }) = (call.equations.gates(), sizes);
