@@ -20,7 +20,7 @@ use crate::{Error, Result};
 pub(super) const IMMEDIATE_BYTES: u32 = 128;
 
 /// How recurrent layers run over time on a GPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecurrentTier {
     /// By the size of the layer and the sort of adapter.

@@ -96,8 +96,8 @@ macro_rules! parameters {
 }
 pub(crate) use parameters;
 
-/// Declares a [`Kernel`]: its name, and of which cell it is one, the files under `shaders/` that make it up, its parameters, the override
-/// constants with the number of values each may take, and its bindings.
+/// Declares a [`Kernel`]: its name, and of which cell it is one, the files under `shaders/` that make it up, its
+/// parameters, the override constants with the number of values each may take, and its bindings.
 macro_rules! kernel {
     ($name:ident: $stem:literal $(of $cell:ident)? {
         files: [$($file:literal),+],

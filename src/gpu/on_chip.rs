@@ -4,8 +4,9 @@
 //! all workgroups go on that run at once (Sorensen et al., OOPSLA 2016); some others do not, and software adapters run as
 //! many at once as there are cores. So three things stand between a kernel that waits and a wrong number:
 //!
-//! 1. A device chooses such kernels by itself only on adapters of those makers, through Vulkan; and a self-test finds how many workgroups run at once and that what one
-//!    writes reaches the others unharmed. It is made once, when a layer first asks.
+//! 1. A device chooses such kernels by itself only on adapters of those makers, through Vulkan; and a self-test finds
+//!    how many workgroups run at once and that what one writes reaches the others unharmed. It is made once, when a
+//!    layer first asks.
 //! 2. Who waits in vain stops, and what is missing is made up for in the same submission: `shaders/recurrent_on_chip.wgsl`.
 //!    Should that miss something, every readback is an error from then on.
 //! 3. That it happened is known at the next readback: from then on only half as many workgroups may wait as the dispatch

@@ -15,7 +15,7 @@ use refrain::ops::{self, Activation, Reduction};
 use refrain::{Device, IGNORED, Indices, Result, Tensor};
 
 use crate::adapters::{Outcome, Suite, on_cpu};
-use crate::support::{all_gradients, largest, random, tokens, values};
+use crate::support::{all_gradients, largest, random, tokens, values, with_values};
 
 /// Bounds f'''/6 and the number of roundings in f, each relative to the size of f, for these small cases.
 const CONDITION: f64 = 100.0;
@@ -107,20 +107,6 @@ fn flat(parameters: &Parameters) -> Result<Vec<f64>> {
     Ok(all)
 }
 
-/// The parameters of `model` with the values of `all`.
-fn with_values(model: &Model, all: &[f64]) -> Result<Parameters> {
-    let mut parameters = model.initialize(&Device::reference())?;
-    let mut rest = all;
-    let mut sections = Vec::new();
-    for spec in model.specs() {
-        let (section, after) = rest.split_at(spec.shape.elements());
-        sections.push((spec.name.as_str(), section));
-        rest = after;
-    }
-    parameters.set_all(sections)?;
-    Ok(parameters)
-}
-
 fn linear_backward_matches_finite_differences() -> Outcome {
     for (name, layer) in [("bias", Linear::new(3, 4)), ("no bias", Linear::new(3, 4).without_bias())] {
         let mut model = Model::new(5);
@@ -130,10 +116,11 @@ fn linear_backward_matches_finite_differences() -> Outcome {
         let point = [weights.clone(), x].concat();
         let run = |point: &[f64]| -> Result<f64> {
             let (weights, x) = point.split_at(weights.len());
-            let y = layer.infer(&with_values(&model, weights)?, &reference(&[2, 2, 3], x)?)?;
+            let y = layer
+                .infer(&with_values(&model, &Device::reference(), weights)?, &reference(&[2, 2, 3], x)?)?;
             Ok(dot(&y.download_f64()?, &d_y))
         };
-        let parameters = with_values(&model, &weights)?;
+        let parameters = with_values(&model, &Device::reference(), &weights)?;
         let mut gradients = parameters.zero_gradients()?;
         let (_, trace) = layer.forward(&parameters, &reference(&[2, 2, 3], &point[weights.len()..])?)?;
         let d_x = trace.backward(&reference(&[2, 2, 4], &d_y)?, &mut gradients)?;
@@ -151,7 +138,7 @@ fn embedding_backward_matches_finite_differences() -> Outcome {
     // Token 2 is missing, token 1 comes three times.
     let tokens = Indices::from_slice(&device, &[3, 2], &[1, 0, 1, 3, 3, 1])?;
     let d_y = values(3, 18, 1.0);
-    let parameters = with_values(&model, &weights)?;
+    let parameters = with_values(&model, &Device::reference(), &weights)?;
     let mut gradients = parameters.zero_gradients()?;
     let (_, trace) = layer.forward(&parameters, &tokens)?;
     trace.backward(&reference(&[3, 2, 3], &d_y)?, &mut gradients)?;
@@ -160,7 +147,7 @@ fn embedding_backward_matches_finite_differences() -> Outcome {
     let op = ops::embedding_backward(&tokens, &reference(&[3, 2, 3], &d_y)?, 4)?;
     assert_eq!(op.download_f64()?, analytic, "layer and operation agree");
     check("embedding", &weights, &analytic, |weights| {
-        let y = layer.infer(&with_values(&model, weights)?, &tokens)?;
+        let y = layer.infer(&with_values(&model, &Device::reference(), weights)?, &tokens)?;
         Ok(dot(&y.download_f64()?, &d_y))
     })
 }
@@ -246,7 +233,7 @@ impl Recurrent {
 
     fn tensors(&self, point: &[f64]) -> Result<(Parameters, Tensor, State)> {
         let [weights, x, initial] = self.split(point);
-        let parameters = with_values(&self.model, weights)?;
+        let parameters = with_values(&self.model, &Device::reference(), weights)?;
         let initial = State::from_hidden(&reference(&[self.layers, BATCH, HIDDEN], initial)?)?;
         Ok((parameters, reference(&[STEPS, BATCH, INPUTS], x)?, initial))
     }
@@ -473,7 +460,7 @@ fn check_model<'a>(what: &str, model: &Model, input: impl Into<Input<'a>>, label
     let mut gradients = parameters.zero_gradients()?;
     trace.backward(&d_logits, &mut gradients)?;
     check(what, &flat(&parameters)?, &all_gradients(&parameters, &gradients)?, |all| {
-        let (logits, _) = model.infer(&with_values(model, all)?, input, &state)?;
+        let (logits, _) = model.infer(&with_values(model, &Device::reference(), all)?, input, &state)?;
         Ok(refrain::loss::cross_entropy(&logits, labels)?.0.download_f64()?[0])
     })
 }

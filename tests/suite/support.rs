@@ -164,6 +164,20 @@ pub(crate) fn all_gradients(parameters: &Parameters, gradients: &Gradients) -> R
     Ok(all)
 }
 
+/// The parameters of `model` on `device` with the values of `all`, one after the other.
+pub(crate) fn with_values(model: &Model, device: &Device, all: &[f64]) -> Result<Parameters> {
+    let mut parameters = model.initialize(device)?;
+    let mut rest = all;
+    let mut sections = Vec::new();
+    for spec in model.specs() {
+        let (section, after) = rest.split_at(spec.shape.elements());
+        sections.push((spec.name.as_str(), section));
+        rest = after;
+    }
+    parameters.set_all(sections)?;
+    Ok(parameters)
+}
+
 /// A device whose recurrent layers take a dispatch for each step.
 pub(crate) fn step_by_step(adapter: &Adapter) -> Result<Device> {
     adapter.open_with(&GpuOptions { recurrent: RecurrentTier::Steps, ..GpuOptions::default() })

@@ -2,27 +2,13 @@
 //! reference, and nothing in the padding reaches a layer.
 
 use refrain::loss::cross_entropy;
-use refrain::nn::{Cell, Draw, Linear, Model, Parameters, Rnn, Sequences};
+use refrain::nn::{Cell, Draw, Linear, Model, Rnn, Sequences};
 use refrain::{Device, IGNORED, Indices, Result, Tensor};
 
 use super::{BATCH, LENGTHS, STEPS, lengths, tagger};
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::gradients::check;
-use crate::support::{all_gradients, expect_close, largest, tokens, values};
-
-/// Sets all parameters of `model` to `all`, one after the other.
-fn with_values(model: &Model, device: &Device, all: &[f64]) -> Result<Parameters> {
-    let mut parameters = model.initialize(device)?;
-    let mut rest = all;
-    let mut sections = Vec::new();
-    for spec in model.specs() {
-        let (section, after) = rest.split_at(spec.shape.elements());
-        sections.push((spec.name.as_str(), section));
-        rest = after;
-    }
-    parameters.set_all(sections)?;
-    Ok(parameters)
-}
+use crate::support::{all_gradients, expect_close, largest, tokens, values, with_values};
 
 /// Loss and gradients of the tagger over ragged rows with these tokens in their padding.
 fn loss_and_gradients(

@@ -62,30 +62,52 @@ macro_rules! around {
     };
 }
 
+/// Declares the two kernels of a way over time. What goes forward, and what goes back, begins with the same files whatever
+/// the way; what goes back has a bound for its gradients among the constants.
+macro_rules! way {
+    ({
+        forward: $forward:ident $forward_stem:literal [$($forward_file:literal),+] $forward_parameters:ident [$($forward_access:ident),+],
+        backward: $backward:ident $backward_stem:literal [$($backward_file:literal),+] $backward_parameters:ident [$($backward_access:ident),+],
+        projected: $projected:literal,
+        phases: $phases:literal,
+        constants: [$($constant:tt),+],
+    } $cell:ident $files:tt $own:tt) => {
+        around!($forward: $forward_stem {
+            files: [
+                "recurrent_forward_arrays", "recurrent_forward_product", "recurrent_forward_cell",
+                $($forward_file),+
+            ],
+            parameters: $forward_parameters,
+            projected: $projected,
+            phases: $phases,
+            constants: [$($constant),+],
+            bindings: [$($forward_access),+],
+        } $cell $files $own);
+        around!($backward: $backward_stem {
+            files: [
+                "recurrent_backward_arrays", "recurrent_backward_product", "recurrent_backward_cell",
+                $($backward_file),+
+            ],
+            parameters: $backward_parameters,
+            projected: $projected,
+            phases: $phases,
+            constants: [$($constant),+, ("CLIP_GRADIENT", REAL)],
+            bindings: [$($backward_access),+],
+        } $cell $files $own);
+    };
+}
+
 /// The kernels of a step.
 macro_rules! step {
     ($($cell:tt)+) => {
-        around!(STEP_FORWARD: "recurrent_forward" {
-            files: [
-                "recurrent_forward_arrays", "recurrent_forward_product", "recurrent_forward_cell", "recurrent_slices",
-                "recurrent_forward"
-            ],
-            parameters: ForwardParameters,
+        way!({
+            forward: STEP_FORWARD "recurrent_forward" ["recurrent_slices", "recurrent_forward"]
+                ForwardParameters [Read, Read, Read, Read, Write, Write, Write, Write],
+            backward: STEP_BACKWARD "recurrent_backward" ["recurrent_slices", "recurrent_backward"]
+                BackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write],
             projected: 2,
             phases: 3,
             constants: [("ROW_BITS", 3)],
-            bindings: [Read, Read, Read, Read, Write, Write, Write, Write],
-        } $($cell)+);
-        around!(STEP_BACKWARD: "recurrent_backward" {
-            files: [
-                "recurrent_backward_arrays", "recurrent_backward_product", "recurrent_backward_cell", "recurrent_slices",
-                "recurrent_backward"
-            ],
-            parameters: BackwardParameters,
-            projected: 2,
-            phases: 3,
-            constants: [("ROW_BITS", 3), ("CLIP_GRADIENT", REAL)],
-            bindings: [Read, Read, Read, Read, Read, Write, Write, Write],
         } $($cell)+);
     };
 }
@@ -93,27 +115,16 @@ macro_rules! step {
 /// The kernels that take many steps, each workgroup all units of some rows: never projected, nor in phases.
 macro_rules! sequence {
     ($($cell:tt)+) => {
-        around!(SEQUENCE_FORWARD: "recurrent_sequence_forward" {
-            files: [
-                "recurrent_forward_arrays", "recurrent_forward_product", "recurrent_forward_cell", "recurrent_walk",
-                "recurrent_forward_places", "recurrent_sequence", "recurrent_sequence_forward"
-            ],
-            parameters: SequenceForwardParameters,
+        way!({
+            forward: SEQUENCE_FORWARD "recurrent_sequence_forward"
+                ["recurrent_walk", "recurrent_forward_places", "recurrent_sequence", "recurrent_sequence_forward"]
+                SequenceForwardParameters [Read, Read, Read, Read, Write, Write, Write],
+            backward: SEQUENCE_BACKWARD "recurrent_sequence_backward"
+                ["recurrent_walk", "recurrent_backward_places", "recurrent_sequence", "recurrent_sequence_backward"]
+                SequenceBackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write],
             projected: 1,
             phases: 1,
             constants: [("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2)],
-            bindings: [Read, Read, Read, Read, Write, Write, Write],
-        } $($cell)+);
-        around!(SEQUENCE_BACKWARD: "recurrent_sequence_backward" {
-            files: [
-                "recurrent_backward_arrays", "recurrent_backward_product", "recurrent_backward_cell", "recurrent_walk",
-                "recurrent_backward_places", "recurrent_sequence", "recurrent_sequence_backward"
-            ],
-            parameters: SequenceBackwardParameters,
-            projected: 1,
-            phases: 1,
-            constants: [("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2), ("CLIP_GRADIENT", REAL)],
-            bindings: [Read, Read, Read, Read, Read, Write, Write, Write],
         } $($cell)+);
     };
 }
@@ -121,33 +132,19 @@ macro_rules! sequence {
 /// The kernels that take many steps, each workgroup some units, whose weights it keeps; likewise.
 macro_rules! on_chip {
     ($($cell:tt)+) => {
-        around!(ON_CHIP_FORWARD: "recurrent_on_chip_forward" {
-            files: [
-                "recurrent_forward_arrays", "recurrent_forward_product", "recurrent_forward_cell", "recurrent_walk",
-                "recurrent_forward_places", "recurrent_wait", "recurrent_exchange", "recurrent_on_chip", "recurrent_on_chip_forward"
-            ],
-            parameters: SequenceForwardParameters,
+        way!({
+            forward: ON_CHIP_FORWARD "recurrent_on_chip_forward"
+                ["recurrent_walk", "recurrent_forward_places", "recurrent_wait", "recurrent_exchange", "recurrent_on_chip", "recurrent_on_chip_forward"]
+                SequenceForwardParameters [Read, Read, Read, Read, Write, Write, Write, Write, Write],
+            backward: ON_CHIP_BACKWARD "recurrent_on_chip_backward"
+                ["recurrent_walk", "recurrent_backward_places", "recurrent_wait", "recurrent_exchange", "recurrent_on_chip", "recurrent_on_chip_backward"]
+                SequenceBackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write, Write, Write],
             projected: 1,
             phases: 1,
             constants: [
                 ("COMPLETES", 2), ("PATIENCE", 4), ("SLICE_BITS", 5), ("UNIT_BITS", 5), ("QUAD_BITS", 5),
                 ("WEIGHT_BITS", WEIGHT_CLASSES)
             ],
-            bindings: [Read, Read, Read, Read, Write, Write, Write, Write, Write],
-        } $($cell)+);
-        around!(ON_CHIP_BACKWARD: "recurrent_on_chip_backward" {
-            files: [
-                "recurrent_backward_arrays", "recurrent_backward_product", "recurrent_backward_cell", "recurrent_walk",
-                "recurrent_backward_places", "recurrent_wait", "recurrent_exchange", "recurrent_on_chip", "recurrent_on_chip_backward"
-            ],
-            parameters: SequenceBackwardParameters,
-            projected: 1,
-            phases: 1,
-            constants: [
-                ("COMPLETES", 2), ("PATIENCE", 4), ("SLICE_BITS", 5), ("UNIT_BITS", 5), ("QUAD_BITS", 5),
-                ("WEIGHT_BITS", WEIGHT_CLASSES), ("CLIP_GRADIENT", REAL)
-            ],
-            bindings: [Read, Read, Read, Read, Read, Write, Write, Write, Write, Write],
         } $($cell)+);
     };
 }
