@@ -291,6 +291,14 @@ impl Device {
         }
     }
 
+    /// The largest finite number of its floats.
+    pub(crate) fn largest_float(&self) -> f64 {
+        match &self.0 {
+            Backend::Cpu(Precision::F64) => f64::MAX,
+            _ => f32::MAX.into(),
+        }
+    }
+
     pub(crate) fn backend(&self) -> &Backend {
         &self.0
     }

@@ -53,8 +53,11 @@ pub enum Error {
         /// The device the argument lives on.
         found: String,
     },
-    /// Parameters, gradients or states of another model were given.
-    #[error("{what} belongs to another model: use the one that this layer's model initialised")]
+    /// Parameters of another model were given, or gradients, an optimizer or a learned state of other parameters.
+    #[error(
+        "{what} belongs to another model or another `initialize` of it: a layer works on parameters of its own model; \
+         gradients, optimizers and learned states on those parameters that they were created from"
+    )]
     ModelMismatch {
         /// The argument.
         what: String,
@@ -79,10 +82,13 @@ pub enum Error {
         /// The first index that is not allowed.
         bound: u64,
     },
-    /// A loss, gradient or parameter became NaN or infinite.
-    #[error("{what} is not finite: lower the learning rate or clip the gradients")]
+    /// A parameter to set, load or save, or a result, is NaN, infinite or too large for the device's floats.
+    #[error(
+        "{what} is not finite: where training led to it, go back to the last checkpoint, lower the learning rate or clip \
+         the gradients"
+    )]
     NonFinite {
-        /// The quantity, with the training step where one is known.
+        /// The quantity, with its value and place where they are known.
         what: String,
     },
     /// A hyperparameter or option that makes no sense.

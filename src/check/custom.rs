@@ -205,7 +205,11 @@ fn layer(
     let mut parameters = model.initialize(draw.device())?;
     let bound = 1.0 / (hidden as f64).sqrt();
     for spec in model.specs() {
-        parameters.set(&spec.name, &draw.values(spec.shape.elements(), -bound..bound))?;
+        parameters.set(
+            &spec.name,
+            spec.shape.dimensions(),
+            &draw.values(spec.shape.elements(), -bound..bound),
+        )?;
     }
     let part = || draw.tensor(&[1, batch, hidden], CENTRED);
     let state = || match cell.has_cell_state() {

@@ -41,9 +41,10 @@ impl Checkpoint {
     /// Saves `model` with `parameters`; the old file survives any failure. **Waits** for the GPU.
     ///
     /// # Errors
-    /// [`Error::Io`], for example for a full disk; [`Error::ModelMismatch`].
+    /// [`Error::Io`], for example for a full disk; [`Error::ModelMismatch`]; [`Error::NonFinite`] for parameters that have
+    /// become NaN or infinite, which would replace the last good checkpoint by one that cannot be used.
     pub fn save(path: &Path, model: &Model, parameters: &Parameters, metadata: &Metadata) -> Result<()> {
-        parameters.layout().expect("parameters", model.id())?;
+        parameters.layout().expect_model("parameters", model.id())?;
         let description = Description { version: VERSION, model: model.config(), metadata: metadata.clone() };
         let text = serde_json::to_string(&description)
             .map_err(|error| Error::checkpoint(path, format!("cannot be described: {error}")))?;
@@ -54,7 +55,7 @@ impl Checkpoint {
     /// Reads what [`Checkpoint::save`] wrote, onto `device`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Checkpoint`] for a file that is no safetensors, is cut short, was not written by
+    /// [`Error::Io`]; [`Error::NonFinite`] for a parameter with NaN or infinities; [`Error::Checkpoint`] for a file that is no safetensors, is cut short, was not written by
     /// this crate or by a newer version, or whose tensors do not fit its own description.
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;

@@ -111,13 +111,10 @@ pub(super) fn set_layer(parameters: &mut Parameters, layer: &str, section: &[Nam
     let mut values = Vec::with_capacity(section.len());
     for named in section {
         let name = full(named);
-        let expected = parameters.view(&name)?.shape().dimensions().to_vec();
-        if expected != named.shape {
-            return Err(Error::shape(name, format!("{expected:?}"), format!("{:?}", named.shape)));
-        }
-        values.push((name, named.values.iter().copied().map(f64::from).collect::<Vec<f64>>()));
+        values.push((name, &named.shape, named.values.iter().copied().map(f64::from).collect::<Vec<f64>>()));
     }
-    parameters.set_all(values.iter().map(|(name, values)| (name.as_str(), values.as_slice())))
+    let all = values.iter().map(|(name, shape, values)| (name.as_str(), shape.as_slice(), values.as_slice()));
+    parameters.set_all(all)
 }
 
 #[cfg(test)]

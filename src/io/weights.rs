@@ -14,7 +14,8 @@ use crate::{Error, Result};
 /// Saves all parameters under their own names: a file that PyTorch's `load_file` reads.
 ///
 /// # Errors
-/// [`Error::Io`]; as [`Tensor::download`](crate::Tensor::download).
+/// [`Error::Io`]; [`Error::NonFinite`] for parameters that have become NaN or infinite; as
+/// [`Tensor::download`](crate::Tensor::download).
 pub fn save_weights(path: &Path, parameters: &Parameters) -> Result<()> {
     write_atomically(path, &serialize(path, parameters, None)?)
 }
@@ -23,8 +24,8 @@ pub fn save_weights(path: &Path, parameters: &Parameters) -> Result<()> {
 /// of a module of its own, which PyTorch's `nn.LSTM(..).load_state_dict(load_file(path))` takes.
 ///
 /// # Errors
-/// [`Error::Config`] for a name that no layer with parameters has; [`Error::Io`]; as
-/// [`Tensor::download`](crate::Tensor::download).
+/// [`Error::Config`] for a name that no layer with parameters has; [`Error::Io`]; [`Error::NonFinite`] for parameters that
+/// have become NaN or infinite; as [`Tensor::download`](crate::Tensor::download).
 ///
 /// ```
 /// use refrain::io::{load_layer_weights, save_layer_weights};
@@ -51,7 +52,8 @@ pub fn save_layer_weights(path: &Path, layer: &str, parameters: &Parameters) -> 
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Checkpoint`] for a file that is no safetensors, is cut short, or whose tensors are
-/// not exactly the model's.
+/// not exactly the model's; [`Error::NonFinite`] for a tensor with NaN, infinities or values that the device's floats
+/// cannot hold.
 pub fn load_weights(path: &Path, parameters: &mut Parameters) -> Result<()> {
     let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
     assign(path, &parse(path, &bytes)?, parameters)
@@ -62,7 +64,8 @@ pub fn load_weights(path: &Path, parameters: &mut Parameters) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Config`] for a name that no layer with parameters has; [`Error::Io`]; [`Error::Checkpoint`] for a file
-/// that is no safetensors, is cut short, or whose tensors are not exactly the layer's.
+/// that is no safetensors, is cut short, or whose tensors are not exactly the layer's; [`Error::NonFinite`] for a tensor
+/// with NaN, infinities or values that the device's floats cannot hold.
 pub fn load_layer_weights(path: &Path, layer: &str, parameters: &mut Parameters) -> Result<()> {
     let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
     let file = parse(path, &bytes)?;
@@ -90,7 +93,13 @@ fn serialize_as<'n>(
     let mut named = Vec::new();
     for (name, written) in names {
         let view = parameters.view(name)?;
-        named.push((written.to_owned(), view.shape().dimensions().to_vec(), view.download()?));
+        let values = view.download()?;
+        if let Some(place) = values.iter().position(|value| !value.is_finite()) {
+            let what =
+                format!("`{name}`, value {place} ({}), not saved to {}", values[place], path.display());
+            return Err(Error::NonFinite { what });
+        }
+        named.push((written.to_owned(), view.shape().dimensions().to_vec(), values));
     }
     let refused = |error: safetensors::SafeTensorError| Error::checkpoint(path, error.to_string());
     let mut views = Vec::with_capacity(named.len());
@@ -151,9 +160,13 @@ fn assign_as(
     let mut values = Vec::with_capacity(named.len());
     for (name, written) in named {
         let tensor = file.tensor(written).map_err(|error| Error::checkpoint(path, error.to_string()))?;
-        values.push((name.as_str(), floats(path, written, &tensor)?));
+        values.push((name.as_str(), tensor.shape().to_vec(), floats(path, written, &tensor)?));
     }
-    parameters.set_all(values.iter().map(|(name, values)| (*name, values.as_slice())))
+    let all = values.iter().map(|(name, shape, values)| (*name, shape.as_slice(), values.as_slice()));
+    parameters.set_all(all).map_err(|error| match error {
+        Error::NonFinite { what } => Error::NonFinite { what: format!("{}: {what}", path.display()) },
+        error => error,
+    })
 }
 
 /// The values of a floating-point tensor.

@@ -64,7 +64,7 @@ impl Layer<Embedding> {
     /// [`Error::DeviceMismatch`](crate::Error::DeviceMismatch),
     /// [`Error::ModelMismatch`](crate::Error::ModelMismatch).
     pub fn infer(&self, parameters: &Parameters, tokens: &Indices) -> Result<Tensor> {
-        parameters.layout().expect("parameters", self.model)?;
+        parameters.layout().expect_model("parameters", self.model)?;
         ops::embedding(tokens, parameters.section(self.first))
     }
 
@@ -89,7 +89,7 @@ impl EmbeddingTrace<'_> {
     /// [`Error::Shape`](crate::Error::Shape), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch),
     /// [`Error::ModelMismatch`](crate::Error::ModelMismatch).
     pub fn backward(self, d_y: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        gradients.expect(self.layer.model, self.parameters.device())?;
+        gradients.expect_of(self.parameters)?;
         let weight = gradients.section_mut(self.layer.first);
         ops::embedding::embedding_backward_into(weight, &self.tokens, d_y.view())
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::parameters::{Layout, ModelId, flat_shape};
+use super::Parameters;
+use super::parameters::{Layout, flat_shape};
 use crate::device::Device;
 use crate::ops::{Norm, norm, optimizer};
 use crate::tensor::{Storage, Tensor, View, ViewMut};
@@ -70,9 +71,9 @@ impl Gradients {
         self.layout.view_mut(&self.device, &mut self.storage, index)
     }
 
-    /// Fails unless these are gradients of `model` on `device`.
-    pub(crate) fn expect(&self, model: ModelId, device: &Device) -> Result<()> {
-        self.layout.expect("gradients", model)?;
-        device.expect_same("gradients", &self.device)
+    /// Fails unless these are gradients of `parameters`, and of no other initialization.
+    pub(crate) fn expect_of(&self, parameters: &Parameters) -> Result<()> {
+        parameters.device().expect_same("gradients", &self.device)?;
+        self.layout.expect_id("gradients", parameters.layout().id())
     }
 }

@@ -88,7 +88,7 @@ impl Layer<Linear> {
     /// # Errors
     /// [`Error::Shape`], [`Error::DeviceMismatch`], [`Error::ModelMismatch`].
     pub fn infer(&self, parameters: &Parameters, x: &Tensor) -> Result<Tensor> {
-        parameters.layout().expect("parameters", self.model)?;
+        parameters.layout().expect_model("parameters", self.model)?;
         parameters.device().expect_same("x", x.device())?;
         if x.shape().last() != self.description.inputs {
             let expected = format!("a last size of {} (the layer's inputs)", self.description.inputs);
@@ -119,8 +119,8 @@ impl LinearTrace<'_> {
     }
 
     pub(super) fn backward_parameters(&self, d_y: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        let Layer { description, model, first } = &self.layer;
-        gradients.expect(*model, self.parameters.device())?;
+        let Layer { description, first, .. } = &self.layer;
+        gradients.expect_of(self.parameters)?;
         d_y.shape().expect("d_y", self.x.shape().with_last(description.outputs)?.dimensions())?;
         let weight = gradients.section_mut(*first);
         matmul_into(weight, d_y.view().matrix()?, self.x.view().matrix()?, Form::LeftTransposed)?;

@@ -1,5 +1,7 @@
 //! A model: named layers, their parameters' names and shapes, and a seed.
 
+use std::sync::OnceLock;
+
 use serde::{Deserialize, Serialize};
 
 use super::parameters::ModelId;
@@ -63,8 +65,12 @@ pub struct ModelConfig {
 /// assert_eq!(parameters.count(), 3 * 8 + 8 * 8 + 2 * 8 + 8 * 2 + 2);
 /// # Ok::<(), refrain::Error>(())
 /// ```
+///
+/// [`Model::initialize`] completes the description: no layer can be added after it, so whatever was created from a model
+/// fits all of its parameters.
 pub struct Model {
     id: ModelId,
+    initialized: OnceLock<()>,
     seed: u64,
     layers: Vec<Added>,
     specs: Vec<ParameterSpec>,
@@ -98,7 +104,7 @@ const MAX_PARAMETERS: usize = 1 << 30;
 impl Model {
     /// A model without layers, whose first values are drawn from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { id: ModelId::new(), seed, layers: Vec::new(), specs: Vec::new() }
+        Self { id: ModelId::new(), initialized: OnceLock::new(), seed, layers: Vec::new(), specs: Vec::new() }
     }
 
     /// The model that `config` describes.
@@ -123,7 +129,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Config`] for a name that is empty, taken or has a dot, for sizes of zero, options that make no
-    /// sense, and more than 2³⁰ parameters in all.
+    /// sense, and a model that has been initialized; [`Error::ExceedsLimit`] for more than 2³⁰ parameters in all.
     pub fn add<D: Clone + Into<LayerConfig>>(&mut self, name: &str, description: D) -> Result<Layer<D>> {
         let first = self.specs.len();
         self.add_config(name, description.clone().into())?;
@@ -131,6 +137,13 @@ impl Model {
     }
 
     fn add_config(&mut self, name: &str, config: LayerConfig) -> Result<()> {
+        if self.initialized.get().is_some() {
+            return Err(Error::config(
+                format!("layer `{name}`"),
+                "cannot be added to a model that has been initialized, whose parameters would lack it: add all layers \
+                 before `initialize`",
+            ));
+        }
         if name.is_empty() || name.contains('.') {
             return Err(Error::config("layer name", format!("`{name}` must have letters and no dot")));
         }
@@ -153,12 +166,16 @@ impl Model {
         Ok(())
     }
 
-    /// First values for all parameters, on `device`: the same for the same seed on every device.
+    /// First values for all parameters, on `device`: the same for the same seed on every device. Each call returns
+    /// parameters of their own, with which gradients, optimizers and learned states of another do not go. From the first
+    /// call on, no layer can be added.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::ExceedsLimit`].
     pub fn initialize(&self, device: &Device) -> Result<Parameters> {
-        Parameters::initialize(self, device)
+        let parameters = Parameters::initialize(self, device)?;
+        self.initialized.get_or_init(|| ());
+        Ok(parameters)
     }
 
     /// All parameters, in the order in which their layers were added.

@@ -11,15 +11,24 @@ use crate::shape::Shape;
 use crate::tensor::{Real, Storage, View, ViewMut};
 use crate::{Error, Result};
 
-/// Tells the parameters of one model from those of another.
+/// Identifies one [`Model`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ModelId(u64);
 
 impl ModelId {
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        Self(next_id())
     }
+}
+
+/// Identifies one initialization of a model: its [`Parameters`], and the gradients, optimizers and learned states that
+/// were created from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ParametersId(u64);
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A parameter before it has values.
@@ -35,7 +44,8 @@ pub struct ParameterSpec {
 
 /// Where each parameter lies in a flat buffer on one device.
 pub(crate) struct Layout {
-    pub(crate) model: ModelId,
+    model: ModelId,
+    id: ParametersId,
     sections: Vec<Section>,
     total: usize,
 }
@@ -55,7 +65,7 @@ impl Layout {
             total = (total + spec.shape.elements()).next_multiple_of(alignment);
         }
         // A model without parameters still has a buffer.
-        Self { model, sections, total: total.max(1) }
+        Self { model, id: ParametersId(next_id()), sections, total: total.max(1) }
     }
 
     /// Elements of the flat buffer, padding included.
@@ -89,8 +99,21 @@ impl Layout {
         self.sections.iter().map(|section| section.name.as_str())
     }
 
-    pub(crate) fn expect(&self, what: &str, model: ModelId) -> Result<()> {
+    pub(crate) fn id(&self) -> ParametersId {
+        self.id
+    }
+
+    /// Fails unless this is the layout of parameters of `model`.
+    pub(crate) fn expect_model(&self, what: &str, model: ModelId) -> Result<()> {
         if self.model == model {
+            return Ok(());
+        }
+        Err(Error::ModelMismatch { what: what.to_owned() })
+    }
+
+    /// Fails unless this is the layout of the parameters `id`, and of no other initialization.
+    pub(crate) fn expect_id(&self, what: &str, id: ParametersId) -> Result<()> {
+        if self.id == id {
             return Ok(());
         }
         Err(Error::ModelMismatch { what: what.to_owned() })
@@ -170,27 +193,51 @@ impl Parameters {
         Ok(self.section(self.layout.find(name)?))
     }
 
-    /// Replaces one parameter by host values, row-major. **Waits** for the GPU.
+    /// Replaces one parameter by host values of the shape `dimensions`, row-major. **Waits** for the GPU.
     ///
     /// # Errors
-    /// [`Error::Config`] for a name there is not, [`Error::Shape`] for another number of values.
-    pub fn set(&mut self, name: &str, values: &[f32]) -> Result<()> {
+    /// [`Error::Config`] for an unknown name; [`Error::Shape`] for another shape than the parameter's, or another number
+    /// of values; [`Error::NonFinite`] for NaN and infinities.
+    ///
+    /// ```
+    /// use refrain::nn::{Linear, Model};
+    /// let mut model = Model::new(1);
+    /// model.add("head", Linear::new(2, 3))?;
+    /// let mut parameters = model.initialize(&refrain::Device::cpu())?;
+    /// parameters.set("head.weight", &[3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    /// assert!(parameters.set("head.weight", &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).is_err());
+    /// # Ok::<(), refrain::Error>(())
+    /// ```
+    pub fn set(&mut self, name: &str, dimensions: &[usize], values: &[f32]) -> Result<()> {
         let wide: Vec<f64> = values.iter().copied().map(f64::from).collect();
-        self.set_all([(name, wide.as_slice())])
+        self.set_all([(name, dimensions, wide.as_slice())])
     }
 
-    /// Replaces several parameters at once, by name: one transfer each way. **Waits** for the GPU.
+    /// Replaces several parameters at once by (name, shape, values): one transfer each way. **Waits** for the GPU.
     ///
     /// # Errors
-    /// As [`Parameters::set`]; then nothing has changed.
-    pub fn set_all<'v>(&mut self, values: impl IntoIterator<Item = (&'v str, &'v [f64])>) -> Result<()> {
+    /// As [`Parameters::set`]; [`Error::NonFinite`] too for values that the device's floats cannot hold, such as 10³⁰⁰ in
+    /// 32 bits. After an error nothing has changed.
+    pub fn set_all<'v>(
+        &mut self,
+        values: impl IntoIterator<Item = (&'v str, &'v [usize], &'v [f64])>,
+    ) -> Result<()> {
         let mut host = self.flat().download_f64()?;
-        for (name, values) in values {
+        let largest = self.device.largest_float();
+        for (name, dimensions, values) in values {
             let section = &self.layout.sections[self.layout.find(name)?];
+            if section.shape.dimensions() != dimensions {
+                return Err(Error::shape(name, section.shape, format!("{dimensions:?}")));
+            }
             let expected = section.shape.elements();
             if values.len() != expected {
                 let expected = format!("{expected} values for {}", section.shape);
                 return Err(Error::shape(name, expected, format!("{} values", values.len())));
+            }
+            if let Some(place) = values.iter().position(|value| value.is_nan() || value.abs() > largest) {
+                return Err(Error::NonFinite {
+                    what: format!("`{name}`, value {place} ({:e})", values[place]),
+                });
             }
             host[section.offset..section.offset + expected].copy_from_slice(values);
         }

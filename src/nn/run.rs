@@ -119,7 +119,7 @@ impl Model {
     /// # Errors
     /// [`Error::Shape`] for a batch of zero, [`Error::ModelMismatch`]; out of memory.
     pub fn initial_state(&self, parameters: &Parameters, batch: usize) -> Result<ModelState> {
-        parameters.layout().expect("parameters", self.id())?;
+        parameters.layout().expect_model("parameters", self.id())?;
         let states = self.layers().iter().filter_map(|added| match &added.config {
             LayerConfig::Rnn(rnn) => Some(added.layer(self, rnn).initial_or_zero_state(parameters, batch)),
             _ => None,
@@ -155,7 +155,7 @@ impl Model {
         state: &ModelState,
         sequences: Sequences<'_>,
     ) -> Result<(Tensor, ModelState)> {
-        self.run(input.into(), state, sequences, |added, signal, state| match &added.config {
+        self.run(parameters, input.into(), state, sequences, |added, signal, state| match &added.config {
             LayerConfig::Embedding(description) => {
                 let layer: Layer<Embedding> = added.layer(self, description);
                 layer.infer(parameters, signal.tokens(&added.name)?).map(|y| (y, None))
@@ -205,38 +205,40 @@ impl Model {
         sequences: Sequences<'_>,
     ) -> Result<(Tensor, ModelState, ModelTrace<'p>)> {
         let mut traces = Vec::with_capacity(self.layers().len());
-        let (output, next) = self.run(input.into(), state, sequences, |added, signal, state| {
-            let (y, next, trace) = match &added.config {
-                LayerConfig::Embedding(description) => {
-                    let layer: Layer<Embedding> = added.layer(self, description);
-                    let (y, trace) = layer.forward(parameters, signal.tokens(&added.name)?)?;
-                    (y, None, AnyTrace::Embedding(trace))
-                }
-                LayerConfig::OneHot(description) => {
-                    let layer: Layer<OneHot> = added.layer(self, description);
-                    (layer.infer(signal.tokens(&added.name)?)?, None, AnyTrace::OneHot)
-                }
-                LayerConfig::Rnn(description) => {
-                    let layer: Layer<Rnn> = added.layer(self, description);
-                    let x = signal.features(&added.name)?;
-                    let (y, next, trace) = layer.forward_sequences(parameters, x, state()?, sequences)?;
-                    (y, Some(next), AnyTrace::Rnn(Box::new(trace)))
-                }
-                LayerConfig::Linear(description) => {
-                    let layer: Layer<Linear> = added.layer(self, description);
-                    let (y, trace) = layer.forward(parameters, signal.features(&added.name)?)?;
-                    (y, None, AnyTrace::Linear(trace))
-                }
-            };
-            traces.push(trace);
-            Ok((y, next))
-        })?;
+        let (output, next) =
+            self.run(parameters, input.into(), state, sequences, |added, signal, state| {
+                let (y, next, trace) = match &added.config {
+                    LayerConfig::Embedding(description) => {
+                        let layer: Layer<Embedding> = added.layer(self, description);
+                        let (y, trace) = layer.forward(parameters, signal.tokens(&added.name)?)?;
+                        (y, None, AnyTrace::Embedding(trace))
+                    }
+                    LayerConfig::OneHot(description) => {
+                        let layer: Layer<OneHot> = added.layer(self, description);
+                        (layer.infer(signal.tokens(&added.name)?)?, None, AnyTrace::OneHot)
+                    }
+                    LayerConfig::Rnn(description) => {
+                        let layer: Layer<Rnn> = added.layer(self, description);
+                        let x = signal.features(&added.name)?;
+                        let (y, next, trace) = layer.forward_sequences(parameters, x, state()?, sequences)?;
+                        (y, Some(next), AnyTrace::Rnn(Box::new(trace)))
+                    }
+                    LayerConfig::Linear(description) => {
+                        let layer: Layer<Linear> = added.layer(self, description);
+                        let (y, trace) = layer.forward(parameters, signal.features(&added.name)?)?;
+                        (y, None, AnyTrace::Linear(trace))
+                    }
+                };
+                traces.push(trace);
+                Ok((y, next))
+            })?;
         Ok((output, next, ModelTrace { traces, lengths: sequences.lengths.cloned() }))
     }
 
     /// Threads the signal and the states through `step`, layer by layer.
     fn run<'a, 's>(
         &self,
+        parameters: &Parameters,
         input: Input<'a>,
         state: &'s ModelState,
         sequences: Sequences<'_>,
@@ -246,6 +248,7 @@ impl Model {
             &mut dyn FnMut() -> Result<&'s State>,
         ) -> Result<(Tensor, Option<State>)>,
     ) -> Result<(Tensor, ModelState)> {
+        parameters.layout().expect_model("parameters", self.id())?;
         self.expect_recurrent(sequences)?;
         let mut signal = match input {
             Input::Tokens(tokens) => Signal::Tokens(tokens),

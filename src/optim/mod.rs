@@ -8,17 +8,13 @@ mod sgd;
 pub use adam::{Adam, AdamConfig, WeightDecay};
 pub use sgd::{Sgd, SgdConfig};
 
-use std::sync::Arc;
-
 use crate::nn::{Gradients, Layout, Parameters};
 use crate::{Error, Result};
 
-/// Fails unless parameters and gradients are those of the optimizer's model.
-fn expect_own(layout: &Arc<Layout>, parameters: &Parameters, gradients: &Gradients) -> Result<()> {
-    if !Arc::ptr_eq(layout, parameters.layout()) {
-        return Err(Error::ModelMismatch { what: "parameters".to_owned() });
-    }
-    gradients.expect(layout.model, parameters.device())
+/// Fails unless `parameters` are those that the optimizer was created for, and `gradients` are theirs.
+fn expect_own(own: &Layout, parameters: &Parameters, gradients: &Gradients) -> Result<()> {
+    parameters.layout().expect_id("parameters", own.id())?;
+    gradients.expect_of(parameters)
 }
 
 /// Fails unless `value` is finite and at least zero.

@@ -7,10 +7,10 @@ use ndarray::{
 };
 
 use super::storage::{Real, Storage};
-use crate::Result;
 use crate::device::{Backend, Device};
 use crate::gpu::Span;
 use crate::shape::Shape;
+use crate::{Error, Result};
 
 /// A borrowed array: a whole [`Tensor`](crate::Tensor), or one named section of a model's parameters.
 #[derive(Clone, Copy)]
@@ -72,7 +72,9 @@ impl<'a> View<'a> {
     /// The same values under another shape of as many elements.
     pub(crate) fn reshaped(self, dimensions: &[usize]) -> Result<Self> {
         let shape = Shape::new(dimensions)?;
-        debug_assert_eq!(shape.elements(), self.shape.elements());
+        if shape.elements() != self.shape.elements() {
+            return Err(Error::shape("reshape", format!("{} elements", self.shape.elements()), shape));
+        }
         Ok(Self { shape, ..self })
     }
 
@@ -84,7 +86,7 @@ impl<'a> View<'a> {
     /// The entries `range` of the outermost dimension.
     pub(crate) fn outer(self, range: Range<usize>) -> Result<Self> {
         let dimensions = self.shape.dimensions();
-        debug_assert!(range.end <= dimensions[0]);
+        expect_within(dimensions[0], &range)?;
         let stride = self.shape.elements() / dimensions[0];
         let mut cut = dimensions.to_vec();
         cut[0] = range.len();
@@ -133,6 +135,18 @@ impl<'a> View<'a> {
     }
 }
 
+/// Fails unless `range` ends within the `size` entries of the outermost dimension.
+fn expect_within(size: usize, range: &Range<usize>) -> Result<()> {
+    if range.end <= size {
+        return Ok(());
+    }
+    Err(Error::Index {
+        what: "the outermost dimension".to_owned(),
+        index: range.end as u64 - 1,
+        bound: size as u64,
+    })
+}
+
 fn shaped<F, D: ndarray::Dimension>(dimensions: D, values: &[F]) -> ndarray::ArrayView<'_, F, D> {
     match ndarray::ArrayView::from_shape(dimensions, values) {
         Ok(view) => view,
@@ -175,6 +189,7 @@ impl<'a> ViewMut<'a> {
 
     /// Entry `index` of the outermost dimension, without that dimension.
     pub(crate) fn entry(self, index: usize) -> Result<Self> {
+        expect_within(self.shape.dimensions()[0], &(index..index + 1))?;
         let shape = Shape::new(&self.shape.dimensions()[1..])?;
         Ok(Self { offset: self.offset + index * shape.elements(), shape, ..self })
     }
@@ -186,6 +201,7 @@ impl<'a> ViewMut<'a> {
     /// The entries `range` of the outermost dimension, for as long as this is borrowed.
     pub(crate) fn outer(&mut self, range: Range<usize>) -> Result<ViewMut<'_>> {
         let mut cut = self.shape.dimensions().to_vec();
+        expect_within(cut[0], &range)?;
         let stride = self.shape.elements() / cut[0];
         cut[0] = range.len();
         let offset = self.offset + range.start * stride;

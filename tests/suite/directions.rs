@@ -82,7 +82,8 @@ fn run(device: &Device, layer: &Rnn, places: std::ops::Range<usize>, batch: Batc
     let mut parameters = model.initialize(device)?;
     let names: Vec<String> = parameters.names().map(str::to_owned).collect();
     for name in &names {
-        parameters.set(name, &all.view(name)?.download()?)?;
+        let view = all.view(name)?;
+        parameters.set(name, view.shape().dimensions(), &view.download()?)?;
     }
     let rows = Rows::new(device)?;
     let x = random(device, 41, &[STEPS, BATCH, INPUTS], 1.0)?;

@@ -313,9 +313,10 @@ impl Setting {
             rest = after;
             section
         };
-        let named: Vec<(&str, &[f64])> =
-            self.model.specs().iter().map(|spec| (spec.name.as_str(), take(spec.shape.elements()))).collect();
-        parameters.set_all(named)?;
+        let specs = self.model.specs().iter();
+        parameters.set_all(
+            specs.map(|spec| (spec.name.as_str(), spec.shape.dimensions(), take(spec.shape.elements()))),
+        )?;
         let x = Tensor::from_slice_f64(&self.device, &[steps, batch, INPUTS], take(self.inputs()))?;
         let zero = self.layer.zero_state(&self.device, batch)?.hidden();
         let sizes = zero.shape().dimensions();

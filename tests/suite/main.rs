@@ -19,6 +19,7 @@ mod models;
 mod noise;
 mod on_chip;
 mod options;
+mod owners;
 mod pairs;
 mod peak;
 mod products;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
     imports::register(&mut suite);
     custom::register(&mut suite);
     misuse::register(&mut suite);
+    owners::register(&mut suite);
     training::register(&mut suite);
     equivalence::register(&mut suite);
     tuning::register(&mut suite);

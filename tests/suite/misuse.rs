@@ -28,6 +28,8 @@ macro_rules! refuses {
     }};
 }
 
+pub(crate) use refuses;
+
 fn tensor(device: &Device, dimensions: &[usize]) -> Result<Tensor> {
     random(device, 80, dimensions, 1.0)
 }
@@ -303,9 +305,10 @@ fn parameters_that_are_not_there(device: &Device) -> Outcome {
     let before = all_parameters(&parameters)?;
     refuses!(Config, parameters.view("head.bais"), "head.bais", "head.weight", "head.bias");
     refuses!(Config, parameters.zero_gradients()?.view("weight"), "`weight`", "head.weight");
-    refuses!(Config, parameters.set("tail.bias", &[1.0]), "tail.bias", "head.weight");
-    refuses!(Shape, parameters.set("head.bias", &[1.0, 2.0]), "head.bias", "1 values", "2 values");
-    let several = [("head.bias", &[1.0][..]), ("head.weight", &[1.0][..])];
+    refuses!(Config, parameters.set("tail.bias", &[1], &[1.0]), "tail.bias", "head.weight");
+    refuses!(Shape, parameters.set("head.bias", &[1], &[1.0, 2.0]), "head.bias", "1 values", "2 values");
+    refuses!(Shape, parameters.set("head.weight", &[2, 1], &[1.0, 2.0]), "head.weight", "[1, 2]", "[2, 1]");
+    let several = [("head.bias", &[1][..], &[1.0][..]), ("head.weight", &[1, 2][..], &[1.0][..])];
     refuses!(Shape, parameters.set_all(several), "head.weight", "2 values", "1 values");
     assert_eq!(all_parameters(&parameters)?, before, "nothing changed");
     Ok(())

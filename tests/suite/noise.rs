@@ -27,7 +27,9 @@ fn linear(
     let diagonal =
         |value: f64| -> Vec<f64> { (0..9).map(|at| if at % 4 == 0 { value } else { 0.0 }).collect() };
     let (one, weight) = (diagonal(1.0), diagonal(recurrent));
-    parameters.set_all([("rnn.weight_ih_l0", &one[..]), ("rnn.weight_hh_l0", &weight[..])])?;
+    let square = &[3, 3][..];
+    parameters
+        .set_all([("rnn.weight_ih_l0", square, &one[..]), ("rnn.weight_hh_l0", square, &weight[..])])?;
     let x = Tensor::from_slice_f64(&device, &[STEPS, BATCH, HIDDEN], &[input; STEPS * STEP])?;
     let state = State::from_hidden(&Tensor::from_slice_f64(&device, &[1, BATCH, HIDDEN], &[initial; STEP])?)?;
     layer.infer_sequences(&parameters, &x, &state, sequences)?.0.download_f64()

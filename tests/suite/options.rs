@@ -80,7 +80,10 @@ fn linear(stack: impl Fn(Rnn) -> Rnn, layers: usize, recurrent: f64) -> Result<(
     let unit: Vec<f64> = (0..9).map(|place| if place % (HIDDEN + 1) == 0 { 1.0 } else { 0.0 }).collect();
     for number in 0..layers {
         let (input, state) = (format!("rnn.weight_ih_l{number}"), format!("rnn.weight_hh_l{number}"));
-        parameters.set_all([(input.as_str(), &unit[..]), (state.as_str(), &[recurrent; 9][..])])?;
+        parameters.set_all([
+            (input.as_str(), &[3, 3][..], &unit[..]),
+            (state.as_str(), &[3, 3][..], &[recurrent; 9][..]),
+        ])?;
     }
     Ok((layer, parameters))
 }
@@ -168,7 +171,8 @@ fn weight_drop_masks_w_hh_for_the_whole_window() -> Outcome {
 fn copied(model: &Model, source: &Parameters, rename: impl Fn(&str) -> String) -> Result<Parameters> {
     let mut parameters = model.initialize(source.device())?;
     for spec in model.specs() {
-        parameters.set(&spec.name, &source.view(&rename(&spec.name))?.download()?)?;
+        let view = source.view(&rename(&spec.name))?;
+        parameters.set(&spec.name, view.shape().dimensions(), &view.download()?)?;
     }
     Ok(parameters)
 }
@@ -216,7 +220,7 @@ fn masks_agree_between_devices(adapter: &Adapter) -> Outcome {
             let layer = model.add("rnn", choose(base).without_bias())?;
             let mut parameters = model.initialize(device)?;
             for spec in model.specs() {
-                parameters.set(&spec.name, &vec![1.0; spec.shape.elements()])?;
+                parameters.set(&spec.name, spec.shape.dimensions(), &vec![1.0; spec.shape.elements()])?;
             }
             let x = Tensor::from_slice(device, &[3, 5, 8], &[1.0; 120])?;
             let zero = layer.zero_state(device, 5)?;

@@ -359,7 +359,7 @@ impl Setting {
         let mut named = Vec::new();
         for spec in self.model.specs() {
             let (section, after) = rest.split_at(spec.shape.elements());
-            named.push((spec.name.as_str(), section));
+            named.push((spec.name.as_str(), spec.shape.dimensions(), section));
             rest = after;
         }
         parameters.set_all(named)?;
@@ -484,7 +484,7 @@ impl Setting {
                 }
                 _ => vec![0.0; count],
             };
-            parameters.set_all([(spec.name.as_str(), filled.as_slice())])?;
+            parameters.set_all([(spec.name.as_str(), spec.shape.dimensions(), filled.as_slice())])?;
         }
         let device = Device::reference();
         let x = Tensor::zeros(&device, &[STEPS, BATCH, 1])?;

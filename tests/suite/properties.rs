@@ -299,7 +299,8 @@ fn both_directions_are_the_two_side_by_side_on(device: &Device) -> Outcome {
             let mut single = Setting::new(device, kind, way, 1)?;
             let names: Vec<String> = single.model.specs().iter().map(|spec| spec.name.clone()).collect();
             for name in &names {
-                single.parameters.set(name, &both.parameters.view(name)?.download()?)?;
+                let view = both.parameters.view(name)?;
+                single.parameters.set(name, view.shape().dimensions(), &view.download()?)?;
             }
             let half = y.len() / 2;
             let own = |values: &[f32]| values[place * half..][..half].to_vec();

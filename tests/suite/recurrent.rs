@@ -165,9 +165,10 @@ impl Function {
             rest = after;
             section
         };
-        let named: Vec<(&str, &[f64])> =
-            self.model.specs().iter().map(|spec| (spec.name.as_str(), take(spec.shape.elements()))).collect();
-        parameters.set_all(named)?;
+        let specs = self.model.specs().iter();
+        parameters.set_all(
+            specs.map(|spec| (spec.name.as_str(), spec.shape.dimensions(), take(spec.shape.elements()))),
+        )?;
         let x = Tensor::from_slice_f64(&device, &[STEPS, BATCH, INPUTS], take(STEPS * BATCH * INPUTS))?;
         let (hidden, cell) = rest.split_at(self.options.state_values());
         Ok((parameters, x, state(&device, &self.options, hidden, cell)?))

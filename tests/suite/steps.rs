@@ -221,8 +221,9 @@ impl ByHand<'_> {
         let layer = model.add("rnn", (self.describe)(x.len() / steps / batch))?;
         let mut parameters = model.initialize(&Device::reference())?;
         for spec in model.specs() {
-            let own = self.parameters.view(&self.name(place, &spec.name))?.download_f64()?;
-            parameters.set_all([(spec.name.as_str(), own.as_slice())])?;
+            let view = self.parameters.view(&self.name(place, &spec.name))?;
+            let (shape, own) = (view.shape().dimensions(), view.download_f64()?);
+            parameters.set_all([(spec.name.as_str(), shape, own.as_slice())])?;
         }
         let places = self.layers * directions;
         let initial = initial.iter().map(|part| {

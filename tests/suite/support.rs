@@ -171,7 +171,7 @@ pub(crate) fn with_values(model: &Model, device: &Device, all: &[f64]) -> Result
     let mut sections = Vec::new();
     for spec in model.specs() {
         let (section, after) = rest.split_at(spec.shape.elements());
-        sections.push((spec.name.as_str(), section));
+        sections.push((spec.name.as_str(), spec.shape.dimensions(), section));
         rest = after;
     }
     parameters.set_all(sections)?;

@@ -84,7 +84,8 @@ fn of_layer(draw: &Draw, shape: Shape) -> Result<Vec<Output>> {
     let mut model = Model::new(0);
     let layer = model.add("embedding", nn::Embedding::new(shape.vocabulary, shape.features))?;
     let mut parameters = model.initialize(draw.device())?;
-    parameters.set("embedding.weight", &draw.values(shape.vocabulary * shape.features, CENTRED))?;
+    let weight = draw.values(shape.vocabulary * shape.features, CENTRED);
+    parameters.set("embedding.weight", &[shape.vocabulary, shape.features], &weight)?;
     let mut gradients = parameters.zero_gradients()?;
     let mut outputs = Vec::new();
     for pass in ["first", "second"] {

@@ -57,7 +57,7 @@ fn run_stack(draw: &Draw, recurrence: Recurrence, hidden: usize) -> Result<Vec<O
     let bound = 1.0 / (hidden as f64).sqrt();
     for spec in model.specs() {
         let range = if spec.name.contains("norm_") { POSITIVE } else { -bound..bound };
-        parameters.set(&spec.name, &draw.values(spec.shape.elements(), range))?;
+        parameters.set(&spec.name, spec.shape.dimensions(), &draw.values(spec.shape.elements(), range))?;
     }
     let mut lengths: Vec<u32> = draw.integers(batch, steps).into_iter().map(|length| length + 1).collect();
     lengths[0] = steps as u32;

@@ -44,7 +44,11 @@ fn run(draw: &Draw, leading: &[usize], [inputs, outputs]: [usize; 2], bias: Bias
     let layer = model.add("linear", description)?;
     let mut parameters = model.initialize(draw.device())?;
     for spec in model.specs() {
-        parameters.set(&spec.name, &draw.values(spec.shape.elements(), range.clone()))?;
+        parameters.set(
+            &spec.name,
+            spec.shape.dimensions(),
+            &draw.values(spec.shape.elements(), range.clone()),
+        )?;
     }
     let shape = |last| leading.iter().copied().chain([last]).collect::<Vec<usize>>();
     let mut gradients = parameters.zero_gradients()?;

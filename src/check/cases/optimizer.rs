@@ -93,7 +93,11 @@ impl Bench {
         }
         let mut parameters = model.initialize(draw.device())?;
         for spec in model.specs() {
-            parameters.set(&spec.name, &draw.values(spec.shape.elements(), CENTRED))?;
+            parameters.set(
+                &spec.name,
+                spec.shape.dimensions(),
+                &draw.values(spec.shape.elements(), CENTRED),
+            )?;
         }
         Ok(Self { layers, parameters })
     }

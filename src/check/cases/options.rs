@@ -103,7 +103,11 @@ fn run(draw: &Inputs, stack: Rnn, recurrence: Recurrence, growth: f64, mode: Mod
     let mut parameters = model.initialize(draw.device())?;
     let bound = 1.0 / (hidden as f64).sqrt();
     for spec in model.specs() {
-        parameters.set(&spec.name, &draw.values(spec.shape.elements(), -bound..bound))?;
+        parameters.set(
+            &spec.name,
+            spec.shape.dimensions(),
+            &draw.values(spec.shape.elements(), -bound..bound),
+        )?;
     }
     let mut lengths: Vec<u32> = draw.integers(batch, steps).into_iter().map(|length| length + 1).collect();
     lengths[0] = steps as u32;

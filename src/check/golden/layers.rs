@@ -17,9 +17,10 @@ pub(super) fn linear(replay: &mut Replay<'_>) -> Outcome {
     let mut model = Model::new(0);
     let layer = model.add("linear", if bias { description } else { description.without_bias() })?;
     let mut parameters = model.initialize(device)?;
-    parameters.set("linear.weight", weight)?;
+    parameters.set("linear.weight", &[outputs, inputs], weight)?;
     if bias {
-        parameters.set("linear.bias", case.floats::<1>("bias")?.1)?;
+        let (shape, values) = case.floats::<1>("bias")?;
+        parameters.set("linear.bias", &shape, values)?;
     }
     let x = case.tensor("x", device)?;
     let rows = x.shape().rows();
@@ -46,7 +47,7 @@ pub(super) fn embedding(replay: &mut Replay<'_>) -> Outcome {
     let mut model = Model::new(0);
     let layer = model.add("embedding", Embedding::new(vocabulary, features))?;
     let mut parameters = model.initialize(device)?;
-    parameters.set("embedding.weight", weight)?;
+    parameters.set("embedding.weight", &[vocabulary, features], weight)?;
     let tokens = case.tokens("indices", device)?;
     let mut gradients = parameters.zero_gradients()?;
     let (y, trace) = layer.forward(&parameters, &tokens)?;

@@ -139,7 +139,8 @@ pub(super) fn optimizer(replay: &mut Replay<'_>) -> Outcome {
     let mut model = Model::new(0);
     let parameter = Direct::add(&mut model, "parameter", &initial.shape, device)?;
     let mut parameters = model.initialize(device)?;
-    parameters.set("parameter.weight", initial.floats("param0")?)?;
+    let shape = [parameter.rows, parameter.columns];
+    parameters.set("parameter.weight", &shape, initial.floats("param0")?)?;
     let mut optimizer = Optimizer::from_case(case, &parameters)?;
     let steps = case.count("steps")?;
     let shape: Vec<usize> = [steps].iter().chain(&initial.shape).copied().collect();

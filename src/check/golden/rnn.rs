@@ -77,7 +77,7 @@ pub(super) fn assign(
     parameters: &mut Parameters,
     rename: impl Fn(&str) -> String,
 ) -> Outcome {
-    let mut all: Vec<(&str, Vec<f64>)> = Vec::new();
+    let mut all: Vec<(&str, &[usize], Vec<f64>)> = Vec::new();
     for spec in model.specs() {
         let name = rename(&spec.name);
         let array = case.array(&name)?;
@@ -87,9 +87,9 @@ pub(super) fn assign(
                 "`{name}` must have the shape {expected}, but has {found:?}"
             )));
         }
-        all.push((&spec.name, array.floats(&name)?.iter().copied().map(f64::from).collect()));
+        all.push((&spec.name, &array.shape, array.floats(&name)?.iter().copied().map(f64::from).collect()));
     }
-    Ok(parameters.set_all(all.iter().map(|(name, values)| (*name, values.as_slice())))?)
+    Ok(parameters.set_all(all.iter().map(|(name, shape, values)| (*name, *shape, values.as_slice())))?)
 }
 
 /// How gradients end inside a window of time.

@@ -57,7 +57,7 @@ pub(super) fn softmax_rnn(replay: &mut Replay<'_>) -> Outcome {
     let mut parameters = model.initialize(device)?;
     for (name, tensor) in [("rnn.weight_ih_l0", "U"), ("rnn.weight_hh_l0", "W"), ("head.weight", "V")] {
         let transposed = permute(&case.tensor(tensor, device)?, &[1, 0])?;
-        parameters.set(name, &transposed.download()?)?;
+        parameters.set(name, transposed.shape().dimensions(), &transposed.download()?)?;
     }
     let x = permute(&case.tensor("x", device)?, &[1, 0, 2])?;
     let [steps, batch, _] = x.shape().exactly("x", "[batch, time, inputs]")?;
@@ -91,17 +91,19 @@ pub(super) fn feature_major(replay: &mut Replay<'_>) -> Outcome {
         other => return Err(Trouble::unsupported(format!("cases of the kind `{other}` are not built yet"))),
     };
     let ([hidden, inputs], weight_ih) = case.floats::<2>("Wax")?;
-    let ([classes, _], head) = case.floats::<2>("Wya")?;
+    let (head_shape @ [classes, _], head) = case.floats::<2>("Wya")?;
     let mut model = Model::new(0);
     let rnn = model.add("rnn", Rnn::new(Cell::tanh(), inputs, hidden))?;
     let layer = model.add("head", Linear::new(hidden, classes))?;
     let mut parameters = model.initialize(device)?;
-    parameters.set("rnn.weight_ih_l0", weight_ih)?;
-    parameters.set("rnn.weight_hh_l0", case.floats::<2>("Waa")?.1)?;
-    parameters.set("rnn.bias_ih_l0", case.floats::<2>("ba")?.1)?;
-    parameters.set("rnn.bias_hh_l0", &vec![0.0; hidden])?;
-    parameters.set("head.weight", head)?;
-    parameters.set("head.bias", case.floats::<2>("by")?.1)?;
+    let (recurrent, weight_hh) = case.floats::<2>("Waa")?;
+    parameters.set("rnn.weight_ih_l0", &[hidden, inputs], weight_ih)?;
+    parameters.set("rnn.weight_hh_l0", &recurrent, weight_hh)?;
+    // The biases are columns here.
+    parameters.set("rnn.bias_ih_l0", &[hidden], case.floats::<2>("ba")?.1)?;
+    parameters.set("rnn.bias_hh_l0", &[hidden], &vec![0.0; hidden])?;
+    parameters.set("head.weight", &head_shape, head)?;
+    parameters.set("head.bias", &[classes], case.floats::<2>("by")?.1)?;
 
     let x = case.tensor(x, device)?;
     let sizes = x.shape().dimensions().to_vec();
@@ -139,7 +141,8 @@ pub(super) fn linear_cells(replay: &mut Replay<'_>) -> Outcome {
     for index in 0..cells {
         for (weight, kernel) in [("ih", "kernel"), ("hh", "recurrent_kernel")] {
             let transposed = permute(&case.tensor(&format!("{kernel}{index}"), device)?, &[1, 0])?;
-            parameters.set(&format!("cell{index}.weight_{weight}_l0"), &transposed.download()?)?;
+            let name = format!("cell{index}.weight_{weight}_l0");
+            parameters.set(&name, transposed.shape().dimensions(), &transposed.download()?)?;
         }
     }
     let mut signal = permute(&case.tensor("x", device)?, &[1, 0, 2])?;
@@ -202,8 +205,8 @@ fn affine(replay: &mut Replay<'_>) -> Outcome {
     let layer = model.add("affine", Linear::new(inputs, outputs))?;
     let mut parameters = model.initialize(device)?;
     let transposed = permute(&case.tensor("w", device)?, &[1, 0])?;
-    parameters.set("affine.weight", &transposed.download()?)?;
-    parameters.set("affine.bias", case.floats::<1>("b")?.1)?;
+    parameters.set("affine.weight", &[outputs, inputs], &transposed.download()?)?;
+    parameters.set("affine.bias", &[outputs], case.floats::<1>("b")?.1)?;
     let x = case.tensor("x", device)?;
     let shape = x.shape().dimensions();
     let rows = shape[0];

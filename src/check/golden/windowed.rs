@@ -39,7 +39,8 @@ impl Network {
         let head = model.add("head", Linear::new(hidden, classes).without_bias())?;
         let mut parameters = model.initialize(device)?;
         for (tensor, name) in PARAMETERS {
-            parameters.set(name, case.floats::<2>(tensor)?.1)?;
+            let (shape, values) = case.floats::<2>(tensor)?;
+            parameters.set(name, &shape, values)?;
         }
         let recurrence = Recurrence { cell, steps, batch, layers: 1, terms: inputs + hidden };
         Ok(Self { rnn, head, parameters, x, recurrence })

@@ -24,13 +24,13 @@ impl Layer<Rnn> {
     /// let mut model = Model::new(1);
     /// let rnn = model.add("rnn", Rnn::new(Cell::Gru, 3, 2).learned_initial_state())?;
     /// let mut parameters = model.initialize(&device)?;
-    /// parameters.set("rnn.initial_hidden_l0", &[0.5, -1.0])?;
+    /// parameters.set("rnn.initial_hidden_l0", &[2], &[0.5, -1.0])?;
     /// let state = rnn.initial_state(&parameters, 2)?;
     /// assert_eq!(state.hidden().download()?, [0.5, -1.0, 0.5, -1.0]);
     /// # Ok::<(), refrain::Error>(())
     /// ```
     pub fn initial_state(&self, parameters: &Parameters, batch: usize) -> Result<State> {
-        parameters.layout().expect("parameters", self.model)?;
+        parameters.layout().expect_model("parameters", self.model)?;
         if !self.description.options.learned_initial_state {
             return Err(Error::config(
                 "initial_state",
@@ -43,7 +43,7 @@ impl Layer<Rnn> {
             true => State::from_hidden_and_cell(&hidden, &self.learned_part(parameters, 1, batch)?)?,
             false => State::from_hidden(&hidden)?,
         };
-        Ok(state.learned_by(self.model, self.first))
+        Ok(state.learned_by(self.model, self.first, parameters.layout().id()))
     }
 
     /// The learned initial state, or zeros where there is none.

@@ -220,7 +220,7 @@ impl Layer<Rnn> {
     /// Checks what comes in; returns T and B.
     fn check(&self, parameters: &Parameters, x: &Tensor, state: &State) -> Result<[usize; 2]> {
         let Rnn { inputs, .. } = self.description;
-        parameters.layout().expect("parameters", self.model)?;
+        parameters.layout().expect_model("parameters", self.model)?;
         parameters.device().expect_same("x", x.device())?;
         parameters.device().expect_same("the state", state.device())?;
         let [steps, batch, features] = x.shape().exactly("x", "[time, batch, inputs]")?;
@@ -232,6 +232,10 @@ impl Layer<Rnn> {
             ));
         }
         state.expect("the state", self.state_sizes(batch))?;
+        // A learned state of other parameters would get no gradient, in silence.
+        if state.is_learned_by(self.model, self.first) {
+            state.expect_learned_from(parameters.layout().id())?;
+        }
         if self.description.directions != Directions::Forward && state.is_carried_by(self.model, self.first) {
             return Err(Error::config(
                 "the state and reverse or bidirectional",

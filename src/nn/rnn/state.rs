@@ -1,7 +1,7 @@
 //! What a stack carries from one window of time to the next.
 
 use crate::device::Device;
-use crate::nn::parameters::ModelId;
+use crate::nn::parameters::{ModelId, ParametersId};
 use crate::ops::elementwise::copy_into;
 use crate::ops::recurrent::{StateParts, StateView};
 use crate::ops::zero_padding;
@@ -25,8 +25,8 @@ pub struct State {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Origin {
     Given,
-    /// The learned initial state of a layer.
-    Learned(ModelId, usize),
+    /// The learned initial state of a layer, copied from these parameters.
+    Learned(ModelId, usize, ParametersId),
     /// What a layer ended a window with.
     Carried(ModelId, usize),
 }
@@ -116,12 +116,22 @@ impl State {
     }
 
     /// The same values, as the learned initial state of a layer.
-    pub(super) fn learned_by(self, model: ModelId, first: usize) -> Self {
-        Self { origin: Origin::Learned(model, first), ..self }
+    pub(super) fn learned_by(self, model: ModelId, first: usize, from: ParametersId) -> Self {
+        Self { origin: Origin::Learned(model, first, from), ..self }
     }
 
     pub(super) fn is_learned_by(&self, model: ModelId, first: usize) -> bool {
-        self.origin == Origin::Learned(model, first)
+        matches!(self.origin, Origin::Learned(of, at, _) if (of, at) == (model, first))
+    }
+
+    /// Fails for a learned initial state that was copied from other parameters than `from`.
+    pub(super) fn expect_learned_from(&self, from: ParametersId) -> Result<()> {
+        match self.origin {
+            Origin::Learned(_, _, other) if other != from => {
+                Err(Error::ModelMismatch { what: "the learned initial state".to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The same values, as what a layer ended a window with.

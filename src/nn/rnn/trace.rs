@@ -130,7 +130,7 @@ impl RnnTrace<'_> {
     /// Checks what backward is given; returns T.
     fn check(&self, d_output: &Tensor, d_state: Option<&State>, gradients: &Gradients) -> Result<usize> {
         let Self { layer, parameters, segments, .. } = self;
-        gradients.expect(layer.model, parameters.device())?;
+        gradients.expect_of(parameters)?;
         let Some(last) = segments.last() else { unreachable!("a pass has at least one segment") };
         let batch = last.initial.batch();
         if let Some(state) = d_state {

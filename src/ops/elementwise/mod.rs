@@ -287,7 +287,7 @@ pub fn scale<'a>(x: impl Into<View<'a>>, factor: f32) -> Result<Tensor> {
 
 /// target += x, over as many elements; shapes may differ.
 pub(crate) fn add_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
-    debug_assert_eq!(target.shape().elements(), x.shape().elements());
+    expect_as_many(&target, "what is added", x)?;
     on_device!(x.device(),
         F => {
             cpu::add_into(target.array1::<F>(), x.array1());
@@ -299,7 +299,7 @@ pub(crate) fn add_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
 
 /// target = x, over as many elements; shapes may differ.
 pub(crate) fn copy_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
-    debug_assert_eq!(target.shape().elements(), x.shape().elements());
+    expect_as_many(&target, "what is copied", x)?;
     on_device!(x.device(),
         F => {
             target.array1::<F>().assign(&x.array1());
@@ -310,8 +310,41 @@ pub(crate) fn copy_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
     )
 }
 
+/// Fails unless `x` lives on the device of `target` and has as many elements: a loop over both would leave out the rest, a
+/// kernel would read beyond the end.
+pub(crate) fn expect_as_many(target: &ViewMut<'_>, what: &str, x: View<'_>) -> Result<()> {
+    target.device().expect_same(what, x.device())?;
+    let (expected, found) = (target.shape().elements(), x.shape().elements());
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::shape(what, format!("{expected} values"), format!("{found} values")))
+}
+
 /// Fails unless `other` has the shape and the device of `one`.
 pub(crate) fn expect_alike(one: View<'_>, what: &str, other: View<'_>) -> Result<()> {
     one.device().expect_same(what, other.device())?;
     other.shape().expect(what, one.shape().dimensions())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Device;
+
+    #[test]
+    fn flat_buffers_of_other_sizes_are_refused() -> Result<()> {
+        let device = Device::cpu();
+        let (mut long, short) = (Tensor::zeros(&device, &[6])?, Tensor::zeros(&device, &[4])?);
+        let message = |result: Result<()>| result.map_err(|error| error.to_string()).unwrap_err();
+        let added = add_into(long.view_mut()?, short.view());
+        assert_eq!(message(added), "what is added: expected 6 values, found 4 values");
+        let copied = copy_into(long.view_mut()?, short.view());
+        assert_eq!(message(copied), "what is copied: expected 6 values, found 4 values");
+        add_into(long.view_mut()?, Tensor::zeros(&device, &[2, 3])?.view())?;
+        assert!(short.view().reshaped(&[2, 3]).is_err());
+        assert!(short.view().outer(2..5).is_err());
+        assert!(long.view_mut()?.entry(6).is_err());
+        Ok(())
+    }
 }

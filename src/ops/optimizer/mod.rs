@@ -5,6 +5,7 @@ pub(crate) mod gpu;
 
 use crate::Result;
 use crate::device::on_device;
+use crate::ops::elementwise::expect_as_many;
 use crate::tensor::{Real, View, ViewMut};
 
 /// One step of gradient descent, in numbers; see [`Sgd`](crate::optim::Sgd).
@@ -26,6 +27,10 @@ pub(crate) fn sgd(
     mut velocity: Option<ViewMut<'_>>,
     step: SgdStep,
 ) -> Result<()> {
+    expect_as_many(&parameters, "the gradient", gradient)?;
+    if let Some(velocity) = &velocity {
+        expect_as_many(velocity, "the gradient of the velocity", gradient)?;
+    }
     on_device!(gradient.device(),
         F => {
             let velocity = velocity.as_mut().map(|velocity| velocity.array1());
@@ -69,6 +74,12 @@ pub(crate) fn adam(
     mut moments: Moments<'_>,
     step: AdamStep,
 ) -> Result<()> {
+    expect_as_many(&parameters, "the gradient", gradient)?;
+    for moment in
+        [Some(&moments.first), Some(&moments.second), moments.largest.as_ref()].into_iter().flatten()
+    {
+        expect_as_many(moment, "the gradient of a moment", gradient)?;
+    }
     on_device!(gradient.device(),
         F => {
             let moments = cpu::Moments {
@@ -92,4 +103,40 @@ pub(crate) fn clip(mut gradient: ViewMut<'_>, norm: View<'_>, max_norm: f32) -> 
         },
         context => gpu::clip(context, gradient.span(), norm.span(), max_norm),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, Tensor};
+
+    #[test]
+    fn updates_of_other_sizes_are_refused() -> Result<()> {
+        let device = Device::cpu();
+        let zeros = |size: usize| Tensor::zeros(&device, &[size]);
+        let step =
+            SgdStep { rate: 0.1, momentum: 0.5, dampening: 0.0, decay: 0.0, nesterov: false, first: true };
+        let (mut parameters, mut velocity) = (zeros(6)?, zeros(4)?);
+        assert!(sgd(parameters.view_mut()?, zeros(4)?.view(), None, step).is_err());
+        assert!(sgd(parameters.view_mut()?, zeros(6)?.view(), Some(velocity.view_mut()?), step).is_err());
+        sgd(parameters.view_mut()?, zeros(6)?.view(), None, step)?;
+        let step = AdamStep {
+            rate: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            decay: 0.0,
+            decoupled_decay: 0.0,
+            count: 1,
+        };
+        let adam_of = |parameters: usize, gradient: usize, second: usize| -> Result<()> {
+            let (mut first, mut second) = (zeros(6)?, zeros(second)?);
+            let moments = Moments { first: first.view_mut()?, second: second.view_mut()?, largest: None };
+            adam(zeros(parameters)?.view_mut()?, zeros(gradient)?.view(), moments, step)
+        };
+        assert!(adam_of(6, 4, 6).is_err());
+        assert!(adam_of(4, 6, 6).is_err());
+        assert!(adam_of(6, 6, 4).is_err());
+        adam_of(6, 6, 6)
+    }
 }

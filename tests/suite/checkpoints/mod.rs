@@ -107,7 +107,7 @@ impl Built {
         // Initial states that are learned begin at zero, which would hide them.
         let names: Vec<String> = parameters.names().map(str::to_owned).collect();
         for name in names.iter().filter(|name| name.contains("initial")) {
-            parameters.set(name, &[0.3, -0.2, 0.5, 0.1, -0.4])?;
+            parameters.set(name, &[5], &[0.3, -0.2, 0.5, 0.1, -0.4])?;
         }
         Ok(Self { layer, parameters })
     }

@@ -54,7 +54,7 @@ fn only_a_pass_from_the_learned_state_teaches_it() -> Outcome {
     mixed.add("one", Rnn::new(Cell::tanh(), 2, 2).learned_initial_state())?;
     mixed.add("two", Rnn::new(Cell::Gru, 2, 3))?;
     let mut parameters = mixed.initialize(&device)?;
-    parameters.set("one.initial_hidden_l0", &[1.0, 2.0])?;
+    parameters.set("one.initial_hidden_l0", &[2], &[1.0, 2.0])?;
     let states = mixed.initial_state(&parameters, 2)?;
     assert_eq!(states.states()[0].hidden().download()?, [1.0, 2.0, 1.0, 2.0]);
     assert_eq!(states.states()[1].hidden().download()?, [0.0; 6]);

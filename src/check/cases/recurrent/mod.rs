@@ -146,15 +146,15 @@ impl Stack {
         let layer = model.add("rnn", self.description())?;
         let mut parameters = model.initialize(draw.device())?;
         let bound = 1.0 / (self.hidden as f64).sqrt();
-        let drawn: Vec<(String, Vec<f64>)> = model
-            .specs()
+        let drawn = model.specs().iter().map(|spec| {
+            let values = draw.values(spec.shape.elements(), -bound..bound);
+            (spec, values.into_iter().map(f64::from).collect::<Vec<f64>>())
+        });
+        let drawn: Vec<_> = drawn.collect();
+        let all = drawn
             .iter()
-            .map(|spec| {
-                let values = draw.values(spec.shape.elements(), -bound..bound);
-                (spec.name.clone(), values.into_iter().map(f64::from).collect())
-            })
-            .collect();
-        parameters.set_all(drawn.iter().map(|(name, values)| (name.as_str(), values.as_slice())))?;
+            .map(|(spec, values)| (spec.name.as_str(), spec.shape.dimensions(), values.as_slice()));
+        parameters.set_all(all)?;
         let batch = self.rows.draw(draw, self.steps, self.batch)?;
         let x = draw.values(self.steps * self.batch * self.inputs, -self.magnitude..self.magnitude);
         let x = batch.with_padding(draw, x, f32::NAN)?;
