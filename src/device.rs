@@ -81,7 +81,8 @@ impl Device {
     /// Where `refrain tune` has stored choices for the adapter, they are obeyed: see [`TuningSource::Stored`](crate::TuningSource::Stored).
     ///
     /// # Errors
-    /// [`Error::NoAdapter`], listing what is there; whatever the driver says when it cannot be opened;
+    /// [`Error::NoAdapter`] and, for `gpu`, [`Error::NoHardware`], listing what is there; whatever the driver says when it
+    /// cannot be opened;
     /// [`Error::Checkpoint`] or [`Error::Io`] for a file of stored choices that is there and cannot be understood or read.
     pub fn gpu(name: &str) -> Result<Self> {
         Self::gpu_with(name, &GpuOptions::default())
@@ -97,12 +98,22 @@ impl Device {
         options.expect_sensible()?;
         // Every name contains the empty one: it would take whatever comes first.
         if name.trim().is_empty() {
-            return Err(Error::NoAdapter { wanted: name.to_owned(), available: Self::available() });
+            return Err(Self::not_found(name));
         }
-        let context = Context::open(&options.context(gpu::choose(name)))?;
-        match context {
+        match Context::open(&options.context(gpu::choose(name)))? {
             Some(context) => Ok(Self(Backend::Gpu(context))),
-            None => Err(Error::NoAdapter { wanted: name.to_owned(), available: Self::available() }),
+            None => Err(Self::not_found(name)),
+        }
+    }
+
+    /// The error for a `name` that no adapter answers to.
+    fn not_found(name: &str) -> Error {
+        match gpu::choose(name) {
+            // All that there are, for none is hardware.
+            gpu::Wanted::Hardware => {
+                Error::NoHardware { software: Self::list().into_iter().map(|found| found.name).collect() }
+            }
+            _ => Error::NoAdapter { wanted: name.to_owned(), available: Self::available() },
         }
     }
 
@@ -124,12 +135,14 @@ impl Device {
     /// # Errors
     /// As [`Device::gpu`], if the variable is set or the GPU that is there cannot be opened.
     pub fn auto() -> Result<Self> {
-        match std::env::var(DEVICE_VARIABLE) {
-            Ok(name) if !matches!(name.trim(), "" | "auto") => Self::named(&name),
-            _ => match Self::gpu("gpu") {
-                Err(Error::NoAdapter { .. }) => Ok(Self::cpu()),
+        let wanted = std::env::var_os(DEVICE_VARIABLE).unwrap_or_default();
+        // A name that is not Unicode is no adapter's, and the error shows it.
+        match wanted.to_string_lossy().trim() {
+            "" | "auto" => match Self::gpu("gpu") {
+                Err(Error::NoHardware { .. }) => Ok(Self::cpu()),
                 found => found,
             },
+            name => Self::named(name),
         }
     }
 

@@ -17,6 +17,12 @@ pub enum Error {
         /// What [`Device::list`](crate::Device::list) found, as text that would be accepted.
         available: Vec<String>,
     },
+    /// A hardware GPU was asked for, and there is none. Software ones are opened by name or number only.
+    #[error("no hardware GPU was found; there {}", besides_hardware(software))]
+    NoHardware {
+        /// The names of the software adapters.
+        software: Vec<String>,
+    },
     /// The GPU was reset, removed, or its driver gave up; everything on it is gone.
     #[error("the GPU device was lost: {reason}; create the device again and reload the last checkpoint")]
     DeviceLost {
@@ -137,6 +143,16 @@ pub enum Error {
         /// Its words.
         message: String,
     },
+}
+
+/// What there is where a hardware GPU was asked for.
+fn besides_hardware(software: &[String]) -> String {
+    let names: Vec<String> = software.iter().map(|name| format!("`{name}`")).collect();
+    match names.as_slice() {
+        [] => "is `cpu`: the system has no Vulkan, Metal or DirectX 12 driver that shows a GPU".to_owned(),
+        [name] => format!("are `cpu` and, by a part of its name, the software GPU {name}"),
+        names => format!("are `cpu` and, by a part of their names, the software GPUs {}", names.join(", ")),
+    }
 }
 
 impl Error {

@@ -11,8 +11,6 @@ mod scale;
 pub(crate) mod shape;
 pub(crate) mod work;
 
-use std::io::{self, Write};
-
 use refrain::{Device, Error, GpuOptions, ON_CHIP_VARIABLE, OnChipReport};
 
 use self::arguments::{Arguments, way_name};
@@ -26,6 +24,7 @@ use self::shape::{Shape, Work};
 use self::work::Setting;
 use crate::devices;
 use crate::failure::{Failure, Result};
+use crate::terminal::stderr;
 
 /// Times what was asked for, and prints a line for each.
 ///
@@ -80,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Err(nothing_fits(&device));
     }
     if let Some(words) = device.on_chip().and_then(|report| on_chip(&report)) {
-        writeln!(io::stderr(), "{words}")?;
+        writeln!(stderr(), "{words}")?;
     }
     if let Some(scale) = scale {
         scale.finish(arguments.json)?;
@@ -148,7 +147,7 @@ pub(crate) fn unless_too_large<T>(what: &str, result: Result<T>) -> Result<Optio
     match result {
         Ok(value) => Ok(Some(value)),
         Err(Failure::Refused(error)) if is_too_large(&error) => {
-            writeln!(io::stderr(), "skipped: {what}: {error}")?;
+            writeln!(stderr(), "skipped: {what}: {error}")?;
             Ok(None)
         }
         Err(failure) => Err(failure),

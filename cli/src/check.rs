@@ -1,6 +1,6 @@
 //! `refrain check`: a device against the 64-bit twin, or against golden cases.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::devices;
 use crate::failure::{Failure, Result};
+use crate::terminal::stdout;
 
 /// The exit code that says: nothing failed, but some cases are of a kind that is not built yet.
 const UNSUPPORTED: u8 = 2;
@@ -44,13 +45,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn check_operations(device: &Device) -> Result<ExitCode> {
-    let mut out = io::stdout();
+    let mut out = stdout();
     writeln!(out, "{} against the CPU in 64-bit floats", devices::describe(device))?;
     writeln!(out, "{:32} {:>6} {:>12} {:>12}  verdict", "operation", "cases", "worst error", "tolerance")?;
     let mut written = Ok(());
     let reports = operations(device, |report| {
         if written.is_ok() {
-            written = writeln!(io::stdout(), "{}", operation_row(report));
+            written = writeln!(stdout(), "{}", operation_row(report));
         }
     })?;
     written?;
@@ -95,7 +96,7 @@ fn check_cases(path: &Path, device: &Device, json: bool) -> Result<ExitCode> {
     if files.is_empty() {
         return Err(Failure::option("--cases", format!("`{}` has no case files", path.display())));
     }
-    let mut out = io::stdout();
+    let mut out = stdout();
     if !json {
         writeln!(out, "{} case files on {}", files.len(), devices::describe(device))?;
     }

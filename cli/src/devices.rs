@@ -1,16 +1,15 @@
 //! `refrain devices`, and the opening of a device by name.
 
-use std::io::{self, Write};
-
 use refrain::{AdapterSummary, DEVICE_VARIABLE, Device, TUNING_VARIABLE, Tuning};
 
 use crate::failure::Result;
+use crate::terminal::stdout;
 use crate::train::bytes;
 
 /// The device that `--device` asks for.
 ///
 /// # Errors
-/// [`refrain::Error::NoAdapter`], listing what is there; what the driver says.
+/// [`refrain::Error::NoAdapter`] or [`refrain::Error::NoHardware`], listing what is there; what the driver says.
 pub(crate) fn open(name: &str) -> Result<Device> {
     Ok(match name.trim() {
         "auto" => Device::auto()?,
@@ -20,13 +19,16 @@ pub(crate) fn open(name: &str) -> Result<Device> {
 
 /// The name of the GPU that `--device` asks for, for [`Device::gpu_with`]: where that is `auto`, what `auto` would look for.
 pub(crate) fn wish(name: &str) -> String {
-    let asked = || std::env::var(DEVICE_VARIABLE).ok().map(|wish| wish.trim().to_owned());
     match name.trim() {
-        "auto" => {
-            asked().filter(|wish| !matches!(wish.as_str(), "" | "auto")).unwrap_or_else(|| "gpu".to_owned())
-        }
+        "auto" => asked().unwrap_or_else(|| "gpu".to_owned()),
         name => name.to_owned(),
     }
+}
+
+/// The device that the environment asks for, if it names one.
+fn asked() -> Option<String> {
+    let asked = std::env::var_os(DEVICE_VARIABLE)?.to_string_lossy().trim().to_owned();
+    (!matches!(asked.as_str(), "" | "auto")).then_some(asked)
 }
 
 /// A device in one line.
@@ -54,7 +56,7 @@ pub(crate) fn tuning(adapter: &AdapterSummary, stored: Option<&Tuning>) -> Strin
 /// # Errors
 /// Standard output that cannot be written.
 pub(crate) fn run() -> Result<()> {
-    let mut out = io::stdout();
+    let mut out = stdout();
     writeln!(out, "cpu         32-bit floats\n            --device cpu")?;
     writeln!(out, "reference   the CPU in 64-bit floats: slow, exact\n            --device reference")?;
     let adapters = Device::list();
@@ -68,8 +70,7 @@ pub(crate) fn run() -> Result<()> {
     if adapters.is_empty() {
         writeln!(out, "no GPU: the system has no Vulkan, Metal or DirectX 12 driver that shows one")?;
     }
-    let asked = std::env::var(DEVICE_VARIABLE).ok().filter(|name| !name.trim().is_empty());
-    let why = match &asked {
+    let why = match asked() {
         Some(name) => format!("{DEVICE_VARIABLE}={name}"),
         None => "the first hardware GPU, or else the CPU".to_owned(),
     };

@@ -9,19 +9,23 @@ mod failure;
 mod generate;
 mod plot;
 mod sample;
+mod terminal;
 mod text;
 mod train;
 mod tune;
 mod values;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::failure::Result;
+use crate::terminal::stderr;
 
 /// Recurrent neural networks trained on any GPU.
+///
+/// Control characters of texts, models and names are printed as escapes such as \u001b; line breaks and tabs are printed as
+/// they are.
 #[derive(Parser)]
 #[command(name = "refrain", version)]
 struct Program {
@@ -47,15 +51,25 @@ enum Command {
 
 /// Exit codes: 0 for success, 1 for a failure, 2 for wrong usage or for cases that are not supported yet.
 fn main() -> ExitCode {
-    match run(Program::parse().command) {
+    let program = Program::from_arg_matches(&grammar().get_matches()).unwrap_or_else(|error| error.exit());
+    match run(program.command) {
         Ok(code) => code,
         Err(failure) if failure.reader_is_gone() => ExitCode::SUCCESS,
         Err(failure) => {
             // Where standard error is closed there is nobody left to tell.
-            writeln!(io::stderr(), "error: {failure}").ok();
+            writeln!(stderr(), "error: {failure}").ok();
             ExitCode::FAILURE
         }
     }
+}
+
+/// What may be typed. After an option, `-5` is its value: each option says itself why it refuses one.
+fn grammar() -> clap::Command {
+    let takes_negatives = |argument: clap::Arg| {
+        let is_option = argument.get_long().is_some() && argument.get_action().takes_values();
+        argument.allow_negative_numbers(is_option)
+    };
+    Program::command().mut_subcommands(|command| command.mut_args(takes_negatives))
 }
 
 fn run(command: Command) -> Result<ExitCode> {

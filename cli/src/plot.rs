@@ -3,6 +3,7 @@
 use plotters::prelude::*;
 
 use crate::baseline::Baselines;
+use crate::terminal::escaped;
 
 /// What is drawn.
 pub(crate) struct Curve {
@@ -40,7 +41,7 @@ fn render(curve: &Curve, title: &str, svg: &mut String) -> Result<(), Box<dyn st
     let steps = curve.training.len().max(2) as f64;
     let (low, high) = range(curve);
     let mut chart = ChartBuilder::on(&area)
-        .caption(title, ("sans-serif", 20))
+        .caption(escaped(title), ("sans-serif", 20))
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(56)

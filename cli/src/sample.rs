@@ -1,6 +1,5 @@
 //! `refrain sample`: text from a checkpoint.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,8 +10,9 @@ use refrain::io::{Checkpoint, Metadata};
 use crate::devices;
 use crate::failure::{Failure, Result};
 use crate::generate::{Manner, Writer};
+use crate::terminal::stdout;
 use crate::train::VOCABULARY_KEY;
-use crate::values::temperature;
+use crate::values::{temperature, whole};
 
 /// The most characters that one call may ask for.
 const LONGEST: usize = 10_000_000;
@@ -23,16 +23,16 @@ pub(crate) struct Arguments {
     /// A model that `refrain train` wrote
     checkpoint: PathBuf,
     /// Text to continue
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     prompt: String,
     /// Below 1 safer, above 1 wilder, 0 always the likeliest character
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", default_value_t = 0.8)]
     temperature: f64,
     /// Characters to write after the prompt
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = whole::<usize>)]
     length: usize,
     /// What the random choices come from
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u64>)]
     seed: u64,
     /// Where to compute: auto, cpu, reference, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
     #[arg(long, value_name = "NAME", default_value = "auto")]
@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let manner = Manner { temperature, length, stop: None, seed };
     let writer = Writer { model: &model, parameters: &parameters, vocabulary: &vocabulary };
     let text = writer.continue_from(&arguments.prompt, &manner, 0)?;
-    Ok(writeln!(io::stdout(), "{}{}", arguments.prompt, text.trim_end_matches('\n'))?)
+    Ok(writeln!(stdout(), "{}{}", arguments.prompt, text.trim_end_matches('\n'))?)
 }
 
 /// The alphabet of a checkpoint.

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use refrain::Error;
-use refrain::data::Vocabulary;
+use refrain::data::{Text, TextChanges, Vocabulary};
 
 use crate::failure::Result;
 
@@ -39,6 +39,10 @@ impl Unit {
 pub(crate) struct Corpus {
     /// Where it comes from, for people.
     pub(crate) source: String,
+    /// What was changed in the file: a byte-order mark, line ends.
+    pub(crate) changes: TextChanges,
+    /// How many characters it has.
+    pub(crate) characters: usize,
     /// All its characters, those of the held-out part too.
     pub(crate) vocabulary: Vocabulary,
     /// The part that is learned.
@@ -59,7 +63,11 @@ impl Corpus {
     pub(crate) fn read(path: Option<&Path>, fraction: f64, most: usize) -> Result<Self> {
         match path {
             None => Self::new("5,852 names of Italian towns".to_owned(), ITALIAN_TOWNS, fraction, most),
-            Some(path) => Self::new(path.display().to_string(), &read(path)?, fraction, most),
+            Some(path) => {
+                let text = read(path)?;
+                let corpus = Self::new(path.display().to_string(), text.as_str(), fraction, most)?;
+                Ok(Self { changes: text.changes(), ..corpus })
+            }
         }
     }
 
@@ -73,12 +81,38 @@ impl Corpus {
         if training.len() < 2 {
             return Err(problem("the text has one character: there is nothing to predict").into());
         }
+        let characters = training.len();
         let newline = vocabulary.encode("\n").ok().map(|tokens| tokens[0]);
         let cut = cut(&training, newline, fraction);
         let end = training.len().min(cut.saturating_add(most));
         let held_out = training[cut - 1..end].to_vec();
         training.truncate(cut);
-        Ok(Self { source, vocabulary, training, held_out, unit: Unit::of(text) })
+        let (changes, unit) = (TextChanges::default(), Unit::of(text));
+        Ok(Self { source, changes, characters, vocabulary, training, held_out, unit })
+    }
+
+    /// Fails unless what is learned from fills one window of `batch` rows of `sequence` steps.
+    ///
+    /// # Errors
+    /// [`Error::Config`], with what the text has and what would fit it.
+    pub(crate) fn expect_window(&self, batch: usize, sequence: usize) -> Result<()> {
+        let Self { source, characters, training, .. } = self;
+        let learned = training.len();
+        let needed = batch.saturating_mul(sequence).saturating_add(1);
+        if learned >= needed {
+            return Ok(());
+        }
+        let advice = match ((learned - 1) / sequence, (learned - 1) / batch) {
+            (0, 0) => "take a longer text".to_owned(),
+            (0, longest) => format!("take a longer text or `--sequence {longest}`"),
+            (rows, _) => format!("take a longer text or `--batch {rows}`"),
+        };
+        let message = format!(
+            "the text is too short: of its {characters} characters {} are held out to be predicted and {learned} are left \
+             to learn from, but {batch} x {sequence} of them, each with the one after it, need {needed}; {advice}",
+            characters - learned,
+        );
+        Err(Error::Config { what: source.clone(), message }.into())
     }
 }
 
@@ -92,7 +126,7 @@ fn cut(tokens: &[u32], newline: Option<u32>, fraction: f64) -> usize {
     (earliest..=place).rev().find(starts).unwrap_or(place)
 }
 
-fn read(path: &Path) -> Result<String> {
+fn read(path: &Path) -> Result<Text> {
     let failed = |source| Error::Io { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(failed)?;
@@ -101,11 +135,10 @@ fn read(path: &Path) -> Result<String> {
             format!("is larger than {} of text, the most that is read", crate::train::bytes(LARGEST));
         return Err(Error::Config { what: path.display().to_string(), message }.into());
     }
-    let invalid = |error: std::string::FromUtf8Error| Error::Config {
-        what: path.display().to_string(),
-        message: format!("is not UTF-8 text: byte {} is invalid", error.utf8_error().valid_up_to()),
-    };
-    Ok(String::from_utf8(bytes).map_err(invalid)?)
+    Text::decode(bytes).map_err(|error| match error {
+        Error::Config { message, .. } => Error::Config { what: path.display().to_string(), message }.into(),
+        other => other.into(),
+    })
 }
 
 #[cfg(test)]
@@ -146,6 +179,24 @@ mod tests {
     fn running_text_is_sampled_in_stretches() {
         assert_eq!(Unit::of(&"a line of a book, which goes on for a good while\n".repeat(30)), Unit::Stretch);
         assert_eq!(Unit::of("one\ntwo\n"), Unit::Stretch);
+    }
+
+    #[test]
+    fn a_text_that_is_too_short_is_refused_with_its_counts_and_what_fits() {
+        let twelve = corpus("twelve chars", 0.1);
+        let refused = twelve.expect_window(1, 32).expect_err("32 steps").to_string();
+        for part in
+            ["of its 12 characters 2 are held out", "10 are left to learn from", "need 33", "`--sequence 9`"]
+        {
+            assert!(refused.contains(part), "{part} in {refused}");
+        }
+        twelve.expect_window(1, 9).expect("what was advised");
+        let refused = twelve.expect_window(4, 3).expect_err("12 predictions").to_string();
+        assert!(refused.contains("`--batch 3`"), "{refused}");
+        twelve.expect_window(3, 3).expect("what was advised");
+        let refused = twelve.expect_window(20, 20).expect_err("400 predictions").to_string();
+        assert!(refused.ends_with("take a longer text"), "{refused}");
+        assert!(twelve.expect_window(usize::MAX, 2).is_err());
     }
 
     #[test]

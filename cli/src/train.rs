@@ -47,6 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let sequence = arguments.optimization.sequence;
     let room = (corpus.training.len() - 1) / sequence;
     let batch = arguments.optimization.batch.unwrap_or(room.clamp(1, BATCH));
+    corpus.expect_window(batch, sequence)?;
     let windows = Windows::new(corpus.training.clone(), batch, sequence)?;
     let device = devices::open(&arguments.device)?;
     let footprint = Footprint::of(arguments, corpus.vocabulary.len(), batch);

@@ -6,7 +6,6 @@ mod contest;
 mod report;
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 
 use refrain::io::save_tuning;
 use refrain::nn::Cell;
@@ -29,6 +28,7 @@ use crate::bench::unless_too_large;
 use crate::bench::work::Setting;
 use crate::devices;
 use crate::failure::{Failure, Result};
+use crate::terminal::stderr;
 
 /// Training steps whose losses are compared before choices are stored.
 const LOSSES: usize = 3;
@@ -83,7 +83,7 @@ fn stored(adapter: &AdapterSummary) -> Result<Tuning> {
     match Tuning::stored(adapter) {
         Ok(stored) => Ok(stored.unwrap_or_default()),
         Err(error) => {
-            writeln!(io::stderr(), "replaced: {error}")?;
+            writeln!(stderr(), "replaced: {error}")?;
             Ok(Tuning::new())
         }
     }
@@ -280,7 +280,7 @@ impl Bench {
         if ways.first() != Some(&heuristic) {
             let (what, way) = (report::layer(&shape, sequence), way_name(heuristic));
             writeln!(
-                io::stderr(),
+                stderr(),
                 "not compared: a layer of {what} did not go {way} again, as heuristics had it go"
             )?;
             return Ok(());

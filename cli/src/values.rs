@@ -39,6 +39,20 @@ pub(crate) fn number(option: &str, found: f64, sensible: bool, expected: &str) -
     }
 }
 
+/// The whole number that `text` is, with words of its own for what it may be instead.
+pub(crate) fn whole<N: TryFrom<u64>>(text: &str) -> std::result::Result<N, String> {
+    if let Some(number) = text.parse::<u64>().ok().and_then(|number| N::try_from(number).ok()) {
+        return Ok(number);
+    }
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    Err(match text.strip_prefix('-') {
+        Some(rest) if is_number(rest) => "must not be negative",
+        None if is_number(text) => "is too large",
+        _ => "is not a whole number in digits",
+    }
+    .to_owned())
+}
+
 /// The cell of this name.
 pub(crate) fn cell(name: &str) -> std::result::Result<Cell, String> {
     let all = || [Cell::Lstm, Cell::Gru].into_iter().chain(Activation::ALL.map(Cell::Vanilla));
@@ -50,6 +64,27 @@ pub(crate) fn cell(name: &str) -> std::result::Result<Cell, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_whole_number_is_told_apart() {
+        assert_eq!(whole::<usize>("12"), Ok(12));
+        assert_eq!(whole::<u64>("18446744073709551615"), Ok(u64::MAX));
+        for (text, expected) in [
+            ("-5", "negative"),
+            ("-0", "negative"),
+            ("18446744073709551616", "too large"),
+            ("1e3", "digits"),
+            ("1.5", "digits"),
+            ("-1.5", "digits"),
+            ("", "digits"),
+            ("-", "digits"),
+            ("ten", "digits"),
+        ] {
+            let refused = whole::<u64>(text).expect_err(text);
+            assert!(refused.contains(expected), "{text}: {refused}");
+        }
+        assert!(whole::<u8>("256").is_err_and(|refused| refused.contains("too large")));
+    }
 
     #[test]
     fn cells_go_by_their_names_and_vanilla_ones_by_their_activations() {

@@ -2,6 +2,8 @@
 
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/terminal.rs"]
+mod terminal;
 #[path = "cli/train.rs"]
 mod train;
 #[path = "cli/tune.rs"]
@@ -10,6 +12,8 @@ mod tune;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+
+use refrain::{AdapterKind, Device};
 
 /// A folder of its own for each test, removed at the end.
 struct Folder(PathBuf);
@@ -91,6 +95,44 @@ fn wrong_usage_is_told_apart_by_its_exit_code() {
     let output = Folder::new("usage").run("train --cell swish");
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("softsign"));
+}
+
+#[test]
+fn numbers_that_are_none_are_refused_by_their_option() {
+    let folder = Folder::new("numbers");
+    for (words, expected) in [
+        ("sample model --length -5", "invalid value '-5' for '--length <N>': must not be negative"),
+        ("sample model --seed -1", "invalid value '-1' for '--seed <N>': must not be negative"),
+        ("train --steps 1e3", "invalid value '1e3' for '--steps <N>': is not a whole number in digits"),
+        ("train --hidden 1.5", "invalid value '1.5' for '--hidden <N>': is not a whole number in digits"),
+        ("bench --batch -2", "invalid value '-2' for '--batch <N>': must not be negative"),
+        ("tune --runs 99999999999999999999", "'--runs <N>': is too large"),
+    ] {
+        let output = folder.run(words);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words}: {message}");
+        assert!(message.contains(expected) && !message.contains("tip:"), "{words}: {message}");
+    }
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_no_wrong_name() {
+    let folder = Folder::new("no-hardware");
+    let adapters = Device::list();
+    if adapters.iter().any(|adapter| adapter.kind != AdapterKind::Software) {
+        assert!(folder.succeeded("devices").contains("auto takes"));
+        return;
+    }
+    for words in ["train --device gpu", "tune --dry-run", "bench --device GPU"] {
+        let message = folder.refused(words);
+        assert!(
+            message.contains("error: no hardware GPU was found") && !message.contains("gpu:"),
+            "{message}"
+        );
+        for adapter in &adapters {
+            assert!(message.contains(&adapter.name), "{message}");
+        }
+    }
 }
 
 #[test]

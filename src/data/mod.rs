@@ -1,7 +1,9 @@
-//! From text to batches: vocabularies and windows for truncated back-propagation through time.
+//! From text to batches: text files, vocabularies, and windows for truncated back-propagation through time.
 
+mod text;
 mod vocabulary;
 mod windows;
 
+pub use text::{Text, TextChanges};
 pub use vocabulary::Vocabulary;
 pub use windows::{Window, Windows};

@@ -74,16 +74,50 @@ fn kind(info: &wgpu::AdapterInfo) -> AdapterKind {
     }
 }
 
+/// The entry to all graphics interfaces; `None` on Linux without a Vulkan loader.
+#[cfg(not(target_os = "linux"))]
+fn instance() -> Option<wgpu::Instance> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    // Validation layers and debug labels belong to the driver's developers, not to every run.
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    Some(wgpu::Instance::new(descriptor))
+}
+
+/// The entry to Vulkan; `None` without a loader.
+///
+/// The extensions of window systems are not enabled. Where they are, as `wgpu::Instance::new` has it, Mesa's
+/// device-selection layer connects to the window system at every enumeration of adapters, and libwayland prints an error
+/// on a machine that has none.
+#[cfg(target_os = "linux")]
+fn instance() -> Option<wgpu::Instance> {
+    use wgpu::hal::{InstanceDescriptor, vulkan};
+    let descriptor = InstanceDescriptor {
+        name: "refrain",
+        // As above: no validation, no debug labels.
+        flags: wgpu::InstanceFlags::empty(),
+        memory_budget_thresholds: wgpu::MemoryBudgetThresholds::default(),
+        backend_options: wgpu::BackendOptions::default(),
+        telemetry: None,
+        display: None,
+    };
+    let without_window_systems = Box::new(|arguments: vulkan::CreateInstanceCallbackArgs<'_, '_, '_>| {
+        let window_systems = [c"VK_KHR_wayland_surface", c"VK_KHR_xcb_surface", c"VK_KHR_xlib_surface"];
+        arguments.extensions.retain(|name| !window_systems.contains(name));
+    });
+    // SAFETY: the list of extensions is all that the callback changes, and wgpu creates the instance from the changed
+    // list and keeps that list. It is the one that wgpu itself would enable on a loader without these three, so it
+    // works with it; each of its three uses, all of them to create a surface, which this crate never does, first looks
+    // the extension up in the list.
+    let vulkan = unsafe { vulkan::Instance::init_with_callback(&descriptor, Some(without_window_systems)) };
+    // SAFETY: the instance has just been created, and nothing else holds it.
+    vulkan.ok().map(|vulkan| unsafe { wgpu::Instance::from_hal::<wgpu::hal::api::Vulkan>(vulkan) })
+}
+
 /// All adapters in order of preference. A machine without any graphics loader yields none.
 pub(super) fn candidates() -> Vec<Candidate> {
-    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
-    let instance = INSTANCE.get_or_init(|| {
-        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-        descriptor.backends = wgpu::Backends::PRIMARY;
-        // Validation layers and debug labels belong to the driver's developers, not to every run.
-        descriptor.flags = wgpu::InstanceFlags::empty();
-        wgpu::Instance::new(descriptor)
-    });
+    static INSTANCE: OnceLock<Option<wgpu::Instance>> = OnceLock::new();
+    let Some(instance) = INSTANCE.get_or_init(instance) else { return Vec::new() };
     let mut found: Vec<Candidate> = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY))
         .into_iter()
         .map(|adapter| Candidate { kind: kind(&adapter.get_info()), adapter })
@@ -134,7 +168,7 @@ pub(crate) enum Wanted {
     Hardware,
     /// The N-th in the order of preference, software included.
     Number(usize),
-    /// The first whose name contains this text, ignoring case.
+    /// The first whose name contains this text, in any case; the text is in lower case.
     Named(String),
 }
 
@@ -143,22 +177,21 @@ impl Wanted {
         match self {
             Self::Hardware => candidate.kind != AdapterKind::Software,
             Self::Number(number) => index == *number,
-            Self::Named(part) => {
-                candidate.adapter.get_info().name.to_lowercase().contains(&part.to_lowercase())
-            }
+            Self::Named(part) => candidate.adapter.get_info().name.to_lowercase().contains(part),
         }
     }
 }
 
-/// Reads `gpu`, `gpu:N` or a part of a name.
+/// Reads `gpu`, `gpu:N` or a part of a name, in any case.
 pub(crate) fn choose(text: &str) -> Wanted {
+    let text = text.trim().to_lowercase();
     match text.strip_prefix("gpu") {
         Some("") => Wanted::Hardware,
         Some(rest) => match rest.strip_prefix(':').and_then(|number| number.parse().ok()) {
             Some(number) => Wanted::Number(number),
-            None => Wanted::Named(text.to_owned()),
+            None => Wanted::Named(text),
         },
-        None => Wanted::Named(text.to_owned()),
+        None => Wanted::Named(text),
     }
 }
 

@@ -14,6 +14,7 @@ mod lending;
 mod limits;
 mod masks;
 mod memory;
+mod messages;
 mod misuse;
 mod models;
 mod noise;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
     files::register(&mut suite);
     imports::register(&mut suite);
     custom::register(&mut suite);
+    messages::register(&mut suite);
     misuse::register(&mut suite);
     owners::register(&mut suite);
     training::register(&mut suite);

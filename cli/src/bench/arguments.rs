@@ -10,7 +10,7 @@ use super::measure::Effort;
 use super::shape::{Grid, Shape, Tier, Work};
 use crate::destination::expect_different;
 use crate::failure::Result;
-use crate::values::{cell, count};
+use crate::values::{cell, count, whole};
 
 /// Options of `refrain bench`.
 #[derive(Args, Clone, Debug)]
@@ -39,10 +39,10 @@ pub(crate) struct Arguments {
     pub(crate) recurrent: Option<Recurrent>,
 
     /// Runs of each, at least
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole::<usize>)]
     runs: usize,
     /// Seconds of runs of each, at least, unless 100 runs (or `--runs`, where that is more) are over before
-    #[arg(long, value_name = "S", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", default_value_t = 1.0)]
     seconds: f64,
     /// Print one line of JSON for each shape and work, and nothing else
     #[arg(long)]
@@ -96,22 +96,22 @@ pub(crate) struct Sizes {
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = cell)]
     cell: Option<Vec<Cell>>,
     /// Units in each recurrent layer
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = whole::<usize>)]
     hidden: Option<Vec<usize>>,
     /// Sequences side by side
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = whole::<usize>)]
     batch: Option<Vec<usize>>,
     /// Time steps
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = whole::<usize>)]
     sequence: Option<Vec<usize>>,
     /// Recurrent layers, one above the other
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = whole::<usize>)]
     layers: Option<Vec<usize>>,
     /// Features of the input [default: as many as there are hidden units]
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = whole::<usize>)]
     inputs: Option<Vec<usize>>,
     /// Classes that the head of a training step tells apart
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "64")]
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "64", value_parser = whole::<usize>)]
     classes: Vec<usize>,
 }
 
@@ -230,7 +230,7 @@ mod tests {
             ("--seconds", "-1"),
             ("--seconds", "NaN"),
         ] {
-            let refused = parse(&format!("bench {option} {value}")).validate().expect_err(option).to_string();
+            let refused = parse(&format!("bench {option}={value}")).validate().expect_err(option).to_string();
             assert!(refused.starts_with(option), "{option} {value}: {refused}");
         }
         parse("bench").validate().expect("defaults");

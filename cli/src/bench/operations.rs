@@ -1,7 +1,5 @@
 //! `refrain bench --ops`: single operations.
 
-use std::io::{self, Write};
-
 use refrain::nn::{Linear, Model, Rnn};
 use refrain::ops::{Form, matmul};
 use refrain::optim::{Adam, AdamConfig};
@@ -16,6 +14,7 @@ use super::shape::{Shape, Tier, Work};
 use super::work::{labels, random};
 use super::{nothing_fits, unless_too_large};
 use crate::failure::Result;
+use crate::terminal::stdout;
 use crate::train::memory::Footprint;
 
 /// An operation at some sizes.
@@ -311,7 +310,7 @@ impl<'a> Line<'a> {
 /// Operations that give wrong numbers, which are never timed; whatever the device reported.
 pub(crate) fn run(arguments: &Arguments, device: &Device, place: &Place, shapes: &[Shape]) -> Result<()> {
     let operations = operations(shapes, place.tier);
-    let mut out = io::stdout();
+    let mut out = stdout();
     if !arguments.json {
         writeln!(out, "{}", header(place))?;
         let heads = ["operation", "shape", "ms", "least ms", "spread", "rate"];

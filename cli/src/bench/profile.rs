@@ -1,7 +1,6 @@
 //! `refrain bench --profile`: which kernels the time goes to.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use refrain::io::write_atomically;
@@ -14,6 +13,7 @@ use super::work::Setting;
 use crate::destination::expect_writable;
 use crate::devices;
 use crate::failure::Result;
+use crate::terminal::stdout;
 
 /// Runs before those that are profiled, and of those.
 const WARM_UP: usize = 2;
@@ -77,7 +77,7 @@ impl Profile {
         if json {
             return Ok(());
         }
-        let mut out = io::stdout();
+        let mut out = stdout();
         for (name, calls) in &self.sections {
             write!(out, "\n{name}\n{}", table(calls))?;
         }

@@ -1,6 +1,6 @@
 //! What is printed: a table for people, lines of JSON for programs.
 
-use std::io::{self, Write};
+use std::io;
 
 use refrain::{AdapterKind, Device, Tuning};
 use serde::Serialize;
@@ -10,6 +10,7 @@ use super::rates::Rates;
 use super::shape::{Shape, Tier, Work};
 use crate::devices;
 use crate::failure::Result;
+use crate::terminal::stdout;
 use crate::train::bytes;
 
 /// Where work runs, in words.
@@ -206,7 +207,7 @@ impl Report {
     /// Standard output that cannot be written.
     pub(crate) fn begin(place: &Place, rates: &Rates, json: bool) -> Result<Self> {
         if !json {
-            let mut out = io::stdout();
+            let mut out = stdout();
             write!(out, "{}", header(place))?;
             let Rates { side, gemm, numbers, bandwidth } = rates;
             writeln!(out, "GEMM        {:.2} GFLOP/s ({side} x {side} x {side}, f32)", gemm / 1e9)?;
@@ -222,7 +223,7 @@ impl Report {
     /// Standard output that cannot be written.
     pub(crate) fn line(&self, line: &Line<'_>) -> Result<()> {
         let text = if self.json { json(line)? } else { line.row() };
-        Ok(writeln!(io::stdout(), "{text}")?)
+        Ok(writeln!(stdout(), "{text}")?)
     }
 }
 

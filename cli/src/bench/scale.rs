@@ -1,6 +1,5 @@
 //! How time grows with one size: the exponents that fit it, and a picture.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use plotters::prelude::*;
@@ -8,8 +7,9 @@ use refrain::Error;
 use refrain::io::write_atomically;
 
 use super::shape::{Shape, Work};
-use crate::destination::expect_writable;
+use crate::destination::{expect_svg, expect_writable};
 use crate::failure::{Failure, Result};
+use crate::terminal::{escaped, stdout};
 
 /// A picture is some tens of kilobytes.
 const PICTURE_BYTES: u64 = 1 << 17;
@@ -96,6 +96,7 @@ impl Scale {
     /// Shapes in which not exactly one size has several values; a file that cannot be written.
     pub(crate) fn begin(path: &Path, shapes: &[Shape], device: &str) -> Result<Self> {
         let axis = axis(shapes)?;
+        expect_svg("--plot", path)?;
         expect_writable("--plot", path, PICTURE_BYTES)?;
         let fixed = shapes.first().map_or_else(String::new, |shape| {
             let others = AXES.iter().filter(|other| other.option != axis.option);
@@ -139,7 +140,7 @@ impl Scale {
         if json {
             return Ok(());
         }
-        let mut out = io::stdout();
+        let mut out = stdout();
         writeln!(out, "\ntime ~ {} ^ exponent (1 is proportional)", self.axis.label)?;
         writeln!(out, "{:24} {:>8} {:>14}", "", "all", "last doubling")?;
         for line in &self.lines {
@@ -153,7 +154,7 @@ impl Scale {
         area.fill(&WHITE)?;
         let [(left, right), (low, high)] = self.ranges();
         let mut chart = ChartBuilder::on(&area)
-            .caption(&self.title, ("sans-serif", 16))
+            .caption(escaped(&self.title), ("sans-serif", 16))
             .margin(16)
             .x_label_area_size(44)
             .y_label_area_size(64)

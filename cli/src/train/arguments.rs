@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use refrain::nn::Cell;
 
 use crate::failure::{Failure, Result};
-use crate::values::{cell, count, number, temperature};
+use crate::values::{cell, count, number, temperature, whole};
 
 /// Options of `refrain train`.
 #[derive(Args, Clone, Debug)]
@@ -15,13 +15,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) text: Option<PathBuf>,
     /// Part of the text, at its end, that is held out for validation
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.1)]
     pub(crate) validation_fraction: f64,
     /// The most characters of the held-out part that a validation predicts
-    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = whole::<usize>)]
     pub(crate) validation_characters: usize,
     /// Validations, evenly spread; the last one comes after the last step
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = whole::<usize>)]
     pub(crate) validations: usize,
 
     #[command(flatten)]
@@ -39,10 +39,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE.svg", default_value = "refrain.svg")]
     pub(crate) plot: PathBuf,
     /// Samples to print at the end
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = whole::<usize>)]
     pub(crate) samples: usize,
     /// Temperature of the samples: below 1 safer, above 1 wilder, 0 always the likeliest character
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", default_value_t = 0.8)]
     pub(crate) temperature: f64,
     /// Print one line of JSON for each step and each validation, and nothing else
     #[arg(long)]
@@ -54,13 +54,13 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Network")]
 pub(crate) struct Network {
     /// Units in each recurrent layer
-    #[arg(long, value_name = "N", default_value_t = 192)]
+    #[arg(long, value_name = "N", default_value_t = 192, value_parser = whole::<usize>)]
     pub(crate) hidden: usize,
     /// Recurrent layers, one above the other
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<usize>)]
     pub(crate) layers: usize,
     /// Features of a character's learned vector
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<usize>)]
     pub(crate) embedding: usize,
     /// One-hot vectors in place of learned ones
     #[arg(long, conflicts_with = "embedding")]
@@ -69,7 +69,7 @@ pub(crate) struct Network {
     #[arg(long, value_name = "NAME", default_value = "tanh", value_parser = cell)]
     pub(crate) cell: Cell,
     /// Part of the units between two recurrent layers that each training step drops; takes two layers or more
-    #[arg(long, value_name = "RATE", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
     pub(crate) dropout: f32,
 }
 
@@ -78,41 +78,41 @@ pub(crate) struct Network {
 #[command(next_help_heading = "Optimization")]
 pub(crate) struct Optimization {
     /// Optimizer steps [default: 1000; 200 with a window that slides, through which each goes back again and again]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) steps: Option<usize>,
     /// Time steps of the window that a step reads, and through which it back-propagates
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<usize>)]
     pub(crate) sequence: usize,
     /// Cut the gradient inside a window too. N: at every N-th time step; window:N: each step's own gradient N steps
     /// before it; 0: only where the window begins
     #[arg(long, value_name = "N|window:N", default_value = "0", value_parser = truncation)]
     pub(crate) truncation: Truncation,
     /// Sequences side by side [default: 32, or as many as a short text has room for]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) batch: Option<usize>,
     /// Update rule
     #[arg(long, value_enum, default_value_t = Rule::Adam)]
     pub(crate) optimizer: Rule,
     /// Step size [default: 0.003 for adam, 0.5 for sgd]
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "RATE")]
     pub(crate) learning_rate: Option<f64>,
     /// How the step size changes over the steps
     #[arg(long, value_enum, default_value_t = Schedule::Cosine)]
     pub(crate) schedule: Schedule,
     /// Momentum of sgd [default: 0.9]
-    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    #[arg(long, value_name = "FACTOR")]
     pub(crate) momentum: Option<f64>,
     /// Pull of the weights towards zero [default: 0.1 with adam, where it is decoupled; 0 with sgd, an L2 penalty]
-    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    #[arg(long, value_name = "FACTOR")]
     pub(crate) weight_decay: Option<f64>,
     /// Largest norm of all gradients together
-    #[arg(long, value_name = "NORM", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
     pub(crate) clip: f32,
     /// Do not clip the gradients
     #[arg(long, conflicts_with = "clip")]
     pub(crate) no_clip: bool,
     /// What first weights and samples are drawn from
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
 }
 
@@ -314,7 +314,7 @@ mod tests {
             ("--temperature", "nan"),
             ("--momentum", "0.9"),
         ] {
-            let refused = parse(&[option, value]).validate().expect_err(option).to_string();
+            let refused = parse(&[&format!("{option}={value}")]).validate().expect_err(option).to_string();
             assert!(refused.starts_with(option), "{option} {value}: {refused}");
         }
         assert!(parse(&["--optimizer", "sgd", "--momentum", "1"]).validate().is_err());

@@ -1,6 +1,6 @@
 //! What training says: lines and a progress bar for people, or JSON for programs.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,6 +13,7 @@ use super::memory::Footprint;
 use crate::baseline::Baselines;
 use crate::devices;
 use crate::failure::Result;
+use crate::terminal::{stderr, stdout};
 use crate::text::{Corpus, Unit};
 
 /// What is known before the first step.
@@ -56,6 +57,10 @@ struct ValidationLine {
 impl Report {
     /// Tells people what is about to happen.
     pub(super) fn begin(overview: &Overview<'_>, baselines: Baselines) -> Result<Self> {
+        let Corpus { source, changes, .. } = overview.corpus;
+        if !changes.is_empty() {
+            writeln!(stderr(), "{source}: {changes}")?;
+        }
         if overview.arguments.json {
             return Ok(Self { audience: Audience::Programs, baselines, latest: None });
         }
@@ -98,7 +103,7 @@ impl Report {
                 let text = format!(
                     "step {step}: {bits:.3} bits per character held out (unigram {unigram:.3}, bigram {bigram:.3})"
                 );
-                Ok(bar.suspend(|| writeln!(io::stdout(), "{text}"))?)
+                Ok(bar.suspend(|| writeln!(stdout(), "{text}"))?)
             }
         }
     }
@@ -116,7 +121,7 @@ impl Report {
         let Audience::People { started, tokens_per_step, .. } = &self.audience else { return Ok(()) };
         let elapsed = started.elapsed();
         let tokens = arguments.optimization.steps() * tokens_per_step;
-        let mut out = io::stdout();
+        let mut out = stdout();
         writeln!(out, "time        {}", pace(elapsed, tokens))?;
         if let Some(bits) = self.latest {
             writeln!(out, "result      {}", verdict(bits, self.baselines))?;
@@ -132,10 +137,10 @@ impl Report {
     /// One sample; stretches of text are set apart.
     pub(super) fn sample(&self, text: &str, unit: Unit) -> Result<()> {
         for row in text.trim_end_matches('\n').split('\n') {
-            writeln!(io::stdout(), "  {row}")?;
+            writeln!(stdout(), "  {row}")?;
         }
         if unit == Unit::Stretch {
-            writeln!(io::stdout())?;
+            writeln!(stdout())?;
         }
         Ok(())
     }
@@ -143,12 +148,12 @@ impl Report {
 
 fn line(content: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(content).map_err(io::Error::from)?;
-    Ok(writeln!(io::stdout(), "{text}")?)
+    Ok(writeln!(stdout(), "{text}")?)
 }
 
 fn describe(overview: &Overview<'_>) -> Result<()> {
     let Overview { arguments, corpus, device, footprint, batch } = overview;
-    let mut out = io::stdout();
+    let mut out = stdout();
     writeln!(out, "device      {}", devices::describe(device))?;
     writeln!(
         out,

@@ -6,6 +6,7 @@ use crate::bench::arguments::Sizes;
 use crate::bench::measure::Effort;
 use crate::bench::shape::{Grid, Shape, Tier};
 use crate::failure::Result;
+use crate::values::whole;
 
 /// Options of `refrain tune`.
 #[derive(Args, Clone, Debug)]
@@ -18,10 +19,10 @@ pub(crate) struct Arguments {
     sizes: Sizes,
 
     /// Runs of the best way and of the heuristic's, in turns, at least
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole::<usize>)]
     runs: usize,
     /// Seconds of runs of each comparison, at least, unless 100 runs (or `--runs`, where that is more) are over before
-    #[arg(long, value_name = "S", default_value_t = 0.5, allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", default_value_t = 0.5)]
     seconds: f64,
     /// Print one line of JSON for each comparison and one for the outcome, and nothing else
     #[arg(long)]

@@ -1,7 +1,5 @@
 //! What `refrain tune` prints: a table for people, lines of JSON for programs.
 
-use std::io::{self, Write};
-
 use refrain::{MatmulVariant, ProductShape, RecurrentShape};
 use serde::Serialize;
 
@@ -9,6 +7,7 @@ use super::contest::{MARGIN, Outcome};
 use crate::bench::operations::form_name;
 use crate::bench::report::{Place, header, json};
 use crate::failure::Result;
+use crate::terminal::stdout;
 
 /// Stands for the best other way where none comes near the heuristic's.
 pub(crate) const NONE: &str = "none near";
@@ -85,7 +84,7 @@ impl Report {
     /// Standard output that cannot be written.
     pub(crate) fn begin(place: &Place, json: bool) -> Result<Self> {
         if !json {
-            let mut out = io::stdout();
+            let mut out = stdout();
             write!(out, "{}", header(place))?;
             let percent = 100.0 * (1.0 - 1.0 / MARGIN);
             writeln!(
@@ -108,7 +107,7 @@ impl Report {
     /// Standard output that cannot be written.
     pub(crate) fn line(&self, line: &Line<'_>) -> Result<()> {
         let text = if self.json { json(line)? } else { line.row() };
-        Ok(writeln!(io::stdout(), "{text}")?)
+        Ok(writeln!(stdout(), "{text}")?)
     }
 
     /// Prints what came of it.
@@ -116,7 +115,7 @@ impl Report {
     /// # Errors
     /// Standard output that cannot be written.
     pub(crate) fn end(&self, summary: &Summary) -> Result<()> {
-        let mut out = io::stdout();
+        let mut out = stdout();
         if self.json {
             return Ok(writeln!(out, "{}", json(summary)?)?);
         }

@@ -138,7 +138,7 @@ fn unusable_text_is_refused() {
     folder.write("latin1.txt", b"caf\xe9 au lait, s'il vous pla\xeet");
     for (file, expected) in [
         ("empty.txt", "the text is empty"),
-        ("tiny.txt", "too short"),
+        ("tiny.txt", "of its 9 characters 1 are held out to be predicted and 8 are left to learn from"),
         ("latin1.txt", "not UTF-8 text: byte 3"),
         ("missing.txt", "missing.txt: No such file"),
         (".", "directory"),
@@ -169,7 +169,7 @@ fn absurd_options_are_refused_before_any_work() {
         ("--learning-rate 1e9", "--learning-rate: must be above 0 and at most 100"),
         ("--temperature=-1", "--temperature: must be between 0 and 100"),
         ("--hidden 16000000", "limit is"),
-        ("--batch 1000000", "too short: a batch of 1000000"),
+        ("--batch 1000000", "but 1000000 x 32 of them, each with the one after it, need 32000001"),
         ("--checkpoint both.svg --plot ./both.svg", "is also --checkpoint"),
         ("--device cuda", "no device matches `cuda`; available: cpu"),
     ] {
