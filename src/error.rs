@@ -143,6 +143,12 @@ pub enum Error {
         /// Its words.
         message: String,
     },
+    /// This crate asked for something that it must not ask for: a defect worth reporting. Nothing was computed.
+    #[error("a defect of refrain, please report it: {message}")]
+    Internal {
+        /// What was asked for.
+        message: String,
+    },
 }
 
 /// What there is where a hardware GPU was asked for.
@@ -166,6 +172,15 @@ impl Error {
 
     pub(crate) fn config(what: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Config { what: what.into(), message: message.into() }
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::Internal { message: message.into() }
+    }
+
+    /// Fails with [`Error::Internal`] unless `condition` holds.
+    pub(crate) fn expect(condition: bool, message: impl FnOnce() -> String) -> Result<()> {
+        if condition { Ok(()) } else { Err(Self::internal(message())) }
     }
 
     pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {

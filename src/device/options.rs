@@ -1,5 +1,7 @@
 //! How a GPU is opened.
 
+use std::time::Duration;
+
 use crate::gpu::{
     ContextOptions, Journal, MatmulVariant, OnChip, Profiling, RecurrentTier, TuningSource, Wanted,
 };
@@ -49,7 +51,13 @@ pub struct GpuOptions {
     pub tuning: TuningSource,
     /// Whether to note the choices that work meets, for [`Device::choices`](crate::Device::choices).
     pub journal: Journal,
+    /// How long the host waits for one submission before it calls the device lost: a driver without a watchdog of its own
+    /// would let a kernel that does not end hang the program. Ten minutes unless set.
+    pub wait_limit: Duration,
 }
+
+/// [`GpuOptions::wait_limit`] unless set: far more than a submission takes, on software adapters too.
+const WAIT_LIMIT: Duration = Duration::from_secs(600);
 
 impl Default for GpuOptions {
     fn default() -> Self {
@@ -64,6 +72,7 @@ impl Default for GpuOptions {
             on_chip: OnChip::default(),
             tuning: TuningSource::Stored,
             journal: Journal::Off,
+            wait_limit: WAIT_LIMIT,
         }
     }
 }
@@ -110,6 +119,7 @@ impl GpuOptions {
             on_chip: self.on_chip,
             tuning: self.tuning.clone(),
             journal: self.journal,
+            wait_limit: self.wait_limit,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One opened GPU and everything that lives as long as it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,7 @@ pub(crate) struct ContextOptions {
     pub(crate) on_chip: OnChip,
     pub(crate) tuning: TuningSource,
     pub(crate) journal: Journal,
+    pub(crate) wait_limit: Duration,
 }
 
 /// An opened GPU.
@@ -62,6 +64,7 @@ pub(crate) struct Context {
     adapter: AdapterSummary,
     limits: Limits,
     checked: bool,
+    wait_limit: Duration,
     choices: Choices,
     waiting: Waiting,
     immediates: bool,
@@ -105,12 +108,13 @@ impl Context {
             .map_err(|error| Error::Gpu { message: error.to_string() })?;
         let faults = Arc::new(Faults::default());
         let uncaptured = Arc::clone(&faults);
-        device.on_uncaptured_error(Arc::new(move |error| uncaptured.uncaptured(&error)));
+        // Calls that may fail have scopes of their own; an error outside of them has cost recorded work.
+        device.on_uncaptured_error(Arc::new(move |error| uncaptured.lose(error.to_string())));
         let lost = Arc::clone(&faults);
         device.set_device_lost_callback(move |reason, message| {
             // `Destroyed` is this program letting go of the device.
             if reason != wgpu::DeviceLostReason::Destroyed {
-                lost.lost(message);
+                lost.lose(message);
             }
         });
         let limits = limits(&has, options);
@@ -124,6 +128,7 @@ impl Context {
             adapter: summary,
             limits,
             checked: options.checked,
+            wait_limit: options.wait_limit,
             choices,
             waiting,
             immediates,
@@ -197,6 +202,11 @@ impl Context {
 
     pub(super) fn checked(&self) -> bool {
         self.checked
+    }
+
+    /// How long the host waits for one submission.
+    pub(super) fn wait_limit(&self) -> Duration {
+        self.wait_limit
     }
 
     pub(super) fn immediates(&self) -> bool {

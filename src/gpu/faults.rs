@@ -1,54 +1,59 @@
-//! The first error that the driver reported outside a call, kept until someone can return it.
+//! Errors of the driver: those of one call, returned by it, and those that end the device.
+//!
+//! `wgpu` reports an error outside of the call that caused it. Calls that may fail for a reason of their own (a buffer, a
+//! shader, a bind group) run in [`scoped`], which turns the report into that call's error; nothing of the call was recorded
+//! then. What is reported elsewhere has cost recorded work, of one thread or of several: [`Faults`] remembers it for good, and
+//! from then on each call on the device returns [`Error::DeviceLost`]. A buffer whose content was lost can so never be read.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
 
 use crate::{Error, Result};
 
-/// Filled by `wgpu`'s callbacks, emptied by [`Faults::check`]. A lost device stays lost.
+/// Why the device is lost, if it is. Filled by `wgpu`'s callbacks and by submissions that failed.
 #[derive(Default)]
 pub(super) struct Faults {
-    first: Mutex<Option<Fault>>,
-}
-
-enum Fault {
-    Lost(String),
-    OutOfMemory(String),
-    Other(String),
+    lost: OnceLock<String>,
 }
 
 impl Faults {
-    fn record(&self, fault: Fault) {
-        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        // A lost device explains all that follows; otherwise the first report explains most.
-        if first.is_none() || matches!(fault, Fault::Lost(_)) {
-            *first = Some(fault);
-        }
+    /// Ends the device. The first reason stays.
+    pub(super) fn lose(&self, reason: String) {
+        self.lost.set(reason).ok();
     }
 
-    pub(super) fn lost(&self, reason: String) {
-        self.record(Fault::Lost(reason));
-    }
-
-    pub(super) fn uncaptured(&self, error: &wgpu::Error) {
-        self.record(match error {
-            wgpu::Error::OutOfMemory { .. } => Fault::OutOfMemory(error.to_string()),
-            _ => Fault::Other(error.to_string()),
-        });
-    }
-
-    /// Returns and forgets what was reported since the last call.
+    /// Fails if the device is lost.
     pub(super) fn check(&self) -> Result<()> {
-        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*first {
+        match self.lost.get() {
             None => Ok(()),
-            Some(Fault::Lost(reason)) => Err(Error::DeviceLost { reason: reason.clone() }),
-            Some(_) => match first.take() {
-                Some(Fault::OutOfMemory(what)) => Err(Error::OutOfMemory { what, bytes: 0 }),
-                Some(Fault::Other(message)) => Err(Error::Gpu { message }),
-                Some(Fault::Lost(reason)) => Err(Error::DeviceLost { reason }),
-                None => Ok(()),
-            },
+            Some(reason) => Err(Error::DeviceLost { reason: reason.clone() }),
         }
+    }
+
+    /// As [`Faults::check`], where the device is lost if it was not before.
+    pub(super) fn lost(&self, reason: impl Into<String>) -> Error {
+        let reason = self.lost.get_or_init(|| reason.into());
+        Error::DeviceLost { reason: reason.clone() }
+    }
+}
+
+/// Runs `call`, and returns the first error that the driver reports of it on this thread.
+pub(super) fn scoped<T>(device: &wgpu::Device, call: impl FnOnce() -> T) -> Result<T, wgpu::Error> {
+    use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+    let scopes = [OutOfMemory, Internal, Validation].map(|filter| device.push_error_scope(filter));
+    let outcome = call();
+    // The scope that was pushed last is popped first.
+    let errors = scopes.into_iter().rev().map(|scope| pollster::block_on(scope.pop()));
+    match errors.fold(None, |first: Option<wgpu::Error>, error| first.or(error)) {
+        None => Ok(outcome),
+        Some(error) => Err(error),
+    }
+}
+
+/// The error of a call that made `what` for a kernel or a transfer.
+pub(super) fn refused(what: &str, error: &wgpu::Error) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { what: what.to_owned(), bytes: 0 },
+        _ => Error::Gpu { message: format!("{what}: {error}") },
     }
 }
 
@@ -57,21 +62,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lost_device_stays_lost_and_outranks_what_follows() {
+    fn a_lost_device_stays_lost_for_the_first_reason() {
         let faults = Faults::default();
-        faults.record(Fault::Other("first".into()));
-        faults.lost("unplugged".into());
-        faults.record(Fault::Other("later".into()));
-        for _ in 0..2 {
-            assert!(matches!(faults.check(), Err(Error::DeviceLost { reason }) if reason == "unplugged"));
-        }
-    }
-
-    #[test]
-    fn other_faults_are_reported_once() {
-        let faults = Faults::default();
-        faults.record(Fault::OutOfMemory("buffer".into()));
-        assert!(matches!(faults.check(), Err(Error::OutOfMemory { .. })));
         assert!(faults.check().is_ok());
+        faults.lose("unplugged".into());
+        faults.lose("later".into());
+        let reason = |error| match error {
+            Error::DeviceLost { reason } => reason,
+            other => panic!("{other}"),
+        };
+        for _ in 0..2 {
+            assert_eq!(reason(faults.check().expect_err("the device is lost")), "unplugged");
+        }
+        assert_eq!(reason(faults.lost("even later")), "unplugged");
     }
 }

@@ -1,11 +1,14 @@
 //! Bind groups by what they bind, so that a steady loop makes none.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::faults::{refused, scoped};
 use super::kernel::{Compiled, Kernel, MAX_BINDINGS};
 use super::pool::{Buffer, Raw};
 use super::span::Bound;
+use crate::Result;
 
 const MAX_BIND_GROUPS: usize = 8192;
 /// The parameters, and the storage bindings behind them.
@@ -59,21 +62,28 @@ impl BindGroups {
     }
 
     /// The group that binds what is wanted, made on first use.
-    pub(super) fn get(&mut self, device: &wgpu::Device, wanted: &Wanted<'_>) -> &Group {
+    ///
+    /// # Errors
+    /// What the driver says of it, as [`refused`] tells it.
+    pub(super) fn get(&mut self, device: &wgpu::Device, wanted: &Wanted<'_>) -> Result<&Group> {
         let key = wanted.key();
         if self.last.as_ref().is_none_or(|(last, _)| *last != key) {
             if self.groups.len() >= MAX_BIND_GROUPS {
                 self.clear();
             }
-            let made = &mut self.made;
-            let group = self.groups.entry(key).or_insert_with(|| {
-                *made += 1;
-                Group { group: wanted.create(device), number: *made }
-            });
+            let group = match self.groups.entry(key) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let group = scoped(device, || wanted.create(device))
+                        .map_err(|error| refused(wanted.kernel.name, &error))?;
+                    self.made += 1;
+                    place.insert(Group { group, number: self.made })
+                }
+            };
             self.last = Some((key, group.clone()));
         }
         let Some((_, group)) = &self.last else { unreachable!("set above") };
-        group
+        Ok(group)
     }
 }
 

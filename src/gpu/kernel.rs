@@ -1,11 +1,14 @@
 //! Shaders as data, and the cache of their compiled pipelines.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasherDefault;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::context::Context;
+use super::faults::{refused, scoped};
 use super::groups::Mixer;
+use crate::{Error, Result};
 
 /// The line by which every shader declares its parameters; the cache swaps it for [`IMMEDIATE_LINE`] where the
 /// device has immediates.
@@ -70,6 +73,16 @@ impl Kernel {
     pub(crate) const fn checked(self) -> Self {
         assert!(self.constants.len() <= MAX_CONSTANTS && self.bindings.len() <= MAX_BINDINGS);
         self
+    }
+
+    /// The error of a kernel that the driver refuses.
+    fn refused(&self, error: &wgpu::Error) -> Error {
+        match self.origin {
+            Origin::User if !matches!(error, wgpu::Error::OutOfMemory { .. }) => {
+                Error::Shader { what: format!("the kernel `{}`", self.name), message: error.to_string() }
+            }
+            _ => refused(&format!("the kernel `{}`", self.name), error),
+        }
     }
 }
 
@@ -154,24 +167,36 @@ pub(super) fn variant(source: &str, immediates: bool) -> String {
 
 impl Context {
     /// The pipeline of `kernel` with its constants set to `values`, compiled on first use.
-    pub(super) fn compiled(&self, kernel: &'static Kernel, values: &[u32]) -> Arc<Compiled> {
-        debug_assert_eq!(kernel.constants.len(), values.len(), "constants of {}", kernel.name);
-        debug_assert!(
-            kernel
-                .constants
-                .iter()
-                .zip(values)
-                .all(|(&(_, allowed), &value)| value < allowed || allowed == REAL),
-            "{values:?} for the constants of {}",
-            kernel.name
-        );
+    ///
+    /// # Errors
+    /// [`Error::Shader`] for a user's kernel that the device refuses; [`Error::Internal`] for values that the kernel does not
+    /// take; out of memory; whatever else the driver says of it.
+    pub(super) fn compiled(&self, kernel: &'static Kernel, values: &[u32]) -> Result<Arc<Compiled>> {
+        let mut pairs = kernel.constants.iter().zip(values);
+        let allowed = values.len() == kernel.constants.len()
+            && pairs.all(|(&(_, allowed), &value)| value < allowed || allowed == REAL);
+        Error::expect(allowed, || format!("{values:?} for the constants of the kernel `{}`", kernel.name))?;
         let mut padded = [0; MAX_CONSTANTS];
         padded[..values.len()].copy_from_slice(values);
         let cache = self.kernels();
         let mut pipelines = cache.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         let id = pipelines.len();
-        let entry = pipelines.entry((kernel.name, padded));
-        Arc::clone(entry.or_insert_with(|| Arc::new(self.compile(kernel, padded, id))))
+        match pipelines.entry((kernel.name, padded)) {
+            Entry::Occupied(known) => Ok(Arc::clone(known.get())),
+            Entry::Vacant(place) => {
+                let compiled = scoped(self.device(), || self.compile(kernel, padded, id));
+                let compiled = compiled.map_err(|error| {
+                    self.forget_module(kernel);
+                    kernel.refused(&error)
+                })?;
+                Ok(Arc::clone(place.insert(Arc::new(compiled))))
+            }
+        }
+    }
+
+    /// Lets go of a module that may be the reason why a pipeline could not be made.
+    fn forget_module(&self, kernel: &'static Kernel) {
+        self.kernels().modules.lock().unwrap_or_else(PoisonError::into_inner).remove(kernel.name);
     }
 
     /// How many pipelines were ever compiled.

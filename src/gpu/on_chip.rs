@@ -227,7 +227,7 @@ impl Context {
         let waiting = self.waiting();
         if waiting.status.get().is_none() {
             let made = self.allocate(STATUS, "the status of workgroups that wait")?;
-            self.clear(Span::new(&made, 0, STATUS));
+            self.clear(Span::new(&made, 0, STATUS))?;
             // Of two at the same time one is given back.
             waiting.status.set(made).ok();
         }
@@ -267,8 +267,7 @@ impl Context {
             let fewer = (*found).min(groups as usize) / 2;
             *found = if fewer < 2 { 0 } else { fewer };
         }
-        self.clear(status.span.slice(0..PASSING));
-        Ok(())
+        self.clear(status.span.slice(0..PASSING))
     }
 
     /// What workgroups of one dispatch tell each other through: `words`, of which the first are zeros and all others what

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::faults::{refused, scoped};
 use crate::{Error, Result};
 
 /// Bytes between two classes of small buffers.
@@ -75,11 +76,23 @@ pub(crate) struct Buffer {
     pub(super) raw: Raw,
     purpose: Purpose,
     pool: Arc<Pool>,
+    /// Whether the buffer must not be used again.
+    discarded: bool,
+}
+
+impl Buffer {
+    /// Lets go of a buffer whose state is unknown: it does not return to the pool.
+    pub(super) fn discard(mut self) {
+        self.discarded = true;
+    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.pool.put(self.purpose, self.raw.clone());
+        match self.discarded {
+            false => self.pool.put(self.purpose, self.raw.clone()),
+            true => self.pool.forget(&self.raw),
+        }
     }
 }
 
@@ -147,7 +160,7 @@ impl Pool {
     /// A buffer of at least `bytes`; its content is whatever was there before.
     pub(super) fn take(self: &Arc<Self>, purpose: Purpose, bytes: u64, what: &str) -> Result<Buffer> {
         let raw = self.take_raw(purpose, bytes, what)?;
-        Ok(Buffer { raw, purpose, pool: Arc::clone(self) })
+        Ok(Buffer { raw, purpose, pool: Arc::clone(self), discarded: false })
     }
 
     pub(super) fn take_raw(&self, purpose: Purpose, bytes: u64, what: &str) -> Result<Raw> {
@@ -162,9 +175,10 @@ impl Pool {
         let unused = take_from(&mut self.shelves(), purpose, size);
         let raw = match unused {
             Some((id, buffer)) => Raw { buffer, id },
-            None => self
-                .allocate(purpose, size)
-                .map_err(|()| Error::OutOfMemory { what: what.to_owned(), bytes })?,
+            None => self.allocate(purpose, size).map_err(|error| match error {
+                wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { what: what.to_owned(), bytes },
+                other => refused(what, &other),
+            })?,
         };
         let in_use = self.in_use.fetch_add(raw.buffer.size(), Ordering::Relaxed) + raw.buffer.size();
         self.peak.fetch_max(in_use, Ordering::Relaxed);
@@ -176,6 +190,12 @@ impl Pool {
         self.shelves().entry((purpose, raw.buffer.size())).or_default().insert(raw.id, raw.buffer);
     }
 
+    /// Counts a buffer in use as gone.
+    pub(super) fn forget(&self, raw: &Raw) {
+        self.in_use.fetch_sub(raw.buffer.size(), Ordering::Relaxed);
+        self.bytes.fetch_sub(raw.buffer.size(), Ordering::Relaxed);
+    }
+
     /// Forgets all unused buffers.
     pub(super) fn clear(&self) {
         let unused = std::mem::take(&mut *self.shelves());
@@ -183,18 +203,15 @@ impl Pool {
         self.bytes.fetch_sub(freed, Ordering::Relaxed);
     }
 
-    fn allocate(&self, purpose: Purpose, size: u64) -> Result<Raw, ()> {
+    fn allocate(&self, purpose: Purpose, size: u64) -> Result<Raw, wgpu::Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+        let descriptor = wgpu::BufferDescriptor {
             label: None,
             size,
             usage: purpose.usages(),
             mapped_at_creation: purpose == Purpose::Upload,
-        });
-        if pollster::block_on(memory.pop()).is_some() {
-            return Err(());
-        }
+        };
+        let buffer = scoped(&self.device, || self.device.create_buffer(&descriptor))?;
         self.allocations.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(size, Ordering::Relaxed);
         Ok(Raw { buffer, id: NEXT.fetch_add(1, Ordering::Relaxed) })

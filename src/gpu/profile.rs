@@ -6,6 +6,7 @@
 //! buffer that the host reads in [`Context::profile`].
 
 use super::context::Context;
+use super::readback::Mapping;
 use crate::{Error, Result};
 
 /// Dispatches that the largest query set has room for.
@@ -201,13 +202,10 @@ impl Context {
         };
         self.flush()?;
         let submitted = std::mem::take(&mut self.recorder().tape().submitted);
-        for (_, buffer) in &submitted {
-            // Whether it worked shows below, where the range is asked for.
-            buffer.map_async(wgpu::MapMode::Read, .., |_| ());
-        }
         self.synchronize()?;
         let mut calls = Vec::with_capacity(submitted.iter().map(|(kernels, _)| kernels.len()).sum());
         for (kernels, buffer) in submitted {
+            self.mapped(&Mapping::request(&buffer, ..))?;
             let view =
                 buffer.get_mapped_range(..).map_err(|error| Error::Gpu { message: error.to_string() })?;
             let timestamps: Vec<u64> = bytemuck::pod_collect_to_vec(&view);

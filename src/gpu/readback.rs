@@ -1,11 +1,17 @@
 //! Bringing values to the host: where it waits for the GPU's results.
 
-use std::sync::mpsc::{Receiver, channel};
+use std::ops::RangeBounds;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use super::context::Context;
+use super::faults::Faults;
 use super::pool::{Buffer, Purpose};
 use super::span::Span;
-use crate::{Error, Result};
+use crate::Result;
+
+/// How long one look for a mapped buffer takes at most, where another thread has yet to report it.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A copy that was recorded for the host.
 struct Staged {
@@ -13,21 +19,20 @@ struct Staged {
     bytes: u64,
 }
 
-/// One that was asked for.
-struct Arriving {
-    staged: Staged,
-    mapped: Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
+/// A buffer that was asked for, and word of its arrival.
+pub(super) struct Mapping {
+    reported: Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
 }
 
-impl Staged {
-    /// Asks for the copy, which has been submitted.
-    fn map(self) -> Arriving {
-        let (sender, mapped) = channel();
-        self.staging.raw.buffer.slice(0..self.bytes).map_async(wgpu::MapMode::Read, move |outcome| {
+impl Mapping {
+    /// Asks for a range of `buffer`, to which the copy has been submitted.
+    pub(super) fn request(buffer: &wgpu::Buffer, range: impl RangeBounds<u64>) -> Self {
+        let (sender, reported) = channel();
+        buffer.map_async(wgpu::MapMode::Read, range, move |outcome| {
             // The receiver lives until the wait is over.
             sender.send(outcome).ok();
         });
-        Arriving { staged: self, mapped }
+        Self { reported }
     }
 }
 
@@ -35,28 +40,23 @@ impl Context {
     /// Submits everything recorded so far and waits for it.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`], and whatever the device reported.
+    /// [`Error::DeviceLost`].
     pub(crate) fn synchronize(&self) -> Result<()> {
-        self.flush()?;
-        self.wait()?;
-        self.reclaim_all()?;
+        self.finish()?;
         self.faults().check()
     }
 
     /// Copies `span` to the host: submits everything recorded so far and waits for it.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`], [`Error::OutOfMemory`] for the staging buffer, and whatever the device reported.
+    /// [`Error::DeviceLost`], and [`Error::OutOfMemory`] for the staging buffer.
     pub(crate) fn download<T: bytemuck::Pod>(&self, span: Span<'_>) -> Result<Vec<T>> {
+        self.faults().check()?;
         let values = self.staged(span)?;
         // What kernels say of waiting for each other comes along.
         let status = self.known_status();
         let told = status.map(|status| self.staged(status.span)).transpose()?;
-        self.flush()?;
-        let values = values.map();
-        let told = told.map(Staged::map);
-        self.wait()?;
-        self.reclaim_all()?;
+        self.finish()?;
         let values = self.arrived(values)?;
         let told = told.map(|told| self.arrived(told)).transpose()?;
         self.faults().check()?;
@@ -68,28 +68,50 @@ impl Context {
 
     /// Records the copy of `span` to a buffer that the host can read.
     fn staged(&self, span: Span<'_>) -> Result<Staged> {
-        let bytes = span.byte_len();
+        let bytes = span.inside()?.byte_len();
         let staging = self.pool().take(Purpose::Download, bytes, "a download")?;
-        self.record_copy(span, &staging.raw.buffer, 0);
+        self.record_copy(span, &staging.raw.buffer, 0)?;
         Ok(Staged { staging, bytes })
     }
 
-    /// What came.
-    fn arrived<T: bytemuck::Pod>(&self, arriving: Arriving) -> Result<Vec<T>> {
-        let lost = |reason: String| self.faults().check().and(Err(Error::DeviceLost { reason }));
-        match arriving.mapped.try_recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return lost(error.to_string()),
-            Err(error) => return lost(error.to_string()),
-        }
-        let Staged { staging, bytes } = &arriving.staged;
-        let buffer = &staging.raw.buffer;
-        let values = match buffer.slice(0..*bytes).get_mapped_range() {
+    /// The values of a copy whose submission is finished.
+    fn arrived<T: bytemuck::Pod>(&self, Staged { staging, bytes }: Staged) -> Result<Vec<T>> {
+        let read = || {
+            let mapping = Mapping::request(&staging.raw.buffer, 0..bytes);
+            self.mapped(&mapping)?;
+            let view = staging.raw.buffer.get_mapped_range(0..bytes);
+            let view = view.map_err(|error| self.faults().lost(error.to_string()))?;
             // `pod_collect_to_vec` copies by bytes: the mapping need not be aligned for `T`.
-            Ok(view) => bytemuck::pod_collect_to_vec(&view),
-            Err(error) => return lost(error.to_string()),
+            Ok(bytemuck::pod_collect_to_vec(&view))
         };
-        buffer.unmap();
-        Ok(values)
+        let values = read();
+        match &values {
+            Ok(_) => staging.raw.buffer.unmap(),
+            // It may still be mapped, or become so later.
+            Err(_) => staging.discard(),
+        }
+        values
+    }
+
+    /// Waits until a buffer is mapped whose submission is finished. The report may come on any thread that polls the device.
+    pub(super) fn mapped(&self, mapping: &Mapping) -> Result<()> {
+        let faults: &Faults = self.faults();
+        let start = Instant::now();
+        loop {
+            self.poll(wgpu::PollType::Poll)?;
+            match mapping.reported.recv_timeout(LOOK) {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => return Err(faults.lost(error.to_string())),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(faults.lost("a download was never answered"));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    faults.check()?;
+                    if start.elapsed() > self.wait_limit() {
+                        return Err(self.wait_expired(None));
+                    }
+                }
+            }
+        }
     }
 }

@@ -13,8 +13,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::context::Context;
+use super::faults::scoped;
 use super::groups::{BindGroups, Wanted};
-use super::kernel::{Compiled, Kernel};
+use super::kernel::{Compiled, Kernel, Origin};
 use super::pool::{Buffer, Purpose, Raw};
 use super::profile::{Tape, Timer};
 use super::span::{Bound, Span};
@@ -46,7 +47,11 @@ pub(super) struct Recorder {
     uniforms: Vec<u8>,
     uniform_buffer: Option<Buffer>,
     uploads: Vec<Raw>,
+    /// The last kernel of a user's own that was recorded since the last submission.
+    user_kernel: Option<&'static str>,
     in_flight: VecDeque<Submitted>,
+    /// The submission made last.
+    last: Option<(u64, wgpu::SubmissionIndex)>,
     bind_groups: BindGroups,
     /// The pipeline of the dispatch before, which a loop over time asks for again.
     compiled: Option<Arc<Compiled>>,
@@ -77,8 +82,11 @@ pub(crate) struct Counted {
 
 /// A submission that may be unfinished, and the upload buffers that it reads.
 struct Submitted {
+    /// How many submissions there were with it.
+    number: u64,
     index: wgpu::SubmissionIndex,
     uploads: Vec<Raw>,
+    user_kernel: Option<&'static str>,
 }
 
 impl Recorder {
@@ -96,16 +104,11 @@ impl Context {
     /// Records one call of a kernel.
     ///
     /// # Errors
-    /// Whatever the device reported since the last call; out of memory for the parameters.
+    /// [`Error::DeviceLost`]; [`Error::Shader`] for a user's kernel that the device refuses; [`Error::Internal`] for a call that
+    /// its kernel or the device does not allow; out of memory. Nothing was recorded then.
     pub(crate) fn dispatch<P: bytemuck::Pod>(&self, call: Dispatch<'_, P>) -> Result<()> {
         self.faults().check()?;
-        debug_assert_eq!(call.bindings.len(), call.kernel.bindings.len(), "bindings of {}", call.kernel.name);
-        debug_assert!(
-            call.grid.iter().all(|&groups| (1..=self.limits().workgroups).contains(&groups)),
-            "{} asks for a grid of {:?}",
-            call.kernel.name,
-            call.grid
-        );
+        self.expect_allowed(&call)?;
         let parameters = bytemuck::bytes_of(&call.parameters);
         let mut guard = self.recorder();
         let recorder = &mut *guard;
@@ -116,18 +119,18 @@ impl Context {
             true => None,
             false => Some(self.push_uniform(recorder, parameters)?),
         };
-        let timer =
-            self.profiler().map(|profiler| recorder.tape.timer(profiler, self.device(), call.kernel.name));
-        self.open_pass(recorder, timer.as_ref());
-        let compiled = self.pipeline(&mut recorder.compiled, call.kernel, call.constants);
-        let Some(open) = &mut recorder.pass else { unreachable!("opened above") };
+        let compiled = self.pipeline(&mut recorder.compiled, call.kernel, call.constants)?;
+        let uniform = offset.and(recorder.uniform_buffer.as_ref());
+        let wanted = Wanted { kernel: call.kernel, compiled, uniform, bindings: call.bindings };
+        let group = recorder.bind_groups.get(self.device(), &wanted)?;
+        // Nothing fails from here on: either all of the call is recorded or nothing.
+        let tape = &mut recorder.tape;
+        let timer = self.profiler().map(|profiler| tape.timer(profiler, self.device(), call.kernel.name));
+        let open = self.open_pass(&mut recorder.pass, &mut recorder.encoder, timer.as_ref());
         if open.pipeline != Some(compiled.id) {
             open.pass.set_pipeline(&compiled.pipeline);
             (open.pipeline, open.group) = (Some(compiled.id), None);
         }
-        let uniform = offset.and(recorder.uniform_buffer.as_ref());
-        let wanted = Wanted { kernel: call.kernel, compiled, uniform, bindings: call.bindings };
-        let group = recorder.bind_groups.get(self.device(), &wanted);
         match offset {
             Some(offset) => open.pass.set_bind_group(0, &group.group, &[offset]),
             None => {
@@ -143,14 +146,40 @@ impl Context {
             None => open.pass.dispatch_workgroups(x, y, z),
             Some(timer) => timer.dispatch(&mut open.pass, [x, y, z]),
         }
+        if call.kernel.origin == Origin::User {
+            recorder.user_kernel = Some(call.kernel.name);
+        }
         recorder.dispatches += 1;
         recorder.counted.dispatches += 1;
         Ok(())
     }
 
+    /// Fails for a call that its kernel or the device does not allow. The driver would refuse it later, and with it all that was
+    /// recorded beside it.
+    fn expect_allowed<P>(&self, call: &Dispatch<'_, P>) -> Result<()> {
+        let Dispatch { kernel, constants, bindings, grid, .. } = call;
+        let largest = self.limits().workgroups;
+        let allowed = bindings.len() == kernel.bindings.len()
+            && constants.len() == kernel.constants.len()
+            && size_of::<P>() == kernel.parameter_bytes
+            && grid.iter().all(|&groups| (1..=largest).contains(&groups));
+        Error::expect(allowed, || {
+            format!(
+                "the kernel `{}` called with {} bindings, {} constants, {} bytes of parameters and a grid of {grid:?}",
+                kernel.name,
+                bindings.len(),
+                constants.len(),
+                size_of::<P>()
+            )
+        })
+    }
+
     /// Records the upload of `bytes` to the start of `target`; runs in order with what was recorded before.
     pub(crate) fn upload(&self, target: &Buffer, bytes: &[u8]) -> Result<()> {
+        self.faults().check()?;
         let padded = (bytes.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
+        let size = target.raw.buffer.size();
+        Error::expect(padded <= size, || format!("an upload of {padded} bytes to a buffer of {size}"))?;
         let staging = self.stage(bytes, padded)?;
         let mut recorder = self.recorder();
         let encoder = self.encoder(&mut recorder);
@@ -160,19 +189,26 @@ impl Context {
     }
 
     /// Records the clearing of `span` to zero.
-    pub(crate) fn clear(&self, span: Span<'_>) {
+    pub(crate) fn clear(&self, span: Span<'_>) -> Result<()> {
+        let span = span.inside()?;
         let mut recorder = self.recorder();
         let (start, bytes) = (span.byte_offset(), span.byte_len());
         self.encoder(&mut recorder).clear_buffer(&span.raw().buffer, start, Some(bytes));
+        Ok(())
     }
 
-    pub(super) fn record_copy(&self, from: Span<'_>, to: &wgpu::Buffer, offset: u64) {
+    pub(super) fn record_copy(&self, from: Span<'_>, to: &wgpu::Buffer, offset: u64) -> Result<()> {
+        let from = from.inside()?;
         let mut recorder = self.recorder();
         let encoder = self.encoder(&mut recorder);
         encoder.copy_buffer_to_buffer(&from.raw().buffer, from.byte_offset(), to, offset, from.byte_len());
+        Ok(())
     }
 
     /// Submits what was recorded, without waiting for it.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], also where the driver refuses the submission: then the work of all threads in it is lost.
     pub(crate) fn flush(&self) -> Result<()> {
         let mut recorder = self.recorder();
         self.submit(&mut recorder)?;
@@ -187,11 +223,10 @@ impl Context {
     }
 
     fn submit(&self, recorder: &mut Recorder) -> Result<()> {
-        drop(recorder.pass.take());
         if recorder.encoder.is_none() {
             return Ok(());
         }
-        // What can fail comes first: then the recording is still whole, and can be submitted later.
+        // What can fail by itself comes first: then the recording is still whole, and can be submitted later.
         let uniforms = match &recorder.uniform_buffer {
             Some(buffer) => Some(self.uniform_commands(buffer, &recorder.uniforms)?),
             None => None,
@@ -202,56 +237,107 @@ impl Context {
         });
         recorder.uniforms.clear();
         recorder.uniform_buffer = None;
-        if let Some(encoder) = &mut recorder.encoder {
-            recorder.tape.cut(self.device(), encoder);
-        }
-        let recorded = recorder.encoder.take().map(wgpu::CommandEncoder::finish);
-        let index = self.queue().submit(uniforms.into_iter().chain(recorded));
-        let uploads = std::mem::take(&mut recorder.uploads);
-        recorder.in_flight.push_back(Submitted { index, uploads });
+        let outcome = scoped(self.device(), || {
+            drop(recorder.pass.take());
+            if let Some(encoder) = &mut recorder.encoder {
+                recorder.tape.cut(self.device(), encoder);
+            }
+            let recorded = recorder.encoder.take().map(wgpu::CommandEncoder::finish);
+            self.queue().submit(uniforms.into_iter().chain(recorded))
+        });
         recorder.dispatches = 0;
+        let (uploads, user_kernel) = (std::mem::take(&mut recorder.uploads), recorder.user_kernel.take());
+        let index = match outcome {
+            Ok(index) => index,
+            Err(error) => {
+                uploads.iter().for_each(|raw| self.pool().forget(raw));
+                return Err(self
+                    .faults()
+                    .lost(format!("a submission failed, and its work is lost: {error}")));
+            }
+        };
         recorder.counted.submissions += 1;
+        let number = recorder.counted.submissions;
+        recorder.last = Some((number, index.clone()));
+        recorder.in_flight.push_back(Submitted { number, index, uploads, user_kernel });
         if recorder.in_flight.len() <= MAX_IN_FLIGHT {
             return self.poll(wgpu::PollType::Poll);
         }
-        let Some(Submitted { index, uploads }) = recorder.in_flight.pop_front() else { return Ok(()) };
+        let Some(oldest) = recorder.in_flight.pop_front() else { return Ok(()) };
         recorder.counted.waits += 1;
-        self.poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })?;
-        self.reclaim(uploads)
+        self.wait_for(oldest.index, oldest.user_kernel)?;
+        self.reclaim(oldest.uploads)
     }
 
-    /// Takes back the upload buffers of everything submitted so far; the caller has waited for it.
-    pub(super) fn reclaim_all(&self) -> Result<()> {
-        let finished = std::mem::take(&mut self.recorder().in_flight);
+    /// Submits everything recorded so far, waits for it and takes its upload buffers back. Work that other threads record
+    /// meanwhile is not waited for.
+    pub(super) fn finish(&self) -> Result<()> {
+        let mut recorder = self.recorder();
+        self.submit(&mut recorder)?;
+        recorder.counted.waits += 1;
+        let user_kernel = recorder.in_flight.iter().find_map(|submitted| submitted.user_kernel);
+        let last = recorder.last.clone();
+        drop(recorder);
+        let Some((number, index)) = last else { return Ok(()) };
+        self.wait_for(index, user_kernel)?;
+        let mut recorder = self.recorder();
+        let finished = recorder.in_flight.iter().take_while(|submitted| submitted.number <= number).count();
+        let finished: Vec<Submitted> = recorder.in_flight.drain(..finished).collect();
+        drop(recorder);
         self.reclaim(finished.into_iter().flat_map(|submitted| submitted.uploads))
     }
 
-    /// Waits for everything submitted so far.
-    pub(super) fn wait(&self) -> Result<()> {
-        self.recorder().counted.waits += 1;
-        self.poll(wgpu::PollType::wait_indefinitely())
+    /// Waits for a submission, for [`Context::wait_limit`] at most.
+    fn wait_for(&self, index: wgpu::SubmissionIndex, user_kernel: Option<&'static str>) -> Result<()> {
+        let timeout = Some(self.wait_limit());
+        match self.poll_device(wgpu::PollType::Wait { submission_index: Some(index), timeout }) {
+            Ok(_) => Ok(()),
+            Err(Some(wgpu::PollError::Timeout)) => Err(self.wait_expired(user_kernel)),
+            Err(_) => self.poll(wgpu::PollType::Poll),
+        }
     }
 
+    /// Ends the device because a submission did not end within [`Context::wait_limit`].
+    pub(super) fn wait_expired(&self, user_kernel: Option<&'static str>) -> Error {
+        let seconds = self.wait_limit().as_secs_f64();
+        let cause = match user_kernel {
+            Some(name) => format!("it calls the kernel `{name}`, which has a user's WGSL in it"),
+            None => "a longer `GpuOptions::wait_limit` allows for slower work".to_owned(),
+        };
+        self.faults().lost(format!("a submission did not end within {seconds} s; {cause}"))
+    }
+
+    /// Lets the driver report what it has finished, and call back.
     pub(super) fn poll(&self, kind: wgpu::PollType) -> Result<()> {
-        match self.device().poll(kind) {
-            Ok(_) => Ok(()),
-            // A lost device may surface here first: its own report says more.
-            Err(error) => self.faults().check().and(Err(Error::DeviceLost { reason: error.to_string() })),
+        match self.poll_device(kind) {
+            Ok(_) => self.faults().check(),
+            Err(Some(error)) => Err(self.faults().lost(error.to_string())),
+            Err(None) => Err(self.faults().lost("the driver gave up while it was polled")),
         }
+    }
+
+    /// `None` where `wgpu` panics, as it does for a device that the driver reports as lost during a wait.
+    fn poll_device(&self, kind: wgpu::PollType) -> Result<wgpu::PollStatus, Option<wgpu::PollError>> {
+        let poll = std::panic::AssertUnwindSafe(|| self.device().poll(kind));
+        std::panic::catch_unwind(poll).map_or(Err(None), |polled| polled.map_err(Some))
     }
 
     /// A mapped upload buffer filled with `bytes`, and unmapped.
     fn stage(&self, bytes: &[u8], padded: u64) -> Result<Raw> {
         let raw = self.pool().take_raw(Purpose::Upload, padded, "an upload")?;
-        {
-            let mut view = raw
-                .buffer
-                .get_mapped_range_mut(0..padded)
-                .map_err(|error| Error::Gpu { message: error.to_string() })?;
+        let filled = raw.buffer.get_mapped_range_mut(0..padded).map(|mut view| {
             view.slice(..bytes.len()).copy_from_slice(bytes);
+        });
+        match filled {
+            Ok(()) => {
+                raw.buffer.unmap();
+                Ok(raw)
+            }
+            Err(error) => {
+                self.pool().forget(&raw);
+                Err(Error::Gpu { message: error.to_string() })
+            }
         }
-        raw.buffer.unmap();
-        Ok(raw)
     }
 
     /// Puts upload buffers that the GPU has read back on their shelf, mapped.
@@ -260,9 +346,10 @@ impl Context {
             let pool = Arc::clone(self.pool());
             let buffer = staging.buffer.clone();
             buffer.map_async(wgpu::MapMode::Write, .., move |mapped| {
-                // A buffer that cannot be mapped again belongs to a lost device: let it go.
-                if mapped.is_ok() {
-                    pool.put(Purpose::Upload, staging);
+                match mapped {
+                    Ok(()) => pool.put(Purpose::Upload, staging),
+                    // A buffer that cannot be mapped again belongs to a lost device: let it go.
+                    Err(_) => pool.forget(&staging),
                 }
             });
         }
@@ -275,15 +362,24 @@ impl Context {
         recorder.encoder.get_or_insert_with(|| self.device().create_command_encoder(&Default::default()))
     }
 
-    /// Sees to it that a pass is open: a new one for each timer that times whole passes.
-    fn open_pass(&self, recorder: &mut Recorder, timer: Option<&Timer>) {
+    /// The open pass: a new one for each timer that times whole passes.
+    fn open_pass<'r>(
+        &self,
+        pass: &'r mut Option<Open>,
+        encoder: &mut Option<wgpu::CommandEncoder>,
+        timer: Option<&Timer>,
+    ) -> &'r mut Open {
         let timestamp_writes = timer.and_then(Timer::around_pass);
-        if recorder.pass.is_some() && timestamp_writes.is_none() {
-            return;
+        if timestamp_writes.is_some() {
+            drop(pass.take());
         }
-        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
-        let pass = self.encoder(recorder).begin_compute_pass(&descriptor).forget_lifetime();
-        recorder.pass = Some(Open { pass, pipeline: None, group: None });
+        pass.get_or_insert_with(|| {
+            let encoder =
+                encoder.get_or_insert_with(|| self.device().create_command_encoder(&Default::default()));
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+            let pass = encoder.begin_compute_pass(&descriptor).forget_lifetime();
+            Open { pass, pipeline: None, group: None }
+        })
     }
 
     /// The pipeline of a dispatch: the one before where it is the same, for no more than a comparison.
@@ -292,13 +388,13 @@ impl Context {
         last: &'r mut Option<Arc<Compiled>>,
         kernel: &'static Kernel,
         constants: &[u32],
-    ) -> &'r Compiled {
+    ) -> Result<&'r Compiled> {
         let other = |last: &Arc<Compiled>| !last.is(kernel, constants);
         if last.as_ref().is_none_or(other) {
-            *last = Some(self.compiled(kernel, constants));
+            *last = Some(self.compiled(kernel, constants)?);
         }
         let Some(compiled) = last else { unreachable!("set above") };
-        compiled
+        Ok(compiled)
     }
 
     fn push_uniform(&self, recorder: &mut Recorder, parameters: &[u8]) -> Result<u32> {

@@ -16,7 +16,6 @@ pub(crate) struct Span<'a> {
 
 impl<'a> Span<'a> {
     pub(crate) fn new(buffer: &'a Buffer, start: usize, len: usize) -> Self {
-        debug_assert!((start + len) as u64 * 4 <= buffer.raw.buffer.size(), "span beyond its buffer");
         Self { buffer, start, len }
     }
 
@@ -24,10 +23,26 @@ impl<'a> Span<'a> {
         self.len
     }
 
-    /// The elements `range` of this span.
+    /// The elements `range` of this span. One that reaches beyond it is refused where it is used.
     pub(crate) fn slice(&self, range: Range<usize>) -> Self {
-        debug_assert!(range.end <= self.len, "slice {range:?} of a span of {}", self.len);
-        Self { buffer: self.buffer, start: self.start + range.start, len: range.len() }
+        let inside = range.start <= range.end && range.end <= self.len;
+        let len = if inside { range.len() } else { usize::MAX };
+        Self { buffer: self.buffer, start: self.start.saturating_add(range.start), len }
+    }
+
+    /// Itself, if it lies inside its buffer. Shaders run without checks of their own in release builds, so everything that
+    /// hands a span to the driver comes by here.
+    ///
+    /// # Errors
+    /// [`Error::Internal`].
+    pub(super) fn inside(self) -> Result<Self> {
+        let size = self.buffer.raw.buffer.size();
+        let end = self.start.checked_add(self.len).and_then(|end| (end as u64).checked_mul(4));
+        if end.is_some_and(|end| end <= size) {
+            return Ok(self);
+        }
+        let Self { start, len, .. } = self;
+        Err(Error::internal(format!("{len} elements from {start} on reach beyond a buffer of {size} bytes")))
     }
 
     pub(super) fn raw(&self) -> &'a Raw {
@@ -67,6 +82,7 @@ impl Context {
     /// [`Error::ExceedsLimit`] if it is larger than one binding; operations cut their work so that it is not.
     pub(crate) fn bind<'a>(&self, span: Span<'a>) -> Result<Bound<'a>> {
         let limits = self.limits();
+        let span = span.inside()?;
         if span.len > limits.binding_elements {
             return Err(Error::ExceedsLimit {
                 what: "one row or block of a tensor (elements in one binding)".into(),

@@ -102,7 +102,7 @@ impl Storage {
             },
             context => {
                 let buffer = context.allocate(elements, what)?;
-                context.clear(Span::new(&buffer, 0, elements));
+                context.clear(Span::new(&buffer, 0, elements))?;
                 Ok(Self::Gpu(buffer))
             },
         )

@@ -32,6 +32,7 @@ mod stateful;
 mod steps;
 mod structure;
 mod support;
+mod threads;
 mod tiers;
 mod training;
 mod tuning;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
     pairs::register(&mut suite);
     products::register(&mut suite);
     checkpoints::register(&mut suite);
+    threads::register(&mut suite);
     tiers::register(&mut suite);
     slices::register(&mut suite);
     directions::register(&mut suite);

@@ -4,9 +4,9 @@ pub(crate) mod gpu;
 
 use std::ops::Range;
 
-use crate::Result;
 use crate::device::on_device;
 use crate::tensor::{Tensor, View, ViewMut};
+use crate::{Error, Result};
 
 /// The columns `range` of x \[.., columns\]: y \[.., range\].
 pub(crate) fn columns(x: View<'_>, range: Range<usize>) -> Result<Tensor> {
@@ -23,8 +23,12 @@ pub(crate) fn copy_columns(
     x: View<'_>,
     range: Range<usize>,
 ) -> Result<()> {
-    debug_assert_eq!(target.shape().rows(), x.shape().rows());
-    debug_assert!(range.end <= x.shape().last() && first + range.len() <= target.shape().last());
+    let fits = target.shape().rows() == x.shape().rows()
+        && range.end <= x.shape().last()
+        && first + range.len() <= target.shape().last();
+    Error::expect(fits, || {
+        format!("columns {range:?} of {} to column {first} of {}", x.shape(), target.shape())
+    })?;
     on_device!(x.device(),
         F => {
             let columns = first..first + range.len();

@@ -44,11 +44,11 @@ pub(crate) use walk::{Direction, Truncation, Walk, Windows};
 use both::part_of;
 use matrices::Memory;
 
-use crate::Result;
 use crate::device::{Device, on_device};
 use crate::gpu::Buffer;
 use crate::ops::Mask;
 use crate::tensor::{Real, Tensor, View};
+use crate::{Error, Result};
 
 /// The recurrent weights of one layer in one direction: weight_hh \[G·H, P\], bias_hh \[G·H\], peepholes \[3, H\]
 /// (weight_ch), projection \[P, H\] (weight_hr). P is H where there is no projection.
@@ -159,7 +159,11 @@ fn check(call: &Call<'_>, gates: &Tensor, output: &Tensor) -> Result<Sizes> {
     device.expect_same("the initial state", call.initial.hidden.device())?;
     call.weights.weight_hh.shape().expect("weight_hh", &[call.equations.gates() * units, hidden])?;
     call.initial.hidden.shape().expect("the initial state", &[rows, hidden])?;
-    debug_assert_eq!(&output.shape().dimensions()[..2], &[steps, rows]);
+    output.shape().exactly("output", "[time, batch, hidden]").and_then(|[time, batch, _]| {
+        Error::expect([time, batch] == [steps, rows], || {
+            format!("an output {} of gates {}", output.shape(), gates.shape())
+        })
+    })?;
     call.walk.check(steps, rows)?;
     for indices in [call.walk.lengths, call.walk.resets].into_iter().flatten() {
         device.expect_same("lengths or resets", indices.device())?;

@@ -5,10 +5,10 @@ pub(crate) mod gpu;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::device::on_device;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View, ViewMut};
+use crate::{Error, Result};
 
 /// s_c = Σ_r x_rc: the sum over all but the last dimension. x \[..., C\] → s \[C\].
 ///
@@ -41,7 +41,9 @@ pub(crate) fn block_sums(x: View<'_>, block: usize) -> Result<Tensor> {
 
 /// target += x_G, then x_{G−1}, and so on to x_1: the rows of x \[G, C\], from the last to the first.
 pub(crate) fn add_rows_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
-    debug_assert_eq!(target.shape().elements(), x.shape().last());
+    Error::expect(target.shape().elements() == x.shape().last(), || {
+        format!("rows of {} to be added to {}", x.shape(), target.shape())
+    })?;
     on_device!(x.device(),
         F => {
             cpu::add_rows(x.array2::<F>(), target.array1());
