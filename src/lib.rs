@@ -30,6 +30,7 @@ pub mod check;
 pub mod data;
 mod device;
 mod error;
+mod file;
 mod gpu;
 pub mod io;
 pub mod loss;

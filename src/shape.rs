@@ -7,6 +7,23 @@ use crate::{Error, Result};
 /// The largest rank a tensor may have.
 pub const MAX_RANK: usize = 4;
 
+/// The most elements of a tensor: what one shader can index.
+const MAX_ELEMENTS: usize = 1 << 31;
+
+/// The product of `sizes`. Sizes that come from outside are multiplied nowhere else.
+///
+/// # Errors
+/// [`Error::Shape`] naming `what`, for a size of zero and for a product above 2³¹.
+pub(crate) fn product(what: &str, sizes: &[usize]) -> Result<usize> {
+    if sizes.contains(&0) {
+        return Err(Error::shape(what, "no size of zero", format!("{sizes:?}")));
+    }
+    let elements = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+    elements
+        .filter(|&elements| elements <= MAX_ELEMENTS)
+        .ok_or_else(|| Error::shape(what, "at most 2^31 elements", format!("{sizes:?}")))
+}
+
 /// The sizes of a tensor, outermost first: one to four dimensions, none of them zero.
 ///
 /// ```
@@ -37,13 +54,7 @@ impl Shape {
         if !(1..=MAX_RANK).contains(&rank) {
             return Err(Error::shape(what, "1 to 4 dimensions", format!("{dimensions:?}")));
         }
-        if dimensions.contains(&0) {
-            return Err(Error::shape(what, "no size of zero", format!("{dimensions:?}")));
-        }
-        let elements = dimensions.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-        if elements.is_none_or(|elements| elements > 1 << 31) {
-            return Err(Error::shape(what, "at most 2^31 elements", format!("{dimensions:?}")));
-        }
+        product(what, dimensions)?;
         let mut sizes = [1; MAX_RANK];
         sizes[..rank].copy_from_slice(dimensions);
         Ok(Self { sizes, rank })
@@ -128,6 +139,9 @@ mod tests {
         assert_eq!(message(&[3, 0]), "x: expected no size of zero, found [3, 0]");
         assert!(message(&[usize::MAX, 2]).contains("2^31"));
         assert!(message(&[1 << 16, 1 << 16]).contains("2^31"));
+        // Products that wrap to zero and to one.
+        assert!(message(&[1 << 32, 1 << 32]).contains("2^31"));
+        assert!(message(&[usize::MAX, usize::MAX]).contains("2^31"));
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::file::write_atomically;
-use super::weights::{assign, expect_tensors, parse, serialize};
+use super::tensor_file::TensorFile;
+use super::weights::{assign, expect_no_more, expect_tensor, serialize};
 use crate::device::Device;
-use crate::nn::{Model, ModelConfig, Parameters};
+use crate::file::write_atomically;
+use crate::nn::{Model, ModelConfig, ParameterSpec, Parameters};
 use crate::{Error, Result};
 
 /// The metadata key under which a checkpoint keeps its description.
@@ -58,24 +59,25 @@ impl Checkpoint {
     /// [`Error::Io`]; [`Error::NonFinite`] for a parameter with NaN or infinities; [`Error::Checkpoint`] for a file that is no safetensors, is cut short, was not written by
     /// this crate or by a newer version, or whose tensors do not fit its own description.
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
-        let file = parse(path, &bytes)?;
-        let description = describe(path, &bytes)?;
-        let refused = |error: Error| Error::checkpoint(path, format!("describes no valid model: {error}"));
-        let model = Model::from_config(&description.model).map_err(refused)?;
-        // Before any memory is asked for: a description is a few bytes, whatever sizes it names.
-        expect_tensors(path, &file, model.specs().iter().map(|spec| (spec.name.as_str(), spec.shape)))?;
+        let file = TensorFile::open(path)?;
+        let description = describe(&file)?;
+        // Layer by layer, before any memory is asked for: a description is a few bytes, whatever sizes it names.
+        let expect = |spec: &ParameterSpec| expect_tensor(&file, &spec.name, spec.shape);
+        let model = Model::from_config_with(&description.model, |specs| specs.iter().try_for_each(expect))
+            .map_err(|error| match error {
+                misfit @ Error::Checkpoint { .. } => misfit,
+                error => Error::checkpoint(path, format!("describes no valid model: {error}")),
+            })?;
+        expect_no_more(&file, model.specs().iter().map(|spec| spec.name.as_str()))?;
         let mut parameters = model.initialize(device)?;
-        assign(path, &file, &mut parameters)?;
+        assign(&file, &mut parameters)?;
         Ok(Self { model, parameters, metadata: description.metadata })
     }
 }
 
-fn describe(path: &Path, bytes: &[u8]) -> Result<Description> {
-    let refused = |message: String| Error::checkpoint(path, message);
-    let (_, header) = safetensors::SafeTensors::read_metadata(bytes)
-        .map_err(|error| refused(format!("is not a whole safetensors file ({error})")))?;
-    let text = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)).ok_or_else(|| {
+fn describe(file: &TensorFile) -> Result<Description> {
+    let refused = |message: String| Error::checkpoint(file.path(), message);
+    let text = file.attribute(KEY).ok_or_else(|| {
         refused("holds tensors but no model of refrain; load it with `load_weights`".to_owned())
     })?;
     // The version is read on its own first: a newer description may not parse.

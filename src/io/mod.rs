@@ -2,17 +2,18 @@
 //! recurrent weights as ONNX and Keras hold them.
 
 mod checkpoint;
-mod file;
 mod keras;
 mod onnx;
 mod section;
+mod tensor_file;
 mod tuning;
 mod weights;
 
+pub use crate::file::{expect_replaceable, read_file, write_atomically};
 pub use checkpoint::{Checkpoint, Metadata};
-pub use file::write_atomically;
 pub use keras::{KerasCell, KerasLayer, KerasWeights};
 pub use onnx::{OnnxAttributes, OnnxDirection, OnnxLayer, OnnxLayout, OnnxNode, OnnxTensors};
 pub use section::HostArray;
+pub(crate) use tensor_file::TensorFile;
 pub use tuning::save_tuning;
 pub use weights::{load_layer_weights, load_weights, save_layer_weights, save_weights};

@@ -1,6 +1,7 @@
 //! Arrays of other packages, and a layer's parameters gathered from them.
 
 use crate::nn::Parameters;
+use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// An array on the host as another package holds it: its shape, and its values in row-major order.
@@ -29,12 +30,13 @@ impl<'a> HostArray<'a> {
     /// The values, checked.
     ///
     /// # Errors
-    /// [`Error::Shape`] for another shape than `expected`, or for values that are not as many as their shape says.
+    /// [`Error::Shape`] for another shape than `expected`, for one that no tensor can have, or for values that are not as
+    /// many as their shape says.
     pub(super) fn expect(&self, name: &str, expected: &[usize]) -> Result<&'a [f32]> {
         if self.shape != expected {
             return Err(Error::shape(name, format!("{expected:?}"), format!("{:?}", self.shape)));
         }
-        let count: usize = expected.iter().product();
+        let count = Shape::named(name, expected)?.elements();
         if self.values.len() != count {
             let found = format!("{} values", self.values.len());
             return Err(Error::shape(name, format!("{count} values for {expected:?}"), found));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::write_atomically;
+use crate::file::write_atomically;
 use crate::gpu::AdapterSummary;
 use crate::tuning::Tuning;
 use crate::{Error, Result};

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorView};
 
-use super::file::write_atomically;
 use super::section::names_of;
+use super::tensor_file::TensorFile;
+use crate::file::write_atomically;
 use crate::nn::Parameters;
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -55,8 +56,7 @@ pub fn save_layer_weights(path: &Path, layer: &str, parameters: &Parameters) -> 
 /// not exactly the model's; [`Error::NonFinite`] for a tensor with NaN, infinities or values that the device's floats
 /// cannot hold.
 pub fn load_weights(path: &Path, parameters: &mut Parameters) -> Result<()> {
-    let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
-    assign(path, &parse(path, &bytes)?, parameters)
+    assign(&TensorFile::open(path)?, parameters)
 }
 
 /// Replaces the parameters of one layer by those of a safetensors file with the same names without the layer's, such
@@ -67,12 +67,11 @@ pub fn load_weights(path: &Path, parameters: &mut Parameters) -> Result<()> {
 /// that is no safetensors, is cut short, or whose tensors are not exactly the layer's; [`Error::NonFinite`] for a tensor
 /// with NaN, infinities or values that the device's floats cannot hold.
 pub fn load_layer_weights(path: &Path, layer: &str, parameters: &mut Parameters) -> Result<()> {
-    let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
-    let file = parse(path, &bytes)?;
+    let file = TensorFile::open(path)?;
     let names = names_of(parameters, layer)?;
     let named: Vec<(String, String)> =
         names.into_iter().map(|name| (name.to_owned(), name[layer.len() + 1..].to_owned())).collect();
-    assign_as(path, &file, parameters, &named)
+    assign_as(&file, parameters, &named)
 }
 
 pub(super) fn serialize(
@@ -111,70 +110,47 @@ fn serialize_as<'n>(
     safetensors::serialize(views, metadata).map_err(refused)
 }
 
-pub(super) fn parse<'b>(path: &Path, bytes: &'b [u8]) -> Result<SafeTensors<'b>> {
-    SafeTensors::deserialize(bytes).map_err(|error| {
-        Error::checkpoint(path, format!("is not a whole safetensors file ({error}); was it cut short?"))
-    })
+/// Fails unless `file` has the tensor `name` in this shape.
+pub(super) fn expect_tensor(file: &TensorFile, name: &str, shape: Shape) -> Result<()> {
+    let refused = |message: String| Error::checkpoint(file.path(), message);
+    let found = &file.info(name).ok_or_else(|| refused(format!("has no tensor `{name}`")))?.shape;
+    if found == shape.dimensions() {
+        return Ok(());
+    }
+    Err(refused(format!("`{name}` must have the shape {shape}, but has {found:?}")))
 }
 
-/// Fails unless `file` has exactly the tensors `expected`, by name and shape.
-pub(super) fn expect_tensors<'n>(
-    path: &Path,
-    file: &SafeTensors<'_>,
-    expected: impl IntoIterator<Item = (&'n str, Shape)>,
-) -> Result<()> {
-    let refused = |message: String| Error::checkpoint(path, message);
-    let mut known = HashSet::new();
-    for (name, shape) in expected {
-        let tensor = file.tensor(name).map_err(|_| refused(format!("has no tensor `{name}`")))?;
-        if tensor.shape() != shape.dimensions() {
-            let found = tensor.shape();
-            return Err(refused(format!("`{name}` must have the shape {shape}, but has {found:?}")));
+/// Fails if `file` has a tensor that is none of `known`.
+pub(super) fn expect_no_more<'n>(file: &TensorFile, known: impl IntoIterator<Item = &'n str>) -> Result<()> {
+    let known: HashSet<&str> = known.into_iter().collect();
+    match file.names().into_iter().find(|name| !known.contains(name.as_str())) {
+        Some(extra) => {
+            Err(Error::checkpoint(file.path(), format!("has a tensor `{extra}` that the model has not")))
         }
-        known.insert(name);
-    }
-    match file.names().into_iter().find(|name| !known.contains(name)) {
-        Some(extra) => Err(refused(format!("has a tensor `{extra}` that the model has not"))),
         None => Ok(()),
     }
 }
 
-pub(super) fn assign(path: &Path, file: &SafeTensors<'_>, parameters: &mut Parameters) -> Result<()> {
+pub(super) fn assign(file: &TensorFile, parameters: &mut Parameters) -> Result<()> {
     let named: Vec<(String, String)> =
         parameters.names().map(|name| (name.to_owned(), name.to_owned())).collect();
-    assign_as(path, file, parameters, &named)
+    assign_as(file, parameters, &named)
 }
 
 /// Sets the parameter of the first name of each pair from the tensor of the second.
-fn assign_as(
-    path: &Path,
-    file: &SafeTensors<'_>,
-    parameters: &mut Parameters,
-    named: &[(String, String)],
-) -> Result<()> {
-    let mut expected = Vec::with_capacity(named.len());
+fn assign_as(file: &TensorFile, parameters: &mut Parameters, named: &[(String, String)]) -> Result<()> {
     for (name, written) in named {
-        expected.push((written.as_str(), *parameters.view(name)?.shape()));
+        expect_tensor(file, written, *parameters.view(name)?.shape())?;
     }
-    expect_tensors(path, file, expected)?;
+    expect_no_more(file, named.iter().map(|(_, written)| written.as_str()))?;
     let mut values = Vec::with_capacity(named.len());
     for (name, written) in named {
-        let tensor = file.tensor(written).map_err(|error| Error::checkpoint(path, error.to_string()))?;
-        values.push((name.as_str(), tensor.shape().to_vec(), floats(path, written, &tensor)?));
+        let shape = file.info(written).map(|info| info.shape.clone()).unwrap_or_default();
+        values.push((name.as_str(), shape, file.floats(written)?));
     }
     let all = values.iter().map(|(name, shape, values)| (*name, shape.as_slice(), values.as_slice()));
     parameters.set_all(all).map_err(|error| match error {
-        Error::NonFinite { what } => Error::NonFinite { what: format!("{}: {what}", path.display()) },
+        Error::NonFinite { what } => Error::NonFinite { what: format!("{}: {what}", file.path().display()) },
         error => error,
     })
-}
-
-/// The values of a floating-point tensor.
-fn floats(path: &Path, name: &str, tensor: &TensorView<'_>) -> Result<Vec<f64>> {
-    let bytes = tensor.data();
-    match tensor.dtype() {
-        Dtype::F32 => Ok(bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect()),
-        Dtype::F64 => Ok(bytemuck::pod_collect_to_vec(bytes)),
-        other => Err(Error::checkpoint(path, format!("`{name}` must be F32 or F64, but is {other:?}"))),
-    }
 }

@@ -1,5 +1,6 @@
 //! A model: named layers, their parameters' names and shapes, and a seed.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
@@ -73,7 +74,11 @@ pub struct Model {
     initialized: OnceLock<()>,
     seed: u64,
     layers: Vec<Added>,
+    /// Those of the layers.
+    names: HashSet<String>,
     specs: Vec<ParameterSpec>,
+    /// Numbers of all parameters.
+    scalars: usize,
 }
 
 /// A layer and the place of its first parameter.
@@ -104,7 +109,15 @@ const MAX_PARAMETERS: usize = 1 << 30;
 impl Model {
     /// A model without layers, whose first values are drawn from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { id: ModelId::new(), initialized: OnceLock::new(), seed, layers: Vec::new(), specs: Vec::new() }
+        Self {
+            id: ModelId::new(),
+            initialized: OnceLock::new(),
+            seed,
+            layers: Vec::new(),
+            names: HashSet::new(),
+            specs: Vec::new(),
+            scalars: 0,
+        }
     }
 
     /// The model that `config` describes.
@@ -112,9 +125,18 @@ impl Model {
     /// # Errors
     /// As [`Model::add`].
     pub fn from_config(config: &ModelConfig) -> Result<Self> {
+        Self::from_config_with(config, |_| Ok(()))
+    }
+
+    /// As [`Model::from_config`], where `accept` may refuse the parameters of each layer before they are kept: a short
+    /// description can ask for any number of them.
+    pub(crate) fn from_config_with(
+        config: &ModelConfig,
+        accept: impl Fn(&[ParameterSpec]) -> Result<()>,
+    ) -> Result<Self> {
         let mut model = Self::new(config.seed);
         for (name, layer) in &config.layers {
-            model.add_config(name, layer.clone())?;
+            model.add_config(name, layer.clone(), &accept)?;
         }
         Ok(model)
     }
@@ -132,11 +154,16 @@ impl Model {
     /// sense, and a model that has been initialized; [`Error::ExceedsLimit`] for more than 2³⁰ parameters in all.
     pub fn add<D: Clone + Into<LayerConfig>>(&mut self, name: &str, description: D) -> Result<Layer<D>> {
         let first = self.specs.len();
-        self.add_config(name, description.clone().into())?;
+        self.add_config(name, description.clone().into(), |_| Ok(()))?;
         Ok(Layer { description, model: self.id, first })
     }
 
-    fn add_config(&mut self, name: &str, config: LayerConfig) -> Result<()> {
+    fn add_config(
+        &mut self,
+        name: &str,
+        config: LayerConfig,
+        accept: impl Fn(&[ParameterSpec]) -> Result<()>,
+    ) -> Result<()> {
         if self.initialized.get().is_some() {
             return Err(Error::config(
                 format!("layer `{name}`"),
@@ -147,13 +174,13 @@ impl Model {
         if name.is_empty() || name.contains('.') {
             return Err(Error::config("layer name", format!("`{name}` must have letters and no dot")));
         }
-        if self.layers.iter().any(|added| added.name == name) {
+        if self.names.contains(name) {
             return Err(Error::config("layer name", format!("`{name}` is taken; each layer needs its own")));
         }
         config.validate(name)?;
         let specs = config.parameters(name)?;
-        let all = self.specs.iter().chain(&specs).map(|spec| spec.shape.elements());
-        let total = all.fold(0usize, usize::saturating_add);
+        accept(&specs)?;
+        let total = specs.iter().map(|spec| spec.shape.elements()).fold(self.scalars, usize::saturating_add);
         if total > MAX_PARAMETERS {
             return Err(Error::ExceedsLimit {
                 what: format!("the model with layer `{name}` (parameters)"),
@@ -161,6 +188,8 @@ impl Model {
                 limit: MAX_PARAMETERS as u64,
             });
         }
+        self.scalars = total;
+        self.names.insert(name.to_owned());
         self.layers.push(Added { name: name.to_owned(), config, first: self.specs.len() });
         self.specs.extend(specs);
         Ok(())

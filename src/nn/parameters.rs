@@ -1,5 +1,6 @@
 //! The weights of a model: one flat buffer with a named section for each parameter.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,6 +48,8 @@ pub(crate) struct Layout {
     model: ModelId,
     id: ParametersId,
     sections: Vec<Section>,
+    /// The place of each section by its name.
+    places: HashMap<String, usize>,
     total: usize,
 }
 
@@ -65,7 +68,8 @@ impl Layout {
             total = (total + spec.shape.elements()).next_multiple_of(alignment);
         }
         // A model without parameters still has a buffer.
-        Self { model, id: ParametersId(next_id()), sections, total: total.max(1) }
+        let places = specs.iter().zip(0..).map(|(spec, place)| (spec.name.clone(), place)).collect();
+        Self { model, id: ParametersId(next_id()), sections, places, total: total.max(1) }
     }
 
     /// Elements of the flat buffer, padding included.
@@ -89,7 +93,7 @@ impl Layout {
     }
 
     pub(crate) fn find(&self, name: &str) -> Result<usize> {
-        self.sections.iter().position(|section| section.name == name).ok_or_else(|| {
+        self.places.get(name).copied().ok_or_else(|| {
             let names: Vec<&str> = self.names().collect();
             Error::config("parameter", format!("there is no `{name}`; there are {}", names.join(", ")))
         })

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -10,12 +9,16 @@ use etcetera::BaseStrategy;
 
 use super::Tuning;
 use super::file::Origin;
+use crate::file::read_file;
 use crate::gpu::AdapterSummary;
 use crate::{Error, Result};
 
 /// The environment variable that says where stored choices are: `0` for nowhere, or a folder; without it they are in
 /// `refrain/tuning` in the platform's folder for caches.
 pub const TUNING_VARIABLE: &str = "REFRAIN_TUNING";
+
+/// The most bytes of a file: a thousand times what `refrain tune` writes.
+const MOST_BYTES: u64 = 16 << 20;
 
 impl Tuning {
     /// The file for choices measured on `adapter` by this version of the crate, whether it is there or not; `None` where
@@ -51,7 +54,7 @@ impl Tuning {
     /// [`Error::Io`]; [`Error::Checkpoint`] for a file that is not one of these, or of another version, adapter or driver,
     /// or names what cannot be chosen.
     pub fn load(path: &Path, adapter: &AdapterSummary) -> Result<Self> {
-        let text = fs::read(path).map_err(|error| Error::io(path, error))?;
+        let text = read_file(path, MOST_BYTES)?;
         Self::parse(&text, &Origin::of(adapter)).map_err(|message| {
             let advice = format!("run `refrain tune` again, remove the file, or set {TUNING_VARIABLE}=0");
             Error::checkpoint(path, format!("{message}; {advice}"))

@@ -11,7 +11,7 @@ const SOURCE_LINES: usize = 400;
 const SHADER_LINES: usize = 160;
 /// Floors from the ground up; code names modules of its own floor and of those below.
 const FLOORS: [&[&str]; 6] = [
-    &["error", "shape", "random", "math"],
+    &["error", "file", "shape", "random", "math"],
     &["gpu", "tuning"],
     &["tensor", "device"],
     &["ops"],

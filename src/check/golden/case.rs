@@ -1,14 +1,15 @@
 //! A case file in memory: attributes and tensors, with an account of which were understood.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorInfo};
 
 use super::Status;
 use crate::Error;
 use crate::device::Device;
+use crate::io::TensorFile;
 use crate::tensor::{Indices, Tensor};
 
 /// Why a case has no verdict.
@@ -72,10 +73,11 @@ const DESCRIPTIVE: [&str; 22] = [
     "units",
 ];
 
-/// A tensor of a case.
-pub(super) struct Array {
-    pub(super) shape: Vec<usize>,
-    values: Values,
+/// A tensor of a case with its values.
+#[derive(Clone, Copy)]
+pub(super) struct Array<'c> {
+    pub(super) shape: &'c [usize],
+    values: &'c Values,
 }
 
 enum Values {
@@ -83,10 +85,16 @@ enum Values {
     Integers(Vec<i64>),
 }
 
+/// A tensor of a case, whose values are read when they are asked for.
+struct Stored {
+    info: TensorInfo,
+    values: OnceCell<Values>,
+}
+
 pub(super) struct Case {
-    path: PathBuf,
+    file: TensorFile,
     metadata: BTreeMap<String, String>,
-    tensors: BTreeMap<String, Array>,
+    tensors: BTreeMap<String, Stored>,
     /// Names of attributes and tensors that were asked for.
     attributes_read: RefCell<BTreeSet<String>>,
     tensors_read: RefCell<BTreeSet<String>>,
@@ -103,33 +111,37 @@ pub(super) fn folder(path: &Path) -> String {
 
 impl Case {
     pub(super) fn read(path: &Path) -> Outcome<Self> {
-        let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
-        let broken = |error| {
-            Trouble::malformed(format!("is not a whole safetensors file ({error}); was it cut short?"))
-        };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
-        let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
+        let file = TensorFile::open(path)?;
         let mut tensors = BTreeMap::new();
-        for (name, view) in file.tensors() {
-            let array = Array::from_view(&name, &view)?;
-            tensors.insert(name, array);
+        for name in file.names() {
+            let Some(info) = file.info(&name).cloned() else { continue };
+            if !matches!(info.dtype, Dtype::F32 | Dtype::I32 | Dtype::I64) {
+                let found = info.dtype;
+                return Err(Trouble::malformed(format!("`{name}` must be F32 or I32, but is {found:?}")));
+            }
+            tensors.insert(name, Stored { info, values: OnceCell::new() });
         }
-        let metadata = header.metadata().iter().flatten();
         Ok(Self {
-            path: path.to_owned(),
-            metadata: metadata.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            metadata: file.attributes().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            file,
             tensors,
             attributes_read: RefCell::default(),
             tensors_read: RefCell::default(),
         })
     }
 
+    /// How many numbers its tensors hold.
+    pub(super) fn numbers(&self) -> usize {
+        // The header's shapes were checked against the size of the file.
+        self.tensors.values().map(|stored| stored.info.shape.iter().product::<usize>()).sum()
+    }
+
     pub(super) fn name(&self) -> String {
-        self.metadata.get("case").cloned().unwrap_or_else(|| file_stem(&self.path))
+        self.metadata.get("case").cloned().unwrap_or_else(|| file_stem(self.file.path()))
     }
 
     pub(super) fn family(&self) -> String {
-        self.metadata.get("family").cloned().unwrap_or_else(|| folder(&self.path))
+        self.metadata.get("family").cloned().unwrap_or_else(|| folder(self.file.path()))
     }
 
     /// Fails if anything in the file was not asked for.
@@ -178,6 +190,11 @@ impl Case {
         parse(key, self.required(key)?)
     }
 
+    /// A whole number of at least zero; `default` where the attribute is absent.
+    pub(super) fn count_or(&self, key: &str, default: usize) -> Outcome<usize> {
+        self.text(key).map_or(Ok(default), |text| parse(key, text))
+    }
+
     /// Whether the attribute says `true`; absent counts as `false`.
     pub(super) fn flag(&self, key: &str) -> Outcome<bool> {
         self.text(key).map_or(Ok(false), |text| parse(key, text))
@@ -187,15 +204,41 @@ impl Case {
         self.tensors.contains_key(name)
     }
 
-    pub(super) fn array(&self, name: &str) -> Outcome<&Array> {
+    fn stored(&self, name: &str) -> Outcome<&Stored> {
         self.tensors_read.borrow_mut().insert(name.to_owned());
         self.tensors.get(name).ok_or_else(|| Trouble::malformed(format!("has no tensor `{name}`")))
+    }
+
+    /// A tensor's shape; its values are not read.
+    pub(super) fn shape(&self, name: &str) -> Outcome<&[usize]> {
+        Ok(&self.stored(name)?.info.shape)
+    }
+
+    /// Fails unless the tensor has this shape; its values are not read.
+    pub(super) fn expect_shape(&self, name: &str, expected: &[usize]) -> Outcome {
+        let found = self.shape(name)?;
+        if found == expected {
+            return Ok(());
+        }
+        Err(Trouble::malformed(format!("`{name}` must have the shape {expected:?}, but has {found:?}")))
+    }
+
+    pub(super) fn array(&self, name: &str) -> Outcome<Array<'_>> {
+        let stored = self.stored(name)?;
+        let values = match stored.values.get() {
+            Some(values) => values,
+            None => {
+                let values = Values::new(stored.info.dtype, &self.file.read(&stored.info)?);
+                stored.values.get_or_init(|| values)
+            }
+        };
+        Ok(Array { shape: &stored.info.shape, values })
     }
 
     /// A float tensor of rank `N`.
     pub(super) fn floats<const N: usize>(&self, name: &str) -> Outcome<([usize; N], &[f32])> {
         let array = self.array(name)?;
-        let shape = array.shape.as_slice().try_into().map_err(|_| {
+        let shape = array.shape.try_into().map_err(|_| {
             Trouble::malformed(format!(
                 "`{name}` must have {N} dimensions, but has the shape {:?}",
                 array.shape
@@ -207,13 +250,13 @@ impl Case {
     /// A float tensor on `device`.
     pub(super) fn tensor(&self, name: &str, device: &Device) -> Outcome<Tensor> {
         let array = self.array(name)?;
-        Ok(Tensor::from_slice(device, &array.shape, array.floats(name)?)?)
+        Ok(Tensor::from_slice(device, array.shape, array.floats(name)?)?)
     }
 
     pub(super) fn integers(&self, name: &str) -> Outcome<(&[usize], &[i64])> {
         let array = self.array(name)?;
-        match &array.values {
-            Values::Integers(values) => Ok((&array.shape, values)),
+        match array.values {
+            Values::Integers(values) => Ok((array.shape, values)),
             Values::Floats(_) => {
                 Err(Trouble::unsupported(format!("`{name}` holds floats, not class indices")))
             }
@@ -249,25 +292,23 @@ pub(super) fn unsigned(name: &str, values: &[i64]) -> Outcome<Vec<u32>> {
     values.iter().map(convert).collect()
 }
 
-impl Array {
-    fn from_view(name: &str, view: &TensorView<'_>) -> Outcome<Self> {
-        let bytes = view.data();
-        let values = match view.dtype() {
-            Dtype::F32 => Values::Floats(bytemuck::pod_collect_to_vec(bytes)),
+impl Values {
+    /// The numbers in the bytes of a tensor of one of the types that a case may have.
+    fn new(dtype: Dtype, bytes: &[u8]) -> Self {
+        match dtype {
             Dtype::I32 => {
                 let values: Vec<i32> = bytemuck::pod_collect_to_vec(bytes);
-                Values::Integers(values.into_iter().map(i64::from).collect())
+                Self::Integers(values.into_iter().map(i64::from).collect())
             }
-            Dtype::I64 => Values::Integers(bytemuck::pod_collect_to_vec(bytes)),
-            other => {
-                return Err(Trouble::malformed(format!("`{name}` must be F32 or I32, but is {other:?}")));
-            }
-        };
-        Ok(Self { shape: view.shape().to_vec(), values })
+            Dtype::I64 => Self::Integers(bytemuck::pod_collect_to_vec(bytes)),
+            _ => Self::Floats(bytemuck::pod_collect_to_vec(bytes)),
+        }
     }
+}
 
-    pub(super) fn floats(&self, name: &str) -> Outcome<&[f32]> {
-        match &self.values {
+impl<'c> Array<'c> {
+    pub(super) fn floats(self, name: &str) -> Outcome<&'c [f32]> {
+        match self.values {
             Values::Floats(values) => Ok(values),
             Values::Integers(_) => {
                 Err(Trouble::malformed(format!("`{name}` must hold floats, but holds integers")))

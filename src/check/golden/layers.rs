@@ -16,7 +16,7 @@ pub(super) fn linear(replay: &mut Replay<'_>) -> Outcome {
     let description = Linear::new(inputs, outputs);
     let mut model = Model::new(0);
     let layer = model.add("linear", if bias { description } else { description.without_bias() })?;
-    let mut parameters = model.initialize(device)?;
+    let mut parameters = replay.initialize(&model)?;
     parameters.set("linear.weight", &[outputs, inputs], weight)?;
     if bias {
         let (shape, values) = case.floats::<1>("bias")?;
@@ -46,7 +46,7 @@ pub(super) fn embedding(replay: &mut Replay<'_>) -> Outcome {
     let ([vocabulary, features], weight) = case.floats::<2>("weight")?;
     let mut model = Model::new(0);
     let layer = model.add("embedding", Embedding::new(vocabulary, features))?;
-    let mut parameters = model.initialize(device)?;
+    let mut parameters = replay.initialize(&model)?;
     parameters.set("embedding.weight", &[vocabulary, features], weight)?;
     let tokens = case.tokens("indices", device)?;
     let mut gradients = parameters.zero_gradients()?;

@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::io::{HostArray, OnnxAttributes, OnnxLayer, OnnxLayout, OnnxNode, OnnxTensors};
 use crate::nn::{Model, Sequences, State};
 use crate::ops::permute;
+use crate::shape::product;
 use crate::tensor::{Indices, Tensor};
 
 /// T, B, I, H and D of a node.
@@ -54,16 +55,14 @@ fn swapped<T: Copy>(values: &[T], [outer, inner]: [usize; 2], size: usize) -> Ve
 fn initial(case: &Case, name: &str, sizes: Sizes, layout: OnnxLayout) -> Outcome<Vec<f32>> {
     let Sizes { batch, hidden, directions, .. } = sizes;
     if !case.has(name) {
-        return Ok(vec![0.0; directions * batch * hidden]);
+        return Ok(vec![0.0; product(name, &[directions, batch, hidden])?]);
     }
-    let (shape, values) = case.floats::<3>(name)?;
     let expected = match layout {
         OnnxLayout::TimeMajor => [directions, batch, hidden],
         OnnxLayout::BatchMajor => [batch, directions, hidden],
     };
-    if shape != expected {
-        return Err(Trouble::malformed(format!("`{name}` must be {expected:?}, but is {shape:?}")));
-    }
+    case.expect_shape(name, &expected)?;
+    let (_, values) = case.floats::<3>(name)?;
     Ok(match layout {
         OnnxLayout::TimeMajor => values.to_vec(),
         OnnxLayout::BatchMajor => swapped(values, [batch, directions], hidden),
@@ -110,7 +109,7 @@ fn node(case: &Case) -> Outcome<OnnxNode> {
 /// An array of the case as the import takes it.
 fn host<'c>(case: &'c Case, name: &str) -> Outcome<HostArray<'c>> {
     let array = case.array(name)?;
-    Ok(HostArray::new(&array.shape, array.floats(name)?))
+    Ok(HostArray::new(array.shape, array.floats(name)?))
 }
 
 fn tensors(case: &Case) -> Outcome<OnnxTensors<'_>> {
@@ -162,37 +161,42 @@ fn run_layer(onnx: &OnnxLayer, sizes: Sizes, inputs: &Inputs, outputs: &mut Outp
     Ok(())
 }
 
+/// The shape of the node's output `name`.
+fn output_shape(name: &str, sizes: Sizes, layout: OnnxLayout) -> Outcome<Vec<usize>> {
+    let Sizes { steps, batch, hidden, directions, .. } = sizes;
+    Ok(match (name, layout) {
+        ("Y", OnnxLayout::TimeMajor) => vec![steps, directions, batch, hidden],
+        ("Y", OnnxLayout::BatchMajor) => vec![batch, steps, directions, hidden],
+        ("Y_h" | "Y_c", OnnxLayout::TimeMajor) => vec![directions, batch, hidden],
+        ("Y_h" | "Y_c", OnnxLayout::BatchMajor) => vec![batch, directions, hidden],
+        (other, _) => return Err(Trouble::unsupported(format!("the output {other} is not known"))),
+    })
+}
+
 impl Outputs {
     fn check(&self, replay: &mut Replay<'_>, sizes: Sizes, layout: OnnxLayout, name: &str) -> Outcome {
         let Sizes { steps, batch, hidden, directions, .. } = sizes;
         let states = match name {
-            "Y" => {
-                let (shape, values) = match layout {
-                    // [D, T, B·H] → [T, D, B·H].
-                    OnnxLayout::TimeMajor => (
-                        [steps, directions, batch, hidden],
-                        swapped(&self.y, [directions, steps], batch * hidden),
-                    ),
-                    // [D, T·B, H] → [T·B, D, H] → [B, T, D·H].
-                    OnnxLayout::BatchMajor => {
-                        let by_step = swapped(&self.y, [directions, steps * batch], hidden);
-                        let values = swapped(&by_step, [steps, batch], directions * hidden);
-                        ([batch, steps, directions, hidden], values)
-                    }
-                };
-                return replay.check_values(name, &shape, &values, self.roundings);
-            }
             "Y_h" => &self.y_h,
-            "Y_c" if !self.y_c.is_empty() => &self.y_c,
-            other => return Err(Trouble::unsupported(format!("the output {other} is not known"))),
-        };
-        let (shape, values) = match layout {
-            OnnxLayout::TimeMajor => ([directions, batch, hidden], states.clone()),
-            OnnxLayout::BatchMajor => {
-                ([batch, directions, hidden], swapped(states, [directions, batch], hidden))
+            "Y_c" if self.y_c.is_empty() => {
+                return Err(Trouble::unsupported("the output Y_c is that of an LSTM"));
             }
+            "Y_c" => &self.y_c,
+            // Y.
+            _ => &self.y,
         };
-        replay.check_values(name, &shape, &values, self.roundings)
+        let values = match (name, layout) {
+            // [D, T, B·H] → [T, D, B·H].
+            ("Y", OnnxLayout::TimeMajor) => swapped(states, [directions, steps], batch * hidden),
+            // [D, T·B, H] → [T·B, D, H] → [B, T, D·H].
+            ("Y", OnnxLayout::BatchMajor) => {
+                let by_step = swapped(states, [directions, steps * batch], hidden);
+                swapped(&by_step, [steps, batch], directions * hidden)
+            }
+            (_, OnnxLayout::TimeMajor) => states.clone(),
+            (_, OnnxLayout::BatchMajor) => swapped(states, [directions, batch], hidden),
+        };
+        replay.check_values(name, &output_shape(name, sizes, layout)?, &values, self.roundings)
     }
 }
 
@@ -202,11 +206,16 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     let layout = node.layout();
     expect_plain(case, case.required("op")?)?;
 
+    let layers = node.layers(&tensors(case)?)?;
     let x = case.tensor("X", device)?;
     let x = if layout == OnnxLayout::BatchMajor { permute(&x, &[1, 0, 2])? } else { x };
     let [steps, batch, inputs] = x.shape().exactly("X", "three dimensions")?;
     let sizes = Sizes { steps, batch, inputs, hidden: node.hidden(), directions: node.directions() };
-    let layers = node.layers(&tensors(case)?)?;
+    let names = parse::<Vec<String>>("outputs", case.required("outputs")?)?;
+    // Before anything is computed.
+    for name in &names {
+        case.expect_shape(name, &output_shape(name, sizes, layout)?)?;
+    }
     let has_cell_state = layers.iter().any(|layer| layer.description().cell().has_cell_state());
     let inputs = Inputs {
         x,
@@ -221,8 +230,8 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     for layer in &layers {
         run_layer(layer, sizes, &inputs, &mut outputs)?;
     }
-    for output in parse::<Vec<String>>("outputs", case.required("outputs")?)? {
-        outputs.check(replay, sizes, layout, &output)?;
+    for name in &names {
+        outputs.check(replay, sizes, layout, name)?;
     }
     Ok(())
 }

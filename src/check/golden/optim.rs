@@ -7,6 +7,7 @@ use crate::check::tolerance::{EVALUATION, sum};
 use crate::device::Device;
 use crate::nn::{Embedding, Gradients, Layer, Model, Parameters};
 use crate::ops::Norm;
+use crate::shape::product;
 use crate::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
 use crate::tensor::{Indices, Tensor};
 
@@ -22,7 +23,7 @@ struct Direct {
 impl Direct {
     fn add(model: &mut Model, name: &str, shape: &[usize], device: &Device) -> Outcome<Self> {
         let columns = shape.last().copied().unwrap_or(1);
-        let rows = shape.iter().product::<usize>() / columns.max(1);
+        let rows = product(name, shape)? / columns;
         let layer = model.add(name, Embedding::new(rows, columns))?;
         let all: Vec<u32> = (0..rows as u32).collect();
         Ok(Self { layer, tokens: Indices::from_slice(device, &[rows], &all)?, rows, columns })
@@ -51,10 +52,10 @@ pub(super) fn clip(replay: &mut Replay<'_>) -> Outcome {
     let mut model = Model::new(0);
     let mut sections = Vec::new();
     for index in (0..).take_while(|index| *index == 0 || case.has(&format!("grad{index}"))) {
-        let shape = &case.array(&format!("grad{index}"))?.shape;
+        let shape = case.shape(&format!("grad{index}"))?;
         sections.push(Direct::add(&mut model, &format!("section{index}"), shape, device)?);
     }
-    let parameters = model.initialize(device)?;
+    let parameters = replay.initialize(&model)?;
     let mut gradients = parameters.zero_gradients()?;
     for (index, section) in sections.iter().enumerate() {
         let name = format!("grad{index}");
@@ -65,7 +66,7 @@ pub(super) fn clip(replay: &mut Replay<'_>) -> Outcome {
     replay.check("total_norm", &total, roundings)?;
     for index in 0..sections.len() {
         let clipped = gradients.view(&format!("section{index}.weight"))?.download_f64()?;
-        let shape = &case.array(&format!("grad{index}"))?.shape;
+        let shape = case.shape(&format!("grad{index}"))?;
         replay.check_values(&format!("clipped{index}"), shape, &clipped, roundings + 3.0)?;
     }
     Ok(())
@@ -137,20 +138,17 @@ pub(super) fn optimizer(replay: &mut Replay<'_>) -> Outcome {
     expect_kind(replay, "optimizer")?;
     let initial = case.array("param0")?;
     let mut model = Model::new(0);
-    let parameter = Direct::add(&mut model, "parameter", &initial.shape, device)?;
-    let mut parameters = model.initialize(device)?;
+    let parameter = Direct::add(&mut model, "parameter", initial.shape, device)?;
+    let mut parameters = replay.initialize(&model)?;
     let shape = [parameter.rows, parameter.columns];
     parameters.set("parameter.weight", &shape, initial.floats("param0")?)?;
     let mut optimizer = Optimizer::from_case(case, &parameters)?;
     let steps = case.count("steps")?;
-    let shape: Vec<usize> = [steps].iter().chain(&initial.shape).copied().collect();
-    let gradients = case.array("grads")?;
-    if gradients.shape != shape {
-        let found = &gradients.shape;
-        return Err(Trouble::malformed(format!("`grads` must have the shape {shape:?}, but has {found:?}")));
-    }
+    let shape: Vec<usize> = [steps].iter().chain(initial.shape).copied().collect();
+    case.expect_shape("grads", &shape)?;
+    case.expect_shape("params", &shape)?;
     let mut path = Vec::new();
-    for values in gradients.floats("grads")?.chunks(parameters.count()) {
+    for values in case.array("grads")?.floats("grads")?.chunks(parameters.count()) {
         let mut gradients = parameters.zero_gradients()?;
         parameter.give(&parameters, values, &mut gradients)?;
         optimizer.step(&mut parameters, &gradients)?;

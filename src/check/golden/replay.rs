@@ -5,6 +5,7 @@ use super::case::{Case, Outcome, Trouble};
 use crate::check::compare::{difference, position};
 use crate::check::tolerance;
 use crate::device::Device;
+use crate::nn::{Model, Parameters};
 use crate::tensor::View;
 
 /// How many times the error of the producing package's own float32 run is allowed.
@@ -28,6 +29,35 @@ impl<'c> Replay<'c> {
         Self { case, device, tensors: Vec::new(), failure: None }
     }
 
+    /// First values for the parameters of `model`, all of which the case then gives: it may not have more parameters than
+    /// the file has numbers.
+    pub(super) fn initialize(&self, model: &Model) -> Outcome<Parameters> {
+        let parameters = model.specs().iter().map(|spec| spec.shape.elements()).sum::<usize>();
+        let numbers = self.case.numbers();
+        if parameters > numbers {
+            let message = format!("describes {parameters} parameters, but the file has only {numbers} numbers");
+            return Err(Trouble::malformed(message));
+        }
+        Ok(model.initialize(self.device)?)
+    }
+
+    /// The parameters of `model`, each from the tensor that `rename` gives for its name.
+    pub(super) fn load(&self, model: &Model, rename: impl Fn(&str) -> String) -> Outcome<Parameters> {
+        for spec in model.specs() {
+            self.case.expect_shape(&rename(&spec.name), spec.shape.dimensions())?;
+        }
+        let mut all: Vec<(&str, &[usize], Vec<f64>)> = Vec::new();
+        for spec in model.specs() {
+            let name = rename(&spec.name);
+            let values = self.case.array(&name)?.floats(&name)?;
+            let shape = spec.shape.dimensions();
+            all.push((&spec.name, shape, values.iter().copied().map(f64::from).collect()));
+        }
+        let mut parameters = self.initialize(model)?;
+        parameters.set_all(all.iter().map(|(name, shape, values)| (*name, *shape, values.as_slice())))?;
+        Ok(parameters)
+    }
+
     /// Compares a result with the tensor `name` of the file. `roundings` sets the tolerance where the file does not
     /// say what float32 costs; see `check/tolerance.rs`.
     pub(super) fn check<'v>(&mut self, name: &str, found: impl Into<View<'v>>, roundings: f64) -> Outcome {
@@ -45,8 +75,11 @@ impl<'c> Replay<'c> {
         roundings: f64,
     ) -> Outcome {
         let array = self.case.array(name)?;
+        if found.is_empty() {
+            return Err(Trouble::malformed(format!("`{name}` has no values to compare")));
+        }
         if array.shape != shape {
-            let expected = &array.shape;
+            let expected = array.shape;
             return Err(Trouble::malformed(format!(
                 "`{name}` has the shape {expected:?}, the result {shape:?}"
             )));

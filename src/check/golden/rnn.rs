@@ -31,7 +31,8 @@ fn cell(case: &Case) -> Outcome<Cell> {
 }
 
 impl Stack {
-    fn from_case(case: &Case, device: &Device) -> Outcome<Self> {
+    fn from_case(replay: &Replay<'_>) -> Outcome<Self> {
+        let (case, device) = (replay.case, replay.device);
         let ([steps, batch, inputs], _) = case.floats::<3>("x")?;
         let layers = case.count("layers")?;
         let cell = cell(case)?;
@@ -39,7 +40,7 @@ impl Stack {
         let ([rows, _], _) = case.floats::<2>("weight_hh_l0")?;
         let hidden = rows / cell.gates();
         let mut description = Rnn::new(cell, inputs, hidden).layers(layers);
-        match case.number_or("proj_size", 0.0)? as usize {
+        match case.count_or("proj_size", 0)? {
             0 => {}
             units => description = description.projection(units),
         }
@@ -52,8 +53,8 @@ impl Stack {
         description = Truncation::from_case(case)?.of(description);
         let mut model = Model::new(0);
         let layer = model.add("rnn", description)?;
-        let mut parameters = model.initialize(device)?;
-        assign(case, &model, &mut parameters, |name| name.trim_start_matches("rnn.").to_owned())?;
+        let parameters = replay.load(&model, |name| name.trim_start_matches("rnn.").to_owned())?;
+        case.expect_shape("y", &[steps, batch, layer.description().outputs()])?;
         let terms = inputs.max(layer.description().outputs()) + hidden;
         let recurrence = Recurrence { cell, steps, batch, layers, terms };
         let lengths = lengths(case)?;
@@ -68,28 +69,6 @@ impl Stack {
         }
         Ok(())
     }
-}
-
-/// Sets every parameter from the tensor that `rename` gives for its name.
-pub(super) fn assign(
-    case: &Case,
-    model: &Model,
-    parameters: &mut Parameters,
-    rename: impl Fn(&str) -> String,
-) -> Outcome {
-    let mut all: Vec<(&str, &[usize], Vec<f64>)> = Vec::new();
-    for spec in model.specs() {
-        let name = rename(&spec.name);
-        let array = case.array(&name)?;
-        if array.shape != spec.shape.dimensions() {
-            let (expected, found) = (spec.shape, &array.shape);
-            return Err(Trouble::malformed(format!(
-                "`{name}` must have the shape {expected}, but has {found:?}"
-            )));
-        }
-        all.push((&spec.name, &array.shape, array.floats(&name)?.iter().copied().map(f64::from).collect()));
-    }
-    Ok(parameters.set_all(all.iter().map(|(name, shape, values)| (*name, *shape, values.as_slice())))?)
 }
 
 /// How gradients end inside a window of time.
@@ -167,7 +146,7 @@ pub(super) fn whole(replay: &mut Replay<'_>) -> Outcome {
     let (case, device) = (replay.case, replay.device);
     case.expect("dropout", "0")?;
     case.expect("layout", "time_major")?;
-    let stack = Stack::from_case(case, device)?;
+    let stack = Stack::from_case(replay)?;
     let cell = stack.layer.description().cell();
     let initial = state(case, device, cell, "h0", "c0")?;
     let d_last = state(case, device, cell, "dhn", "dcn")?;

@@ -4,7 +4,7 @@ use super::case::{Case, Outcome, Trouble, unsigned};
 use super::layers::expect_kind;
 use super::optim::Optimizer;
 use super::replay::Replay;
-use super::rnn::{assign, expect_plain};
+use super::rnn::expect_plain;
 use crate::check::tolerance::{EVALUATION, Recurrence, sum};
 use crate::device::Device;
 use crate::loss::cross_entropy;
@@ -67,8 +67,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     };
     let sizes = Sizes::from_case(case)?;
     let model = sizes.model(cell)?;
-    let mut parameters = model.initialize(device)?;
-    assign(case, &model, &mut parameters, str::to_owned)?;
+    let mut parameters = replay.load(&model, str::to_owned)?;
     let mut optimizer = Optimizer::from_case(case, &parameters)?;
     expect_no_stray_momentum(case, &optimizer)?;
     let max_norm = case.number_or("clip_norm", 0.0)? as f32;

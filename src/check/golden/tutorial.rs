@@ -4,7 +4,7 @@ use super::case::{Outcome, Trouble};
 use super::elementwise::activation;
 use super::layers::expect_kind;
 use super::replay::Replay;
-use super::rnn::{assign, expect_plain};
+use super::rnn::expect_plain;
 use crate::check::tolerance::{EVALUATION, Recurrence, sum};
 use crate::loss::cross_entropy;
 use crate::nn::{Cell, Linear, Model, Rnn, State};
@@ -31,8 +31,7 @@ pub(super) fn stacked(replay: &mut Replay<'_>) -> Outcome {
     let ([hidden, _], _) = case.floats::<2>("Whh0")?;
     let mut model = Model::new(0);
     let layer = model.add("rnn", Rnn::new(cell, inputs, hidden).layers(layers).without_bias())?;
-    let mut parameters = model.initialize(device)?;
-    assign(case, &model, &mut parameters, |name| {
+    let parameters = replay.load(&model, |name| {
         name.replace("rnn.weight_ih_l", "Wih").replace("rnn.weight_hh_l", "Whh")
     })?;
     let state = layer.zero_state(device, batch)?;
@@ -54,7 +53,7 @@ pub(super) fn softmax_rnn(replay: &mut Replay<'_>) -> Outcome {
     let mut model = Model::new(0);
     let rnn = model.add("rnn", Rnn::new(cell, inputs, hidden).without_bias())?;
     let head = model.add("head", Linear::new(hidden, classes).without_bias())?;
-    let mut parameters = model.initialize(device)?;
+    let mut parameters = replay.initialize(&model)?;
     for (name, tensor) in [("rnn.weight_ih_l0", "U"), ("rnn.weight_hh_l0", "W"), ("head.weight", "V")] {
         let transposed = permute(&case.tensor(tensor, device)?, &[1, 0])?;
         parameters.set(name, transposed.shape().dimensions(), &transposed.download()?)?;
@@ -95,7 +94,7 @@ pub(super) fn feature_major(replay: &mut Replay<'_>) -> Outcome {
     let mut model = Model::new(0);
     let rnn = model.add("rnn", Rnn::new(Cell::tanh(), inputs, hidden))?;
     let layer = model.add("head", Linear::new(hidden, classes))?;
-    let mut parameters = model.initialize(device)?;
+    let mut parameters = replay.initialize(&model)?;
     let (recurrent, weight_hh) = case.floats::<2>("Waa")?;
     parameters.set("rnn.weight_ih_l0", &[hidden, inputs], weight_ih)?;
     parameters.set("rnn.weight_hh_l0", &recurrent, weight_hh)?;
@@ -137,7 +136,7 @@ pub(super) fn linear_cells(replay: &mut Replay<'_>) -> Outcome {
         let ([inputs, hidden], _) = case.floats::<2>(&format!("kernel{index}"))?;
         layers.push(model.add(&format!("cell{index}"), Rnn::new(cell, inputs, hidden).without_bias())?);
     }
-    let mut parameters = model.initialize(device)?;
+    let mut parameters = replay.initialize(&model)?;
     for index in 0..cells {
         for (weight, kernel) in [("ih", "kernel"), ("hh", "recurrent_kernel")] {
             let transposed = permute(&case.tensor(&format!("{kernel}{index}"), device)?, &[1, 0])?;
@@ -203,7 +202,7 @@ fn affine(replay: &mut Replay<'_>) -> Outcome {
     let ([inputs, outputs], _) = case.floats::<2>("w")?;
     let mut model = Model::new(0);
     let layer = model.add("affine", Linear::new(inputs, outputs))?;
-    let mut parameters = model.initialize(device)?;
+    let mut parameters = replay.initialize(&model)?;
     let transposed = permute(&case.tensor("w", device)?, &[1, 0])?;
     parameters.set("affine.weight", &[outputs, inputs], &transposed.download()?)?;
     parameters.set("affine.bias", &[outputs], case.floats::<1>("b")?.1)?;

@@ -37,7 +37,7 @@ impl Network {
         let mut model = Model::new(0);
         let rnn = model.add("rnn", description)?;
         let head = model.add("head", Linear::new(hidden, classes).without_bias())?;
-        let mut parameters = model.initialize(device)?;
+        let mut parameters = replay.initialize(&model)?;
         for (tensor, name) in PARAMETERS {
             let (shape, values) = case.floats::<2>(tensor)?;
             parameters.set(name, &shape, values)?;

@@ -2,6 +2,7 @@
 
 use super::node::Operator;
 use crate::io::section::{HostArray, Named, reordered};
+use crate::shape::product;
 use crate::{Error, Result};
 
 /// The weights of a recurrent node: its inputs W \[D, G·H, I\], R \[D, G·H, H\], B \[D, 2·G·H\] and, for an LSTM, P
@@ -70,13 +71,13 @@ impl<'a> OnnxTensors<'a> {
     /// [`Error::Shape`] for a tensor that does not have the shape that D, H and the operator's G gates give it;
     /// [`Error::Config`] for P where there is no cell state to see.
     pub(super) fn validate(&self, operator: Operator, directions: usize, hidden: usize) -> Result<usize> {
-        let rows = operator.gates() * hidden;
+        let rows = product("hidden_size", &[operator.gates(), hidden])?;
         let wanted = format!("[{directions}, {rows}, inputs]");
         let [_, _, inputs] = self.input.sizes("W", &wanted)?;
         self.input.expect("W", &[directions, rows, inputs])?;
         self.recurrent.expect("R", &[directions, rows, hidden])?;
         if let Some(bias) = self.bias {
-            bias.expect("B", &[directions, 2 * rows])?;
+            bias.expect("B", &[directions, product("B", &[2, rows])?])?;
         }
         if let Some(peepholes) = self.peepholes {
             if operator != Operator::Lstm {
@@ -85,7 +86,7 @@ impl<'a> OnnxTensors<'a> {
                     "peepholes see the cell state of an LSTM; this node has none",
                 ));
             }
-            peepholes.expect("P", &[directions, 3 * hidden])?;
+            peepholes.expect("P", &[directions, product("P", &[3, hidden])?])?;
         }
         Ok(inputs)
     }
