@@ -154,7 +154,8 @@ impl Target {
         let middle = name.strip_prefix(&self.prefix).and_then(|rest| rest.strip_suffix(SUFFIX));
         middle.is_some_and(|middle| {
             let is_random = middle.len() == RANDOM && middle.bytes().all(|byte| byte.is_ascii_alphanumeric());
-            let is_process = (1..=10).contains(&middle.len()) && middle.bytes().all(|byte| byte.is_ascii_digit());
+            let is_process =
+                (1..=10).contains(&middle.len()) && middle.bytes().all(|byte| byte.is_ascii_digit());
             is_random || is_process
         })
     }

@@ -1,47 +1,25 @@
 //! Files that a long run will write at its end: whether it can is asked before it begins.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use refrain::Error;
+use refrain::io::expect_replaceable;
 
 use crate::failure::{Failure, Result};
 
-/// Proves that `path` can be replaced by a file of `bytes`: writes that much beside it, and removes it again.
+/// Fails unless `path` can be replaced by a file of `bytes`, which is tried beside it.
 ///
 /// # Errors
-/// [`Error::Io`] for a folder that is not there or not writable and for a full disk; [`Error::Config`] if `path`
-/// is something else than a file.
+/// [`Error::Config`](refrain::Error::Config) naming the option: for a folder that is not there or not writable, for a full
+/// disk, and for a `path` that is something else than a file.
 pub(crate) fn expect_writable(option: &str, path: &Path, bytes: u64) -> Result<()> {
-    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        let message = format!("`{}` is no file that could be replaced", path.display());
-        return Err(Failure::option(option, message));
-    }
-    let Some(name) = path.file_name() else {
-        return Err(Failure::option(option, format!("`{}` is not the name of a file", path.display())));
-    };
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{}.probe", std::process::id()));
-    let probe = path.with_file_name(hidden);
-    let written = fill(&probe, bytes);
-    // It may not even have come into being; and if it cannot be removed, the message below says why.
-    let removed = fs::remove_file(&probe);
-    let failed = |source| Error::Io { path: path.to_owned(), source };
-    written.and(removed).map_err(|source| failed(source).into())
-}
-
-fn fill(path: &Path, bytes: u64) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file)?;
-    file.flush()
+    expect_replaceable(path, bytes).map_err(|error| Failure::option(option, error.to_string()))
 }
 
 /// Fails if the path is named after another format than the SVG that plots are written in.
 ///
 /// # Errors
-/// [`Error::Config`] naming the option.
+/// [`Error::Config`](refrain::Error::Config) naming the option.
 pub(crate) fn expect_svg(option: &str, path: &Path) -> Result<()> {
     match path.extension() {
         Some(extension) if !extension.eq_ignore_ascii_case("svg") => {
@@ -55,7 +33,7 @@ pub(crate) fn expect_svg(option: &str, path: &Path) -> Result<()> {
 /// Fails if two of the paths name the same file.
 ///
 /// # Errors
-/// [`Error::Config`] naming both options.
+/// [`Error::Config`](refrain::Error::Config) naming both options.
 pub(crate) fn expect_different(paths: &[(&str, &Path)]) -> Result<()> {
     for (place, (option, path)) in paths.iter().enumerate() {
         if let Some((other, _)) = paths[..place].iter().find(|(_, other)| resolve(other) == resolve(path)) {

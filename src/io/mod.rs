@@ -11,7 +11,7 @@ mod weights;
 
 pub use crate::file::{expect_replaceable, read_file, write_atomically};
 pub use checkpoint::{Checkpoint, Metadata};
-pub use keras::{KerasCell, KerasLayer, KerasWeights};
+pub use keras::{KerasClass, KerasConfig, KerasLayer, KerasVersion, KerasWeights};
 pub use onnx::{OnnxAttributes, OnnxDirection, OnnxLayer, OnnxLayout, OnnxNode, OnnxTensors};
 pub use section::HostArray;
 pub(crate) use tensor_file::TensorFile;

@@ -290,31 +290,6 @@ fn a_failed_write_leaves_everything_as_it_was() -> Outcome {
     Ok(())
 }
 
-/// A disk without space: every write to this device fails so.
-const FULL_DISK: &str = "/dev/full";
-
-fn a_full_disk_is_an_error_and_the_old_file_survives() -> Outcome {
-    let folder = Folder::new("full")?;
-    let file = folder.path().join("model.safetensors");
-    let (model, parameters) = head()?;
-    Checkpoint::save(&file, &model, &parameters, &metadata())?;
-    let before = std::fs::read(&file)?;
-    // The name of the file that is written beside, made a link to the full disk.
-    let beside = folder.path().join(format!(".model.safetensors.{}.partial", std::process::id()));
-    #[cfg(unix)]
-    std::os::unix::fs::symlink(FULL_DISK, &beside)?;
-    #[cfg(not(unix))]
-    return Err(Failed::from(format!("there is no {FULL_DISK} here")));
-    let refused = Checkpoint::save(&file, &model, &parameters, &Metadata::new());
-    let Err(Error::Io { source, .. }) = &refused else {
-        return Err(Failed::from(format!("{refused:?} instead of a full disk")));
-    };
-    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull, "{source}");
-    assert_eq!(std::fs::read(&file)?, before);
-    assert!(std::fs::symlink_metadata(&beside).is_err(), "the half-written file is removed");
-    Ok(())
-}
-
 /// The names of `torch.nn.RNN(2, 3, num_layers=2)` as `self.rnn` of a module, beside a linear `self.head`.
 fn a_pytorch_state_dict_loads_as_it_is() -> Outcome {
     let names: [(&str, &[usize]); 10] = [
@@ -367,7 +342,5 @@ pub(crate) fn register(suite: &mut Suite) {
         a_failed_write_leaves_everything_as_it_was,
         a_pytorch_state_dict_loads_as_it_is,
     );
-    let full_disk = concat!(module_path!(), "::a_full_disk_is_an_error_and_the_old_file_survives");
-    suite.cpu_if(full_disk, Path::new(FULL_DISK).exists(), a_full_disk_is_an_error_and_the_old_file_survives);
     on_gpu!(suite, checkpoints_move_between_cpu_and_gpu);
 }

@@ -218,7 +218,7 @@ fn unwritable_destinations_are_refused_before_training() {
     for (options, expected) in [
         ("--checkpoint missing/model.safetensors", "missing/model.safetensors: No such file"),
         ("--plot missing/curve.svg", "missing/curve.svg: No such file"),
-        ("--checkpoint folder", "--checkpoint: `folder` is no file"),
+        ("--checkpoint folder", "--checkpoint: folder: is a folder, not a regular file"),
     ] {
         let message = folder.refused(&format!("train --device cpu {options}"));
         assert!(message.contains(expected), "{options}: {message}");
@@ -232,7 +232,7 @@ fn a_device_file_is_never_replaced() {
     let folder = Folder::new("device-file");
     for option in ["--checkpoint", "--plot"] {
         let message = folder.refused(&format!("train --device cpu {option} /dev/full"));
-        assert!(message.contains("`/dev/full` is no file"), "{message}");
+        assert!(message.contains("/dev/full: is a device, not a regular file"), "{message}");
     }
 }
 

@@ -7,8 +7,8 @@ use crate::check::tolerance::{EVALUATION, sum};
 use crate::device::Device;
 use crate::nn::{Embedding, Gradients, Layer, Model, Parameters};
 use crate::ops::Norm;
-use crate::shape::product;
 use crate::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
+use crate::shape::product;
 use crate::tensor::{Indices, Tensor};
 
 /// A parameter whose gradient can be given: an embedding of which every row is read once has the gradient at its

@@ -35,7 +35,8 @@ impl<'c> Replay<'c> {
         let parameters = model.specs().iter().map(|spec| spec.shape.elements()).sum::<usize>();
         let numbers = self.case.numbers();
         if parameters > numbers {
-            let message = format!("describes {parameters} parameters, but the file has only {numbers} numbers");
+            let message =
+                format!("describes {parameters} parameters, but the file has only {numbers} numbers");
             return Err(Trouble::malformed(message));
         }
         Ok(model.initialize(self.device)?)

@@ -31,9 +31,8 @@ pub(super) fn stacked(replay: &mut Replay<'_>) -> Outcome {
     let ([hidden, _], _) = case.floats::<2>("Whh0")?;
     let mut model = Model::new(0);
     let layer = model.add("rnn", Rnn::new(cell, inputs, hidden).layers(layers).without_bias())?;
-    let parameters = replay.load(&model, |name| {
-        name.replace("rnn.weight_ih_l", "Wih").replace("rnn.weight_hh_l", "Whh")
-    })?;
+    let parameters = replay
+        .load(&model, |name| name.replace("rnn.weight_ih_l", "Wih").replace("rnn.weight_hh_l", "Whh"))?;
     let state = layer.zero_state(device, batch)?;
     let (y, last) = layer.infer(&parameters, &case.tensor("x", device)?, &state)?;
     let terms = inputs.max(hidden) + hidden;

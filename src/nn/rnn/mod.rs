@@ -146,7 +146,8 @@ impl Rnn {
 
     /// Features of the outputs of all directions side by side.
     fn width(&self) -> usize {
-        self.hidden_width() * self.directions.all().len()
+        // Before a description is checked its sizes may be anything.
+        self.hidden_width().saturating_mul(self.directions.all().len())
     }
 
     /// Features of the hidden state of one layer in one direction.

@@ -55,7 +55,8 @@ impl Mask {
 
     /// Whether element `index` is left as it is, but for the scale.
     pub fn keeps(&self, index: usize) -> bool {
-        self.stream.bits(((self.first + index) % self.period as usize) as u64) >= self.threshold()
+        let period = self.period as usize;
+        self.stream.bits(((self.first % period + index % period) % period) as u64) >= self.threshold()
     }
 
     /// What [`Mask::keeps`] says of element 0, 1, 2 and so on.
