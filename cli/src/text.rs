@@ -1,11 +1,10 @@
 //! The text to learn from: reading it, its vocabulary, and the part that is held out.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use refrain::Error;
 use refrain::data::{Text, TextChanges, Vocabulary};
+use refrain::io::read_file;
 
 use crate::failure::Result;
 
@@ -127,14 +126,7 @@ fn cut(tokens: &[u32], newline: Option<u32>, fraction: f64) -> usize {
 }
 
 fn read(path: &Path) -> Result<Text> {
-    let failed = |source| Error::Io { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(failed)?;
-    if bytes.len() as u64 > LARGEST {
-        let message =
-            format!("is larger than {} of text, the most that is read", crate::train::bytes(LARGEST));
-        return Err(Error::Config { what: path.display().to_string(), message }.into());
-    }
+    let bytes = read_file(path, LARGEST)?;
     Text::decode(bytes).map_err(|error| match error {
         Error::Config { message, .. } => Error::Config { what: path.display().to_string(), message }.into(),
         other => other.into(),

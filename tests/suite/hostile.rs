@@ -14,7 +14,7 @@ use refrain::io::{
     OnnxAttributes, OnnxNode, OnnxTensors, load_layer_weights, load_weights, read_file, write_atomically,
 };
 use refrain::nn::{Cell, Embedding, LayerConfig, Linear, Model, OneHot, Parameters, Rnn};
-use refrain::{AdapterKind, AdapterSummary, Device, Error, Result, Tensor, Tuning};
+use refrain::{AdapterKind, AdapterSummary, Device, Result, Tensor, Tuning};
 
 use crate::adapters::{Outcome, Suite, on_cpu};
 use crate::imports::expect_refused;

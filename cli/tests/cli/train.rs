@@ -151,9 +151,9 @@ fn unusable_text_is_refused() {
 
 #[cfg(unix)]
 #[test]
-fn the_null_device_is_an_empty_text() {
+fn a_device_is_no_text() {
     let message = Folder::new("null").refused("train --device cpu --text /dev/null");
-    assert!(message.contains("/dev/null: the text is empty"), "{message}");
+    assert!(message.contains("/dev/null: is a device, not a regular file"), "{message}");
 }
 
 #[test]
