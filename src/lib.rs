@@ -41,6 +41,7 @@ pub mod optim;
 pub mod random;
 mod shape;
 mod tensor;
+pub mod testing;
 mod tuning;
 
 pub use device::{DEVICE_VARIABLE, Device, DeviceCounters, GpuOptions, ParameterPath, ShaderBuild};

@@ -190,6 +190,7 @@ impl Context {
 
     /// Records the clearing of `span` to zero.
     pub(crate) fn clear(&self, span: Span<'_>) -> Result<()> {
+        self.faults().check()?;
         let span = span.inside()?;
         let mut recorder = self.recorder();
         let (start, bytes) = (span.byte_offset(), span.byte_len());
@@ -202,6 +203,16 @@ impl Context {
         let mut recorder = self.recorder();
         let encoder = self.encoder(&mut recorder);
         encoder.copy_buffer_to_buffer(&from.raw().buffer, from.byte_offset(), to, offset, from.byte_len());
+        Ok(())
+    }
+
+    /// Records a command on a destroyed buffer, which the driver refuses with its whole submission.
+    pub(crate) fn break_submission(&self) -> Result<()> {
+        self.faults().check()?;
+        let buffer = self.pool().take(Purpose::Storage, 4, "a destroyed buffer")?;
+        buffer.raw.buffer.destroy();
+        self.clear(Span::new(&buffer, 0, 1))?;
+        buffer.discard();
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use refrain::nn::{
 };
 use refrain::optim::{Adam, AdamConfig};
 use refrain::random::Stream;
-use refrain::{Device, Error, GpuOptions, Indices, Result, Tensor, ops};
+use refrain::{Device, Error, GpuOptions, Indices, Result, Tensor, ops, testing};
 
 use crate::adapters::{Adapter, Outcome, Suite};
 use crate::support::{random, tokens};
@@ -34,6 +34,7 @@ pub(crate) fn register(suite: &mut Suite) {
     suite.gpu("threads with a device each read what each reads alone", devices_on_threads);
     suite.gpu("an error is returned to the thread that caused it", errors_stay_with_their_thread);
     suite.gpu("a device that gave up waiting stays lost for all", a_device_stays_lost);
+    suite.gpu("what a refused submission lost is an error for ever", lost_work_is_an_error_for_ever);
     suite.gpu("memory that cannot be had loses no work", memory_that_cannot_be_had_loses_no_work);
 }
 
@@ -285,6 +286,35 @@ fn errors_stay_with_their_thread(adapter: &Adapter) -> Outcome {
     });
     assert!(errors? > 0, "the thread with the refused kernel has met its error");
     compare(&expected, found)
+}
+
+fn lost_work_is_an_error_for_ever(adapter: &Adapter) -> Outcome {
+    let device = adapter.open_anew()?;
+    let old = Tensor::from_slice(&device, &[4], &[10.0, 20.0, 30.0, 40.0])?;
+    let read = old.download()?;
+    assert_eq!(read, [10.0, 20.0, 30.0, 40.0]);
+    drop(old);
+    let x = Tensor::from_slice(&device, &[4], &[1.0, 2.0, 3.0, 4.0])?;
+    let y = ops::scale(&x, 10.0)?;
+    let flushed = std::thread::scope(|scope| {
+        let guilty = || testing::break_submission(&device).and_then(|()| device.flush());
+        scope.spawn(guilty).join().map_err(|_| Failed::from("the thread panicked"))
+    })?;
+    // The thread that caused it is told first, and then every caller whose work went with it.
+    assert!(
+        matches!(&flushed, Err(Error::DeviceLost { reason }) if reason.contains("a submission failed")),
+        "{flushed:?}"
+    );
+    for outcome in [x.download(), y.download(), y.download(), ops::scale(&x, 2.0).and_then(|z| z.download())]
+    {
+        assert!(matches!(outcome, Err(Error::DeviceLost { .. })), "{outcome:?}");
+    }
+    assert!(matches!(Tensor::zeros(&device, &[2]), Err(Error::DeviceLost { .. })));
+    assert!(matches!(device.synchronize(), Err(Error::DeviceLost { .. })));
+    // A device opened anew is another one.
+    let anew = adapter.open_anew()?;
+    assert_eq!(ops::scale(&Tensor::from_slice(&anew, &[1], &[2.0])?, 3.0)?.download()?, [6.0]);
+    Ok(())
 }
 
 fn a_device_stays_lost(adapter: &Adapter) -> Outcome {
