@@ -4,7 +4,12 @@
 const SELU_SCALE: f32 = 1.0507009873554805;
 const SELU_ALPHA: f32 = 1.6732632423543772;
 
+// NaN stays NaN.
 fn activate(function: u32, x: f32, alpha: f32, beta: f32) -> f32 {
+    return select(activate_number(function, x, alpha, beta), x, has_nan_bits(x));
+}
+
+fn activate_number(function: u32, x: f32, alpha: f32, beta: f32) -> f32 {
     switch function {
         case 1u: { return accurate_tanh(x); }
         case 2u: { return select(x, 0.0, x <= 0.0); }
@@ -16,11 +21,12 @@ fn activate(function: u32, x: f32, alpha: f32, beta: f32) -> f32 {
             return SELU_SCALE * select(x, negative, x <= 0.0);
         }
         case 7u: { return select(x, 0.0, x <= 0.0) + log_one_plus(exp_of_nonpositive(-abs(x))); }
-        case 8u: {
-            let line = alpha * x + beta;
-            return select(select(line, 1.0, line >= 1.0), 0.0, line <= 0.0);
+        case 8u: { return clamp_or_nan(alpha * x + beta, 0.0, 1.0); }
+        case 9u: {
+            // WGSL promises no accuracy of a quotient by more than 2^126.
+            let scale = select(1.0, 0.25, abs(x) > 1.0);
+            return scale * x / (scale + scale * abs(x));
         }
-        case 9u: { return x / (1.0 + abs(x)); }
         case 10u: { return accurate_tan(x); }
         case 11u: { return alpha * x + beta; }
         case 12u: { return select(x, 0.0, x < alpha); }
@@ -30,8 +36,19 @@ fn activate(function: u32, x: f32, alpha: f32, beta: f32) -> f32 {
     }
 }
 
-// The derivative at x, where y = f(x) is known.
+// Whether f'(x) is the same for all x, NaN included.
+fn is_linear(function: u32) -> bool { return function == 0u || function == 11u; }
+
+// d f'(x) for f'(x) as below; NaN if d is, though f'(x) may be zero.
+fn chain(d: f32, local: f32) -> f32 { return select(d * local, d, has_nan_bits(d)); }
+
+// The derivative at x, where y = f(x) is known; NaN at NaN.
 fn derivative(function: u32, x: f32, y: f32, alpha: f32, beta: f32) -> f32 {
+    let unknown = has_nan_bits(x) && !is_linear(function);
+    return select(derivative_at_number(function, x, y, alpha, beta), x, unknown);
+}
+
+fn derivative_at_number(function: u32, x: f32, y: f32, alpha: f32, beta: f32) -> f32 {
     switch function {
         case 4u: { return select(1.0, alpha, x <= 0.0); }
         case 5u: { return select(1.0, y + alpha, x <= 0.0); }
@@ -45,12 +62,17 @@ fn derivative(function: u32, x: f32, y: f32, alpha: f32, beta: f32) -> f32 {
             let tanh = accurate_tanh(beta * x);
             return alpha * beta * (1.0 - tanh) * (1.0 + tanh);
         }
-        default: { return slope(function, y, alpha, beta); }
+        default: { return slope_at_number(function, y, alpha, beta); }
     }
 }
 
-// The derivative where y = f(x), without x; alpha >= 0.
+// The derivative where y = f(x), without x; alpha >= 0. NaN at NaN.
 fn slope(function: u32, y: f32, alpha: f32, beta: f32) -> f32 {
+    let unknown = has_nan_bits(y) && !is_linear(function);
+    return select(slope_at_number(function, y, alpha, beta), y, unknown);
+}
+
+fn slope_at_number(function: u32, y: f32, alpha: f32, beta: f32) -> f32 {
     switch function {
         case 1u: { return (1.0 - y) * (1.0 + y); }
         case 2u: { return select(1.0, 0.0, y <= 0.0); }

@@ -47,11 +47,11 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     second_moment[parameters.second_base + id.x] = second;
     var spread = second;
     if parameters.keep_largest != 0u {
-        spread = max(second, largest_moment[parameters.largest_base + id.x]);
+        spread = max_or_nan(second, largest_moment[parameters.largest_base + id.x]);
         largest_moment[parameters.largest_base + id.x] = spread;
     }
     let width = sqrt(spread) / parameters.correction + parameters.epsilon;
     // Without any gradient so far there is nothing to do, whatever epsilon is.
-    let change = select(parameters.step * first / width, 0.0, first == 0.0);
+    let change = select(parameters.step * first / width, 0.0, first == 0.0 && !has_nan_bits(first));
     parameter[at] = parameters.shrink * old - change;
 }

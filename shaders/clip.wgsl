@@ -17,8 +17,14 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if id.x >= parameters.count {
         return;
     }
-    let ratio = parameters.max_norm / (norm[parameters.norm_base] + 1e-6);
-    let factor = select(ratio, 1.0, ratio > 1.0);
+    let total = norm[parameters.norm_base] + 1e-6;
+    // GPUs may take the ratio to a huge norm for zero: a power of two is taken out of it.
+    let power = select(1.0, 5.421010862427522e-20, total > 1e18);
+    let ratio = parameters.max_norm / (total * power);
+    // Of a NaN norm all gradients are NaN, as in PyTorch.
+    if ratio * power > 1.0 && !has_nan_bits(total) {
+        return;
+    }
     let at = parameters.gradient_base + id.x;
-    gradient[at] = gradient[at] * factor;
+    gradient[at] = (gradient[at] * power) * ratio;
 }

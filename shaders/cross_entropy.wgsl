@@ -77,13 +77,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let scale = select(0.0, scale_of(safe_row), counts);
     let hard = (1.0 - parameters.smoothing) * weight(target_class);
     let soft = parameters.smoothing / f32(parameters.classes);
+    // Terms without a part in the loss are left out: zero times an infinite -ln p_j would be NaN.
+    let smooths = parameters.smoothing > 0.0;
     var partial_loss = 0.0;
     for (var j = lane; j < classes; j = j + (1u << LANE_BITS)) {
         let shifted = logits[x + j] - largest;
         let probability = exp_of_nonpositive(shifted) / sum;
+        let loss = log_sum - shifted;
         let hit = select(0.0, 1.0, j == target_class);
-        partial_loss = partial_loss + (hard * hit + soft * weight(j)) * (log_sum - shifted);
-        let slope = hard * (probability - hit) + soft * (probability * all_weights - weight(j));
+        var slope = hard * (probability - hit);
+        if j == target_class { partial_loss = partial_loss + hard * loss; }
+        if smooths {
+            partial_loss = partial_loss + soft * (weight(j) * loss);
+            slope = slope + soft * (probability * all_weights - weight(j));
+        }
         d_logits[parameters.d_logits_base + row * classes + j] = select(0.0, scale * slope, counts);
     }
     let loss = sum_of_lanes(partial_loss, index);

@@ -2,6 +2,26 @@
 // 1e-5 and `exp` by 3 + 2|x| ulp, and some drivers use that. Series from their definitions; ranges are reduced
 // until the first omitted term is below 2^-25. CPU twin: the standard library's functions.
 
+// NaN and infinity are told by their bits. `x != x` is false for NaN in SPIR-V as naga writes it, WGSL leaves open what
+// comparisons, `min`, `max` and `clamp` make of NaN, and a driver's compiler may assume that there is none.
+
+fn has_nan_bits(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
+
+fn has_finite_bits(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u; }
+
+// The value if `valid`, else NaN.
+fn nan_unless(valid: bool, value: f32) -> f32 {
+    return bitcast<f32>(select(0x7fc00000u, bitcast<u32>(value), valid));
+}
+
+// x between two bounds; NaN stays NaN.
+fn clamp_or_nan(x: f32, low: f32, high: f32) -> f32 { return select(clamp(x, low, high), x, has_nan_bits(x)); }
+
+// The larger of two; NaN if one of them is.
+fn max_or_nan(a: f32, b: f32) -> f32 {
+    return select(select(max(a, b), a, has_nan_bits(a)), b, has_nan_bits(b));
+}
+
 const LOG2_E: f32 = 1.4426950408889634;
 // ln 2 in two parts, the first with few enough bits that a small integer times it is exact.
 const LN2_HIGH: f32 = 0.693359375;
@@ -21,7 +41,7 @@ fn exp_of_nonpositive(x: f32) -> f32 {
     let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
     let power = bitcast<f32>((i32(n) + 127) << 23u);
     let value = select((1.0 + exp_minus_one_near_zero(r)) * power, 0.0, x < -87.0);
-    return select(value, x, x != x);
+    return select(value, x, has_nan_bits(x));
 }
 
 // exp(x) - 1 for x <= 0, without cancellation near zero.
@@ -36,7 +56,7 @@ fn twice_artanh(s: f32) -> f32 {
     return 2.0 * s * (1.0 + q * (1.0 / 3.0 + q * (1.0 / 5.0 + q * (1.0 / 7.0 + q * tail))));
 }
 
-// ln(x) for normal x > 0.
+// ln(x) for normal x > 0 and for infinity. NaN stays NaN.
 fn natural_log(x: f32) -> f32 {
     let bits = bitcast<u32>(x);
     var exponent = f32(i32(bits >> 23u) - 127);
@@ -46,7 +66,7 @@ fn natural_log(x: f32) -> f32 {
         exponent = exponent + 1.0;
     }
     let value = twice_artanh((mantissa - 1.0) / (mantissa + 1.0));
-    return select(exponent * LN2_HIGH + (value + exponent * LN2_LOW), x, x != x);
+    return select(exponent * LN2_HIGH + (value + exponent * LN2_LOW), x, !has_finite_bits(x));
 }
 
 // ln(1 + t) for 0 <= t <= 1.
@@ -78,12 +98,13 @@ const HALF_PI_4: f32 = 2.5633440682570896e-12;
 // than 2^-27.8. What rounds is the end: together 2^-23 of r at most, over the neighbours of all those multiples.
 // tan(r) = sine / cosine is the fifth convergent of Lambert's fraction r / (1 - r^2 / (3 - r^2 / (5 - ...))), whose
 // relative error is at most r^10 / (945 * 10395) < 2^-26; sine, cosine and their quotient add five roundings.
+// Beyond that |x| the result is some finite number. Of infinity it is NaN.
 fn accurate_tan(x: f32) -> f32 {
     let n = round(x * TWO_OVER_PI);
-    let r = (((x - n * HALF_PI_1) - n * HALF_PI_2) - n * HALF_PI_3) - n * HALF_PI_4;
+    let r = clamp((((x - n * HALF_PI_1) - n * HALF_PI_2) - n * HALF_PI_3) - n * HALF_PI_4, -1.0, 1.0);
     let q = r * r;
     let sine = r * (945.0 + q * (q - 105.0));
     let cosine = 945.0 + q * (15.0 * q - 420.0);
     let odd = n - 2.0 * floor(0.5 * n) > 0.5;
-    return select(sine, -cosine, odd) / select(cosine, sine, odd);
+    return nan_unless(has_finite_bits(x), select(sine, -cosine, odd) / select(cosine, sine, odd));
 }

@@ -23,8 +23,8 @@ var<workgroup> lanes: array<f32, 256>;
 
 fn combine(left: f32, right: f32) -> f32 {
     if FUNCTION == 3u {
-        // A NaN must win.
-        return select(left, right, right > left || right != right);
+        // In the order of their bits, which is that of their sizes: NaN is above infinity.
+        return bitcast<f32>(max(bitcast<u32>(left), bitcast<u32>(right)));
     }
     return left + right;
 }
@@ -33,7 +33,8 @@ fn prepare(value: f32) -> f32 {
     switch FUNCTION {
         case 0u: { return value; }
         case 2u: { return value * value; }
-        default: { return abs(value); }
+        // Without its sign bit, also of NaN.
+        default: { return bitcast<f32>(bitcast<u32>(value) & 0x7fffffffu); }
     }
 }
 

@@ -94,6 +94,17 @@ fn state_mask(row: u32, place: u32, width: u32) -> f32 {
     return initial[mask_at() + row * width + place];
 }
 
+// keep old + (1 - keep) made, where the one of which there is nothing has no part, be it NaN.
+fn mixed(keep: f32, old: f32, made: f32) -> f32 {
+    return select(select(keep * old + (1.0 - keep) * made, old, keep == 1.0), made, keep == 0.0);
+}
+
+// The parts of the gradient at that which are the old value's and the new one's.
+fn parted(keep: f32, d: f32) -> vec2<f32> {
+    let old = select(select(keep * d, d, keep == 1.0), 0.0, keep == 0.0);
+    return vec2<f32>(old, select(select(d - old, 0.0, keep == 1.0), d, keep == 0.0));
+}
+
 // How much of its old state a unit keeps: element `place` of this dispatch's rows by units. Hidden states have the even
 // numbers of the stream, cell states the odd ones.
 fn zoneout(place: u32) -> Memory {

@@ -35,8 +35,10 @@ fn finish(row: u32, unit: u32, product: f32) -> Backward {
     if ZONEOUT != 0u && PHASE != 2u {
         // The old state's part goes past the cell, which is taken back to what it made.
         let old = zoneout(place);
-        direct = Memory(old.hidden * d_hidden, old.cell * d_cell);
-        d_made = Memory(d_hidden - direct.hidden, d_cell - direct.cell);
+        let hidden_parts = parted(old.hidden, d_hidden);
+        let cell_parts = parted(old.cell, d_cell);
+        direct = Memory(hidden_parts.x, cell_parts.x);
+        d_made = Memory(hidden_parts.y, cell_parts.y);
         let made = cell_candidate(step);
         step.hidden = made.hidden;
         if HAS_CELL { step.saved = made.cell; }

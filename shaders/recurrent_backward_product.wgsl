@@ -66,7 +66,7 @@ fn previous(row: u32, unit: u32, mark: u32) -> Memory {
 }
 
 fn within_bound(gradient: f32) -> f32 {
-    return select(gradient, clamp(gradient, -CLIP_GRADIENT, CLIP_GRADIENT), CLIP_GRADIENT > 0.0);
+    return select(gradient, clamp_or_nan(gradient, -CLIP_GRADIENT, CLIP_GRADIENT), CLIP_GRADIENT > 0.0);
 }
 
 // The gradient at what the cell makes of h.

@@ -61,7 +61,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         let next = mark_of(row, parameters.next_marks_base);
         if (next & (VALID | STARTS | RESETS | CUTS)) == VALID {
             let sent = product[parameters.product_base + place];
-            sum = sum + select(sent, clamp(sent, -CLIP_GRADIENT, CLIP_GRADIENT), CLIP_GRADIENT > 0.0);
+            sum = sum + select(sent, clamp_or_nan(sent, -CLIP_GRADIENT, CLIP_GRADIENT), CLIP_GRADIENT > 0.0);
         }
     }
     if parameters.takes_outputs != 0u {

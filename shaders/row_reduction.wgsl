@@ -34,6 +34,7 @@ fn sum_of_lanes(value: f32, index: u32) -> f32 {
     return total;
 }
 
+// What becomes of NaN is open.
 fn largest_of_lanes(value: f32, index: u32) -> f32 {
     if LANE_BITS == 0u {
         return value;

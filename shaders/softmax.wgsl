@@ -1,5 +1,5 @@
 // y = softmax(x) or log softmax(x) over each row: y_j = exp(x_j - m) / sum_k exp(x_k - m) with m = max_k x_k.
-// x, y are [rows, columns]; for the invocations of a row see row_reduction.wgsl. CPU twin:
+// A row with NaN or +inf, or of -inf alone, is NaN, by its sum. x, y are [rows, columns]; for the invocations of a row see row_reduction.wgsl. CPU twin:
 // src/ops/softmax/cpu.rs.
 
 // 0: softmax, 1: log softmax.

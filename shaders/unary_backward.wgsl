@@ -26,5 +26,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let local = derivative(
         FUNCTION, x[parameters.x_base + i], y[parameters.y_base + i], parameters.alpha, parameters.beta);
-    d_x[parameters.d_x_base + i] = d_y[parameters.d_y_base + i] * local;
+    d_x[parameters.d_x_base + i] = chain(d_y[parameters.d_y_base + i], local);
 }

@@ -1,4 +1,4 @@
-// The functions of a gated cell, which its user may choose, and their slopes from their values.
+// The functions of a gated cell, which its user may choose, and the gradients at their arguments from their values.
 // CPU twin: `Gate` in src/ops/recurrent/gate.rs.
 
 override GATE_FUNCTION: u32 = 3u;
@@ -14,7 +14,7 @@ override OUTPUT_BETA: f32 = 0.0;
 override CLIP: f32 = 0.0;
 
 fn within(x: f32, bound: f32) -> f32 {
-    return select(x, clamp(x, -bound, bound), bound > 0.0);
+    return select(x, clamp_or_nan(x, -bound, bound), bound > 0.0);
 }
 
 fn gate_value(a: f32) -> f32 {
@@ -31,19 +31,20 @@ fn output_value(c: f32) -> f32 {
 
 // Whether what entered was at its bound: y is then one of the two values there.
 fn at_bound(y: f32, one: f32, other: f32) -> bool {
-    return CLIP > 0.0 && (y <= min(one, other) || y >= max(one, other));
+    return CLIP > 0.0 && !has_nan_bits(y) && (y <= min(one, other) || y >= max(one, other));
 }
 
-fn gate_slope(y: f32) -> f32 {
-    let slope = slope(GATE_FUNCTION, y, GATE_ALPHA, GATE_BETA);
-    return select(slope, 0.0, at_bound(y, gate_value(-CLIP), gate_value(CLIP)));
+// The gradient at what entered a gate, from its value and the gradient at that: zero at the bound, whatever the latter.
+fn gate_gradient(y: f32, d: f32) -> f32 {
+    let inside = chain(d, slope(GATE_FUNCTION, y, GATE_ALPHA, GATE_BETA));
+    return select(inside, 0.0, at_bound(y, gate_value(-CLIP), gate_value(CLIP)));
 }
 
-fn candidate_slope(y: f32) -> f32 {
-    let slope = slope(CANDIDATE_FUNCTION, y, CANDIDATE_ALPHA, CANDIDATE_BETA);
-    return select(slope, 0.0, at_bound(y, candidate_value(-CLIP), candidate_value(CLIP)));
+fn candidate_gradient(y: f32, d: f32) -> f32 {
+    let inside = chain(d, slope(CANDIDATE_FUNCTION, y, CANDIDATE_ALPHA, CANDIDATE_BETA));
+    return select(inside, 0.0, at_bound(y, candidate_value(-CLIP), candidate_value(CLIP)));
 }
 
-fn output_slope(y: f32) -> f32 {
-    return slope(OUTPUT_FUNCTION, y, OUTPUT_ALPHA, OUTPUT_BETA);
+fn output_gradient(y: f32, d: f32) -> f32 {
+    return chain(d, slope(OUTPUT_FUNCTION, y, OUTPUT_ALPHA, OUTPUT_BETA));
 }

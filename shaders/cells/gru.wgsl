@@ -19,10 +19,10 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     let r = step.gates[0];
     let z = step.gates[1];
     let n = step.gates[2];
-    let d_n = d_hidden * (1.0 - z) * candidate_slope(n);
+    let d_n = candidate_gradient(n, d_hidden * (1.0 - z));
     let d_gates = array<f32, GATES>(
-        d_n * step.saved * gate_slope(r),
-        d_hidden * (step.previous.hidden - n) * gate_slope(z),
+        gate_gradient(r, d_n * step.saved),
+        gate_gradient(z, d_hidden * (step.previous.hidden - n)),
         d_n,
     );
     return Backward(d_gates, d_n * r, d_hidden * z, 0.0);

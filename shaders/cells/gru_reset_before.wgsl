@@ -24,11 +24,11 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     let z = step.gates[1];
     let n = step.gates[2];
     if PHASE == 1u {
-        let d_n = d_hidden * (1.0 - z) * candidate_slope(n);
-        let d_z = d_hidden * (step.previous.hidden - n) * gate_slope(z);
+        let d_n = candidate_gradient(n, d_hidden * (1.0 - z));
+        let d_z = gate_gradient(z, d_hidden * (step.previous.hidden - n));
         return Backward(array<f32, GATES>(r, d_z, d_n), 0.0, d_hidden * z, 0.0);
     }
-    let d_r = d_hidden * step.previous.hidden * gate_slope(r);
+    let d_r = gate_gradient(r, d_hidden * step.previous.hidden);
     return Backward(array<f32, GATES>(d_r, z, n), 0.0, d_hidden * r, 0.0);
 }
 

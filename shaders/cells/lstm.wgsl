@@ -12,21 +12,22 @@ override PEEPHOLES: u32 = 0u;
 // The bound of c; 0: none.
 override CELL_CLIP: f32 = 0.0;
 
-// The peephole of the input gate (0), the forget gate (1) or the output gate (the last).
-fn peephole(place: u32) -> f32 {
+// p c, where p is the peephole of the input gate (0), the forget gate (1) or the output gate (the last); without peepholes
+// zero, also of an infinite c.
+fn peephole(place: u32, c: f32) -> f32 {
     if PEEPHOLES == 0u {
         return 0.0;
     }
-    return initial[peepholes_at() + place * parameters.hidden + own_unit];
+    return initial[peepholes_at() + place * parameters.hidden + own_unit] * c;
 }
 
 fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: Memory) -> Forward {
-    let i = gate_value(projected[0] + recurrent[0] + peephole(0u) * previous.cell);
+    let i = gate_value(projected[0] + recurrent[0] + peephole(0u, previous.cell));
     var f = 1.0 - i;
-    if !COUPLED { f = gate_value(projected[1] + recurrent[1] + peephole(1u) * previous.cell); }
+    if !COUPLED { f = gate_value(projected[1] + recurrent[1] + peephole(1u, previous.cell)); }
     let g = candidate_value(projected[GATES - 2u] + recurrent[GATES - 2u]);
     let c = within(f * previous.cell + i * g, CELL_CLIP);
-    let o = gate_value(projected[GATES - 1u] + recurrent[GATES - 1u] + peephole(GATES - 2u) * c);
+    let o = gate_value(projected[GATES - 1u] + recurrent[GATES - 1u] + peephole(GATES - 2u, c));
     var gates: array<f32, GATES>;
     gates[0] = i;
     if !COUPLED { gates[1] = f; }
@@ -42,19 +43,19 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     let g = step.gates[GATES - 2u];
     let o = step.gates[GATES - 1u];
     let y = output_value(step.saved);
-    let d_o = d_hidden * y * gate_slope(o);
-    var d_c = d_cell + d_hidden * o * output_slope(y) + peephole(GATES - 2u) * d_o;
-    if CELL_CLIP > 0.0 && abs(step.saved) >= CELL_CLIP { d_c = 0.0; }
+    let d_o = gate_gradient(o, d_hidden * y);
+    var d_c = d_cell + output_gradient(y, d_hidden * o) + peephole(GATES - 2u, d_o);
+    if CELL_CLIP > 0.0 && !has_nan_bits(step.saved) && abs(step.saved) >= CELL_CLIP { d_c = 0.0; }
     let from_i = select(g, g - step.previous.cell, COUPLED);
-    let d_i = d_c * from_i * gate_slope(i);
-    let d_f = select(d_c * step.previous.cell * gate_slope(f), 0.0, COUPLED);
+    let d_i = gate_gradient(i, d_c * from_i);
+    let d_f = select(gate_gradient(f, d_c * step.previous.cell), 0.0, COUPLED);
     var d_gates: array<f32, GATES>;
     d_gates[0] = d_i;
     if !COUPLED { d_gates[1] = d_f; }
-    d_gates[GATES - 2u] = d_c * i * candidate_slope(g);
+    d_gates[GATES - 2u] = candidate_gradient(g, d_c * i);
     d_gates[GATES - 1u] = d_o;
-    var before = d_c * f + peephole(0u) * d_i;
-    if !COUPLED { before = before + peephole(1u) * d_f; }
+    var before = d_c * f + peephole(0u, d_i);
+    if !COUPLED { before = before + peephole(1u, d_f); }
     return Backward(d_gates, 0.0, 0.0, before);
 }
 

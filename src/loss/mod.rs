@@ -10,6 +10,9 @@ use crate::{Error, Result};
 ///
 /// logits \[..., C\], labels \[...\] → loss \[1\], d_logits \[..., C\]. The loss is in nats; divide by ln 2 for bits.
 ///
+/// A logit of −∞ rules its class out: where it is the label the loss is +∞. NaN and +∞ make a row's loss and gradient NaN, unless its
+/// label is ignored.
+///
 /// # Errors
 /// [`Error::Shape`], [`Error::DeviceMismatch`], [`Error::Index`] for a label of C or more, [`Error::Config`] if
 /// every label is ignored.

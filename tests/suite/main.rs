@@ -5,6 +5,7 @@ mod checkpoints;
 mod custom;
 mod directions;
 mod equivalence;
+mod extremes;
 mod files;
 mod golden;
 mod gradients;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
     owners::register(&mut suite);
     training::register(&mut suite);
     equivalence::register(&mut suite);
+    extremes::register(&mut suite);
     tuning::register(&mut suite);
     twins::register(&mut suite);
     limits::register(&mut suite);

@@ -4,6 +4,7 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod extremes;
 mod layer_norm;
 mod linear;
 mod matmul;
@@ -89,6 +90,7 @@ pub(super) fn table() -> Result<Vec<Operation>> {
     table.extend(options::operations());
     table.extend(layer_norm::operations());
     table.extend(optimizer::operations());
+    table.extend(extremes::operations());
     Ok(table)
 }
 

@@ -15,7 +15,7 @@ const STEPS: usize = 6;
 const SECTIONS: [[usize; 2]; 3] = [[1, 1], [33, 17], [65, 9]];
 
 pub(super) fn operations() -> Vec<Operation> {
-    vec![sgd(), adam(), clip()]
+    vec![sgd(), adam(), clip(), extremes()]
 }
 
 fn sgd() -> Operation {
@@ -77,6 +77,37 @@ fn clip() -> Operation {
     Operation::new("clip", cases.collect())
 }
 
+/// Updates by, and clipping of, gradients of which one is not finite or zero.
+fn extremes() -> Operation {
+    let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0];
+    let cases = values.into_iter().zip(4300..).map(|(value, seed)| {
+        Case::new(format!("a gradient of {value}"), seed, move |draw| {
+            let mut results = Vec::new();
+            for kind in [Norm::L1, Norm::L2, Norm::Infinity] {
+                let mut bench = Bench::new(draw)?;
+                let mut gradients = bench.gradients_with(draw, Some(value))?;
+                let norm = gradients.clip(0.5, kind)?;
+                let roundings = sum(bench.parameters.count()) + EVALUATION;
+                results.push(Output::new(format!("{kind:?}"), norm, roundings));
+                results.extend(bench.sections(draw, |name| gradients.view(name), roundings + 3.0)?);
+                let config = AdamConfig { amsgrad: kind == Norm::L1, ..AdamConfig::new(0.01) };
+                let mut adam = Adam::new(&bench.parameters, config)?;
+                let mut sgd =
+                    Sgd::new(&bench.parameters, SgdConfig { momentum: 0.9, ..SgdConfig::new(0.1) })?;
+                for extreme in [Some(value), None] {
+                    let gradients = bench.gradients_with(draw, extreme)?;
+                    adam.step(&mut bench.parameters, &gradients)?;
+                    sgd.step(&mut bench.parameters, &gradients)?;
+                }
+                let roundings = 4.0 * (EVALUATION + 8.0);
+                results.extend(bench.sections(draw, |name| bench.parameters.view(name), roundings)?);
+            }
+            Ok(results)
+        })
+    });
+    Operation::new("extremes, optimizers and clip", cases.collect())
+}
+
 /// Parameters whose gradients can be given: an embedding of which every row is read once has the gradient at its
 /// output as that of its weight, without a rounding.
 struct Bench {
@@ -104,12 +135,23 @@ impl Bench {
 
     /// Random gradients.
     fn gradients(&self, draw: &Draw) -> Result<Gradients> {
+        self.gradients_with(draw, None)
+    }
+
+    /// Random gradients, of which each section's second element, or the only one, is the one given.
+    fn gradients_with(&self, draw: &Draw, extreme: Option<f32>) -> Result<Gradients> {
         let mut gradients = self.parameters.zero_gradients()?;
         for (layer, [rows, columns]) in self.layers.iter().zip(SECTIONS) {
             let all: Vec<u32> = (0..rows as u32).collect();
             let (_, trace) =
                 layer.forward(&self.parameters, &Indices::from_slice(draw.device(), &[rows], &all)?)?;
-            trace.backward(&draw.tensor(&[rows, columns], CENTRED)?, &mut gradients)?;
+            let mut values = draw.values(rows * columns, CENTRED);
+            if let Some(extreme) = extreme {
+                let place = 1.min(values.len() - 1);
+                values[place] = extreme;
+            }
+            let d_y = Tensor::from_slice(draw.device(), &[rows, columns], &values)?;
+            trace.backward(&d_y, &mut gradients)?;
         }
         Ok(gradients)
     }

@@ -1,4 +1,4 @@
-//! The twin of `shaders/cross_entropy.wgsl`, from the definition: −Σ_j q_j ln p_j with the smoothed target q.
+//! The CPU reference of `shaders/cross_entropy.wgsl`, from the definition: −Σ_j q_j ln p_j with the smoothed target q.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, aview1};
 
@@ -61,13 +61,22 @@ pub(super) fn rows<F: Real>(
     (losses, d_logits)
 }
 
+/// The target of a row: q_j = spread_j, and at the label `hard` more.
+struct Target<'a, F> {
+    label: usize,
+    hard: F,
+    spread: &'a [F],
+}
+
 impl<F: Real> Loss<'_, F> {
     fn of_rows(&self, part: Part<'_, F>) {
         let Part { first, logits, labels, mut losses, mut d_logits } = part;
-        let classes = F::from_f64(logits.ncols() as f64);
-        // q_j: the label's weight, of which `smoothing` is spread over all classes by their weights.
-        let spread = self.weights.mapv(|weight| self.smoothing * weight / classes);
-        let mut target = spread.clone();
+        // Of each label's weight, `smoothing` is spread over all classes by their weights.
+        let share = self.smoothing / F::from_f64(logits.ncols() as f64);
+        let spread: Vec<F> = match self.smooths() {
+            true => self.weights.iter().map(|&weight| share * weight).collect(),
+            false => vec![F::zero(); logits.ncols()],
+        };
         for (row, &label) in labels.iter().enumerate().filter(|(_, label)| **label != IGNORED) {
             let label = label as usize;
             let factor = match self.scale {
@@ -75,28 +84,36 @@ impl<F: Real> Loss<'_, F> {
                 Scale::MeanWeight => F::one() / self.total_weight,
                 Scale::Rows(factors) => factors.array1::<F>()[first + row],
             };
-            target[label] += (F::one() - self.smoothing) * self.weights[label];
+            let hard = (F::one() - self.smoothing) * self.weights[label];
+            let target = Target { label, hard, spread: &spread };
             let mut d_row = d_logits.row_mut(row);
-            losses[row] = self.of_row(logits.row(row), target.view(), &mut d_row) * factor;
+            losses[row] = self.of_row(logits.row(row), &target, &mut d_row) * factor;
             d_row *= factor;
-            target[label] = spread[label];
         }
     }
 
+    fn smooths(&self) -> bool {
+        self.smoothing > F::zero()
+    }
+
     /// The loss of a row, and its gradient at the logits.
-    fn of_row(&self, x: ArrayView1<'_, F>, target: ArrayView1<'_, F>, d_x: &mut ArrayViewMut1<'_, F>) -> F {
-        let (Some(d_x), Some(target)) = (d_x.as_slice_mut(), target.to_slice()) else {
-            unreachable!("rows of new arrays are contiguous");
-        };
+    fn of_row(&self, x: ArrayView1<'_, F>, target: &Target<'_, F>, d_x: &mut ArrayViewMut1<'_, F>) -> F {
+        let Some(d_x) = d_x.as_slice_mut() else { unreachable!("rows of new arrays are contiguous") };
+        let Target { label, hard, spread } = *target;
         d_x.iter_mut().zip(x).for_each(|(d_x, &x)| *d_x = x);
         log_softmax(d_x);
-        let loss = -d_x.iter().zip(target).map(|(&log_p, &q)| q * log_p).sum::<F>();
+        // ln p is −∞ where a logit is: without smoothing such a class has no term, for 0 · ∞ would be NaN.
+        let mut loss = -hard * d_x[label];
+        if self.smooths() {
+            loss -= d_x.iter().zip(spread).map(|(&log_p, &q)| q * log_p).sum::<F>();
+        }
         // d/dx_j of −Σ_k q_k ln p_k is p_j Σ_k q_k − q_j.
-        let total = aview1(target).sum();
+        let total = aview1(spread).sum() + hard;
         F::exp_each(d_x);
-        for (d_x, &q) in d_x.iter_mut().zip(target) {
+        for (d_x, &q) in d_x.iter_mut().zip(spread) {
             *d_x = *d_x * total - q;
         }
+        d_x[label] -= hard;
         loss
     }
 }

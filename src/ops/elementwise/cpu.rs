@@ -76,8 +76,16 @@ pub(crate) fn value<F: Real>(function: Activation, x: F) -> F {
     }
 }
 
-/// f'(x), where y = f(x) is known.
+/// Whether f' is the same everywhere, so that it is known at NaN too.
+fn is_linear(function: Activation) -> bool {
+    matches!(function, Activation::Identity | Activation::Affine { .. })
+}
+
+/// f'(x), where y = f(x) is known; NaN at NaN.
 pub(crate) fn derivative<F: Real>(function: Activation, x: F, y: F) -> F {
+    if x.is_nan() && !is_linear(function) {
+        return x;
+    }
     let (zero, one) = (F::zero(), F::one());
     match function {
         Activation::LeakyRelu { slope } => {
@@ -126,8 +134,11 @@ pub(crate) fn derivative<F: Real>(function: Activation, x: F, y: F) -> F {
 }
 
 /// f'(x) from y = f(x) alone: what a gated cell needs, which keeps its gates after their activation. α must not be
-/// negative, as f of a leaky relu, an elu or a thresholded relu would then take one value at two places.
+/// negative, as f of a leaky relu, an elu or a thresholded relu would then take one value at two places. NaN at NaN.
 pub(crate) fn slope<F: Real>(function: Activation, y: F) -> F {
+    if y.is_nan() && !is_linear(function) {
+        return y;
+    }
     let (zero, one) = (F::zero(), F::one());
     let right_of = |kink: F, left: F| if y <= kink { left } else { one };
     match function {

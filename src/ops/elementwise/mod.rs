@@ -28,7 +28,8 @@ use crate::{Error, Result};
 /// | thresholded relu | x for x ≥ α, 0 elsewhere |
 /// | scaled tanh | α tanh(β x) |
 ///
-/// Where f has a kink its derivative there is the left one, as in PyTorch. The thresholded relu is that of ONNX's
+/// NaN stays NaN: f(NaN) is, and so is f'(NaN) but for identity and affine, whose derivative is the same everywhere. Where f
+/// has a kink its derivative there is the left one, as in PyTorch. The thresholded relu is that of ONNX's
 /// recurrent operators, which include x = α, where PyTorch's `nn.Threshold` has 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -57,7 +57,10 @@ pub(super) fn adam<F: Real>(
         moments.second[i] = beta2 * moments.second[i] + rest2 * slope * slope;
         let spread = match &mut moments.largest {
             Some(largest) => {
-                largest[i] = largest[i].max(moments.second[i]);
+                // NaN stays, whichever of the two it is.
+                if moments.second[i] > largest[i] || moments.second[i].is_nan() {
+                    largest[i] = moments.second[i];
+                }
                 largest[i]
             }
             None => moments.second[i],

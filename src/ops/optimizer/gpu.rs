@@ -44,14 +44,14 @@ kernel!(SGD: "sgd" {
 });
 
 kernel!(ADAM: "adam" {
-    files: ["adam"],
+    files: ["math", "adam"],
     parameters: AdamParameters,
     constants: [],
     bindings: [Read, Write, Write, Write, Write],
 });
 
 kernel!(CLIP: "clip" {
-    files: ["clip"],
+    files: ["math", "clip"],
     parameters: ClipParameters,
     constants: [],
     bindings: [Read, Write],

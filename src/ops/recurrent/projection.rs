@@ -26,7 +26,7 @@ parameters!(GatherParameters {
 });
 
 kernel!(GATHER: "recurrent_gather" {
-    files: ["recurrent_marks", "recurrent_gather"],
+    files: ["math", "recurrent_marks", "recurrent_gather"],
     parameters: GatherParameters,
     constants: [("MARKED", 2), ("CLIP_GRADIENT", REAL)],
     bindings: [Read, Read, Read, Write, Write],

@@ -2,7 +2,7 @@
 //! preserving hidden activations"): h = k h' + (1 − k) h̃ and, with numbers of its own, c = k c' + (1 − k) c̃; k is 1 with
 //! the rate's probability, and the rate itself in evaluation.
 
-use ndarray::{Array2, Zip};
+use ndarray::{Array2, ArrayView2, Zip};
 
 use super::Equations;
 use super::cells::{self, Slopes, Step, Target};
@@ -31,11 +31,31 @@ pub(super) fn keeps<F: Real>(
     Some(made)
 }
 
-/// new ← k old + (1 − k) new.
-fn mix<F: Real>(keep: &Array2<F>, old: ndarray::ArrayView2<'_, F>, new: &mut Array2<F>) {
+/// new ← k old + (1 − k) new. Where k is 0 or 1 the other has no part, be it NaN.
+fn mix<F: Real>(keep: &Array2<F>, old: ArrayView2<'_, F>, new: &mut Array2<F>) {
     Zip::from(new).and(keep).and(old).for_each(|new, &keep, &old| {
-        *new = keep * old + (F::one() - keep) * *new;
+        if keep == F::one() {
+            *new = old;
+        } else if keep != F::zero() {
+            *new = keep * old + (F::one() - keep) * *new;
+        }
     });
+}
+
+/// The parts of the gradient at k old + (1 − k) new that are the old state's, and the new one's.
+fn parts<F: Real>(keep: &Array2<F>, d: ArrayView2<'_, F>) -> [Array2<F>; 2] {
+    let (zero, one) = (F::zero(), F::one());
+    let old = Zip::from(keep).and(d).map_collect(|&keep, &d| match keep {
+        keep if keep == zero => zero,
+        keep if keep == one => d,
+        keep => keep * d,
+    });
+    let new = Zip::from(keep).and(d).and(&old).map_collect(|&keep, &d, &old| match keep {
+        keep if keep == zero => d,
+        keep if keep == one => zero,
+        _ => d - old,
+    });
+    [old, new]
 }
 
 /// What the step made, with what units keep.
@@ -64,8 +84,9 @@ pub(super) fn backward<F: Real>(
     keeps: &Memory<F>,
     mut slopes: Slopes<'_, F>,
 ) {
-    let direct = Memory { hidden: &keeps.hidden * &d_after.hidden, cell: &keeps.cell * &d_after.cell };
-    let d_made = Memory { hidden: &d_after.hidden - &direct.hidden, cell: &d_after.cell - &direct.cell };
+    let [direct_hidden, made_hidden] = parts(&keeps.hidden, d_after.hidden);
+    let [direct_cell, made_cell] = parts(&keeps.cell, d_after.cell);
+    let d_made = Memory { hidden: made_hidden, cell: made_cell };
     // The cell's derivatives are those at what it made, before anything was kept.
     let made = cells::candidate(equations, matrices, slopes.gates.view(), step);
     let step = Step {
@@ -83,6 +104,6 @@ pub(super) fn backward<F: Real>(
         d_before: &mut *slopes.d_before,
     };
     cells::backward(equations, matrices, &step, d_made.view(), own);
-    slopes.d_before.hidden += &direct.hidden;
-    slopes.d_before.cell += &direct.cell;
+    slopes.d_before.hidden += &direct_hidden;
+    slopes.d_before.cell += &direct_cell;
 }

@@ -15,7 +15,8 @@ pub(crate) enum Kind {
     LogSoftmax,
 }
 
-/// y_j = e^{x_j} / Σ_k e^{x_k} over the last dimension, computed without overflow. Any shape.
+/// y_j = e^{x_j} / Σ_k e^{x_k} over the last dimension, computed without overflow. Any shape. Of −∞ it is 0; a row with NaN
+/// or +∞, or of −∞ alone, is NaN.
 ///
 /// # Errors
 /// Out of memory.

@@ -1,0 +1,225 @@
+//! NaN, infinities, zeros, subnormal numbers and large ones, through every operation: what is not a number stays so on this
+//! device, and nothing else becomes NaN or infinite.
+//!
+//! Cases keep numbers of one size together, so that a tolerance relative to the largest says something of each. A GPU may take
+//! subnormal numbers for zero, so none stands next to a kink at zero.
+
+use super::{Case, Operation, Output, download};
+use crate::Result;
+use crate::check::draw::{CENTRED, Draw};
+use crate::check::tolerance::{EVALUATION, Recurrence, sum};
+use crate::loss::CrossEntropy;
+use crate::nn::{Cell, Model, Rnn, State};
+use crate::ops::{self, Activation, Form, Mask, Norm};
+use crate::random::Stream;
+use crate::tensor::{Indices, Tensor};
+
+/// Names and values of what is put into a case: NaN of both signs, quiet and signalling, with small and large payloads;
+/// infinities; the ends of the range; and its middle.
+const KINDS: [(&str, &[f32]); 4] = [
+    (
+        "NaN",
+        &[
+            f32::NAN,
+            -f32::NAN,
+            f32::from_bits(0x7f80_0001),
+            f32::from_bits(0xff80_0001),
+            f32::from_bits(0x7fff_ffff),
+            f32::from_bits(0xffff_ffff),
+        ],
+    ),
+    ("infinities", &[f32::INFINITY, f32::NEG_INFINITY]),
+    (LARGE, &[3e38, -3e38]),
+    ("zeros and subnormal numbers", &[0.0, -0.0, -1e-40]),
+];
+
+const LARGE: &str = "large numbers";
+
+pub(super) fn operations() -> Vec<Operation> {
+    let mut all: Vec<Operation> = Activation::ALL.into_iter().map(activation).collect();
+    all.extend([
+        of_rows("matmul", product),
+        of_rows("sum_rows", |_, x| Ok(vec![Output::new("s", ops::sum_rows(x)?, sum(x.shape().rows()))])),
+        of_rows("norms", norms),
+        of_rows("dropout", dropout),
+        of_rows("softmax", |draw, x| {
+            let y = ops::softmax(x)?;
+            let d_x = ops::softmax_backward(&y, upstream(draw, x)?.view())?;
+            Ok(vec![
+                Output::new("y", y, roundings(x)),
+                Output::new("d_x", d_x, 2.0 * roundings(x)).relative_to(1.0),
+            ])
+        }),
+        of_rows("log_softmax", |draw, x| {
+            let y = ops::log_softmax(x)?;
+            let d_x = ops::log_softmax_backward(&y, upstream(draw, x)?.view())?;
+            Ok(vec![
+                Output::new("y", y, roundings(x)),
+                Output::new("d_x", d_x, 2.0 * roundings(x)).relative_to(1.0),
+            ])
+        }),
+        of_rows("cross_entropy", |draw, x| losses(draw, x, 0.0)),
+        of_rows("cross_entropy, smoothed", |draw, x| losses(draw, x, 0.1)),
+        of_rows("layer_norm", layer_norm),
+        recurrent("tanh", || Rnn::new(Cell::tanh(), INPUTS, HIDDEN)),
+        recurrent("relu", || Rnn::new(Cell::relu(), INPUTS, HIDDEN)),
+        recurrent("lstm", || Rnn::new(Cell::Lstm, INPUTS, HIDDEN)),
+        recurrent("gru", || Rnn::new(Cell::Gru, INPUTS, HIDDEN)),
+        recurrent("lstm with layer norm", || Rnn::new(Cell::Lstm, INPUTS, HIDDEN).layer_norm()),
+        recurrent("gru with layer norm", || Rnn::new(Cell::Gru, INPUTS, HIDDEN).layer_norm()),
+    ]);
+    all
+}
+
+fn named(name: &str, cases: Vec<Case>) -> Operation {
+    Operation::new(format!("extremes, {name}"), cases)
+}
+
+fn activation(function: Activation) -> Operation {
+    // On a GPU tan of a large number is some number.
+    let kinds = KINDS.into_iter().filter(|(kind, _)| function != Activation::Tan || *kind != LARGE);
+    let cases = kinds.zip(5000..).map(|((kind, values), seed)| {
+        Case::new(kind, seed, move |draw| {
+            let x = Tensor::from_slice(draw.device(), &[values.len()], values)?;
+            let y = ops::unary(&x, function)?;
+            let d_x = ops::unary_backward(&x, &y, upstream(draw, &x)?.view(), function)?;
+            let d_x = Output::new("d_x", d_x, 2.0 * EVALUATION + 2.0).relative_to(1.0);
+            Ok(vec![Output::new("y", y, EVALUATION), d_x])
+        })
+    });
+    named(function.name(), cases.collect())
+}
+
+fn upstream(draw: &Draw, x: &Tensor) -> Result<Tensor> {
+    draw.tensor(x.shape().dimensions(), CENTRED)
+}
+
+const COLUMNS: usize = 33;
+
+/// Over a matrix of which each row but the first and the last holds one of the values.
+fn of_rows(name: &str, run: fn(&Draw, &Tensor) -> Result<Vec<Output>>) -> Operation {
+    let cases = KINDS.into_iter().zip(5100..).map(|((kind, values), seed)| {
+        Case::new(format!("{kind} in rows of {COLUMNS}"), seed, move |draw| {
+            let rows = values.len() + 2;
+            let mut all = draw.values(rows * COLUMNS, CENTRED);
+            for (row, &value) in values.iter().enumerate() {
+                // Squares and sums of a row stay within f32.
+                let size = if kind == LARGE { 1e-20 } else { 1.0 };
+                all[(row + 1) * COLUMNS + row * 7 % COLUMNS] = size * value;
+            }
+            run(draw, &Tensor::from_slice(draw.device(), &[rows, COLUMNS], &all)?)
+        })
+    });
+    named(name, cases.collect())
+}
+
+/// Of a softmax over the last dimension.
+fn roundings(x: &Tensor) -> f64 {
+    sum(x.shape().last()) + 2.0 * EVALUATION
+}
+
+fn product(draw: &Draw, x: &Tensor) -> Result<Vec<Output>> {
+    let weights = draw.tensor(&[COLUMNS, 17], CENTRED)?;
+    Ok(vec![Output::new("c", ops::matmul(x, &weights, Form::Plain, None)?, sum(COLUMNS))])
+}
+
+fn norms(_: &Draw, x: &Tensor) -> Result<Vec<Output>> {
+    let terms = sum(x.shape().elements()) + EVALUATION;
+    let all = [("norm 1", Norm::L1), ("norm 2", Norm::L2), ("norm infinity", Norm::Infinity)];
+    all.into_iter().map(|(name, norm)| Ok(Output::new(name, ops::norm(x, norm)?, terms))).collect()
+}
+
+fn dropout(_: &Draw, x: &Tensor) -> Result<Vec<Output>> {
+    Ok(vec![Output::new("y", ops::dropout(x, Mask::new(Stream::new(5, 6), 0.5)?)?, 2.0)])
+}
+
+fn losses(draw: &Draw, x: &Tensor, smoothing: f32) -> Result<Vec<Output>> {
+    let rows = x.shape().rows();
+    let labels = Indices::from_slice(draw.device(), &[rows], &draw.integers(rows, COLUMNS))?;
+    let d_losses = draw.tensor(&[rows], CENTRED)?;
+    let loss = CrossEntropy::default().smoothing(smoothing);
+    let d_x = loss.rows_backward(x, &labels, &d_losses)?;
+    let roundings = 2.0 * roundings(x);
+    Ok(vec![
+        Output::new("losses", loss.rows(x, &labels)?, roundings),
+        Output::new("d_logits", d_x, roundings),
+    ])
+}
+
+fn layer_norm(draw: &Draw, x: &Tensor) -> Result<Vec<Output>> {
+    let gain = draw.tensor(&[COLUMNS], CENTRED)?;
+    let y = ops::layer_norm(x, &gain, None, &[COLUMNS])?;
+    let (d_x, d_gain) = ops::layer_norm_backward(x, &gain, upstream(draw, x)?.view(), &[COLUMNS])?;
+    let roundings = 3.0 * sum(COLUMNS) + 2.0 * EVALUATION;
+    Ok(vec![
+        Output::new("y", y, roundings),
+        Output::new("d_x", d_x, 2.0 * roundings).relative_to(1.0),
+        Output::new("d_gain", d_gain, 2.0 * roundings).relative_to(1.0),
+    ])
+}
+
+const STEPS: usize = 4;
+const INPUTS: usize = 9;
+const HIDDEN: usize = 9;
+
+/// What of a layer holds the values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Place {
+    Inputs,
+    State,
+    Gradients,
+}
+
+/// A layer over a batch of which each row but the first and the last has one of the values, in its second step or its
+/// first state.
+fn recurrent(name: &str, build: fn() -> Rnn) -> Operation {
+    let places = [Place::Inputs, Place::State, Place::Gradients];
+    // With large numbers f64 has room for what overflows in f32.
+    let kinds = KINDS.into_iter().filter(|(kind, _)| *kind != LARGE);
+    let all = kinds.flat_map(|kind| places.map(|place| (kind, place)));
+    let cases = all.zip(5200..).map(|(((kind, values), place), seed)| {
+        let label = format!("{kind} in {}", format!("{place:?}").to_lowercase());
+        Case::new(label, seed, move |draw| layer(draw, build(), values, place))
+    });
+    named(name, cases.collect())
+}
+
+fn layer(draw: &Draw, stack: Rnn, values: &[f32], place: Place) -> Result<Vec<Output>> {
+    let batch = values.len() + 2;
+    let cell = stack.cell();
+    let with = |steps: usize, width: usize, own: Place| {
+        let mut all = draw.values(steps * batch * width, CENTRED);
+        let at = (steps / 2).min(1);
+        for (row, &value) in values.iter().enumerate().filter(|_| place == own) {
+            all[(at * batch + row + 1) * width] = value;
+        }
+        all
+    };
+    let mut model = Model::new(0);
+    let layer = model.add("rnn", stack)?;
+    let parameters = model.initialize(draw.device())?;
+    let x = Tensor::from_slice(draw.device(), &[STEPS, batch, INPUTS], &with(STEPS, INPUTS, Place::Inputs))?;
+    let d_y = with(STEPS, HIDDEN, Place::Gradients);
+    let d_y = Tensor::from_slice(draw.device(), &[STEPS, batch, HIDDEN], &d_y)?;
+    let state = || Tensor::from_slice(draw.device(), &[1, batch, HIDDEN], &with(1, HIDDEN, Place::State));
+    let state = match cell.has_cell_state() {
+        true => State::from_hidden_and_cell(&state()?, &state()?)?,
+        false => State::from_hidden(&state()?)?,
+    };
+    let (y, _, trace) = layer.forward(&parameters, &x, &state)?;
+    let mut gradients = parameters.zero_gradients()?;
+    let (d_x, d_state) = trace.backward(&d_y, None, &mut gradients)?;
+    let recurrence = Recurrence { cell, steps: STEPS, batch, layers: 1, terms: INPUTS + HIDDEN };
+    // Small tensors may be small by chance.
+    let output = |name: String, tensor, roundings: f64| Output::new(name, tensor, roundings).relative_to(1.0);
+    let mut results = vec![
+        output("y".to_owned(), y, recurrence.forward()),
+        output("d_x".to_owned(), d_x, recurrence.backward()),
+        output("d_h".to_owned(), d_state.hidden(), recurrence.backward()),
+    ];
+    for spec in model.specs() {
+        let gradient = download(draw, gradients.view(&spec.name)?)?;
+        results.push(output(format!("gradient of {}", spec.name), gradient, recurrence.backward()));
+    }
+    Ok(results)
+}
