@@ -183,6 +183,24 @@ impl Error {
         if condition { Ok(()) } else { Err(Self::internal(message())) }
     }
 
+    /// The same error, whose subject is said to be of `layer`; one that names a layer already, or has no subject, stays.
+    pub(crate) fn in_layer(mut self, layer: &str) -> Self {
+        if let Self::Shape { what, .. }
+        | Self::OutOfMemory { what, .. }
+        | Self::DeviceMismatch { what, .. }
+        | Self::ModelMismatch { what }
+        | Self::ExceedsLimit { what, .. }
+        | Self::Index { what, .. }
+        | Self::NonFinite { what }
+        | Self::Config { what, .. }
+        | Self::Unsupported { what, .. } = &mut self
+            && !what.starts_with("layer `")
+        {
+            *what = format!("layer `{layer}`: {what}");
+        }
+        self
+    }
+
     pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
     }

@@ -101,6 +101,24 @@ impl Shape {
         Err(Error::shape(what, format!("{expected:?}"), self))
     }
 
+    /// As [`Shape::expect`], for an array over time: if the first two sizes are those expected in the other order, the message
+    /// says which comes first.
+    pub(crate) fn expect_time_first(&self, what: &str, expected: &[usize]) -> Result<()> {
+        let swapped = match (self.dimensions(), expected) {
+            ([batch, steps, rest @ ..], [time, rows, others @ ..]) => {
+                [steps, batch] == [time, rows] && rest == others
+            }
+            _ => false,
+        };
+        match self.expect(what, expected) {
+            Err(_) if swapped => {
+                let found = format!("{self}: time comes first, and then the batch");
+                Err(Error::shape(what, format!("{expected:?}"), found))
+            }
+            checked => checked,
+        }
+    }
+
     /// The sizes of one entry of the outermost dimension.
     pub(crate) fn inner(&self) -> Self {
         let mut sizes = [1; MAX_RANK];
@@ -142,6 +160,19 @@ mod tests {
         // Products that wrap to zero and to one.
         assert!(message(&[1 << 32, 1 << 32]).contains("2^31"));
         assert!(message(&[usize::MAX, usize::MAX]).contains("2^31"));
+    }
+
+    #[test]
+    fn time_and_batch_that_are_swapped_are_told_apart_from_other_sizes() {
+        let message = |found: &[usize], expected: &[usize]| {
+            Shape::new(found).unwrap().expect_time_first("x", expected).unwrap_err().to_string()
+        };
+        let swapped = "x: expected [5, 4, 3], found [4, 5, 3]: time comes first, and then the batch";
+        assert_eq!(message(&[4, 5, 3], &[5, 4, 3]), swapped);
+        assert!(message(&[4, 5], &[5, 4]).ends_with("and then the batch"));
+        assert_eq!(message(&[4, 5, 2], &[5, 4, 3]), "x: expected [5, 4, 3], found [4, 5, 2]");
+        assert_eq!(message(&[4], &[5]), "x: expected [5], found [4]");
+        assert!(Shape::new(&[4, 4, 3]).unwrap().expect_time_first("x", &[4, 4, 3]).is_ok());
     }
 
     #[test]

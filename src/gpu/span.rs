@@ -12,11 +12,18 @@ pub(crate) struct Span<'a> {
     buffer: &'a Buffer,
     start: usize,
     len: usize,
+    /// The parameter that it belongs to.
+    name: Option<&'a str>,
 }
 
 impl<'a> Span<'a> {
     pub(crate) fn new(buffer: &'a Buffer, start: usize, len: usize) -> Self {
-        Self { buffer, start, len }
+        Self { buffer, start, len, name: None }
+    }
+
+    /// The same elements, as those of the parameter `name`.
+    pub(crate) fn named(self, name: Option<&'a str>) -> Self {
+        Self { name, ..self }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -27,7 +34,7 @@ impl<'a> Span<'a> {
     pub(crate) fn slice(&self, range: Range<usize>) -> Self {
         let inside = range.start <= range.end && range.end <= self.len;
         let len = if inside { range.len() } else { usize::MAX };
-        Self { buffer: self.buffer, start: self.start.saturating_add(range.start), len }
+        Self { start: self.start.saturating_add(range.start), len, ..*self }
     }
 
     /// Itself, if it lies inside its buffer. Shaders run without checks of their own in release builds, so everything that
@@ -84,8 +91,9 @@ impl Context {
         let limits = self.limits();
         let span = span.inside()?;
         if span.len > limits.binding_elements {
+            let tensor = span.name.map_or_else(|| "a tensor".to_owned(), |name| format!("`{name}`"));
             return Err(Error::ExceedsLimit {
-                what: "one row or block of a tensor (elements in one binding)".into(),
+                what: format!("one row or block of {tensor} (elements in one binding)"),
                 needed: span.len as u64,
                 limit: limits.binding_elements as u64,
             });

@@ -64,8 +64,8 @@ impl Layer<Embedding> {
     /// [`Error::DeviceMismatch`](crate::Error::DeviceMismatch),
     /// [`Error::ModelMismatch`](crate::Error::ModelMismatch).
     pub fn infer(&self, parameters: &Parameters, tokens: &Indices) -> Result<Tensor> {
-        parameters.layout().expect_model("parameters", self.model)?;
-        ops::embedding(tokens, parameters.section(self.first))
+        let model = parameters.layout().expect_model("parameters", self.model);
+        self.named(model.and_then(|()| ops::embedding(tokens, parameters.section(self.first))))
     }
 
     /// As [`Layer::<Embedding>::infer`], with the trace that backward needs.
@@ -89,8 +89,8 @@ impl EmbeddingTrace<'_> {
     /// [`Error::Shape`](crate::Error::Shape), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch),
     /// [`Error::ModelMismatch`](crate::Error::ModelMismatch).
     pub fn backward(self, d_y: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        gradients.expect_of(self.parameters)?;
+        self.layer.named(gradients.expect_of(self.parameters))?;
         let weight = gradients.section_mut(self.layer.first);
-        ops::embedding::embedding_backward_into(weight, &self.tokens, d_y.view())
+        self.layer.named(ops::embedding::embedding_backward_into(weight, &self.tokens, d_y.view()))
     }
 }

@@ -88,6 +88,10 @@ impl Layer<Linear> {
     /// # Errors
     /// [`Error::Shape`], [`Error::DeviceMismatch`], [`Error::ModelMismatch`].
     pub fn infer(&self, parameters: &Parameters, x: &Tensor) -> Result<Tensor> {
+        self.named(self.output(parameters, x))
+    }
+
+    fn output(&self, parameters: &Parameters, x: &Tensor) -> Result<Tensor> {
         parameters.layout().expect_model("parameters", self.model)?;
         parameters.device().expect_same("x", x.device())?;
         if x.shape().last() != self.description.inputs {
@@ -115,10 +119,15 @@ impl LinearTrace<'_> {
     /// [`Error::Shape`], [`Error::DeviceMismatch`], [`Error::ModelMismatch`].
     pub fn backward(self, d_y: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
         self.backward_parameters(d_y, gradients)?;
-        matmul(d_y.view(), self.parameters.section(self.layer.first), Form::Plain, None)
+        let weight = self.parameters.section(self.layer.first);
+        self.layer.named(matmul(d_y.view(), weight, Form::Plain, None))
     }
 
     pub(super) fn backward_parameters(&self, d_y: &Tensor, gradients: &mut Gradients) -> Result<()> {
+        self.layer.named(self.accumulate(d_y, gradients))
+    }
+
+    fn accumulate(&self, d_y: &Tensor, gradients: &mut Gradients) -> Result<()> {
         let Layer { description, first, .. } = &self.layer;
         gradients.expect_of(self.parameters)?;
         d_y.shape().expect("d_y", self.x.shape().with_last(description.outputs)?.dimensions())?;

@@ -1,7 +1,7 @@
 //! A model: named layers, their parameters' names and shapes, and a seed.
 
 use std::collections::HashSet;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +83,7 @@ pub struct Model {
 
 /// A layer and the place of its first parameter.
 pub(super) struct Added {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) config: LayerConfig,
     pub(super) first: usize,
 }
@@ -91,6 +91,7 @@ pub(super) struct Added {
 /// A layer that belongs to a model: its description, and the place of its parameters.
 #[derive(Clone, Debug)]
 pub struct Layer<D> {
+    pub(super) name: Arc<str>,
     pub(super) description: D,
     pub(super) model: ModelId,
     pub(super) first: usize,
@@ -100,6 +101,11 @@ impl<D> Layer<D> {
     /// The sizes and options it was described with.
     pub fn description(&self) -> &D {
         &self.description
+    }
+
+    /// `result`, whose error tells of this layer by its name.
+    pub(super) fn named<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| error.in_layer(&self.name))
     }
 }
 
@@ -143,7 +149,7 @@ impl Model {
 
     /// This model as plain data.
     pub fn config(&self) -> ModelConfig {
-        let layers = self.layers.iter().map(|added| (added.name.clone(), added.config.clone()));
+        let layers = self.layers.iter().map(|added| (added.name.to_string(), added.config.clone()));
         ModelConfig { seed: self.seed, layers: layers.collect() }
     }
 
@@ -155,7 +161,7 @@ impl Model {
     pub fn add<D: Clone + Into<LayerConfig>>(&mut self, name: &str, description: D) -> Result<Layer<D>> {
         let first = self.specs.len();
         self.add_config(name, description.clone().into(), |_| Ok(()))?;
-        Ok(Layer { description, model: self.id, first })
+        Ok(Layer { name: name.into(), description, model: self.id, first })
     }
 
     fn add_config(
@@ -190,7 +196,7 @@ impl Model {
         }
         self.scalars = total;
         self.names.insert(name.to_owned());
-        self.layers.push(Added { name: name.to_owned(), config, first: self.specs.len() });
+        self.layers.push(Added { name: name.into(), config, first: self.specs.len() });
         self.specs.extend(specs);
         Ok(())
     }

@@ -42,6 +42,6 @@ impl Layer<OneHot> {
     /// # Errors
     /// [`Error::Index`](crate::Error::Index) for a token outside the vocabulary.
     pub fn infer(&self, tokens: &Indices) -> Result<Tensor> {
-        ops::one_hot(tokens, self.description.vocabulary)
+        self.named(ops::one_hot(tokens, self.description.vocabulary))
     }
 }

@@ -77,9 +77,9 @@ impl Layout {
         self.total
     }
 
-    pub(crate) fn view<'a>(&self, device: &'a Device, storage: &'a Storage, index: usize) -> View<'a> {
+    pub(crate) fn view<'a>(&'a self, device: &'a Device, storage: &'a Storage, index: usize) -> View<'a> {
         let section = &self.sections[index];
-        View::new(device, storage, section.offset, section.shape)
+        View::new(device, storage, section.offset, section.shape).named(&section.name)
     }
 
     pub(crate) fn view_mut<'a>(
@@ -151,7 +151,14 @@ impl Parameters {
     fn zeros(model: &Model, device: &Device) -> Result<Self> {
         let layout = Layout::new(model.id(), model.specs(), device.section_elements());
         let scalars = model.specs().iter().map(|spec| spec.shape.elements()).sum();
-        let storage = Storage::zeros(device, layout.total(), "the model's parameters")?;
+        let largest = model.specs().iter().max_by_key(|spec| spec.shape.elements());
+        let what = match largest {
+            Some(ParameterSpec { name, shape, .. }) => {
+                format!("the model's parameters, of which `{name}` {shape} is the largest,")
+            }
+            None => "the model's parameters".to_owned(),
+        };
+        let storage = Storage::zeros(device, layout.total(), &what)?;
         Ok(Self { device: device.clone(), storage, layout: Arc::new(layout), scalars })
     }
 

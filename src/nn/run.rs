@@ -1,5 +1,7 @@
 //! A whole model as one function: its layers run in the order in which they were added.
 
+use std::sync::Arc;
+
 use super::model::Added;
 use super::{
     Embedding, EmbeddingTrace, Gradients, Layer, LayerConfig, Linear, LinearTrace, Model, OneHot, Parameters,
@@ -96,7 +98,12 @@ impl Signal<'_> {
 
 impl Added {
     fn layer<D: Clone>(&self, model: &Model, description: &D) -> Layer<D> {
-        Layer { description: description.clone(), model: model.id(), first: self.first }
+        Layer {
+            name: Arc::clone(&self.name),
+            description: description.clone(),
+            model: model.id(),
+            first: self.first,
+        }
     }
 }
 

@@ -19,11 +19,18 @@ pub struct View<'a> {
     storage: &'a Storage,
     offset: usize,
     shape: Shape,
+    /// The parameter that it belongs to, for messages.
+    name: Option<&'a str>,
 }
 
 impl<'a> View<'a> {
     pub(crate) fn new(device: &'a Device, storage: &'a Storage, offset: usize, shape: Shape) -> Self {
-        Self { device, storage, offset, shape }
+        Self { device, storage, offset, shape, name: None }
+    }
+
+    /// The same values, as those of the parameter `name`.
+    pub(crate) fn named(self, name: &'a str) -> Self {
+        Self { name: Some(name), ..self }
     }
 
     /// The sizes, outermost first.
@@ -129,7 +136,7 @@ impl<'a> View<'a> {
     /// The device memory; the caller has dispatched on a GPU.
     pub(crate) fn span(&self) -> Span<'a> {
         match self.storage.span(self.offset, self.shape.elements()) {
-            Some(span) => span,
+            Some(span) => span.named(self.name),
             None => unreachable!("a GPU device stores its tensors on the GPU"),
         }
     }

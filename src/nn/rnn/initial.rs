@@ -30,6 +30,10 @@ impl Layer<Rnn> {
     /// # Ok::<(), refrain::Error>(())
     /// ```
     pub fn initial_state(&self, parameters: &Parameters, batch: usize) -> Result<State> {
+        self.named(self.learned_state(parameters, batch))
+    }
+
+    fn learned_state(&self, parameters: &Parameters, batch: usize) -> Result<State> {
         parameters.layout().expect_model("parameters", self.model)?;
         if !self.description.options.learned_initial_state {
             return Err(Error::config(

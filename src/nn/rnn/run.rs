@@ -23,8 +23,8 @@ impl Layer<Rnn> {
     pub fn zero_state(&self, device: &Device, batch: usize) -> Result<State> {
         let sizes = self.state_sizes(batch);
         let what = "the state [layers x directions, batch, hidden]";
-        Shape::named(what, &[sizes.places, sizes.batch, sizes.hidden])?;
-        State::zeros(device, sizes)
+        let shape = Shape::named(what, &[sizes.places, sizes.batch, sizes.hidden]);
+        self.named(shape.and_then(|_| State::zeros(device, sizes)))
     }
 
     pub(super) fn state_sizes(&self, batch: usize) -> StateSizes {
@@ -58,7 +58,7 @@ impl Layer<Rnn> {
         state: &State,
         sequences: Sequences<'_>,
     ) -> Result<(Tensor, State)> {
-        self.run(parameters, x, state, sequences.or_evaluation(), drop)
+        self.named(self.run(parameters, x, state, sequences.or_evaluation(), drop))
     }
 
     /// As [`Layer::<Rnn>::infer`], with the trace that backward needs.
@@ -81,6 +81,16 @@ impl Layer<Rnn> {
     /// As [`Layer::<Rnn>::infer_sequences`]; [`Error::Config`] for a stack with dropout and `sequences` that do not say
     /// whether this is training.
     pub fn forward_sequences<'p>(
+        &self,
+        parameters: &'p Parameters,
+        x: &Tensor,
+        state: &State,
+        sequences: Sequences<'_>,
+    ) -> Result<(Tensor, State, RnnTrace<'p>)> {
+        self.named(self.run_traced(parameters, x, state, sequences))
+    }
+
+    fn run_traced<'p>(
         &self,
         parameters: &'p Parameters,
         x: &Tensor,
@@ -230,6 +240,12 @@ impl Layer<Rnn> {
                 format!("[time, batch, {inputs}] (the layer's inputs)"),
                 x.shape(),
             ));
+        }
+        // A batch of one size in the state and of another in x: the usual cause is a batch that comes first in x.
+        if state.batch() != batch && state.batch() == steps {
+            let expected = format!("[time, batch, inputs] with a batch of {steps}, as the state has");
+            let found = format!("{}: time comes first, and these two seem to be swapped", x.shape());
+            return Err(Error::shape("x", expected, found));
         }
         state.expect("the state", self.state_sizes(batch))?;
         // A learned state of other parameters would get no gradient, in silence.

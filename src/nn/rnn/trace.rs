@@ -91,6 +91,17 @@ impl RnnTrace<'_> {
         d_output: Tensor,
         d_state: Option<&State>,
         gradients: &mut Gradients,
+        d_x: Option<&mut Joined>,
+    ) -> Result<State> {
+        let layer = self.layer.clone();
+        layer.named(self.run_segments(d_output, d_state, gradients, d_x))
+    }
+
+    fn run_segments(
+        self,
+        d_output: Tensor,
+        d_state: Option<&State>,
+        gradients: &mut Gradients,
         mut d_x: Option<&mut Joined>,
     ) -> Result<State> {
         let Self { layer, parameters, mode, x, segments, layers } = self;
@@ -129,6 +140,15 @@ impl RnnTrace<'_> {
 
     /// Checks what backward is given; returns T.
     fn check(&self, d_output: &Tensor, d_state: Option<&State>, gradients: &Gradients) -> Result<usize> {
+        self.layer.named(self.check_shapes(d_output, d_state, gradients))
+    }
+
+    fn check_shapes(
+        &self,
+        d_output: &Tensor,
+        d_state: Option<&State>,
+        gradients: &Gradients,
+    ) -> Result<usize> {
         let Self { layer, parameters, segments, .. } = self;
         gradients.expect_of(parameters)?;
         let Some(last) = segments.last() else { unreachable!("a pass has at least one segment") };
@@ -139,7 +159,7 @@ impl RnnTrace<'_> {
         }
         parameters.device().expect_same("d_output", d_output.device())?;
         let steps = last.steps.end;
-        d_output.shape().expect("d_output", &[steps, batch, layer.description.outputs()])?;
+        d_output.shape().expect_time_first("d_output", &[steps, batch, layer.description.outputs()])?;
         Ok(steps)
     }
 }

@@ -52,7 +52,7 @@ fn check(logits: View<'_>, labels: &Indices, options: Options<'_>) -> Result<(us
         ));
     }
     logits.device().expect_same("labels", labels.device())?;
-    labels.shape().expect("labels", &dimensions[..dimensions.len() - 1])?;
+    labels.shape().expect_time_first("labels", &dimensions[..dimensions.len() - 1])?;
     labels.expect_labels("labels", classes)?;
     if let Some(weights) = options.weights {
         logits.device().expect_same("class weights", weights.device())?;

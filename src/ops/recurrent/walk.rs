@@ -103,7 +103,7 @@ impl Walk<'_> {
             }
         }
         if let Some(resets) = self.resets {
-            resets.shape().expect("resets", &[steps, rows])?;
+            resets.shape().expect_time_first("resets", &[steps, rows])?;
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ fn a_budget_is_kept_by_the_longest_segments_that_fit() -> Outcome {
         match (model.cost(STEPS, BATCH), expected) {
             (Ok(cost), Some(&expected)) => assert_eq!(cost.trace_bytes, expected, "within {budget}"),
             (Err(Error::Config { what, message }), None) => {
-                assert_eq!(what, "checkpointed_within");
+                assert!(what.ends_with("checkpointed_within"), "{what}");
                 assert!(message.contains(&format!("{least} bytes do")), "{message}");
                 refused += 1;
             }
@@ -75,7 +75,7 @@ fn a_budget_changes_no_bit() -> Outcome {
     }
     let tiny = Built::new(&device, &stack.checkpointed_within(1000))?.pass(&device, Kind::Ragged);
     match tiny {
-        Err(Error::Config { what, .. }) => assert_eq!(what, "checkpointed_within"),
+        Err(Error::Config { what, .. }) => assert!(what.ends_with("checkpointed_within"), "{what}"),
         other => panic!("a budget of 1000 bytes gives {:?}", other.map(|_| "a pass")),
     }
     Ok(())
