@@ -154,7 +154,11 @@ fn files_that_are_no_checkpoint_are_refused() {
         ("cut.safetensors", "cut.safetensors: is not a whole safetensors file"),
         ("header.safetensors", "is not a whole safetensors file"),
         ("noise.safetensors", "is not a whole safetensors file"),
-        ("empty.safetensors", "is not a whole safetensors file"),
+        ("empty.safetensors", "is empty, not a safetensors file"),
+        (
+            "refrain.svg",
+            "refrain.svg: is an SVG image, not a safetensors file: `refrain train` writes the model to",
+        ),
         ("foreign.safetensors", "no model of refrain"),
     ] {
         let message = folder.refused(&format!("sample {file} --device cpu"));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::io::sniff::{HEAD, sniff};
 use crate::{Error, Result};
 
 /// UTF-8's byte-order mark.
@@ -74,6 +75,10 @@ impl Text {
         let marks = usize::from(bytes.starts_with(MARK));
         bytes.drain(..marks * MARK.len());
         let characters = String::from_utf8(bytes).map_err(|error| {
+            let head = error.as_bytes();
+            if let Some(kind) = sniff(&head[..head.len().min(HEAD)]).filter(|kind| !kind.is_text) {
+                return Error::config("text", format!("is {}, not text", kind.name));
+            }
             let place = marks * MARK.len() + error.utf8_error().valid_up_to();
             let byte = error.as_bytes()[error.utf8_error().valid_up_to()];
             let message = format!(
@@ -209,5 +214,6 @@ mod tests {
         assert!(refused(b"caf\xe9 au lait").contains("byte 3 is 0xe9"));
         assert!(refused(b"\xef\xbb\xbfcaf\xe9").contains("byte 6 is 0xe9"));
         assert!(refused(b"cut \xe6\x9d").contains("byte 4 is 0xe6"));
+        assert_eq!(refused(b"\x89PNG\r\n\x1a\n"), "text: is a PNG image, not text");
     }
 }

@@ -5,6 +5,7 @@ mod checkpoint;
 mod keras;
 mod onnx;
 mod section;
+pub(crate) mod sniff;
 mod tensor_file;
 mod tuning;
 mod weights;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
+use super::sniff::{HEAD, SAFETENSORS, sniff};
 use crate::file::open_file;
 use crate::{Error, Result};
 
@@ -33,7 +34,10 @@ impl TensorFile {
     /// more or fewer values than its header says.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let (mut file, size) = open_file(path)?;
-        let broken = |reason: String| not_safetensors(path, &reason);
+        let mut head = Vec::new();
+        let read_head = (&file).take(HEAD as u64).read_to_end(&mut head);
+        read_head.and_then(|_| file.rewind()).map_err(|error| Error::io(path, error))?;
+        let broken = |reason: String| not_safetensors(path, &head, &reason);
         let mut length = [0; LENGTH_BYTES as usize];
         if size < LENGTH_BYTES {
             return Err(broken(format!("it has {size} bytes")));
@@ -111,7 +115,14 @@ impl TensorFile {
     }
 }
 
-/// The error for a file that is not what it should be.
-fn not_safetensors(path: &Path, reason: &str) -> Error {
-    Error::checkpoint(path, format!("is not a whole safetensors file ({reason}); was it cut short?"))
+/// The error for a file, which begins with `head`, that is not what it should be: what it is instead, or what it lacks.
+fn not_safetensors(path: &Path, head: &[u8], reason: &str) -> Error {
+    let message = match sniff(head) {
+        Some(kind) if kind != SAFETENSORS => {
+            let advice = kind.advice.map(|advice| format!(": {advice}")).unwrap_or_default();
+            format!("is {}, not a safetensors file{advice}", kind.name)
+        }
+        _ => format!("is not a whole safetensors file ({reason}); was it cut short?"),
+    };
+    Error::checkpoint(path, message)
 }

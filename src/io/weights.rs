@@ -89,23 +89,20 @@ fn serialize_as<'n>(
     names: impl Iterator<Item = (&'n str, &'n str)>,
     metadata: Option<HashMap<String, String>>,
 ) -> Result<Vec<u8>> {
-    let mut named = Vec::new();
-    for (name, written) in names {
-        let view = parameters.view(name)?;
-        let values = view.download()?;
+    let names: Vec<(&str, &str)> = names.collect();
+    let downloaded = parameters.download(names.iter().map(|(name, _)| *name))?;
+    let refused = |error: safetensors::SafeTensorError| Error::checkpoint(path, error.to_string());
+    let mut views = Vec::with_capacity(names.len());
+    for ((name, written), (shape, place)) in names.into_iter().zip(downloaded.places) {
+        let values = &downloaded.values[place];
         if let Some(place) = values.iter().position(|value| !value.is_finite()) {
             let what =
                 format!("`{name}`, value {place} ({}), not saved to {}", values[place], path.display());
             return Err(Error::NonFinite { what });
         }
-        named.push((written.to_owned(), view.shape().dimensions().to_vec(), values));
-    }
-    let refused = |error: safetensors::SafeTensorError| Error::checkpoint(path, error.to_string());
-    let mut views = Vec::with_capacity(named.len());
-    for (name, shape, values) in &named {
-        let view =
-            TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values)).map_err(refused)?;
-        views.push((name.as_str(), view));
+        let bytes = bytemuck::cast_slice(values);
+        let view = TensorView::new(Dtype::F32, shape.dimensions().to_vec(), bytes).map_err(refused)?;
+        views.push((written, view));
     }
     safetensors::serialize(views, metadata).map_err(refused)
 }

@@ -1,6 +1,7 @@
 //! The weights of a model: one flat buffer with a named section for each parameter.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -124,6 +125,14 @@ impl Layout {
     }
 }
 
+/// Several parameters on the host.
+pub(crate) struct Downloaded {
+    /// The part of the flat buffer that they lie in.
+    pub(crate) values: Vec<f32>,
+    /// For each parameter its shape, and where in `values` it is.
+    pub(crate) places: Vec<(Shape, Range<usize>)>,
+}
+
 /// All weights of a [`Model`], in one flat buffer on one device; made by [`Model::initialize`].
 pub struct Parameters {
     device: Device,
@@ -202,6 +211,26 @@ impl Parameters {
     /// [`Error::Config`], listing the names there are.
     pub fn view(&self, name: &str) -> Result<View<'_>> {
         Ok(self.section(self.layout.find(name)?))
+    }
+
+    /// Copies several parameters to the host in one transfer. **Waits** for the GPU.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown name; as [`View::download`].
+    pub(crate) fn download<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Result<Downloaded> {
+        let sections = names.into_iter().map(|name| Ok(&self.layout.sections[self.layout.find(name)?]));
+        let sections: Vec<&Section> = sections.collect::<Result<_>>()?;
+        let range = |section: &Section| section.offset..section.offset + section.shape.elements();
+        let Some(start) = sections.iter().map(|section| section.offset).min() else {
+            return Ok(Downloaded { values: Vec::new(), places: Vec::new() });
+        };
+        let end = sections.iter().map(|section| range(section).end).max().unwrap_or(start);
+        let values = View::new(&self.device, &self.storage, start, Shape::new(&[end - start])?).download()?;
+        let places = sections.into_iter().map(|section| {
+            let Range { start: from, end: to } = range(section);
+            (section.shape, from - start..to - start)
+        });
+        Ok(Downloaded { values, places: places.collect() })
     }
 
     /// Replaces one parameter by host values of the shape `dimensions`, row-major. **Waits** for the GPU.

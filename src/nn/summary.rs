@@ -205,7 +205,7 @@ impl Model {
     pub fn summary(&self) -> Summary {
         let ends = self.layers().iter().skip(1).map(|added| added.first).chain([self.specs().len()]);
         let rows = self.layers().iter().zip(ends).map(|(added, end)| SummaryRow {
-            name: added.name.clone(),
+            name: added.name.to_string(),
             description: added.config.describe(),
             features: added.config.features(),
             parameters: self.specs()[added.first..end].iter().map(|spec| spec.shape.elements()).sum(),
