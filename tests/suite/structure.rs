@@ -86,6 +86,25 @@ fn only_the_gpu_module_names_wgpu() -> Outcome {
     none("wgpu outside src/gpu", &offences)
 }
 
+fn what_is_printed_goes_through_the_module_that_escapes_it() -> Outcome {
+    let mut offences = Vec::new();
+    let mut inside = 0;
+    for source in files("cli/src", "rs")? {
+        let prints = |line: &str| {
+            ["stdout()", "stderr()"].iter().any(|stream| line.contains(&format!("io::{stream}")))
+                || ["println!", "print!"].iter().any(|name| line.contains(name))
+        };
+        for (number, line) in code(&source).filter(|(_, line)| prints(line)) {
+            match source.path.as_str() {
+                "terminal.rs" => inside += 1,
+                _ => offences.push(format!("cli/src/{}:{number}: {}", source.path, line.trim())),
+            }
+        }
+    }
+    assert_eq!(inside, 2, "standard output and standard error");
+    none("printed without cli/src/terminal.rs", &offences)
+}
+
 fn floor(module: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&module))
 }
@@ -209,6 +228,7 @@ pub(crate) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
         only_the_gpu_module_names_wgpu,
+        what_is_printed_goes_through_the_module_that_escapes_it,
         imports_go_down_only,
         imports_are_read_from_lines_as_they_are_written,
         long_files_say_why,
