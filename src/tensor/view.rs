@@ -33,6 +33,11 @@ impl<'a> View<'a> {
         Self { name: Some(name), ..self }
     }
 
+    /// The same values, with the name of `original`, of which they are a copy.
+    pub(crate) fn named_as(self, original: View<'a>) -> Self {
+        Self { name: original.name, ..self }
+    }
+
     /// The sizes, outermost first.
     pub fn shape(&self) -> &Shape {
         &self.shape

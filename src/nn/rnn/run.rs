@@ -208,7 +208,9 @@ impl Layer<Rnn> {
         let directions = self.description.directions.all();
         let call = |place: usize| {
             let mut weights = self.weights(parameters, place).recurrent;
-            weights.weight_hh = masked(place).unwrap_or(weights.weight_hh);
+            if let Some(masked) = masked(place) {
+                weights.weight_hh = masked.named_as(weights.weight_hh);
+            }
             let noise = self.noise(sequences.mode, place);
             Ok(Call {
                 equations: Equations { noise, ..self.description.equations() },

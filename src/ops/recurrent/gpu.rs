@@ -81,7 +81,7 @@ pub(super) fn forward(
             false => None,
         };
         let weights = match &transposed {
-            Some(transposed) => Stack::of(&[transposed.view()])?,
+            Some(transposed) => Stack::of(&[transposed.view().named_as(calls[0].weights.weight_hh)])?,
             None => Stack::weights(calls)?,
         };
         if call.walk.reversed() {
