@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::gpu::{self, AdapterKind, AdapterSummary, Context, KernelCall, OnChipReport};
+use crate::tensor::Store;
 use crate::tuning::Tuning;
 use crate::{Error, Result};
 
@@ -27,8 +28,29 @@ pub struct Device(Backend);
 /// The executors behind the one contract of each operation: the twin in either precision, or the kernels.
 #[derive(Clone)]
 pub(crate) enum Backend {
-    Cpu(Precision),
+    Cpu(Host),
     Gpu(Arc<Context>),
+}
+
+/// The CPU as a device: its number type, and the memory that it keeps for later.
+#[derive(Clone)]
+pub(crate) struct Host {
+    precision: Precision,
+    store: Arc<Store>,
+}
+
+impl Host {
+    fn new(precision: Precision) -> Self {
+        Self { precision, store: Arc::default() }
+    }
+
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
 }
 
 /// The number type of CPU storage.
@@ -64,13 +86,16 @@ pub struct DeviceCounters {
 
 impl Device {
     /// The CPU, in 32-bit floats.
+    ///
+    /// All values of this are the same device: tensors of one work with those of another. Clones share the memory that is
+    /// kept for reuse, which goes with the last of them and of their tensors.
     pub fn cpu() -> Self {
-        Self(Backend::Cpu(Precision::F32))
+        Self(Backend::Cpu(Host::new(Precision::F32)))
     }
 
     /// The CPU in 64-bit floats: the oracle that every other device is checked against.
     pub fn reference() -> Self {
-        Self(Backend::Cpu(Precision::F64))
+        Self(Backend::Cpu(Host::new(Precision::F64)))
     }
 
     /// The GPU that `name` asks for: `gpu` (the best hardware adapter), `gpu:N` (the N-th of [`Device::list`]) or
@@ -227,14 +252,17 @@ impl Device {
         }
     }
 
-    /// Gives the memory that is kept for reuse back to the driver; **waits** for the GPU. Before work of quite other
-    /// sizes, it makes room.
+    /// Gives the memory that is kept for reuse back to the system or the driver; **waits** for the GPU. Before work of quite
+    /// other sizes, it makes room.
     ///
     /// # Errors
     /// Whatever the device reported since the last call.
     pub fn release_unused(&self) -> Result<()> {
         match &self.0 {
-            Backend::Cpu(_) => Ok(()),
+            Backend::Cpu(host) => {
+                host.store.release();
+                Ok(())
+            }
             Backend::Gpu(context) => context.release_unused(),
         }
     }
@@ -307,9 +335,33 @@ impl Device {
     /// The largest finite number of its floats.
     pub(crate) fn largest_float(&self) -> f64 {
         match &self.0 {
-            Backend::Cpu(Precision::F64) => f64::MAX,
+            Backend::Cpu(Host { precision: Precision::F64, .. }) => f64::MAX,
             _ => f32::MAX.into(),
         }
+    }
+
+    /// The largest of its floats below one.
+    pub(crate) fn largest_fraction(&self) -> f64 {
+        match &self.0 {
+            Backend::Cpu(Host { precision: Precision::F64, .. }) => 1f64.next_down(),
+            _ => 1f32.next_down().into(),
+        }
+    }
+
+    /// `value` rounded to one of its floats.
+    pub(crate) fn rounded(&self, value: f64) -> f64 {
+        match &self.0 {
+            Backend::Cpu(Host { precision: Precision::F64, .. }) => value,
+            _ => (value as f32).into(),
+        }
+    }
+
+    /// Fails for a finite `value` that is beyond the largest of the device's floats.
+    pub(crate) fn expect_representable(&self, value: f64, what: impl FnOnce() -> String) -> Result<()> {
+        if value.is_finite() && value.abs() > self.largest_float() {
+            return Err(Error::NonFinite { what: format!("{} ({value:e}) in 32-bit floats", what()) });
+        }
+        Ok(())
     }
 
     pub(crate) fn backend(&self) -> &Backend {
@@ -340,7 +392,7 @@ impl Device {
 impl PartialEq for Device {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
-            (Backend::Cpu(one), Backend::Cpu(two)) => one == two,
+            (Backend::Cpu(one), Backend::Cpu(two)) => one.precision == two.precision,
             (Backend::Gpu(one), Backend::Gpu(two)) => Arc::ptr_eq(one, two),
             _ => false,
         }
@@ -350,8 +402,10 @@ impl PartialEq for Device {
 impl fmt::Display for Device {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Backend::Cpu(Precision::F32) => formatter.write_str("cpu"),
-            Backend::Cpu(Precision::F64) => formatter.write_str("reference"),
+            Backend::Cpu(host) => formatter.write_str(match host.precision {
+                Precision::F32 => "cpu",
+                Precision::F64 => "reference",
+            }),
             Backend::Gpu(context) => formatter.write_str(context.name()),
         }
     }
@@ -363,18 +417,24 @@ impl fmt::Debug for Device {
     }
 }
 
-/// Runs the CPU twin with `$real` bound to the device's number type, or the GPU's expression with its context.
+/// Runs the CPU twin with `$real` bound to the device's number type, and `$host` to its [`Host`] where it is asked for; or
+/// the GPU's expression with its context.
 macro_rules! on_device {
     ($device:expr, $real:ident => $cpu:expr, $context:ident => $gpu:expr $(,)?) => {
+        $crate::device::on_device!($device, $real, _host => $cpu, $context => $gpu)
+    };
+    ($device:expr, $real:ident, $host:ident => $cpu:expr, $context:ident => $gpu:expr $(,)?) => {
         match $device.backend() {
-            $crate::device::Backend::Cpu($crate::device::Precision::F32) => {
-                type $real = f32;
-                $cpu
-            }
-            $crate::device::Backend::Cpu($crate::device::Precision::F64) => {
-                type $real = f64;
-                $cpu
-            }
+            $crate::device::Backend::Cpu($host) => match $host.precision() {
+                $crate::device::Precision::F32 => {
+                    type $real = f32;
+                    $cpu
+                }
+                $crate::device::Precision::F64 => {
+                    type $real = f64;
+                    $cpu
+                }
+            },
             $crate::device::Backend::Gpu($context) => $gpu,
         }
     };

@@ -1,5 +1,6 @@
 //! The one error type of the crate: every message names the argument, what was expected and what was found.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// `Result` with this crate's [`Error`].
@@ -10,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// No device answers the request; lists the ones that are there.
-    #[error("no device matches `{wanted}`; available: {}", available.join(", "))]
+    #[error("no device matches `{}`; available: {}", short(wanted), short(&available.join(", ")))]
     NoAdapter {
         /// The request as it was given.
         wanted: String,
@@ -24,13 +25,16 @@ pub enum Error {
         software: Vec<String>,
     },
     /// The GPU was reset, removed, or its driver gave up; everything on it is gone.
-    #[error("the GPU device was lost: {reason}; create the device again and reload the last checkpoint")]
+    #[error(
+        "the GPU device was lost: {}; create the device again and reload the last checkpoint",
+        short(reason)
+    )]
     DeviceLost {
         /// The driver's words.
         reason: String,
     },
     /// Memory for `what` could not be had.
-    #[error("out of memory: {what} needs {bytes} bytes; use a smaller model, batch or sequence")]
+    #[error("out of memory: {} needs {bytes} bytes; use a smaller model, batch or sequence", short(what))]
     OutOfMemory {
         /// What was being allocated.
         what: String,
@@ -38,7 +42,7 @@ pub enum Error {
         bytes: u64,
     },
     /// A rank, size or element count that does not fit.
-    #[error("{what}: expected {expected}, found {found}")]
+    #[error("{}: expected {}, found {}", short(what), short(expected), short(found))]
     Shape {
         /// The argument.
         what: String,
@@ -49,7 +53,8 @@ pub enum Error {
     },
     /// An argument lives on another device than the rest.
     #[error(
-        "{what} is on {found}, but {expected} is needed: create it there, or move a tensor with `to_device`"
+        "{} is on {found}, but {expected} is needed: create it there, or move a tensor with `to_device`",
+        short(what)
     )]
     DeviceMismatch {
         /// The argument.
@@ -61,15 +66,16 @@ pub enum Error {
     },
     /// Parameters of another model were given, or gradients, an optimizer or a learned state of other parameters.
     #[error(
-        "{what} belongs to another model or another `initialize` of it: a layer works on parameters of its own model; \
-         gradients, optimizers and learned states on those parameters that they were created from"
+        "{} belongs to another model or another `initialize` of it: a layer works on parameters of its own model; \
+         gradients, optimizers and learned states on those parameters that they were created from",
+        short(what)
     )]
     ModelMismatch {
         /// The argument.
         what: String,
     },
     /// A size above what the device can bind or address, even in pieces.
-    #[error("{what} needs {needed}, but this device's limit is {limit}")]
+    #[error("{} needs {needed}, but this device's limit is {limit}", short(what))]
     ExceedsLimit {
         /// The thing that is too large.
         what: String,
@@ -79,7 +85,7 @@ pub enum Error {
         limit: u64,
     },
     /// A token or class label outside its vocabulary.
-    #[error("{what}: index {index} is out of range, it must be below {bound}")]
+    #[error("{}: index {index} is out of range, it must be below {bound}", short(what))]
     Index {
         /// The argument.
         what: String,
@@ -90,15 +96,16 @@ pub enum Error {
     },
     /// A parameter to set, load or save, or a result, is NaN, infinite or too large for the device's floats.
     #[error(
-        "{what} is not finite: where training led to it, go back to the last checkpoint, lower the learning rate or clip \
-         the gradients"
+        "{} is not finite: where training led to it, go back to the last checkpoint, lower the learning rate or clip \
+         the gradients",
+        short(what)
     )]
     NonFinite {
         /// The quantity, with its value and place where they are known.
         what: String,
     },
     /// A hyperparameter or option that makes no sense.
-    #[error("{what}: {message}")]
+    #[error("{}: {}", short(what), short(message))]
     Config {
         /// The option.
         what: String,
@@ -106,7 +113,7 @@ pub enum Error {
         message: String,
     },
     /// Something that makes sense, but that this crate does not compute.
-    #[error("{what}: {message}")]
+    #[error("{}: {}", short(what), short(message))]
     Unsupported {
         /// What asks for it.
         what: String,
@@ -114,7 +121,7 @@ pub enum Error {
         message: String,
     },
     /// WGSL of a user's own that does not compile.
-    #[error("{what}: its WGSL does not compile: {message}")]
+    #[error("{}: its WGSL does not compile: {}", short(what), short(message))]
     Shader {
         /// What the WGSL belongs to.
         what: String,
@@ -122,7 +129,7 @@ pub enum Error {
         message: String,
     },
     /// A checkpoint, a case file or a file of measured choices that cannot be understood.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {}", path.display(), short(message))]
     Checkpoint {
         /// The file.
         path: PathBuf,
@@ -138,7 +145,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The GPU driver or `wgpu` reported an error that is none of the above: a defect worth reporting.
-    #[error("the GPU reported an error: {message}")]
+    #[error("the GPU reported an error: {}", short(message))]
     Gpu {
         /// Its words.
         message: String,
@@ -159,6 +166,23 @@ fn besides_hardware(software: &[String]) -> String {
         [name] => format!("are `cpu` and, by a part of its name, the software GPU {name}"),
         names => format!("are `cpu` and, by a part of their names, the software GPUs {}", names.join(", ")),
     }
+}
+
+/// The most characters of one part of a message; a name, a text or a list that the user gave may be of any length.
+const LONGEST: usize = 2000;
+/// How many of them are from the end.
+const END: usize = 500;
+
+/// `text` as a message quotes it: cut in the middle where it is longer than [`LONGEST`].
+pub(crate) fn short(text: &str) -> Cow<'_, str> {
+    // A character has at least one byte.
+    let count = if text.len() <= LONGEST { 0 } else { text.chars().count() };
+    if count <= LONGEST {
+        return text.into();
+    }
+    let begin: String = text.chars().take(LONGEST - END).collect();
+    let end: String = text.chars().skip(count - END).collect();
+    format!("{begin} [... {} characters left out ...] {end}", count - LONGEST).into()
 }
 
 impl Error {
@@ -207,5 +231,38 @@ impl Error {
 
     pub(crate) fn checkpoint(path: &std::path::Path, message: impl Into<String>) -> Self {
         Self::Checkpoint { path: path.to_owned(), message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_bounded_whatever_they_quote() {
+        let long = "ü".repeat(9_000_000);
+        let path = PathBuf::from("model.safetensors");
+        for error in [
+            Error::NoAdapter { wanted: long.clone(), available: vec![long.clone(); 2] },
+            Error::DeviceLost { reason: long.clone() },
+            Error::OutOfMemory { what: long.clone(), bytes: 1 },
+            Error::shape(long.clone(), &long, &long),
+            Error::DeviceMismatch { what: long.clone(), expected: "cpu".into(), found: "gpu".into() },
+            Error::ModelMismatch { what: long.clone() },
+            Error::ExceedsLimit { what: long.clone(), needed: 2, limit: 1 },
+            Error::Index { what: long.clone(), index: 2, bound: 1 },
+            Error::NonFinite { what: long.clone() },
+            Error::config(long.clone(), long.clone()),
+            Error::Unsupported { what: long.clone(), message: long.clone() },
+            Error::Shader { what: long.clone(), message: long.clone() },
+            Error::checkpoint(&path, long.clone()),
+            Error::Gpu { message: long.clone() },
+        ] {
+            let message = error.to_string();
+            assert!(message.contains("characters left out"), "{}", &message[..200]);
+            assert!(message.chars().count() < 3 * LONGEST + 400, "{} characters", message.chars().count());
+        }
+        let all = "x".repeat(LONGEST);
+        assert_eq!(short(&all), all);
     }
 }

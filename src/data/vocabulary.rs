@@ -19,6 +19,9 @@ pub struct Vocabulary {
     characters: Vec<char>,
 }
 
+/// How many characters a message lists.
+const LISTED: usize = 200;
+
 impl Vocabulary {
     /// All characters of `text`.
     ///
@@ -55,8 +58,13 @@ impl Vocabulary {
         let token = |character: char| match self.characters.binary_search(&character) {
             Ok(place) => Ok(place as u32),
             Err(_) => {
-                let known = self.characters();
-                let message = format!("has the character {character:?}; this model knows only {known:?}");
+                let some: String = self.characters.iter().take(LISTED).collect();
+                let more = match self.len().saturating_sub(LISTED) {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                let message =
+                    format!("has the character {character:?}; this model knows only {some:?}{more}");
                 Err(Error::config("text", message))
             }
         };
@@ -76,5 +84,24 @@ impl Vocabulary {
             })
         };
         tokens.iter().map(character).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_lists_some_characters_of_a_large_alphabet() -> Result<()> {
+        let all: String = ('\u{4e00}'..='\u{9fff}').collect();
+        let message = match Vocabulary::of(&all)?.encode("x") {
+            Err(error) => error.to_string(),
+            Ok(tokens) => panic!("{tokens:?}"),
+        };
+        assert!(message.contains("'x'") && message.contains("and 20792 more"), "{message}");
+        assert!(message.chars().count() < 400, "{message}");
+        let few = Vocabulary::of("ab")?.encode("x").map_err(|error| error.to_string());
+        assert_eq!(few, Err("text: has the character 'x'; this model knows only \"ab\"".to_owned()));
+        Ok(())
     }
 }

@@ -13,4 +13,4 @@ mod threads;
 pub(crate) use functions::{exp, sigmoid, tanh};
 pub(crate) use packed::Packed;
 pub(crate) use product::{Onto, TILE_ROWS, product, product_in_parts};
-pub(crate) use threads::{in_parts, part_rows};
+pub(crate) use threads::{in_parts, part_rows, threads};

@@ -7,7 +7,7 @@ use std::thread;
 const WORK: usize = 1 << 22;
 
 /// The threads that work is shared out among: as many as the processor runs at once.
-fn threads() -> usize {
+pub(crate) fn threads() -> usize {
     static THREADS: OnceLock<usize> = OnceLock::new();
     *THREADS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
 }
@@ -19,9 +19,26 @@ pub(crate) fn part_rows(rows: usize, work: usize, unit: usize) -> usize {
     rows.div_ceil(parts).next_multiple_of(unit)
 }
 
-/// Does `work` on all `parts`, on a thread each. Where the system gives no more threads, there are fewer.
+/// Bytes that a thread takes: its stack, and what the standard library and the allocator map for it.
+const THREAD: usize = 4 << 20;
+
+/// How many of `wanted` threads there is memory for: one that starts without ends the program.
+fn affordable(wanted: usize) -> usize {
+    let mut room: Vec<u8> = Vec::new();
+    if room.try_reserve_exact(wanted * THREAD).is_err() {
+        return 0;
+    }
+    // Without this the compiler leaves the allocation out.
+    std::hint::black_box(room.as_ptr());
+    wanted
+}
+
+/// Does `work` on all `parts`, on a thread each. Where the system has no room for more threads, there are fewer.
 pub(crate) fn in_parts<P: Send>(parts: Vec<P>, work: impl Fn(P) + Sync) {
-    let others = parts.len().saturating_sub(1);
+    let others = match parts.len() {
+        0 | 1 => 0,
+        count => affordable(count - 1),
+    };
     let parts = Mutex::new(parts.into_iter());
     let worker = || {
         loop {

@@ -111,6 +111,8 @@ impl<D> Layer<D> {
 
 /// The most parameters one model may have: what one shader can index.
 const MAX_PARAMETERS: usize = 1 << 30;
+/// The most characters of a layer's name.
+const MAX_NAME: usize = 256;
 
 impl Model {
     /// A model without layers, whose first values are drawn from `seed`.
@@ -156,7 +158,7 @@ impl Model {
     /// Adds a layer at the end. Its parameters are called `name.parameter`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a name that is empty, taken or has a dot, for sizes of zero, options that make no
+    /// [`Error::Config`] for a name that is empty, taken, longer than 256 characters or has a dot, for sizes of zero, options that make no
     /// sense, and a model that has been initialized; [`Error::ExceedsLimit`] for more than 2³⁰ parameters in all.
     pub fn add<D: Clone + Into<LayerConfig>>(&mut self, name: &str, description: D) -> Result<Layer<D>> {
         let first = self.specs.len();
@@ -176,6 +178,10 @@ impl Model {
                 "cannot be added to a model that has been initialized, whose parameters would lack it: add all layers \
                  before `initialize`",
             ));
+        }
+        if name.chars().count() > MAX_NAME {
+            let message = format!("has {} characters; {MAX_NAME} are the most", name.chars().count());
+            return Err(Error::config("layer name", message));
         }
         if name.is_empty() || name.contains('.') {
             return Err(Error::config("layer name", format!("`{name}` must have letters and no dot")));

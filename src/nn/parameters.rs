@@ -10,7 +10,7 @@ use super::{Gradients, Model};
 use crate::device::{Device, on_device};
 use crate::random::Stream;
 use crate::shape::Shape;
-use crate::tensor::{Real, Storage, View, ViewMut};
+use crate::tensor::{Real, Storage, View, ViewMut, reserved};
 use crate::{Error, Result};
 
 /// Identifies one [`Model`].
@@ -145,7 +145,8 @@ impl Parameters {
     /// Draws first values: parameter p of the model from stream p of its seed.
     pub(crate) fn initialize(model: &Model, device: &Device) -> Result<Self> {
         let mut parameters = Self::zeros(model, device)?;
-        let mut host = vec![0.0; parameters.layout.total()];
+        let mut host = reserved(parameters.layout.total(), "the model's first values")?;
+        host.resize(parameters.layout.total(), 0.0);
         for (stream, (spec, section)) in model.specs().iter().zip(&parameters.layout.sections).enumerate() {
             let stream = Stream::new(model.seed(), stream as u64);
             let values = &mut host[section.offset..section.offset + spec.shape.elements()];
@@ -181,7 +182,8 @@ impl Parameters {
                 Ok(())
             },
             context => {
-                let rounded: Vec<f32> = host.iter().map(|&value| value as f32).collect();
+                let mut rounded: Vec<f32> = reserved(host.len(), "the model's parameters")?;
+                rounded.extend(host.iter().map(|&value| value as f32));
                 match &self.storage {
                     Storage::Gpu(buffer) => context.upload(buffer, bytemuck::cast_slice(&rounded)),
                     _ => unreachable!("a GPU device stores its parameters on the GPU"),
@@ -249,7 +251,8 @@ impl Parameters {
     /// # Ok::<(), refrain::Error>(())
     /// ```
     pub fn set(&mut self, name: &str, dimensions: &[usize], values: &[f32]) -> Result<()> {
-        let wide: Vec<f64> = values.iter().copied().map(f64::from).collect();
+        let mut wide: Vec<f64> = reserved(values.len(), name)?;
+        wide.extend(values.iter().copied().map(f64::from));
         self.set_all([(name, dimensions, wide.as_slice())])
     }
 

@@ -86,7 +86,10 @@ impl fmt::Display for Summary {
         }));
         let (count, bytes) = (grouped(self.parameters() as u64), grouped(self.bytes()));
         lines.push(["total".to_owned(), String::new(), String::new(), count, bytes]);
-        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+        // Longer texts stand out of their column: a width must fit 16 bits.
+        const WIDEST: usize = 200;
+        let wide = |line: &[String; 5], column: usize| line[column].chars().count().min(WIDEST);
+        let width = |column: usize| lines.iter().map(|line| wide(line, column)).max().unwrap_or(0);
         let widths: [usize; 5] = std::array::from_fn(width);
         for (number, line) in lines.iter().enumerate() {
             let [name, what, output, count, bytes] = line;
@@ -323,5 +326,13 @@ mod tests {
         for part in ["lstm, 2 layers, both directions, dropout 0.25", "[T, B, 128]", "12,900", "total"] {
             assert!(table.contains(part), "{part} is missing in:\n{table}");
         }
+    }
+
+    #[test]
+    fn a_description_of_any_length_is_displayed() {
+        let description = "x".repeat(65_536);
+        let row =
+            SummaryRow { name: "rnn".into(), description: description.clone(), features: 1, parameters: 1 };
+        assert!(Summary { rows: vec![row] }.to_string().contains(&description));
     }
 }

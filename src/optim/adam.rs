@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{expect_fraction, expect_not_negative, expect_own};
-use crate::Result;
+use super::{expect_fraction, expect_not_negative, expect_own, expect_within};
+use crate::device::Device;
 use crate::nn::{Gradients, Layout, Parameters};
 use crate::ops::optimizer::{self, AdamStep, Moments};
 use crate::tensor::Tensor;
+use crate::{Error, Result};
 
 /// How weights are pulled towards zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,13 +51,27 @@ impl AdamConfig {
         Self { learning_rate, ..Self::default() }
     }
 
-    fn validate(&self) -> Result<()> {
-        expect_not_negative("learning_rate", self.learning_rate)?;
-        expect_fraction("betas.0", self.betas.0)?;
-        expect_fraction("betas.1", self.betas.1)?;
-        expect_not_negative("epsilon", self.epsilon)?;
+    /// Fails for numbers that make no sense, or none in the floats of `device`.
+    fn validate(&self, device: &Device) -> Result<()> {
+        expect_not_negative(device, "learning_rate", self.learning_rate)?;
+        expect_fraction(device, "betas.0", self.betas.0)?;
+        expect_fraction(device, "betas.1", self.betas.1)?;
+        // The first step, without the bias of an empty moment.
+        expect_within(device, "learning_rate / (1 - betas.0)", self.learning_rate / (1.0 - self.betas.0))?;
+        expect_not_negative(device, "epsilon", self.epsilon)?;
+        if self.epsilon > 0.0 && device.rounded(self.epsilon) == 0.0 {
+            let message =
+                format!("is zero in the floats of {device}, not {:e}: take a larger one", self.epsilon);
+            return Err(Error::config("epsilon", message));
+        }
         let (WeightDecay::Penalty(decay) | WeightDecay::Decoupled(decay)) = self.weight_decay;
-        expect_not_negative("weight_decay", decay)
+        expect_not_negative(device, "weight_decay", decay)?;
+        match self.weight_decay {
+            WeightDecay::Penalty(_) => Ok(()),
+            WeightDecay::Decoupled(_) => {
+                expect_within(device, "learning_rate * weight_decay", self.learning_rate * decay)
+            }
+        }
     }
 }
 
@@ -79,7 +94,7 @@ impl Adam {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for options that make no sense; out of memory for the moments.
     pub fn new(parameters: &Parameters, config: AdamConfig) -> Result<Self> {
-        config.validate()?;
+        config.validate(parameters.device())?;
         let zeros = || Tensor::zeros(parameters.device(), &[parameters.layout().total()]);
         Ok(Self {
             config,
@@ -124,10 +139,11 @@ impl Adam {
     /// Changes the step size, for schedules.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) unless it is finite and at least zero.
+    /// [`Error::Config`](crate::Error::Config) unless it is finite and at least zero in the device's floats.
     pub fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        expect_not_negative("learning_rate", learning_rate)?;
-        self.config.learning_rate = learning_rate;
+        let config = AdamConfig { learning_rate, ..self.config };
+        config.validate(self.first.device())?;
+        self.config = config;
         Ok(())
     }
 }

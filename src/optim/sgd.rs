@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{expect_fraction, expect_not_negative, expect_own};
+use crate::device::Device;
 use crate::nn::{Gradients, Layout, Parameters};
 use crate::ops::optimizer::{self, SgdStep};
 use crate::tensor::Tensor;
@@ -35,11 +36,12 @@ impl SgdConfig {
         Self { learning_rate, ..Self::default() }
     }
 
-    fn validate(&self) -> Result<()> {
-        expect_not_negative("learning_rate", self.learning_rate)?;
-        expect_fraction("momentum", self.momentum)?;
-        expect_fraction("dampening", self.dampening)?;
-        expect_not_negative("weight_decay", self.weight_decay)?;
+    /// Fails for numbers that make no sense, or none in the floats of `device`.
+    fn validate(&self, device: &Device) -> Result<()> {
+        expect_not_negative(device, "learning_rate", self.learning_rate)?;
+        expect_fraction(device, "momentum", self.momentum)?;
+        expect_fraction(device, "dampening", self.dampening)?;
+        expect_not_negative(device, "weight_decay", self.weight_decay)?;
         if self.nesterov && (self.momentum == 0.0 || self.dampening != 0.0) {
             return Err(Error::config("nesterov", "needs a momentum and no dampening"));
         }
@@ -52,6 +54,7 @@ impl SgdConfig {
 /// g ← g + λ p;  v ← μ v + (1 − τ) g (at the first step v ← g);  p ← p − η v, or p − η (g + μ v) with Nesterov.
 pub struct Sgd {
     config: SgdConfig,
+    device: Device,
     layout: Arc<Layout>,
     velocity: Option<Tensor>,
     steps: u64,
@@ -63,13 +66,19 @@ impl Sgd {
     /// # Errors
     /// [`Error::Config`] for options that make no sense; out of memory for the velocity.
     pub fn new(parameters: &Parameters, config: SgdConfig) -> Result<Self> {
-        config.validate()?;
+        config.validate(parameters.device())?;
         let size = parameters.layout().total();
         let velocity = match config.momentum > 0.0 {
             true => Some(Tensor::zeros(parameters.device(), &[size])?),
             false => None,
         };
-        Ok(Self { config, layout: Arc::clone(parameters.layout()), velocity, steps: 0 })
+        Ok(Self {
+            config,
+            device: parameters.device().clone(),
+            layout: Arc::clone(parameters.layout()),
+            velocity,
+            steps: 0,
+        })
     }
 
     /// One step; submits the work recorded so far.
@@ -95,10 +104,11 @@ impl Sgd {
     /// Changes the step size, for schedules.
     ///
     /// # Errors
-    /// [`Error::Config`] unless it is finite and at least zero.
+    /// [`Error::Config`] unless it is finite and at least zero in the device's floats.
     pub fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        expect_not_negative("learning_rate", learning_rate)?;
-        self.config.learning_rate = learning_rate;
+        let config = SgdConfig { learning_rate, ..self.config };
+        config.validate(&self.device)?;
+        self.config = config;
         Ok(())
     }
 }

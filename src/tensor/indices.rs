@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::expect_room;
 use crate::device::{Backend, Device};
 use crate::gpu::{Buffer, Span};
 use crate::shape::Shape;
@@ -43,7 +44,10 @@ impl Indices {
             return Err(Error::shape("indices", expected, format!("{} values", data.len())));
         }
         let buffer = match device.backend() {
-            Backend::Cpu(_) => None,
+            Backend::Cpu(_) => {
+                expect_room(device, data.len(), "indices")?;
+                None
+            }
             Backend::Gpu(context) => {
                 let buffer = context.allocate(data.len(), "indices")?;
                 context.upload(&buffer, bytemuck::cast_slice(data))?;

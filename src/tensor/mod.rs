@@ -2,19 +2,20 @@
 
 mod arithmetic;
 mod indices;
-mod recycle;
 mod storage;
+mod store;
 mod view;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use indices::{IGNORED, Indices};
-pub(crate) use storage::{Real, Storage, expect_room, unwritten};
+pub(crate) use storage::{Real, Storage, expect_room, reserved, unwritten};
+pub(crate) use store::Store;
 pub use view::View;
 pub(crate) use view::ViewMut;
 
-use crate::device::{Device, on_device};
+use crate::device::{Backend, Device, on_device};
 use crate::gpu::Context;
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -47,7 +48,10 @@ impl Tensor {
     pub fn from_slice(device: &Device, dimensions: &[usize], data: &[f32]) -> Result<Self> {
         let shape = Self::expect_len(dimensions, data.len())?;
         let storage = on_device!(device,
-            F => F::wrap(data.iter().map(|&value| F::from_f32(value)).collect()),
+            F, host => {
+                let values = data.iter().map(|&value| F::from_f32(value));
+                storage::filled::<F>(host, data.len(), values, "a tensor")?
+            },
             context => upload(context, data)?,
         );
         Ok(Self::from_storage(device, storage, shape))
@@ -56,12 +60,22 @@ impl Tensor {
     /// As [`Tensor::from_slice`], from 64-bit floats: exact on [`Device::reference`], rounded elsewhere.
     ///
     /// # Errors
-    /// As [`Tensor::from_slice`].
+    /// As [`Tensor::from_slice`]; [`Error::NonFinite`] for a finite value that the device's floats cannot hold.
     pub fn from_slice_f64(device: &Device, dimensions: &[usize], data: &[f64]) -> Result<Self> {
         let shape = Self::expect_len(dimensions, data.len())?;
+        for (place, &value) in data.iter().enumerate().filter(|(_, value)| value.is_finite()) {
+            device.expect_representable(value, || format!("data, value {place}"))?;
+        }
         let storage = on_device!(device,
-            F => F::wrap(data.iter().map(|&value| F::from_f64(value)).collect()),
-            context => upload(context, &data.iter().map(|&value| value as f32).collect::<Vec<_>>())?,
+            F, host => {
+                let values = data.iter().map(|&value| F::from_f64(value));
+                storage::filled::<F>(host, data.len(), values, "a tensor")?
+            },
+            context => {
+                let mut rounded = reserved(data.len(), "a tensor's values")?;
+                rounded.extend(data.iter().map(|&value| value as f32));
+                upload(context, &rounded)?
+            },
         );
         Ok(Self::from_storage(device, storage, shape))
     }
@@ -94,7 +108,10 @@ impl Tensor {
     /// A tensor that the caller is about to fill to the last element. Whatever was there stands in it.
     pub(crate) fn unwritten(device: &Device, dimensions: &[usize]) -> Result<Self> {
         on_device!(device,
-            F => Self::from_array(device, unwritten::<F, _>(ndarray::IxDyn(Shape::new(dimensions)?.dimensions()))),
+            F, host => {
+                let dimensions = ndarray::IxDyn(Shape::new(dimensions)?.dimensions());
+                Self::from_array(device, unwritten::<F, _>(host, dimensions, "a tensor")?)
+            },
             context => Self::uninitialized(context, device, Shape::new(dimensions)?),
         )
     }
@@ -116,7 +133,10 @@ impl Tensor {
         let start = offset.unwrap_or(0);
         values.truncate(start + shape.elements());
         values.drain(..start);
-        Ok(Self::from_storage(device, F::wrap(values), shape))
+        match device.backend() {
+            Backend::Cpu(host) => Ok(Self::from_storage(device, F::wrap(host, values), shape)),
+            Backend::Gpu(_) => unreachable!("arrays are results of the CPU"),
+        }
     }
 
     /// The sizes, outermost first.

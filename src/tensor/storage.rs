@@ -5,14 +5,14 @@ use std::sync::OnceLock;
 use ndarray::{Array, Dimension, NdFloat};
 
 use super::arithmetic::Arithmetic;
-use super::recycle;
-use crate::device::{Device, on_device};
+use super::store::Block;
+use crate::device::{Device, Host, on_device};
 use crate::gpu::{Buffer, Span};
 use crate::{Error, Result};
 
 /// Memory of one device.
 pub(crate) enum Storage {
-    F32(Vec<f32>),
+    F32(Block),
     F64(Vec<f64>),
     Gpu(Buffer),
 }
@@ -23,82 +23,131 @@ pub(crate) trait Real: NdFloat + std::iter::Sum + Arithmetic {
     fn values(storage: &Storage) -> Option<&[Self]>;
     /// The host values for writing, if `storage` is of this type.
     fn values_mut(storage: &mut Storage) -> Option<&mut [Self]>;
-    fn wrap(values: Vec<Self>) -> Storage;
-    /// Memory that was given back by a tensor, with whatever stands in it.
-    fn recycled(elements: usize) -> Option<Vec<Self>>;
+    /// Values as memory of the CPU device `host`.
+    fn wrap(host: &Host, values: Vec<Self>) -> Storage;
+    /// Memory that `host` keeps for later, with whatever values it has.
+    fn kept(host: &Host, elements: usize) -> Option<Vec<Self>>;
     fn from_f32(value: f32) -> Self;
     fn from_f64(value: f64) -> Self;
 }
 
-macro_rules! real {
-    ($type:ty, $variant:ident, $recycled:expr) => {
-        impl Real for $type {
-            fn values(storage: &Storage) -> Option<&[Self]> {
-                match storage {
-                    Storage::$variant(values) => Some(values),
-                    _ => None,
-                }
-            }
-
-            fn values_mut(storage: &mut Storage) -> Option<&mut [Self]> {
-                match storage {
-                    Storage::$variant(values) => Some(values),
-                    _ => None,
-                }
-            }
-
-            fn wrap(values: Vec<Self>) -> Storage {
-                Storage::$variant(values)
-            }
-
-            fn recycled(elements: usize) -> Option<Vec<Self>> {
-                $recycled(elements)
-            }
-
-            fn from_f32(value: f32) -> Self {
-                value.into()
-            }
-
-            fn from_f64(value: f64) -> Self {
-                value as Self
-            }
+impl Real for f32 {
+    fn values(storage: &Storage) -> Option<&[Self]> {
+        match storage {
+            Storage::F32(block) => Some(block.values()),
+            _ => None,
         }
-    };
-}
+    }
 
-real!(f32, F32, recycle::take);
-real!(f64, F64, |_| None);
-
-impl Drop for Storage {
-    fn drop(&mut self) {
-        if let Self::F32(values) = self {
-            recycle::give(std::mem::take(values));
+    fn values_mut(storage: &mut Storage) -> Option<&mut [Self]> {
+        match storage {
+            Storage::F32(block) => Some(block.values_mut()),
+            _ => None,
         }
+    }
+
+    fn wrap(host: &Host, values: Vec<Self>) -> Storage {
+        Storage::F32(Block::new(values, host.store()))
+    }
+
+    fn kept(host: &Host, elements: usize) -> Option<Vec<Self>> {
+        host.store().take(elements)
+    }
+
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+
+    fn from_f64(value: f64) -> Self {
+        value as Self
     }
 }
 
-/// An array that the caller is about to fill to the last element, and then to make a tensor of. Whatever was there stands
-/// in it.
-pub(crate) fn unwritten<F: Real, D: Dimension>(shape: D) -> Array<F, D> {
-    match F::recycled(shape.size()).map(|values| Array::from_shape_vec(shape.clone(), values)) {
-        Some(Ok(array)) => array,
-        _ => Array::zeros(shape),
+impl Real for f64 {
+    fn values(storage: &Storage) -> Option<&[Self]> {
+        match storage {
+            Storage::F64(values) => Some(values),
+            _ => None,
+        }
     }
+
+    fn values_mut(storage: &mut Storage) -> Option<&mut [Self]> {
+        match storage {
+            Storage::F64(values) => Some(values),
+            _ => None,
+        }
+    }
+
+    fn wrap(_host: &Host, values: Vec<Self>) -> Storage {
+        Storage::F64(values)
+    }
+
+    fn kept(_host: &Host, _elements: usize) -> Option<Vec<Self>> {
+        None
+    }
+
+    fn from_f32(value: f32) -> Self {
+        value.into()
+    }
+
+    fn from_f64(value: f64) -> Self {
+        value
+    }
+}
+
+/// Room for `elements` values on the host; a size that cannot be had is an error, not an abort.
+pub(crate) fn reserved<T>(elements: usize, what: &str) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(elements).map_err(|_| out_of_memory::<T>(elements, what))?;
+    Ok(values)
+}
+
+fn out_of_memory<T>(elements: usize, what: &str) -> Error {
+    Error::OutOfMemory { what: what.to_owned(), bytes: elements as u64 * size_of::<T>() as u64 }
+}
+
+/// Memory of the CPU device `host` that the caller is about to fill to the last element. It has whatever values were there
+/// before.
+fn unwritten_values<F: Real>(host: &Host, elements: usize, what: &str) -> Result<Vec<F>> {
+    if let Some(values) = F::kept(host, elements) {
+        return Ok(values);
+    }
+    let mut values = reserved(elements, what)?;
+    values.resize(elements, F::zero());
+    Ok(values)
+}
+
+/// An array that the caller is about to fill to the last element, and then to make a tensor of. It has whatever values were
+/// there before.
+pub(crate) fn unwritten<F: Real, D: Dimension>(host: &Host, shape: D, what: &str) -> Result<Array<F, D>> {
+    let values = unwritten_values(host, shape.size(), what)?;
+    match Array::from_shape_vec(shape, values) {
+        Ok(array) => Ok(array),
+        Err(error) => unreachable!("there are as many values as the shape has: {error}"),
+    }
+}
+
+/// Memory of the CPU device `host` with the values `values`, of which there are `elements`.
+pub(super) fn filled<F: Real>(
+    host: &Host,
+    elements: usize,
+    values: impl Iterator<Item = F>,
+    what: &str,
+) -> Result<Storage> {
+    let mut all = unwritten_values(host, elements, what)?;
+    all.iter_mut().zip(values).for_each(|(target, value)| *target = value);
+    Ok(F::wrap(host, all))
 }
 
 impl Storage {
     /// Zeroed memory; a size that cannot be had is an error, not an abort.
     pub(crate) fn zeros(device: &Device, elements: usize, what: &str) -> Result<Self> {
         on_device!(device,
-            F => {
+            F, host => {
                 expect_room(device, elements, what)?;
-                let mut values: Vec<F> = Vec::new();
-                values.try_reserve_exact(elements).map_err(|_| Error::OutOfMemory {
-                    what: what.to_owned(),
-                    bytes: elements as u64 * size_of::<F>() as u64,
-                })?;
-                values.resize(elements, F::from_f32(0.0));
-                Ok(F::wrap(values))
+                let mut values = unwritten_values::<F>(host, elements, what)?;
+                values.fill(F::from_f32(0.0));
+                Ok(F::wrap(host, values))
             },
             context => {
                 let buffer = context.allocate(elements, what)?;
@@ -117,20 +166,32 @@ impl Storage {
     }
 }
 
-/// Fails if `elements` values cannot fit the host at all: the twins' own allocations would end the program. On a
-/// GPU the driver decides.
+/// Fails unless the host has room for `elements` values: what an operation on the CPU is about to allocate, scratch memory
+/// included. An allocation of `ndarray`'s or the standard library's own that fails ends the program; so the operation asks for
+/// all of it first. On a GPU the driver decides.
 pub(crate) fn expect_room(device: &Device, elements: usize, what: &str) -> Result<()> {
     on_device!(device,
         F => {
             let bytes = elements as u64 * size_of::<F>() as u64;
-            match host_memory() {
-                Some(memory) if bytes > memory => Err(Error::OutOfMemory { what: what.to_owned(), bytes }),
-                _ => Ok(()),
+            // Linux grants more than it has, and ends programs later.
+            if host_memory().is_some_and(|memory| bytes > memory) {
+                return Err(out_of_memory::<F>(elements, what));
             }
+            if elements < LEAST_ASKED {
+                return Ok(());
+            }
+            // Several buffers take a little more than one of their size.
+            let room: Vec<F> = reserved(elements + elements / 64 + LEAST_ASKED, what)?;
+            // Without this the compiler leaves the allocation out.
+            std::hint::black_box(room.as_ptr());
+            Ok(())
         },
         _context => Ok(()),
     )
 }
+
+/// The fewest values that are asked for before they are allocated: less is there if anything is.
+const LEAST_ASKED: usize = 1 << 14;
 
 /// The host's memory in bytes, where the system tells: Linux grants far more than it has and kills later.
 pub(crate) fn host_memory() -> Option<u64> {

@@ -6,7 +6,7 @@ use ndarray::{
     ArrayView1, ArrayView2, ArrayView3, ArrayViewD, ArrayViewMut1, ArrayViewMut2, ArrayViewMut3, IxDyn,
 };
 
-use super::storage::{Real, Storage};
+use super::storage::{Real, Storage, reserved};
 use crate::device::{Backend, Device};
 use crate::gpu::Span;
 use crate::shape::Shape;
@@ -54,8 +54,8 @@ impl<'a> View<'a> {
     /// As [`Tensor::download`](crate::Tensor::download).
     pub fn download(&self) -> Result<Vec<f32>> {
         match (self.storage, self.device.backend()) {
-            (Storage::F32(values), _) => Ok(values[self.range()].to_vec()),
-            (Storage::F64(values), _) => Ok(values[self.range()].iter().map(|&value| value as f32).collect()),
+            (Storage::F32(block), _) => copied(block.values()[self.range()].iter().copied()),
+            (Storage::F64(values), _) => copied(values[self.range()].iter().map(|&value| value as f32)),
             (Storage::Gpu(_), Backend::Gpu(context)) => context.download(self.span()),
             (Storage::Gpu(_), Backend::Cpu(_)) => unreachable!("GPU memory on a CPU device"),
         }
@@ -67,8 +67,8 @@ impl<'a> View<'a> {
     /// As [`View::download`].
     pub fn download_f64(&self) -> Result<Vec<f64>> {
         match self.storage {
-            Storage::F64(values) => Ok(values[self.range()].to_vec()),
-            _ => Ok(self.download()?.into_iter().map(f64::from).collect()),
+            Storage::F64(values) => copied(values[self.range()].iter().copied()),
+            _ => copied(self.download()?.into_iter().map(f64::from)),
         }
     }
 
@@ -145,6 +145,13 @@ impl<'a> View<'a> {
             None => unreachable!("a GPU device stores its tensors on the GPU"),
         }
     }
+}
+
+/// The values as the host's copy.
+fn copied<T>(values: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
+    let mut all = reserved(values.len(), "a copy on the host")?;
+    all.extend(values);
+    Ok(all)
 }
 
 /// Fails unless `range` ends within the `size` entries of the outermost dimension.

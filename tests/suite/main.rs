@@ -2,9 +2,11 @@
 
 mod adapters;
 mod checkpoints;
+mod child;
 mod custom;
 mod directions;
 mod equivalence;
+mod exhaustion;
 mod extremes;
 mod files;
 mod golden;
@@ -30,6 +32,7 @@ mod products;
 mod profile;
 mod properties;
 mod recurrent;
+mod resident;
 mod saving;
 mod slices;
 mod stateful;
@@ -45,6 +48,9 @@ mod twins;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = child::asked_for(&[resident::CLAIMS, exhaustion::CLAIMS]) {
+        return code;
+    }
     let mut suite = adapters::Suite::from_environment();
     adapters::register(&mut suite);
     structure::register(&mut suite);
@@ -82,6 +88,8 @@ fn main() -> ExitCode {
     twins::register(&mut suite);
     limits::register(&mut suite);
     memory::register(&mut suite);
+    resident::register(&mut suite);
+    exhaustion::register(&mut suite);
     peak::register(&mut suite);
     profile::register(&mut suite);
     suite.run()

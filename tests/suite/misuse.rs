@@ -364,6 +364,23 @@ fn hyperparameters_that_make_no_sense(device: &Device) -> Outcome {
     refuses!(Config, sgd(|config| config.dampening = -1.0), "dampening", "at least 0", "-1");
     refuses!(Config, sgd(|config| config.weight_decay = f64::INFINITY), "weight_decay", "finite", "inf");
     refuses!(Config, sgd(|config| config.nesterov = true), "nesterov", "momentum");
+    // Numbers that only 64-bit floats can hold.
+    if device != &Device::reference() {
+        let largest = "3.4028234663852886e38";
+        refuses!(Config, Adam::new(&parameters, AdamConfig::new(1e39)), "learning_rate", largest, "1e39");
+        refuses!(Config, Sgd::new(&parameters, SgdConfig::new(1e39)), "learning_rate", largest, "1e39");
+        let mut slow = Adam::new(&parameters, AdamConfig::default())?;
+        refuses!(Config, slow.set_learning_rate(1e39), "learning_rate", largest, "1e39");
+        refuses!(Config, slow.set_learning_rate(1e38), "learning_rate / (1 - betas.0)", largest);
+        let mut slow = Sgd::new(&parameters, SgdConfig::default())?;
+        refuses!(Config, slow.set_learning_rate(1e39), "learning_rate", largest, "1e39");
+        refuses!(Config, adam(|config| config.betas.1 = 1.0 - 1e-12), "betas.1", "below 1", "0.999999999999");
+        refuses!(Config, adam(|config| config.epsilon = 1e-60), "epsilon", "zero", "1e-60");
+        let decay = adam(|config| config.weight_decay = WeightDecay::Penalty(1e39));
+        refuses!(Config, decay, "weight_decay", largest, "1e39");
+        refuses!(Config, sgd(|config| config.momentum = 1.0 - 1e-12), "momentum", "below 1", "0.99999994");
+        refuses!(NonFinite, Tensor::from_slice_f64(device, &[2], &[0.0, 1e300]), "data, value 1", "1e300");
+    }
     let mut gradients = parameters.zero_gradients()?;
     for limit in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         refuses!(Config, gradients.clip_norm(limit), "max_norm", "positive and finite", &limit.to_string());

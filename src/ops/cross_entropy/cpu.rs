@@ -3,9 +3,11 @@
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, aview1};
 
 use super::{Options, Scale};
+use crate::Result;
+use crate::device::Host;
 use crate::math::{in_parts, part_rows};
 use crate::ops::softmax::cpu::log_softmax;
-use crate::tensor::{IGNORED, Real};
+use crate::tensor::{IGNORED, Real, unwritten};
 
 /// Multiplications that an element costs, of which two functions are the most.
 const COST: usize = 40;
@@ -29,11 +31,12 @@ struct Part<'a, F> {
 }
 
 pub(super) fn rows<F: Real>(
+    host: &Host,
     logits: ArrayView2<'_, F>,
     labels: &[u32],
     options: Options<'_>,
     scale: Scale<'_>,
-) -> (Array1<F>, Array2<F>) {
+) -> Result<(Array1<F>, Array2<F>)> {
     let (rows, classes) = logits.dim();
     let weights = match options.weights {
         Some(weights) => weights.array1::<F>().to_owned(),
@@ -44,7 +47,9 @@ pub(super) fn rows<F: Real>(
     let loss = Loss { weights, smoothing: F::from_f32(options.smoothing), scale, total_weight };
 
     let mut losses = Array1::zeros(rows);
-    let mut d_logits = Array2::zeros(logits.raw_dim());
+    let mut d_logits = unwritten(host, logits.raw_dim(), "the gradient of a cross-entropy")?;
+    // Rows without a label are left so.
+    d_logits.fill(F::zero());
     let part = part_rows(rows, COST * logits.len(), 1);
     let arrays = losses
         .axis_chunks_iter_mut(Axis(0), part)
@@ -58,7 +63,7 @@ pub(super) fn rows<F: Real>(
         d_logits,
     });
     in_parts(parts.collect(), |part| loss.of_rows(part));
-    (losses, d_logits)
+    Ok((losses, d_logits))
 }
 
 /// The target of a row: q_j = spread_j, and at the label `hard` more.

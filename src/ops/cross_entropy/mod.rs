@@ -4,7 +4,8 @@ pub(crate) mod cpu;
 pub(crate) mod gpu;
 
 use crate::device::on_device;
-use crate::tensor::{Indices, Tensor, View};
+use crate::math::threads;
+use crate::tensor::{Indices, Tensor, View, expect_room};
 use crate::{Error, Result};
 
 /// What the losses of the rows become.
@@ -81,8 +82,12 @@ pub(crate) fn rows(
     }
     let device = logits.device();
     on_device!(device,
-        F => {
-            let (losses, d_logits) = cpu::rows::<F>(logits.array2(), labels.values(), options, scale);
+        F, host => {
+            // Beside the gradient, a few numbers a row, and targets and powers of some threads.
+            let (rows, classes) = (logits.shape().rows(), logits.shape().last());
+            let scratch = 2 * rows + 4 * classes * threads();
+            expect_room(device, logits.shape().elements() + scratch, "a cross-entropy")?;
+            let (losses, d_logits) = cpu::rows::<F>(host, logits.array2(), labels.values(), options, scale)?;
             Ok(Rows {
                 losses: Tensor::from_array(device, losses)?.reshape(labels.shape().dimensions())?,
                 d_logits: Tensor::from_array(device, d_logits)?.reshape(logits.shape().dimensions())?,

@@ -6,7 +6,7 @@ pub(crate) mod gpu;
 use serde::{Deserialize, Serialize};
 
 use crate::device::on_device;
-use crate::tensor::{Real, Tensor, View, ViewMut};
+use crate::tensor::{Real, Tensor, View, ViewMut, expect_room};
 use crate::{Error, Result};
 
 /// A function applied to each element, by its standard name.
@@ -202,7 +202,10 @@ pub fn unary<'a>(x: impl Into<View<'a>>, function: Activation) -> Result<Tensor>
     let x = x.into();
     function.validate()?;
     on_device!(x.device(),
-        F => Tensor::from_array(x.device(), cpu::unary(x.array::<F>(), function)),
+        F => {
+            expect_room(x.device(), x.shape().elements(), "a function of a tensor")?;
+            Tensor::from_array(x.device(), cpu::unary(x.array::<F>(), function))
+        },
         context => {
             let y = Tensor::uninitialized(context, x.device(), *x.shape())?;
             gpu::unary(context, x.span(), function, y.view().span())?;
@@ -227,6 +230,7 @@ pub fn unary_backward<'a>(
     expect_alike(x, "d_y", d_y)?;
     on_device!(x.device(),
         F => {
+            expect_room(x.device(), x.shape().elements(), "the gradient of a function")?;
             let d_x = cpu::unary_backward(x.array::<F>(), y.array(), d_y.array(), function);
             Tensor::from_array(x.device(), d_x)
         },
@@ -261,7 +265,10 @@ pub fn binary<'a>(a: impl Into<View<'a>>, b: impl Into<View<'a>>, function: Bina
     let (a, b) = (a.into(), b.into());
     expect_alike(a, "the second operand", b)?;
     on_device!(a.device(),
-        F => Tensor::from_array(a.device(), cpu::binary(a.array::<F>(), b.array(), function)),
+        F => {
+            expect_room(a.device(), a.shape().elements(), "a function of two tensors")?;
+            Tensor::from_array(a.device(), cpu::binary(a.array::<F>(), b.array(), function))
+        },
         context => {
             let z = Tensor::uninitialized(context, a.device(), *a.shape())?;
             gpu::binary(context, [a.span(), b.span(), z.view().span()], function)?;
@@ -277,7 +284,10 @@ pub fn binary<'a>(a: impl Into<View<'a>>, b: impl Into<View<'a>>, function: Bina
 pub fn scale<'a>(x: impl Into<View<'a>>, factor: f32) -> Result<Tensor> {
     let x = x.into();
     on_device!(x.device(),
-        F => Tensor::from_array(x.device(), x.array::<F>().mapv(|value| value * F::from_f32(factor))),
+        F => {
+            expect_room(x.device(), x.shape().elements(), "a scaled tensor")?;
+            Tensor::from_array(x.device(), x.array::<F>().mapv(|value| value * F::from_f32(factor)))
+        },
         context => {
             let y = Tensor::uninitialized(context, x.device(), *x.shape())?;
             gpu::accumulate(context, x.span(), y.view().span(), factor, gpu::Old::Overwrite)?;

@@ -1,15 +1,17 @@
 //! The twins of `shaders/{embedding,embedding_backward,one_hot}.wgsl`.
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Ix2};
 
-use crate::tensor::Real;
+use crate::Result;
+use crate::device::Host;
+use crate::tensor::{Real, unwritten};
 
-pub(super) fn gather<F: Real>(tokens: &[u32], table: ArrayView2<'_, F>) -> Array2<F> {
-    let mut y = Array2::zeros((tokens.len(), table.ncols()));
+pub(super) fn gather<F: Real>(host: &Host, tokens: &[u32], table: ArrayView2<'_, F>) -> Result<Array2<F>> {
+    let mut y = unwritten(host, Ix2(tokens.len(), table.ncols()), "embedded tokens")?;
     for (mut row, &token) in y.rows_mut().into_iter().zip(tokens) {
         row.assign(&table.row(token as usize));
     }
-    y
+    Ok(y)
 }
 
 pub(super) fn scatter<F: Real>(mut d_table: ArrayViewMut2<'_, F>, tokens: &[u32], d_y: ArrayView2<'_, F>) {

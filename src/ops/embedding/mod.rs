@@ -30,8 +30,10 @@ pub fn embedding<'a>(tokens: &Indices, table: impl Into<View<'a>>) -> Result<Ten
     let shape = appended(tokens, features)?;
     expect_room(table.device(), shape.elements(), "embedded tokens")?;
     on_device!(table.device(),
-        F => Tensor::from_array(table.device(), cpu::gather(tokens.values(), table.array2::<F>()))?
-            .reshape(shape.dimensions()),
+        F, host => {
+            let y = cpu::gather(host, tokens.values(), table.array2::<F>())?;
+            Tensor::from_array(table.device(), y)?.reshape(shape.dimensions())
+        },
         context => {
             let y = Tensor::uninitialized(context, table.device(), shape)?;
             gpu::gather(context, tokens.span(), table, y.view().span())?;

@@ -7,7 +7,7 @@ pub(crate) mod gpu;
 use super::elementwise::expect_alike;
 use super::sum_rows;
 use crate::device::on_device;
-use crate::tensor::{Tensor, View};
+use crate::tensor::{Tensor, View, expect_room};
 use crate::{Error, Result};
 
 /// ε: what is added to a variance, so that a row of equal entries has a scale.
@@ -48,6 +48,8 @@ pub fn layer_norm<'a>(
     }
     on_device!(x.device(),
         F => {
+            // Beside the result, rows on their way through mean and variance.
+            expect_room(x.device(), x.shape().elements() + 4 * x.shape().last(), "a layer norm")?;
             let shift = shift.map(|shift| shift.array1::<F>());
             let y = cpu::forward(x.array2(), gain.array1(), shift, stretches);
             Tensor::from_array(x.device(), y)?.reshape(x.shape().dimensions())
@@ -80,6 +82,8 @@ pub fn layer_norm_backward<'a>(
     expect_alike(x, "d_y", d_y)?;
     on_device!(x.device(),
         F => {
+            let room = x.shape().elements() + 12 * x.shape().last();
+            expect_room(x.device(), room, "the gradient of a layer norm")?;
             let (d_x, d_gain) = cpu::backward(x.array2::<F>(), gain.array1(), d_y.array2(), stretches);
             let d_x = Tensor::from_array(x.device(), d_x)?.reshape(x.shape().dimensions())?;
             Ok((d_x, Tensor::from_array(x.device(), d_gain)?))

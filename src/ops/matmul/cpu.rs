@@ -3,6 +3,8 @@
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Ix2};
 
 use super::Form;
+use crate::Result;
+use crate::device::Host;
 use crate::math::Onto;
 use crate::tensor::{Real, unwritten};
 
@@ -17,15 +19,27 @@ fn oriented<'a, F: Real>(
 }
 
 pub(super) fn matmul<F: Real>(
+    host: &Host,
     a: ArrayView2<'_, F>,
     b: ArrayView2<'_, F>,
     form: Form,
     bias: Option<ArrayView1<'_, F>>,
-) -> Array2<F> {
+) -> Result<Array2<F>> {
     let (a, b) = oriented(a, b, form);
-    let mut product = unwritten(Ix2(a.nrows(), b.ncols()));
+    let mut product = unwritten(host, Ix2(a.nrows(), b.ncols()), "a matrix product")?;
     F::large_product(a, b, bias, product.view_mut(), Onto::Nothing);
-    product
+    Ok(product)
+}
+
+pub(super) fn matmul_to<F: Real>(
+    c: ArrayViewMut2<'_, F>,
+    a: ArrayView2<'_, F>,
+    b: ArrayView2<'_, F>,
+    form: Form,
+    bias: Option<ArrayView1<'_, F>>,
+) {
+    let (a, b) = oriented(a, b, form);
+    F::large_product(a, b, bias, c, Onto::Nothing);
 }
 
 pub(super) fn matmul_into<F: Real>(

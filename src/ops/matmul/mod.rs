@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use crate::device::on_device;
 pub use crate::gpu::Form;
+use crate::math::threads;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View, ViewMut, expect_room};
 use crate::{Error, Result};
@@ -27,6 +28,16 @@ pub(crate) struct Sizes {
     pub(crate) a_width: usize,
     /// Elements from one row of C to the next.
     pub(crate) c_width: usize,
+}
+
+impl Sizes {
+    /// Values that a product on the CPU allocates beside its result: B as tiles read it, the places of the rows of A and C, and
+    /// the part of A that a thread reads at a time.
+    fn scratch(&self) -> usize {
+        const COLUMNS: usize = 64;
+        const BLOCK: usize = 1 << 15;
+        self.k * self.n.next_multiple_of(COLUMNS) + 8 * (self.m + self.k + self.n) + BLOCK * threads()
+    }
 }
 
 /// C = op(A)·op(B) + bias. Operands of more than two dimensions are taken as matrices of all leading dimensions
@@ -59,10 +70,11 @@ pub fn matmul<'a>(
         bias.shape().expect("bias", &[sizes.n])?;
     }
     let shape = if form.left() { Shape::new(&[sizes.m, sizes.n])? } else { a.shape().with_last(sizes.n)? };
-    expect_room(a.device(), shape.elements(), "a matrix product")?;
     on_device!(a.device(),
-        F => {
-            let product = cpu::matmul(a.array2::<F>(), b.array2(), form, bias.map(|bias| bias.array1()));
+        F, host => {
+            expect_room(a.device(), shape.elements() + sizes.scratch(), "a matrix product")?;
+            let bias = bias.map(|bias| bias.array1());
+            let product = cpu::matmul(host, a.array2::<F>(), b.array2(), form, bias)?;
             Tensor::from_array(a.device(), product)?.reshape(shape.dimensions())
         },
         context => {
@@ -86,8 +98,8 @@ pub(crate) fn matmul_to(
     c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
     on_device!(a.device(),
         F => {
-            let product = cpu::matmul(a.array2::<F>(), b.array2(), form, bias.map(|bias| bias.array1()));
-            c.array2().assign(&product);
+            expect_room(a.device(), sizes.scratch(), "a matrix product")?;
+            cpu::matmul_to(c.array2::<F>(), a.array2(), b.array2(), form, bias.map(|bias| bias.array1()));
             Ok(())
         },
         context => {
@@ -104,6 +116,7 @@ pub(crate) fn matmul_into(mut c: ViewMut<'_>, a: View<'_>, b: View<'_>, form: Fo
     c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
     on_device!(a.device(),
         F => {
+            expect_room(a.device(), sizes.scratch(), "a matrix product")?;
             cpu::matmul_into(c.array2::<F>(), a.array2(), b.array2(), form);
             Ok(())
         },
@@ -129,6 +142,7 @@ pub(crate) fn matmul_columns_into(
     c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
     on_device!(a.device(),
         F => {
+            expect_room(a.device(), Sizes { k: block.min(sizes.k), ..sizes }.scratch(), "a matrix product")?;
             let a = a.array2::<F>().slice_move(ndarray::s![.., columns]);
             let b = b.array2::<F>();
             for first in (0..sizes.k).step_by(block).rev() {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::elementwise::{copy_into, expect_alike};
 use crate::device::on_device;
-use crate::tensor::{Tensor, View};
+use crate::tensor::{Tensor, View, expect_room};
 use crate::{Error, Result};
 
 /// What becomes of the outputs f of the forward and r of the reverse direction (Keras' `merge_mode`).
@@ -51,8 +51,10 @@ pub fn merge<'a>(both: impl Into<View<'a>>, mode: Merge) -> Result<Tensor> {
     let columns = half(both)?;
     let shape = both.shape().with_last(columns)?;
     on_device!(both.device(),
-        F => Tensor::from_array(both.device(), cpu::merge(both.array2::<F>(), mode))?
-            .reshape(shape.dimensions()),
+        F => {
+            expect_room(both.device(), shape.elements(), "merged outputs")?;
+            Tensor::from_array(both.device(), cpu::merge(both.array2::<F>(), mode))?.reshape(shape.dimensions())
+        },
         context => {
             let y = Tensor::uninitialized(context, both.device(), shape)?;
             gpu::merge(context, both.span(), columns, mode, y.view().span())?;
@@ -80,8 +82,12 @@ pub fn merge_backward<'a>(
     both.device().expect_same("d_y", d_y.device())?;
     d_y.shape().expect("d_y", both.shape().with_last(columns)?.dimensions())?;
     on_device!(both.device(),
-        F => Tensor::from_array(both.device(), cpu::backward(both.array2::<F>(), d_y.array2(), mode))?
-            .reshape(both.shape().dimensions()),
+        F => {
+            // Both halves, and then one beside the other.
+            expect_room(both.device(), 2 * both.shape().elements(), "the gradient of merged outputs")?;
+            Tensor::from_array(both.device(), cpu::backward(both.array2::<F>(), d_y.array2(), mode))?
+                .reshape(both.shape().dimensions())
+        },
         context => {
             let d_both = Tensor::uninitialized(context, both.device(), *both.shape())?;
             gpu::backward(context, [both.span(), d_y.span(), d_both.view().span()], columns, mode)?;

@@ -5,7 +5,7 @@ pub(crate) mod gpu;
 
 use crate::Result;
 use crate::device::on_device;
-use crate::tensor::{Indices, Tensor, View};
+use crate::tensor::{Indices, Tensor, View, expect_room};
 
 /// y_tb = x_tb for t < lengths_b, else zero, whatever x holds there. x \[T, B, F\], lengths \[B\] → y \[T, B, F\].
 ///
@@ -26,7 +26,10 @@ pub fn zero_padding<'a>(x: impl Into<View<'a>>, lengths: &Indices) -> Result<Ten
     x.device().expect_same("lengths", lengths.device())?;
     lengths.shape().expect("lengths", &[rows])?;
     on_device!(x.device(),
-        F => Tensor::from_array(x.device(), cpu::zero_padding(x.array3::<F>(), lengths.values())),
+        F => {
+            expect_room(x.device(), x.shape().elements(), "a padded tensor")?;
+            Tensor::from_array(x.device(), cpu::zero_padding(x.array3::<F>(), lengths.values()))
+        },
         context => {
             let y = Tensor::uninitialized(context, x.device(), *x.shape())?;
             gpu::zero_padding(context, x.span(), lengths.span(), [rows, features], y.view().span())?;

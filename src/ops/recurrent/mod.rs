@@ -197,7 +197,7 @@ pub(crate) fn forward(calls: &[Call<'_>], mut projected: Tensor, output: &mut Te
         entered = Some(std::mem::replace(&mut projected, seen));
     }
     let mut made = on_device!(device,
-        F => twin::forward::<F>(call, sizes, projected, entered, output),
+        F, host => twin::forward::<F>(host, call, sizes, projected, entered, output),
         context => {
             let made = match &call.weights.norms {
                 None => gpu::forward(context, calls, sizes, &mut projected, output)?,
@@ -247,7 +247,10 @@ pub(crate) fn backward(
     let entered = steps.entered.take();
     let norms = call.weights.norms.as_ref().zip(entered.as_ref());
     let made = on_device!(device,
-        F => twin::backward::<F>(call, steps, sizes, output, d_output.view(), d_last[0]).map(|made| vec![made]),
+        F, host => {
+            let d_output = d_output.view();
+            twin::backward::<F>(host, call, steps, sizes, output, d_output, d_last[0]).map(|made| vec![made])
+        },
         context => match norms {
             None => back::backward(context, calls, sizes, steps, output, d_output, d_last),
             Some((norms, _)) => {

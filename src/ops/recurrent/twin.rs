@@ -8,9 +8,11 @@ use super::normalised::cpu::OverTime;
 use super::parts::MemoryMut;
 use super::{Call, Cell, Gradients, Sizes, StateParts, StateView, Steps, normalised, windows};
 use crate::Result;
-use crate::tensor::{Real, Tensor, View, unwritten};
+use crate::device::Host;
+use crate::tensor::{Real, Tensor, View, expect_room, unwritten};
 
 pub(super) fn forward<F: Real>(
+    host: &Host,
     call: &Call<'_>,
     sizes: Sizes,
     mut projected: Tensor,
@@ -19,12 +21,14 @@ pub(super) fn forward<F: Real>(
 ) -> Result<Steps> {
     let Sizes { steps, rows, units, hidden } = sizes;
     let device = projected.device().clone();
+    expect_room(&device, scratch(call, sizes, Pass::Forward), "a recurrent layer")?;
     let matrices = Matrices::new(call, sizes, Pass::Forward);
     let equations = &call.equations;
     let initial = call.initial.memory::<F>(units);
     let mut last = Memory::zeros(rows, hidden, units);
     let saves = equations.saves() || matrices.gains.is_some();
-    let mut saved = saves.then(|| unwritten(Ix3(steps, rows, units)));
+    let saved = saves.then(|| unwritten(host, Ix3(steps, rows, units), "what a recurrent layer saves"));
+    let mut saved = saved.transpose()?;
     let mut whole = output.view_mut()?;
     let mut gates = projected.view_mut()?;
     Loop { equations, matrices: &matrices, walk: &call.walk, steps }.forward(Forward {
@@ -57,24 +61,48 @@ struct Room<F> {
 }
 
 impl<F: Real> Room<F> {
-    fn new(call: &Call<'_>, sizes: Sizes) -> Self {
+    fn new(host: &Host, call: &Call<'_>, sizes: Sizes) -> Result<Self> {
         let Sizes { steps, rows, units, hidden } = sizes;
         let equations = &call.equations;
-        let array = |asked: bool, width: usize| asked.then(|| unwritten(Ix3(steps, rows, width)));
+        let what = "the gradient of a recurrent layer";
+        let array = |asked: bool, width: usize| {
+            asked.then(|| unwritten(host, Ix3(steps, rows, width), what)).transpose()
+        };
         let projected = call.weights.projection.is_some();
         let sees_cells = equations.peepholes() > 0 || call.walk.windows().is_some();
-        Self {
-            previous: unwritten(Ix3(steps, rows, hidden)),
-            cells: array(sees_cells, units),
-            unprojected: array(projected, units),
-            d_apart: array(equations.last_gate_apart(), units),
-            d_hidden: array(projected || call.weights.norms.is_some(), hidden),
+        Ok(Self {
+            previous: unwritten(host, Ix3(steps, rows, hidden), what)?,
+            cells: array(sees_cells, units)?,
+            unprojected: array(projected, units)?,
+            d_apart: array(equations.last_gate_apart(), units)?,
+            d_hidden: array(projected || call.weights.norms.is_some(), hidden)?,
             d_initial: Memory::zeros(rows, hidden, units),
-        }
+        })
     }
 }
 
+/// The most values that a pass has beside its tensors, in arrays that come and go.
+fn scratch(call: &Call<'_>, sizes: Sizes, pass: Pass) -> usize {
+    let Sizes { steps, rows, units, hidden } = sizes;
+    let gates = call.equations.gates() * units;
+    let state = units + hidden;
+    // The weights as products read them, filled up to whole panels, and the arrays of one step.
+    let weights = 2 * (gates + units) * (hidden + 64);
+    let step = |rows: usize| rows * (6 * gates + 16 * state);
+    let of_steps = match (pass, call.walk.windows()) {
+        (Pass::Backward, Some(windows)) => steps * rows * gates + step(windows.ends(steps).len() * rows),
+        _ => 0,
+    };
+    // Products and their gradients before and after the norm.
+    let normalised = match (pass, call.weights.norms) {
+        (Pass::Backward, Some(_)) => steps * rows * (3 * gates + 8 * units),
+        _ => 0,
+    };
+    weights + step(rows) + of_steps + normalised
+}
+
 pub(super) fn backward<F: Real>(
+    host: &Host,
     call: &Call<'_>,
     mut steps: Steps,
     sizes: Sizes,
@@ -84,11 +112,12 @@ pub(super) fn backward<F: Real>(
 ) -> Result<Gradients> {
     let Sizes { rows, units, hidden, .. } = sizes;
     let device = output.device();
+    let mut room = Room::new(host, call, sizes)?;
+    expect_room(device, scratch(call, sizes, Pass::Backward), "the gradient of a recurrent layer")?;
     let matrices = Matrices::<F>::new(call, sizes, Pass::Backward);
     let own = s![.., .., call.column..call.column + hidden];
     let initial = call.initial.memory::<F>(units);
     let d_last = d_last.map_or_else(|| Memory::zeros(rows, hidden, units), |d_last| d_last.memory(units));
-    let mut room = Room::new(call, sizes);
     let mut d_gates = steps.take_gates();
     let saved: Option<ArrayView3<'_, F>> = steps.saved.as_ref().map(|saved| saved.view().array3());
     let normalises_state = matrices.gains.is_some() && call.equations.cell == Cell::Lstm;

@@ -6,7 +6,7 @@ pub(crate) mod gpu;
 use super::elementwise::expect_alike;
 use crate::Result;
 use crate::device::on_device;
-use crate::tensor::{Tensor, View};
+use crate::tensor::{Tensor, View, expect_room};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +57,11 @@ pub fn log_softmax_backward<'a>(y: impl Into<View<'a>>, d_y: impl Into<View<'a>>
 
 fn forward(x: View<'_>, kind: Kind) -> Result<Tensor> {
     on_device!(x.device(),
-        F => Tensor::from_array(x.device(), cpu::forward(x.array2::<F>(), kind))?
-            .reshape(x.shape().dimensions()),
+        F => {
+            // A row of powers beside the result.
+            expect_room(x.device(), x.shape().elements() + x.shape().last(), "a softmax")?;
+            Tensor::from_array(x.device(), cpu::forward(x.array2::<F>(), kind))?.reshape(x.shape().dimensions())
+        },
         context => {
             let y = Tensor::uninitialized(context, x.device(), *x.shape())?;
             gpu::forward(context, [x.span(), y.view().span()], x.shape().last(), kind)?;
@@ -70,8 +73,11 @@ fn forward(x: View<'_>, kind: Kind) -> Result<Tensor> {
 fn backward(y: View<'_>, d_y: View<'_>, kind: Kind) -> Result<Tensor> {
     expect_alike(y, "d_y", d_y)?;
     on_device!(y.device(),
-        F => Tensor::from_array(y.device(), cpu::backward(y.array2::<F>(), d_y.array2(), kind))?
-            .reshape(y.shape().dimensions()),
+        F => {
+            expect_room(y.device(), y.shape().elements(), "the gradient of a softmax")?;
+            Tensor::from_array(y.device(), cpu::backward(y.array2::<F>(), d_y.array2(), kind))?
+                .reshape(y.shape().dimensions())
+        },
         context => {
             let d_x = Tensor::uninitialized(context, y.device(), *y.shape())?;
             let spans = [y.span(), d_y.span(), d_x.view().span()];

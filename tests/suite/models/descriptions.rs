@@ -74,11 +74,31 @@ fn configurations_come_back_as_they_were_and_store_no_absent_option() -> Outcome
     Ok(())
 }
 
+fn names_of_layers_are_bounded() -> Outcome {
+    for count in [257, 65_536, 9_000_000] {
+        let name = "ü".repeat(count);
+        let added = Model::new(1).add(&name, Linear::new(1, 1));
+        refused(added, &["layer name", &count.to_string(), "256"]);
+        // A name that is quoted is cut.
+        let mut model = Model::new(1);
+        model.add("head", Linear::new(1, 1))?;
+        let parameters = model.initialize(&Device::cpu())?;
+        let message = parameters.view(&name).map_err(|error| error.to_string()).unwrap_err();
+        assert!(message.contains("head.weight") && message.chars().count() < 3000, "{}", &message[..100]);
+    }
+    let mut model = Model::new(1);
+    let longest = "ü".repeat(256);
+    model.add(&longest, Linear::new(1, 1))?;
+    assert!(model.summary().to_string().contains(&longest));
+    Ok(())
+}
+
 pub(super) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
         options_that_make_no_sense_are_refused_by_name,
         passes_that_do_not_say_what_they_are_are_refused,
         configurations_come_back_as_they_were_and_store_no_absent_option,
+        names_of_layers_are_bounded,
     );
 }
