@@ -1,15 +1,16 @@
 //! Where tensors live and work runs: the CPU, or one GPU; discovery and selection.
 
+mod host;
 mod options;
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::gpu::{self, AdapterKind, AdapterSummary, Context, KernelCall, OnChipReport};
-use crate::tensor::Store;
 use crate::tuning::Tuning;
 use crate::{Error, Result};
 
+pub(crate) use host::{Host, Precision};
 pub use options::{GpuOptions, ParameterPath, ShaderBuild};
 
 /// The environment variable that [`Device::auto`] obeys: `auto`, `cpu`, `reference`, `gpu`, `gpu:N` or a part of an
@@ -30,34 +31,6 @@ pub struct Device(Backend);
 pub(crate) enum Backend {
     Cpu(Host),
     Gpu(Arc<Context>),
-}
-
-/// The CPU as a device: its number type, and the memory that it keeps for later.
-#[derive(Clone)]
-pub(crate) struct Host {
-    precision: Precision,
-    store: Arc<Store>,
-}
-
-impl Host {
-    fn new(precision: Precision) -> Self {
-        Self { precision, store: Arc::default() }
-    }
-
-    pub(crate) fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    pub(crate) fn store(&self) -> &Arc<Store> {
-        &self.store
-    }
-}
-
-/// The number type of CPU storage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Precision {
-    F32,
-    F64,
 }
 
 /// Counters of a device, for those who measure or test.
@@ -260,7 +233,7 @@ impl Device {
     pub fn release_unused(&self) -> Result<()> {
         match &self.0 {
             Backend::Cpu(host) => {
-                host.store.release();
+                host.store().release();
                 Ok(())
             }
             Backend::Gpu(context) => context.release_unused(),
@@ -332,38 +305,6 @@ impl Device {
         }
     }
 
-    /// The largest finite number of its floats.
-    pub(crate) fn largest_float(&self) -> f64 {
-        match &self.0 {
-            Backend::Cpu(Host { precision: Precision::F64, .. }) => f64::MAX,
-            _ => f32::MAX.into(),
-        }
-    }
-
-    /// The largest of its floats below one.
-    pub(crate) fn largest_fraction(&self) -> f64 {
-        match &self.0 {
-            Backend::Cpu(Host { precision: Precision::F64, .. }) => 1f64.next_down(),
-            _ => 1f32.next_down().into(),
-        }
-    }
-
-    /// `value` rounded to one of its floats.
-    pub(crate) fn rounded(&self, value: f64) -> f64 {
-        match &self.0 {
-            Backend::Cpu(Host { precision: Precision::F64, .. }) => value,
-            _ => (value as f32).into(),
-        }
-    }
-
-    /// Fails for a finite `value` that is beyond the largest of the device's floats.
-    pub(crate) fn expect_representable(&self, value: f64, what: impl FnOnce() -> String) -> Result<()> {
-        if value.is_finite() && value.abs() > self.largest_float() {
-            return Err(Error::NonFinite { what: format!("{} ({value:e}) in 32-bit floats", what()) });
-        }
-        Ok(())
-    }
-
     pub(crate) fn backend(&self) -> &Backend {
         &self.0
     }
@@ -392,7 +333,7 @@ impl Device {
 impl PartialEq for Device {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
-            (Backend::Cpu(one), Backend::Cpu(two)) => one.precision == two.precision,
+            (Backend::Cpu(one), Backend::Cpu(two)) => one.precision() == two.precision(),
             (Backend::Gpu(one), Backend::Gpu(two)) => Arc::ptr_eq(one, two),
             _ => false,
         }
@@ -402,7 +343,7 @@ impl PartialEq for Device {
 impl fmt::Display for Device {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Backend::Cpu(host) => formatter.write_str(match host.precision {
+            Backend::Cpu(host) => formatter.write_str(match host.precision() {
                 Precision::F32 => "cpu",
                 Precision::F64 => "reference",
             }),

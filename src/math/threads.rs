@@ -19,8 +19,9 @@ pub(crate) fn part_rows(rows: usize, work: usize, unit: usize) -> usize {
     rows.div_ceil(parts).next_multiple_of(unit)
 }
 
-/// Bytes that a thread takes: its stack, and what the standard library and the allocator map for it.
-const THREAD: usize = 4 << 20;
+/// Bytes of address space that a thread takes: its stack, and what the standard library and the allocator map for it, of which
+/// glibc's 64 MiB are the most.
+const THREAD: usize = 80 << 20;
 
 /// How many of `wanted` threads there is memory for: one that starts without ends the program.
 fn affordable(wanted: usize) -> usize {

@@ -181,7 +181,7 @@ pub(crate) fn expect_room(device: &Device, elements: usize, what: &str) -> Resul
                 return Ok(());
             }
             // Several buffers take a little more than one of their size.
-            let room: Vec<F> = reserved(elements + elements / 64 + LEAST_ASKED, what)?;
+            let room: Vec<F> = reserved(elements + elements / 64 + REST, what)?;
             // Without this the compiler leaves the allocation out.
             std::hint::black_box(room.as_ptr());
             Ok(())
@@ -189,6 +189,9 @@ pub(crate) fn expect_room(device: &Device, elements: usize, what: &str) -> Resul
         _context => Ok(()),
     )
 }
+
+/// Values that are left over for all that is small.
+const REST: usize = 1 << 18;
 
 /// The fewest values that are asked for before they are allocated: less is there if anything is.
 const LEAST_ASKED: usize = 1 << 14;
