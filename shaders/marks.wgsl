@@ -1,5 +1,6 @@
 // The marks of every row and step from the lengths and the mask of resets; one invocation a mark.
 //   lengths [B], resets [T, B] -> marks [T, B]. CPU twin: src/ops/recurrent/walk.rs.
+// resets[s, b] parts step s - 1 of a row from step s: the later one starts from zeros forward, the earlier one in reverse.
 
 // 1: the direction runs from the end of each row to its beginning.
 override REVERSED: u32 = 0u;
@@ -15,6 +16,7 @@ struct Parameters {
     rows: u32,
     steps: u32,
     lengths_base: u32,
+    // Place of the first mark's boundary in the mask: its own step forward, the next one in reverse.
     resets_base: u32,
     marks_base: u32,
     // The gradient is cut before every `chunk`-th step of the sequence; 0: nowhere.
@@ -51,7 +53,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         if parameters.chunk != 0u && position != 0u && position % max(parameters.chunk, 1u) == 0u {
             mark = mark | CUTS;
         }
-        if MASKED != 0u && resets[parameters.resets_base + id.x] != 0u {
+        let boundary = step + select(0u, 1u, REVERSED != 0u);
+        if MASKED != 0u && boundary < length && resets[parameters.resets_base + id.x] != 0u {
             mark = mark | RESETS;
         }
     }

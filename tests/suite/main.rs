@@ -26,6 +26,7 @@ mod noise;
 mod on_chip;
 mod options;
 mod owners;
+mod packed;
 mod pairs;
 mod peak;
 mod products;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     gradients::register(&mut suite);
     recurrent::register(&mut suite);
     properties::register(&mut suite);
+    packed::register(&mut suite);
     masks::register(&mut suite);
     noise::register(&mut suite);
     stateful::register(&mut suite);

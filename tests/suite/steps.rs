@@ -215,6 +215,16 @@ impl ByHand<'_> {
         (0..steps).flat_map(|at| rows.clone().map(move |row| step(at) * batch + row)).collect()
     }
 
+    /// Which of the steps at `places`, in the order of this direction, start from zeros. A mark is the boundary between a step
+    /// and the one before it in time: it parts the step that has it forward, and the one after that in reverse.
+    fn restarts(&self, resets: &[u32], time: Time, places: &[usize], rows: usize) -> Vec<u32> {
+        let marks = places.iter().map(|&place| resets[place]);
+        match time {
+            Time::Forward => marks.collect(),
+            Time::Reverse => std::iter::repeat_n(0, rows).chain(marks).take(places.len()).collect(),
+        }
+    }
+
     fn lane(&self, place: usize, x: &[f64], initial: &[Vec<f64>]) -> Result<Lane> {
         let (steps, batch, directions) = (self.steps, self.lengths.len(), self.directions.len());
         let mut model = Model::new(0);
@@ -251,8 +261,7 @@ impl ByHand<'_> {
         for (rows, steps) in self.groups() {
             let places = self.places(&rows, steps, lane.time);
             let x = pick(&lane.x, &places, inputs);
-            let resets: Option<Vec<u32>> =
-                self.resets.as_ref().map(|resets| places.iter().map(|&place| resets[place]).collect());
+            let resets = self.resets.as_ref().map(|resets| self.restarts(resets, lane.time, &places, rows.len()));
             let initial = of_rows(&lane.initial, &rows, self.lengths.len());
             let initial = state_of(rows.len(), &initial)?;
             let sizes = [steps, rows.len()];

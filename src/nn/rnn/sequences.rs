@@ -55,8 +55,16 @@ impl<'a> Sequences<'a> {
         Self { lengths: Some(lengths), ..Self::default() }
     }
 
-    /// With the state set to zero before each step where `resets` \[T, B\] is not zero; no gradient flows back past
-    /// such a step. In the reverse direction "before" is later in time.
+    /// With rows parted where `resets` \[T, B\] is not zero: a mark at step s of a row is the boundary between its steps
+    /// s − 1 and s, which neither a state nor a gradient passes. The forward direction starts from zeros at step s, the
+    /// reverse direction at step s − 1, so that sequences packed into one row yield what each yields alone from a zero
+    /// state. A mark at a row's first step replaces the initial state of the forward direction by zeros and changes
+    /// nothing in reverse; a mark in the padding changes nothing.
+    ///
+    /// A row has one initial and one final state: the first sequence has the final state of the reverse direction, the last
+    /// one that of the forward direction, and the initial states are theirs the other way round.
+    /// Chunks of [`Rnn::truncated`](super::Rnn::truncated) and windows of [`Rnn::windowed`](super::Rnn::windowed) count the
+    /// steps of the row, whatever it is parted into.
     pub fn resets(self, resets: &'a Indices) -> Self {
         Self { resets: Some(resets), ..self }
     }

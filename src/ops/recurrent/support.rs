@@ -117,8 +117,13 @@ fn put_marks(context: &Context, walk: &Walk<'_>, made: Span<'_>, rows: usize) ->
     let lengths = walk.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
     for piece in pieces(count, context.limits().elements(ELEMENTWISE_GROUP)) {
         let target = context.bind(made.slice(piece.clone()))?;
-        let resets =
-            walk.resets.map(|resets| context.bind(resets.span().slice(piece.clone()))).transpose()?;
+        // The boundary before a step lies in the mask at that step, and in reverse at the next one; the last step has none.
+        let ahead = if walk.reversed() { rows } else { 0 };
+        let boundaries = (piece.start + ahead).min(count)..(piece.end + ahead).min(count);
+        let resets = match walk.resets {
+            Some(resets) if !boundaries.is_empty() => Some(context.bind(resets.span().slice(boundaries))?),
+            _ => None,
+        };
         context.dispatch(Dispatch {
             kernel: &MARKS,
             constants: &[walk.reversed().into(), lengths.is_some().into(), resets.is_some().into()],

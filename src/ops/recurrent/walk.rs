@@ -22,7 +22,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) direction: Direction,
     /// How many steps of each row are valid [B]; all where there are no lengths.
     pub(crate) lengths: Option<&'a Indices>,
-    /// Where the state becomes zero before a step [T, B].
+    /// Where a row is parted [T, B]: a mark at step s is the boundary between s - 1 and s, which neither a state nor a gradient
+    /// passes in either direction. Forward, step s starts from zeros; in reverse, step s - 1 does.
     pub(crate) resets: Option<&'a Indices>,
     /// How far gradients flow back.
     pub(crate) truncation: Truncation,
@@ -173,10 +174,20 @@ impl Walk<'_> {
     pub(super) fn before(&self, t: usize, row: usize, steps: usize, rows: usize) -> Before {
         match self.position(t, row, steps) {
             None => Before::Padding,
-            Some(_) if self.resets.is_some_and(|resets| resets.values()[t * rows + row] != 0) => Before::Zero,
+            Some(_) if self.starts_from_zeros(t, row, steps, rows) => Before::Zero,
             Some(0) => Before::Initial,
             Some(_) => Before::Previous,
         }
+    }
+
+    /// Whether a mark parts valid step `t` of the row from the step before it in this direction.
+    fn starts_from_zeros(&self, t: usize, row: usize, steps: usize, rows: usize) -> bool {
+        let boundary = match self.direction {
+            Direction::Forward => t,
+            Direction::Reverse => t + 1,
+        };
+        let is_marked = |resets: &Indices| resets.values()[boundary * rows + row] != 0;
+        boundary < self.length(row, steps) && self.resets.is_some_and(is_marked)
     }
 
     /// Whether a gradient flows from step `t` of the row to the state before it.

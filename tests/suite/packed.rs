@@ -1,0 +1,304 @@
+//! Sequences packed into one row: a mark parts them in both directions, so that each yields what it yields alone.
+
+use refrain::nn::{Cell, Layer, Merge, Model, Parameters, Rnn, Sequences, State};
+use refrain::ops::Activation;
+use refrain::{Device, GpuOptions, Indices, OnChip, RecurrentTier, Result, Tensor};
+
+use crate::adapters::{Adapter, Outcome, Suite};
+use crate::custom::RIGHT;
+use crate::steps::{Time, parts};
+use crate::support::{all_gradients, expect_close, largest, random};
+
+pub(crate) const INPUTS: usize = 2;
+const BATCH: usize = 3;
+const STEPS: usize = 7;
+/// How long the two sequences of each row are; what is left of its steps is padding.
+const LENGTHS: [[usize; BATCH]; 2] = [[1, 4, 2], [3, 2, 5]];
+/// The same in whole chunks of two steps.
+const EVEN: [[usize; BATCH]; 2] = [[2, 4, 2], [4, 2, 4]];
+
+/// A description, and the lengths at which it is tested.
+struct Case {
+    name: &'static str,
+    stack: Rnn,
+    directions: &'static [Time],
+    lengths: [[usize; BATCH]; 2],
+}
+
+impl Case {
+    /// Whether the place of a state is of the reverse direction.
+    fn is_reverse(&self, place: usize) -> bool {
+        self.directions[place % self.directions.len()] == Time::Reverse
+    }
+}
+
+/// Every cell, and whatever reads the marks of steps: both directions, stacks, truncation, checkpoints.
+fn cases() -> Vec<Case> {
+    let of = |cell| Rnn::new(cell, INPUTS, 5);
+    let all = |stack: Rnn| {
+        let hard = Activation::HardSigmoid { alpha: 0.2, beta: 0.5 };
+        let stack = stack.peepholes().gate_activations(hard, Activation::Softsign, Activation::Tanh);
+        stack.projection(4).clip_gates(0.5).clip_cell(0.25).clip_gradient(0.1)
+    };
+    let case = |name, stack, directions| Case { name, stack, directions, lengths: LENGTHS };
+    let forward = &[Time::Forward][..];
+    let reverse = |name, stack: Rnn| case(name, stack.reverse(), &[Time::Reverse]);
+    let both = |name, stack: Rnn| case(name, stack.bidirectional(), &[Time::Forward, Time::Reverse]);
+    vec![
+        case("tanh", of(Cell::tanh()), forward),
+        reverse("reverse tanh", of(Cell::tanh()).layers(2)),
+        both("bidirectional tanh", of(Cell::tanh())),
+        case("lstm", of(Cell::Lstm).layers(2), forward),
+        reverse("reverse lstm", of(Cell::Lstm)),
+        both("bidirectional lstm", of(Cell::Lstm).layers(2).residual()),
+        both("bidirectional lstm with all", all(of(Cell::Lstm))),
+        both("bidirectional normalised lstm", of(Cell::Lstm).layer_norm()),
+        case("gru", of(Cell::Gru), forward),
+        reverse("reverse gru", of(Cell::Gru).reset_before()),
+        both("bidirectional gru", of(Cell::Gru).merge(Merge::Sum).layers(2)),
+        both("bidirectional custom cell", of(Cell::Custom(&RIGHT))),
+        Case { lengths: EVEN, ..both("truncated", of(Cell::Lstm).truncated(2)) },
+        case("windowed", of(Cell::Lstm).windowed(1), forward),
+        Case { lengths: EVEN, ..case("truncated every", of(Cell::Gru).truncated_every(2, 3), forward) },
+    ]
+}
+
+/// A stack with its parameters on a device.
+pub(crate) struct Stack {
+    pub(crate) layer: Layer<Rnn>,
+    pub(crate) parameters: Parameters,
+}
+
+/// What goes into a pass: x and the gradient at the outputs \[T, B, ..\], the initial state and the gradient at the final
+/// one.
+pub(crate) struct Given {
+    pub(crate) x: Tensor,
+    pub(crate) d_y: Tensor,
+    pub(crate) initial: State,
+    pub(crate) d_last: State,
+}
+
+/// What comes out of it.
+pub(crate) struct Pass {
+    pub(crate) y: Tensor,
+    pub(crate) last: State,
+    pub(crate) d_x: Tensor,
+    pub(crate) d_initial: State,
+    pub(crate) gradients: Vec<f64>,
+}
+
+impl Stack {
+    pub(crate) fn new(device: &Device, stack: Rnn) -> Result<Self> {
+        let mut model = Model::new(5);
+        let layer = model.add("rnn", stack)?;
+        Ok(Self { layer, parameters: model.initialize(device)? })
+    }
+
+    pub(crate) fn given(&self, device: &Device, [steps, batch]: [usize; 2]) -> Result<Given> {
+        let zero = self.layer.zero_state(device, batch)?;
+        let state = |stream: u64| {
+            let part =
+                |stream, like: Tensor| random(device, stream, like.shape().dimensions(), 1.0);
+            let hidden = part(stream, zero.hidden())?;
+            match zero.cell() {
+                Some(cell) => State::from_hidden_and_cell(&hidden, &part(stream + 1, cell)?),
+                None => State::from_hidden(&hidden),
+            }
+        };
+        Ok(Given {
+            x: random(device, 81, &[steps, batch, INPUTS], 1.0)?,
+            d_y: random(device, 82, &[steps, batch, self.layer.description().outputs()], 1.0)?,
+            initial: state(83)?,
+            d_last: state(85)?,
+        })
+    }
+
+    pub(crate) fn pass(&self, given: &Given, sequences: Sequences<'_>) -> Result<Pass> {
+        let (layer, parameters) = (&self.layer, &self.parameters);
+        let mut gradients = parameters.zero_gradients()?;
+        let (y, last, trace) = layer.forward_sequences(parameters, &given.x, &given.initial, sequences)?;
+        let (d_x, d_initial) = trace.backward(&given.d_y, Some(&given.d_last), &mut gradients)?;
+        let gradients = all_gradients(parameters, &gradients)?;
+        Ok(Pass { y, last, d_x, d_initial, gradients })
+    }
+}
+
+pub(crate) fn expect_same(what: &str, one: &[f64], two: &[f64]) {
+    let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    assert!(one.iter().all(|value| value.is_finite()), "{what}: {one:?}");
+    assert_eq!(bits(one), bits(two), "{what}: {one:?} and {two:?}");
+}
+
+/// As many steps from step `starts[row]` of each row on as `lengths[row]` says, at the first steps; zeros after them.
+fn cut(all: &Tensor, starts: &[usize], lengths: &[usize]) -> Result<Tensor> {
+    let (width, values) = (all.shape().last(), all.download_f64()?);
+    let mut own = vec![0.0; values.len()];
+    for (row, (&start, &length)) in starts.iter().zip(lengths).enumerate() {
+        for step in 0..length {
+            let [from, to] = [start + step, step].map(|step| (step * BATCH + row) * width);
+            own[to..to + width].copy_from_slice(&values[from..from + width]);
+        }
+    }
+    Tensor::from_slice_f64(all.device(), all.shape().dimensions(), &own)
+}
+
+/// The values of a state's parts, those at the places where `keep` is false replaced by zeros.
+fn at_places(state: &State, keep: impl Fn(usize) -> bool) -> Result<Vec<Vec<f64>>> {
+    let places = state.hidden().shape().dimensions()[0];
+    let mut all = parts(state)?;
+    for part in &mut all {
+        let width = part.len() / places;
+        for (place, values) in part.chunks_mut(width).enumerate() {
+            if !keep(place) {
+                values.fill(0.0);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn state_like(like: &State, values: &[Vec<f64>]) -> Result<State> {
+    let part = |like: Tensor, values: &Vec<f64>| {
+        Tensor::from_slice_f64(like.device(), like.shape().dimensions(), values)
+    };
+    let hidden = part(like.hidden(), &values[0])?;
+    match like.cell() {
+        Some(cell) => State::from_hidden_and_cell(&hidden, &part(cell, &values[1])?),
+        None => State::from_hidden(&hidden),
+    }
+}
+
+/// The first sequence has the initial state of the forward direction and the final one of the reverse direction, the last
+/// sequence the others. Between them, each direction starts from zeros.
+fn packed_equals_each_alone(device: &Device, case: &Case) -> Outcome {
+    let Case { name, lengths, .. } = *case;
+    let stack = Stack::new(device, case.stack.clone())?;
+    let given = stack.given(device, [STEPS, BATCH])?;
+    let indices = |values: &[u32]| Indices::from_slice(device, &[values.len()], values);
+    let totals: Vec<u32> = (0..BATCH).map(|row| (lengths[0][row] + lengths[1][row]) as u32).collect();
+    let totals = indices(&totals)?;
+    let mut marks = vec![0; STEPS * BATCH];
+    for (row, &start) in lengths[0].iter().enumerate() {
+        marks[start * BATCH + row] = 1;
+        // One in the padding means nothing.
+        if start + lengths[1][row] < STEPS {
+            marks[(start + lengths[1][row]) * BATCH + row] = 1;
+        }
+    }
+    let marks = Indices::from_slice(device, &[STEPS, BATCH], &marks)?;
+    let packed = stack.pass(&given, Sequences::ragged(&totals).resets(&marks))?;
+    let mut gradients = vec![0.0; packed.gradients.len()];
+    for (number, own) in lengths.iter().enumerate() {
+        let starts = if number == 0 { [0; BATCH] } else { lengths[0] };
+        let own_u32: Vec<u32> = own.iter().map(|&length| length as u32).collect();
+        let own_lengths = indices(&own_u32)?;
+        // Whether the sequence is its row's first one in the order of the direction at a place, or the last one.
+        let first = |place: usize| case.is_reverse(place) == (number == 1);
+        let last = |place: usize| !first(place);
+        let alone = Given {
+            x: cut(&given.x, &starts, own)?,
+            d_y: cut(&given.d_y, &starts, own)?,
+            initial: state_like(&given.initial, &at_places(&given.initial, first)?)?,
+            d_last: state_like(&given.d_last, &at_places(&given.d_last, last)?)?,
+        };
+        let alone = stack.pass(&alone, Sequences::ragged(&own_lengths))?;
+        let name = format!("{name}, sequence {number}");
+        for (what, packed, alone) in [("y", &packed.y, &alone.y), ("d_x", &packed.d_x, &alone.d_x)] {
+            let packed = cut(packed, &starts, own)?.download_f64()?;
+            assert!(largest(&packed) > 1e-3, "{name}: {what} is all but zero");
+            expect_same(&format!("{name}: {what}"), &packed, &alone.download_f64()?);
+        }
+        let ends = [&packed, &alone].map(|pass| at_places(&pass.last, last));
+        let [one, two] = ends;
+        expect_same(&format!("{name}: final states"), &one?.concat(), &two?.concat());
+        let starts = [&packed, &alone].map(|pass| at_places(&pass.d_initial, first));
+        let [one, two] = starts;
+        expect_same(&format!("{name}: gradients at initial states"), &one?.concat(), &two?.concat());
+        gradients.iter_mut().zip(&alone.gradients).for_each(|(total, own)| *total += own);
+    }
+    // The same terms in sums of another order.
+    let rounding = 200.0 * f64::from(f32::EPSILON) * largest(&gradients).max(1.0);
+    expect_close(name, &packed.gradients, &gradients, rounding)
+}
+
+/// A mark that no sequence needs does not part one: at a row's first step it takes the initial state of the forward direction
+/// away, and in reverse there is no step before it.
+fn a_mark_at_the_first_step_replaces_the_initial_state_of_the_forward_direction_only() -> Outcome {
+    for device in [Device::cpu(), Device::reference()] {
+        for case in cases() {
+            let name = case.name;
+            let reverse = |place| case.is_reverse(place);
+            let stack = Stack::new(&device, case.stack.clone())?;
+            let mut given = stack.given(&device, [STEPS, BATCH])?;
+            let mut marks = vec![0; STEPS * BATCH];
+            marks[..BATCH].fill(1);
+            let marks = Indices::from_slice(&device, &[STEPS, BATCH], &marks)?;
+            let marked = stack.pass(&given, Sequences::whole().resets(&marks))?;
+            given.initial = state_like(&given.initial, &at_places(&given.initial, reverse)?)?;
+            let zero = stack.pass(&given, Sequences::whole())?;
+            expect_same(name, &marked.y.download_f64()?, &zero.y.download_f64()?);
+            expect_same(name, &marked.d_x.download_f64()?, &zero.d_x.download_f64()?);
+            let expected = at_places(&zero.d_initial, reverse)?.concat();
+            expect_same(name, &parts(&marked.d_initial)?.concat(), &expected);
+        }
+    }
+    Ok(())
+}
+
+fn sequences_packed_into_a_row_equal_each_alone_on_the_cpu() -> Outcome {
+    for device in [Device::cpu(), Device::reference()] {
+        for case in cases() {
+            packed_equals_each_alone(&device, &case)?;
+        }
+    }
+    Ok(())
+}
+
+fn sequences_packed_into_a_row_equal_each_alone(adapter: &Adapter) -> Outcome {
+    let device = adapter.open()?;
+    cases().into_iter().try_for_each(|case| packed_equals_each_alone(&device, &case))
+}
+
+fn sequences_packed_into_a_row_equal_each_alone_on_chip(adapter: &Adapter) -> Outcome {
+    let on_chip = OnChip { workgroups: Some(2), patience: None };
+    let options =
+        GpuOptions { recurrent: RecurrentTier::OnChip, on_chip, ..GpuOptions::default() };
+    let device = adapter.open_anew_with(&options)?;
+    for name in ["reverse lstm", "bidirectional tanh", "bidirectional gru"] {
+        let case = cases().into_iter().find(|case| case.name == name);
+        packed_equals_each_alone(&device, &case.expect("a case of this name"))?;
+    }
+    let report = device.on_chip().expect("a GPU");
+    assert!(report.dispatches > 0, "{report:?}");
+    Ok(())
+}
+
+/// The masks of a long batch are cut where a binding ends: the boundary of a step in reverse lies in the next piece.
+fn masks_that_exceed_a_binding_part_the_same_steps(adapter: &Adapter) -> Outcome {
+    let device = adapter.open()?;
+    let small = GpuOptions { workgroups: Some(2), ..GpuOptions::default() };
+    let small = adapter.open_anew_with(&small)?;
+    let (steps, batch) = (90, 13);
+    let marks: Vec<u32> = (0..steps * batch).map(|place| u32::from(place % 5 == 2)).collect();
+    let outputs = |device: &Device| -> Result<Vec<f32>> {
+        let stack = Stack::new(device, Rnn::new(Cell::tanh(), INPUTS, 3).bidirectional())?;
+        let given = stack.given(device, [steps, batch])?;
+        let marks = Indices::from_slice(device, &[steps, batch], &marks)?;
+        stack.pass(&given, Sequences::whole().resets(&marks))?.y.download()
+    };
+    crate::support::expect_same_bits("outputs", &outputs(&device)?, &outputs(&small)?)
+}
+
+pub(crate) fn register(suite: &mut Suite) {
+    crate::adapters::on_cpu!(
+        suite,
+        sequences_packed_into_a_row_equal_each_alone_on_the_cpu,
+        a_mark_at_the_first_step_replaces_the_initial_state_of_the_forward_direction_only,
+    );
+    crate::adapters::on_gpu_tiers!(suite, sequences_packed_into_a_row_equal_each_alone);
+    crate::adapters::on_gpu!(
+        suite,
+        sequences_packed_into_a_row_equal_each_alone_on_chip,
+        masks_that_exceed_a_binding_part_the_same_steps,
+    );
+}
