@@ -258,7 +258,7 @@ fn an_attribute_that_cannot_be_read_is_an_error() {
         ("torch_training_tanh_sgd", "hidden", "17"),
         ("torch_rnn_tanh_l2", "bidirectional", "true"),
         ("torch_lstm_varlen", "lengths", "4,8,1,7,10"),
-        ("torch_lstm_varlen", "lengths", "4,8,0,7,2"),
+        ("torch_lstm_varlen", "lengths", "4,8,-1,7,2"),
         ("torch_lstm_varlen", "lengths", "4,8"),
         ("torch_lstm_varlen", "proj_size", "3"),
         ("torch_trunc_gru_chunk3", "truncation", "0"),

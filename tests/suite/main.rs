@@ -5,6 +5,7 @@ mod checkpoints;
 mod child;
 mod custom;
 mod directions;
+mod empty_rows;
 mod equivalence;
 mod exhaustion;
 mod extremes;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
     recurrent::register(&mut suite);
     properties::register(&mut suite);
     packed::register(&mut suite);
+    empty_rows::register(&mut suite);
     masks::register(&mut suite);
     noise::register(&mut suite);
     stateful::register(&mut suite);

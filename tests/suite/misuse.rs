@@ -515,13 +515,6 @@ fn lengths_resets_and_states_that_do_not_fit(device: &Device) -> Outcome {
     let (x, zero) = (tensor(device, &[5, 2, 3])?, rnn.zero_state(device, 2)?);
     let run = |sequences: Sequences<'_>| rnn.infer_sequences(&parameters, &x, &zero, sequences);
     let lengths = |values: &[u32]| indices(device, &[values.len()], values);
-    refuses!(
-        Config,
-        run(Sequences::ragged(&lengths(&[5, 0])?)),
-        "lengths",
-        "at least 1",
-        "leave empty rows out"
-    );
     refuses!(Index, run(Sequences::ragged(&lengths(&[6, 1])?)), "lengths", "index 6", "below 6");
     refuses!(Shape, run(Sequences::ragged(&lengths(&[5, 1, 1])?)), "lengths", "[2]", "[3]");
     let resets = indices(device, &[2, 5], &[0; 10])?;

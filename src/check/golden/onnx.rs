@@ -138,6 +138,13 @@ fn state(layer: &OnnxLayer, inputs: &Inputs, sizes: Sizes) -> Outcome<State> {
     })
 }
 
+/// `last` with zeros in the rows without steps: so ONNX Runtime writes Y_h and Y_c, whatever the initial state. The layer
+/// itself passes that on.
+fn without_empty_rows(last: &State, lengths: &Indices) -> Outcome<State> {
+    let is_empty: Vec<u32> = lengths.values().iter().map(|&length| u32::from(length == 0)).collect();
+    Ok(last.reset(&Indices::from_slice(lengths.device(), &[is_empty.len()], &is_empty)?)?)
+}
+
 /// Runs a layer of the node and appends to what those before it yielded.
 fn run_layer(onnx: &OnnxLayer, sizes: Sizes, inputs: &Inputs, outputs: &mut Outputs) -> Outcome {
     let mut model = Model::new(0);
@@ -147,6 +154,10 @@ fn run_layer(onnx: &OnnxLayer, sizes: Sizes, inputs: &Inputs, outputs: &mut Outp
     let state = state(onnx, inputs, sizes)?;
     let sequences = inputs.lengths.as_ref().map_or_else(Sequences::whole, Sequences::ragged);
     let (y, last) = layer.infer_sequences(&parameters, &inputs.x, &state, sequences)?;
+    let last = match &inputs.lengths {
+        Some(lengths) => without_empty_rows(&last, lengths)?,
+        None => last,
+    };
 
     let Sizes { steps, batch, inputs, hidden, .. } = sizes;
     // [T·B, D, H] → [D, T·B, H].

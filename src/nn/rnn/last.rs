@@ -2,19 +2,18 @@
 
 use super::{Directions, Rnn};
 use crate::nn::Layer;
-use crate::ops::{Merge, embedding, embedding_backward};
+use crate::ops::{Merge, embedding, embedding_backward, zero_padding};
 use crate::shape::Shape;
 use crate::tensor::{Indices, Tensor};
 use crate::{Error, Result};
 
 impl Layer<Rnn> {
     /// What each direction gave at its own last step of each row: the forward one at step lengths_b − 1, the reverse one
-    /// at step 0. output \[T, B, D·H\], lengths \[B\] → \[B, D·H\].
+    /// at step 0; zeros for a row of length 0. output \[T, B, D·H\], lengths \[B\] → \[B, D·H\].
     ///
     /// # Errors
     /// [`Error::Config`] for a stack whose directions are merged: their last steps differ, and a merged output does
-    /// not have them apart; and for a length of zero. [`Error::Index`] for a length beyond T; [`Error::Shape`],
-    /// [`Error::DeviceMismatch`].
+    /// not have them apart. [`Error::Index`] for a length beyond T; [`Error::Shape`], [`Error::DeviceMismatch`].
     ///
     /// ```
     /// use refrain::nn::{Cell, Model, Rnn, Sequences};
@@ -35,11 +34,12 @@ impl Layer<Rnn> {
         output.device().expect_same("lengths", lengths.device())?;
         let places = self.last_places(steps, batch, lengths)?;
         let blocks = output.reshape(&[self.blocks(steps, batch), self.description.hidden_width()])?;
-        embedding(&places, &blocks)?.reshape(&[batch, self.description.outputs()])
+        let picked = embedding(&places, &blocks)?.reshape(&[batch, self.description.outputs()])?;
+        but_empty_rows(picked, lengths)
     }
 
     /// The gradient at the output \[T, B, D·H\] of `steps` steps, from d_last \[B, D·H\] at what
-    /// [`Layer::<Rnn>::last_valid`] picked: zero elsewhere.
+    /// [`Layer::<Rnn>::last_valid`] picked: zero elsewhere, and in all of a row of length 0.
     ///
     /// # Errors
     /// As [`Layer::<Rnn>::last_valid`].
@@ -48,6 +48,7 @@ impl Layer<Rnn> {
         d_last.shape().expect("d_last", &[batch, self.description.outputs()])?;
         d_last.device().expect_same("lengths", lengths.device())?;
         let places = self.last_places(steps, batch, lengths)?;
+        let d_last = but_empty_rows(d_last.clone(), lengths)?;
         let d_blocks = d_last.reshape(&[places.shape().elements(), self.description.hidden_width()])?;
         let d_output = embedding_backward(&places, &d_blocks, self.blocks(steps, batch))?;
         d_output.reshape(&[steps, batch, self.description.outputs()])
@@ -58,7 +59,8 @@ impl Layer<Rnn> {
         steps * batch * self.description.directions.all().len()
     }
 
-    /// Which of the output's blocks of H features are each row's last, direction by direction \[B·D\].
+    /// Which of the output's blocks of H features are each row's last, direction by direction \[B·D\]; those of step 0 for a
+    /// row of length 0.
     fn last_places(&self, steps: usize, batch: usize, lengths: &Indices) -> Result<Indices> {
         let Rnn { options, directions, .. } = &self.description;
         if options.merge != Merge::Concat {
@@ -75,12 +77,7 @@ impl Layer<Rnn> {
         let width = directions.all().len();
         let mut places = Vec::with_capacity(batch * width);
         for (row, &length) in lengths.values().iter().enumerate() {
-            let Some(last) = (length as usize).checked_sub(1) else {
-                return Err(Error::config(
-                    "lengths",
-                    "must be at least 1: leave empty rows out of the batch",
-                ));
-            };
+            let last = (length as usize).saturating_sub(1);
             let place = |step: usize, direction: usize| ((step * batch + row) * width + direction) as u32;
             match directions {
                 Directions::Forward => places.push(place(last, 0)),
@@ -90,4 +87,14 @@ impl Layer<Rnn> {
         }
         Indices::from_slice(lengths.device(), &[places.len()], &places)
     }
+}
+
+/// `x` \[B, F\] with zeros in the rows of length 0.
+fn but_empty_rows(x: Tensor, lengths: &Indices) -> Result<Tensor> {
+    if !lengths.values().contains(&0) {
+        return Ok(x);
+    }
+    let [batch, features] = x.shape().exactly("x", "[batch, features]")?;
+    // As a sequence of one step, which is padding where a row has none.
+    zero_padding(&x.reshape(&[1, batch, features])?, lengths)?.reshape(&[batch, features])
 }

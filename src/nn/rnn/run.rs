@@ -50,7 +50,7 @@ impl Layer<Rnn> {
     /// for the random numbers of training.
     ///
     /// # Errors
-    /// As [`Layer::<Rnn>::infer`]; [`Error::Config`] and [`Error::Index`] for lengths of zero or beyond T.
+    /// As [`Layer::<Rnn>::infer`]; [`Error::Index`] for lengths beyond T.
     pub fn infer_sequences(
         &self,
         parameters: &Parameters,

@@ -50,7 +50,8 @@ impl<'a> Sequences<'a> {
         Self::default()
     }
 
-    /// The first `lengths[b]` steps of each row b; lengths \[B\], from 1 to T.
+    /// The first `lengths[b]` steps of each row b; lengths \[B\], from 0 to T. In a row of length 0 nothing happens: its
+    /// outputs are zero, its final state is the initial one, and so are the gradients at the two.
     pub fn ragged(lengths: &'a Indices) -> Self {
         Self { lengths: Some(lengths), ..Self::default() }
     }

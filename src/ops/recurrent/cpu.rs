@@ -197,7 +197,7 @@ impl<F: Real> Loop<'_, '_, F> {
     }
 
     fn backward_rows(&self, mut pass: Backward<'_, F>) {
-        let (kept, count) = (pass.kept, pass.d_last.hidden.nrows());
+        let kept = pass.kept;
         // The gradient at each row's state, on its way back: after and before a step.
         let mut d_state = pass.d_last.to_owned();
         let mut d_before = d_state.clone();
@@ -227,7 +227,14 @@ impl<F: Real> Loop<'_, '_, F> {
             pass.d_initial.hidden.assign(&d_state.hidden);
             pass.d_initial.cell.assign(&d_state.cell);
         }
-        for row in (0..count).filter(|row| self.walk.length(kept.rows.first + row, self.steps) == 0) {
+        self.pass_empty_rows(&mut pass);
+    }
+
+    /// The gradient at the state after a row without steps is that at the state before it.
+    pub(super) fn pass_empty_rows(&self, pass: &mut Backward<'_, F>) {
+        let first = pass.kept.rows.first;
+        let is_empty = |row: &usize| self.walk.length(first + row, self.steps) == 0;
+        for row in (0..pass.d_last.hidden.nrows()).filter(is_empty) {
             pass.d_initial.hidden.row_mut(row).assign(&pass.d_last.hidden.row(row));
             pass.d_initial.cell.row_mut(row).assign(&pass.d_last.cell.row(row));
         }

@@ -111,6 +111,13 @@ pub(super) fn backward(
             group.step_back(lag, &mut made)?;
         }
     }
+    if let (true, Some(d_last)) = (call.walk.has_empty_rows(), d_last) {
+        let StateParts { hidden, cell } = &mut made.d_initial;
+        *hidden = support::but_empty_rows(context, &call.walk, hidden, d_last.hidden)?;
+        if let (Some(cell), Some(d_cell)) = (cell, d_last.cell) {
+            *cell = support::but_empty_rows(context, &call.walk, cell, d_cell)?;
+        }
+    }
     Ok(made)
 }
 
@@ -137,9 +144,10 @@ impl Group<'_> {
         let first = self.windows.owner(self.ends.start);
         let count = self.ends.len() * rows;
         let place = |row: usize| {
-            let owner = self.windows.owner(call.walk.length(row, steps) - 1);
-            let window = owner.checked_sub(first).filter(|&window| window < self.ends.len());
-            // The others are left to their groups, behind the last place.
+            let last = call.walk.length(row, steps).checked_sub(1);
+            let window = last.and_then(|last| self.windows.owner(last).checked_sub(first));
+            let window = window.filter(|&window| window < self.ends.len());
+            // The others are left to their groups, behind the last place; rows without steps belong to none.
             window.map_or(count, |window| window * rows + row) as u32
         };
         let places: Vec<u32> = (0..rows).map(place).collect();

@@ -232,7 +232,7 @@ pub(super) fn last_state(
     // In the reverse direction the last step to be computed is the first in time.
     let end = if call.walk.direction == Direction::Forward { End::Last } else { End::First };
     let part = |width: usize, from: Source<'_>, initial: View<'_>| {
-        let part = match call.walk.has_ended_rows() {
+        let part = match call.walk.has_empty_rows() {
             true => copy(initial, &[rows, width])?,
             false => Tensor::unwritten(output.device(), &[rows, width])?,
         };
@@ -339,8 +339,8 @@ pub(super) fn d_initial(
     let all = equations.gates() * units;
     // The last gate may have sent its part already, in a product of its own.
     let width = if equations.resets_before() { all - units } else { all };
-    let ended = call.walk.has_ended_rows();
-    let sent = match ended {
+    let empty = call.walk.has_empty_rows();
+    let sent = match empty {
         true => Tensor::zeros(carry.device(), &[rows, width])?,
         false => Tensor::unwritten(carry.device(), &[rows, width])?,
     };
@@ -369,23 +369,26 @@ pub(super) fn d_initial(
     match equations.options.clip_gradient {
         Some(bound) => {
             let bounded = unary(&d_initial, Activation::HardTanh { low: -bound, high: bound })?;
-            if !ended {
-                return Ok(bounded);
-            }
-            let kept = copy(carry, &[rows, hidden])?;
-            let target = Target { span: kept.view().span(), column: 0, columns: hidden };
-            let own = Source { span: bounded.view().span(), column: 0 };
-            pick(
-                context,
-                &call.walk,
-                Sizes { steps: 1, ..sizes },
-                End::First,
-                Marks { span: None },
-                own,
-                &target,
-            )?;
-            Ok(kept)
+            // What is given at the final state is not bounded, and passes an empty row as it came.
+            if empty { but_empty_rows(context, &call.walk, &bounded, carry) } else { Ok(bounded) }
         }
         None => Ok(d_initial),
     }
+}
+
+/// `made` [B, width], but `given` in the rows without steps.
+pub(super) fn but_empty_rows(
+    context: &Context,
+    walk: &Walk<'_>,
+    made: &Tensor,
+    given: View<'_>,
+) -> Result<Tensor> {
+    let [rows, width] = made.shape().exactly("a state", "[batch, width]")?;
+    let all = copy(given, &[rows, width])?;
+    let target = Target { span: all.view().span(), column: 0, columns: width };
+    let own = Source { span: made.view().span(), column: 0 };
+    // As a sequence of one step.
+    let sizes = Sizes { steps: 1, rows, units: width, hidden: width };
+    pick(context, walk, sizes, End::First, Marks { span: None }, own, &target)?;
+    Ok(all)
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::tensor::Indices;
-use crate::{Error, Result};
+use crate::Result;
 
 /// Which way time runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,15 +20,14 @@ pub(crate) enum Direction {
 #[derive(Clone, Copy)]
 pub(crate) struct Walk<'a> {
     pub(crate) direction: Direction,
-    /// How many steps of each row are valid [B]; all where there are no lengths.
+    /// How many steps of each row are valid [B], from none to T; all where there are no lengths.
     pub(crate) lengths: Option<&'a Indices>,
     /// Where a row is parted [T, B]: a mark at step s is the boundary between s - 1 and s, which neither a state nor a gradient
     /// passes in either direction. Forward, step s starts from zeros; in reverse, step s - 1 does.
     pub(crate) resets: Option<&'a Indices>,
     /// How far gradients flow back.
     pub(crate) truncation: Truncation,
-    /// How many steps of the sequence came before these, in the forward direction: truncation counts them, and rows may
-    /// have ended there.
+    /// How many steps of the sequence came before these, in the forward direction: truncation counts them.
     pub(crate) first: usize,
 }
 
@@ -96,12 +95,6 @@ impl Walk<'_> {
         if let Some(lengths) = self.lengths {
             lengths.shape().expect("lengths", &[rows])?;
             lengths.expect_below("lengths", steps + 1)?;
-            if self.first == 0 && self.has_ended_rows() {
-                return Err(Error::config(
-                    "lengths",
-                    "must be at least 1: leave empty rows out of the batch",
-                ));
-            }
         }
         if let Some(resets) = self.resets {
             resets.shape().expect_time_first("resets", &[steps, rows])?;
@@ -110,7 +103,7 @@ impl Walk<'_> {
     }
 
     /// Whether there are rows without any step: their state passes through, and so does the gradient at it.
-    pub(super) fn has_ended_rows(&self) -> bool {
+    pub(super) fn has_empty_rows(&self) -> bool {
         self.lengths.is_some_and(|lengths| lengths.values().contains(&0))
     }
 

@@ -79,6 +79,7 @@ pub(super) fn backward<F: Real>(all: &Loop<'_, '_, F>, mut pass: Backward<'_, F>
         }
     }
     pass.gates.assign(&d_gates);
+    all.pass_empty_rows(&mut pass);
 }
 
 /// Adds row `from` to a row of a step.
@@ -130,7 +131,7 @@ fn step_back<F: Real>(
     made
 }
 
-/// The gradient at each row's final state, in the window that its last step belongs to.
+/// The gradient at each row's final state, in the window that its last step belongs to; that of a row without steps in none.
 fn first_state<F: Real>(
     d_last: MemoryView<'_, F>,
     walk: &Walk<'_>,
@@ -141,7 +142,8 @@ fn first_state<F: Real>(
     let count = windows.ends(steps).len();
     let mut state = Memory::zeros(count * rows, d_last.hidden.ncols(), d_last.cell.ncols());
     for row in 0..rows {
-        let place = windows.owner(walk.length(row, steps) - 1) * rows + row;
+        let Some(last) = walk.length(row, steps).checked_sub(1) else { continue };
+        let place = windows.owner(last) * rows + row;
         state.hidden.row_mut(place).assign(&d_last.hidden.row(row));
         state.cell.row_mut(place).assign(&d_last.cell.row(row));
     }

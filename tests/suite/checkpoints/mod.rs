@@ -30,7 +30,7 @@ const EVERY: usize = BLOCK + 1;
 enum Kind {
     /// Dropout between layers and on recurrent weights.
     Random,
-    /// Rows of all lengths, with resets.
+    /// Rows of all lengths, empty ones among them, with resets.
     Ragged,
     /// As `Ragged`, in chunks whose ends are and are not those of segments.
     Chunks(usize),
@@ -116,7 +116,7 @@ impl Built {
     fn pass(&self, device: &Device, kind: Kind) -> Result<Vec<Named>> {
         let Self { layer, parameters } = self;
         let x = random(device, 901, &[STEPS, BATCH, INPUTS], 1.0)?;
-        let lengths = indices(device, 902, &[BATCH], |bits| 1 + bits % STEPS as u32)?;
+        let lengths = indices(device, 902, &[BATCH], |bits| bits % (STEPS + 1) as u32)?;
         let resets = indices(device, 903, &[STEPS, BATCH], |bits| u32::from(bits % 11 == 0))?;
         let mut sequences = match kind.is_ragged() {
             true => Sequences::ragged(&lengths).resets(&resets),

@@ -25,12 +25,18 @@ pub(super) struct Batch {
 }
 
 impl Rows {
-    /// Lengths in any order, 1 and T among them; one row alone ends below T. A third of all steps are resets.
+    /// Lengths in any order, 1, T and, of more than two rows, 0 among them; one row alone ends below T. A third of all steps are
+    /// resets.
     pub(super) fn draw(self, draw: &Draw, steps: usize, rows: usize) -> Result<Batch> {
         let mut lengths: Vec<u32> = draw.integers(rows, steps).into_iter().map(|length| length + 1).collect();
         match lengths.as_mut_slice() {
             [only] => *only = steps.div_ceil(2) as u32,
-            all => (all[0], all[rows / 2]) = (1, steps as u32),
+            all => {
+                (all[0], all[rows / 2]) = (1, steps as u32);
+                if rows > 2 {
+                    all[rows - 1] = 0;
+                }
+            }
         }
         let thirds = draw.integers(steps * rows, 3);
         let resets: Vec<u32> = thirds.into_iter().map(|third| u32::from(third == 0)).collect();

@@ -1,0 +1,150 @@
+//! Rows of length 0: nothing happens in them, and the other rows do not notice.
+
+use refrain::nn::{Cell, Merge, Rnn, Sequences, State};
+use refrain::ops::Activation;
+use refrain::{Device, GpuOptions, Indices, OnChip, RecurrentTier, Result, Tensor};
+
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu, on_gpu_tiers};
+use crate::custom::RIGHT;
+use crate::packed::{Given, INPUTS, Pass, Stack, expect_same};
+use crate::steps::parts;
+use crate::support::{expect_close, largest};
+
+const STEPS: usize = 5;
+/// Empty rows at either end and inside, alone and with one more.
+const LENGTHS: [&[u32]; 5] = [&[0], &[0, 0, 0], &[0, 3], &[5, 0, 0, 1], &[0, 2, 0, 5, 3, 0, 1, 4, 0]];
+
+/// Every cell, and whatever treats the state, the gradient at it or the outputs of a row in a way of its own.
+fn cases() -> Vec<Rnn> {
+    let of = |cell| Rnn::new(cell, INPUTS, 6);
+    let elu = Activation::Elu { alpha: 0.7 };
+    vec![
+        of(Cell::tanh()).layers(2),
+        of(Cell::Vanilla(elu)).reverse().truncated(2),
+        of(Cell::Lstm).bidirectional().layers(2).residual(),
+        of(Cell::Lstm).peepholes().projection(4).clip_gradient(0.05).bidirectional(),
+        of(Cell::Lstm).layer_norm().bidirectional().merge(Merge::Mean),
+        of(Cell::Lstm).clip_gradient(0.05).windowed(2),
+        of(Cell::Gru).bidirectional().merge(Merge::Sum),
+        of(Cell::Gru).reset_before().reverse().layers(2).residual(),
+        of(Cell::Gru).layer_norm().layers(2),
+        of(Cell::Gru).clip_gradient(0.05).truncated_every(3, 4),
+        of(Cell::Custom(&RIGHT)).bidirectional(),
+    ]
+}
+
+/// The entries of some rows in an array [.., B, width].
+fn rows_of(values: &[f64], batch: usize, width: usize, keep: &[usize]) -> Vec<f64> {
+    let blocks = values.chunks(batch * width);
+    blocks.flat_map(|block| keep.iter().flat_map(move |row| &block[row * width..][..width])).copied().collect()
+}
+
+fn tensor_of(all: &Tensor, keep: &[usize]) -> Result<Tensor> {
+    let [first, batch, width] = all.shape().exactly("an array", "[.., batch, width]")?;
+    let own = rows_of(&all.download_f64()?, batch, width, keep);
+    Tensor::from_slice_f64(all.device(), &[first, keep.len(), width], &own)
+}
+
+fn state_of(all: &State, keep: &[usize]) -> Result<State> {
+    let hidden = tensor_of(&all.hidden(), keep)?;
+    match all.cell() {
+        Some(cell) => State::from_hidden_and_cell(&hidden, &tensor_of(&cell, keep)?),
+        None => State::from_hidden(&hidden),
+    }
+}
+
+/// A part of a pass: its name, where the outputs of a pass are, all of it.
+type Part = (&'static str, Vec<Tensor>);
+
+fn tensors(pass: &Pass) -> [Part; 4] {
+    let of = |state: &State| [Some(state.hidden()), state.cell()].into_iter().flatten().collect();
+    [
+        ("y", vec![pass.y.clone()]),
+        ("d_x", vec![pass.d_x.clone()]),
+        ("the final state", of(&pass.last)),
+        ("the gradient at the initial state", of(&pass.d_initial)),
+    ]
+}
+
+fn empty_rows_change_nothing(device: &Device, stack: &Rnn, lengths: &[u32]) -> Outcome {
+    let what = format!("{stack:?}, {lengths:?}");
+    let batch = lengths.len();
+    let stack = Stack::new(device, stack.clone())?;
+    let given = stack.given(device, [STEPS, batch])?;
+    let indices = |values: &[u32]| Indices::from_slice(device, &[values.len()], values);
+    let pass = stack.pass(&given, Sequences::ragged(&indices(lengths)?))?;
+    let (empty, others): (Vec<usize>, Vec<usize>) = (0..batch).partition(|&row| lengths[row] == 0);
+
+    // Outputs and gradients at the input are zero, and states and gradients at them pass.
+    for (name, own) in [("y", &pass.y), ("d_x", &pass.d_x)] {
+        let own = tensor_of(own, &empty)?.download_f64()?;
+        assert!(own.iter().all(|&value| value == 0.0), "{what}: {name} of the empty rows is {own:?}");
+    }
+    for (after, before) in [(&pass.last, &given.initial), (&pass.d_initial, &given.d_last)] {
+        let [after, before] = [after, before].map(|state| state_of(state, &empty));
+        expect_same(&what, &parts(&after?)?.concat(), &parts(&before?)?.concat());
+    }
+    if others.is_empty() {
+        assert!(pass.gradients.iter().all(|&value| value == 0.0), "{what}: {:?}", pass.gradients);
+        return Ok(());
+    }
+
+    // The other rows are those of a batch without the empty ones.
+    let without: Vec<u32> = others.iter().map(|&row| lengths[row]).collect();
+    let without = stack.pass(
+        &Given {
+            x: tensor_of(&given.x, &others)?,
+            d_y: tensor_of(&given.d_y, &others)?,
+            initial: state_of(&given.initial, &others)?,
+            d_last: state_of(&given.d_last, &others)?,
+        },
+        Sequences::ragged(&indices(&without)?),
+    )?;
+    for ((name, own), (_, expected)) in tensors(&pass).into_iter().zip(tensors(&without)) {
+        for (own, expected) in own.iter().zip(&expected) {
+            let own = tensor_of(own, &others)?.download_f64()?;
+            expect_same(&format!("{what}: {name}"), &own, &expected.download_f64()?);
+        }
+    }
+    // The same terms, and zeros between them.
+    let rounding = 200.0 * f64::from(f32::EPSILON) * largest(&without.gradients).max(1.0);
+    expect_close(&what, &pass.gradients, &without.gradients, rounding)
+}
+
+fn all(device: &Device) -> Outcome {
+    for stack in cases() {
+        for lengths in LENGTHS {
+            empty_rows_change_nothing(device, &stack, lengths)?;
+        }
+    }
+    Ok(())
+}
+
+fn rows_of_length_zero_pass_the_state_and_change_no_other_row_on_the_cpu() -> Outcome {
+    all(&Device::cpu())?;
+    all(&Device::reference())
+}
+
+fn rows_of_length_zero_pass_the_state_and_change_no_other_row(adapter: &Adapter) -> Outcome {
+    all(&adapter.open()?)
+}
+
+fn rows_of_length_zero_pass_the_state_on_chip(adapter: &Adapter) -> Outcome {
+    let on_chip = OnChip { workgroups: Some(2), patience: None };
+    let options = GpuOptions { recurrent: RecurrentTier::OnChip, on_chip, ..GpuOptions::default() };
+    let device = adapter.open_anew_with(&options)?;
+    for stack in [Rnn::new(Cell::Gru, INPUTS, 8).bidirectional(), Rnn::new(Cell::Lstm, INPUTS, 16)] {
+        for lengths in LENGTHS {
+            empty_rows_change_nothing(&device, &stack, lengths)?;
+        }
+    }
+    let report = device.on_chip().expect("a GPU");
+    assert!(report.dispatches > 0, "{report:?}");
+    Ok(())
+}
+
+pub(crate) fn register(suite: &mut Suite) {
+    on_cpu!(suite, rows_of_length_zero_pass_the_state_and_change_no_other_row_on_the_cpu);
+    on_gpu_tiers!(suite, rows_of_length_zero_pass_the_state_and_change_no_other_row);
+    on_gpu!(suite, rows_of_length_zero_pass_the_state_on_chip);
+}
