@@ -39,6 +39,9 @@ pub struct GpuOptions {
     pub binding_bytes: Option<u64>,
     /// A ceiling for workgroups along one axis of a dispatch, below the adapter's own.
     pub workgroups: Option<u32>,
+    /// The most compiled pipelines that the device keeps, instead of 512; at least 1. The one that was not used for the longest time
+    /// is let go for a new one, and compiled again when it is needed again.
+    pub pipelines: Option<usize>,
     /// Whether to note when each kernel ran.
     pub profiling: Profiling,
     /// One way to compute all matrix products; without it each product's shape decides.
@@ -66,6 +69,7 @@ impl Default for GpuOptions {
             parameters: ParameterPath::Fastest,
             binding_bytes: None,
             workgroups: None,
+            pipelines: None,
             profiling: Profiling::Off,
             matmul: None,
             recurrent: RecurrentTier::Auto,
@@ -90,6 +94,9 @@ impl GpuOptions {
         if self.workgroups == Some(0) {
             return Err(Error::config("GPU options", "`workgroups` must be at least 1, not 0"));
         }
+        if self.pipelines == Some(0) {
+            return Err(Error::config("GPU options", "`pipelines` must be at least 1, not 0"));
+        }
         if self.matmul.is_some_and(|variant| variant.parts == 0) {
             return Err(Error::config("GPU options", "`matmul.parts` must be at least 1, not 0"));
         }
@@ -113,6 +120,7 @@ impl GpuOptions {
             allow_immediates: self.parameters == ParameterPath::Fastest,
             binding_bytes: self.binding_bytes,
             workgroups: self.workgroups,
+            pipelines: self.pipelines,
             profiling: self.profiling,
             matmul: self.matmul,
             recurrent: self.recurrent,

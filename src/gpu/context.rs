@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::adapters::{AdapterKind, AdapterSummary, Candidate, Wanted, find, summary};
 use super::choices::{Choices, Journal, TuningSource};
 use super::faults::Faults;
-use super::kernel::KernelCache;
+use super::kernel::{KernelCache, MAX_PIPELINES};
 use super::limits::Limits;
 use super::on_chip::{OnChip, Waiting};
 use super::pool::{Buffer, Pool, Purpose};
@@ -47,6 +47,7 @@ pub(crate) struct ContextOptions {
     pub(crate) profiling: Profiling,
     pub(crate) binding_bytes: Option<u64>,
     pub(crate) workgroups: Option<u32>,
+    pub(crate) pipelines: Option<usize>,
     pub(crate) matmul: Option<MatmulVariant>,
     pub(crate) recurrent: RecurrentTier,
     pub(crate) on_chip: OnChip,
@@ -134,7 +135,7 @@ impl Context {
             immediates,
             profiler,
             faults,
-            kernels: KernelCache::default(),
+            kernels: KernelCache::new(options.pipelines.unwrap_or(MAX_PIPELINES)),
         })
     }
 

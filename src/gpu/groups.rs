@@ -61,6 +61,12 @@ impl BindGroups {
         self.last = None;
     }
 
+    /// Lets go of the groups of a pipeline that is kept no longer.
+    pub(super) fn forget_pipeline(&mut self, id: usize) {
+        self.groups.retain(|key, _| key.pipeline != id);
+        self.last.take_if(|(key, _)| key.pipeline == id);
+    }
+
     /// The group that binds what is wanted, made on first use.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! Shaders as data, and the cache of their compiled pipelines.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::BuildHasherDefault;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +13,9 @@ use crate::{Error, Result};
 /// device has immediates.
 pub(super) const UNIFORM_LINE: &str = "@group(0) @binding(0) var<uniform> parameters: Parameters;";
 const IMMEDIATE_LINE: &str = "var<immediate> parameters: Parameters;";
+/// The most pipelines that a device keeps. Training and inference of a model take some tens; software adapters need some MiB
+/// for each.
+pub(super) const MAX_PIPELINES: usize = 512;
 /// The most override constants a kernel may have.
 const MAX_CONSTANTS: usize = 32;
 /// The most storage bindings a kernel may have: those of the kernels whose workgroups wait for each other.
@@ -138,6 +140,7 @@ pub(crate) use kernel;
 pub(super) struct Compiled {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
+    /// Its number among all that were ever compiled, by which bind groups and passes know it.
     pub(super) id: usize,
     kernel: &'static Kernel,
     /// The constants' values, then zeros.
@@ -154,10 +157,60 @@ impl Compiled {
 type Key = (&'static str, [u32; MAX_CONSTANTS]);
 
 /// Compiled pipelines by kernel and constants; modules by kernel.
-#[derive(Default)]
 pub(super) struct KernelCache {
-    pipelines: Mutex<HashMap<Key, Arc<Compiled>, BuildHasherDefault<Mixer>>>,
-    modules: Mutex<HashMap<&'static str, wgpu::ShaderModule>>,
+    most: usize,
+    pipelines: Mutex<Pipelines>,
+}
+
+#[derive(Default)]
+struct Pipelines {
+    kept: HashMap<Key, Kept, BuildHasherDefault<Mixer>>,
+    /// Those of the kept pipelines.
+    modules: HashMap<&'static str, wgpu::ShaderModule>,
+    /// How many were ever compiled.
+    compiled: usize,
+    /// How many were ever asked for.
+    requests: u64,
+}
+
+struct Kept {
+    compiled: Arc<Compiled>,
+    /// The number of the last request for it.
+    used: u64,
+}
+
+/// A pipeline that was asked for, and the one that was let go for it.
+pub(super) struct Fetched {
+    pub(super) compiled: Arc<Compiled>,
+    /// The number of a pipeline for which nothing may be kept any more.
+    pub(super) dropped: Option<usize>,
+}
+
+impl KernelCache {
+    /// A cache of at most `most` pipelines; of one at least.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most: most.max(1), pipelines: Mutex::default() }
+    }
+}
+
+impl Pipelines {
+    fn get(&mut self, key: &Key) -> Option<Arc<Compiled>> {
+        self.requests += 1;
+        let kept = self.kept.get_mut(key)?;
+        kept.used = self.requests;
+        Some(Arc::clone(&kept.compiled))
+    }
+
+    /// Lets go of the pipeline that was not used for the longest time, and of its module unless it is that of the kernel `next` or
+    /// of another pipeline.
+    fn drop_one(&mut self, next: &str) -> Option<usize> {
+        let (&key, _) = self.kept.iter().min_by_key(|(_, kept)| kept.used)?;
+        let dropped = self.kept.remove(&key)?;
+        if key.0 != next && !self.kept.keys().any(|other| other.0 == key.0) {
+            self.modules.remove(key.0);
+        }
+        Some(dropped.compiled.id)
+    }
 }
 
 /// The shader's text with its parameters in the address space that the device offers.
@@ -166,12 +219,12 @@ pub(super) fn variant(source: &str, immediates: bool) -> String {
 }
 
 impl Context {
-    /// The pipeline of `kernel` with its constants set to `values`, compiled on first use.
+    /// The pipeline of `kernel` with its constants set to `values`, compiled unless it is kept.
     ///
     /// # Errors
     /// [`Error::Shader`] for a user's kernel that the device refuses; [`Error::Internal`] for values that the kernel does not
     /// take; out of memory; whatever else the driver says of it.
-    pub(super) fn compiled(&self, kernel: &'static Kernel, values: &[u32]) -> Result<Arc<Compiled>> {
+    pub(super) fn compiled(&self, kernel: &'static Kernel, values: &[u32]) -> Result<Fetched> {
         let mut pairs = kernel.constants.iter().zip(values);
         let allowed = values.len() == kernel.constants.len()
             && pairs.all(|(&(_, allowed), &value)| value < allowed || allowed == REAL);
@@ -180,32 +233,39 @@ impl Context {
         padded[..values.len()].copy_from_slice(values);
         let cache = self.kernels();
         let mut pipelines = cache.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = pipelines.len();
-        match pipelines.entry((kernel.name, padded)) {
-            Entry::Occupied(known) => Ok(Arc::clone(known.get())),
-            Entry::Vacant(place) => {
-                let compiled = scoped(self.device(), || self.compile(kernel, padded, id));
-                let compiled = compiled.map_err(|error| {
-                    self.forget_module(kernel);
-                    kernel.refused(&error)
-                })?;
-                Ok(Arc::clone(place.insert(Arc::new(compiled))))
-            }
+        let key = (kernel.name, padded);
+        if let Some(compiled) = pipelines.get(&key) {
+            return Ok(Fetched { compiled, dropped: None });
         }
-    }
-
-    /// Lets go of a module that may be the reason why a pipeline could not be made.
-    fn forget_module(&self, kernel: &'static Kernel) {
-        self.kernels().modules.lock().unwrap_or_else(PoisonError::into_inner).remove(kernel.name);
+        let id = pipelines.compiled;
+        let compiled = scoped(self.device(), || {
+            let module = pipelines.modules.entry(kernel.name).or_insert_with(|| self.create_module(kernel));
+            self.compile(kernel, module, padded, id)
+        });
+        let compiled = Arc::new(compiled.map_err(|error| {
+            // It may be the module that the device refused.
+            pipelines.modules.remove(kernel.name);
+            kernel.refused(&error)
+        })?);
+        let dropped = if pipelines.kept.len() >= cache.most { pipelines.drop_one(kernel.name) } else { None };
+        pipelines.compiled += 1;
+        let used = pipelines.requests;
+        pipelines.kept.insert(key, Kept { compiled: Arc::clone(&compiled), used });
+        Ok(Fetched { compiled, dropped })
     }
 
     /// How many pipelines were ever compiled.
     pub(crate) fn pipelines(&self) -> usize {
-        self.kernels().pipelines.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.kernels().pipelines.lock().unwrap_or_else(PoisonError::into_inner).compiled
     }
 
-    fn compile(&self, kernel: &'static Kernel, values: [u32; MAX_CONSTANTS], id: usize) -> Compiled {
-        let module = self.module(kernel);
+    fn compile(
+        &self,
+        kernel: &'static Kernel,
+        module: &wgpu::ShaderModule,
+        values: [u32; MAX_CONSTANTS],
+        id: usize,
+    ) -> Compiled {
         let device = self.device();
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(kernel.name),
@@ -229,7 +289,7 @@ impl Context {
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.name),
             layout: Some(&pipeline_layout),
-            module: &module,
+            module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &constants,
@@ -256,11 +316,6 @@ impl Context {
             entry(binding, wgpu::BufferBindingType::Storage { read_only }, false)
         });
         uniform.into_iter().chain(storage).collect()
-    }
-
-    fn module(&self, kernel: &'static Kernel) -> wgpu::ShaderModule {
-        let mut modules = self.kernels().modules.lock().unwrap_or_else(PoisonError::into_inner);
-        modules.entry(kernel.name).or_insert_with(|| self.create_module(kernel)).clone()
     }
 
     fn create_module(&self, kernel: &'static Kernel) -> wgpu::ShaderModule {

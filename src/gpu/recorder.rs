@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::faults::scoped;
 use super::groups::{BindGroups, Wanted};
-use super::kernel::{Compiled, Kernel, Origin};
+use super::kernel::{Compiled, Fetched, Kernel, Origin};
 use super::pool::{Buffer, Purpose, Raw};
 use super::profile::{Tape, Timer};
 use super::span::{Bound, Span};
@@ -119,7 +119,8 @@ impl Context {
             true => None,
             false => Some(self.push_uniform(recorder, parameters)?),
         };
-        let compiled = self.pipeline(&mut recorder.compiled, call.kernel, call.constants)?;
+        let (last, groups) = (&mut recorder.compiled, &mut recorder.bind_groups);
+        let compiled = self.pipeline(last, groups, call.kernel, call.constants)?;
         let uniform = offset.and(recorder.uniform_buffer.as_ref());
         let wanted = Wanted { kernel: call.kernel, compiled, uniform, bindings: call.bindings };
         let group = recorder.bind_groups.get(self.device(), &wanted)?;
@@ -397,12 +398,17 @@ impl Context {
     fn pipeline<'r>(
         &self,
         last: &'r mut Option<Arc<Compiled>>,
+        groups: &mut BindGroups,
         kernel: &'static Kernel,
         constants: &[u32],
     ) -> Result<&'r Compiled> {
         let other = |last: &Arc<Compiled>| !last.is(kernel, constants);
         if last.as_ref().is_none_or(other) {
-            *last = Some(self.compiled(kernel, constants)?);
+            let Fetched { compiled, dropped } = self.compiled(kernel, constants)?;
+            if let Some(dropped) = dropped {
+                groups.forget_pipeline(dropped);
+            }
+            *last = Some(compiled);
         }
         let Some(compiled) = last else { unreachable!("set above") };
         Ok(compiled)

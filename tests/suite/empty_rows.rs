@@ -36,7 +36,10 @@ fn cases() -> Vec<Rnn> {
 /// The entries of some rows in an array [.., B, width].
 fn rows_of(values: &[f64], batch: usize, width: usize, keep: &[usize]) -> Vec<f64> {
     let blocks = values.chunks(batch * width);
-    blocks.flat_map(|block| keep.iter().flat_map(move |row| &block[row * width..][..width])).copied().collect()
+    blocks
+        .flat_map(|block| keep.iter().flat_map(move |row| &block[row * width..][..width]))
+        .copied()
+        .collect()
 }
 
 fn tensor_of(all: &Tensor, keep: &[usize]) -> Result<Tensor> {
@@ -111,33 +114,31 @@ fn empty_rows_change_nothing(device: &Device, stack: &Rnn, lengths: &[u32]) -> O
     expect_close(&what, &pass.gradients, &without.gradients, rounding)
 }
 
-fn all(device: &Device) -> Outcome {
-    for stack in cases() {
-        for lengths in LENGTHS {
-            empty_rows_change_nothing(device, &stack, lengths)?;
+fn all(device: &Device, stacks: &[Rnn], lengths: &[&[u32]]) -> Outcome {
+    for stack in stacks {
+        for lengths in lengths {
+            empty_rows_change_nothing(device, stack, lengths)?;
         }
     }
     Ok(())
 }
 
 fn rows_of_length_zero_pass_the_state_and_change_no_other_row_on_the_cpu() -> Outcome {
-    all(&Device::cpu())?;
-    all(&Device::reference())
+    all(&Device::cpu(), &cases(), &LENGTHS)?;
+    all(&Device::reference(), &cases(), &LENGTHS)
 }
 
 fn rows_of_length_zero_pass_the_state_and_change_no_other_row(adapter: &Adapter) -> Outcome {
-    all(&adapter.open()?)
+    // All but the first and the last few, whose ways others have too.
+    all(&adapter.open()?, &cases()[1..7], &LENGTHS[1..])?;
+    all(&adapter.open()?, &cases()[6..7], &LENGTHS[..1])
 }
 
 fn rows_of_length_zero_pass_the_state_on_chip(adapter: &Adapter) -> Outcome {
     let on_chip = OnChip { workgroups: Some(2), patience: None };
     let options = GpuOptions { recurrent: RecurrentTier::OnChip, on_chip, ..GpuOptions::default() };
     let device = adapter.open_anew_with(&options)?;
-    for stack in [Rnn::new(Cell::Gru, INPUTS, 8).bidirectional(), Rnn::new(Cell::Lstm, INPUTS, 16)] {
-        for lengths in LENGTHS {
-            empty_rows_change_nothing(&device, &stack, lengths)?;
-        }
-    }
+    all(&device, &[Rnn::new(Cell::Gru, INPUTS, 8).bidirectional()], &LENGTHS)?;
     let report = device.on_chip().expect("a GPU");
     assert!(report.dispatches > 0, "{report:?}");
     Ok(())

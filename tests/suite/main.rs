@@ -30,6 +30,7 @@ mod owners;
 mod packed;
 mod pairs;
 mod peak;
+mod pipelines;
 mod products;
 mod profile;
 mod properties;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
     resident::register(&mut suite);
     exhaustion::register(&mut suite);
     peak::register(&mut suite);
+    pipelines::register(&mut suite);
     profile::register(&mut suite);
     suite.run()
 }

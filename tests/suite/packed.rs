@@ -97,8 +97,7 @@ impl Stack {
     pub(crate) fn given(&self, device: &Device, [steps, batch]: [usize; 2]) -> Result<Given> {
         let zero = self.layer.zero_state(device, batch)?;
         let state = |stream: u64| {
-            let part =
-                |stream, like: Tensor| random(device, stream, like.shape().dimensions(), 1.0);
+            let part = |stream, like: Tensor| random(device, stream, like.shape().dimensions(), 1.0);
             let hidden = part(stream, zero.hidden())?;
             match zero.cell() {
                 Some(cell) => State::from_hidden_and_cell(&hidden, &part(stream + 1, cell)?),
@@ -256,13 +255,23 @@ fn sequences_packed_into_a_row_equal_each_alone_on_the_cpu() -> Outcome {
 
 fn sequences_packed_into_a_row_equal_each_alone(adapter: &Adapter) -> Outcome {
     let device = adapter.open()?;
-    cases().into_iter().try_for_each(|case| packed_equals_each_alone(&device, &case))
+    // One for each place that reads marks; which cell it is makes no difference to that.
+    let own = [
+        "reverse tanh",
+        "bidirectional gru",
+        "bidirectional lstm with all",
+        "bidirectional normalised lstm",
+        "truncated",
+        "windowed",
+    ];
+    let cases: Vec<Case> = cases().into_iter().filter(|case| own.contains(&case.name)).collect();
+    assert_eq!(cases.len(), own.len());
+    cases.iter().try_for_each(|case| packed_equals_each_alone(&device, case))
 }
 
 fn sequences_packed_into_a_row_equal_each_alone_on_chip(adapter: &Adapter) -> Outcome {
     let on_chip = OnChip { workgroups: Some(2), patience: None };
-    let options =
-        GpuOptions { recurrent: RecurrentTier::OnChip, on_chip, ..GpuOptions::default() };
+    let options = GpuOptions { recurrent: RecurrentTier::OnChip, on_chip, ..GpuOptions::default() };
     let device = adapter.open_anew_with(&options)?;
     let case = cases().into_iter().find(|case| case.name == "bidirectional gru");
     packed_equals_each_alone(&device, &case.expect("a case of this name"))?;

@@ -261,7 +261,8 @@ impl ByHand<'_> {
         for (rows, steps) in self.groups() {
             let places = self.places(&rows, steps, lane.time);
             let x = pick(&lane.x, &places, inputs);
-            let resets = self.resets.as_ref().map(|resets| self.restarts(resets, lane.time, &places, rows.len()));
+            let resets =
+                self.resets.as_ref().map(|resets| self.restarts(resets, lane.time, &places, rows.len()));
             let initial = of_rows(&lane.initial, &rows, self.lengths.len());
             let initial = state_of(rows.len(), &initial)?;
             let sizes = [steps, rows.len()];

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::Indices;
 use crate::Result;
+use crate::tensor::Indices;
 
 /// Which way time runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
