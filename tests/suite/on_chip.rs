@@ -17,7 +17,7 @@ fn open(adapter: &Adapter, recurrent: RecurrentTier, on_chip: OnChip) -> Result<
     adapter.open_anew_with(&GpuOptions { recurrent, on_chip, ..GpuOptions::default() })
 }
 
-/// A layer over a batch whose rows may have several lengths and resets.
+/// A layer over a batch whose rows may have several lengths, none at all among them, and resets.
 #[derive(Clone, Debug)]
 struct Case {
     layer: Rnn,
@@ -63,7 +63,7 @@ fn train(device: &Device, case: &Case) -> Result<Vec<f32>> {
     let mut gradients = parameters.zero_gradients()?;
     let x = random(device, 51, &[case.steps, case.batch, INPUTS], 1.0)?;
     let d_y = random(device, 52, &[case.steps, case.batch, rnn.description().outputs()], 1.0)?;
-    let lengths: Vec<u32> = (0..case.batch).map(|row| (row * 5 % case.steps) as u32 + 1).collect();
+    let lengths: Vec<u32> = (0..case.batch).map(|row| (row * 5 % (case.steps + 1)) as u32).collect();
     let lengths = Indices::from_slice(device, &[case.batch], &lengths)?;
     let resets: Vec<u32> = (0..case.steps * case.batch).map(|place| u32::from(place % 6 == 4)).collect();
     let resets = Indices::from_slice(device, &[case.steps, case.batch], &resets)?;
