@@ -23,8 +23,45 @@ override PHASE: u32 = 0u;
 override STATE_MASK: u32 = 0u;
 // Zoneout: 0 none; 1 by random numbers; 2 in expectation.
 override ZONEOUT: u32 = 0u;
-override ZONEOUT_HIDDEN: f32 = 0.0;
-override ZONEOUT_CELL: f32 = 0.0;
+// 1: what enters the functions of gates is bounded.
+override CLIPS_GATES: u32 = 0u;
+// 1: the cell state is bounded.
+override CLIPS_CELL: u32 = 0u;
+// 1: functions of gates have parameters.
+override HAS_ALPHA: u32 = 0u;
+
+// The real-valued options: the rates of zoneout, bounds (0: none), parameters of functions. They are no constants, so that all
+// their values share a pipeline.
+var<private> zoneout_hidden: f32;
+var<private> zoneout_cell: f32;
+var<private> clip_gates: f32;
+var<private> clip_cell: f32;
+var<private> gate_alpha: f32;
+var<private> gate_beta: f32;
+var<private> candidate_alpha: f32;
+var<private> candidate_beta: f32;
+var<private> output_alpha: f32;
+var<private> output_beta: f32;
+
+// Those of a layer that has any stand before its initial state (recurrent_options.wgsl).
+fn option_at(place: u32) -> f32 { return initial[parameters.initial_base - OPTIONS + place]; }
+
+fn read_options() {
+    if ZONEOUT != 0u {
+        zoneout_hidden = option_at(ZONEOUT_HIDDEN);
+        zoneout_cell = option_at(ZONEOUT_CELL);
+    }
+    if CLIPS_GATES != 0u { clip_gates = option_at(CLIP_GATES); }
+    if CLIPS_CELL != 0u { clip_cell = option_at(CLIP_CELL); }
+    if HAS_ALPHA != 0u {
+        gate_alpha = option_at(GATE_ALPHA);
+        gate_beta = option_at(GATE_BETA);
+        candidate_alpha = option_at(CANDIDATE_ALPHA);
+        candidate_beta = option_at(CANDIDATE_BETA);
+        output_alpha = option_at(OUTPUT_ALPHA);
+        output_beta = option_at(OUTPUT_BETA);
+    }
+}
 
 // Bits of `parameters.flags`.
 const FIRST_STEP: u32 = 1u;
@@ -38,7 +75,11 @@ const REVERSED: u32 = 16u;
 // 1: this invocation is of the second direction of both.
 var<private> second: u32;
 
-fn choose_direction(z: u32) { second = select(0u, z, BOTH != 0u); }
+// Comes first in every kernel.
+fn choose_direction(z: u32) {
+    second = select(0u, z, BOTH != 0u);
+    read_options();
+}
 
 // From the first direction's place in an array [2, T, ..] with `stride` elements a step to this one's.
 fn behind(stride: u32) -> u32 { return second * parameters.second_behind * stride; }
@@ -109,15 +150,15 @@ fn parted(keep: f32, d: f32) -> vec2<f32> {
 // numbers of the stream, cell states the odd ones.
 fn zoneout(place: u32) -> Memory {
     if ZONEOUT != 1u {
-        return Memory(ZONEOUT_HIDDEN, ZONEOUT_CELL);
+        return Memory(zoneout_hidden, zoneout_cell);
     }
     let seed = vec2<u32>(parameters.seed_low, parameters.seed_high);
     let stream = vec2<u32>(parameters.stream_low, parameters.stream_high);
     let number = 2u * (first_number() + place);
     let block = philox_block(number / 4u, seed, stream);
     return Memory(
-        select(0.0, 1.0, block[number % 4u] < threshold(ZONEOUT_HIDDEN)),
-        select(0.0, 1.0, block[number % 4u + 1u] < threshold(ZONEOUT_CELL)),
+        select(0.0, 1.0, block[number % 4u] < threshold(zoneout_hidden)),
+        select(0.0, 1.0, block[number % 4u + 1u] < threshold(zoneout_cell)),
     );
 }
 

@@ -1,8 +1,8 @@
 // What a backward step reads: the state before it, and what W_hh is multiplied with. Parameters and bindings are
 // those of the kernel around it.
 
-// The bound of the gradient at the state that a step started from; 0: none.
-override CLIP_GRADIENT: f32 = 0.0;
+// 1: the gradient at the state that a step started from is bounded.
+override CLIPS_GRADIENT: u32 = 0u;
 
 fn has_next(row: u32) -> bool {
     if MARKED == 0u || is_last() {
@@ -66,7 +66,11 @@ fn previous(row: u32, unit: u32, mark: u32) -> Memory {
 }
 
 fn within_bound(gradient: f32) -> f32 {
-    return select(gradient, clamp_or_nan(gradient, -CLIP_GRADIENT, CLIP_GRADIENT), CLIP_GRADIENT > 0.0);
+    if CLIPS_GRADIENT == 0u {
+        return gradient;
+    }
+    let bound = option_at(CLIP_GRADIENT);
+    return clamp_or_nan(gradient, -bound, bound);
 }
 
 // The gradient at what the cell makes of h.

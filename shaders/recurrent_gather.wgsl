@@ -6,8 +6,8 @@
 
 // 1: marks are bound; 0: every step is valid, and only the first one starts.
 override MARKED: u32 = 0u;
-// The bound of the gradient at the state that a step started from; 0: none.
-override CLIP_GRADIENT: f32 = 0.0;
+// 1: the gradient at the state that a step started from is bounded.
+override CLIPS_GRADIENT: u32 = 0u;
 
 struct Parameters {
     count: u32,
@@ -26,6 +26,8 @@ struct Parameters {
     ends: u32,
     // 0: the gradient at the outputs belongs to other dispatches.
     takes_outputs: u32,
+    // Of the gradient at the state that a step started from.
+    bound: f32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -61,7 +63,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         let next = mark_of(row, parameters.next_marks_base);
         if (next & (VALID | STARTS | RESETS | CUTS)) == VALID {
             let sent = product[parameters.product_base + place];
-            sum = sum + select(sent, clamp_or_nan(sent, -CLIP_GRADIENT, CLIP_GRADIENT), CLIP_GRADIENT > 0.0);
+            sum = sum + select(sent, clamp_or_nan(sent, -parameters.bound, parameters.bound), CLIPS_GRADIENT != 0u);
         }
     }
     if parameters.takes_outputs != 0u {

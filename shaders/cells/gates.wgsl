@@ -2,49 +2,41 @@
 // CPU twin: `Gate` in src/ops/recurrent/gate.rs.
 
 override GATE_FUNCTION: u32 = 3u;
-override GATE_ALPHA: f32 = 0.0;
-override GATE_BETA: f32 = 0.0;
 override CANDIDATE_FUNCTION: u32 = 1u;
-override CANDIDATE_ALPHA: f32 = 0.0;
-override CANDIDATE_BETA: f32 = 0.0;
 override OUTPUT_FUNCTION: u32 = 1u;
-override OUTPUT_ALPHA: f32 = 0.0;
-override OUTPUT_BETA: f32 = 0.0;
-// The bound of what enters gates and candidate; 0: none.
-override CLIP: f32 = 0.0;
 
 fn within(x: f32, bound: f32) -> f32 {
     return select(x, clamp_or_nan(x, -bound, bound), bound > 0.0);
 }
 
 fn gate_value(a: f32) -> f32 {
-    return activate(GATE_FUNCTION, within(a, CLIP), GATE_ALPHA, GATE_BETA);
+    return activate(GATE_FUNCTION, within(a, clip_gates), gate_alpha, gate_beta);
 }
 
 fn candidate_value(a: f32) -> f32 {
-    return activate(CANDIDATE_FUNCTION, within(a, CLIP), CANDIDATE_ALPHA, CANDIDATE_BETA);
+    return activate(CANDIDATE_FUNCTION, within(a, clip_gates), candidate_alpha, candidate_beta);
 }
 
 fn output_value(c: f32) -> f32 {
-    return activate(OUTPUT_FUNCTION, c, OUTPUT_ALPHA, OUTPUT_BETA);
+    return activate(OUTPUT_FUNCTION, c, output_alpha, output_beta);
 }
 
 // Whether what entered was at its bound: y is then one of the two values there.
 fn at_bound(y: f32, one: f32, other: f32) -> bool {
-    return CLIP > 0.0 && !has_nan_bits(y) && (y <= min(one, other) || y >= max(one, other));
+    return clip_gates > 0.0 && !has_nan_bits(y) && (y <= min(one, other) || y >= max(one, other));
 }
 
 // The gradient at what entered a gate, from its value and the gradient at that: zero at the bound, whatever the latter.
 fn gate_gradient(y: f32, d: f32) -> f32 {
-    let inside = chain(d, slope(GATE_FUNCTION, y, GATE_ALPHA, GATE_BETA));
-    return select(inside, 0.0, at_bound(y, gate_value(-CLIP), gate_value(CLIP)));
+    let inside = chain(d, slope(GATE_FUNCTION, y, gate_alpha, gate_beta));
+    return select(inside, 0.0, at_bound(y, gate_value(-clip_gates), gate_value(clip_gates)));
 }
 
 fn candidate_gradient(y: f32, d: f32) -> f32 {
-    let inside = chain(d, slope(CANDIDATE_FUNCTION, y, CANDIDATE_ALPHA, CANDIDATE_BETA));
-    return select(inside, 0.0, at_bound(y, candidate_value(-CLIP), candidate_value(CLIP)));
+    let inside = chain(d, slope(CANDIDATE_FUNCTION, y, candidate_alpha, candidate_beta));
+    return select(inside, 0.0, at_bound(y, candidate_value(-clip_gates), candidate_value(clip_gates)));
 }
 
 fn output_gradient(y: f32, d: f32) -> f32 {
-    return chain(d, slope(OUTPUT_FUNCTION, y, OUTPUT_ALPHA, OUTPUT_BETA));
+    return chain(d, slope(OUTPUT_FUNCTION, y, output_alpha, output_beta));
 }

@@ -9,8 +9,6 @@ const LAST_GATE_APART: bool = false;
 
 // 1: gates see the cell state.
 override PEEPHOLES: u32 = 0u;
-// The bound of c; 0: none.
-override CELL_CLIP: f32 = 0.0;
 
 // p c, where p is the peephole of the input gate (0), the forget gate (1) or the output gate (the last); without peepholes
 // zero, also of an infinite c.
@@ -26,7 +24,7 @@ fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, prev
     var f = 1.0 - i;
     if !COUPLED { f = gate_value(projected[1] + recurrent[1] + peephole(1u, previous.cell)); }
     let g = candidate_value(projected[GATES - 2u] + recurrent[GATES - 2u]);
-    let c = within(f * previous.cell + i * g, CELL_CLIP);
+    let c = within(f * previous.cell + i * g, clip_cell);
     let o = gate_value(projected[GATES - 1u] + recurrent[GATES - 1u] + peephole(GATES - 2u, c));
     var gates: array<f32, GATES>;
     gates[0] = i;
@@ -45,7 +43,7 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     let y = output_value(step.saved);
     let d_o = gate_gradient(o, d_hidden * y);
     var d_c = d_cell + output_gradient(y, d_hidden * o) + peephole(GATES - 2u, d_o);
-    if CELL_CLIP > 0.0 && !has_nan_bits(step.saved) && abs(step.saved) >= CELL_CLIP { d_c = 0.0; }
+    if clip_cell > 0.0 && !has_nan_bits(step.saved) && abs(step.saved) >= clip_cell { d_c = 0.0; }
     let from_i = select(g, g - step.previous.cell, COUPLED);
     let d_i = gate_gradient(i, d_c * from_i);
     let d_f = select(gate_gradient(f, d_c * step.previous.cell), 0.0, COUPLED);
@@ -62,5 +60,5 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
 fn cell_candidate(step: Step) -> Memory {
     var f = 1.0 - step.gates[0];
     if !COUPLED { f = step.gates[1]; }
-    return Memory(step.hidden, within(f * step.previous.cell + step.gates[0] * step.gates[GATES - 2u], CELL_CLIP));
+    return Memory(step.hidden, within(f * step.previous.cell + step.gates[0] * step.gates[GATES - 2u], clip_cell));
 }

@@ -20,8 +20,6 @@ pub(super) const MAX_PIPELINES: usize = 512;
 const MAX_CONSTANTS: usize = 32;
 /// The most storage bindings a kernel may have: those of the kernels whose workgroups wait for each other.
 pub(super) const MAX_BINDINGS: usize = 10;
-/// In place of a number of values: the constant is an f32, whose bits a dispatch gives.
-pub(crate) const REAL: u32 = u32::MAX;
 
 /// How a shader uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +57,7 @@ pub(crate) struct Kernel {
     pub(crate) source: &'static str,
     pub(crate) origin: Origin,
     /// Its `override` constants, in the order in which a dispatch gives their values, and how many values each may
-    /// take: 0 to that, or [`REAL`].
+    /// take. Each combination compiles a pipeline: what has many values, such as a real number, is a parameter.
     pub(crate) constants: &'static [(&'static str, u32)],
     /// Its storage bindings, from binding 1 on.
     pub(crate) bindings: &'static [Access],
@@ -226,8 +224,8 @@ impl Context {
     /// take; out of memory; whatever else the driver says of it.
     pub(super) fn compiled(&self, kernel: &'static Kernel, values: &[u32]) -> Result<Fetched> {
         let mut pairs = kernel.constants.iter().zip(values);
-        let allowed = values.len() == kernel.constants.len()
-            && pairs.all(|(&(_, allowed), &value)| value < allowed || allowed == REAL);
+        let allowed =
+            values.len() == kernel.constants.len() && pairs.all(|(&(_, allowed), &value)| value < allowed);
         Error::expect(allowed, || format!("{values:?} for the constants of the kernel `{}`", kernel.name))?;
         let mut padded = [0; MAX_CONSTANTS];
         padded[..values.len()].copy_from_slice(values);
@@ -281,10 +279,7 @@ impl Context {
             .constants
             .iter()
             .zip(&values)
-            .map(|(&(name, allowed), &value)| match allowed {
-                REAL => (name, f64::from(f32::from_bits(value))),
-                _ => (name, f64::from(value)),
-            })
+            .map(|(&(name, _), &value)| (name, f64::from(value)))
             .collect();
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.name),

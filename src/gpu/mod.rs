@@ -33,7 +33,7 @@ pub use context::RecurrentTier;
 pub(crate) use context::{Context, ContextOptions};
 pub(crate) use elementwise::ELEMENTWISE_GROUP;
 pub(crate) use inspect::inspect;
-pub(crate) use kernel::{Access, Field, Kernel, Origin, REAL, kernel, parameters};
+pub(crate) use kernel::{Access, Field, Kernel, Origin, kernel, parameters};
 pub(crate) use limits::pieces;
 #[cfg(test)]
 pub(crate) use on_chip::KERNELS as ON_CHIP_KERNELS;

@@ -8,7 +8,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner};
 
 use super::context::IMMEDIATE_BYTES;
-use super::kernel::{Access, Kernel, MAX_BINDINGS, REAL, UNIFORM_LINE, variant};
+use super::kernel::{Access, Kernel, MAX_BINDINGS, UNIFORM_LINE, variant};
 use super::on_chip;
 use crate::ops::kernels;
 
@@ -43,7 +43,6 @@ const SIZES: [&str; 4] = ["SLICE_BITS", "UNIT_BITS", "QUAD_BITS", "WEIGHT_BITS"]
 /// The values of a constant that stand for all.
 fn sample(name: &str, allowed: u32) -> Vec<f64> {
     match allowed {
-        REAL => vec![0.0, 1.5],
         // The least and the largest.
         sizes if SIZES.contains(&name) => vec![0.0, f64::from(sizes - 1)],
         allowed => (0..allowed).map(f64::from).collect(),

@@ -49,6 +49,7 @@ pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
         crate::gpu::ON_CHIP_KERNELS,
         recurrent::normalised::gpu::KERNELS,
         recurrent::projection::KERNELS,
+        recurrent::real_options::KERNELS,
         recurrent::slices::KERNELS,
         recurrent::support::KERNELS,
         reduce::gpu::KERNELS,

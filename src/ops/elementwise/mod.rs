@@ -150,6 +150,20 @@ impl Activation {
         }
     }
 
+    /// Whether the function has constants, whatever their values.
+    pub(crate) fn has_constants(self) -> bool {
+        matches!(
+            self,
+            Self::LeakyRelu { .. }
+                | Self::Elu { .. }
+                | Self::ThresholdedRelu { .. }
+                | Self::HardSigmoid { .. }
+                | Self::Affine { .. }
+                | Self::ScaledTanh { .. }
+                | Self::HardTanh { .. }
+        )
+    }
+
     /// Its standard name.
     pub fn name(self) -> &'static str {
         match self {

@@ -226,7 +226,7 @@ impl Loop<'_> {
         let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
         let weights = Stack::weights(calls)?;
         let weight = context.bind(weights.span())?;
-        let given = Given::of(calls, sizes)?;
+        let given = Given::of(context, calls, sizes)?;
         let initial = given.bind(context)?;
         let carry = context.bind(self.carry.view().span())?;
         let carry_cell = carry.base + (calls.len() * rows * hidden) as u32;
@@ -279,7 +279,7 @@ impl Loop<'_> {
                 first_row: block.rows.start as u32,
                 first_unit: block.units.start as u32,
                 weight_base: weight.base,
-                initial_base: initial.base,
+                initial_base: given.hidden(initial.base),
                 initial_cell_base: given.cell(initial.base),
                 peepholes_base: given.peepholes(initial.base),
                 mask_base: given.mask(initial.base),

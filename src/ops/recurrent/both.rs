@@ -6,6 +6,7 @@
 //! side by side as ever. Each sum runs over its terms as in a dispatch of its own: no bit changes.
 
 use super::given::joined;
+use super::real_options::RealOptions;
 use super::{Call, Direction, Sizes};
 use crate::Result;
 use crate::device::{Device, on_device};
@@ -63,8 +64,8 @@ fn largest(call: &Call<'_>, steps: usize, rows: usize) -> usize {
     let wide = weights.dimensions()[0];
     let units = wide / call.equations.gates();
     let over_time = steps * rows * wide.max(units);
-    // States, their mask, and peepholes.
-    let given = 3 * rows * units + wide;
+    // States, their mask, peepholes, and what stands before them.
+    let given = 3 * rows * units + wide + RealOptions::COUNT;
     2 * over_time.max(weights.elements()).max(given)
 }
 

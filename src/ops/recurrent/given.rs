@@ -1,5 +1,6 @@
 //! What a time loop on the GPU starts from: the initial state with peepholes and a mask, the gradient at the final one.
 
+use super::real_options::RealOptions;
 use super::{Call, Sizes, StateView};
 use crate::Result;
 use crate::gpu::{Bound, Context, Span};
@@ -7,11 +8,14 @@ use crate::ops::dropout;
 use crate::ops::elementwise::copy_into;
 use crate::tensor::{Tensor, View};
 
-/// What a step reads beside the arrays over time: the initial state, and peepholes where there are such.
+/// What a step reads beside the arrays over time: the initial state, and real-valued options before it, peepholes and a mask
+/// behind it where there are such.
 pub(super) struct Given<'a> {
     hidden: Span<'a>,
     /// A copy of all parts, one after the other, where there are more than one.
     copy: Option<Tensor>,
+    /// Where the hidden state begins.
+    first: usize,
     cell: usize,
     peepholes: usize,
     mask: usize,
@@ -19,7 +23,7 @@ pub(super) struct Given<'a> {
 
 impl<'a> Given<'a> {
     /// Of one direction, or of both: then each part is that of both.
-    pub(super) fn of(calls: &[Call<'a>], sizes: Sizes) -> Result<Self> {
+    pub(super) fn of(context: &Context, calls: &[Call<'a>], sizes: Sizes) -> Result<Self> {
         let hidden = calls[0].initial.hidden;
         let count = sizes.rows * sizes.hidden;
         let mut masks = Vec::new();
@@ -30,25 +34,37 @@ impl<'a> Given<'a> {
         let cells = calls.iter().filter_map(|call| call.initial.cell);
         let peepholes = calls.iter().filter_map(|call| call.weights.peepholes);
         let mut parts: Vec<View<'_>> = calls.iter().map(|call| call.initial.hidden).collect();
-        let end = |parts: &[View<'_>]| parts.iter().map(|part| part.shape().elements()).sum();
+        // All directions have the same.
+        let options = RealOptions::of(&calls[0].equations);
+        let first = if options.is_some() { RealOptions::COUNT } else { 0 };
+        let end =
+            |parts: &[View<'_>]| first + parts.iter().map(|part| part.shape().elements()).sum::<usize>();
         let cell = end(&parts);
         parts.extend(cells);
         let peepholes_at = end(&parts);
         parts.extend(peepholes);
         let mask = end(&parts);
         parts.extend(masks.iter().map(Tensor::view));
-        let copy = match parts.len() {
-            1 => None,
-            _ => Some(joined(&parts)?),
+        let copy = match (parts.len(), &options) {
+            (1, None) => None,
+            _ => Some(joined_from(first, &parts)?),
         };
-        Ok(Self { hidden: hidden.span(), copy, cell, peepholes: peepholes_at, mask })
+        if let (Some(options), Some(copy)) = (&options, &copy) {
+            options.put(context, copy.view().span().slice(0..first))?;
+        }
+        Ok(Self { hidden: hidden.span(), copy, first, cell, peepholes: peepholes_at, mask })
     }
 
     pub(super) fn bind(&self, context: &Context) -> Result<Bound<'_>> {
         context.bind(self.copy.as_ref().map_or(self.hidden, |copy| copy.view().span()))
     }
 
-    /// Where the cell state begins, for what is bound at `base`.
+    /// Where the hidden state begins, for what is bound at `base`.
+    pub(super) fn hidden(&self, base: u32) -> u32 {
+        base + self.first as u32
+    }
+
+    /// Where the cell state begins.
     pub(super) fn cell(&self, base: u32) -> u32 {
         base + self.cell as u32
     }
@@ -73,9 +89,14 @@ pub(super) fn copy(x: View<'_>, dimensions: &[usize]) -> Result<Tensor> {
 
 /// The values of all parts, one after the other.
 pub(super) fn joined(parts: &[View<'_>]) -> Result<Tensor> {
-    let total = parts.iter().map(|part| part.shape().elements()).sum();
+    joined_from(0, parts)
+}
+
+/// As [`joined`], behind `first` numbers that the caller writes.
+fn joined_from(first: usize, parts: &[View<'_>]) -> Result<Tensor> {
+    let total = first + parts.iter().map(|part| part.shape().elements()).sum::<usize>();
     let mut all = Tensor::unwritten(parts[0].device(), &[total])?;
-    let mut place = 0;
+    let mut place = first;
     for &part in parts {
         let count = part.shape().elements();
         copy_into(all.view_mut()?.outer(place..place + count)?, part.reshaped(&[count])?)?;

@@ -68,7 +68,7 @@ pub(super) fn forward(
             directions: calls.len(),
         };
         let kernels = CellKernels::of(context, calls, sizes, marks.is_some())?;
-        let given = Given::of(calls, sizes)?;
+        let given = Given::of(context, calls, sizes)?;
         let own = sequence::Forward { context, calls, sizes, given: &given, width };
         let tier = sequence::tier(context, calls, sizes)?;
         let many = kernels.many_forward(call, tier, context.patience());
@@ -168,7 +168,7 @@ fn step_by_step(
             weight_unit: weight_unit as u32,
             weight_term: weight_term as u32,
             bias_base: bias.map_or(0, |bias| bias.base),
-            initial_base: initial.base,
+            initial_base: given.hidden(initial.base),
             initial_cell_base: given.cell(initial.base),
             peepholes_base: given.peepholes(initial.base),
             mask_base: given.mask(initial.base),

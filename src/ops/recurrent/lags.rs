@@ -81,7 +81,7 @@ pub(super) fn backward(
         },
     };
     let one = std::slice::from_ref(call);
-    let given = Given::of(one, sizes)?;
+    let given = Given::of(context, one, sizes)?;
     let kernel = CellKernels::of(context, one, sizes, marks.span.is_some())?.backward();
     for ends in ends {
         let both = |width: usize| Tensor::zeros(device, &[2, ends.len(), rows, width]);
@@ -282,7 +282,7 @@ impl Group<'_> {
             first_row: block.rows.start as u32,
             first_unit: block.units.start as u32,
             weight_base: weight.base,
-            initial_base: initial.base,
+            initial_base: self.given.hidden(initial.base),
             initial_cell_base: self.given.cell(initial.base),
             peepholes_base: self.given.peepholes(initial.base),
             mask_base: self.given.mask(initial.base),

@@ -21,6 +21,7 @@ pub(crate) mod normalised;
 mod on_chip;
 mod parts;
 pub(crate) mod projection;
+pub(crate) mod real_options;
 mod sequence;
 pub(crate) mod slices;
 mod step;

@@ -3,7 +3,7 @@
 
 use super::{Call, Sizes};
 use crate::Result;
-use crate::gpu::{Bound, Context, Dispatch, ELEMENTWISE_GROUP, REAL, Span, kernel, parameters, pieces};
+use crate::gpu::{Bound, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
 use crate::ops::matmul::Sizes as ProductSizes;
 use crate::ops::matmul::gpu::{Add, matmul};
 use crate::ops::{Form, dropout};
@@ -23,12 +23,13 @@ parameters!(GatherParameters {
     d_hidden_base: u32,
     ends: u32,
     takes_outputs: u32,
+    bound: f32,
 });
 
 kernel!(GATHER: "recurrent_gather" {
     files: ["math", "recurrent_marks", "recurrent_gather"],
     parameters: GatherParameters,
-    constants: [("MARKED", 2), ("CLIP_GRADIENT", REAL)],
+    constants: [("MARKED", 2), ("CLIPS_GRADIENT", 2)],
     bindings: [Read, Read, Read, Write, Write],
 });
 
@@ -118,12 +119,12 @@ impl<'a> Projection<'a> {
     fn gather(&self, context: &Context, place: &Place<'_>, product: Span<'_>) -> Result<()> {
         let product = context.bind(product)?;
         let d_hidden = context.bind(place.d_hidden)?;
-        let clip = self.call.equations.options.clip_gradient.unwrap_or(0.0);
+        let bound = self.call.equations.options.clip_gradient;
         let (marks, bases) = place.marks.unwrap_or((product, [0; 2]));
         for piece in pieces(place.rows * self.sizes.hidden, context.limits().elements(ELEMENTWISE_GROUP)) {
             context.dispatch(Dispatch {
                 kernel: &GATHER,
-                constants: &[place.marks.is_some().into(), clip.to_bits()],
+                constants: &[place.marks.is_some().into(), bound.is_some().into()],
                 parameters: GatherParameters {
                     count: piece.len() as u32,
                     first: piece.start as u32,
@@ -138,6 +139,7 @@ impl<'a> Projection<'a> {
                     d_hidden_base: d_hidden.base,
                     ends: place.next_gates.is_none().into(),
                     takes_outputs: place.width.is_some().into(),
+                    bound: bound.unwrap_or(0.0),
                 },
                 bindings: &[product, place.d_output, marks, place.carry, d_hidden],
                 grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],

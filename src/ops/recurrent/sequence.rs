@@ -227,7 +227,7 @@ impl SequenceKernel {
                 first_row: part_rows.start as u32,
                 weight_base: weight.base,
                 bias_base: bias.map_or(0, |bias| bias.base),
-                initial_base: initial.base,
+                initial_base: given.hidden(initial.base),
                 initial_cell_base: given.cell(initial.base),
                 peepholes_base: given.peepholes(initial.base),
                 mask_base: given.mask(initial.base),
@@ -256,7 +256,7 @@ impl SequenceKernel {
         let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
         let weights = Stack::weights(calls)?;
         let weight = context.bind(weights.span())?;
-        let given = Given::of(calls, sizes)?;
+        let given = Given::of(context, calls, sizes)?;
         let initial = given.bind(context)?;
         let carry = context.bind(of.carry.view().span())?;
         let Some(d_output) = stretch.d_output else { unreachable!("every way back has one") };
@@ -288,7 +288,7 @@ impl SequenceKernel {
                 direction: if call.walk.reversed() { UP } else { DOWN },
                 first_row: part_rows.start as u32,
                 weight_base: weight.base,
-                initial_base: initial.base,
+                initial_base: given.hidden(initial.base),
                 initial_cell_base: given.cell(initial.base),
                 peepholes_base: given.peepholes(initial.base),
                 mask_base: given.mask(initial.base),

@@ -5,7 +5,7 @@ use super::super::sequence::{SequenceBackwardParameters, SequenceForwardParamete
 use super::super::step::{BackwardParameters, ForwardParameters};
 use super::FUNCTIONS;
 use crate::Result;
-use crate::gpu::{Kernel, REAL, WEIGHT_CLASSES, kernel};
+use crate::gpu::{Kernel, WEIGHT_CLASSES, kernel};
 
 /// Forward and backward.
 pub(in crate::ops::recurrent) type Pair = [&'static Kernel; 2];
@@ -50,11 +50,11 @@ macro_rules! around {
         bindings: $bindings:tt,
     } $cell:ident [$($cell_file:literal),*] [$($own:tt),*]) => {
         kernel!($name: $stem of $cell {
-            files: ["math", "philox", "recurrent_marks", "recurrent", $($cell_file,)* $($file),+],
+            files: ["math", "philox", "recurrent_marks", "recurrent_options", "recurrent", $($cell_file,)* $($file),+],
             parameters: $parameters,
             constants: [
                 ("MARKED", 2), ("BOTH", 2), ("PROJECTED", $projected), ("STATE_MASK", 2),
-                ("ZONEOUT", 3), ("ZONEOUT_HIDDEN", REAL), ("ZONEOUT_CELL", REAL), ("PHASE", $phases)
+                ("ZONEOUT", 3), ("CLIPS_GATES", 2), ("CLIPS_CELL", 2), ("HAS_ALPHA", 2), ("PHASE", $phases)
                 $(, $constant)+ $(, $own)*
             ],
             bindings: $bindings,
@@ -91,7 +91,7 @@ macro_rules! way {
             parameters: $backward_parameters,
             projected: $projected,
             phases: $phases,
-            constants: [$($constant),+, ("CLIP_GRADIENT", REAL)],
+            constants: [$($constant),+, ("CLIPS_GRADIENT", 2)],
             bindings: [$($backward_access),+],
         } $cell $files $own);
     };
@@ -154,10 +154,7 @@ macro_rules! on_chip {
 macro_rules! cell {
     (gated $(($phases:ident))? $cell:ident [$($file:literal),+] [$($own:tt),*]) => {
         cell!($(($phases))? $cell ["activations", "cells/gates", $($file),+] [
-            ("GATE_FUNCTION", FUNCTIONS), ("GATE_ALPHA", REAL), ("GATE_BETA", REAL),
-            ("CANDIDATE_FUNCTION", FUNCTIONS), ("CANDIDATE_ALPHA", REAL), ("CANDIDATE_BETA", REAL),
-            ("OUTPUT_FUNCTION", FUNCTIONS), ("OUTPUT_ALPHA", REAL), ("OUTPUT_BETA", REAL),
-            ("CLIP", REAL) $(, $own)*
+            ("GATE_FUNCTION", FUNCTIONS), ("CANDIDATE_FUNCTION", FUNCTIONS), ("OUTPUT_FUNCTION", FUNCTIONS) $(, $own)*
         ]);
     };
     ((phases) $cell:ident $files:tt $own:tt) => {
@@ -183,9 +180,9 @@ macro_rules! cell {
     };
 }
 
-cell!(vanilla ["activations", "cells/vanilla"] [("FUNCTION", FUNCTIONS), ("ALPHA", REAL), ("BETA", REAL), ("CLIP", REAL)]);
-cell!(gated lstm ["cells/lstm_gates", "cells/lstm"] [("CELL_CLIP", REAL), ("PEEPHOLES", 2)]);
-cell!(gated lstm_coupled ["cells/lstm_coupled", "cells/lstm"] [("CELL_CLIP", REAL), ("PEEPHOLES", 2)]);
+cell!(vanilla ["activations", "cells/vanilla"] [("FUNCTION", FUNCTIONS)]);
+cell!(gated lstm ["cells/lstm_gates", "cells/lstm"] [("PEEPHOLES", 2)]);
+cell!(gated lstm_coupled ["cells/lstm_coupled", "cells/lstm"] [("PEEPHOLES", 2)]);
 cell!(gated gru ["cells/gru"] []);
 cell!(gated (phases) gru_reset_before ["cells/gru_reset_before"] []);
 // A user's cell: all but the cell itself, which `custom.rs` adds.

@@ -11,6 +11,7 @@ pub(super) use declared::{Kernels, custom::KERNELS as AROUND_CUSTOM};
 use declared::{gru, gru_reset_before, lstm, lstm_coupled, vanilla};
 
 use super::on_chip::OnChipKernel;
+use super::real_options::RealOptions;
 use super::sequence::{SequenceKernel, Way};
 use super::slices::Split;
 use super::step::StepKernel;
@@ -39,8 +40,8 @@ const FUNCTIONS: u32 = Activation::ALL.len() as u32;
 pub(super) struct CellKernels {
     kernels: Kernels,
     /// Constants of every cell, but the phase.
-    shared: [u32; 7],
-    clip_gradient: u32,
+    shared: [u32; 8],
+    clips_gradient: u32,
     /// The cell's own.
     own: Vec<u32>,
     /// The phases of a step: one, or those of a cell whose last gate has a product of its own.
@@ -55,36 +56,22 @@ pub(super) struct CellKernels {
 const WHOLE: [u32; 1] = [0];
 const IN_TWO: [u32; 2] = [1, 2];
 
-fn real(value: f32) -> u32 {
-    value.to_bits()
-}
-
-fn function(activation: Activation) -> [u32; 3] {
-    let (alpha, beta) = activation.constants();
-    [activation.code(), real(alpha), real(beta)]
-}
-
 impl CellKernels {
     /// Those of one direction, or of both.
     pub(super) fn of(context: &Context, calls: &[Call<'_>], sizes: Sizes, marked: bool) -> Result<Self> {
         let call = &calls[0];
         let equations = &call.equations;
         let options = equations.options;
-        let clip = real(options.clip_gates.unwrap_or(0.0));
-        let mut gated = equations.activations().map(function).concat();
-        gated.push(clip);
-        let lstm = [real(options.clip_cell.unwrap_or(0.0)), u32::from(options.peepholes)];
+        let gated = equations.activations().map(Activation::code);
         let phases: &'static [u32] = if equations.resets_before() { &IN_TWO } else { &WHOLE };
         let (kernels, own) = match (equations.cell, options.reset) {
-            (Cell::Vanilla(activation), _) => {
-                (vanilla::KERNELS, [&function(activation)[..], &[clip]].concat())
-            }
+            (Cell::Vanilla(activation), _) => (vanilla::KERNELS, vec![activation.code()]),
             (Cell::Lstm, _) => {
                 let kernels = if options.coupled { lstm_coupled::KERNELS } else { lstm::KERNELS };
-                (kernels, [&gated[..], &lstm].concat())
+                (kernels, [&gated[..], &[u32::from(options.peepholes)]].concat())
             }
-            (Cell::Gru, Reset::AfterProduct) => (gru::KERNELS, gated),
-            (Cell::Gru, Reset::BeforeProduct) => (gru_reset_before::KERNELS, gated),
+            (Cell::Gru, Reset::AfterProduct) => (gru::KERNELS, gated.to_vec()),
+            (Cell::Gru, Reset::BeforeProduct) => (gru_reset_before::KERNELS, gated.to_vec()),
             (Cell::Custom(cell), _) => (custom::kernels(cell)?, Vec::new()),
         };
         let zoneout = match (options.zoneout, call.equations.noise) {
@@ -92,19 +79,26 @@ impl CellKernels {
             (Some(_), Some(_)) => 1,
             (Some(_), None) => 2,
         };
-        let [hidden, cell] = options.zoneout.unwrap_or([0.0; 2]);
         let shared = [
             u32::from(marked),
             u32::from(calls.len() == 2),
             u32::from(call.weights.projection.is_some()),
             u32::from(call.state_mask.is_some()),
             zoneout,
-            real(hidden),
-            real(cell),
+            u32::from(options.clip_gates.is_some()),
+            u32::from(options.clip_cell.is_some()),
+            u32::from(RealOptions::has_alpha(equations)),
         ];
-        let clip_gradient = real(options.clip_gradient.unwrap_or(0.0));
         let split = Split::of(context, sizes);
-        Ok(Self { kernels, shared, clip_gradient, own, phases, directions: calls.len(), split })
+        Ok(Self {
+            kernels,
+            shared,
+            clips_gradient: options.clip_gradient.is_some().into(),
+            own,
+            phases,
+            directions: calls.len(),
+            split,
+        })
     }
 
     /// The constants of one dispatch; `kernel` are those that this kernel has beside the shared ones.
@@ -123,7 +117,7 @@ impl CellKernels {
     }
 
     pub(super) fn backward(&self) -> StepKernel {
-        self.step(self.kernels.step[1], &[self.clip_gradient])
+        self.step(self.kernels.step[1], &[self.clips_gradient])
     }
 
     /// The kernel that takes many steps in the given way; none where each step is a dispatch, or more than one.
@@ -135,7 +129,7 @@ impl CellKernels {
     /// As [`CellKernels::many_forward`].
     pub(super) fn many_backward(&self, call: &Call<'_>, tier: Tier, patience: u32) -> Option<SequenceKernel> {
         let width = call.weights.weight_hh.shape().rows();
-        self.many(tier, 1, &[self.clip_gradient], patience, width)
+        self.many(tier, 1, &[self.clips_gradient], patience, width)
     }
 
     /// `pass` is 0 forward and 1 backward; `width` are the words that a row of a step leaves to others on chip.

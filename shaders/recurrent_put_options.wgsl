@@ -1,0 +1,36 @@
+// The real-valued options of a recurrent layer, from parameters to the memory in which its kernels read them: their own
+// parameters have no room. One invocation.
+//   -> y [OPTIONS]. CPU twin: none; what reads them is that of src/ops/recurrent/cells.rs.
+
+struct Parameters {
+    y_base: u32,
+    zoneout_hidden: f32,
+    zoneout_cell: f32,
+    clip_gates: f32,
+    clip_cell: f32,
+    clip_gradient: f32,
+    gate_alpha: f32,
+    gate_beta: f32,
+    candidate_alpha: f32,
+    candidate_beta: f32,
+    output_alpha: f32,
+    output_beta: f32,
+}
+
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(1)
+fn main() {
+    y[parameters.y_base + ZONEOUT_HIDDEN] = parameters.zoneout_hidden;
+    y[parameters.y_base + ZONEOUT_CELL] = parameters.zoneout_cell;
+    y[parameters.y_base + CLIP_GATES] = parameters.clip_gates;
+    y[parameters.y_base + CLIP_CELL] = parameters.clip_cell;
+    y[parameters.y_base + CLIP_GRADIENT] = parameters.clip_gradient;
+    y[parameters.y_base + GATE_ALPHA] = parameters.gate_alpha;
+    y[parameters.y_base + GATE_BETA] = parameters.gate_beta;
+    y[parameters.y_base + CANDIDATE_ALPHA] = parameters.candidate_alpha;
+    y[parameters.y_base + CANDIDATE_BETA] = parameters.candidate_beta;
+    y[parameters.y_base + OUTPUT_ALPHA] = parameters.output_alpha;
+    y[parameters.y_base + OUTPUT_BETA] = parameters.output_beta;
+}
