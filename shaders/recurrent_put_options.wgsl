@@ -1,6 +1,6 @@
 // The real-valued options of a recurrent layer, from parameters to the memory in which its kernels read them: their own
 // parameters have no room. One invocation.
-//   -> y [OPTIONS]. CPU twin: none; what reads them is that of src/ops/recurrent/cells.rs.
+//   -> y [OPTIONS]. No CPU twin: there the cells read the options themselves.
 
 struct Parameters {
     y_base: u32,
