@@ -58,7 +58,7 @@ const OPTIONS: [Choice; 10] = [
     ("clip_gates of a GRU", |value| of(Cell::Gru).reset_before().clip_gates(value)),
     ("clip_cell", |value| of(Cell::Lstm).coupled().clip_cell(value / 4.0)),
     ("clip_gradient", |value| of(Cell::Gru).clip_gradient(value / 8.0)),
-    ("clip_gradient with a projection", |value| of(Cell::Lstm).projection(2).clip_gradient(value / 8.0)),
+    ("clip_gradient with a projection", |value| of(Cell::Lstm).projection(2).clip_gradient(value / 400.0)),
     ("zoneout", |value| of(Cell::Lstm).zoneout(value, 1.0 - value)),
     ("elu", |value| of(Cell::Vanilla(Activation::Elu { alpha: value }))),
     ("gates", |value| {
