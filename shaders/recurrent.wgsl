@@ -23,45 +23,6 @@ override PHASE: u32 = 0u;
 override STATE_MASK: u32 = 0u;
 // Zoneout: 0 none; 1 by random numbers; 2 in expectation.
 override ZONEOUT: u32 = 0u;
-// 1: what enters the functions of gates is bounded.
-override CLIPS_GATES: u32 = 0u;
-// 1: the cell state is bounded.
-override CLIPS_CELL: u32 = 0u;
-// 1: functions of gates have parameters.
-override HAS_ALPHA: u32 = 0u;
-
-// The real-valued options: the rates of zoneout, bounds (0: none), parameters of functions. They are no constants, so that all
-// their values share a pipeline.
-var<private> zoneout_hidden: f32;
-var<private> zoneout_cell: f32;
-var<private> clip_gates: f32;
-var<private> clip_cell: f32;
-var<private> gate_alpha: f32;
-var<private> gate_beta: f32;
-var<private> candidate_alpha: f32;
-var<private> candidate_beta: f32;
-var<private> output_alpha: f32;
-var<private> output_beta: f32;
-
-// Those of a layer that has any stand before its initial state (recurrent_options.wgsl).
-fn option_at(place: u32) -> f32 { return initial[parameters.initial_base - OPTIONS + place]; }
-
-fn read_options() {
-    if ZONEOUT != 0u {
-        zoneout_hidden = option_at(ZONEOUT_HIDDEN);
-        zoneout_cell = option_at(ZONEOUT_CELL);
-    }
-    if CLIPS_GATES != 0u { clip_gates = option_at(CLIP_GATES); }
-    if CLIPS_CELL != 0u { clip_cell = option_at(CLIP_CELL); }
-    if HAS_ALPHA != 0u {
-        gate_alpha = option_at(GATE_ALPHA);
-        gate_beta = option_at(GATE_BETA);
-        candidate_alpha = option_at(CANDIDATE_ALPHA);
-        candidate_beta = option_at(CANDIDATE_BETA);
-        output_alpha = option_at(OUTPUT_ALPHA);
-        output_beta = option_at(OUTPUT_BETA);
-    }
-}
 
 // Bits of `parameters.flags`.
 const FIRST_STEP: u32 = 1u;

@@ -50,7 +50,7 @@ macro_rules! around {
         bindings: $bindings:tt,
     } $cell:ident [$($cell_file:literal),*] [$($own:tt),*]) => {
         kernel!($name: $stem of $cell {
-            files: ["math", "philox", "recurrent_marks", "recurrent_options", "recurrent", $($cell_file,)* $($file),+],
+            files: ["math", "philox", "recurrent_marks", "recurrent_options", "recurrent_read_options", "recurrent", $($cell_file,)* $($file),+],
             parameters: $parameters,
             constants: [
                 ("MARKED", 2), ("BOTH", 2), ("PROJECTED", $projected), ("STATE_MASK", 2),
