@@ -108,7 +108,8 @@ impl Context {
     /// its kernel or the device does not allow; out of memory. Nothing was recorded then.
     pub(crate) fn dispatch<P: bytemuck::Pod>(&self, call: Dispatch<'_, P>) -> Result<()> {
         self.faults().check()?;
-        self.expect_allowed(&call)?;
+        let sizes = [call.bindings.len(), call.constants.len(), size_of::<P>()];
+        expect_allowed(call.kernel, sizes, call.grid, self.limits().workgroups)?;
         let parameters = bytemuck::bytes_of(&call.parameters);
         let mut guard = self.recorder();
         let recorder = &mut *guard;
@@ -153,26 +154,6 @@ impl Context {
         recorder.dispatches += 1;
         recorder.counted.dispatches += 1;
         Ok(())
-    }
-
-    /// Fails for a call that its kernel or the device does not allow. The driver would refuse it later, and with it all that was
-    /// recorded beside it.
-    fn expect_allowed<P>(&self, call: &Dispatch<'_, P>) -> Result<()> {
-        let Dispatch { kernel, constants, bindings, grid, .. } = call;
-        let largest = self.limits().workgroups;
-        let allowed = bindings.len() == kernel.bindings.len()
-            && constants.len() == kernel.constants.len()
-            && size_of::<P>() == kernel.parameter_bytes
-            && grid.iter().all(|&groups| (1..=largest).contains(&groups));
-        Error::expect(allowed, || {
-            format!(
-                "the kernel `{}` called with {} bindings, {} constants, {} bytes of parameters and a grid of {grid:?}",
-                kernel.name,
-                bindings.len(),
-                constants.len(),
-                size_of::<P>()
-            )
-        })
     }
 
     /// Records the upload of `bytes` to the start of `target`; runs in order with what was recorded before.
@@ -437,5 +418,49 @@ impl Context {
         let mut encoder = self.device().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&staging.buffer, 0, &buffer.raw.buffer, 0, padded);
         Ok((encoder.finish(), staging))
+    }
+}
+
+/// Fails for a call that `kernel` or a device with up to `largest` workgroups along an axis does not allow: one of other numbers
+/// of bindings, constants or bytes of parameters, or with an empty or too large grid. The driver would refuse it later, and
+/// with it everything recorded beside it.
+fn expect_allowed(
+    kernel: &Kernel,
+    [bindings, constants, bytes]: [usize; 3],
+    grid: [usize; 3],
+    largest: usize,
+) -> Result<()> {
+    let allowed = bindings == kernel.bindings.len()
+        && constants == kernel.constants.len()
+        && bytes == kernel.parameter_bytes
+        && grid.iter().all(|&groups| (1..=largest).contains(&groups));
+    Error::expect(allowed, || {
+        format!(
+            "the kernel `{}` called with {bindings} bindings, {constants} constants, {bytes} bytes of parameters and a grid of \
+             {grid:?}",
+            kernel.name
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_its_kernel_or_the_device_does_not_allow_is_an_error_in_every_build() {
+        for kernel in crate::ops::kernels() {
+            let right = [kernel.bindings.len(), kernel.constants.len(), kernel.parameter_bytes];
+            let call = |sizes, grid| expect_allowed(kernel, sizes, grid, 65535);
+            assert!(call(right, [1, 65535, 1]).is_ok(), "{}", kernel.name);
+            for grid in [[0, 1, 1], [1, 65536, 1], [1, 1, usize::MAX]] {
+                assert!(matches!(call(right, grid), Err(Error::Internal { .. })), "{grid:?}");
+            }
+            for place in 0..right.len() {
+                let mut wrong = right;
+                wrong[place] += 1;
+                assert!(matches!(call(wrong, [1; 3]), Err(Error::Internal { .. })), "{wrong:?}");
+            }
+        }
     }
 }

@@ -32,9 +32,8 @@ impl<'a> Span<'a> {
 
     /// The elements `range` of this span. One that reaches beyond it is refused where it is used.
     pub(crate) fn slice(&self, range: Range<usize>) -> Self {
-        let inside = range.start <= range.end && range.end <= self.len;
-        let len = if inside { range.len() } else { usize::MAX };
-        Self { start: self.start.saturating_add(range.start), len, ..*self }
+        let (start, len) = part(self.start, self.len, range);
+        Self { start, len, ..*self }
     }
 
     /// Itself, if it lies inside its buffer. Shaders run without checks of their own in release builds, so everything that
@@ -43,13 +42,7 @@ impl<'a> Span<'a> {
     /// # Errors
     /// [`Error::Internal`].
     pub(super) fn inside(self) -> Result<Self> {
-        let size = self.buffer.raw.buffer.size();
-        let end = self.start.checked_add(self.len).and_then(|end| (end as u64).checked_mul(4));
-        if end.is_some_and(|end| end <= size) {
-            return Ok(self);
-        }
-        let Self { start, len, .. } = self;
-        Err(Error::internal(format!("{len} elements from {start} on reach beyond a buffer of {size} bytes")))
+        expect_inside(self.start, self.len, self.buffer.raw.buffer.size()).map(|()| self)
     }
 
     pub(super) fn raw(&self) -> &'a Raw {
@@ -106,5 +99,43 @@ impl Context {
             size: start + span.byte_len() - offset,
             base: ((start - offset) / 4) as u32,
         })
+    }
+}
+
+/// Start and length of the elements `range` of a span; the length is one that no buffer has where the range reaches beyond the
+/// span.
+fn part(start: usize, len: usize, range: Range<usize>) -> (usize, usize) {
+    let inside = range.start <= range.end && range.end <= len;
+    (start.saturating_add(range.start), if inside { range.len() } else { usize::MAX })
+}
+
+fn expect_inside(start: usize, len: usize, bytes: u64) -> Result<()> {
+    let end = start.checked_add(len).and_then(|end| (end as u64).checked_mul(4));
+    Error::expect(end.is_some_and(|end| end <= bytes), || {
+        format!("{len} elements from {start} on reach beyond a buffer of {bytes} bytes")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_beyond_a_buffer_or_a_span_are_an_error_in_every_build() {
+        for (start, len, bytes) in [(0, 64, 256), (63, 1, 256), (64, 0, 256)] {
+            assert!(expect_inside(start, len, bytes).is_ok(), "{start} {len} {bytes}");
+        }
+        for (start, len, bytes) in
+            [(0, 65, 256), (64, 1, 256), (1, usize::MAX, 256), (0, usize::MAX / 2, 256)]
+        {
+            assert!(matches!(expect_inside(start, len, bytes), Err(Error::Internal { .. })), "{start} {len}");
+        }
+        assert_eq!(part(8, 8, 2..5), (10, 3));
+        // Inside the buffer, and beyond the span.
+        let (start, len) = part(8, 8, 2..9);
+        assert!(expect_inside(start, len, 1 << 20).is_err());
+        #[expect(clippy::reversed_empty_ranges, reason = "a range that a slip could make")]
+        let (start, len) = part(8, 8, 5..2);
+        assert!(expect_inside(start, len, 1 << 20).is_err());
     }
 }
