@@ -21,6 +21,8 @@ use crate::support::{random, tokens};
 const THREADS: usize = 8;
 /// Calls of each thread, and how often all of it is repeated.
 const CALLS: usize = 150;
+/// Values that each thread reads where threads do nothing else.
+const READS: usize = 3000;
 /// As [`CALLS`], where the environment variable [`FULL_VARIABLE`] is set.
 const FULL_CALLS: usize = 2000;
 const FULL_REPETITIONS: usize = 20;
@@ -31,6 +33,7 @@ const KEPT: usize = 6;
 
 pub(crate) fn register(suite: &mut Suite) {
     suite.gpu("threads that share a device read what each reads alone", threads_share_a_device);
+    suite.gpu("threads that read all the time read what each wrote", readers_share_a_device);
     suite.gpu("threads with a device each read what each reads alone", devices_on_threads);
     suite.gpu("an error is returned to the thread that caused it", errors_stay_with_their_thread);
     suite.gpu("a device that gave up waiting stays lost for all", a_device_stays_lost);
@@ -211,6 +214,32 @@ fn threads_share_a_device(adapter: &Adapter) -> Outcome {
         );
     }
     Ok(())
+}
+
+/// Nothing but transfers and one kernel: the reports of buffers that are mapped often arrive on another thread's poll.
+fn readers_share_a_device(adapter: &Adapter) -> Outcome {
+    let device = adapter.open()?;
+    let (_, repetitions) = extent();
+    let read = |thread: usize| -> Outcome {
+        for call in 0..READS * repetitions {
+            let values: Vec<f32> =
+                (0..4).map(|index| (8 * call + index) as f32 + thread as f32 / 16.0).collect();
+            let doubled: Vec<f32> = values.iter().map(|value| 2.0 * value).collect();
+            let found = ops::scale(&Tensor::from_slice(&device, &[4], &values)?, 2.0)?.download()?;
+            if found != doubled {
+                return Err(Failed::from(format!("call {call}: {found:?} in place of {doubled:?}")));
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let read = &read;
+        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || read(thread))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Outcome>| {
+            thread.join().unwrap_or_else(|_| Err(Failed::from("a thread panicked")))
+        };
+        threads.into_iter().map(join).collect::<Vec<_>>().into_iter().collect()
+    })
 }
 
 fn devices_on_threads(adapter: &Adapter) -> Outcome {
