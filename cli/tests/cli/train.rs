@@ -141,7 +141,7 @@ fn unusable_text_is_refused() {
         ("tiny.txt", "of its 9 characters 1 are held out to be predicted and 8 are left to learn from"),
         ("latin1.txt", "not UTF-8 text: byte 3"),
         ("missing.txt", "missing.txt: No such file"),
-        (".", "directory"),
+        (".", "is a folder"),
     ] {
         let message = folder.refused(&format!("train --device cpu --steps 2 --text {file}"));
         assert!(message.contains(expected), "{file}: {message}");
