@@ -16,7 +16,7 @@ const FLOORS: [&[&str]; 6] = [
     &["tensor", "device"],
     &["ops"],
     &["nn", "loss", "optim"],
-    &["io", "data", "check"],
+    &["io", "data", "check", "testing"],
 ];
 /// What `lib.rs` re-exports, and the modules these names come from.
 const REEXPORTS: [(&str, &str); 11] = [
