@@ -42,28 +42,25 @@ fn is_linear(function: u32) -> bool { return function == 0u || function == 11u; 
 // d f'(x) for f'(x) as below; NaN if d is, though f'(x) may be zero.
 fn chain(d: f32, local: f32) -> f32 { return select(d * local, d, has_nan_bits(d)); }
 
-// The derivative at x, where y = f(x) is known; NaN at NaN.
+// The derivative at x, where y = f(x) is known; NaN at NaN. Where y alone determines it x is not read: layers do not keep it.
 fn derivative(function: u32, x: f32, y: f32, alpha: f32, beta: f32) -> f32 {
-    let unknown = has_nan_bits(x) && !is_linear(function);
-    return select(derivative_at_number(function, x, y, alpha, beta), x, unknown);
-}
-
-fn derivative_at_number(function: u32, x: f32, y: f32, alpha: f32, beta: f32) -> f32 {
+    var local = 0.0;
     switch function {
-        case 4u: { return select(1.0, alpha, x <= 0.0); }
-        case 5u: { return select(1.0, y + alpha, x <= 0.0); }
-        case 7u: { return accurate_sigmoid(x); }
+        case 4u: { local = select(1.0, alpha, x <= 0.0); }
+        case 5u: { local = select(1.0, y + alpha, x <= 0.0); }
+        case 7u: { local = accurate_sigmoid(x); }
         case 9u: {
             let width = 1.0 + abs(x);
-            return 1.0 / (width * width);
+            local = 1.0 / (width * width);
         }
-        case 12u: { return select(1.0, 0.0, x <= alpha); }
+        case 12u: { local = select(1.0, 0.0, x <= alpha); }
         case 13u: {
             let tanh = accurate_tanh(beta * x);
-            return alpha * beta * (1.0 - tanh) * (1.0 + tanh);
+            local = alpha * beta * (1.0 - tanh) * (1.0 + tanh);
         }
-        default: { return slope_at_number(function, y, alpha, beta); }
+        default: { return slope(function, y, alpha, beta); }
     }
+    return select(local, x, has_nan_bits(x));
 }
 
 // The derivative where y = f(x), without x; alpha >= 0. NaN at NaN.

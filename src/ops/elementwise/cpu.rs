@@ -81,13 +81,10 @@ fn is_linear(function: Activation) -> bool {
     matches!(function, Activation::Identity | Activation::Affine { .. })
 }
 
-/// f'(x), where y = f(x) is known; NaN at NaN.
+/// f'(x), where y = f(x) is known; NaN at NaN. Where y alone determines it x is not read: layers do not keep it.
 pub(crate) fn derivative<F: Real>(function: Activation, x: F, y: F) -> F {
-    if x.is_nan() && !is_linear(function) {
-        return x;
-    }
     let (zero, one) = (F::zero(), F::one());
-    match function {
+    let local = match function {
         Activation::LeakyRelu { slope } => {
             if x <= zero {
                 F::from_f32(slope)
@@ -129,8 +126,9 @@ pub(crate) fn derivative<F: Real>(function: Activation, x: F, y: F) -> F {
         | Activation::Sigmoid
         | Activation::Tan
         | Activation::Affine { .. }
-        | Activation::HardTanh { .. } => slope(function, y),
-    }
+        | Activation::HardTanh { .. } => return slope(function, y),
+    };
+    if x.is_nan() { x } else { local }
 }
 
 /// f'(x) from y = f(x) alone: what a gated cell needs, which keeps its gates after their activation. α must not be

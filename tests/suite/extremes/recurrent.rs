@@ -255,6 +255,45 @@ fn what_is_in_padding_reaches_nothing_on_the_cpu() -> Outcome {
     expect_clean_padding(&Device::cpu())
 }
 
+/// Batch, inputs and units: sizes at which the arrays of one pass take the memory of another's.
+const REUSED: [[usize; 3]; 3] = [[8, 9, 9], [8, 3, 9], [9, 9, 9]];
+
+/// A pass over NaN leaves nothing to the next one, also of what a layer does not keep for its backward.
+fn expect_clean_after_nan(device: &Device) -> Outcome {
+    for cell in [Cell::tanh(), Cell::relu(), Cell::Vanilla(Activation::Sigmoid), Cell::Gru] {
+        for [batch, inputs, units] in REUSED {
+            let mut model = Model::new(6);
+            let layer = model.add("rnn", Rnn::new(cell, inputs, units))?;
+            let parameters = model.initialize(device)?;
+            let x = tensor(device, &[STEPS, batch, inputs], &ordinary(66, STEPS * batch * inputs))?;
+            let d_y = tensor(device, &[STEPS, batch, units], &ordinary(67, STEPS * batch * units))?;
+            let run = |hidden: &[f32]| -> Result<Vec<f32>> {
+                let state = State::from_hidden(&tensor(device, &[1, batch, units], hidden)?)?;
+                let (y, _, trace) = layer.forward(&parameters, &x, &state)?;
+                let mut gradients = parameters.zero_gradients()?;
+                let (d_x, d_state) = trace.backward(&d_y, None, &mut gradients)?;
+                Ok([y.download()?, d_x.download()?, d_state.hidden().download()?].concat())
+            };
+            let name = format!("{}, batch {batch}, {inputs} inputs, {units} units on {device}", cell.name());
+            let hidden = ordinary(68, batch * units);
+            let clean = run(&hidden)?;
+            let lost = run(&vec![f32::NAN; batch * units])?;
+            assert!(lost.iter().all(|value| value.is_nan()), "{name}: {lost:?}");
+            expect_same_bits(&name, &clean, &run(&hidden)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn a_pass_over_nan_leaves_nothing_to_the_next(adapter: &Adapter) -> Outcome {
+    let mut pairs = pairs(adapter)?.into_iter().enumerate().filter(|(way, _)| adapter.takes(*way));
+    pairs.try_for_each(|(_, device)| expect_clean_after_nan(&device))
+}
+
+fn a_pass_over_nan_leaves_nothing_to_the_next_on_the_cpu() -> Outcome {
+    expect_clean_after_nan(&Device::cpu())
+}
+
 /// Workgroups that exchange states take one NaN for "not there yet": no state may look like it.
 fn persistent_kernels_exchange_every_nan(adapter: &Adapter) -> Outcome {
     let on_chip = OnChip { workgroups: Some(2), ..OnChip::default() };
@@ -280,11 +319,13 @@ pub(super) fn register(suite: &mut Suite) {
         suite,
         extremes_in_a_row_of_a_recurrent_layer_stay_in_their_row_on_the_cpu,
         what_is_in_padding_reaches_nothing_on_the_cpu,
+        a_pass_over_nan_leaves_nothing_to_the_next_on_the_cpu,
     );
     on_gpu!(
         suite,
         extremes_in_a_row_of_a_recurrent_layer_stay_in_their_row,
         what_is_in_padding_reaches_nothing,
+        a_pass_over_nan_leaves_nothing_to_the_next,
         persistent_kernels_exchange_every_nan,
     );
 }
