@@ -23,38 +23,28 @@ const STEP: usize = 2 << 20;
 const MOST: usize = 64 << 20;
 type Operation<'a> = (String, Box<dyn Fn() -> Result<()> + 'a>);
 
-/// The most bytes that one allocation can have now.
-fn largest() -> usize {
-    let mut fits = 0;
-    let mut step = 1usize << 40;
-    while step >= 1 << 16 {
-        let mut room: Vec<u8> = Vec::new();
-        if room.try_reserve_exact(fits + step).is_ok() {
-            std::hint::black_box(room.as_ptr());
-            fits += step;
-        }
-        step /= 2;
-    }
-    fits
+/// Memory of `bytes` that is reserved and not touched.
+fn reserve(bytes: usize) -> Option<Vec<u8>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(bytes).ok()?;
+    std::hint::black_box(room.as_ptr());
+    Some(room)
 }
 
-/// Memory that leaves about `room` bytes to others.
+/// All memory but one block of `room` bytes, and pieces too small for a tensor: both what the system would still map and what
+/// the allocator has free.
 fn ballast(room: usize) -> Vec<Vec<u8>> {
-    let mut all = Vec::with_capacity(64);
-    // What is left over between other mappings comes last.
-    loop {
-        let free = largest();
-        let last = free < 2 * room + (64 << 20);
-        let mut part = Vec::new();
-        if free <= room || part.try_reserve_exact(if last { free - room } else { free / 2 }).is_err() {
-            return all;
-        }
-        std::hint::black_box(part.as_ptr());
-        all.push(part);
-        if last {
-            return all;
+    let mut all = Vec::with_capacity(1 << 14);
+    let free = reserve(room);
+    let mut size = 1usize << 30;
+    while size >= 1 << 17 {
+        match reserve(size) {
+            Some(part) if all.len() < all.capacity() => all.push(part),
+            _ => size /= 2,
         }
     }
+    drop(free);
+    all
 }
 
 fn done<T>(result: Result<T>) -> Result<()> {
@@ -211,15 +201,15 @@ fn every_operation_without_room() -> Outcome {
         }
         drop(held);
     }
-    // Some find room in what the allocator has free; others were refused, and all are done in the end.
+    // All are done in the end; most take more than the least room.
     for ((name, _), [_, done]) in all.iter().zip(&counts) {
         if *done == 0 {
             return Err(format!("{name} never had room").into());
         }
     }
     let refused = counts.iter().filter(|[refused, _]| *refused > 0).count();
-    if refused == 0 {
-        return Err(format!("none of {} operations was refused", all.len()).into());
+    if refused < all.len() / 2 {
+        return Err(format!("only {refused} of {} operations were refused", all.len()).into());
     }
     Ok(())
 }
