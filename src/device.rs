@@ -76,12 +76,13 @@ impl Device {
     ///
     /// Each call opens the adapter anew, as a device of its own: clone a device to share it.
     ///
-    /// Where `refrain tune` has stored choices for the adapter, they are obeyed: see [`TuningSource::Stored`](crate::TuningSource::Stored).
+    /// Two environment variables turn on what is off by default: [`TUNING_VARIABLE`](crate::TUNING_VARIABLE) the choices that
+    /// `refrain tune` has stored for the adapter, [`PERSISTENT_VARIABLE`](crate::PERSISTENT_VARIABLE) the persistent strategy
+    /// of recurrent layers.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] and, for `gpu`, [`Error::NoHardware`], listing what is there; whatever the driver says when it
-    /// cannot be opened;
-    /// [`Error::Checkpoint`] or [`Error::Io`] for a file of stored choices that is there and cannot be understood or read.
+    /// cannot be opened; [`Error::Config`] for a value of [`PERSISTENT_VARIABLE`](crate::PERSISTENT_VARIABLE) that means nothing.
     pub fn gpu(name: &str) -> Result<Self> {
         Self::gpu_with(name, &GpuOptions::default())
     }
@@ -183,6 +184,15 @@ impl Device {
         match &self.0 {
             Backend::Cpu(_) => None,
             Backend::Gpu(context) => context.choices().tuning(),
+        }
+    }
+
+    /// Why this device does not obey the stored choices that it was asked to: their file cannot be read or understood, and
+    /// heuristics decide. `None` where all is well.
+    pub fn tuning_warning(&self) -> Option<&str> {
+        match &self.0 {
+            Backend::Cpu(_) => None,
+            Backend::Gpu(context) => context.choices().warning(),
         }
     }
 

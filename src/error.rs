@@ -120,12 +120,12 @@ pub enum Error {
         /// What is missing, and what there is instead.
         message: String,
     },
-    /// WGSL of a user's own that does not compile.
-    #[error("{}: its WGSL does not compile: {}", short(what), short(message))]
+    /// WGSL of a user's own that does not compile, or could ask for more than a cell's equations need.
+    #[error("{}: its WGSL is refused: {}", short(what), short(message))]
     Shader {
         /// What the WGSL belongs to.
         what: String,
-        /// The compiler's message; lines are those of the user's own text.
+        /// What is wrong; lines are those of the user's own text.
         message: String,
     },
     /// A checkpoint, a case file or a file of measured choices that cannot be understood.

@@ -11,7 +11,7 @@ mod scale;
 pub(crate) mod shape;
 pub(crate) mod work;
 
-use refrain::{Device, Error, GpuOptions, ON_CHIP_VARIABLE, OnChipReport};
+use refrain::{Device, Error, GpuOptions, OnChipReport, PERSISTENT_VARIABLE};
 
 use self::arguments::{Arguments, way_name};
 use self::check::expect_right;
@@ -98,7 +98,7 @@ fn open(arguments: &Arguments) -> Result<Device> {
         return Err(Failure::option("--recurrent", "is for GPUs: the CPU has one way over time"));
     }
     let options = GpuOptions { recurrent: way.tier(), ..GpuOptions::default() };
-    Ok(Device::gpu_with(&devices::wish(name), &options)?)
+    devices::warned(Device::gpu_with(&devices::wish(name), &options)?)
 }
 
 /// What there is to say of workgroups that waited for each other; nothing where none were asked to.
@@ -108,7 +108,7 @@ fn on_chip(report: &OnChipReport) -> Option<String> {
         None if workgroups == 0 => {
             format!(
                 "on chip: no layer is, workgroups were not found to go on while they wait for each other or \
-                 {ON_CHIP_VARIABLE}=0 forbids it"
+                 {PERSISTENT_VARIABLE}=0 forbids it"
             )
         }
         None if report.dispatches == 0 => {

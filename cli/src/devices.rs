@@ -1,9 +1,11 @@
 //! `refrain devices`, and the opening of a device by name.
 
+use std::path::PathBuf;
+
 use refrain::{AdapterSummary, DEVICE_VARIABLE, Device, TUNING_VARIABLE, Tuning};
 
 use crate::failure::Result;
-use crate::terminal::stdout;
+use crate::terminal::{stderr, stdout};
 use crate::train::bytes;
 
 /// The device that `--device` asks for.
@@ -11,10 +13,21 @@ use crate::train::bytes;
 /// # Errors
 /// [`refrain::Error::NoAdapter`] or [`refrain::Error::NoHardware`], listing what is there; what the driver says.
 pub(crate) fn open(name: &str) -> Result<Device> {
-    Ok(match name.trim() {
+    warned(match name.trim() {
         "auto" => Device::auto()?,
         name => Device::named(name)?,
     })
+}
+
+/// The device, after a line on standard error where it ignores choices that it was asked to obey.
+///
+/// # Errors
+/// Standard error that cannot be written.
+pub(crate) fn warned(device: Device) -> Result<Device> {
+    if let Some(warning) = device.tuning_warning() {
+        writeln!(stderr(), "warning: stored choices are ignored, heuristics choose: {warning}")?;
+    }
+    Ok(device)
 }
 
 /// The name of the GPU that `--device` asks for, for [`Device::gpu_with`]: where that is `auto`, what `auto` would look for.
@@ -41,13 +54,23 @@ pub(crate) fn describe(device: &Device) -> String {
     }
 }
 
-/// Where the choices come from that a GPU obeys.
-pub(crate) fn tuning(adapter: &AdapterSummary, stored: Option<&Tuning>) -> String {
-    let path = Tuning::stored_path(adapter);
-    match (stored, path) {
-        (Some(tuning), Some(path)) => format!("measured choices: {}, in {}", tuning.len(), path.display()),
-        (_, None) => format!("off, heuristics choose ({TUNING_VARIABLE}=0 or no folder for caches)"),
-        (None, Some(_)) => "none, heuristics choose (`refrain tune` measures)".to_owned(),
+/// What decides between ways to compute on a GPU that is opened without a wish of its own.
+pub(crate) fn tuning(adapter: &AdapterSummary) -> String {
+    let asked = Tuning::is_asked_for();
+    let choices =
+        |tuning: &Tuning, path: PathBuf| format!("measured choices: {}, in {}", tuning.len(), path.display());
+    match (Tuning::stored(adapter), Tuning::stored_path(adapter)) {
+        (Ok(_), None) => format!("off, heuristics choose ({TUNING_VARIABLE}=0 or no folder for caches)"),
+        (Ok(Some(tuning)), Some(path)) if asked => choices(&tuning, path),
+        (Ok(Some(tuning)), Some(path)) => {
+            format!("off, heuristics choose ({TUNING_VARIABLE}=on obeys {})", choices(&tuning, path))
+        }
+        (Ok(None), Some(_)) if asked => "none, heuristics choose (`refrain tune` measures)".to_owned(),
+        (Ok(None), Some(_)) => {
+            format!("off, heuristics choose (`refrain tune` measures, and {TUNING_VARIABLE}=on obeys)")
+        }
+        (Err(error), _) if asked => format!("ignored, heuristics choose: {error}"),
+        (Err(error), _) => format!("off, heuristics choose; what is stored is of no use: {error}"),
     }
 }
 
@@ -61,11 +84,7 @@ pub(crate) fn run() -> Result<()> {
     writeln!(out, "reference   the CPU in 64-bit floats: slow, exact\n            --device reference")?;
     let adapters = Device::list();
     for adapter in &adapters {
-        let tuning = match Tuning::stored(adapter) {
-            Ok(stored) => tuning(adapter, stored.as_ref()),
-            Err(error) => format!("unusable, {error}"),
-        };
-        writeln!(out, "{}            tuning {tuning}", details(adapter))?;
+        writeln!(out, "{}            tuning {}", details(adapter), tuning(adapter))?;
     }
     if adapters.is_empty() {
         writeln!(out, "no GPU: the system has no Vulkan, Metal or DirectX 12 driver that shows one")?;

@@ -164,7 +164,9 @@ impl Bench {
         let plain = open(RecurrentTier::Auto, Journal::Off)?;
         let tiers = Self::TIERS.into_iter().map(|tier| Ok((tier, open(tier, Journal::Choices)?)));
         let tiers = tiers.collect::<Result<_>>()?;
-        Ok(Self { place: Place::of(&plain), tiers, plain, effort, name })
+        // These devices obey nothing that is stored.
+        let place = Place { tuning: None, ..Place::of(&plain) };
+        Ok(Self { place, tiers, plain, effort, name })
     }
 
     /// Whether the device, by its own choice, has layers whose workgroups wait for each other.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::gpu::{
-    ContextOptions, Journal, MatmulVariant, OnChip, Profiling, RecurrentTier, TuningSource, Wanted,
+    ContextOptions, Journal, MatmulVariant, OnChip, Persistent, Profiling, RecurrentTier, TuningSource,
+    Wanted,
 };
 use crate::{Error, Result};
 
@@ -48,6 +49,8 @@ pub struct GpuOptions {
     pub matmul: Option<MatmulVariant>,
     /// How recurrent layers run over time.
     pub recurrent: RecurrentTier,
+    /// Whether layers may choose the persistent strategy by themselves.
+    pub persistent: Persistent,
     /// How workgroups may wait for each other, for layers that keep weights on chip.
     pub on_chip: OnChip,
     /// Where measured choices come from, for what `matmul` and `recurrent` leave open.
@@ -73,8 +76,9 @@ impl Default for GpuOptions {
             profiling: Profiling::Off,
             matmul: None,
             recurrent: RecurrentTier::Auto,
+            persistent: Persistent::Environment,
             on_chip: OnChip::default(),
-            tuning: TuningSource::Stored,
+            tuning: TuningSource::Environment,
             journal: Journal::Off,
             wait_limit: WAIT_LIMIT,
         }
@@ -105,6 +109,10 @@ impl GpuOptions {
                 format!("`on_chip.patience` must be at most {}, not {patience}", OnChip::LARGEST_PATIENCE);
             return Err(Error::config("GPU options", message));
         }
+        if self.persistent == Persistent::Off && self.recurrent == RecurrentTier::OnChip {
+            let message = "`persistent` is off and `recurrent` asks for it: leave one at its default";
+            return Err(Error::config("GPU options", message));
+        }
         if self.journal == Journal::Choices && self.matmul.is_some() {
             let message = "`journal` notes choices between ways: leave `matmul` at `None`, which forces one";
             return Err(Error::config("GPU options", message));
@@ -124,6 +132,7 @@ impl GpuOptions {
             profiling: self.profiling,
             matmul: self.matmul,
             recurrent: self.recurrent,
+            persistent: self.persistent,
             on_chip: self.on_chip,
             tuning: self.tuning.clone(),
             journal: self.journal,

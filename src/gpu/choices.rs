@@ -14,9 +14,13 @@ use crate::{Error, Result};
 /// What they say of the shapes that were measured is done; every other shape is left to heuristics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TuningSource {
-    /// What `refrain tune` stored for this adapter, driver and version of the crate: [`Tuning::stored`]. Nothing where
-    /// it never ran, and where [`TUNING_VARIABLE`](crate::TUNING_VARIABLE) is `0`.
+    /// What [`TUNING_VARIABLE`](crate::TUNING_VARIABLE) asks for: `on` or a folder are [`TuningSource::Stored`], and
+    /// without it heuristics decide.
     #[default]
+    Environment,
+    /// What `refrain tune` stored for this adapter, driver and version of the crate: [`Tuning::stored`]. Nothing where
+    /// it never ran, and where the variable is `0`. A file that cannot be read or understood is ignored, and
+    /// [`Device::tuning_warning`](crate::Device::tuning_warning) says so.
     Stored,
     /// Nowhere: heuristics decide.
     Off,
@@ -39,25 +43,33 @@ pub(crate) struct Choices {
     matmul: Option<MatmulVariant>,
     recurrent: RecurrentTier,
     tuning: Option<Tuning>,
+    /// Why what is stored is not obeyed.
+    warning: Option<String>,
     journal: Option<Mutex<Tuning>>,
 }
 
 impl Choices {
     /// Those that `options` ask for on `adapter`.
-    ///
-    /// # Errors
-    /// Those of [`Tuning::stored`].
-    pub(super) fn of(adapter: &AdapterSummary, options: &ContextOptions) -> Result<Self> {
-        let tuning = match &options.tuning {
-            TuningSource::Stored => Tuning::stored(adapter)?,
-            TuningSource::Off => None,
-            TuningSource::Given(tuning) => Some(tuning.clone()),
+    pub(super) fn of(adapter: &AdapterSummary, options: &ContextOptions) -> Self {
+        let found = match &options.tuning {
+            TuningSource::Environment if !Tuning::is_asked_for() => Ok(None),
+            TuningSource::Environment | TuningSource::Stored => Tuning::stored(adapter),
+            TuningSource::Off => Ok(None),
+            TuningSource::Given(tuning) => Ok(Some(tuning.clone())),
+        };
+        let (tuning, warning) = match found {
+            Ok(tuning) => (tuning, None),
+            Err(error) => (None, Some(error.to_string())),
         };
         let journal = match options.journal {
             Journal::Off => None,
             Journal::Choices => Some(Mutex::new(Tuning::new())),
         };
-        Ok(Self { matmul: options.matmul, recurrent: options.recurrent, tuning, journal })
+        Self { matmul: options.matmul, recurrent: options.recurrent, tuning, warning, journal }
+    }
+
+    pub(crate) fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     pub(crate) fn tuning(&self) -> Option<&Tuning> {

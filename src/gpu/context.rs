@@ -10,7 +10,7 @@ use super::choices::{Choices, Journal, TuningSource};
 use super::faults::Faults;
 use super::kernel::{KernelCache, MAX_PIPELINES};
 use super::limits::Limits;
-use super::on_chip::{OnChip, Waiting};
+use super::on_chip::{OnChip, Persistent, Waiting};
 use super::pool::{Buffer, Pool, Purpose};
 use super::products::MatmulVariant;
 use super::profile::{Profiler, Profiling};
@@ -33,8 +33,8 @@ pub enum RecurrentTier {
     /// the memory of a workgroup.
     Sequence,
     /// Many steps in one dispatch, whose workgroups keep W_hh on chip and wait for each other at every step, wherever a
-    /// layer and the adapter can: its step is one dispatch, and as many workgroups run at once as hold all of W_hh. By
-    /// size on adapters of NVIDIA, AMD and Intel; elsewhere if asked for, for tests.
+    /// layer and the adapter can: its step is one dispatch, and as many workgroups run at once as hold all of W_hh. No layer
+    /// chooses it unless [`Persistent`](crate::Persistent) is on.
     OnChip,
 }
 
@@ -50,6 +50,7 @@ pub(crate) struct ContextOptions {
     pub(crate) pipelines: Option<usize>,
     pub(crate) matmul: Option<MatmulVariant>,
     pub(crate) recurrent: RecurrentTier,
+    pub(crate) persistent: Persistent,
     pub(crate) on_chip: OnChip,
     pub(crate) tuning: TuningSource,
     pub(crate) journal: Journal,
@@ -80,7 +81,7 @@ impl Context {
     pub(crate) fn open(options: &ContextOptions) -> Result<Option<Arc<Self>>> {
         let Some((index, candidate)) = find(&options.wanted) else { return Ok(None) };
         let summary = summary(index, &candidate);
-        let choices = Choices::of(&summary, options)?;
+        let choices = Choices::of(&summary, options);
         Self::from_candidate(&candidate, options, summary, choices).map(|context| Some(Arc::new(context)))
     }
 
@@ -91,6 +92,7 @@ impl Context {
         choices: Choices,
     ) -> Result<Self> {
         let adapter = &candidate.adapter;
+        let persistent = options.persistent.is_allowed(options.recurrent)?;
         let has = adapter.limits();
         let immediates = options.allow_immediates
             && adapter.features().contains(wgpu::Features::IMMEDIATES)
@@ -120,7 +122,7 @@ impl Context {
         });
         let limits = limits(&has, options);
         let profiler = Profiler::new(&queue, timestamps);
-        let waiting = Waiting::new(&adapter.get_info(), summary.kind, &has, options.on_chip);
+        let waiting = Waiting::new(&adapter.get_info(), summary.kind, &has, options.on_chip, persistent);
         Ok(Self {
             recorder: Mutex::new(Recorder::default()),
             pool: Arc::new(Pool::new(device.clone(), limits.buffer_bytes)),

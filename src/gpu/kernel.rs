@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::context::Context;
 use super::faults::{refused, scoped};
 use super::groups::Mixer;
+use super::stack::on_compiler_stack;
 use crate::{Error, Result};
 
 /// The line by which every shader declares its parameters; the cache swaps it for [`IMMEDIATE_LINE`] where the
@@ -230,16 +231,26 @@ impl Context {
         let mut padded = [0; MAX_CONSTANTS];
         padded[..values.len()].copy_from_slice(values);
         let cache = self.kernels();
-        let mut pipelines = cache.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = cache.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let pipelines = &mut *guard;
         let key = (kernel.name, padded);
         if let Some(compiled) = pipelines.get(&key) {
             return Ok(Fetched { compiled, dropped: None });
         }
         let id = pipelines.compiled;
-        let compiled = scoped(self.device(), || {
-            let module = pipelines.modules.entry(kernel.name).or_insert_with(|| self.create_module(kernel));
-            self.compile(kernel, module, padded, id)
-        });
+        // Errors are reported to the thread that compiles.
+        let mut compile = || {
+            scoped(self.device(), || {
+                let module =
+                    pipelines.modules.entry(kernel.name).or_insert_with(|| self.create_module(kernel));
+                self.compile(kernel, module, padded, id)
+            })
+        };
+        let compiled = match kernel.origin {
+            Origin::Crate => compile(),
+            // As deep as a user's text may nest; without a thread to be had the caller's stack has to do.
+            Origin::User => on_compiler_stack(&mut compile).unwrap_or_else(|_| compile()),
+        };
         let compiled = Arc::new(compiled.map_err(|error| {
             // It may be the module that the device refused.
             pipelines.modules.remove(kernel.name);

@@ -22,6 +22,7 @@ mod readback;
 mod recorder;
 mod row_reduction;
 mod span;
+mod stack;
 
 #[cfg(test)]
 mod tests;
@@ -32,13 +33,13 @@ pub use choices::{Journal, TuningSource};
 pub use context::RecurrentTier;
 pub(crate) use context::{Context, ContextOptions};
 pub(crate) use elementwise::ELEMENTWISE_GROUP;
-pub(crate) use inspect::inspect;
+pub(crate) use inspect::{Rules, inspect};
 pub(crate) use kernel::{Access, Field, Kernel, Origin, kernel, parameters};
 pub(crate) use limits::pieces;
 #[cfg(test)]
 pub(crate) use on_chip::KERNELS as ON_CHIP_KERNELS;
 pub(crate) use on_chip::WEIGHT_CLASSES;
-pub use on_chip::{ON_CHIP_VARIABLE, OnChip, OnChipReport};
+pub use on_chip::{OnChip, OnChipReport, PERSISTENT_VARIABLE, Persistent};
 pub(crate) use pool::Buffer;
 pub use products::{Form, MatmulTile, MatmulVariant};
 pub use profile::{KernelCall, Profiling};

@@ -2,7 +2,8 @@
 //!
 //! No graphics interface promises that a workgroup goes on while another one waits for it. GPUs of NVIDIA, AMD and Intel let
 //! all workgroups go on that run at once (Sorensen et al., OOPSLA 2016); some others do not, and software adapters run as
-//! many at once as there are cores. So three things stand between a kernel that waits and a wrong number:
+//! many at once as there are cores. So no device does it unless it was asked to ([`Persistent`]), and then three things stand
+//! between a kernel that waits and a wrong number:
 //!
 //! 1. A device chooses such kernels by itself only on adapters of those makers, through Vulkan; and a self-test finds
 //!    how many workgroups run at once and that what one writes reaches the others unharmed. It is made once, when a
@@ -12,10 +13,11 @@
 //! 3. That it happened is known at the next readback: from then on only half as many workgroups may wait as the dispatch
 //!    had, in the end none.
 
+use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::context::Context;
+use super::context::{Context, RecurrentTier};
 use super::kernel::{MAX_BINDINGS, kernel, parameters};
 use super::pool::Buffer;
 use super::recorder::Dispatch;
@@ -23,8 +25,67 @@ use super::span::Span;
 use super::{AdapterKind, ELEMENTWISE_GROUP};
 use crate::{Error, Result};
 
-/// `0` in this environment variable keeps every device from letting workgroups wait for each other.
-pub const ON_CHIP_VARIABLE: &str = "REFRAIN_ONCHIP";
+/// The environment variable that turns the persistent strategy on for every device, by `1` or `on`, or forbids it, by `0` or
+/// `off`: [`Persistent`].
+pub const PERSISTENT_VARIABLE: &str = "REFRAIN_PERSISTENT";
+
+/// Whether recurrent layers may choose [`RecurrentTier::OnChip`], the persistent strategy, by themselves. No GPU has
+/// confirmed it yet, so it is off unless asked for.
+///
+/// Where it is on, layers still choose it only by size, on GPUs of NVIDIA, AMD and Intel through Vulkan, and after a
+/// self-test.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Persistent {
+    /// What [`PERSISTENT_VARIABLE`] says; off where it is not set. A device whose
+    /// [`GpuOptions::recurrent`](crate::GpuOptions::recurrent) is [`RecurrentTier::OnChip`] asks for it, too, unless the
+    /// variable forbids it.
+    #[default]
+    Environment,
+    /// Off, for choices of [`Tuning`](crate::Tuning) as well.
+    Off,
+    /// On, whatever the variable says.
+    On,
+}
+
+impl Persistent {
+    /// What is asked for: for [`Persistent::Environment`] what the variable says, if it is set.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a value of the variable that means nothing.
+    fn asked(self) -> Result<Self> {
+        match self {
+            Self::Environment => Self::said(std::env::var_os(PERSISTENT_VARIABLE).as_deref()),
+            given => Ok(given),
+        }
+    }
+
+    fn said(value: Option<&OsStr>) -> Result<Self> {
+        let Some(value) = value else { return Ok(Self::Environment) };
+        match value.to_str().map(str::trim) {
+            Some("") => Ok(Self::Environment),
+            Some("1" | "on") => Ok(Self::On),
+            Some("0" | "off") => Ok(Self::Off),
+            _ => {
+                let message = format!(
+                    "must be 1 or on, 0 or off, or not be set; it is `{}`",
+                    value.to_string_lossy().escape_debug()
+                );
+                Err(Error::config(PERSISTENT_VARIABLE, message))
+            }
+        }
+    }
+
+    /// Whether a device that is opened with `recurrent` may use it at all.
+    ///
+    /// # Errors
+    /// Those of [`Persistent::asked`].
+    pub(super) fn is_allowed(self, recurrent: RecurrentTier) -> Result<bool> {
+        Ok(match self.asked()? {
+            Self::Environment => recurrent == RecurrentTier::OnChip,
+            asked => asked == Self::On,
+        })
+    }
+}
 
 /// How a device may let workgroups wait for each other, for kernels that keep weights on chip
 /// ([`RecurrentTier::OnChip`](crate::RecurrentTier::OnChip)).
@@ -48,7 +109,7 @@ impl OnChip {
 /// What a device has seen of workgroups that wait for each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OnChipReport {
-    /// Whether layers choose it by themselves where it suits them: by the adapter's maker and [`ON_CHIP_VARIABLE`].
+    /// Whether layers choose it by themselves where it suits them: by the adapter's maker and [`Persistent`].
     pub trusted: bool,
     /// How many may wait for each other now; `None` as long as no layer has asked, and 0 where none may.
     pub workgroups: Option<usize>,
@@ -99,17 +160,12 @@ pub(super) const fn workgroup_bytes(weight_bits: u32) -> u32 {
     (4096 << weight_bits) + 8192 + 64
 }
 
-/// Whether the value of [`ON_CHIP_VARIABLE`] turns it off.
-fn forbids(value: Option<&str>) -> bool {
-    value.is_some_and(|value| value.trim() == "0")
-}
-
 /// What a device knows of workgroups that wait for each other.
 pub(super) struct Waiting {
     options: OnChip,
     /// Whether the adapter's maker is known to let them go on.
     trusted: bool,
-    /// Whether the kernels fit, and nobody forbids it.
+    /// Whether the kernels fit, and it was asked for.
     possible: bool,
     /// The largest class of weights that fits workgroup memory.
     weight_bits: u32,
@@ -144,11 +200,11 @@ impl Waiting {
         kind: AdapterKind,
         has: &wgpu::Limits,
         options: OnChip,
+        allowed: bool,
     ) -> Self {
         let bits = (0..WEIGHT_CLASSES).rev();
         let weight_bits =
             bits.into_iter().find(|&bits| workgroup_bytes(bits) <= has.max_compute_workgroup_storage_size);
-        let forbidden = forbids(std::env::var(ON_CHIP_VARIABLE).ok().as_deref());
         let fits = weight_bits.is_some()
             && has.max_storage_buffers_per_shader_stage >= MAX_BINDINGS as u32
             && has.max_compute_invocations_per_workgroup >= ELEMENTWISE_GROUP as u32;
@@ -158,7 +214,7 @@ impl Waiting {
             trusted: info.backend == wgpu::Backend::Vulkan
                 && matches!(kind, AdapterKind::Discrete | AdapterKind::Integrated)
                 && MAKERS.contains(&info.vendor),
-            possible: fits && !forbidden,
+            possible: fits && allowed,
             weight_bits: weight_bits.unwrap_or(0),
             status: OnceLock::new(),
             testing: Mutex::default(),
@@ -253,7 +309,7 @@ impl Context {
         if known.lost {
             let message = format!(
                 "a recurrent layer did not come to its end on chip, and what this device holds cannot be trusted; \
-                 open it anew with {ON_CHIP_VARIABLE}=0, and report this"
+                 open it anew with {PERSISTENT_VARIABLE}=0, and report this"
             );
             return Err(Error::Gpu { message });
         }
@@ -338,9 +394,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zero_and_nothing_else_forbids() {
-        assert!(forbids(Some("0")) && forbids(Some(" 0 ")));
-        assert!(!forbids(None) && !forbids(Some("")) && !forbids(Some("1")));
+    fn the_persistent_strategy_is_off_unless_asked_for() {
+        let allowed = |value: Option<&str>, recurrent| {
+            let said = Persistent::said(value.map(OsStr::new)).expect("a value that means something");
+            // What the variable said stands for it: no test sets this process's.
+            match said {
+                Persistent::Environment => recurrent == RecurrentTier::OnChip,
+                asked => asked.is_allowed(recurrent).expect("not from the environment"),
+            }
+        };
+        for recurrent in [RecurrentTier::Auto, RecurrentTier::Steps, RecurrentTier::Sequence] {
+            assert!(!allowed(None, recurrent) && !allowed(Some(" "), recurrent));
+            assert!(allowed(Some("1"), recurrent) && allowed(Some(" on "), recurrent));
+            assert!(!allowed(Some("0"), recurrent) && !allowed(Some("off"), recurrent));
+        }
+        assert!(allowed(None, RecurrentTier::OnChip) && !allowed(Some("0"), RecurrentTier::OnChip));
+    }
+
+    #[test]
+    fn a_value_that_means_nothing_is_an_error_that_says_what_does() {
+        for value in ["true", "2", "On"] {
+            let error = Persistent::said(Some(OsStr::new(value))).expect_err("means nothing");
+            let message = error.to_string();
+            assert!(matches!(error, Error::Config { .. }), "{message}");
+            for part in [PERSISTENT_VARIABLE, "1 or on, 0 or off", value] {
+                assert!(message.contains(part), "{part} in {message}");
+            }
+        }
     }
 
     #[test]

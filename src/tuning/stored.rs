@@ -13,14 +13,45 @@ use crate::file::read_file;
 use crate::gpu::AdapterSummary;
 use crate::{Error, Result};
 
-/// The environment variable that says where stored choices are: `0` for nowhere, or a folder; without it they are in
-/// `refrain/tuning` in the platform's folder for caches.
+/// The environment variable that has devices obey stored choices: `on` or `1` for those in `refrain/tuning` in the platform's
+/// folder for caches, or the path of another folder. Without it, devices obey none, and `refrain tune` stores them in the
+/// first of these folders; with `off` or `0` nothing is stored either.
 pub const TUNING_VARIABLE: &str = "REFRAIN_TUNING";
 
 /// The most bytes of a file: a thousand times what `refrain tune` writes.
 const MOST_BYTES: u64 = 16 << 20;
 
+/// What the variable asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish {
+    Nothing,
+    Off,
+    Platform,
+    Folder(PathBuf),
+}
+
+impl Wish {
+    fn of(value: Option<OsString>) -> Self {
+        let Some(value) = value else { return Self::Nothing };
+        match value.to_str().map(str::trim) {
+            Some("") => Self::Nothing,
+            Some("0" | "off") => Self::Off,
+            Some("1" | "on") => Self::Platform,
+            _ => Self::Folder(value.into()),
+        }
+    }
+
+    fn here() -> Self {
+        Self::of(env::var_os(TUNING_VARIABLE))
+    }
+}
+
 impl Tuning {
+    /// Whether [`TUNING_VARIABLE`] asks devices to obey stored choices.
+    pub fn is_asked_for() -> bool {
+        matches!(Wish::here(), Wish::Platform | Wish::Folder(_))
+    }
+
     /// The file for choices measured on `adapter` by this version of the crate, whether it is there or not; `None` where
     /// [`TUNING_VARIABLE`] is `0` or the platform has no folder for caches.
     pub fn stored_path(adapter: &AdapterSummary) -> Option<PathBuf> {
@@ -33,7 +64,7 @@ impl Tuning {
                     .join("tuning"),
             )
         };
-        let folder = folder(env::var_os(TUNING_VARIABLE), platform)?;
+        let folder = folder(Wish::here(), platform)?;
         Some(folder.join(Origin::of(adapter).file_name()))
     }
 
@@ -69,12 +100,12 @@ impl Tuning {
     }
 }
 
-/// The folder that the variable's value asks for.
-fn folder(asked: Option<OsString>, platform: impl FnOnce() -> Option<PathBuf>) -> Option<PathBuf> {
-    match asked {
-        Some(asked) if asked == "0" => None,
-        Some(asked) if !asked.is_empty() => Some(PathBuf::from(asked)),
-        Some(_) | None => platform(),
+/// The folder of stored choices.
+fn folder(wish: Wish, platform: impl FnOnce() -> Option<PathBuf>) -> Option<PathBuf> {
+    match wish {
+        Wish::Off => None,
+        Wish::Folder(path) => Some(path),
+        Wish::Nothing | Wish::Platform => platform(),
     }
 }
 
@@ -83,12 +114,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_variable_turns_stored_choices_off_or_names_their_folder() {
-        let asked = |value: Option<&str>| folder(value.map(OsString::from), || Some("platform".into()));
-        assert_eq!(asked(Some("0")), None);
-        assert_eq!(asked(Some("/some/where")), Some("/some/where".into()));
-        assert_eq!(asked(Some("")), Some("platform".into()));
-        assert_eq!(asked(None), Some("platform".into()));
-        assert_eq!(folder(None, || None), None);
+    fn stored_choices_are_obeyed_only_where_the_variable_asks_for_them() {
+        let wish = |value: &str| Wish::of(Some(value.into()));
+        assert_eq!([Wish::of(None), wish(""), wish(" ")], [Wish::Nothing, Wish::Nothing, Wish::Nothing]);
+        assert_eq!([wish("0"), wish("off")], [Wish::Off, Wish::Off]);
+        assert_eq!([wish("1"), wish("on")], [Wish::Platform, Wish::Platform]);
+        assert_eq!(wish("/some/where"), Wish::Folder("/some/where".into()));
+        assert_eq!(wish("./on"), Wish::Folder("./on".into()));
+    }
+
+    #[test]
+    fn choices_have_a_folder_unless_they_are_off() {
+        let folder = |wish| folder(wish, || Some("platform".into()));
+        assert_eq!(folder(Wish::Off), None);
+        assert_eq!(folder(Wish::Nothing), Some("platform".into()));
+        assert_eq!(folder(Wish::Platform), Some("platform".into()));
+        assert_eq!(folder(Wish::Folder("/some/where".into())), Some("/some/where".into()));
+        assert_eq!(super::folder(Wish::Platform, || None), None);
     }
 }

@@ -4,6 +4,7 @@ mod adapters;
 mod checkpoints;
 mod child;
 mod custom;
+mod custom_wgsl;
 mod directions;
 mod empty_rows;
 mod equivalence;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
     imports::register(&mut suite);
     keras::register(&mut suite);
     custom::register(&mut suite);
+    custom_wgsl::register(&mut suite);
     messages::register(&mut suite);
     misuse::register(&mut suite);
     owners::register(&mut suite);

@@ -3,7 +3,8 @@
 
 use refrain::nn::{Cell, Draw, Model, Rnn, Sequences};
 use refrain::{
-    AdapterKind, Device, Error, GpuOptions, Indices, Journal, OnChip, RecurrentTier, Result, Tensor,
+    AdapterKind, Device, Error, GpuOptions, Indices, Journal, OnChip, PERSISTENT_VARIABLE, Persistent,
+    RecurrentShape, RecurrentTier, Result, Tensor, Tuning, TuningSource,
 };
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
@@ -129,6 +130,37 @@ fn who_does_not_wait_is_not_tested(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
+/// Neither its own choice nor a table of choices has a layer go this way on a device that was not asked to.
+fn no_layer_goes_this_way_unless_asked_to(adapter: &Adapter) -> Outcome {
+    let case = &small_cases()[1];
+    let shape = RecurrentShape { gates: 1, units: 30, rows: case.batch };
+    let mut table = Tuning::new();
+    table.set_recurrent(shape, RecurrentTier::OnChip)?;
+    let options = GpuOptions {
+        // Waits for nothing here, and may run.
+        on_chip: OnChip { workgroups: Some(2), patience: None },
+        tuning: TuningSource::Given(table),
+        ..GpuOptions::default()
+    };
+    let dispatches = |persistent| -> Result<u64> {
+        // Not as the suite opens devices, which asks for one way or the other.
+        let name = format!("gpu:{}", adapter.summary().index);
+        let device = Device::gpu_with(&name, &GpuOptions { persistent, ..options.clone() })?;
+        train(&device, case)?;
+        Ok(device.on_chip().expect("a GPU").dispatches)
+    };
+    if std::env::var_os(PERSISTENT_VARIABLE).is_none() {
+        assert_eq!(dispatches(Persistent::Environment)?, 0);
+    }
+    assert_eq!(dispatches(Persistent::Off)?, 0);
+    assert!(dispatches(Persistent::On)? > 0);
+    let both =
+        GpuOptions { persistent: Persistent::Off, recurrent: RecurrentTier::OnChip, ..GpuOptions::default() };
+    let refused = adapter.open_anew_with(&both).expect_err("off, and asked for");
+    assert!(matches!(refused, Error::Config { .. }), "{refused:?}");
+    Ok(())
+}
+
 /// One workgroup a direction waits for nobody and so never stops. Over more steps than any dispatch takes, one that began
 /// with the exchange of the dispatch before would find all roles taken.
 fn dispatches_have_an_exchange_each(adapter: &Adapter) -> Outcome {
@@ -198,6 +230,7 @@ pub(crate) fn register(suite: &mut Suite) {
         layers_on_chip_have_the_bits_of_steps,
         the_self_test_finds_a_power_of_two,
         who_does_not_wait_is_not_tested,
+        no_layer_goes_this_way_unless_asked_to,
         dispatches_have_an_exchange_each,
         whoever_waits_in_vain_is_completed_to_the_same_bits,
         checkpoints_on_chip_change_no_bit,

@@ -46,7 +46,7 @@ impl Place {
             }
         };
         let tuned = device.tuning().map(Tuning::len);
-        let tuning = device.adapter().map(|adapter| devices::tuning(adapter, device.tuning()));
+        let tuning = device.adapter().map(devices::tuning);
         let precision = if *device == Device::reference() { "f64" } else { "f32" };
         let described = devices::describe(device);
         Self { driver, precision, tier, tuned, tuning, recurrent: None, described, device: name }

@@ -1,6 +1,6 @@
 //! What `refrain tune` prints: a table for people, lines of JSON for programs.
 
-use refrain::{MatmulVariant, ProductShape, RecurrentShape};
+use refrain::{MatmulVariant, ProductShape, RecurrentShape, TUNING_VARIABLE, Tuning};
 use serde::Serialize;
 
 use super::contest::{MARGIN, Outcome};
@@ -126,7 +126,10 @@ impl Report {
         )?;
         match (stored, choices) {
             (Some(path), Some(choices)) => {
-                writeln!(out, "stored      measured choices: {choices}, in {path}")?
+                writeln!(out, "stored      measured choices: {choices}, in {path}")?;
+                if !Tuning::is_asked_for() {
+                    writeln!(out, "to use them set {TUNING_VARIABLE}=on: no device obeys them otherwise")?;
+                }
             }
             _ => writeln!(out, "stored      nothing")?,
         }

@@ -84,6 +84,28 @@ fn the_table_has_the_device_its_rates_and_a_row_for_each_work() {
 }
 
 #[test]
+fn a_value_that_says_nothing_of_the_persistent_strategy_is_refused_with_what_does() {
+    let folder = Folder::new("bench-persistent");
+    if Device::list().is_empty() {
+        return;
+    }
+    let bench = |value: &str| {
+        let mut command = folder.command(&format!("bench --device {ADAPTER} --work infer {SIZES}"));
+        command.env("REFRAIN_PERSISTENT", value).output().expect("the program starts")
+    };
+    let refused = bench("maybe");
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{message}");
+    for part in ["REFRAIN_PERSISTENT: must be 1 or on, 0 or off, or not be set", "`maybe`"] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+    for value in ["1", "on", "0", "off", ""] {
+        let output = bench(value);
+        assert!(output.status.success(), "{value}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
 fn each_shape_and_work_is_a_line_of_json_whose_numbers_agree() {
     let words = "bench --device cpu --json --cell tanh,lstm --hidden 8,9 --batch 2 --sequence 4 --layers 2 \
                  --inputs 5 --classes 7 --work train,infer --runs 3 --seconds 0";

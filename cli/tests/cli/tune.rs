@@ -84,6 +84,50 @@ fn what_is_measured_is_stored_and_bench_and_devices_say_so() {
     assert!(out.contains(&format!("tuning      measured choices: {}, in ", stored.len())), "{out}");
 }
 
+/// Runs the program without the variable, in a home of its own.
+fn without_variable(folder: &Folder, words: &str) -> (String, String) {
+    let mut command = folder.command(words);
+    let home = folder.file("home");
+    command.env_remove("REFRAIN_TUNING").env("HOME", &home).env("XDG_CACHE_HOME", home.join("cache"));
+    let output = command.output().expect("the program starts");
+    let error = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(output.status.success(), "{words}: {error}");
+    (String::from_utf8(output.stdout).expect("UTF-8"), error)
+}
+
+/// Where caches are is known for Linux only: elsewhere the test would write to its owner's.
+#[cfg(target_os = "linux")]
+#[test]
+fn choices_are_stored_but_not_obeyed_without_the_variable() {
+    let folder = Folder::new("tune-off");
+    if adapter(&folder).is_none() {
+        return;
+    }
+    let (out, _) = without_variable(&folder, "devices");
+    assert!(
+        out.contains("tuning off, heuristics choose (`refrain tune` measures, and REFRAIN_TUNING=on"),
+        "{out}"
+    );
+    let (out, _) = without_variable(&folder, &format!("tune --device {ADAPTER} {SIZES}"));
+    assert!(out.contains("to use them set REFRAIN_TUNING=on"), "{out}");
+    let stored = fs::read_dir(folder.file("home/cache/refrain/tuning")).expect("the folder was made");
+    assert_eq!(stored.count(), 1);
+    let bench = format!("bench --device {ADAPTER} --work infer {SIZES}");
+    assert!(json_lines(&without_variable(&folder, &format!("{bench} --json")).0)[0]["tuning"].is_null());
+    let (out, _) = without_variable(&folder, &bench);
+    assert!(
+        out.contains("tuning      off, heuristics choose (REFRAIN_TUNING=on obeys measured choices: "),
+        "{out}"
+    );
+    for (value, obeys) in [("on", true), ("1", true), ("off", false), ("0", false), ("", false)] {
+        let mut command = folder.command(&format!("{bench} --json"));
+        command.env("REFRAIN_TUNING", value).env("XDG_CACHE_HOME", folder.file("home/cache"));
+        let output = command.output().expect("the program starts");
+        let lines = json_lines(&String::from_utf8(output.stdout).expect("UTF-8"));
+        assert_eq!(lines[0]["tuning"].is_u64(), obeys, "REFRAIN_TUNING={value}: {}", lines[0]);
+    }
+}
+
 #[test]
 fn choices_for_other_shapes_stay_and_those_measured_again_are_replaced() {
     let folder = Folder::new("tune-merge");
@@ -105,21 +149,20 @@ fn choices_for_other_shapes_stay_and_those_measured_again_are_replaced() {
 }
 
 #[test]
-fn a_file_that_cannot_be_understood_is_told_of_and_replaced_by_tuning_again() {
+fn a_file_that_cannot_be_understood_is_a_warning_and_is_replaced_by_tuning_again() {
     let folder = Folder::new("tune-broken");
     let Some(adapter) = adapter(&folder) else { return };
     succeeded(&folder, &format!("tune --device {ADAPTER} {SIZES}"));
     let path = file(&folder);
     fs::write(&path, "half a fi").expect("a file that can be written");
-    let output = run(&folder, &format!("bench --device {ADAPTER} {SIZES}"));
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    for part in ["is not JSON", "run `refrain tune` again", "REFRAIN_TUNING=0"] {
-        assert!(message.contains(part), "{part} in {message}");
+    let (out, warning) = succeeded(&folder, &format!("bench --device {ADAPTER} --work infer {SIZES}"));
+    for part in ["warning: stored choices are ignored", "is not JSON", "run `refrain tune` again"] {
+        assert!(warning.contains(part), "{part} in {warning}");
     }
-    assert!(succeeded(&folder, "devices").0.contains("tuning unusable, "));
-    // Whoever sets the variable to 0 goes on without.
-    folder.succeeded(&format!("bench --device {ADAPTER} --work infer {SIZES}"));
+    assert!(out.contains("tuning      ignored, heuristics choose: "), "{out}");
+    assert!(succeeded(&folder, "devices").0.contains("tuning ignored, heuristics choose: "));
+    let (_, none) = without_variable(&folder, &format!("bench --device {ADAPTER} --work infer {SIZES}"));
+    assert!(!none.contains("warning"), "nobody asked for the file: {none}");
     let (_, error) = succeeded(&folder, &format!("tune --device {ADAPTER} {SIZES}"));
     assert!(error.contains("replaced: ") && error.contains("is not JSON"), "{error}");
     Tuning::load(&path, &adapter).expect("a whole file");

@@ -9,7 +9,7 @@ use ndarray::{Array2, ArrayView2};
 use super::cells::{Made, MadeBack, Step};
 use super::kernels::{AROUND_CUSTOM, Kernels};
 use super::matrices::{Memory, MemoryView};
-use crate::gpu::{Kernel, Origin, inspect};
+use crate::gpu::{Kernel, Origin, Rules, inspect};
 use crate::tensor::Real;
 use crate::{Error, Result};
 
@@ -47,6 +47,12 @@ const MAX_GATES: usize = 8;
 ///
 /// and these functions, accurate on every driver where WGSL's own need not be: `accurate_tanh`, `accurate_sigmoid`,
 /// `accurate_tan`, `natural_log` (of x > 0), `exp_of_nonpositive` and `exp_minus_one_of_nonpositive` (of x ≤ 0).
+///
+/// The text is refused, with its line, where it could ask for more than equations need: above 64 KiB, or nested deeper than
+/// 128 blocks, brackets and operators; a loop other than a `for` from one constant to another, whose counter its body
+/// leaves alone, or more than 24 iterations in a call; more than 8192 expressions in a call; a value of more than 1 KiB;
+/// `enable`, `requires`, `override`, an entry point, a variable outside a function, a barrier; a name, a function or a
+/// variable of the layer that is not listed here.
 ///
 /// `examples/custom_cell.rs` has a whole one.
 pub trait CustomCell: fmt::Debug + Sync {
@@ -160,6 +166,19 @@ struct Facts {
     apart: bool,
 }
 
+/// What the kernels call of a cell, and what a cell may call of them: [`CustomCell`] documents both.
+const RULES: Rules = Rules {
+    provides: &["cell_forward", "cell_backward"],
+    offers: &[
+        "accurate_tanh",
+        "accurate_sigmoid",
+        "accurate_tan",
+        "natural_log",
+        "exp_of_nonpositive",
+        "exp_minus_one_of_nonpositive",
+    ],
+};
+
 /// All cells that were used in this program: few, and kept as long as it runs.
 static REGISTERED: Mutex<BTreeMap<&'static str, Registered>> = Mutex::new(BTreeMap::new());
 
@@ -225,7 +244,7 @@ fn expect_sensible(cell: &dyn CustomCell) -> Result<()> {
 /// One of the kernels: what is around the cell, and the cell; checked by a compiler of WGSL.
 fn kernel(cell: &dyn CustomCell, facts: &Facts, around: &Kernel) -> Result<&'static Kernel> {
     let source = facts.source(around.source);
-    inspect(&source, facts.wgsl.lines().count())
+    inspect(facts.wgsl, &source, &RULES)
         .map_err(|fault| Error::Shader { what: format!("the cell `{}`", cell.name()), message: fault })?;
     // Kept for the life of the program, as built-in ones are.
     Ok(Box::leak(Box::new(Kernel {

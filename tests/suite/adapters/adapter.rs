@@ -65,7 +65,7 @@ impl Adapter {
     fn options(&self, options: &GpuOptions) -> GpuOptions {
         // What this machine's owner has measured and stored is no part of any claim.
         let tuning = match &options.tuning {
-            TuningSource::Stored => TuningSource::Off,
+            TuningSource::Environment | TuningSource::Stored => TuningSource::Off,
             given => given.clone(),
         };
         let chosen = !matches!(tuning, TuningSource::Off) || options.journal != Journal::Off;

@@ -1,0 +1,64 @@
+//! The WGSL of a custom cell, checked before a driver gets it: it compiles, it ends, and it touches only what it is given.
+//!
+//! [`text`] limits the source before any compiler reads it; [`work`] limits what its functions do, from naga's
+//! representation of them.
+
+mod text;
+mod work;
+
+use wgpu::naga::front::wgsl::{Frontend, Options};
+use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
+
+use super::stack::on_compiler_stack;
+
+/// What the device is opened with: none of the optional capabilities of shaders.
+const CAPABILITIES: Capabilities = Capabilities::empty();
+
+/// Checks `own`, WGSL of a user's, and `source`: `own` followed by the shader of this crate that calls it. A function of
+/// this crate may call those of the user that `provides` names, and a function of the user those of this crate that
+/// `offers` names.
+///
+/// # Errors
+/// What is wrong, with its line in `own`.
+pub(crate) fn inspect(own: &str, source: &str, rules: &Rules) -> Result<(), String> {
+    text::expect_within_limits(own)?;
+    on_compiler_stack(|| compile(own, source, rules)).map_err(|error| error.to_string())?
+}
+
+/// Which functions may be called across the line between the user's text and this crate's.
+pub(crate) struct Rules {
+    /// The user's functions that this crate calls.
+    pub(crate) provides: &'static [&'static str],
+    /// This crate's functions that the user may call.
+    pub(crate) offers: &'static [&'static str],
+}
+
+fn compile(own: &str, source: &str, rules: &Rules) -> Result<(), String> {
+    let lines = own.lines().count();
+    let describe = |line: Option<u32>, message: String, summary: String| match line {
+        Some(line) if line as usize <= lines => message.trim_end().to_owned(),
+        // The place is in the layer's own part, whose lines the user has never seen.
+        _ if summary.starts_with("redefinition of") => {
+            format!("{summary}: the layer around the cell uses this name, choose another")
+        }
+        _ => {
+            format!("{summary}: what the layer around it needs of the cell is not there, or of another type")
+        }
+    };
+    let mut options = Options::new();
+    options.capabilities = CAPABILITIES;
+    let module = Frontend::new_with_options(options).parse(source).map_err(|error| {
+        let line = error.location(source).map(|place| place.line_number);
+        describe(line, error.emit_to_string(source), error.message().to_owned())
+    })?;
+    let info = Validator::new(ValidationFlags::all(), CAPABILITIES).validate(&module).map_err(|error| {
+        let line = error.location(source).map(|place| place.line_number);
+        describe(line, error.emit_to_string(source), error.as_inner().to_string())
+    })?;
+    work::expect_bounded(&module, &info, own, rules)
+}
+
+/// The line, counted from 1, of a place in `text`.
+fn line_of(text: &str, place: usize) -> usize {
+    text.bytes().take(place).filter(|&byte| byte == b'\n').count() + 1
+}

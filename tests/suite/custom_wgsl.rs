@@ -1,0 +1,249 @@
+//! What the WGSL of a custom cell may be: whatever could run without an end, need a stack without an end, or touch what is
+//! not the cell's is refused by the cell's name before a driver sees it, and what equations need is not.
+
+use libtest_mimic::Failed;
+use refrain::check::custom_cell;
+use refrain::nn::{Cell, CustomCell, Model, Rnn, UnitBackward, UnitForward, UnitMemory, UnitStep};
+use refrain::{Error, Result};
+
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+
+/// tanh of two gates' sums, by the text under test.
+#[derive(Debug)]
+struct Written {
+    name: &'static str,
+    wgsl: &'static str,
+}
+
+impl CustomCell for Written {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn gates(&self) -> usize {
+        2
+    }
+
+    fn wgsl(&self) -> &'static str {
+        self.wgsl
+    }
+
+    fn forward(&self, p: &[f64], q: &[f64], _: UnitMemory, gates: &mut [f64]) -> UnitForward {
+        gates.fill(0.0);
+        UnitForward { saved: 0.0, hidden: (p[0] + q[0] + p[1] + q[1]).tanh() }
+    }
+
+    fn backward(&self, step: &UnitStep<'_>, d_after: UnitMemory, d_gates: &mut [f64]) -> UnitBackward {
+        d_gates.fill(d_after.hidden * (1.0 - step.hidden * step.hidden));
+        UnitBackward::default()
+    }
+}
+
+fn cell(name: &str, wgsl: String) -> &'static Written {
+    let [name, wgsl] = [name.to_owned(), wgsl].map(|text| &*Box::leak(text.into_boxed_str()));
+    Box::leak(Box::new(Written { name, wgsl }))
+}
+
+/// The cell whose forward function, from its third line on, has `body` before it returns tanh(sum), with `outside` behind
+/// the two functions.
+fn text(body: &str, outside: &str) -> String {
+    format!(
+        "fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {{
+    var sum = p[0] + q[0] + p[1] + q[1];
+    {body}
+    return Forward(array<f32, GATES>(), 0.0, accurate_tanh(sum));
+}}
+fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {{
+    let d = d_hidden * (1.0 - step.hidden) * (1.0 + step.hidden);
+    return Backward(array<f32, GATES>(d, d), 0.0, 0.0, 0.0);
+}}
+{outside}
+"
+    )
+}
+
+fn add(cell: &'static Written) -> Result<()> {
+    Model::new(1).add("rnn", Rnn::new(Cell::Custom(cell), 2, 3)).map(|_| ())
+}
+
+/// The message with which a text is refused: a typed error that names the cell.
+fn refusal(name: &str, wgsl: String) -> std::result::Result<String, Failed> {
+    match add(cell(name, wgsl)) {
+        Err(error @ Error::Shader { .. }) => {
+            let message = error.to_string();
+            assert!(message.contains(&format!("the cell `{name}`")), "{message}");
+            Ok(message)
+        }
+        other => Err(Failed::from(format!("{name}: expected Shader, got {other:?}"))),
+    }
+}
+
+fn every_part_of(parts: &[(&str, &str, &str)], of: impl Fn(&str) -> String) -> Outcome {
+    for (name, given, part) in parts {
+        let message = refusal(name, of(given))?;
+        assert!(message.contains(part), "{name}: {part} in {message}");
+    }
+    Ok(())
+}
+
+fn loops_without_a_constant_end_are_refused_by_the_name_of_the_cell() -> Outcome {
+    let endless = "line 1: the function `cell_forward` has a loop that is not a `for` over a constant number";
+    every_part_of(
+        &[
+            ("endless_loop", "loop { sum += 1.0; if sum > 1e30 { break; } }", endless),
+            ("endless_while", "while true { sum += 1.0; }", endless),
+            ("endless_for", "for (;;) { sum += 1.0; if sum > 1e30 { break; } }", endless),
+            ("by_data", "for (var i = 0; i < i32(sum); i++) { sum += 1.0; }", endless),
+            ("from_data", "for (var i = i32(sum); i < 8; i++) { sum += 1.0; }", endless),
+            ("written_inside", "for (var i = 0; i < 8; i++) { i = 0; }", endless),
+            ("by_a_pointer", "for (var i = 0; i < 8; i++) { let at = &i; *at = 0; }", endless),
+            ("by_a_call", "for (var i = 0; i < 8; i++) { back(&i); }", endless),
+            ("standing", "for (var i = 0; i < 8; i += 0) { sum += 1.0; }", endless),
+            ("backwards", "for (var i = 0; i < 8; i--) { sum += 1.0; }", endless),
+            ("around_zero", "for (var i = 8u; i >= 0u; i--) { sum += 1.0; }", endless),
+            (
+                "other_start",
+                "var i = 7; i = -2000000000; sum += 1.0; for (; i < 8; i++) { sum += 1.0; }",
+                endless,
+            ),
+            ("old_value", "var i = 0; let k = i; for (; k < 8; i++) { sum += 1.0; }", endless),
+            ("old_step", "var i = 0; let k = i; for (; i < 8; i = k + 1) { sum += 1.0; }", endless),
+            ("old_truth", "var i = 0; let t = i < 8; for (; t; i++) { sum += 1.0; }", endless),
+            ("long", "for (var i = 0; i < 1000000000; i++) { sum += 1.0; }", endless),
+            (
+                "broken_by_if",
+                "loop { sum += 1.0; continuing { break if sum > 1e30; } }",
+                "has a `loop`: write a `for`",
+            ),
+            (
+                "nested",
+                "for (var i = 0; i < 5; i++) { for (var j = 0; j < 5; j++) { sum += 1.0; } }",
+                "takes 30 iterations of its loops in a call, and may take at most 24",
+            ),
+        ],
+        |body| text(body, "fn back(at: ptr<function, i32>) { *at = 0; }"),
+    )?;
+    let message = refusal("unused", text("", "fn unused() { loop { } }"))?;
+    assert!(message.contains("line 10: the function `unused` has a loop"), "{message}");
+    let twice = "fn once() { for (var i = 0; i < 20; i++) { } } fn twice() { once(); once(); }";
+    let message = refusal("called_twice", text("", twice))?;
+    assert!(message.contains("`twice` takes 40 iterations"), "{message}");
+    Ok(())
+}
+
+/// g40 calls g39 twice, which calls g38 twice..: more calls than there is time for, without any loop.
+fn calls_that_double_are_refused() -> Outcome {
+    let mut outside = "fn g0(x: f32) -> f32 { return x + 1.0; }\n".to_owned();
+    for level in 1..=40 {
+        let inner = level - 1;
+        outside += &format!("fn g{level}(x: f32) -> f32 {{ return g{inner}(g{inner}(x)); }}\n");
+    }
+    let message = refusal("doubling", text("", &outside))?;
+    assert!(message.contains("expressions in a call") && message.contains("at most 8192"), "{message}");
+    Ok(())
+}
+
+fn sources_that_nest_too_deep_or_are_too_long_are_refused() -> Outcome {
+    let nested = "nest deeper than 128: name parts of the expression by `let`";
+    let sum = |terms: usize| format!("sum = sum{};", " + sum".repeat(terms));
+    for (name, body, part) in [
+        ("many_terms", sum(200_000), "and may have at most 65536"),
+        ("some_terms", sum(1000), nested),
+        ("brackets", format!("sum = {}sum{};", "(".repeat(1000), ")".repeat(1000)), nested),
+        ("calls", format!("sum = {}sum{};", "abs(".repeat(1000), ")".repeat(1000)), nested),
+        ("blocks", format!("{}{}", "{".repeat(1000), "}".repeat(1000)), nested),
+        ("chain", format!("if sum > 0.0 {{ }} {}", "else if sum > 1.0 { }".repeat(1000)), nested),
+        ("types", format!("var a: {}f32{};", "array<".repeat(1000), ",1>".repeat(1000)), nested),
+        ("large", "var a: array<f32, 268435456>; sum += a[u32(sum)];".to_owned(), "values have at most 1024"),
+    ] {
+        let message = refusal(name, text(&body, ""))?;
+        assert!(message.contains(part), "{name}: {part} in {message}");
+    }
+    Ok(())
+}
+
+/// A device is opened without optional features: what asks for one is refused here, not by the device.
+fn what_the_device_is_not_opened_with_is_refused() -> Outcome {
+    for (name, first, part) in [
+        ("half", "enable f16;", "line 1: `enable` is refused"),
+        ("groups", "enable subgroups;", "line 1: `enable` is refused"),
+        ("extended", "requires readonly_and_readwrite_storage_textures;", "line 1: `requires` is refused"),
+        ("overriding", "override scale: f32;", "line 1: `override` is refused"),
+    ] {
+        let message = refusal(name, format!("{first}\n{}", text("", "")))?;
+        assert!(message.contains(part), "{name}: {part} in {message}");
+    }
+    // Words in comments, and in other words, are not meant.
+    add(cell(
+        "commented",
+        text("let enabled = 1.0; // enable f16, override\n", "/* var<private> x: f32; */"),
+    ))?;
+    Ok(())
+}
+
+fn what_is_not_the_cells_is_refused() -> Outcome {
+    let global = "a cell has no variables outside its functions";
+    every_part_of(
+        &[
+            ("workgroup", "var<workgroup> shared_sum: f32;", global),
+            ("storage", "@group(0) @binding(9) var<storage, read_write> all: array<f32>;", global),
+            ("private", "var<private> last: f32;", global),
+            ("entry", "@compute @workgroup_size(1) fn own_main() {}", "declares an entry point"),
+            ("same_entry", "@compute @workgroup_size(1) fn main() {}", "redefinition of `main`"),
+            ("same_name", "const GATES: u32 = 3u;", "the layer around the cell uses this name"),
+            ("same_type", "struct Memory { a: f32 }", "the layer around the cell uses this name"),
+            ("replaced", "fn abs(x: f32) -> f32 { return x; }", "`abs` replaces a function of WGSL"),
+        ],
+        |outside| text("", outside),
+    )?;
+    every_part_of(
+        &[
+            ("parameters", "sum += f32(parameters.rows);", "uses `parameters`, a variable of the layer"),
+            ("barrier", "workgroupBarrier();", "has a barrier"),
+            ("internal", "sum += twice_artanh(0.5);", "calls `twice_artanh`, which is not a cell's to call"),
+        ],
+        |body| text(body, ""),
+    )
+}
+
+/// Loops over gates, helpers, tables, deep expressions and long straight text: what equations may be written in.
+fn ordinary_text() -> String {
+    let mut body = "
+    sum = 0.0;
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) { sum += p[gate]; }
+    for (var gate = i32(GATES) - 1; gate >= 0; gate--) { sum += q[gate]; }
+    for (var i = 0; i <= 3; i += 1) { for (var j = 3; j > 0; j -= 1) { if j == 2 { continue; } sum += 0.0; } }
+    if sum > 1e30 { sum = 1e30; } else if sum < -1e30 { sum = -1e30; } else { }
+    sum += nothing(sum) * table[2];"
+        .to_owned();
+    body += &format!("\n    sum = sum{};", " + 0.0".repeat(100));
+    body += &format!("\n    sum = {}sum{};", "max(-3e38, ".repeat(60), ")".repeat(60));
+    body += &format!("\n    {}sum += 0.0;{}", "{ ".repeat(100), " }".repeat(100));
+    body += &"\n    sum = sum * 1.0 + (previous.hidden - previous.hidden) * 0.5;".repeat(200);
+    text(&body, "const table = array<f32, 3>(1.0, 2.0, 0.0);\nfn nothing(x: f32) -> f32 { return x * 0.0; }")
+}
+
+/// A program may call from a thread with a small stack: the compilers' is their own.
+fn what_equations_need_runs_on_a_gpu_from_any_thread(adapter: &Adapter) -> Outcome {
+    let device = &adapter.open()?;
+    let cell = cell(&format!("ordinary_{}", adapter.summary().index), ordinary_text());
+    let report = std::thread::scope(|scope| {
+        let small = std::thread::Builder::new().stack_size(256 << 10);
+        small.spawn_scoped(scope, move || custom_cell(cell, device)).map(|thread| thread.join())
+    });
+    let report = report?.map_err(|_| "the thread panicked")??;
+    assert!(report.passed(), "{report}");
+    Ok(())
+}
+
+pub(crate) fn register(suite: &mut Suite) {
+    on_cpu!(
+        suite,
+        loops_without_a_constant_end_are_refused_by_the_name_of_the_cell,
+        calls_that_double_are_refused,
+        sources_that_nest_too_deep_or_are_too_long_are_refused,
+        what_the_device_is_not_opened_with_is_refused,
+        what_is_not_the_cells_is_refused,
+    );
+    on_gpu!(suite, what_equations_need_runs_on_a_gpu_from_any_thread);
+}
