@@ -7,11 +7,12 @@
 
 const NOT_A_NUMBER: u32 = 0x7fc00000u;
 // Words of `status`: how many workgroups the dispatch had of which one stopped, at which step the first did, and its role;
-// 1: something is missing for good.
+// 1: something is missing for good; the spin limit of this device.
 const STOPPED: u32 = 0u;
 const STOPPED_STEP: u32 = 1u;
 const STOPPED_ROLE: u32 = 2u;
 const LOST: u32 = 3u;
+const SPIN_LIMIT: u32 = 4u;
 // In `exchange`.
 const TICKETS: u32 = 0u;
 const PROGRESS: u32 = 1u;
@@ -30,6 +31,7 @@ fn publish(row: u32, place: u32, value: f32) {
 }
 
 fn others_stopped() -> bool { return atomicLoad(&status[STOPPED]) != 0u; }
+fn spin_limit() -> u32 { return atomicLoad(&status[SPIN_LIMIT]); }
 
 // Looks at a chunk of the operand, whose first place is `first`, and waits for nothing.
 fn look(lane: u32, first: u32) {

@@ -2,10 +2,12 @@
 // for what others wrote in the same round, by recurrent_wait.wgsl.
 //   exchange: tickets; what was found: workgroups that waited in vain, wrong numbers, workgroups that came to the
 //   end; the history [rounds, groups, 256], empty before the dispatch. No CPU twin: it asks a question of the adapter.
+// A dispatch of one workgroup in place of `groups` waits in vain for the others, which takes the time of `spin_limit` polls.
 
 struct Parameters {
     groups: u32,
     rounds: u32,
+    spin_limit: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -24,6 +26,7 @@ var<workgroup> held: array<u32, 1024u << WEIGHT_BITS>;
 var<workgroup> more: array<vec4<u32>, 512>;
 
 fn others_stopped() -> bool { return atomicLoad(&exchange[IN_VAIN]) != 0u; }
+fn spin_limit() -> u32 { return parameters.spin_limit; }
 
 // A number for each round, workgroup and invocation; never the empty one.
 fn number(round: u32, group: u32, lane: u32) -> u32 {

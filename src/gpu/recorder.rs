@@ -230,10 +230,12 @@ impl Context {
         });
         recorder.uniforms.clear();
         recorder.uniform_buffer = None;
+        let mut status = None;
         let outcome = scoped(self.device(), || {
             drop(recorder.pass.take());
             if let Some(encoder) = &mut recorder.encoder {
                 recorder.tape.cut(self.device(), encoder);
+                status = self.copy_status(encoder);
             }
             let recorded = recorder.encoder.take().map(wgpu::CommandEncoder::finish);
             self.queue().submit(uniforms.into_iter().chain(recorded))
@@ -249,6 +251,9 @@ impl Context {
                     .lost(format!("a submission failed, and its work is lost: {error}")));
             }
         };
+        if let Some(status) = status {
+            status.map();
+        }
         recorder.counted.submissions += 1;
         let number = recorder.counted.submissions;
         recorder.last = Some((number, index.clone()));

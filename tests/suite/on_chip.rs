@@ -1,6 +1,8 @@
 //! Layers whose workgroups keep W_hh on chip and wait for each other: the same bits as step by step, whether they wait in
 //! vain or not. Software adapters run few workgroups at once or one after the other, so that both happen here.
 
+use std::time::Duration;
+
 use refrain::nn::{Cell, Draw, Model, Rnn, Sequences};
 use refrain::{
     AdapterKind, Device, Error, GpuOptions, Indices, Journal, OnChip, PERSISTENT_VARIABLE, Persistent,
@@ -199,6 +201,67 @@ fn whoever_waits_in_vain_is_completed_to_the_same_bits(adapter: &Adapter) -> Out
     Ok(())
 }
 
+/// Without any readback, a loop learns of its timeouts from its submissions, and goes step by step again.
+fn timeouts_are_learnt_without_a_readback(adapter: &Adapter) -> Outcome {
+    // Each halves the workgroups that may wait, and is learnt when its submission is done, three submissions later at the latest.
+    const SUBMISSIONS: usize = 40;
+    let options = OnChip { workgroups: Some(64), patience: Some(0) };
+    let device = open(adapter, RecurrentTier::OnChip, options)?;
+    let mut model = Model::new(6);
+    let rnn = model.add("rnn", Rnn::new(Cell::Lstm, INPUTS, 16))?;
+    let parameters = model.initialize(&device)?;
+    let mut gradients = parameters.zero_gradients()?;
+    let x = random(&device, 51, &[8, 64, INPUTS], 1.0)?;
+    let d_y = random(&device, 52, &[8, 64, 16], 1.0)?;
+    let mut dispatches = Vec::new();
+    for _ in 0..SUBMISSIONS {
+        let (_, _, trace) = rnn.forward(&parameters, &x, &rnn.zero_state(&device, 64)?)?;
+        trace.backward(&d_y, None, &mut gradients)?;
+        device.flush()?;
+        dispatches.push(device.on_chip().expect("a GPU").dispatches);
+    }
+    let report = device.on_chip().expect("a GPU");
+    if adapter.summary().kind == AdapterKind::Software {
+        assert!(dispatches[0] > 0 && report.stops > 0 && report.last.is_some(), "{report:?}");
+        let last = dispatches[SUBMISSIONS - 4..].to_vec();
+        assert!(last.iter().all(|count| *count == last[0]), "still on chip: {report:?}, {dispatches:?}");
+    }
+    Ok(())
+}
+
+/// The bounds on waiting and completion follow from times that were measured.
+fn a_poll_and_a_turn_take_some_time(adapter: &Adapter) -> Outcome {
+    let device = open(adapter, RecurrentTier::OnChip, OnChip { workgroups: Some(2), patience: None })?;
+    assert_eq!(device.on_chip().expect("a GPU").poll, None, "before any layer has asked");
+    train(&device, &small_cases()[1])?;
+    let report = device.on_chip().expect("a GPU");
+    for time in [report.poll, report.turn] {
+        let time = time.expect("a layer has asked");
+        // A clock of 10 GHz does nothing in less, and 1024 of them would already be a second.
+        assert!(time >= Duration::from_nanos(1) && time < Duration::from_millis(1), "{report:?}");
+    }
+    Ok(())
+}
+
+/// Whether the device chooses this way by itself where it is on.
+fn is_hardware(adapter: &Adapter) -> bool {
+    adapter.summary().kind != AdapterKind::Software
+}
+
+/// What the way is for, forward and backward: no workgroup waits in vain, and the bits are those of steps.
+fn large_layers_on_hardware_have_no_timeouts(adapter: &Adapter) -> Outcome {
+    let single = step_by_step(adapter)?;
+    for units in [512, 1024] {
+        let device = open(adapter, RecurrentTier::OnChip, OnChip::default())?;
+        let layer = Rnn::new(Cell::Lstm, INPUTS, units);
+        let case = Case { layer, steps: 64, batch: 16, ragged: false };
+        expect_same_bits(&format!("{case:?}"), &train(&device, &case)?, &train(&single, &case)?)?;
+        let report = device.on_chip().expect("a GPU");
+        assert_eq!(report.stops, 0, "{units} units: {report:?}");
+    }
+    Ok(())
+}
+
 /// The gradient at the first state of a segment is the one inside a sequence, bit by bit.
 fn checkpoints_on_chip_change_no_bit(adapter: &Adapter) -> Outcome {
     for (cell, units) in [(Cell::Lstm, 16), (Cell::Gru, 20)] {
@@ -233,7 +296,14 @@ pub(crate) fn register(suite: &mut Suite) {
         no_layer_goes_this_way_unless_asked_to,
         dispatches_have_an_exchange_each,
         whoever_waits_in_vain_is_completed_to_the_same_bits,
+        timeouts_are_learnt_without_a_readback,
+        a_poll_and_a_turn_take_some_time,
         checkpoints_on_chip_change_no_bit,
         patience_without_end_is_refused,
+    );
+    suite.gpu_if(
+        concat!(module_path!(), "::large_layers_on_hardware_have_no_timeouts"),
+        is_hardware,
+        large_layers_on_hardware_have_no_timeouts,
     );
 }

@@ -248,7 +248,7 @@ fn devices_on_threads(adapter: &Adapter) -> Outcome {
     compare(&expected, together(calls, |_| adapter.open_anew()))
 }
 
-/// Passes the crate's own compiler of WGSL and fails at the device: it asks for a feature that no device was opened with.
+/// Asks for what no device was opened with, and is refused.
 #[derive(Debug)]
 struct Refused;
 
@@ -284,7 +284,7 @@ impl CustomCell for Refused {
     }
 }
 
-/// Runs a layer whose kernel the device refuses.
+/// Runs a layer whose kernel is refused.
 fn refused(device: &Device) -> Result<()> {
     let mut model = Model::new(1);
     model.add("rnn", Rnn::new(Cell::Custom(&Refused), 2, 3))?;

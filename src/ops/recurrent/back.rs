@@ -171,7 +171,7 @@ fn plain(
         let loop_back = Loop { run, carry: &carry, projection: &projection, d_hidden: d_hidden.as_ref() };
         let kernels = CellKernels::of(context, calls, sizes, marks.span.is_some())?;
         let tier = sequence::tier(context, calls, sizes)?;
-        let many = kernels.many_backward(call, tier, context.patience());
+        let many = kernels.many_backward(call, tier);
         let step = kernels.backward();
         for stretch in &stretches {
             match &many {

@@ -71,7 +71,7 @@ pub(super) fn forward(
         let given = Given::of(context, calls, sizes)?;
         let own = sequence::Forward { context, calls, sizes, given: &given, width };
         let tier = sequence::tier(context, calls, sizes)?;
-        let many = kernels.many_forward(call, tier, context.patience());
+        let many = kernels.many_forward(call, tier);
         // Refuses a row larger than a binding, before any work.
         let mut stretches = arrays.stretches(context, sizes)?;
         // To copy W_hh moves as much as a step reads of it: not for a single one.

@@ -147,7 +147,8 @@ pub(super) fn tier(context: &Context, calls: &[Call<'_>], sizes: Sizes) -> Resul
 fn room(context: &Context) -> Result<Option<Room>> {
     let workgroups = context.waiting_workgroups()?;
     let words = context.limits().binding_elements;
-    Ok((workgroups > 0).then(|| Room { workgroups, words, weight_bits: context.weight_bits() }))
+    let turns = context.completion_turns();
+    Ok((workgroups > 0).then(|| Room { workgroups, words, weight_bits: context.weight_bits(), turns }))
 }
 
 impl SequenceKernel {
@@ -163,7 +164,7 @@ impl SequenceKernel {
             Way::Rows { plan, .. } => {
                 (plan.steps(call.equations.gates(), sizes.units), context.limits().workgroups * plan.rows())
             }
-            Way::OnChip(kernel) => (kernel.steps(context), sizes.rows),
+            Way::OnChip(kernel) => (kernel.steps(), sizes.rows),
         };
         order.chunks(most).flat_map(move |steps| pieces(sizes.rows, side).map(move |rows| (steps, rows)))
     }

@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn large_layers_stay_on_chip_where_there_is_room_and_their_rows_are_few() {
-        let room = Some(Room { workgroups: 512, words: 1 << 28, weight_bits: 3 });
+        let room = Some(Room { workgroups: 512, words: 1 << 28, weight_bits: 3, turns: 1 << 23 });
         let way = |units, rows, room| {
             choose(&Facts { units, rows, room, slice_bits: if rows > 16 { 2 } else { 4 }, ..PLAIN }).name()
         };

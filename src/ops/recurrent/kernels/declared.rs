@@ -142,7 +142,7 @@ macro_rules! on_chip {
             projected: 1,
             phases: 1,
             constants: [
-                ("COMPLETES", 2), ("PATIENCE", 4), ("SLICE_BITS", 5), ("UNIT_BITS", 5), ("QUAD_BITS", 5),
+                ("COMPLETES", 2), ("SLICE_BITS", 5), ("UNIT_BITS", 5), ("QUAD_BITS", 5),
                 ("WEIGHT_BITS", WEIGHT_CLASSES)
             ],
         } $($cell)+);

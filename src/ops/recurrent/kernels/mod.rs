@@ -121,26 +121,19 @@ impl CellKernels {
     }
 
     /// The kernel that takes many steps in the given way; none where each step is a dispatch, or more than one.
-    pub(super) fn many_forward(&self, call: &Call<'_>, tier: Tier, patience: u32) -> Option<SequenceKernel> {
+    pub(super) fn many_forward(&self, call: &Call<'_>, tier: Tier) -> Option<SequenceKernel> {
         let width = call.weights.weight_hh.shape().last();
-        self.many(tier, 0, &[], patience, width)
+        self.many(tier, 0, &[], width)
     }
 
     /// As [`CellKernels::many_forward`].
-    pub(super) fn many_backward(&self, call: &Call<'_>, tier: Tier, patience: u32) -> Option<SequenceKernel> {
+    pub(super) fn many_backward(&self, call: &Call<'_>, tier: Tier) -> Option<SequenceKernel> {
         let width = call.weights.weight_hh.shape().rows();
-        self.many(tier, 1, &[self.clips_gradient], patience, width)
+        self.many(tier, 1, &[self.clips_gradient], width)
     }
 
     /// `pass` is 0 forward and 1 backward; `width` are the words that a row of a step leaves to others on chip.
-    fn many(
-        &self,
-        tier: Tier,
-        pass: usize,
-        constants: &[u32],
-        patience: u32,
-        width: usize,
-    ) -> Option<SequenceKernel> {
+    fn many(&self, tier: Tier, pass: usize, constants: &[u32], width: usize) -> Option<SequenceKernel> {
         let all = |division: &[u32]| self.constants(WHOLE[0], &[division, constants].concat());
         let way = match tier {
             Tier::Steps => return None,
@@ -149,7 +142,7 @@ impl CellKernels {
             }
             Tier::OnChip(plan) => Way::OnChip(OnChipKernel {
                 kernel: self.kernels.on_chip?[pass],
-                constants: all(&[&[0, patience], &plan.constants()[..]].concat()),
+                constants: all(&[&[0], &plan.constants()[..]].concat()),
                 plan,
                 width,
             }),

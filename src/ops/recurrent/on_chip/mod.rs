@@ -6,7 +6,7 @@ pub(super) mod plan;
 use plan::Plan;
 
 use crate::Result;
-use crate::gpu::{AdapterKind, Bound, Context, Dispatch, Kernel, Span};
+use crate::gpu::{Bound, Context, Dispatch, Kernel, Span};
 
 /// One of the two kernels of a layer, ready to be called.
 pub(super) struct OnChipKernel {
@@ -20,8 +20,8 @@ pub(super) struct OnChipKernel {
 
 impl OnChipKernel {
     /// How many steps a dispatch may take.
-    pub(super) fn steps(&self, context: &Context) -> usize {
-        self.plan.steps(self.width, context.kind() == AdapterKind::Software)
+    pub(super) fn steps(&self) -> usize {
+        self.plan.steps(self.width)
     }
 
     /// Takes `steps` steps, and then whatever of them is missing.
@@ -33,7 +33,7 @@ impl OnChipKernel {
         parameters: P,
     ) -> Result<()> {
         let [head, words] = self.plan.exchange(self.width, steps);
-        let exchange = context.exchange(head, words)?;
+        let exchange = context.exchange(head, words, steps * self.plan.turns())?;
         let status = context.bind(context.waiting_status()?)?;
         let exchange = context.bind(Span::new(&exchange, 0, words))?;
         let bindings = [bindings, &[exchange, status]].concat();

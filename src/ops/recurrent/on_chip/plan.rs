@@ -11,11 +11,6 @@ const QUAD_BITS: u32 = 4;
 const HISTORY: usize = 1 << 22;
 /// The most steps of a dispatch.
 const STEPS: usize = 256;
-/// Turns of all loops together that an invocation of the workgroup that completes may take in one dispatch, so that what
-/// stopped is made up for soon: on hardware some tenths of a second where a turn takes 30 ns, which was not measured; on a
-/// software adapter see `tier.rs`, beside the turns of waiting.
-const HARDWARE_TURNS: usize = 1 << 23;
-const SOFTWARE_TURNS: usize = 1 << 14;
 /// The most chunks of a step back that are likely to take less time than a step's own dispatch: each has two barriers and a
 /// way to the second-level cache.
 const CHUNKS: usize = 32;
@@ -29,6 +24,8 @@ pub(in super::super) struct Room {
     pub(in super::super) words: usize,
     /// A workgroup holds at most 1024 weights times 2 to this power.
     pub(in super::super) weight_bits: u32,
+    /// Turns of all loops together that an invocation of the workgroup that completes may take in one dispatch.
+    pub(in super::super) turns: usize,
 }
 
 /// The layer.
@@ -47,6 +44,7 @@ pub(in super::super) struct Layer {
 pub(in super::super) struct Plan {
     layer: Layer,
     words: usize,
+    allowed_turns: usize,
     unit_bits: u32,
     quad_bits: u32,
     weight_bits: u32,
@@ -64,12 +62,12 @@ impl Plan {
         let plan = |(unit_bits, quad_bits): (u32, u32)| {
             let weights = (layer.gates * layer.units) << unit_bits;
             let weight_bits = weights.div_ceil(1024).next_power_of_two().ilog2();
-            Self { layer, words: room.words, unit_bits, quad_bits, weight_bits }
+            Self { layer, words: room.words, allowed_turns: room.turns, unit_bits, quad_bits, weight_bits }
         };
         let all = (0..=UNIT_BITS).flat_map(|units| (0..=QUAD_BITS).map(move |quads| (units, quads)));
         let has_room = |plan: &Self| {
             let [_, words] = plan.exchange(layer.gates * layer.units, 1);
-            plan.workgroups() <= room.workgroups && words <= room.words
+            plan.workgroups() <= room.workgroups && words <= room.words && plan.turns() <= room.turns
         };
         let possible = all.filter(fits).map(plan).filter(has_room);
         possible.min_by_key(|plan| (plan.chunks(), plan.unit_bits + plan.quad_bits, plan.quad_bits))
@@ -99,15 +97,19 @@ impl Plan {
     }
 
     /// How many steps one dispatch may take whose history has `width` words a row.
-    pub(in super::super) fn steps(&self, width: usize, software: bool) -> usize {
-        let Layer { gates, units, rows, directions, slice_bits } = self.layer;
+    pub(in super::super) fn steps(&self, width: usize) -> usize {
+        let Layer { rows, directions, .. } = self.layer;
         let words = HISTORY.min(self.words - self.exchange(width, 0)[1]);
-        // The workgroup that completes takes the steps of all units, and the weights of each anew.
+        STEPS.min(words / (directions * rows * width)).min(self.allowed_turns / self.turns()).max(1)
+    }
+
+    /// Turns of all loops together that an invocation of the workgroup that completes takes for a step: those of all units,
+    /// and the weights of each anew.
+    pub(in super::super) fn turns(&self) -> usize {
+        let Layer { gates, units, slice_bits, .. } = self.layer;
         let weights = ((gates * units) << self.unit_bits).div_ceil(GROUP);
         let terms = self.chunks() * (2 * 2 * 4 + 2) + ((gates * units) >> slice_bits) + gates;
-        let turns = self.unit_blocks() * (weights + terms + gates * (1 << slice_bits) + 8 * gates + 32);
-        let allowed = if software { SOFTWARE_TURNS } else { HARDWARE_TURNS };
-        STEPS.min(words / (directions * rows * width)).min(allowed / turns).max(1)
+        self.unit_blocks() * (weights + terms + gates * (1 << slice_bits) + 8 * gates + 32)
     }
 
     /// Whether a device chooses this by itself.
@@ -133,7 +135,7 @@ mod tests {
 
     const LAYER: Layer = Layer { gates: 4, units: 512, rows: 16, directions: 1, slice_bits: 4 };
     /// 132 units of an H100, four workgroups each.
-    const ROOM: Room = Room { workgroups: 512, words: 1 << 28, weight_bits: 3 };
+    const ROOM: Room = Room { workgroups: 512, words: 1 << 28, weight_bits: 3, turns: 1 << 23 };
 
     #[test]
     fn all_weights_are_held_by_workgroups_that_run_at_once() {
@@ -163,13 +165,15 @@ mod tests {
         assert_eq!(Plan::of(LAYER, Room { workgroups: 0, ..ROOM }), None);
         assert_eq!(Plan::of(LAYER, Room { weight_bits: 0, ..ROOM }), None);
         assert_eq!(Plan::of(LAYER, Room { words: 16 * 4 * 512, ..ROOM }), None);
+        // Not even one step could be completed in time.
+        assert_eq!(Plan::of(LAYER, Room { turns: 1000, ..ROOM }), None);
     }
 
     #[test]
     fn layers_of_common_sizes_take_many_steps_in_a_dispatch() {
         let steps = |units, rows| {
             let plan = Plan::of(Layer { units, rows, ..LAYER }, ROOM).expect("there is room");
-            plan.steps(4 * units, false)
+            plan.steps(4 * units)
         };
         assert_eq!(steps(256, 16), STEPS);
         for (units, rows) in [(512, 1), (512, 16), (1024, 16)] {
@@ -182,9 +186,10 @@ mod tests {
         for units in [64, 512] {
             for rows in [1, 64] {
                 let layer = Layer { units, rows, slice_bits: 2, ..LAYER };
-                let Some(plan) = Plan::of(layer, ROOM) else { continue };
-                for software in [false, true] {
-                    let steps = plan.steps(4 * units, software);
+                for turns in [1 << 14, 1 << 17, 1 << 23] {
+                    let Some(plan) = Plan::of(layer, Room { turns, ..ROOM }) else { continue };
+                    let steps = plan.steps(4 * units);
+                    assert!(steps * plan.turns() <= turns, "{plan:?}: {steps}");
                     let [head, all] = plan.exchange(4 * units, steps);
                     assert!((1..=STEPS).contains(&steps) && all - head <= HISTORY, "{plan:?}: {steps}");
                 }

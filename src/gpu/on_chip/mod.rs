@@ -10,82 +10,30 @@
 //!    layer first asks.
 //! 2. Who waits in vain stops, and what is missing is made up for in the same submission: `shaders/recurrent_on_chip.wgsl`.
 //!    Should that miss something, every readback is an error from then on.
-//! 3. That it happened is known at the next readback: from then on only half as many workgroups may wait as the dispatch
-//!    had, in the end none.
+//! 3. That it happened is learnt when a submission with such a kernel is found to be done, at one of the next submissions or at
+//!    a readback ([`arrival`]): from then on only half as many workgroups may wait as the dispatch had, in the end none.
+//!
+//! How long they wait, and how long a completion may take, is bounded by what the self-test measured ([`self_test`]).
 
-use std::ffi::OsStr;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod arrival;
+mod asked;
+mod self_test;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-use super::context::{Context, RecurrentTier};
+use self::arrival::{Arrival, Arrived, Copied};
+use self::self_test::Pace;
+use super::context::Context;
 use super::kernel::{MAX_BINDINGS, kernel, parameters};
-use super::pool::Buffer;
+use super::pool::{Buffer, Purpose};
 use super::recorder::Dispatch;
 use super::span::Span;
 use super::{AdapterKind, ELEMENTWISE_GROUP};
 use crate::{Error, Result};
 
-/// The environment variable that turns the persistent strategy on for every device, by `1` or `on`, or forbids it, by `0` or
-/// `off`: [`Persistent`].
-pub const PERSISTENT_VARIABLE: &str = "REFRAIN_PERSISTENT";
-
-/// Whether recurrent layers may choose [`RecurrentTier::OnChip`], the persistent strategy, by themselves. No GPU has
-/// confirmed it yet, so it is off unless asked for.
-///
-/// Where it is on, layers still choose it only by size, on GPUs of NVIDIA, AMD and Intel through Vulkan, and after a
-/// self-test.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Persistent {
-    /// What [`PERSISTENT_VARIABLE`] says; off where it is not set. A device whose
-    /// [`GpuOptions::recurrent`](crate::GpuOptions::recurrent) is [`RecurrentTier::OnChip`] asks for it, too, unless the
-    /// variable forbids it.
-    #[default]
-    Environment,
-    /// Off, for choices of [`Tuning`](crate::Tuning) as well.
-    Off,
-    /// On, whatever the variable says.
-    On,
-}
-
-impl Persistent {
-    /// What is asked for: for [`Persistent::Environment`] what the variable says, if it is set.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a value of the variable that means nothing.
-    fn asked(self) -> Result<Self> {
-        match self {
-            Self::Environment => Self::said(std::env::var_os(PERSISTENT_VARIABLE).as_deref()),
-            given => Ok(given),
-        }
-    }
-
-    fn said(value: Option<&OsStr>) -> Result<Self> {
-        let Some(value) = value else { return Ok(Self::Environment) };
-        match value.to_str().map(str::trim) {
-            Some("") => Ok(Self::Environment),
-            Some("1" | "on") => Ok(Self::On),
-            Some("0" | "off") => Ok(Self::Off),
-            _ => {
-                let message = format!(
-                    "must be 1 or on, 0 or off, or not be set; it is `{}`",
-                    value.to_string_lossy().escape_debug()
-                );
-                Err(Error::config(PERSISTENT_VARIABLE, message))
-            }
-        }
-    }
-
-    /// Whether a device that is opened with `recurrent` may use it at all.
-    ///
-    /// # Errors
-    /// Those of [`Persistent::asked`].
-    pub(super) fn is_allowed(self, recurrent: RecurrentTier) -> Result<bool> {
-        Ok(match self.asked()? {
-            Self::Environment => recurrent == RecurrentTier::OnChip,
-            asked => asked == Self::On,
-        })
-    }
-}
+pub use self::asked::{PERSISTENT_VARIABLE, Persistent};
 
 /// How a device may let workgroups wait for each other, for kernels that keep weights on chip
 /// ([`RecurrentTier::OnChip`](crate::RecurrentTier::OnChip)).
@@ -95,9 +43,9 @@ pub struct OnChip {
     /// to run at once, when a layer first asks. Too large a number costs time, and no correctness: who waits in vain
     /// stops, and what is missing is computed by one workgroup.
     pub workgroups: Option<u32>,
-    /// For how long they wait: 64 · 16^patience looks at memory in a dispatch, for a patience of 0 to 3. `None`: 3, up to
-    /// some hundred milliseconds. On software adapters it is 2, and no more: Mesa's ends the loops of an invocation after
-    /// 65,536 turns.
+    /// For how long they wait at most: 64 · 16^patience polls of memory in a dispatch, for a patience of 0 to 3. `None`: 3.
+    /// On software adapters it is 2, and no more: Mesa's ends the loops of an invocation after 65,536 turns. In no case do
+    /// they wait longer than a quarter of a second, by the time of a poll that the self-test measures.
     pub patience: Option<u32>,
 }
 
@@ -113,9 +61,15 @@ pub struct OnChipReport {
     pub trusted: bool,
     /// How many may wait for each other now; `None` as long as no layer has asked, and 0 where none may.
     pub workgroups: Option<usize>,
+    /// How long a poll of memory takes here that waits for the word of another workgroup, and a turn of the loops that
+    /// complete what is missing: measured beside the self-test, and rounded up. The bounds on waiting and on completion
+    /// follow from them.
+    pub poll: Option<Duration>,
+    /// As [`OnChipReport::poll`].
+    pub turn: Option<Duration>,
     /// How many dispatches had workgroups that wait for each other, the self-test's apart.
     pub dispatches: u64,
-    /// How many stops were seen: at a readback, some had waited in vain since the one before.
+    /// How many stops were seen: some had waited in vain since the one before.
     pub stops: u64,
     /// Of the last time: which step of its dispatch the first of them did not come to, and which of the dispatch's
     /// workgroups it was, in the order in which they began.
@@ -124,17 +78,14 @@ pub struct OnChipReport {
 
 /// Makers of GPUs whose workgroups go on: NVIDIA, AMD, Intel.
 const MAKERS: [u32; 3] = [0x10de, 0x1002, 0x8086];
-/// The most workgroups that the self-test asks for.
-const MOST: usize = 1024;
-const ROUNDS: usize = 8;
 /// Words of the status: how many workgroups a dispatch had of which some stopped; the step at which the first did; its
-/// place; whether something is lost.
+/// place; whether something is lost. Behind them is the spin limit.
 const STATUS: usize = 4;
+const STATUS_AND_LIMIT: usize = STATUS + 1;
 /// Those of them that are done with once they are known: what is lost stays lost.
 const PASSING: usize = 3;
 
 parameters!(ClearParameters { count: u32, first: u32, zeros: u32 });
-parameters!(ProbeParameters { groups: u32, rounds: u32 });
 
 kernel!(CLEAR: "recurrent_on_chip_clear" {
     files: ["recurrent_on_chip_clear"],
@@ -142,15 +93,9 @@ kernel!(CLEAR: "recurrent_on_chip_clear" {
     constants: [],
     bindings: [Write],
 });
-kernel!(PROBE: "recurrent_on_chip_probe" {
-    files: ["recurrent_wait", "recurrent_on_chip_probe"],
-    parameters: ProbeParameters,
-    constants: [("WEIGHT_BITS", WEIGHT_CLASSES), ("PATIENCE", 4)],
-    bindings: [Write],
-});
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&super::Kernel] = &[&CLEAR, &PROBE];
+pub(crate) static KERNELS: &[&super::Kernel] = &[&CLEAR, &self_test::PROBE, &self_test::TURNS];
 
 /// How many sizes of workgroup memory the kernels come in: 1024 weights times a power of two.
 pub(crate) const WEIGHT_CLASSES: u32 = 4;
@@ -169,25 +114,30 @@ pub(super) struct Waiting {
     possible: bool,
     /// The largest class of weights that fits workgroup memory.
     weight_bits: u32,
-    status: OnceLock<Buffer>,
+    /// The status on the device, and how it comes to the host.
+    status: OnceLock<(Buffer, Arrival)>,
     /// Held by who makes the self-test: two at once would take workgroups from each other.
     testing: Mutex<()>,
     known: Mutex<Known>,
     dispatches: AtomicU64,
+    /// How many stops were seen.
+    stops: AtomicU64,
+    /// Turns of completions that were recorded since the last submission.
+    turns: AtomicUsize,
 }
 
-/// What readbacks brought, and the self-test.
+/// What was learnt, and the self-test.
 #[derive(Default)]
 struct Known {
     found: Option<usize>,
-    stops: u64,
+    pace: Option<Pace>,
     last: Option<(u32, u32)>,
     /// Something was missing for good: nothing that this device holds can be trusted.
     lost: bool,
 }
 
 /// The status as a readback is to bring it: where it is, and how many stops had been seen when it was copied. Of two
-/// readbacks that copy the same stop only one counts.
+/// copies of the same stop only one counts.
 #[derive(Clone, Copy)]
 pub(super) struct Status<'a> {
     pub(super) span: Span<'a>,
@@ -220,6 +170,8 @@ impl Waiting {
             testing: Mutex::default(),
             known: Mutex::default(),
             dispatches: AtomicU64::new(0),
+            stops: AtomicU64::new(0),
+            turns: AtomicUsize::new(0),
         }
     }
 
@@ -244,11 +196,16 @@ impl Context {
             waiting.known().found = Some(0);
             return Ok(0);
         }
+        self.learn_arrived()?;
         let _testing = waiting.testing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = waiting.known().found {
             return Ok(found);
         }
+        let pace = self.measure_pace()?;
+        waiting.known().pace = Some(pace);
         let found = match waiting.options.workgroups {
+            // Not even one poll is short enough.
+            _ if self.spin_limit() == 0 => 0,
             Some(given) => given as usize,
             None => self.probe()?,
         };
@@ -262,43 +219,65 @@ impl Context {
         self.waiting().weight_bits
     }
 
-    /// The value of `PATIENCE`.
-    pub(crate) fn patience(&self) -> u32 {
-        let largest = match self.kind() {
-            AdapterKind::Software => OnChip::LARGEST_ON_SOFTWARE,
-            _ => OnChip::LARGEST_PATIENCE,
-        };
-        self.waiting().options.patience.map_or(largest, |patience| patience.min(largest))
-    }
-
     /// What was seen so far.
     pub(crate) fn waiting_report(&self) -> OnChipReport {
-        let Known { found, stops, last, .. } = *self.waiting().known();
+        let Known { found, pace, last, .. } = *self.waiting().known();
         let dispatches = self.waiting().dispatches.load(Ordering::Relaxed);
-        OnChipReport { trusted: self.trusts_waiting(), workgroups: found, dispatches, stops, last }
+        let stops = self.waiting().stops.load(Ordering::SeqCst);
+        OnChipReport {
+            trusted: self.trusts_waiting(),
+            workgroups: found,
+            poll: pace.map(|pace| pace.poll),
+            turn: pace.map(|pace| pace.turn),
+            dispatches,
+            stops,
+            last,
+        }
     }
 
-    /// Where kernels write that they waited in vain; zeros from the start.
+    /// Where kernels write that they waited in vain, zeros from the start, and read the spin limit.
     pub(crate) fn waiting_status(&self) -> Result<Span<'_>> {
         let waiting = self.waiting();
         if waiting.status.get().is_none() {
-            let made = self.allocate(STATUS, "the status of workgroups that wait")?;
-            self.clear(Span::new(&made, 0, STATUS))?;
+            let made = self.allocate(STATUS_AND_LIMIT, "the status of workgroups that wait")?;
+            let mut words = [0; STATUS_AND_LIMIT];
+            words[STATUS] = self.spin_limit();
+            self.upload(&made, bytemuck::bytes_of(&words))?;
+            let bytes = 4 * STATUS as u64;
+            let staging = self.pool().take(Purpose::Download, bytes, "the status of workgroups that wait")?;
             // Of two at the same time one is given back.
-            waiting.status.set(made).ok();
+            waiting.status.set((made, Arrival::new(staging))).ok();
         }
-        let Some(status) = waiting.status.get() else { unreachable!("set above") };
-        Ok(Span::new(status, 0, STATUS))
+        let Some((status, _)) = waiting.status.get() else { unreachable!("set above") };
+        Ok(Span::new(status, 0, STATUS_AND_LIMIT))
     }
 
     /// The status, where a kernel may have written to it.
     pub(super) fn known_status(&self) -> Option<Status<'_>> {
         let waiting = self.waiting();
-        let status = waiting.status.get()?;
-        Some(Status { span: Span::new(status, 0, STATUS), stops: waiting.known().stops })
+        let (status, _) = waiting.status.get()?;
+        Some(Status { span: Span::new(status, 0, STATUS), stops: waiting.stops.load(Ordering::SeqCst) })
     }
 
-    /// Draws conclusions from what a readback brought of the status.
+    /// Records the copy of the status at the end of a submission, where that has kernels which may write to it.
+    pub(super) fn copy_status(&self, encoder: &mut wgpu::CommandEncoder) -> Option<Copied<'_>> {
+        let waiting = self.waiting();
+        let is_used = waiting.turns.swap(0, Ordering::SeqCst) > 0;
+        let (status, arrival) = waiting.status.get().filter(|_| is_used)?;
+        arrival.copy(encoder, Span::new(status, 0, STATUS), waiting.stops.load(Ordering::SeqCst))
+    }
+
+    /// Learns from the copy of a submission's status, if one has arrived.
+    ///
+    /// # Errors
+    /// Those of [`Context::learn`].
+    fn learn_arrived(&self) -> Result<()> {
+        let Some((status, arrival)) = self.waiting().status.get() else { return Ok(()) };
+        let Some(Arrived { words, stops }) = arrival.take() else { return Ok(()) };
+        self.learn(Status { span: Span::new(status, 0, STATUS), stops }, &words)
+    }
+
+    /// Draws conclusions from a copy of the status.
     ///
     /// # Errors
     /// [`Error::Gpu`] where numbers are missing, from then on at every readback.
@@ -313,17 +292,19 @@ impl Context {
             );
             return Err(Error::Gpu { message });
         }
-        if groups == 0 || known.stops != status.stops {
+        if groups == 0 || self.waiting().stops.load(Ordering::SeqCst) != status.stops {
             return Ok(());
         }
-        known.stops += 1;
         known.last = Some((step, place));
         if let Some(found) = &mut known.found {
             // One workgroup waits for nobody: fewer than two are none.
             let fewer = (*found).min(groups as usize) / 2;
             *found = if fewer < 2 { 0 } else { fewer };
         }
-        self.clear(status.span.slice(0..PASSING))
+        // First the clearing, then the count: a copy that is recorded in between, with the count of before, is not learnt from.
+        self.clear(status.span.slice(0..PASSING))?;
+        self.waiting().stops.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
     /// What workgroups of one dispatch tell each other through: `words`, of which the first are zeros and all others what
@@ -350,78 +331,26 @@ impl Context {
         Ok(exchange)
     }
 
-    /// That of a layer's dispatch, as [`Context::empty_exchange`].
+    /// That of a layer's dispatch, as [`Context::empty_exchange`]. `turns` are those that its completion may take: submits
+    /// what was recorded where all completions of a submission could together take too long.
     ///
     /// # Errors
     /// Those of [`Context::empty_exchange`].
-    pub(crate) fn exchange(&self, zeros: usize, words: usize) -> Result<Buffer> {
-        self.waiting().dispatches.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn exchange(&self, zeros: usize, words: usize, turns: usize) -> Result<Buffer> {
+        let waiting = self.waiting();
+        let before = waiting.turns.load(Ordering::SeqCst);
+        if before > 0 && before + turns > self.turns_of_a_submission() {
+            self.flush()?;
+        }
+        waiting.turns.fetch_add(turns, Ordering::SeqCst);
+        waiting.dispatches.fetch_add(1, Ordering::Relaxed);
         self.empty_exchange(zeros, words)
-    }
-
-    /// How many workgroups go on while they wait for each other: a power of two; 0 for fewer than two.
-    fn probe(&self) -> Result<usize> {
-        let mut found = 0;
-        let mut groups = 2;
-        while groups <= MOST.min(self.limits().workgroups) && self.all_go_on(groups)? {
-            found = groups;
-            groups *= 2;
-        }
-        Ok(found)
-    }
-
-    fn all_go_on(&self, groups: usize) -> Result<bool> {
-        const HEAD: usize = 4;
-        let words = HEAD + ROUNDS * groups * ELEMENTWISE_GROUP;
-        if words > self.limits().binding_elements {
-            return Ok(false);
-        }
-        let exchange = self.empty_exchange(HEAD, words)?;
-        self.dispatch(Dispatch {
-            kernel: &PROBE,
-            constants: &[self.weight_bits(), self.patience()],
-            parameters: ProbeParameters { groups: groups as u32, rounds: ROUNDS as u32 },
-            bindings: &[self.bind(Span::new(&exchange, 0, words))?],
-            grid: [groups, 1, 1],
-        })?;
-        let head: Vec<u32> = self.download(Span::new(&exchange, 0, HEAD))?;
-        Ok(head[1..] == [0, 0, groups as u32])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_persistent_strategy_is_off_unless_asked_for() {
-        let allowed = |value: Option<&str>, recurrent| {
-            let said = Persistent::said(value.map(OsStr::new)).expect("a value that means something");
-            // What the variable said stands for it: no test sets this process's.
-            match said {
-                Persistent::Environment => recurrent == RecurrentTier::OnChip,
-                asked => asked.is_allowed(recurrent).expect("not from the environment"),
-            }
-        };
-        for recurrent in [RecurrentTier::Auto, RecurrentTier::Steps, RecurrentTier::Sequence] {
-            assert!(!allowed(None, recurrent) && !allowed(Some(" "), recurrent));
-            assert!(allowed(Some("1"), recurrent) && allowed(Some(" on "), recurrent));
-            assert!(!allowed(Some("0"), recurrent) && !allowed(Some("off"), recurrent));
-        }
-        assert!(allowed(None, RecurrentTier::OnChip) && !allowed(Some("0"), RecurrentTier::OnChip));
-    }
-
-    #[test]
-    fn a_value_that_means_nothing_is_an_error_that_says_what_does() {
-        for value in ["true", "2", "On"] {
-            let error = Persistent::said(Some(OsStr::new(value))).expect_err("means nothing");
-            let message = error.to_string();
-            assert!(matches!(error, Error::Config { .. }), "{message}");
-            for part in [PERSISTENT_VARIABLE, "1 or on, 0 or off", value] {
-                assert!(message.contains(part), "{part} in {message}");
-            }
-        }
-    }
 
     #[test]
     fn adapters_with_more_workgroup_memory_hold_more_weights() {

@@ -1,0 +1,103 @@
+//! Whether the persistent strategy was asked for.
+
+use std::ffi::OsStr;
+
+use crate::gpu::RecurrentTier;
+use crate::{Error, Result};
+
+/// The environment variable that turns the persistent strategy on for every device, by `1` or `on`, or forbids it, by `0` or
+/// `off`: [`Persistent`].
+pub const PERSISTENT_VARIABLE: &str = "REFRAIN_PERSISTENT";
+
+/// Whether recurrent layers may choose [`RecurrentTier::OnChip`], the persistent strategy, by themselves. No GPU has
+/// confirmed it yet, so it is off unless asked for.
+///
+/// Where it is on, layers still choose it only by size, on GPUs of NVIDIA, AMD and Intel through Vulkan, and after a
+/// self-test.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Persistent {
+    /// What [`PERSISTENT_VARIABLE`] says; off where it is not set. A device whose
+    /// [`GpuOptions::recurrent`](crate::GpuOptions::recurrent) is [`RecurrentTier::OnChip`] asks for it, too, unless the
+    /// variable forbids it.
+    #[default]
+    Environment,
+    /// Off, for choices of [`Tuning`](crate::Tuning) as well.
+    Off,
+    /// On, whatever the variable says.
+    On,
+}
+
+impl Persistent {
+    /// What is asked for: for [`Persistent::Environment`] what the variable says, if it is set.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a value of the variable that means nothing.
+    fn asked(self) -> Result<Self> {
+        match self {
+            Self::Environment => Self::said(std::env::var_os(PERSISTENT_VARIABLE).as_deref()),
+            given => Ok(given),
+        }
+    }
+
+    fn said(value: Option<&OsStr>) -> Result<Self> {
+        let Some(value) = value else { return Ok(Self::Environment) };
+        match value.to_str().map(str::trim) {
+            Some("") => Ok(Self::Environment),
+            Some("1" | "on") => Ok(Self::On),
+            Some("0" | "off") => Ok(Self::Off),
+            _ => {
+                let message = format!(
+                    "must be 1 or on, 0 or off, or not be set; it is `{}`",
+                    value.to_string_lossy().escape_debug()
+                );
+                Err(Error::config(PERSISTENT_VARIABLE, message))
+            }
+        }
+    }
+
+    /// Whether a device that is opened with `recurrent` may use it at all.
+    ///
+    /// # Errors
+    /// Those of [`Persistent::asked`].
+    pub(in crate::gpu) fn is_allowed(self, recurrent: RecurrentTier) -> Result<bool> {
+        Ok(match self.asked()? {
+            Self::Environment => recurrent == RecurrentTier::OnChip,
+            asked => asked == Self::On,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_persistent_strategy_is_off_unless_asked_for() {
+        let allowed = |value: Option<&str>, recurrent| {
+            let said = Persistent::said(value.map(OsStr::new)).expect("a value that means something");
+            // What the variable said stands for it: no test sets this process's.
+            match said {
+                Persistent::Environment => recurrent == RecurrentTier::OnChip,
+                asked => asked.is_allowed(recurrent).expect("not from the environment"),
+            }
+        };
+        for recurrent in [RecurrentTier::Auto, RecurrentTier::Steps, RecurrentTier::Sequence] {
+            assert!(!allowed(None, recurrent) && !allowed(Some(" "), recurrent));
+            assert!(allowed(Some("1"), recurrent) && allowed(Some(" on "), recurrent));
+            assert!(!allowed(Some("0"), recurrent) && !allowed(Some("off"), recurrent));
+        }
+        assert!(allowed(None, RecurrentTier::OnChip) && !allowed(Some("0"), RecurrentTier::OnChip));
+    }
+
+    #[test]
+    fn a_value_that_means_nothing_is_an_error_that_says_what_does() {
+        for value in ["true", "2", "On"] {
+            let error = Persistent::said(Some(OsStr::new(value))).expect_err("means nothing");
+            let message = error.to_string();
+            assert!(matches!(error, Error::Config { .. }), "{message}");
+            for part in [PERSISTENT_VARIABLE, "1 or on, 0 or off", value] {
+                assert!(message.contains(part), "{part} in {message}");
+            }
+        }
+    }
+}

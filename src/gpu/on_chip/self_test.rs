@@ -1,0 +1,205 @@
+//! The self-test: how many workgroups run at once, and how long a poll and a turn of completion take, from which the bounds on
+//! both follow.
+
+use std::time::{Duration, Instant};
+
+use super::{OnChip, WEIGHT_CLASSES};
+use crate::Result;
+use crate::gpu::kernel::{kernel, parameters};
+use crate::gpu::recorder::Dispatch;
+use crate::gpu::span::Span;
+use crate::gpu::{AdapterKind, Context, ELEMENTWISE_GROUP};
+
+/// The most workgroups that the self-test asks for.
+const MOST: usize = 1024;
+const ROUNDS: usize = 8;
+/// Words of its exchange before the history.
+const HEAD: usize = 4;
+/// The longest that a dispatch may wait, and the longest that the completions of a submission may take: together well below
+/// the two seconds after which Windows resets a GPU.
+const LONGEST: Duration = Duration::from_millis(250);
+/// The most turns of completion, whatever a turn takes; on software adapters beside the turns of waiting, see
+/// `ops/recurrent/tier.rs`.
+const MOST_TURNS: u32 = 1 << 23;
+const MOST_TURNS_ON_SOFTWARE: u32 = 1 << 14;
+/// How long a measurement takes at least, so that what surrounds it is small beside it.
+const LONG_ENOUGH: Duration = Duration::from_millis(5);
+
+parameters!(ProbeParameters { groups: u32, rounds: u32, spin_limit: u32 });
+parameters!(TurnsParameters { turns: u32 });
+
+kernel!(PROBE: "recurrent_on_chip_probe" {
+    files: ["recurrent_wait", "recurrent_on_chip_probe"],
+    parameters: ProbeParameters,
+    constants: [("WEIGHT_BITS", WEIGHT_CLASSES)],
+    bindings: [Write],
+});
+kernel!(TURNS: "recurrent_on_chip_turns" {
+    files: ["recurrent_on_chip_turns"],
+    parameters: TurnsParameters,
+    constants: [],
+    bindings: [Write],
+});
+
+/// How long iterations take, measured.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) poll: Duration,
+    pub(super) turn: Duration,
+}
+
+/// How many iterations take no longer than `longest`, and are at most `most`.
+fn iterations_within(longest: Duration, iteration: Duration, most: u32) -> u32 {
+    let count = longest.as_nanos() / iteration.as_nanos().max(1);
+    u32::try_from(count).unwrap_or(u32::MAX).min(most)
+}
+
+impl Context {
+    /// Measures how long a poll and a turn of completion take. **Waits** for the GPU.
+    pub(super) fn measure_pace(&self) -> Result<Pace> {
+        Ok(Pace { poll: self.time_of_a_poll()?, turn: self.time_of_a_turn()? })
+    }
+
+    /// How many polls an invocation may spend on waiting in a dispatch; 0 before the self-test.
+    pub(super) fn spin_limit(&self) -> u32 {
+        let largest = self.largest_patience();
+        let patience = self.waiting().options.patience.map_or(largest, |patience| patience.min(largest));
+        let pace = self.waiting().known().pace;
+        pace.map_or(0, |pace| iterations_within(LONGEST, pace.poll, 64 << (4 * patience)))
+    }
+
+    fn largest_patience(&self) -> u32 {
+        match self.kind() {
+            AdapterKind::Software => OnChip::LARGEST_ON_SOFTWARE,
+            _ => OnChip::LARGEST_PATIENCE,
+        }
+    }
+
+    fn most_turns(&self) -> u32 {
+        match self.kind() {
+            AdapterKind::Software => MOST_TURNS_ON_SOFTWARE,
+            _ => MOST_TURNS,
+        }
+    }
+
+    /// How many turns of its loops a workgroup that completes may take in a dispatch; 0 before the self-test.
+    pub(crate) fn completion_turns(&self) -> usize {
+        let pace = self.waiting().known().pace;
+        pace.map_or(0, |pace| iterations_within(LONGEST, pace.turn, self.most_turns()) as usize)
+    }
+
+    /// How many all completions of a submission may take; 0 before the self-test.
+    pub(super) fn turns_of_a_submission(&self) -> usize {
+        let pace = self.waiting().known().pace;
+        pace.map_or(0, |pace| iterations_within(LONGEST, pace.turn, u32::MAX) as usize)
+    }
+
+    /// How many workgroups go on while they wait for each other: a power of two; 0 for fewer than two.
+    pub(super) fn probe(&self) -> Result<usize> {
+        let mut found = 0;
+        let mut groups = 2;
+        while groups <= MOST.min(self.limits().workgroups) && self.all_go_on(groups)? {
+            found = groups;
+            groups *= 2;
+        }
+        Ok(found)
+    }
+
+    /// As many iterations as take [`LONG_ENOUGH`], and no more than `most`: the time of one. **Waits** for the GPU.
+    fn time_of_one(&self, most: u32, run: impl Fn(u32) -> Result<()>) -> Result<Duration> {
+        const FIRST: u32 = 1 << 10;
+        // What was recorded before is not measured, nor is the compilation of the kernel.
+        run(1)?;
+        self.synchronize()?;
+        let mut count = FIRST;
+        loop {
+            let begun = Instant::now();
+            run(count)?;
+            self.synchronize()?;
+            let taken = begun.elapsed();
+            if taken >= LONG_ENOUGH || count >= most {
+                return Ok(taken / count + Duration::from_nanos(1));
+            }
+            count = (count * 4).min(most);
+        }
+    }
+
+    /// How long a poll takes: one of two workgroups waits for the other, which is not there.
+    fn time_of_a_poll(&self) -> Result<Duration> {
+        // As many as any patience allows.
+        let most = 64 << (4 * self.largest_patience());
+        self.time_of_one(most, |count| {
+            let words = HEAD + 2 * ELEMENTWISE_GROUP;
+            let exchange = self.empty_exchange(HEAD, words)?;
+            self.dispatch(Dispatch {
+                kernel: &PROBE,
+                constants: &[self.weight_bits()],
+                parameters: ProbeParameters { groups: 2, rounds: 1, spin_limit: count },
+                bindings: &[self.bind(Span::new(&exchange, 0, words))?],
+                grid: [1, 1, 1],
+            })
+        })
+    }
+
+    /// How long a turn of the loops takes that complete what is missing.
+    fn time_of_a_turn(&self) -> Result<Duration> {
+        const WORDS: usize = 4096;
+        let exchange = self.empty_exchange(WORDS, WORDS)?;
+        self.time_of_one(self.most_turns(), |count| {
+            self.dispatch(Dispatch {
+                kernel: &TURNS,
+                constants: &[],
+                parameters: TurnsParameters { turns: count },
+                bindings: &[self.bind(Span::new(&exchange, 0, WORDS))?],
+                grid: [1, 1, 1],
+            })
+        })
+    }
+
+    fn all_go_on(&self, groups: usize) -> Result<bool> {
+        let words = HEAD + ROUNDS * groups * ELEMENTWISE_GROUP;
+        if words > self.limits().binding_elements {
+            return Ok(false);
+        }
+        let exchange = self.empty_exchange(HEAD, words)?;
+        self.dispatch(Dispatch {
+            kernel: &PROBE,
+            constants: &[self.weight_bits()],
+            parameters: ProbeParameters {
+                groups: groups as u32,
+                rounds: ROUNDS as u32,
+                spin_limit: self.spin_limit(),
+            },
+            bindings: &[self.bind(Span::new(&exchange, 0, words))?],
+            grid: [groups, 1, 1],
+        })?;
+        let head: Vec<u32> = self.download(Span::new(&exchange, 0, HEAD))?;
+        Ok(head[1..] == [0, 0, groups as u32])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_and_completion_stay_under_half_a_second_whatever_an_iteration_takes() {
+        for nanoseconds in [1, 7, 30, 250, 999, 1_000, 12_345, 1_000_000, 249_999_999, 250_000_000] {
+            let iteration = Duration::from_nanos(nanoseconds);
+            let [polls, turns] = [64 << (4 * OnChip::LARGEST_PATIENCE), MOST_TURNS]
+                .map(|most| iterations_within(LONGEST, iteration, most));
+            assert!(polls >= 1 && turns >= 1, "{iteration:?}");
+            assert!(
+                iteration * (polls + turns) <= Duration::from_millis(500),
+                "{iteration:?}: {polls}, {turns}"
+            );
+        }
+        assert_eq!(
+            iterations_within(LONGEST, Duration::from_secs(1), MOST_TURNS),
+            0,
+            "too slow for even one"
+        );
+        assert_eq!(iterations_within(LONGEST, Duration::ZERO, MOST_TURNS), MOST_TURNS);
+        assert_eq!(iterations_within(LONGEST, Duration::from_nanos(500), MOST_TURNS), 500_000);
+    }
+}
