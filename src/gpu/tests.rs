@@ -17,7 +17,7 @@ const PROMISED_STORAGE_BUFFERS: usize = 8;
 const PROMISED_INVOCATIONS: u32 = 256;
 const PROMISED_WORKGROUP_BYTES: u32 = 16 * 1024;
 
-/// Kernels that run only where `on_chip.rs` has found what they need: no device promises it.
+/// Kernels that run only where `on_chip` has found what they need: no device promises it.
 fn asks_for_more(name: &str) -> bool {
     name.starts_with("recurrent_on_chip") && !name.starts_with("recurrent_on_chip_clear")
 }
