@@ -41,6 +41,9 @@ kernel!(TURNS: "recurrent_on_chip_turns" {
     bindings: [Write],
 });
 
+#[cfg(test)]
+pub(super) const KERNELS: [&crate::gpu::Kernel; 2] = [&PROBE, &TURNS];
+
 /// How long iterations take, measured.
 #[derive(Clone, Copy)]
 pub(super) struct Pace {
