@@ -212,7 +212,8 @@ mod tests {
     #[test]
     fn workgroups_that_waited_are_spoken_of() {
         assert_eq!(on_chip(&OnChipReport::default()), None);
-        let fine = OnChipReport { trusted: true, workgroups: Some(512), dispatches: 9, stops: 0, last: None };
+        let fine =
+            OnChipReport { trusted: true, workgroups: Some(512), dispatches: 9, ..OnChipReport::default() };
         assert!(on_chip(&fine).is_some_and(|words| words.contains("512") && words.contains("none")));
         let refused = OnChipReport { workgroups: Some(0), ..fine };
         assert!(on_chip(&refused).is_some_and(|words| words.contains("no layer is")));
