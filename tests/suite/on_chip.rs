@@ -205,8 +205,8 @@ fn whoever_waits_in_vain_is_completed_to_the_same_bits(adapter: &Adapter) -> Out
 fn timeouts_are_learnt_without_a_readback(adapter: &Adapter) -> Outcome {
     // A submission is known to be done when it leaves the window of those in flight, three later, if not before.
     const SUBMISSIONS: usize = 12;
-    // As many as hold these weights: after one timeout there is no room for them any more.
-    let options = OnChip { workgroups: Some(8), patience: Some(0) };
+    // No workgroup holds all of these weights: after one timeout half of those that hold them have no room for them.
+    let options = OnChip { workgroups: Some(64), patience: Some(0) };
     let device = open(adapter, RecurrentTier::OnChip, options)?;
     let (units, rows) = (128, 4);
     let mut model = Model::new(6);
