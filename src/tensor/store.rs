@@ -10,8 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The fewest elements of a buffer that is kept: the allocator is as fast for smaller ones.
 const LEAST: usize = 1 << 15;
-/// Bytes that may be kept beyond the most that was in use at once.
-const SLACK: usize = 2 << 20;
+/// The most bytes that may be kept beyond the most that was in use at once. A buffer serves its own size only, so that a step
+/// needs a little more than that.
+const SLACK: usize = 8 << 20;
+/// What part of the most that was in use the slack is at most.
+const SLACK_PART: usize = 4;
 /// Allocations after which the most that was in use before is forgotten: many times those of one training step.
 const PERIOD: u32 = 4096;
 /// Bytes given back to the allocator after which it is asked to give its own free memory back to the system.
@@ -89,7 +92,8 @@ impl Kept {
 
     /// Frees the oldest buffers beyond the bound.
     fn shrink(&mut self) {
-        let bound = self.peaks[0].max(self.peaks[1]) + SLACK;
+        let peak = self.peaks[0].max(self.peaks[1]);
+        let bound = peak + SLACK.min(peak / SLACK_PART);
         while self.in_use + self.kept > bound {
             let Some(oldest) = self.buffers.pop_front() else { break };
             self.kept -= bytes(&oldest);
