@@ -183,9 +183,13 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_guessed() {
-        for head in
-            [b"\xff\xff\xff\xff".as_slice(), b"\x01\x02\x03", b"caf\xe9", b"a\x1b[2J", b"{\0\0\0\0\0\0\0"]
-        {
+        for head in [
+            b"\xff\xff\xff\xff".as_slice(),
+            b"\x01\x02\x03",
+            b"caf\xe9 au lait",
+            b"a\x1b[2J",
+            b"{\0\0\0\0\0\0\0",
+        ] {
             assert_eq!(sniff(head), None, "{head:?}");
         }
     }
