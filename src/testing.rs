@@ -24,3 +24,15 @@ pub fn break_submission(device: &Device) -> Result<()> {
         Backend::Gpu(context) => context.break_submission(),
     }
 }
+
+/// Calls a kernel that compiles as WGSL and that the driver refuses: an error of this call alone, of which nothing is recorded. On
+/// the CPU this does nothing.
+///
+/// # Errors
+/// [`Error::Shader`](crate::Error::Shader) on every GPU.
+pub fn refused_kernel(device: &Device) -> Result<()> {
+    match device.backend() {
+        Backend::Cpu(_) => Ok(()),
+        Backend::Gpu(context) => context.refused_kernel(),
+    }
+}

@@ -6,6 +6,7 @@
 //! in flight (see [`recorder`]) and an allocation that ran out of memory.
 
 mod adapters;
+mod broken;
 mod choices;
 mod context;
 mod elementwise;

@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use libtest_mimic::Failed;
 use refrain::loss::cross_entropy;
-use refrain::nn::{
-    Cell, CustomCell, Embedding, Linear, Model, ModelState, Parameters, Rnn, UnitBackward, UnitForward,
-    UnitMemory, UnitStep,
-};
+use refrain::nn::{Cell, Embedding, Linear, Model, ModelState, Parameters, Rnn};
 use refrain::optim::{Adam, AdamConfig};
 use refrain::random::Stream;
 use refrain::{Device, Error, GpuOptions, Indices, Result, Tensor, ops, testing};
@@ -248,51 +245,6 @@ fn devices_on_threads(adapter: &Adapter) -> Outcome {
     compare(&expected, together(calls, |_| adapter.open_anew()))
 }
 
-/// Asks for what no device was opened with, and is refused.
-#[derive(Debug)]
-struct Refused;
-
-impl CustomCell for Refused {
-    fn name(&self) -> &'static str {
-        "refused_by_the_device"
-    }
-
-    fn gates(&self) -> usize {
-        1
-    }
-
-    fn wgsl(&self) -> &'static str {
-        "
-        @id(1) override no_value: f32;
-        fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {
-            return Forward(array<f32, GATES>(no_value), 0.0, accurate_tanh(p[0] + q[0]));
-        }
-        fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
-            return Backward(array<f32, GATES>(d_hidden), 0.0, 0.0, 0.0);
-        }
-        "
-    }
-
-    fn forward(&self, p: &[f64], q: &[f64], _: UnitMemory, gates: &mut [f64]) -> UnitForward {
-        gates.fill(0.0);
-        UnitForward { saved: 0.0, hidden: (p[0] + q[0]).tanh() }
-    }
-
-    fn backward(&self, _: &UnitStep<'_>, _: UnitMemory, d_gates: &mut [f64]) -> UnitBackward {
-        d_gates.fill(0.0);
-        UnitBackward::default()
-    }
-}
-
-/// Runs a layer whose kernel is refused.
-fn refused(device: &Device) -> Result<()> {
-    let mut model = Model::new(1);
-    model.add("rnn", Rnn::new(Cell::Custom(&Refused), 2, 3))?;
-    let parameters = model.initialize(device)?;
-    let x = Tensor::zeros(device, &[2, 1, 2])?;
-    model.infer(&parameters, &x, &model.zero_state(device, 1)?).map(|_| ())
-}
-
 fn errors_stay_with_their_thread(adapter: &Adapter) -> Outcome {
     let device = adapter.open()?;
     let expected = alone(&device, CALLS)?;
@@ -301,7 +253,7 @@ fn errors_stay_with_their_thread(adapter: &Adapter) -> Outcome {
         let guilty = scope.spawn(|| {
             let mut errors = 0;
             while !finished.load(std::sync::atomic::Ordering::Relaxed) {
-                match refused(&device) {
+                match testing::refused_kernel(&device) {
                     Err(Error::Shader { .. }) => errors += 1,
                     other => return Err(Failed::from(format!("a refused kernel gave {other:?}"))),
                 }

@@ -174,16 +174,6 @@ impl Context {
         Ok(())
     }
 
-    /// Records a command on a destroyed buffer, which the driver refuses with its whole submission.
-    pub(crate) fn break_submission(&self) -> Result<()> {
-        self.faults().check()?;
-        let buffer = self.pool().take(Purpose::Storage, 4, "a destroyed buffer")?;
-        buffer.raw.buffer.destroy();
-        self.clear(Span::new(&buffer, 0, 1))?;
-        buffer.discard();
-        Ok(())
-    }
-
     /// What was ever recorded.
     pub(crate) fn counted(&self) -> Counted {
         let recorder = self.recorder();

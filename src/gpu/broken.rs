@@ -1,0 +1,43 @@
+//! Faults made on purpose, for `crate::testing`: what a driver refuses, when it is called and when it is submitted.
+
+use super::context::Context;
+use super::kernel::{Kernel, Origin, parameters};
+use super::pool::Purpose;
+use super::recorder::Dispatch;
+use super::span::Span;
+use crate::Result;
+
+parameters!(NoParameters { unused: u32 });
+
+/// Valid WGSL that no device makes a pipeline of: its constant has no value.
+static REFUSED: Kernel = Kernel {
+    name: "refused",
+    source: "struct Parameters { unused: u32 }
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+override no_value: u32;
+@compute @workgroup_size(1) fn main() { _ = parameters.unused + no_value; }
+",
+    origin: Origin::User,
+    constants: &[],
+    bindings: &[],
+    fields: NoParameters::FIELDS,
+    parameter_bytes: size_of::<NoParameters>(),
+};
+
+impl Context {
+    /// Calls a kernel that the driver refuses to compile.
+    pub(crate) fn refused_kernel(&self) -> Result<()> {
+        let parameters = NoParameters { unused: 0 };
+        self.dispatch(Dispatch { kernel: &REFUSED, constants: &[], parameters, bindings: &[], grid: [1; 3] })
+    }
+
+    /// Records a command on a destroyed buffer, which the driver refuses with its whole submission.
+    pub(crate) fn break_submission(&self) -> Result<()> {
+        self.faults().check()?;
+        let buffer = self.pool().take(Purpose::Storage, 4, "a destroyed buffer")?;
+        buffer.raw.buffer.destroy();
+        self.clear(Span::new(&buffer, 0, 1))?;
+        buffer.discard();
+        Ok(())
+    }
+}
