@@ -2,7 +2,7 @@
 // for what others wrote in the same round, by recurrent_wait.wgsl.
 //   exchange: tickets; what was found: workgroups that waited in vain, wrong numbers, workgroups that came to the
 //   end; the history [rounds, groups, 256], empty before the dispatch. No CPU twin: it asks a question of the adapter.
-// A dispatch of one workgroup in place of `groups` waits in vain for the others, which takes the time of `spin_limit` polls.
+// A dispatch of one workgroup in place of `groups` times out waiting for the others, which takes the time of `spin_limit` polls.
 
 struct Parameters {
     groups: u32,

@@ -3,7 +3,7 @@
 //! A file is replaced by writing a partial file in the same folder and renaming it. The name of a partial file is
 //! `.NAME.XXXXXX.partial` with six random characters; its writer creates it (an existing file is never opened) and holds a
 //! lock on it. A process that is killed leaves its partial file behind. The next writer of the same name removes it if
-//! it has not been modified for [`ABANDONED`] and nobody holds the lock.
+//! it has not been modified for [`ABANDONED`] and no process holds the lock.
 
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};

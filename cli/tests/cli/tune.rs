@@ -162,7 +162,7 @@ fn a_file_that_cannot_be_understood_is_a_warning_and_is_replaced_by_tuning_again
     assert!(out.contains("tuning      ignored, heuristics choose: "), "{out}");
     assert!(succeeded(&folder, "devices").0.contains("tuning ignored, heuristics choose: "));
     let (_, none) = without_variable(&folder, &format!("bench --device {ADAPTER} --work infer {SIZES}"));
-    assert!(!none.contains("warning"), "nobody asked for the file: {none}");
+    assert!(!none.contains("warning"), "the file was not asked for: {none}");
     let (_, error) = succeeded(&folder, &format!("tune --device {ADAPTER} {SIZES}"));
     assert!(error.contains("replaced: ") && error.contains("is not JSON"), "{error}");
     Tuning::load(&path, &adapter).expect("a whole file");

@@ -7,7 +7,7 @@ const MAX_BYTES: usize = 64 << 10;
 /// The deepest that blocks, brackets, chains of `else` and operators may nest: `a + b + c` nests (a + b) in a sum.
 const MAX_NESTING: usize = 128;
 
-/// Words that ask a device for more than it is opened with, or for values that nobody sets.
+/// Words that ask a device for more than it is opened with, or for values that the crate does not set.
 const REFUSED: [(&str, &str); 3] = [
     ("enable", "the device is opened without optional extensions of WGSL"),
     ("requires", "the device is opened without optional extensions of WGSL"),

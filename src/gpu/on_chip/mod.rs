@@ -69,7 +69,7 @@ pub struct OnChipReport {
     pub turn: Option<Duration>,
     /// How many dispatches had workgroups that wait for each other, the self-test's apart.
     pub dispatches: u64,
-    /// How many stops were seen: some had waited in vain since the one before.
+    /// How many timeouts were seen: some workgroups had timed out since the one before.
     pub stops: u64,
     /// Of the last time: which step of its dispatch the first of them did not come to, and which of the dispatch's
     /// workgroups it was, in the order in which they began.
@@ -235,7 +235,7 @@ impl Context {
         }
     }
 
-    /// Where kernels write that they waited in vain, zeros from the start, and read the spin limit.
+    /// The status that kernels write timeouts to and read the spin limit from; zeros at first.
     pub(crate) fn waiting_status(&self) -> Result<Span<'_>> {
         let waiting = self.waiting();
         if waiting.status.get().is_none() {

@@ -199,7 +199,7 @@ impl KerasConfig {
         Ok(())
     }
 
-    /// With this `activation`: that of the candidate, of an LSTM also that of the cell state on its way to h.
+    /// With this `activation`: that of the candidate, of an LSTM also the one applied to the cell state in h.
     pub fn activation(self, activation: Activation) -> Self {
         Self { activation, ..self }
     }
