@@ -47,13 +47,13 @@ pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
         padding::gpu::KERNELS,
         permute::gpu::KERNELS,
         crate::gpu::ON_CHIP_KERNELS,
-        recurrent::normalised::gpu::KERNELS,
-        recurrent::projection::KERNELS,
-        recurrent::real_options::KERNELS,
-        recurrent::slices::KERNELS,
-        recurrent::support::KERNELS,
+        recurrent::gpu::layer_norm::KERNELS,
+        recurrent::gpu::projection::KERNELS,
+        recurrent::gpu::real_options::KERNELS,
+        recurrent::gpu::split_k::KERNELS,
+        recurrent::gpu::boundary_states::KERNELS,
         reduce::gpu::KERNELS,
         softmax::gpu::KERNELS,
     ];
-    folders.into_iter().flatten().copied().chain(recurrent::kernels::all()).collect()
+    folders.into_iter().flatten().copied().chain(recurrent::gpu::kernels::all()).collect()
 }

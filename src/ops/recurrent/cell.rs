@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::custom::{self, CustomCell};
+use super::custom_cell::{self as custom, CustomCell};
 use crate::ops::Activation;
 use crate::ops::dropout::{expect_rate, threshold};
 use crate::random::Stream;

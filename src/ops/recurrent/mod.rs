@@ -1,155 +1,31 @@
 //! The time loop of a recurrent layer, in one direction or in both at once, over an input that is already projected; the
 //! same for every [`Cell`].
 
-mod back;
-mod blocks;
-mod both;
+mod call;
 mod cell;
-mod cells;
-mod cpu;
-mod custom;
-mod gate;
-mod given;
-mod gpu;
-mod gradients;
-mod gru;
-pub(crate) mod kernels;
-mod lags;
-mod lstm;
-mod matrices;
-pub(crate) mod normalised;
-mod on_chip;
-mod parts;
-pub(crate) mod projection;
-pub(crate) mod real_options;
-mod sequence;
-pub(crate) mod slices;
-mod step;
-mod stretch;
-pub(crate) mod support;
-mod tier;
-mod twin;
-mod walk;
-mod windows;
-mod zoneout;
+pub(crate) mod cpu;
+mod custom_cell;
+pub(crate) mod gpu;
+mod layer_norm;
+mod time_blocks;
+mod traversal;
+mod weight_gradients;
 
-pub(crate) use blocks::block_steps;
-pub(crate) use both::{project, together};
+pub(crate) use call::{Call, Sizes, StateParts, StateView, Steps, Weights};
 pub use cell::Cell;
 pub(crate) use cell::{CellOptions, Equations, Reset};
-pub use custom::{CustomCell, UnitBackward, UnitForward, UnitMemory, UnitStep};
-pub(crate) use gradients::Gradients;
-pub(crate) use normalised::Norms;
-pub(crate) use walk::{Direction, Truncation, Walk, Windows};
+pub use custom_cell::{CustomCell, UnitBackward, UnitForward, UnitMemory, UnitStep};
+pub(crate) use gpu::bidirectional::{project, together};
+pub(crate) use layer_norm::Norms;
+pub(crate) use time_blocks::block_steps;
+pub(crate) use traversal::{Direction, Truncation, Walk, Windows};
+pub(crate) use weight_gradients::Gradients;
 
-use both::part_of;
-use matrices::Memory;
+use gpu::bidirectional::part_of;
 
-use crate::device::{Device, on_device};
-use crate::gpu::Buffer;
-use crate::ops::Mask;
-use crate::tensor::{Real, Tensor, View};
+use crate::device::on_device;
+use crate::tensor::Tensor;
 use crate::{Error, Result};
-
-/// The recurrent weights of one layer in one direction: weight_hh \[G·H, P\], bias_hh \[G·H\], peepholes \[3, H\]
-/// (weight_ch), projection \[P, H\] (weight_hr). P is H where there is no projection.
-#[derive(Clone, Copy)]
-pub(crate) struct Weights<'a> {
-    pub(crate) weight_hh: View<'a>,
-    pub(crate) bias_hh: Option<View<'a>>,
-    pub(crate) peepholes: Option<View<'a>>,
-    pub(crate) projection: Option<View<'a>>,
-    /// Where products are normalised.
-    pub(crate) norms: Option<Norms<'a>>,
-}
-
-/// The state of one layer in one direction, or the gradient at it: hidden \[B, P\], cell \[B, H\].
-#[derive(Clone, Copy)]
-pub(crate) struct StateView<'a> {
-    pub(crate) hidden: View<'a>,
-    /// Where the cell has one.
-    pub(crate) cell: Option<View<'a>>,
-}
-
-/// What a [`StateView`] borrows.
-pub(crate) struct StateParts {
-    pub(crate) hidden: Tensor,
-    pub(crate) cell: Option<Tensor>,
-}
-
-impl Steps {
-    /// The gates on the way back, where they have memory even if nobody reads them.
-    fn take_gates(&mut self) -> Tensor {
-        match self.gates.take() {
-            Some(gates) => gates,
-            None => unreachable!("backward gives them memory"),
-        }
-    }
-}
-
-impl StateView<'_> {
-    /// The twin's copy; a cell state of zeros [B, `units`] where there is none.
-    fn memory<F: Real>(&self, units: usize) -> Memory<F> {
-        let hidden = self.hidden.array2::<F>().to_owned();
-        let cell = match self.cell {
-            Some(cell) => cell.array2().to_owned(),
-            None => ndarray::Array2::zeros((hidden.nrows(), units)),
-        };
-        Memory { hidden, cell }
-    }
-}
-
-impl StateParts {
-    fn new<F: Real>(device: &Device, equations: &Equations, memory: Memory<F>) -> Result<Self> {
-        let cell = match equations.has_cell_state() {
-            true => Some(Tensor::from_array(device, memory.cell)?),
-            false => None,
-        };
-        Ok(Self { hidden: Tensor::from_array(device, memory.hidden)?, cell })
-    }
-}
-
-/// A layer in one direction, before its input is known.
-#[derive(Clone, Copy)]
-pub(crate) struct Call<'a> {
-    pub(crate) equations: Equations,
-    pub(crate) weights: Weights<'a>,
-    pub(crate) initial: StateView<'a>,
-    pub(crate) walk: Walk<'a>,
-    /// What is left out of the state [B, P] on its way into the product with W_hh, at every step alike.
-    pub(crate) state_mask: Option<Mask>,
-    /// The first column that this direction has in the output.
-    pub(crate) column: usize,
-}
-
-/// T, B, H and P.
-#[derive(Clone, Copy)]
-pub(crate) struct Sizes {
-    pub(crate) steps: usize,
-    pub(crate) rows: usize,
-    /// Units of the cell.
-    pub(crate) units: usize,
-    /// Width of the hidden state.
-    pub(crate) hidden: usize,
-}
-
-/// What the forward pass leaves for the backward one. Of two directions each array is [2, ..].
-pub(crate) struct Steps {
-    /// What backward needs of the gates \[T, B, G·H\], where it reads them.
-    gates: Option<Tensor>,
-    /// What it needs beside them \[T, B, H\], for the cells that have such; \[T, B, 2·H\] on the GPU where it is
-    /// normalised.
-    saved: Option<Tensor>,
-    /// What each step made of h before its projection \[T, B, H\], on the GPU.
-    unprojected: Option<Tensor>,
-    /// W_ih x [T, B, G·H] where it is normalised and, on the GPU, W_hh h' likewise.
-    entered: Option<Tensor>,
-    product: Option<Tensor>,
-    /// The marks of each step and row on the GPU, where rows differ.
-    marks: Option<Buffer>,
-    /// The state after each row's last step, of each direction.
-    pub(crate) last: Vec<StateParts>,
-}
 
 fn check(call: &Call<'_>, gates: &Tensor, output: &Tensor) -> Result<Sizes> {
     let [steps, rows, width] = gates.shape().exactly("gates", "[time, batch, gates x hidden]")?;
@@ -194,16 +70,16 @@ pub(crate) fn forward(calls: &[Call<'_>], mut projected: Tensor, output: &mut Te
     let reads_gates = call.equations.reads_gates();
     let mut entered = None;
     if let Some(norms) = &call.weights.norms {
-        let seen = normalised::enter(call, norms, &projected)?;
+        let seen = layer_norm::enter(call, norms, &projected)?;
         entered = Some(std::mem::replace(&mut projected, seen));
     }
     let mut made = on_device!(device,
-        F, host => twin::forward::<F>(host, call, sizes, projected, entered, output),
+        F, host => cpu::forward::<F>(host, call, sizes, projected, entered, output),
         context => {
             let made = match &call.weights.norms {
                 None => gpu::forward(context, calls, sizes, &mut projected, output)?,
                 Some(norms) => {
-                    normalised::gpu::forward(context, call, norms, sizes, &mut projected, output)?
+                    gpu::layer_norm::forward(context, call, norms, sizes, &mut projected, output)?
                 }
             };
             let gpu::Made { saved, unprojected, product, marks, last } = made;
@@ -250,20 +126,20 @@ pub(crate) fn backward(
     let made = on_device!(device,
         F, host => {
             let d_output = d_output.view();
-            twin::backward::<F>(host, call, steps, sizes, output, d_output, d_last[0]).map(|made| vec![made])
+            cpu::backward::<F>(host, call, steps, sizes, output, d_output, d_last[0]).map(|made| vec![made])
         },
         context => match norms {
-            None => back::backward(context, calls, sizes, steps, output, d_output, d_last),
+            None => gpu::backward(context, calls, sizes, steps, output, d_output, d_last),
             Some((norms, _)) => {
                 let d_output = d_output.view();
-                let upstream = normalised::gpu::Upstream { sizes, output, d_output, d_last: d_last[0] };
-                normalised::gpu::backward(context, call, norms, steps, &upstream).map(|made| vec![made])
+                let upstream = gpu::layer_norm::Upstream { sizes, output, d_output, d_last: d_last[0] };
+                gpu::layer_norm::backward(context, call, norms, steps, &upstream).map(|made| vec![made])
             }
         },
     )?;
     match norms {
         Some((norms, entered)) => {
-            made.into_iter().map(|made| normalised::leave(call, norms, entered, made)).collect()
+            made.into_iter().map(|made| layer_norm::leave(call, norms, entered, made)).collect()
         }
         None => Ok(made),
     }

@@ -1,0 +1,190 @@
+//! The twin of `shaders/cells/normalised_{lstm,gru}.wgsl` and of what the steps around them do, from the paper.
+
+use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayView3, Axis, concatenate, s};
+
+use super::super::gates::units_mut;
+use super::super::weights::{Matrices, Memory, MemoryView};
+use super::{Made, MadeBack, Step, block, joined, one_minus};
+use crate::ops::Activation;
+use crate::ops::elementwise::cpu::slope;
+use crate::ops::layer_norm::cpu as layer_norm;
+use crate::ops::recurrent::Cell;
+use crate::ops::recurrent::layer_norm::{Norms, stretches};
+use crate::tensor::Real;
+
+/// The gains as arrays.
+pub(crate) struct Gains<'a, F> {
+    stretches: Vec<usize>,
+    /// That of W_hh h' [G·H].
+    product: ArrayView1<'a, F>,
+    /// Gain and shift of c [2, H], for an LSTM; a GRU has none.
+    state: Option<ArrayView2<'a, F>>,
+}
+
+impl<'a, F: Real> Gains<'a, F> {
+    pub(crate) fn new(norms: &Norms<'a>, cell: Cell, units: usize) -> Self {
+        Self {
+            stretches: stretches(cell, units),
+            product: norms.recurrent.array1(),
+            state: norms.cell.map(|cell| cell.array2()),
+        }
+    }
+}
+
+fn sigmoid<F: Real>(mut a: Array2<F>) -> Array2<F> {
+    for row in a.outer_iter_mut() {
+        F::sigmoid_each(units_mut(row));
+    }
+    a
+}
+
+fn tanh<F: Real>(mut a: Array2<F>) -> Array2<F> {
+    for row in a.outer_iter_mut() {
+        F::tanh_each(units_mut(row));
+    }
+    a
+}
+
+/// σ'(a), where y = σ(a).
+fn sigmoid_slope<F: Real>(y: &Array2<F>) -> Array2<F> {
+    y.mapv(|y| slope(Activation::Sigmoid, y))
+}
+
+/// tanh'(a), where y = tanh(a).
+fn tanh_slope<F: Real>(y: &Array2<F>) -> Array2<F> {
+    y.mapv(|y| slope(Activation::Tanh, y))
+}
+
+/// LN(c; g_c, s_c), where `state` is g_c, s_c.
+fn normalised_state<F: Real>(state: ArrayView2<'_, F>, c: &Array2<F>) -> Array2<F> {
+    layer_norm::forward(c.view(), state.row(0), Some(state.row(1)), &[c.ncols()])
+}
+
+/// W_hh h'.
+fn product<F: Real>(matrices: &Matrices<'_, F>, hidden: ArrayView2<'_, F>) -> Array2<F> {
+    hidden.dot(&matrices.weight.t())
+}
+
+pub(crate) fn forward<F: Real>(
+    gains: &Gains<'_, F>,
+    matrices: &Matrices<'_, F>,
+    projected: ArrayView2<'_, F>,
+    before: MemoryView<'_, F>,
+) -> Made<F> {
+    let product = product(matrices, before.hidden);
+    let recurrent = layer_norm::forward(product.view(), gains.product, matrices.bias, &gains.stretches);
+    let sum = &projected + &recurrent;
+    let at = |gate| block(sum.view(), gate, matrices.units);
+    match gains.state {
+        Some(state) => {
+            let (i, f, g, o) = (sigmoid(at(0)), sigmoid(at(1)), tanh(at(2)), sigmoid(at(3)));
+            let c = &f * &before.cell + &i * &g;
+            let hidden = &o * &tanh(normalised_state(state, &c));
+            let memory = Memory { hidden, cell: c.clone() };
+            Made { gates: joined(&[&i, &f, &g, &o]), saved: Some(c), memory }
+        }
+        None => {
+            let (r, z) = (sigmoid(at(0)), sigmoid(at(1)));
+            let q = block(recurrent.view(), 2, matrices.units);
+            let n = tanh(block(projected, 2, matrices.units) + &r * &q);
+            let hidden = one_minus(&z) * &n + &z * &before.hidden;
+            let memory = Memory { hidden, cell: before.cell.to_owned() };
+            Made { gates: joined(&[&r, &z, &n]), saved: Some(q), memory }
+        }
+    }
+}
+
+pub(crate) fn backward<F: Real>(
+    gains: &Gains<'_, F>,
+    matrices: &Matrices<'_, F>,
+    gates: ArrayView2<'_, F>,
+    step: &Step<'_, F>,
+    d_after: MemoryView<'_, F>,
+) -> MadeBack<F> {
+    let at = |gate| block(gates, gate, matrices.units);
+    let kept = || step.saved.unwrap_or(step.before.cell).to_owned();
+    let d_h = &d_after.hidden;
+    let (d_projected, d_recurrent, past, d_cell) = match gains.state {
+        Some(state) => {
+            let (i, f, g, o) = (at(0), at(1), at(2), at(3));
+            let c = kept();
+            let y = tanh(normalised_state(state, &c));
+            let d_o = d_h * &y * sigmoid_slope(&o);
+            let d_normalised = d_h * &o * tanh_slope(&y);
+            let (d_c, _) =
+                layer_norm::backward(c.view(), state.row(0), d_normalised.view(), &[matrices.units]);
+            let d_c = &d_after.cell + &d_c;
+            let d_i = &d_c * &g * sigmoid_slope(&i);
+            let d_f = &d_c * &step.before.cell * sigmoid_slope(&f);
+            let d_g = &d_c * &i * tanh_slope(&g);
+            let d_a = joined(&[&d_i, &d_f, &d_g, &d_o]);
+            (d_a.clone(), d_a, Array2::zeros(d_h.raw_dim()), &d_c * &f)
+        }
+        None => {
+            let (r, z, n) = (at(0), at(1), at(2));
+            let d_n = d_h * &one_minus(&z) * tanh_slope(&n);
+            let d_z = d_h * &(&step.before.hidden - &n) * sigmoid_slope(&z);
+            let d_r = &d_n * &kept() * sigmoid_slope(&r);
+            let d_q = &d_n * &r;
+            let none = Array2::zeros(d_after.cell.raw_dim());
+            (joined(&[&d_r, &d_z, &d_n]), joined(&[&d_r, &d_z, &d_q]), d_h * &z, none)
+        }
+    };
+    let product = product(matrices, step.before.hidden);
+    let (d_product, _) =
+        layer_norm::backward(product.view(), gains.product, d_recurrent.view(), &gains.stretches);
+    let hidden = past + d_product.dot(&matrices.weight);
+    MadeBack { d_projected, d_recurrent, d_memory: Memory { hidden, cell: d_cell } }
+}
+
+/// [T, B, width] as [T·B, width].
+fn matrix<F: Real>(all: ArrayView3<'_, F>) -> ArrayView2<'_, F> {
+    let (steps, rows, width) = all.dim();
+    match all.into_shape_with_order((steps * rows, width)) {
+        Ok(matrix) => matrix,
+        Err(error) => unreachable!("arrays over time are contiguous: {error}"),
+    }
+}
+
+/// What [`over_time`] reads of all steps.
+pub(crate) struct OverTime<'a, F> {
+    /// The hidden state that each step started from [T, B, H].
+    pub(crate) previous: ArrayView3<'a, F>,
+    /// The gradient at the gates' sums [T, B, G·H].
+    pub(crate) d_gates: ArrayView3<'a, F>,
+    /// That at the last gate's part of the recurrent sum [T, B, H], where it is another.
+    pub(crate) d_apart: Option<ArrayView3<'a, F>>,
+    /// For an LSTM: c, the gate o and the gradient at h [T, B, H].
+    pub(crate) state: Option<[ArrayView3<'a, F>; 3]>,
+}
+
+/// The gradient at W_hh h' of all steps [T, B, G·H], and those of norm_hh and norm_c one after the other.
+pub(crate) fn over_time<F: Real>(
+    gains: &Gains<'_, F>,
+    matrices: &Matrices<'_, F>,
+    over: &OverTime<'_, F>,
+) -> (Array3<F>, Array1<F>) {
+    let product = product(matrices, matrix(over.previous));
+    let mut d_recurrent = over.d_gates.to_owned();
+    if let Some(d_apart) = over.d_apart {
+        let last = d_recurrent.dim().2 - matrices.units;
+        d_recurrent.slice_mut(s![.., .., last..]).assign(&d_apart);
+    }
+    let (d_product, d_gain) =
+        layer_norm::backward(product.view(), gains.product, matrix(d_recurrent.view()), &gains.stretches);
+    let d_product = match d_product.into_shape_with_order(over.d_gates.raw_dim()) {
+        Ok(d_product) => d_product,
+        Err(error) => unreachable!("as many elements as before: {error}"),
+    };
+    let (Some(state), Some(all)) = (gains.state, over.state) else { return (d_product, d_gain) };
+    let [c, o, d_hidden] = all.map(|array| matrix(array).to_owned());
+    let y = tanh(normalised_state(state, &c));
+    let d_normalised = d_hidden * o * tanh_slope(&y);
+    let (_, d_state_gain) =
+        layer_norm::backward(c.view(), state.row(0), d_normalised.view(), &[matrices.units]);
+    let d_shift = d_normalised.sum_axis(Axis(0));
+    match concatenate(Axis(0), &[d_gain.view(), d_state_gain.view(), d_shift.view()]) {
+        Ok(all) => (d_product, all),
+        Err(error) => unreachable!("all are vectors: {error}"),
+    }
+}

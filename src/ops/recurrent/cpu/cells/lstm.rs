@@ -1,0 +1,258 @@
+//! The equations of an LSTM and their derivatives, a row of the batch at a time: i, f, o = σ(a), g = tanh(a_g),
+//! c = f c' + i g, h = o tanh(c), with the options that there are.
+
+use ndarray::{Array2, ArrayView2};
+
+use super::super::gates::{Gate, clamped, units, units_mut};
+use super::super::weights::{Matrices, MemoryView};
+use super::{Slopes, Step, Target};
+use crate::ops::recurrent::Equations;
+use crate::tensor::Real;
+
+/// What the equations of a row read beside it.
+struct Lstm<'a, F> {
+    gate: Gate,
+    candidate: Gate,
+    output: Gate,
+    /// f = 1 − i, without a block of gates of its own.
+    coupled: bool,
+    clip_cell: Option<F>,
+    /// Rows for i, f and o; for i and o where f is coupled.
+    peepholes: Option<ArrayView2<'a, F>>,
+}
+
+/// The gates of a row, block by block; none for a coupled f.
+struct Blocks<'a, F> {
+    i: &'a mut [F],
+    f: &'a mut [F],
+    g: &'a mut [F],
+    o: &'a mut [F],
+}
+
+impl<'a, F: Real> Lstm<'a, F> {
+    fn new(equations: &Equations, matrices: &Matrices<'a, F>) -> Self {
+        let [gate, candidate, output] = equations.functions();
+        Self {
+            gate,
+            candidate,
+            output,
+            coupled: equations.options.coupled,
+            clip_cell: equations.options.clip_cell.map(F::from_f32),
+            peepholes: matrices.peepholes,
+        }
+    }
+
+    fn blocks<'r>(&self, row: &'r mut [F], units: usize) -> Blocks<'r, F> {
+        let (i, rest) = row.split_at_mut(units);
+        let (f, rest) = rest.split_at_mut(if self.coupled { 0 } else { units });
+        let (g, o) = rest.split_at_mut(units);
+        Blocks { i, f, g, o }
+    }
+
+    /// a ← a + p c, with the peepholes of a gate.
+    fn peep(&self, gate: usize, a: &mut [F], c: &[F]) {
+        let Some(peepholes) = &self.peepholes else { return };
+        for ((a, &p), &c) in a.iter_mut().zip(peepholes.row(gate)).zip(c) {
+            *a += p * c;
+        }
+    }
+
+    /// The place of o's peepholes: the last.
+    fn output_peephole(&self) -> usize {
+        if self.coupled { 1 } else { 2 }
+    }
+
+    /// Gates, c and h before a projection.
+    fn forward(&self, row: &mut [F], c_before: &[F], c: &mut [F], h: &mut [F]) {
+        let units = c.len();
+        let c_before = &c_before[..units];
+        let Blocks { i, f, g, o } = self.blocks(row, units);
+        self.peep(0, i, c_before);
+        self.gate.apply(i);
+        if !self.coupled {
+            self.peep(1, f, c_before);
+            self.gate.apply(f);
+        }
+        self.candidate.apply(g);
+        self.state([i, f, g], c_before, c);
+        self.peep(self.output_peephole(), o, c);
+        self.gate.apply(o);
+        self.hidden(o, c, h);
+    }
+
+    /// c = f c' + i g.
+    fn state(&self, [i, f, g]: [&[F]; 3], c_before: &[F], c: &mut [F]) {
+        let units = c.len();
+        let (i, g, c_before) = (&i[..units], &g[..units], &c_before[..units]);
+        if self.coupled {
+            for u in 0..units {
+                c[u] = (F::one() - i[u]) * c_before[u] + i[u] * g[u];
+            }
+        } else {
+            let f = &f[..units];
+            for u in 0..units {
+                c[u] = f[u] * c_before[u] + i[u] * g[u];
+            }
+        }
+        if self.clip_cell.is_some() {
+            for c in c {
+                *c = clamped(*c, self.clip_cell);
+            }
+        }
+    }
+
+    /// h = o tanh(c).
+    fn hidden(&self, o: &[F], c: &[F], h: &mut [F]) {
+        h.copy_from_slice(c);
+        self.output.apply(h);
+        for (h, &o) in h.iter_mut().zip(o) {
+            *h *= o;
+        }
+    }
+
+    /// The gates' gradients in their place and the one at c', from those at h before a projection and at c.
+    fn backward(&self, row: &mut [F], known: &Known<'_, F>, d_c_before: &mut [F], scratch: &mut Scratch<F>) {
+        let units = d_c_before.len();
+        let Blocks { i, f, g, o } = self.blocks(row, units);
+        let (i, g, o) = (&mut i[..units], &mut g[..units], &mut o[..units]);
+        let [d_h, d_c_after, c_before, c] = known.slices(units);
+        let (y, d_c) = (&mut scratch.y[..units], &mut scratch.d_c[..units]);
+        y.copy_from_slice(c);
+        self.output.apply(y);
+        d_c.copy_from_slice(y);
+        self.output.back(d_c, |u| d_h[u] * o[u]);
+        self.gate.back(o, |u| d_h[u] * y[u]);
+        for u in 0..units {
+            d_c[u] += d_c_after[u];
+        }
+        self.peep(self.output_peephole(), d_c, o);
+        if let Some(bound) = self.clip_cell {
+            for u in 0..units {
+                if c[u] >= bound || c[u] <= -bound {
+                    d_c[u] = F::zero();
+                }
+            }
+        }
+        let g_before = y;
+        g_before.copy_from_slice(g);
+        self.candidate.back(g, |u| d_c[u] * i[u]);
+        if self.coupled {
+            for u in 0..units {
+                d_c_before[u] = d_c[u] * (F::one() - i[u]);
+            }
+            self.gate.back(i, |u| d_c[u] * (g_before[u] - c_before[u]));
+        } else {
+            let f = &mut f[..units];
+            for u in 0..units {
+                d_c_before[u] = d_c[u] * f[u];
+            }
+            self.gate.back(f, |u| d_c[u] * c_before[u]);
+            self.gate.back(i, |u| d_c[u] * g_before[u]);
+            self.peep(1, d_c_before, f);
+        }
+        self.peep(0, d_c_before, i);
+    }
+}
+
+/// What is known of a row on its way back: gradients at h and c, the states c' and c.
+struct Known<'a, F> {
+    d_h: &'a [F],
+    d_c_after: &'a [F],
+    c_before: &'a [F],
+    c: &'a [F],
+}
+
+impl<'a, F> Known<'a, F> {
+    /// All of one length, which the compiler then knows.
+    fn slices(&self, units: usize) -> [&'a [F]; 4] {
+        [self.d_h, self.d_c_after, self.c_before, self.c].map(|slice| &slice[..units])
+    }
+}
+
+/// Room for tanh(c), later for g, and for the gradient at c.
+struct Scratch<F> {
+    y: Vec<F>,
+    d_c: Vec<F>,
+}
+
+pub(crate) fn forward<F: Real>(
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
+    before: MemoryView<'_, F>,
+    seen: ArrayView2<'_, F>,
+    target: &mut Target<'_, F>,
+) {
+    let Target { gates, saved, after } = target;
+    let lstm = Lstm::new(equations, matrices);
+    matrices.add_product(0, seen, gates.view_mut());
+    let mut made = matrices.is_projected().then(|| Array2::zeros(after.cell.raw_dim()));
+    let hidden = made.as_mut().unwrap_or(&mut after.hidden);
+    for (row, h) in hidden.outer_iter_mut().enumerate() {
+        let c = units_mut(after.cell.row_mut(row));
+        lstm.forward(units_mut(gates.row_mut(row)), units(before.cell.row(row)), c, units_mut(h));
+    }
+    if let Some(made) = made {
+        after.hidden.assign(&matrices.projected(made.view(), matrices.hidden));
+    }
+    if let Some(saved) = saved {
+        saved.assign(&after.cell);
+    }
+}
+
+pub(crate) fn backward<F: Real>(
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
+    step: &Step<'_, F>,
+    d_after: MemoryView<'_, F>,
+    slopes: Slopes<'_, F>,
+) {
+    let Slopes { mut gates, d_before, .. } = slopes;
+    let lstm = Lstm::new(equations, matrices);
+    let d_h = matrices.projected(d_after.hidden, matrices.units);
+    let current = step.saved.unwrap_or(step.before.cell);
+    let mut scratch = Scratch { y: vec![F::zero(); matrices.units], d_c: vec![F::zero(); matrices.units] };
+    for (row, d_c_before) in d_before.cell.outer_iter_mut().enumerate() {
+        let known = Known {
+            d_h: units(d_h.row(row)),
+            d_c_after: units(d_after.cell.row(row)),
+            c_before: units(step.before.cell.row(row)),
+            c: units(current.row(row)),
+        };
+        lstm.backward(units_mut(gates.row_mut(row)), &known, units_mut(d_c_before), &mut scratch);
+    }
+    d_before.hidden.fill(F::zero());
+    matrices.add_back(0, gates.view(), step.rows, &mut d_before.hidden);
+}
+
+/// The state c that gates make.
+pub(crate) fn state<F: Real>(
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
+    mut gates: Array2<F>,
+    before: MemoryView<'_, F>,
+) -> Array2<F> {
+    let lstm = Lstm::new(equations, matrices);
+    let mut made = Array2::zeros(before.cell.raw_dim());
+    for (row, c) in made.outer_iter_mut().enumerate() {
+        let Blocks { i, f, g, .. } = lstm.blocks(units_mut(gates.row_mut(row)), matrices.units);
+        lstm.state([i, f, g], units(before.cell.row(row)), units_mut(c));
+    }
+    made
+}
+
+/// h of gates and a state c, before a projection.
+pub(crate) fn hidden<F: Real>(
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
+    gates: ArrayView2<'_, F>,
+    current: ArrayView2<'_, F>,
+) -> Array2<F> {
+    let lstm = Lstm::new(equations, matrices);
+    let mut made = Array2::zeros(current.raw_dim());
+    for (row, h) in made.outer_iter_mut().enumerate() {
+        let gates = units(gates.row(row));
+        let o = &gates[gates.len() - matrices.units..];
+        lstm.hidden(o, units(current.row(row)), units_mut(h));
+    }
+    made
+}

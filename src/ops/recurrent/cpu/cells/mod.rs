@@ -1,0 +1,224 @@
+//! The twin of `shaders/cells/`: each cell's equations and their derivatives, over a batch, from the papers; a row of it
+//! at a time, in the place of what they read.
+
+mod gru;
+pub(crate) mod layer_norm;
+mod lstm;
+
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Zip, concatenate, s};
+
+use super::gates::{Gate, units, units_mut};
+use super::weights::{Matrices, Memory, MemoryView, Rows};
+use crate::ops::Activation;
+use crate::ops::elementwise::cpu::derivative;
+use crate::ops::recurrent::custom_cell as custom;
+use crate::ops::recurrent::{Cell, Equations};
+use crate::tensor::Real;
+
+/// Where a step leaves what it makes.
+pub(crate) struct Target<'a, F> {
+    /// W_ih x + b_ih; becomes what backward needs of the gates [B, G·H].
+    pub(crate) gates: ArrayViewMut2<'a, F>,
+    /// What it needs beside them [B, H].
+    pub(crate) saved: Option<ArrayViewMut2<'a, F>>,
+    /// The new state.
+    pub(crate) after: &'a mut Memory<F>,
+}
+
+/// What is known of a step, beside its gates, when its backward begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Step<'a, F> {
+    /// What [`forward`] left beside the gates.
+    pub(crate) saved: Option<ArrayView2<'a, F>>,
+    pub(crate) before: MemoryView<'a, F>,
+    /// What it made of h.
+    pub(crate) hidden: ArrayView2<'a, F>,
+    pub(crate) rows: Rows,
+}
+
+/// Where the gradients of a step go.
+pub(crate) struct Slopes<'a, F> {
+    /// What the step left of its gates [B, G·H]; becomes the gradient at W_ih x + b_ih.
+    pub(crate) gates: ArrayViewMut2<'a, F>,
+    /// At the last gate's part of W_hh h' + b_hh [B, H], for a cell where it is another.
+    pub(crate) d_apart: Option<ArrayViewMut2<'a, F>>,
+    /// At the previous state.
+    pub(crate) d_before: &'a mut Memory<F>,
+}
+
+/// The blocks of a row of gates, of `units` units each.
+pub(crate) fn blocks<const GATES: usize, F: Real>(row: &mut [F], units: usize) -> [&mut [F]; GATES] {
+    let mut blocks = row.chunks_exact_mut(units);
+    std::array::from_fn(|_| blocks.next().unwrap_or_default())
+}
+
+pub(crate) fn forward<F: Real>(
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
+    before: MemoryView<'_, F>,
+    rows: Rows,
+    target: &mut Target<'_, F>,
+) {
+    if let Some(gains) = &matrices.gains {
+        return layer_norm::forward(gains, matrices, target.gates.view(), before).put(target);
+    }
+    let [gate, ..] = equations.functions();
+    let seen = matrices.seen(before.hidden, rows);
+    match equations.cell {
+        Cell::Vanilla(function) => {
+            let Target { gates, after, .. } = target;
+            matrices.add_product(0, seen.view(), gates.view_mut());
+            for (a, h) in gates.outer_iter().zip(after.hidden.outer_iter_mut()) {
+                let h = units_mut(h);
+                h.copy_from_slice(units(a));
+                Gate { function, ..gate }.apply(h);
+            }
+        }
+        Cell::Lstm => lstm::forward(equations, matrices, before, seen.view(), target),
+        Cell::Gru => gru::forward(equations, matrices, before, seen.view(), target),
+        Cell::Custom(cell) => {
+            let mut recurrent = Array2::zeros(target.gates.raw_dim());
+            matrices.add_product(0, seen.view(), recurrent.view_mut());
+            custom::forward(cell, target.gates.view(), &recurrent, before).put(target);
+        }
+    }
+}
+
+/// What the cell made of h at a step, before its projection.
+pub(crate) fn unprojected<F: Real>(
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
+    gates: ArrayView2<'_, F>,
+    step: &Step<'_, F>,
+) -> Array2<F> {
+    lstm::hidden(equations, matrices, gates, step.saved.unwrap_or(step.before.cell))
+}
+
+/// The state that the cell made of a step's gates, where it is not the one that the step left; h of cells whose
+/// backward has no use for it is left as it is.
+pub(crate) fn candidate<F: Real>(
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
+    gates: ArrayView2<'_, F>,
+    step: &Step<'_, F>,
+) -> Memory<F> {
+    let mut made = MemoryView { hidden: step.hidden, cell: step.before.cell }.to_owned();
+    match equations.cell {
+        Cell::Vanilla(function) => {
+            let [gate, ..] = equations.functions();
+            for (a, h) in gates.outer_iter().zip(made.hidden.outer_iter_mut()) {
+                let h = units_mut(h);
+                h.copy_from_slice(units(a));
+                Gate { function, ..gate }.apply(h);
+            }
+        }
+        Cell::Lstm => made.cell = lstm::state(equations, matrices, gates.to_owned(), step.before),
+        Cell::Gru | Cell::Custom(_) => {}
+    }
+    made
+}
+
+/// Back through a step, from the gradient at the state after it.
+pub(crate) fn backward<F: Real>(
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
+    step: &Step<'_, F>,
+    d_after: MemoryView<'_, F>,
+    slopes: Slopes<'_, F>,
+) {
+    if let Some(gains) = &matrices.gains {
+        let made = layer_norm::backward(gains, matrices, slopes.gates.view(), step, d_after);
+        return made.put(slopes);
+    }
+    match equations.cell {
+        Cell::Vanilla(function) => vanilla_backward(equations, function, matrices, step, d_after, slopes),
+        Cell::Lstm => lstm::backward(equations, matrices, step, d_after, slopes),
+        Cell::Gru => gru::backward(equations, matrices, step, d_after, slopes),
+        Cell::Custom(cell) => {
+            let mut made = custom::backward(cell, slopes.gates.view(), step, d_after);
+            matrices.add_back(0, made.d_recurrent.view(), step.rows, &mut made.d_memory.hidden);
+            made.put(slopes);
+        }
+    }
+}
+
+fn vanilla_backward<F: Real>(
+    equations: &Equations,
+    function: Activation,
+    matrices: &Matrices<'_, F>,
+    step: &Step<'_, F>,
+    d_after: MemoryView<'_, F>,
+    slopes: Slopes<'_, F>,
+) {
+    let Slopes { mut gates, d_before, .. } = slopes;
+    match (function, equations.options.clip_gates.map(F::from_f32)) {
+        (Activation::Tanh, None) => {
+            Zip::from(gates.rows_mut()).and(step.hidden.rows()).and(d_after.hidden.rows()).for_each(
+                |a, h, d_h| {
+                    for ((a, &h), &d_h) in units_mut(a).iter_mut().zip(units(h)).zip(units(d_h)) {
+                        *a = d_h * (F::one() - h * h);
+                    }
+                },
+            );
+        }
+        (_, bound) => Zip::from(&mut gates).and(step.hidden).and(d_after.hidden).for_each(|a, &h, &d_h| {
+            let outside = bound.is_some_and(|bound| *a >= bound || *a <= -bound);
+            *a = if outside { F::zero() } else { d_h * derivative(function, *a, h) };
+        }),
+    }
+    d_before.hidden.fill(F::zero());
+    d_before.cell.fill(F::zero());
+    matrices.add_back(0, gates.view(), step.rows, &mut d_before.hidden);
+}
+
+/// What a step of some cells makes: gates, what is beside them, the new state.
+pub(crate) struct Made<F> {
+    pub(crate) gates: Array2<F>,
+    pub(crate) saved: Option<Array2<F>>,
+    pub(crate) memory: Memory<F>,
+}
+
+impl<F: Real> Made<F> {
+    fn put(self, target: &mut Target<'_, F>) {
+        target.gates.assign(&self.gates);
+        if let (Some(place), Some(saved)) = (&mut target.saved, &self.saved) {
+            place.assign(saved);
+        }
+        *target.after = self.memory;
+    }
+}
+
+/// What a step back of some cells makes: gradients at W_ih x + b_ih and W_hh h' + b_hh [B, G·H], and at the previous state.
+pub(crate) struct MadeBack<F> {
+    pub(crate) d_projected: Array2<F>,
+    pub(crate) d_recurrent: Array2<F>,
+    pub(crate) d_memory: Memory<F>,
+}
+
+impl<F: Real> MadeBack<F> {
+    fn put(self, mut slopes: Slopes<'_, F>) {
+        slopes.gates.assign(&self.d_projected);
+        if let Some(mut d_apart) = slopes.d_apart {
+            let last = self.d_recurrent.ncols() - d_apart.ncols();
+            d_apart.assign(&self.d_recurrent.slice(s![.., last..]));
+        }
+        *slopes.d_before = self.d_memory;
+    }
+}
+
+/// Block `gate` of the columns.
+pub(crate) fn block<F: Real>(gates: ArrayView2<'_, F>, gate: usize, units: usize) -> Array2<F> {
+    gates.slice(s![.., gate * units..(gate + 1) * units]).to_owned()
+}
+
+pub(crate) fn joined<F: Real>(blocks: &[&Array2<F>]) -> Array2<F> {
+    let views: Vec<_> = blocks.iter().map(|block| block.view()).collect();
+    match concatenate(Axis(1), &views) {
+        Ok(joined) => joined,
+        Err(error) => unreachable!("all blocks are [B, H]: {error}"),
+    }
+}
+
+pub(crate) fn one_minus<F: Real>(x: &Array2<F>) -> Array2<F> {
+    x.mapv(|x| F::one() - x)
+}

@@ -1,0 +1,219 @@
+//! The time loop on the CPU: tensors as arrays for its twin, and what it makes as tensors.
+
+mod batch_split;
+pub(crate) mod cells;
+mod gates;
+mod sliding_windows;
+mod time_loop;
+pub(crate) mod weights;
+mod zoneout;
+
+use ndarray::{Array3, ArrayView3, Ix3, s};
+
+use self::batch_split::MemoryMut;
+use self::cells::layer_norm::OverTime;
+use self::time_loop::{Backward, Forward, Kept, Loop, Made};
+use self::weights::{Matrices, Memory, Pass, Rows};
+use super::layer_norm;
+use crate::Result;
+use crate::device::Host;
+use crate::ops::recurrent::{Call, Cell, Gradients, Sizes, StateParts, StateView, Steps};
+use crate::tensor::{Real, Tensor, View, expect_room, unwritten};
+
+pub(crate) fn forward<F: Real>(
+    host: &Host,
+    call: &Call<'_>,
+    sizes: Sizes,
+    mut projected: Tensor,
+    entered: Option<Tensor>,
+    output: &mut Tensor,
+) -> Result<Steps> {
+    let Sizes { steps, rows, units, hidden } = sizes;
+    let device = projected.device().clone();
+    expect_room(&device, scratch(call, sizes, Pass::Forward), "a recurrent layer")?;
+    let matrices = Matrices::new(call, sizes, Pass::Forward);
+    let equations = &call.equations;
+    let initial = call.initial.memory::<F>(units);
+    let mut last = Memory::zeros(rows, hidden, units);
+    let saves = equations.saves() || matrices.gains.is_some();
+    let saved = saves.then(|| unwritten(host, Ix3(steps, rows, units), "what a recurrent layer saves"));
+    let mut saved = saved.transpose()?;
+    let mut whole = output.view_mut()?;
+    let mut gates = projected.view_mut()?;
+    Loop { equations, matrices: &matrices, walk: &call.walk, steps }.forward(Forward {
+        rows: Rows { first: 0, all: rows },
+        gates: gates.array3(),
+        saved: saved.as_mut().map(|saved| saved.view_mut()),
+        output: whole.array3().slice_move(s![.., .., call.column..call.column + hidden]),
+        initial: initial.view(),
+        last: MemoryMut::of(&mut last),
+    });
+    Ok(Steps {
+        gates: Some(projected),
+        saved: saved.map(|saved| Tensor::from_array(&device, saved)).transpose()?,
+        unprojected: None,
+        entered,
+        product: None,
+        marks: None,
+        last: vec![StateParts::new(&device, equations, last)?],
+    })
+}
+
+/// Arrays that a backward pass fills.
+struct Room<F> {
+    previous: Array3<F>,
+    cells: Option<Array3<F>>,
+    unprojected: Option<Array3<F>>,
+    d_apart: Option<Array3<F>>,
+    d_hidden: Option<Array3<F>>,
+    d_initial: Memory<F>,
+}
+
+impl<F: Real> Room<F> {
+    fn new(host: &Host, call: &Call<'_>, sizes: Sizes) -> Result<Self> {
+        let Sizes { steps, rows, units, hidden } = sizes;
+        let equations = &call.equations;
+        let what = "the gradient of a recurrent layer";
+        let array = |asked: bool, width: usize| {
+            asked.then(|| unwritten(host, Ix3(steps, rows, width), what)).transpose()
+        };
+        let projected = call.weights.projection.is_some();
+        let sees_cells = equations.peepholes() > 0 || call.walk.windows().is_some();
+        Ok(Self {
+            previous: unwritten(host, Ix3(steps, rows, hidden), what)?,
+            cells: array(sees_cells, units)?,
+            unprojected: array(projected, units)?,
+            d_apart: array(equations.last_gate_apart(), units)?,
+            d_hidden: array(projected || call.weights.norms.is_some(), hidden)?,
+            d_initial: Memory::zeros(rows, hidden, units),
+        })
+    }
+}
+
+/// The most values that a pass has beside its tensors, in arrays that come and go.
+fn scratch(call: &Call<'_>, sizes: Sizes, pass: Pass) -> usize {
+    let Sizes { steps, rows, units, hidden } = sizes;
+    let gates = call.equations.gates() * units;
+    let state = units + hidden;
+    // The weights as products read them, filled up to whole panels, and the arrays of one step.
+    let weights = 2 * (gates + units) * (hidden + 64);
+    let step = |rows: usize| rows * (6 * gates + 16 * state);
+    let of_steps = match (pass, call.walk.windows()) {
+        (Pass::Backward, Some(windows)) => steps * rows * gates + step(windows.ends(steps).len() * rows),
+        _ => 0,
+    };
+    // Products and their gradients before and after the norm.
+    let normalised = match (pass, call.weights.norms) {
+        (Pass::Backward, Some(_)) => steps * rows * (3 * gates + 8 * units),
+        _ => 0,
+    };
+    weights + step(rows) + of_steps + normalised
+}
+
+pub(crate) fn backward<F: Real>(
+    host: &Host,
+    call: &Call<'_>,
+    mut steps: Steps,
+    sizes: Sizes,
+    output: &Tensor,
+    d_output: View<'_>,
+    d_last: Option<StateView<'_>>,
+) -> Result<Gradients> {
+    let Sizes { rows, units, hidden, .. } = sizes;
+    let device = output.device();
+    let mut room = Room::new(host, call, sizes)?;
+    expect_room(device, scratch(call, sizes, Pass::Backward), "the gradient of a recurrent layer")?;
+    let matrices = Matrices::<F>::new(call, sizes, Pass::Backward);
+    let own = s![.., .., call.column..call.column + hidden];
+    let initial = call.initial.memory::<F>(units);
+    let d_last = d_last.map_or_else(|| Memory::zeros(rows, hidden, units), |d_last| d_last.memory(units));
+    let mut d_gates = steps.take_gates();
+    let saved: Option<ArrayView3<'_, F>> = steps.saved.as_ref().map(|saved| saved.view().array3());
+    let normalises_state = matrices.gains.is_some() && call.equations.cell == Cell::Lstm;
+    let mut gates = d_gates.view_mut()?;
+    let mut gates = gates.array3::<F>();
+    // The loop writes over the gates.
+    let last_gate = normalises_state.then(|| {
+        let first = gates.dim().2 - units;
+        gates.slice(s![.., .., first..]).to_owned()
+    });
+    let all = Loop { equations: &call.equations, matrices: &matrices, walk: &call.walk, steps: sizes.steps };
+    let pass = Backward {
+        kept: Kept {
+            rows: Rows { first: 0, all: rows },
+            saved,
+            output: output.view().array3().slice_move(own),
+            initial: initial.view(),
+        },
+        gates: gates.view_mut(),
+        d_output: d_output.array3().slice_move(own),
+        d_last: d_last.view(),
+        d_initial: MemoryMut::of(&mut room.d_initial),
+        made: Made {
+            previous: room.previous.view_mut(),
+            cells: room.cells.as_mut().map(|cells| cells.view_mut()),
+            unprojected: room.unprojected.as_mut().map(|unprojected| unprojected.view_mut()),
+            d_apart: room.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
+            d_hidden: room.d_hidden.as_mut().map(|d_hidden| d_hidden.view_mut()),
+        },
+    };
+    match call.walk.windows() {
+        None => all.backward(pass),
+        Some(sizes) => sliding_windows::backward(&all, pass, sizes),
+    }
+    let product = matrices.gains.as_ref().map(|gains| {
+        let state = match (saved, &last_gate, &room.d_hidden) {
+            (Some(saved), Some(o), Some(d_hidden)) => Some([saved, o.view(), d_hidden.view()]),
+            _ => None,
+        };
+        let (d_product, d_norms) = cells::layer_norm::over_time(
+            gains,
+            &matrices,
+            &OverTime {
+                previous: room.previous.view(),
+                d_gates: gates.view(),
+                d_apart: room.d_apart.as_ref().map(|d_apart| d_apart.view()),
+                state,
+            },
+        );
+        let d_norms = Tensor::from_array(device, d_norms)?;
+        Ok::<_, crate::Error>(layer_norm::Product {
+            d_product: Tensor::from_array(device, d_product)?,
+            d_norms,
+        })
+    });
+    finish(call, d_gates, steps, room, &matrices, product.transpose()?)
+}
+
+/// The gradients as tensors; those at the gates have their memory.
+fn finish<F: Real>(
+    call: &Call<'_>,
+    d_projected: Tensor,
+    steps: Steps,
+    room: Room<F>,
+    matrices: &Matrices<'_, F>,
+    product: Option<layer_norm::Product>,
+) -> Result<Gradients> {
+    let equations = &call.equations;
+    let device = d_projected.device().clone();
+    let tensor = |array: Array3<F>| Tensor::from_array(&device, array);
+    let saved = steps.saved.as_ref();
+    Ok(Gradients {
+        equations: *equations,
+        d_apart: room.d_apart.map(tensor).transpose()?,
+        previous: tensor(matrices.seen_all(room.previous))?,
+        modulated: if equations.resets_before() { saved.cloned() } else { None },
+        cells: match (equations.peepholes(), room.cells, saved) {
+            (1.., Some(cells), Some(saved)) => Some((tensor(cells)?, saved.clone())),
+            _ => None,
+        },
+        projection: match (call.weights.projection, room.d_hidden, room.unprojected) {
+            (Some(_), Some(d_hidden), Some(unprojected)) => Some((tensor(d_hidden)?, tensor(unprojected)?)),
+            _ => None,
+        },
+        product,
+        entry: None,
+        d_initial: StateParts::new(&device, equations, room.d_initial)?,
+        d_projected,
+    })
+}

@@ -1,0 +1,333 @@
+//! The twin of the recurrent shaders: back-propagation through time as Werbos (1990, "Backpropagation through time:
+//! what it does and how to do it") writes it, one step after another, row by row where rows differ. Threads share out the
+//! rows of a large batch.
+
+use ndarray::{Array2, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, CowArray, Ix2};
+
+use super::batch_split::{MemoryMut, cut, split_fields};
+use super::cells::{self, Slopes, Step, Target};
+use super::weights::{Matrices, Memory, MemoryView, Rows};
+use super::zoneout;
+use crate::math::{TILE_ROWS, in_parts, part_rows};
+use crate::ops::recurrent::Equations;
+use crate::ops::recurrent::traversal::{Before, Walk};
+use crate::tensor::Real;
+
+/// One layer in one direction: all that its steps have in common.
+pub(crate) struct Loop<'a, 'm, F: Real> {
+    pub(crate) equations: &'a Equations,
+    pub(crate) matrices: &'a Matrices<'m, F>,
+    pub(crate) walk: &'a Walk<'a>,
+    pub(crate) steps: usize,
+}
+
+/// The arrays of a forward pass.
+pub(crate) struct Forward<'a, F> {
+    pub(crate) rows: Rows,
+    /// W_ih x + b_ih [T, B, G·H]; becomes what backward needs of the gates.
+    pub(crate) gates: ArrayViewMut3<'a, F>,
+    /// What it needs beside them [T, B, H].
+    pub(crate) saved: Option<ArrayViewMut3<'a, F>>,
+    /// The column block of this direction [T, B, P].
+    pub(crate) output: ArrayViewMut3<'a, F>,
+    pub(crate) initial: MemoryView<'a, F>,
+    /// The state after each row's last step.
+    pub(crate) last: MemoryMut<'a, F>,
+}
+
+split_fields!(Forward { rows, gates, saved, output, initial, last });
+
+/// The arrays of a backward pass.
+pub(crate) struct Backward<'a, F> {
+    pub(crate) kept: Kept<'a, F>,
+    /// What forward left of the gates [T, B, G·H]; becomes the gradient at W_ih x + b_ih.
+    pub(crate) gates: ArrayViewMut3<'a, F>,
+    /// The gradient at the outputs [T, B, P].
+    pub(crate) d_output: ArrayView3<'a, F>,
+    /// That at the state after each row's last step.
+    pub(crate) d_last: MemoryView<'a, F>,
+    pub(crate) d_initial: MemoryMut<'a, F>,
+    pub(crate) made: Made<'a, F>,
+}
+
+split_fields!(Backward { kept, gates, d_output, d_last, d_initial, made });
+
+/// What the forward pass left beside the gates, for one direction.
+#[derive(Clone, Copy)]
+pub(crate) struct Kept<'a, F> {
+    pub(crate) rows: Rows,
+    pub(crate) saved: Option<ArrayView3<'a, F>>,
+    pub(crate) output: ArrayView3<'a, F>,
+    pub(crate) initial: MemoryView<'a, F>,
+}
+
+split_fields!(Kept { rows, saved, output, initial });
+
+/// The states that a step started from: where they lie, or made for it where rows differ.
+pub(crate) struct Previous<'a, F> {
+    hidden: CowArray<'a, F, Ix2>,
+    cell: CowArray<'a, F, Ix2>,
+}
+
+impl<F: Real> Previous<'_, F> {
+    fn view(&self) -> MemoryView<'_, F> {
+        MemoryView { hidden: self.hidden.view(), cell: self.cell.view() }
+    }
+}
+
+impl<'a, F: Real> Kept<'a, F> {
+    fn previous(&self, all: &Loop<'_, '_, F>, t: usize) -> Previous<'a, F> {
+        let mut made = self.initial;
+        if let Some(neighbour) = all.walk.neighbour(t, all.steps) {
+            made.hidden = self.output.index_axis_move(Axis(0), neighbour);
+            if let (true, Some(saved)) = (all.equations.has_cell_state(), self.saved) {
+                made.cell = saved.index_axis_move(Axis(0), neighbour);
+            }
+        }
+        if !all.walk.is_marked() {
+            return Previous { hidden: made.hidden.into(), cell: made.cell.into() };
+        }
+        let mut made = made.to_owned();
+        all.begin(t, self.rows, self.initial, &mut made);
+        Previous { hidden: made.hidden.into(), cell: made.cell.into() }
+    }
+
+    fn step<'s>(&'s self, t: usize, before: &'s Previous<'_, F>) -> Step<'s, F> {
+        Step {
+            saved: self.saved.map(|saved| saved.index_axis_move(Axis(0), t)),
+            before: before.view(),
+            hidden: self.output.index_axis(Axis(0), t),
+            rows: self.rows,
+        }
+    }
+}
+
+/// What gradients of weights are made of, beside that at the gates; zeros in padding. The pass writes all of it.
+pub(crate) struct Made<'a, F> {
+    /// The hidden state that each step started from [T, B, P].
+    pub(crate) previous: ArrayViewMut3<'a, F>,
+    /// The cell state that each step started from [T, B, H], where it is asked for.
+    pub(crate) cells: Option<ArrayViewMut3<'a, F>>,
+    /// What each step made of h before its projection [T, B, H], where there is one.
+    pub(crate) unprojected: Option<ArrayViewMut3<'a, F>>,
+    /// The gradient at the last gate's part of W_hh h' + b_hh [T, B, H], where it is another.
+    pub(crate) d_apart: Option<ArrayViewMut3<'a, F>>,
+    /// At h [T, B, P], whole, where it is asked for.
+    pub(crate) d_hidden: Option<ArrayViewMut3<'a, F>>,
+}
+
+split_fields!(Made { previous, cells, unprojected, d_apart, d_hidden });
+
+impl<F: Real> Loop<'_, '_, F> {
+    /// How many rows a thread takes.
+    fn part(&self, rows: usize) -> usize {
+        part_rows(rows, self.steps * rows * self.matrices.weight.len(), TILE_ROWS)
+    }
+
+    /// What row `row` of the part `rows` has before step `t`.
+    fn before(&self, t: usize, row: usize, rows: Rows) -> Before {
+        self.walk.before(t, rows.first + row, self.steps, rows.all)
+    }
+
+    /// The rows of a part for which step `t` is padding.
+    fn padding(&self, t: usize, rows: Rows, count: usize) -> impl Iterator<Item = usize> {
+        (0..count).filter(move |&row| self.before(t, row, rows) == Before::Padding)
+    }
+
+    /// Writes to `state` where the walk says that it is initial or zero before step `t`.
+    fn begin(&self, t: usize, rows: Rows, initial: MemoryView<'_, F>, state: &mut Memory<F>) {
+        for row in 0..state.hidden.nrows() {
+            match self.before(t, row, rows) {
+                Before::Padding | Before::Previous => {}
+                Before::Initial => state.take(row, initial),
+                Before::Zero => state.clear(row),
+            }
+        }
+    }
+
+    pub(crate) fn forward(&self, pass: Forward<'_, F>) {
+        let count = pass.rows.all;
+        in_parts(cut(pass, count, self.part(count)), |part| self.forward_rows(part));
+    }
+
+    fn forward_rows(&self, mut pass: Forward<'_, F>) {
+        let (marked, units) = (self.walk.is_marked(), self.matrices.units);
+        let rows = pass.rows;
+        let mut state = pass.initial.to_owned();
+        let mut after = state.clone();
+        let count = state.hidden.nrows();
+        for t in self.walk.order(self.steps) {
+            let now = Axis(0);
+            let mut gates = pass.gates.index_axis_mut(now, t);
+            let mut saved = pass.saved.as_mut().map(|saved| saved.index_axis_mut(now, t));
+            if marked {
+                self.begin(t, rows, pass.initial, &mut state);
+            }
+            let mut target = Target {
+                gates: gates.view_mut(),
+                saved: saved.as_mut().map(|saved| saved.view_mut()),
+                after: &mut after,
+            };
+            cells::forward(self.equations, self.matrices, state.view(), rows, &mut target);
+            let step = self.walk.first + t;
+            if let Some(keeps) = zoneout::keeps(self.equations, &[step], rows, (count, units)) {
+                zoneout::hold(self.equations, &keeps, state.view(), &mut target);
+            }
+            let mut output = pass.output.index_axis_mut(now, t);
+            output.assign(&after.hidden);
+            if marked {
+                // Rows in their padding keep the state they ended with, and leave nothing.
+                for row in self.padding(t, rows, count) {
+                    gates.row_mut(row).fill(F::zero());
+                    output.row_mut(row).fill(F::zero());
+                    if let Some(saved) = &mut saved {
+                        saved.row_mut(row).fill(F::zero());
+                    }
+                    after.take(row, state.view());
+                }
+            }
+            std::mem::swap(&mut state, &mut after);
+        }
+        pass.last.hidden.assign(&state.hidden);
+        pass.last.cell.assign(&state.cell);
+    }
+
+    pub(crate) fn backward(&self, pass: Backward<'_, F>) {
+        let count = pass.kept.rows.all;
+        in_parts(cut(pass, count, self.part(count)), |part| self.backward_rows(part));
+    }
+
+    fn backward_rows(&self, mut pass: Backward<'_, F>) {
+        let kept = pass.kept;
+        // The gradient at each row's state, on its way back: after and before a step.
+        let mut d_state = pass.d_last.to_owned();
+        let mut d_before = d_state.clone();
+        let mut d_hidden = d_state.hidden.clone();
+        for t in self.walk.order(self.steps).into_iter().rev() {
+            let previous = kept.previous(self, t);
+            self.remember(t, &kept, &previous, pass.gates.index_axis(Axis(0), t), &mut pass.made);
+            d_hidden.assign(&pass.d_output.index_axis(Axis(0), t));
+            d_hidden += &d_state.hidden;
+            let slopes = Slopes {
+                gates: pass.gates.index_axis_mut(Axis(0), t),
+                d_apart: pass.made.d_apart.as_mut().map(|d_apart| d_apart.index_axis_mut(Axis(0), t)),
+                d_before: &mut d_before,
+            };
+            let d_after = MemoryView { hidden: d_hidden.view(), cell: d_state.cell.view() };
+            self.step_back(&kept.step(t, &previous), d_after, slopes, &[self.walk.first + t]);
+            if let Some(all) = &mut pass.made.d_hidden {
+                all.index_axis_mut(Axis(0), t).assign(&d_hidden);
+            }
+            if self.walk.is_marked() {
+                self.end_rows(t, &mut pass, &mut d_state, &d_before);
+            } else {
+                std::mem::swap(&mut d_state, &mut d_before);
+            }
+        }
+        if !self.walk.is_marked() {
+            pass.d_initial.hidden.assign(&d_state.hidden);
+            pass.d_initial.cell.assign(&d_state.cell);
+        }
+        self.pass_empty_rows(&mut pass);
+    }
+
+    /// The gradient at the state after a row without steps is that at the state before it.
+    pub(crate) fn pass_empty_rows(&self, pass: &mut Backward<'_, F>) {
+        let first = pass.kept.rows.first;
+        let is_empty = |row: &usize| self.walk.length(first + row, self.steps) == 0;
+        for row in (0..pass.d_last.hidden.nrows()).filter(is_empty) {
+            pass.d_initial.hidden.row_mut(row).assign(&pass.d_last.hidden.row(row));
+            pass.d_initial.cell.row_mut(row).assign(&pass.d_last.cell.row(row));
+        }
+    }
+
+    /// Gradients where rows differ: none of padding, none past the places where they end, those at initial states.
+    fn end_rows(&self, t: usize, pass: &mut Backward<'_, F>, d_state: &mut Memory<F>, d_before: &Memory<F>) {
+        let Backward { kept: Kept { rows, .. }, gates, made, d_initial, .. } = pass;
+        for row in 0..d_state.hidden.nrows() {
+            let before = self.before(t, row, *rows);
+            if before == Before::Padding {
+                let arrays = [Some(&mut *gates), made.d_apart.as_mut(), made.d_hidden.as_mut()];
+                for array in arrays.into_iter().flatten() {
+                    array.slice_mut(ndarray::s![t, row, ..]).fill(F::zero());
+                }
+            } else if !self.walk.flows(t, rows.first + row, self.steps, rows.all) {
+                d_state.clear(row);
+            } else {
+                d_state.take(row, d_before.view());
+                if before == Before::Initial {
+                    d_initial.hidden.row_mut(row).assign(&d_before.hidden.row(row));
+                    d_initial.cell.row_mut(row).assign(&d_before.cell.row(row));
+                }
+            }
+        }
+    }
+
+    /// One step back of the rows of these steps: the gradients of the gates, and at the states that the steps started
+    /// from, within the bound.
+    pub(crate) fn step_back(
+        &self,
+        step: &Step<'_, F>,
+        d_after: MemoryView<'_, F>,
+        mut slopes: Slopes<'_, F>,
+        steps: &[usize],
+    ) {
+        let size = d_after.cell.dim();
+        let keeps = zoneout::keeps(self.equations, steps, step.rows, size);
+        let own = Slopes {
+            gates: slopes.gates.view_mut(),
+            d_apart: slopes.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
+            d_before: &mut *slopes.d_before,
+        };
+        match keeps {
+            Some(keeps) => {
+                zoneout::backward(self.equations, self.matrices, step, d_after, &keeps, own);
+            }
+            None => cells::backward(self.equations, self.matrices, step, d_after, own),
+        }
+        if let Some(bound) = self.equations.options.clip_gradient.map(F::from_f32) {
+            let clamp = |d: F| super::gates::clamped(d, Some(bound));
+            slopes.d_before.hidden.mapv_inplace(clamp);
+            slopes.d_before.cell.mapv_inplace(clamp);
+        }
+    }
+
+    /// Keeps what gradients of weights need of step `t`, but for gradients.
+    fn remember(
+        &self,
+        t: usize,
+        kept: &Kept<'_, F>,
+        previous: &Previous<'_, F>,
+        gates: ArrayView2<'_, F>,
+        made: &mut Made<'_, F>,
+    ) {
+        let padding: Vec<usize> = match self.walk.lengths {
+            Some(_) => self.padding(t, kept.rows, kept.initial.hidden.nrows()).collect(),
+            None => Vec::new(),
+        };
+        let keep = |mut target: ArrayViewMut2<'_, F>, made: ArrayView2<'_, F>| {
+            target.assign(&made);
+            for &row in &padding {
+                target.row_mut(row).fill(F::zero());
+            }
+        };
+        keep(made.previous.index_axis_mut(Axis(0), t), previous.hidden.view());
+        if let Some(cells) = &mut made.cells {
+            keep(cells.index_axis_mut(Axis(0), t), previous.cell.view());
+        }
+        if let Some(unprojected) = &mut made.unprojected {
+            let step = kept.step(t, previous);
+            let own: Array2<F> = cells::unprojected(self.equations, self.matrices, gates, &step);
+            keep(unprojected.index_axis_mut(Axis(0), t), own.view());
+        }
+    }
+
+    /// As [`Self::remember`], of all steps.
+    pub(crate) fn remember_all(&self, pass: &mut Backward<'_, F>) {
+        let kept = pass.kept;
+        for t in 0..self.steps {
+            let previous = kept.previous(self, t);
+            self.remember(t, &kept, &previous, pass.gates.index_axis(Axis(0), t), &mut pass.made);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The recurrent weights as the twin's products read them, and the states of a batch.
+
+use ndarray::{Array2, Array3, ArrayView1, ArrayView2, ArrayViewMut2, CowArray, Ix2, s};
+
+use super::cells::layer_norm::Gains;
+use crate::ops::recurrent::{Call, Cell, Sizes};
+use crate::tensor::Real;
+
+/// The state of a batch: h [B, P] and, where the cell has one, c [B, H].
+#[derive(Clone)]
+pub(crate) struct Memory<F> {
+    pub(crate) hidden: Array2<F>,
+    pub(crate) cell: Array2<F>,
+}
+
+impl<F: Real> Memory<F> {
+    /// Zeros for rows of `hidden` and `units` numbers.
+    pub(crate) fn zeros(rows: usize, hidden: usize, units: usize) -> Self {
+        Self { hidden: Array2::zeros((rows, hidden)), cell: Array2::zeros((rows, units)) }
+    }
+
+    pub(crate) fn view(&self) -> MemoryView<'_, F> {
+        MemoryView { hidden: self.hidden.view(), cell: self.cell.view() }
+    }
+
+    /// Takes a row of another state.
+    pub(crate) fn take(&mut self, row: usize, from: MemoryView<'_, F>) {
+        self.hidden.row_mut(row).assign(&from.hidden.row(row));
+        self.cell.row_mut(row).assign(&from.cell.row(row));
+    }
+
+    pub(crate) fn clear(&mut self, row: usize) {
+        self.hidden.row_mut(row).fill(F::zero());
+        self.cell.row_mut(row).fill(F::zero());
+    }
+}
+
+/// A [`Memory`] that is read.
+#[derive(Clone, Copy)]
+pub(crate) struct MemoryView<'a, F> {
+    pub(crate) hidden: ArrayView2<'a, F>,
+    pub(crate) cell: ArrayView2<'a, F>,
+}
+
+impl<F: Real> MemoryView<'_, F> {
+    pub(crate) fn to_owned(self) -> Memory<F> {
+        Memory { hidden: self.hidden.to_owned(), cell: self.cell.to_owned() }
+    }
+}
+
+/// Which rows of a batch some arrays hold.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) first: usize,
+    /// B.
+    pub(crate) all: usize,
+}
+
+/// Which way products go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// From states to gates: W h.
+    Forward,
+    /// From gradients at gates to those at states: dᵀ W.
+    Backward,
+}
+
+/// The recurrent weights as arrays.
+pub(crate) struct Matrices<'a, F: Real> {
+    /// W_hh [G·H, P].
+    pub(crate) weight: ArrayView2<'a, F>,
+    pub(crate) bias: Option<ArrayView1<'a, F>>,
+    /// [3, H], rows i, f, o; [2, H] for coupled gates.
+    pub(crate) peepholes: Option<ArrayView2<'a, F>>,
+    /// What each group of gates is multiplied by: all of them, but for the last gate of a GRU.
+    groups: Vec<F::Right<'a>>,
+    /// W_hr [P, H].
+    projection: Option<F::Right<'a>>,
+    /// What the state is multiplied by on its way into the product [B, P].
+    mask: Option<Array2<F>>,
+    /// Those of layer normalisation, where there is such.
+    pub(crate) gains: Option<Gains<'a, F>>,
+    /// H and P.
+    pub(crate) units: usize,
+    pub(crate) hidden: usize,
+}
+
+impl<'a, F: Real> Matrices<'a, F> {
+    pub(crate) fn new(call: &Call<'a>, sizes: Sizes, pass: Pass) -> Self {
+        let Sizes { rows, units, hidden, .. } = sizes;
+        let weights = &call.weights;
+        let mask = call.state_mask.map(|mask| {
+            let scale = F::from_f64(1.0 / (1.0 - f64::from(mask.rate())));
+            Array2::from_shape_fn((rows, hidden), |(row, unit)| {
+                if mask.keeps(row * hidden + unit) { scale } else { F::zero() }
+            })
+        });
+        let weight = weights.weight_hh.array2::<F>();
+        let bias = weights.bias_hh.map(|bias| bias.array1::<F>());
+        let all = call.equations.gates();
+        let groups = match call.equations.cell {
+            Cell::Gru => vec![0..all - 1, all - 1..all],
+            _ => std::iter::once(0..all).collect(),
+        };
+        let group = |gates: std::ops::Range<usize>| {
+            let rows = gates.start * units..gates.end * units;
+            let block = weight.slice_move(s![rows.clone(), ..]);
+            match pass {
+                Pass::Forward => F::right(block.reversed_axes(), bias.map(|bias| bias.slice_move(s![rows]))),
+                Pass::Backward => F::right(block, None),
+            }
+        };
+        let projection = weights.projection.map(|projection| match pass {
+            Pass::Forward => F::right(projection.array2().reversed_axes(), None),
+            Pass::Backward => F::right(projection.array2(), None),
+        });
+        Self {
+            weight,
+            bias,
+            peepholes: weights.peepholes.map(|peepholes| peepholes.array2()),
+            groups: groups.into_iter().map(group).collect(),
+            projection,
+            mask,
+            gains: weights.norms.map(|norms| Gains::new(&norms, call.equations.cell, units)),
+            units,
+            hidden,
+        }
+    }
+
+    /// The state as the product sees it, or its gradient on the way back; the rows of a batch, or of several below each
+    /// other.
+    pub(crate) fn seen<'s>(&self, state: ArrayView2<'s, F>, rows: Rows) -> CowArray<'s, F, Ix2> {
+        let Some(mask) = &self.mask else { return state.into() };
+        let mut state = state.to_owned();
+        for (row, mut state) in state.outer_iter_mut().enumerate() {
+            state *= &mask.row((rows.first + row) % rows.all);
+        }
+        state.into()
+    }
+
+    /// The states of all steps as the product sees them.
+    pub(crate) fn seen_all(&self, mut states: Array3<F>) -> Array3<F> {
+        if let Some(mask) = &self.mask {
+            states *= mask;
+        }
+        states
+    }
+
+    /// target += W x + b for a group of gates, or xᵀ W on the way back.
+    pub(crate) fn add_product(&self, group: usize, x: ArrayView2<'_, F>, target: ArrayViewMut2<'_, F>) {
+        F::add_product(x, &self.groups[group], target);
+    }
+
+    /// target += what reaches the state from gradients at a group of gates.
+    pub(crate) fn add_back(&self, group: usize, d: ArrayView2<'_, F>, rows: Rows, target: &mut Array2<F>) {
+        if self.mask.is_none() {
+            return self.add_product(group, d, target.view_mut());
+        }
+        let mut product = Array2::zeros(target.raw_dim());
+        self.add_product(group, d, product.view_mut());
+        *target += &self.seen(product.view(), rows);
+    }
+
+    pub(crate) fn is_projected(&self) -> bool {
+        self.projection.is_some()
+    }
+
+    /// h = W_hr m, or the gradient at m from that at h; what is given where there is no projection.
+    pub(crate) fn projected<'s>(&self, source: ArrayView2<'s, F>, width: usize) -> CowArray<'s, F, Ix2> {
+        let Some(projection) = &self.projection else { return source.into() };
+        let mut made = Array2::zeros((source.nrows(), width));
+        F::add_product(source, projection, made.view_mut());
+        made.into()
+    }
+}

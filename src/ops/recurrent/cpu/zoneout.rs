@@ -1,0 +1,109 @@
+//! The twin of zoneout: units that keep their old state (Krueger et al. 2017, "Zoneout: Regularizing RNNs by randomly
+//! preserving hidden activations"): h = k h' + (1 − k) h̃ and, with numbers of its own, c = k c' + (1 − k) c̃; k is 1 with
+//! the rate's probability, and the rate itself in evaluation.
+
+use ndarray::{Array2, ArrayView2, Zip};
+
+use super::cells::{self, Slopes, Step, Target};
+use super::weights::{Matrices, Memory, MemoryView, Rows};
+use crate::ops::recurrent::Equations;
+use crate::tensor::Real;
+
+/// k for some rows of steps, one step below the other.
+pub(crate) fn keeps<F: Real>(
+    equations: &Equations,
+    steps: &[usize],
+    rows: Rows,
+    size: (usize, usize),
+) -> Option<Memory<F>> {
+    equations.options.zoneout?;
+    let (count, units) = size;
+    let own = count / steps.len().max(1);
+    let mut made = Memory::zeros(count, units, units);
+    for row in 0..count {
+        for unit in 0..units {
+            let place = (steps[row / own] * rows.all + rows.first + row % own) * units + unit;
+            let [hidden, cell] = equations.keeps(place)?;
+            made.hidden[[row, unit]] = F::from_f64(hidden);
+            made.cell[[row, unit]] = F::from_f64(cell);
+        }
+    }
+    Some(made)
+}
+
+/// new ← k old + (1 − k) new. Where k is 0 or 1 the other has no part, be it NaN.
+fn mix<F: Real>(keep: &Array2<F>, old: ArrayView2<'_, F>, new: &mut Array2<F>) {
+    Zip::from(new).and(keep).and(old).for_each(|new, &keep, &old| {
+        if keep == F::one() {
+            *new = old;
+        } else if keep != F::zero() {
+            *new = keep * old + (F::one() - keep) * *new;
+        }
+    });
+}
+
+/// The parts of the gradient at k old + (1 − k) new that are the old state's, and the new one's.
+fn parts<F: Real>(keep: &Array2<F>, d: ArrayView2<'_, F>) -> [Array2<F>; 2] {
+    let (zero, one) = (F::zero(), F::one());
+    let old = Zip::from(keep).and(d).map_collect(|&keep, &d| match keep {
+        keep if keep == zero => zero,
+        keep if keep == one => d,
+        keep => keep * d,
+    });
+    let new = Zip::from(keep).and(d).and(&old).map_collect(|&keep, &d, &old| match keep {
+        keep if keep == zero => d,
+        keep if keep == one => zero,
+        _ => d - old,
+    });
+    [old, new]
+}
+
+/// What the step made, with what units keep.
+pub(crate) fn hold<F: Real>(
+    equations: &Equations,
+    keeps: &Memory<F>,
+    before: MemoryView<'_, F>,
+    target: &mut Target<'_, F>,
+) {
+    mix(&keeps.hidden, before.hidden, &mut target.after.hidden);
+    if !equations.has_cell_state() {
+        return;
+    }
+    mix(&keeps.cell, before.cell, &mut target.after.cell);
+    if let Some(saved) = &mut target.saved {
+        saved.assign(&target.after.cell);
+    }
+}
+
+/// A step back through a cell whose units keep old states.
+pub(crate) fn backward<F: Real>(
+    equations: &Equations,
+    matrices: &Matrices<'_, F>,
+    step: &Step<'_, F>,
+    d_after: MemoryView<'_, F>,
+    keeps: &Memory<F>,
+    mut slopes: Slopes<'_, F>,
+) {
+    let [direct_hidden, made_hidden] = parts(&keeps.hidden, d_after.hidden);
+    let [direct_cell, made_cell] = parts(&keeps.cell, d_after.cell);
+    let d_made = Memory { hidden: made_hidden, cell: made_cell };
+    // The cell's derivatives are those at what it made, before anything was kept.
+    let made = cells::candidate(equations, matrices, slopes.gates.view(), step);
+    let step = Step {
+        saved: match &step.saved {
+            Some(_) if equations.has_cell_state() => Some(made.cell.view()),
+            saved => saved.as_ref().map(|saved| saved.view()),
+        },
+        hidden: made.hidden.view(),
+        before: MemoryView { hidden: step.before.hidden.view(), cell: step.before.cell.view() },
+        rows: step.rows,
+    };
+    let own = Slopes {
+        gates: slopes.gates.view_mut(),
+        d_apart: slopes.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
+        d_before: &mut *slopes.d_before,
+    };
+    cells::backward(equations, matrices, &step, d_made.view(), own);
+    slopes.d_before.hidden += &direct_hidden;
+    slopes.d_before.cell += &direct_cell;
+}

@@ -1,0 +1,133 @@
+//! Both directions of a layer in the same dispatches.
+//!
+//! At each turn of the loop one direction takes step t and the other step T − 1 − t, and neither waits for the other. So
+//! one dispatch takes both: its workgroups with z = 1, or on chip the second half of its roles, are those of the reverse direction. Weights, biases and states of
+//! the two are copied one behind the other, arrays over time are made so from the start ([2, T, ..]), and outputs stand
+//! side by side as ever. Each sum runs over its terms as in a dispatch of its own: no bit changes.
+
+use super::operands::joined;
+use super::real_options::RealOptions;
+use crate::Result;
+use crate::device::{Device, on_device};
+use crate::gpu::Span;
+use crate::ops::matmul::{Form, matmul, matmul_to};
+use crate::ops::recurrent::{Call, Direction, Sizes};
+use crate::tensor::{Tensor, View};
+
+/// How many of a layer's directions, of which these are the time loops, [`forward`](super::forward) takes at once: all,
+/// or one after the other.
+///
+/// They go one after the other on the CPU; with layer normalisation, a projection or windows that overlap, whose loops have
+/// dispatches of other kinds; with random zoneout, since each direction draws from a stream of its own; and where arrays
+/// of both do not fit a binding, or two workgroups no grid.
+pub(crate) fn together(device: &Device, calls: &[Call<'_>], [steps, rows]: [usize; 2]) -> usize {
+    let [one, other] = calls else { return 1 };
+    on_device!(device,
+        _F => 1,
+        context => {
+            let plain = |call: &Call<'_>| {
+                let is_random = call.equations.options.zoneout.is_some() && call.equations.noise.is_some();
+                let weights = &call.weights;
+                !is_random
+                    && weights.norms.is_none()
+                    && weights.projection.is_none()
+                    && call.walk.windows().is_none()
+            };
+            let directions = [one.walk.direction, other.walk.direction];
+            let limits = context.limits();
+            let fits = limits.workgroups >= 2 && largest(one, steps, rows) <= limits.binding_elements;
+            let both = directions == [Direction::Forward, Direction::Reverse];
+            if both && fits && plain(one) && plain(other) { 2 } else { 1 }
+        },
+    )
+}
+
+/// W_ih x + b_ih of directions that go together, for x \[T, B, I\]: \[T, B, G·H\] of one, \[2, T, B, G·H\] of two.
+pub(crate) fn project(x: &Tensor, weights: &[(View<'_>, Option<View<'_>>)]) -> Result<Tensor> {
+    let form = Form::RightTransposed;
+    if let [(weight, bias)] = *weights {
+        return matmul(x.view(), weight, form, bias);
+    }
+    let [steps, rows, _] = x.shape().exactly("x", "[time, batch, inputs]")?;
+    let wide = weights[0].0.shape().rows();
+    let mut projected = Tensor::unwritten(x.device(), &[weights.len(), steps, rows, wide])?;
+    for (index, &(weight, bias)) in weights.iter().enumerate() {
+        let own = projected.view_mut()?.entry(index)?.matrix()?;
+        matmul_to(own, x.view().matrix()?, weight, form, bias)?;
+    }
+    Ok(projected)
+}
+
+/// The elements of the largest array that is bound for two directions like this one.
+fn largest(call: &Call<'_>, steps: usize, rows: usize) -> usize {
+    let weights = call.weights.weight_hh.shape();
+    let wide = weights.dimensions()[0];
+    let units = wide / call.equations.gates();
+    let over_time = steps * rows * wide.max(units);
+    // States, their mask, peepholes, and what stands before them.
+    let given = 3 * rows * units + wide + RealOptions::COUNT;
+    2 * over_time.max(weights.elements()).max(given)
+}
+
+/// What several time loops read: of a single one itself, of two a copy of both, one behind the other.
+pub(crate) enum Stack<'a> {
+    One(View<'a>),
+    Both(Tensor),
+}
+
+impl<'a> Stack<'a> {
+    pub(crate) fn of(views: &[View<'a>]) -> Result<Self> {
+        match views {
+            [one] => Ok(Self::One(*one)),
+            _ => joined(views).map(Self::Both),
+        }
+    }
+
+    pub(crate) fn weights(calls: &[Call<'a>]) -> Result<Self> {
+        Self::of(&calls.iter().map(|call| call.weights.weight_hh).collect::<Vec<_>>())
+    }
+
+    /// None where there are no biases.
+    pub(crate) fn biases(calls: &[Call<'a>]) -> Result<Option<Self>> {
+        let biases: Option<Vec<_>> = calls.iter().map(|call| call.weights.bias_hh).collect();
+        biases.map(|biases| Self::of(&biases)).transpose()
+    }
+
+    pub(crate) fn span(&self) -> Span<'_> {
+        match self {
+            Self::One(view) => view.span(),
+            Self::Both(tensor) => tensor.view().span(),
+        }
+    }
+}
+
+/// The part of a direction in an array over time of `count` directions.
+pub(crate) fn part_of(array: &Tensor, index: usize, count: usize) -> Tensor {
+    if count == 1 { array.clone() } else { array.entry(index) }
+}
+
+/// Where the second of `directions` is when the first is at step `t`: how many steps behind it in arrays [2, T, ..], and
+/// in arrays [T, ..], in the shaders' wrapping numbers. Zeros for one direction.
+pub(crate) fn second(directions: usize, t: usize, sizes: Sizes) -> [u32; 2] {
+    if directions == 1 {
+        return [0; 2];
+    }
+    let beside = (sizes.steps - 1 - t).wrapping_sub(t) as u32;
+    [beside.wrapping_add(sizes.steps as u32), beside]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_direction_starts_at_the_end() {
+        let sizes = Sizes { steps: 5, rows: 2, units: 3, hidden: 3 };
+        assert_eq!(second(1, 2, sizes), [0, 0]);
+        for t in 0..5 {
+            let [behind, beside] = second(2, t, sizes);
+            assert_eq!((t as u32).wrapping_add(beside), 4 - t as u32, "step {t}");
+            assert_eq!((t as u32).wrapping_add(behind), 9 - t as u32, "step {t}");
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! What surrounds the time loop on the GPU: marks, states at either end, the states that steps started from.
+//! Dispatch of `shaders/{marks,pick,previous}.wgsl`.
+
+use super::operands::copy;
+use super::split_k::{Split, send};
+use crate::Result;
+use crate::gpu::{Buffer, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::ops::dropout::dropout_add_into;
+use crate::ops::elementwise::add_into;
+use crate::ops::recurrent::traversal::Walk;
+use crate::ops::recurrent::{Call, Direction, Sizes, StateParts};
+use crate::ops::{Activation, Form, matmul, unary};
+use crate::shape::Shape;
+use crate::tensor::{Tensor, View};
+
+parameters!(MarksParameters {
+    count: u32,
+    first: u32,
+    rows: u32,
+    steps: u32,
+    lengths_base: u32,
+    resets_base: u32,
+    marks_base: u32,
+    chunk: u32,
+    earlier: u32,
+});
+parameters!(PickParameters {
+    count: u32,
+    first: u32,
+    rows: u32,
+    steps: u32,
+    columns: u32,
+    x_base: u32,
+    x_width: u32,
+    y_base: u32,
+    y_width: u32,
+    lengths_base: u32,
+    marks_base: u32,
+    first_step: u32,
+    bound_steps: u32,
+});
+parameters!(PreviousParameters {
+    count: u32,
+    rows: u32,
+    steps: u32,
+    hidden: u32,
+    width: u32,
+    output_base: u32,
+    initial_base: u32,
+    marks_base: u32,
+    y_base: u32,
+    y_first: u32,
+    first_step: u32,
+    first_bound: u32,
+});
+
+kernel!(MARKS: "marks" {
+    files: ["recurrent_marks", "marks"],
+    parameters: MarksParameters,
+    constants: [("REVERSED", 2), ("RAGGED", 2), ("MASKED", 2)],
+    bindings: [Read, Read, Write],
+});
+kernel!(PICK: "pick" {
+    files: ["recurrent_marks", "pick"],
+    parameters: PickParameters,
+    constants: [("LAST", 2), ("RAGGED", 2), ("MARKED", 2)],
+    bindings: [Read, Read, Read, Write],
+});
+kernel!(PREVIOUS: "previous" {
+    files: ["recurrent_marks", "previous"],
+    parameters: PreviousParameters,
+    constants: [("REVERSED", 2), ("MARKED", 2)],
+    bindings: [Read, Read, Read, Write],
+});
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&MARKS, &PICK, &PREVIOUS];
+
+/// The marks of all steps and rows [T, B], where there are any.
+#[derive(Clone, Copy)]
+pub(crate) struct Marks<'a> {
+    pub(crate) span: Option<Span<'a>>,
+}
+
+impl Marks<'_> {
+    /// Those of one of `count` directions.
+    pub(crate) fn of(&self, index: usize, count: usize) -> Self {
+        let part = |span: Span<'_>| span.len() / count;
+        Self { span: self.span.map(|span| span.slice(index * part(span)..(index + 1) * part(span))) }
+    }
+}
+
+/// Computes the marks that the walks of `calls` ask for, one behind the other; none where every step of every row is
+/// alike.
+pub(crate) fn marks(
+    context: &Context,
+    calls: &[Call<'_>],
+    steps: usize,
+    rows: usize,
+) -> Result<Option<Buffer>> {
+    if !calls[0].walk.is_marked() {
+        return Ok(None);
+    }
+    let count = steps * rows;
+    let made = context.allocate(calls.len() * count, "the marks of a ragged batch")?;
+    for (index, call) in calls.iter().enumerate() {
+        put_marks(context, &call.walk, Span::new(&made, index * count, count), rows)?;
+    }
+    Ok(Some(made))
+}
+
+fn put_marks(context: &Context, walk: &Walk<'_>, made: Span<'_>, rows: usize) -> Result<()> {
+    let count = made.len();
+    // What is missing is replaced by a stand-in, and not read.
+    let scrap = context.allocate(1, "a stand-in for lengths or resets")?;
+    let stand_in = context.bind(Span::new(&scrap, 0, 1))?;
+    let lengths = walk.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
+    for piece in pieces(count, context.limits().elements(ELEMENTWISE_GROUP)) {
+        let target = context.bind(made.slice(piece.clone()))?;
+        // The boundary before a step lies in the mask at that step, and in reverse at the next one; the last step has none.
+        let ahead = if walk.reversed() { rows } else { 0 };
+        let boundaries = (piece.start + ahead).min(count)..(piece.end + ahead).min(count);
+        let resets = match walk.resets {
+            Some(resets) if !boundaries.is_empty() => Some(context.bind(resets.span().slice(boundaries))?),
+            _ => None,
+        };
+        context.dispatch(Dispatch {
+            kernel: &MARKS,
+            constants: &[walk.reversed().into(), lengths.is_some().into(), resets.is_some().into()],
+            parameters: MarksParameters {
+                count: piece.len() as u32,
+                first: piece.start as u32,
+                rows: rows as u32,
+                steps: (count / rows) as u32,
+                lengths_base: lengths.map_or(0, |bound| bound.base),
+                resets_base: resets.map_or(0, |bound| bound.base),
+                marks_base: target.base,
+                chunk: walk.chunk().unwrap_or(0) as u32,
+                earlier: walk.first as u32,
+            },
+            bindings: &[lengths.unwrap_or(stand_in), resets.unwrap_or(stand_in), target],
+            grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+        })?;
+    }
+    Ok(())
+}
+
+/// Which step of each row.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    First,
+    Last,
+}
+
+/// Where an array of steps is picked from: [T, B, width], the columns from `column` on.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    span: Span<'a>,
+    column: usize,
+}
+
+/// The column block that is picked to: [B, width].
+struct Target<'a> {
+    span: Span<'a>,
+    column: usize,
+    columns: usize,
+}
+
+fn pick(
+    context: &Context,
+    walk: &Walk<'_>,
+    sizes: Sizes,
+    end: End,
+    marks: Marks<'_>,
+    from: Source<'_>,
+    to: &Target<'_>,
+) -> Result<()> {
+    let Sizes { steps, rows, .. } = sizes;
+    let step = from.span.len() / steps;
+    let y = context.bind(to.span)?;
+    let lengths = walk.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
+    // Without lengths every row's step is the same: only that one is bound.
+    let only = match (lengths, end) {
+        (None, End::First) => 0..1,
+        (None, End::Last) => steps - 1..steps,
+        _ => 0..steps,
+    };
+    let fitting = (context.limits().binding_elements / step).max(1);
+    for piece in pieces(only.len(), fitting) {
+        let bound = only.start + piece.start..only.start + piece.end;
+        let x = context.bind(from.span.slice(bound.start * step..bound.end * step))?;
+        let marks = match marks.span {
+            Some(marks) => Some(context.bind(marks.slice(bound.start * rows..bound.end * rows))?),
+            None => None,
+        };
+        for part in pieces(rows * to.columns, context.limits().workgroups * ELEMENTWISE_GROUP) {
+            context.dispatch(Dispatch {
+                kernel: &PICK,
+                constants: &[(end == End::Last).into(), lengths.is_some().into(), marks.is_some().into()],
+                parameters: PickParameters {
+                    count: part.len() as u32,
+                    first: part.start as u32,
+                    rows: rows as u32,
+                    steps: steps as u32,
+                    columns: to.columns as u32,
+                    x_base: x.base + from.column as u32,
+                    x_width: (step / rows) as u32,
+                    y_base: y.base + to.column as u32,
+                    y_width: (to.span.len() / rows) as u32,
+                    lengths_base: lengths.map_or(0, |bound| bound.base),
+                    marks_base: marks.map_or(0, |bound| bound.base),
+                    first_step: bound.start as u32,
+                    bound_steps: bound.len() as u32,
+                },
+                bindings: &[x, lengths.unwrap_or(x), marks.unwrap_or(x), y],
+                grid: [part.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The state after each row's last step.
+pub(crate) fn last_state(
+    context: &Context,
+    call: &Call<'_>,
+    sizes: Sizes,
+    output: &Tensor,
+    saved: Option<&Tensor>,
+) -> Result<StateParts> {
+    let Sizes { rows, units, hidden, .. } = sizes;
+    // In the reverse direction the last step to be computed is the first in time.
+    let end = if call.walk.direction == Direction::Forward { End::Last } else { End::First };
+    let part = |width: usize, from: Source<'_>, initial: View<'_>| {
+        let part = match call.walk.has_empty_rows() {
+            true => copy(initial, &[rows, width])?,
+            false => Tensor::unwritten(output.device(), &[rows, width])?,
+        };
+        let target = Target { span: part.view().span(), column: 0, columns: width };
+        pick(context, &call.walk, sizes, end, Marks { span: None }, from, &target)?;
+        Ok::<_, crate::Error>(part)
+    };
+    let cell = match (call.initial.cell, saved) {
+        (Some(initial), Some(saved)) => {
+            Some(part(units, Source { span: saved.view().span(), column: 0 }, initial)?)
+        }
+        _ => None,
+    };
+    let own = Source { span: output.view().span(), column: call.column };
+    Ok(StateParts { hidden: part(hidden, own, call.initial.hidden)?, cell })
+}
+
+/// An array of states, one for each step [T, B, width]: the columns from `column` on, and the state before the first.
+pub(crate) struct States<'a> {
+    pub(crate) states: &'a Tensor,
+    pub(crate) column: usize,
+    pub(crate) columns: usize,
+    pub(crate) initial: View<'a>,
+}
+
+/// The state that each step started from [T, B, columns]; zeros in the padding.
+pub(crate) fn previous(
+    context: &Context,
+    call: &Call<'_>,
+    sizes: Sizes,
+    of: &States<'_>,
+    marks: Marks<'_>,
+) -> Result<Tensor> {
+    let Sizes { steps, rows, .. } = sizes;
+    let (output, hidden) = (of.states, of.columns);
+    let y = Tensor::uninitialized(context, output.device(), Shape::new(&[steps, rows, hidden])?)?;
+    let width = output.shape().last();
+    let initial = context.bind(of.initial.span())?;
+    let limits = context.limits();
+    let fitting = (limits.binding_elements / (rows * width)).saturating_sub(1).max(1);
+    for stretch in pieces(steps, fitting) {
+        // Each step's predecessor is read, which the reverse direction has on the other side.
+        let around = match call.walk.direction {
+            Direction::Forward => stretch.start.saturating_sub(1)..stretch.end,
+            Direction::Reverse => stretch.start..(stretch.end + 1).min(steps),
+        };
+        let step = rows * width;
+        let source = context.bind(output.view().span().slice(around.start * step..around.end * step))?;
+        let marked = match marks.span {
+            Some(marks) => Some(context.bind(marks.slice(stretch.start * rows..stretch.end * rows))?),
+            None => None,
+        };
+        let own = y.view().span().slice(stretch.start * rows * hidden..stretch.end * rows * hidden);
+        for piece in pieces(own.len(), limits.elements(ELEMENTWISE_GROUP)) {
+            let target = context.bind(own.slice(piece.clone()))?;
+            context.dispatch(Dispatch {
+                kernel: &PREVIOUS,
+                constants: &[call.walk.reversed().into(), marked.is_some().into()],
+                parameters: PreviousParameters {
+                    count: piece.len() as u32,
+                    rows: rows as u32,
+                    steps: steps as u32,
+                    hidden: hidden as u32,
+                    width: width as u32,
+                    output_base: source.base + of.column as u32,
+                    initial_base: initial.base,
+                    marks_base: marked.map_or(0, |bound| bound.base),
+                    y_base: target.base,
+                    y_first: piece.start as u32,
+                    first_step: stretch.start as u32,
+                    first_bound: around.start as u32,
+                },
+                bindings: &[source, initial, marked.unwrap_or(source), target],
+                grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+            })?;
+        }
+    }
+    Ok(y)
+}
+
+/// Gradients of the gates at one step of every row, or at all steps.
+#[derive(Clone, Copy)]
+pub(crate) struct GateGradients<'a> {
+    /// At the gates [.., B, G·H].
+    pub(crate) gates: Span<'a>,
+    /// At the last gate's recurrent part [.., B, H], where it is another.
+    pub(crate) apart: Option<Span<'a>>,
+}
+
+/// The gradient at the initial state [B, P]: what is left of `carry`, and what each row's first step sends through
+/// W_hh, within the bound. Of a row without steps it is the carry as it came. Its product is that of a step back where there
+/// is a `split`, by which steps shared out theirs: a state inside a sequence then gets the same bits.
+pub(crate) fn d_initial(
+    context: &Context,
+    call: &Call<'_>,
+    sizes: Sizes,
+    of: GateGradients<'_>,
+    carry: View<'_>,
+    marks: Marks<'_>,
+    split: Option<Split>,
+) -> Result<Tensor> {
+    let Sizes { rows, units, hidden, .. } = sizes;
+    let equations = &call.equations;
+    let all = equations.gates() * units;
+    // The last gate may have sent its part already, in a product of its own.
+    let width = if equations.resets_before() { all - units } else { all };
+    let empty = call.walk.has_empty_rows();
+    let sent = match empty {
+        true => Tensor::zeros(carry.device(), &[rows, width])?,
+        false => Tensor::unwritten(carry.device(), &[rows, width])?,
+    };
+    let end = if call.walk.direction == Direction::Forward { End::First } else { End::Last };
+    let gather = |span: Span<'_>, column: usize, columns: usize| {
+        let target = Target { span: sent.view().span(), column, columns };
+        pick(context, &call.walk, sizes, end, marks, Source { span, column: 0 }, &target)
+    };
+    match of.apart {
+        Some(apart) => {
+            gather(of.gates, 0, all - units)?;
+            gather(apart, all - units, units)?;
+        }
+        None => gather(of.gates, 0, width)?,
+    }
+    let mut d_initial = copy(carry, &[rows, hidden])?;
+    let weight = call.weights.weight_hh.outer(0..width)?;
+    let product = match split {
+        Some(split) => send(context, split, sent.view(), weight)?,
+        None => matmul(&sent, weight, Form::Plain, None)?,
+    };
+    match call.state_mask {
+        Some(mask) => dropout_add_into(d_initial.view_mut()?, product.view(), mask)?,
+        None => add_into(d_initial.view_mut()?, product.view())?,
+    }
+    match equations.options.clip_gradient {
+        Some(bound) => {
+            let bounded = unary(&d_initial, Activation::HardTanh { low: -bound, high: bound })?;
+            // What is given at the final state is not bounded, and passes an empty row as it came.
+            if empty { but_empty_rows(context, &call.walk, &bounded, carry) } else { Ok(bounded) }
+        }
+        None => Ok(d_initial),
+    }
+}
+
+/// `made` [B, width], but `given` in the rows without steps.
+pub(crate) fn but_empty_rows(
+    context: &Context,
+    walk: &Walk<'_>,
+    made: &Tensor,
+    given: View<'_>,
+) -> Result<Tensor> {
+    let [rows, width] = made.shape().exactly("a state", "[batch, width]")?;
+    let all = copy(given, &[rows, width])?;
+    let target = Target { span: all.view().span(), column: 0, columns: width };
+    let own = Source { span: made.view().span(), column: 0 };
+    // As a sequence of one step.
+    let sizes = Sizes { steps: 1, rows, units: width, hidden: width };
+    pick(context, walk, sizes, End::First, Marks { span: None }, own, &target)?;
+    Ok(all)
+}

@@ -1,0 +1,195 @@
+//! Which shaders make up the kernels of each cell. A kernel has the files that all begin with, the cell's, and those around it;
+//! likewise its constants.
+
+use super::super::per_step::{BackwardParameters, ForwardParameters};
+use super::super::sequence::{SequenceBackwardParameters, SequenceForwardParameters};
+use super::FUNCTIONS;
+use crate::Result;
+use crate::gpu::{Kernel, WEIGHT_CLASSES, kernel};
+
+/// Forward and backward.
+pub(crate) type Pair = [&'static Kernel; 2];
+
+/// The kernels of one cell.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernels {
+    /// Those of a step.
+    pub(crate) step: Pair,
+    /// Those that take many steps, where a step is one dispatch.
+    pub(crate) sequence: Option<Pair>,
+    /// Those that keep W_hh on chip, likewise.
+    pub(crate) on_chip: Option<Pair>,
+}
+
+impl Kernels {
+    /// What `make` makes of each.
+    ///
+    /// # Errors
+    /// The first of `make`.
+    pub(crate) fn map(self, make: impl Fn(&'static Kernel) -> Result<&'static Kernel>) -> Result<Self> {
+        let both = |[forward, backward]: Pair| Ok::<_, crate::Error>([make(forward)?, make(backward)?]);
+        Ok(Self {
+            step: both(self.step)?,
+            sequence: self.sequence.map(both).transpose()?,
+            on_chip: self.on_chip.map(both).transpose()?,
+        })
+    }
+}
+
+/// Declares a kernel around a cell's files and constants; `projected` and `phases` are how many values these constants have.
+macro_rules! around {
+    ($name:ident: $stem:literal {
+        files: [$($file:literal),+],
+        parameters: $parameters:ident,
+        projected: $projected:literal,
+        phases: $phases:literal,
+        constants: [$($constant:tt),+],
+        bindings: $bindings:tt,
+    } $cell:ident [$($cell_file:literal),*] [$($own:tt),*]) => {
+        kernel!($name: $stem of $cell {
+            files: ["math", "philox", "recurrent_marks", "recurrent_options", "recurrent_read_options", "recurrent", $($cell_file,)* $($file),+],
+            parameters: $parameters,
+            constants: [
+                ("MARKED", 2), ("BOTH", 2), ("PROJECTED", $projected), ("STATE_MASK", 2),
+                ("ZONEOUT", 3), ("CLIPS_GATES", 2), ("CLIPS_CELL", 2), ("HAS_ALPHA", 2), ("PHASE", $phases)
+                $(, $constant)+ $(, $own)*
+            ],
+            bindings: $bindings,
+        });
+    };
+}
+
+/// Declares the two kernels of a way over time. What goes forward, and what goes back, begins with the same files whatever
+/// the way; what goes back has a bound for its gradients among the constants.
+macro_rules! way {
+    ({
+        forward: $forward:ident $forward_stem:literal [$($forward_file:literal),+] $forward_parameters:ident [$($forward_access:ident),+],
+        backward: $backward:ident $backward_stem:literal [$($backward_file:literal),+] $backward_parameters:ident [$($backward_access:ident),+],
+        projected: $projected:literal,
+        phases: $phases:literal,
+        constants: [$($constant:tt),+],
+    } $cell:ident $files:tt $own:tt) => {
+        around!($forward: $forward_stem {
+            files: [
+                "recurrent_forward_arrays", "recurrent_forward_product", "recurrent_forward_cell",
+                $($forward_file),+
+            ],
+            parameters: $forward_parameters,
+            projected: $projected,
+            phases: $phases,
+            constants: [$($constant),+],
+            bindings: [$($forward_access),+],
+        } $cell $files $own);
+        around!($backward: $backward_stem {
+            files: [
+                "recurrent_backward_arrays", "recurrent_backward_product", "recurrent_backward_cell",
+                $($backward_file),+
+            ],
+            parameters: $backward_parameters,
+            projected: $projected,
+            phases: $phases,
+            constants: [$($constant),+, ("CLIPS_GRADIENT", 2)],
+            bindings: [$($backward_access),+],
+        } $cell $files $own);
+    };
+}
+
+/// The kernels of a step.
+macro_rules! step {
+    ($($cell:tt)+) => {
+        way!({
+            forward: STEP_FORWARD "recurrent_forward" ["recurrent_slices", "recurrent_forward"]
+                ForwardParameters [Read, Read, Read, Read, Write, Write, Write, Write],
+            backward: STEP_BACKWARD "recurrent_backward" ["recurrent_slices", "recurrent_backward"]
+                BackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write],
+            projected: 2,
+            phases: 3,
+            constants: [("ROW_BITS", 3)],
+        } $($cell)+);
+    };
+}
+
+/// The kernels that take many steps, each workgroup all units of some rows: never projected, nor in phases.
+macro_rules! sequence {
+    ($($cell:tt)+) => {
+        way!({
+            forward: SEQUENCE_FORWARD "recurrent_sequence_forward"
+                ["recurrent_walk", "recurrent_forward_places", "recurrent_sequence", "recurrent_sequence_forward"]
+                SequenceForwardParameters [Read, Read, Read, Read, Write, Write, Write],
+            backward: SEQUENCE_BACKWARD "recurrent_sequence_backward"
+                ["recurrent_walk", "recurrent_backward_places", "recurrent_sequence", "recurrent_sequence_backward"]
+                SequenceBackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write],
+            projected: 1,
+            phases: 1,
+            constants: [("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2)],
+        } $($cell)+);
+    };
+}
+
+/// The kernels that take many steps, each workgroup some units, whose weights it keeps; likewise.
+macro_rules! on_chip {
+    ($($cell:tt)+) => {
+        way!({
+            forward: ON_CHIP_FORWARD "recurrent_on_chip_forward"
+                ["recurrent_walk", "recurrent_forward_places", "recurrent_wait", "recurrent_exchange", "recurrent_on_chip", "recurrent_on_chip_forward"]
+                SequenceForwardParameters [Read, Read, Read, Read, Write, Write, Write, Write, Write],
+            backward: ON_CHIP_BACKWARD "recurrent_on_chip_backward"
+                ["recurrent_walk", "recurrent_backward_places", "recurrent_wait", "recurrent_exchange", "recurrent_on_chip", "recurrent_on_chip_backward"]
+                SequenceBackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write, Write, Write],
+            projected: 1,
+            phases: 1,
+            constants: [
+                ("COMPLETES", 2), ("SLICE_BITS", 5), ("UNIT_BITS", 5), ("QUAD_BITS", 5),
+                ("WEIGHT_BITS", WEIGHT_CLASSES)
+            ],
+        } $($cell)+);
+    };
+}
+
+/// Declares all kernels of a cell, in a module of its name; with `phases` those alone that take a step in more than one
+/// dispatch; with `gated` the cell begins with what its user may choose of a cell with gates.
+macro_rules! cell {
+    (gated $(($phases:ident))? $cell:ident [$($file:literal),+] [$($own:tt),*]) => {
+        cell!($(($phases))? $cell ["activations", "cells/gates", $($file),+] [
+            ("GATE_FUNCTION", FUNCTIONS), ("CANDIDATE_FUNCTION", FUNCTIONS), ("OUTPUT_FUNCTION", FUNCTIONS) $(, $own)*
+        ]);
+    };
+    ((phases) $cell:ident $files:tt $own:tt) => {
+        pub(crate) mod $cell {
+            use super::*;
+            step!($cell $files $own);
+            pub(crate) static KERNELS: Kernels =
+                Kernels { step: [&STEP_FORWARD, &STEP_BACKWARD], sequence: None, on_chip: None };
+        }
+    };
+    ($cell:ident $files:tt $own:tt) => {
+        pub(crate) mod $cell {
+            use super::*;
+            step!($cell $files $own);
+            sequence!($cell $files $own);
+            on_chip!($cell $files $own);
+            pub(crate) static KERNELS: Kernels = Kernels {
+                step: [&STEP_FORWARD, &STEP_BACKWARD],
+                sequence: Some([&SEQUENCE_FORWARD, &SEQUENCE_BACKWARD]),
+                on_chip: Some([&ON_CHIP_FORWARD, &ON_CHIP_BACKWARD]),
+            };
+        }
+    };
+}
+
+cell!(vanilla ["activations", "cells/vanilla"] [("FUNCTION", FUNCTIONS)]);
+cell!(gated lstm ["cells/lstm_gates", "cells/lstm"] [("PEEPHOLES", 2)]);
+cell!(gated lstm_coupled ["cells/lstm_coupled", "cells/lstm"] [("PEEPHOLES", 2)]);
+cell!(gated gru ["cells/gru"] []);
+cell!(gated (phases) gru_reset_before ["cells/gru_reset_before"] []);
+// A user's cell: all but the cell itself, which `custom.rs` adds.
+cell!(custom [] []);
+
+/// All kernels that are whole.
+#[cfg(test)]
+pub(crate) fn all() -> impl Iterator<Item = &'static Kernel> {
+    let cells =
+        [vanilla::KERNELS, lstm::KERNELS, lstm_coupled::KERNELS, gru::KERNELS, gru_reset_before::KERNELS];
+    let pairs = cells.into_iter().flat_map(|cell| [Some(cell.step), cell.sequence, cell.on_chip]);
+    pairs.flatten().flatten()
+}

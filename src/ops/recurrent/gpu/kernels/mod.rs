@@ -1,0 +1,153 @@
+//! The kernels of each cell, of which `shaders/recurrent_{forward,backward}.wgsl` take one step, and
+//! `shaders/recurrent_{sequence,on_chip}_{forward,backward}.wgsl` many, around `shaders/cells/`; and the values that a layer
+//! gives their constants.
+
+mod declared;
+
+#[cfg(test)]
+pub(crate) use declared::all;
+pub(crate) use declared::{Kernels, custom::KERNELS as AROUND_CUSTOM};
+
+use declared::{gru, gru_reset_before, lstm, lstm_coupled, vanilla};
+
+use super::per_step::StepKernel;
+use super::persistent::OnChipKernel;
+use super::real_options::RealOptions;
+use super::sequence::{SequenceKernel, Way};
+use super::split_k::Split;
+use super::strategy::Tier;
+use crate::Result;
+use crate::gpu::{Context, Kernel};
+use crate::ops::Activation;
+use crate::ops::recurrent::custom_cell as custom;
+use crate::ops::recurrent::{Call, Cell, Reset, Sizes};
+
+/// Bits of `flags`, as in `shaders/recurrent.wgsl`.
+pub(crate) const FIRST_STEP: u32 = 1;
+pub(crate) const LAST_STEP: u32 = 2;
+pub(crate) const TAKES_OUTPUTS: u32 = 4;
+pub(crate) const HAS_BIAS: u32 = 8;
+pub(crate) const REVERSED: u32 = 16;
+
+/// `flag` where it holds, else nothing.
+pub(crate) fn flag(flag: u32, holds: bool) -> u32 {
+    if holds { flag } else { 0 }
+}
+
+/// How many functions there are to choose from.
+const FUNCTIONS: u32 = Activation::ALL.len() as u32;
+
+/// The kernels of a layer, and their constants.
+pub(crate) struct CellKernels {
+    kernels: Kernels,
+    /// Constants of every cell, but the phase.
+    shared: [u32; 8],
+    clips_gradient: u32,
+    /// The cell's own.
+    own: Vec<u32>,
+    /// The phases of a step: one, or those of a cell whose last gate has a product of its own.
+    phases: &'static [u32],
+    /// How many directions share a dispatch.
+    directions: usize,
+    /// How the product of a step is shared out.
+    split: Split,
+}
+
+/// Values of PHASE.
+const WHOLE: [u32; 1] = [0];
+const IN_TWO: [u32; 2] = [1, 2];
+
+impl CellKernels {
+    /// Those of one direction, or of both.
+    pub(crate) fn of(context: &Context, calls: &[Call<'_>], sizes: Sizes, marked: bool) -> Result<Self> {
+        let call = &calls[0];
+        let equations = &call.equations;
+        let options = equations.options;
+        let gated = equations.activations().map(Activation::code);
+        let phases: &'static [u32] = if equations.resets_before() { &IN_TWO } else { &WHOLE };
+        let (kernels, own) = match (equations.cell, options.reset) {
+            (Cell::Vanilla(activation), _) => (vanilla::KERNELS, vec![activation.code()]),
+            (Cell::Lstm, _) => {
+                let kernels = if options.coupled { lstm_coupled::KERNELS } else { lstm::KERNELS };
+                (kernels, [&gated[..], &[u32::from(options.peepholes)]].concat())
+            }
+            (Cell::Gru, Reset::AfterProduct) => (gru::KERNELS, gated.to_vec()),
+            (Cell::Gru, Reset::BeforeProduct) => (gru_reset_before::KERNELS, gated.to_vec()),
+            (Cell::Custom(cell), _) => (custom::kernels(cell)?, Vec::new()),
+        };
+        let zoneout = match (options.zoneout, call.equations.noise) {
+            (None, _) => 0,
+            (Some(_), Some(_)) => 1,
+            (Some(_), None) => 2,
+        };
+        let shared = [
+            u32::from(marked),
+            u32::from(calls.len() == 2),
+            u32::from(call.weights.projection.is_some()),
+            u32::from(call.state_mask.is_some()),
+            zoneout,
+            u32::from(options.clip_gates.is_some()),
+            u32::from(options.clip_cell.is_some()),
+            u32::from(RealOptions::has_alpha(equations)),
+        ];
+        let split = Split::of(context, sizes);
+        Ok(Self {
+            kernels,
+            shared,
+            clips_gradient: options.clip_gradient.is_some().into(),
+            own,
+            phases,
+            directions: calls.len(),
+            split,
+        })
+    }
+
+    /// The constants of one dispatch; `kernel` are those that this kernel has beside the shared ones.
+    fn constants(&self, phase: u32, kernel: &[u32]) -> Vec<u32> {
+        [&self.shared[..], &[phase], kernel, &self.own].concat()
+    }
+
+    fn step(&self, kernel: &'static Kernel, constants: &[u32]) -> StepKernel {
+        let constants = [&[self.split.constant()], constants].concat();
+        let dispatches = self.phases.iter().map(|&phase| self.constants(phase, &constants)).collect();
+        StepKernel { kernel, dispatches, directions: self.directions, split: self.split }
+    }
+
+    pub(crate) fn forward(&self) -> StepKernel {
+        self.step(self.kernels.step[0], &[])
+    }
+
+    pub(crate) fn backward(&self) -> StepKernel {
+        self.step(self.kernels.step[1], &[self.clips_gradient])
+    }
+
+    /// The kernel that takes many steps in the given way; none where each step is a dispatch, or more than one.
+    pub(crate) fn many_forward(&self, call: &Call<'_>, tier: Tier) -> Option<SequenceKernel> {
+        let width = call.weights.weight_hh.shape().last();
+        self.many(tier, 0, &[], width)
+    }
+
+    /// As [`CellKernels::many_forward`].
+    pub(crate) fn many_backward(&self, call: &Call<'_>, tier: Tier) -> Option<SequenceKernel> {
+        let width = call.weights.weight_hh.shape().rows();
+        self.many(tier, 1, &[self.clips_gradient], width)
+    }
+
+    /// `pass` is 0 forward and 1 backward; `width` are the words that a row of a step leaves to others on chip.
+    fn many(&self, tier: Tier, pass: usize, constants: &[u32], width: usize) -> Option<SequenceKernel> {
+        let all = |division: &[u32]| self.constants(WHOLE[0], &[division, constants].concat());
+        let way = match tier {
+            Tier::Steps => return None,
+            Tier::Sequence(plan) => {
+                Way::Rows { kernel: self.kernels.sequence?[pass], constants: all(&plan.constants()), plan }
+            }
+            Tier::OnChip(plan) => Way::OnChip(OnChipKernel {
+                kernel: self.kernels.on_chip?[pass],
+                constants: all(&[&[0], &plan.constants()[..]].concat()),
+                plan,
+                width,
+            }),
+        };
+        Some(SequenceKernel { way, directions: self.directions })
+    }
+}

@@ -1,0 +1,365 @@
+//! The time loop with layer normalisation on the GPU: in each step a product with W_hh and one dispatch of
+//! `shaders/recurrent_normalised_{forward,backward}.wgsl`.
+//!
+//! The state that the next step starts from stands in memory of its own: rows in their padding leave theirs alone, so
+//! that in the end it is the final state.
+
+use super::boundary_states::{self as support, Marks, States};
+use super::forward::{Made, scraps};
+use super::operands as given;
+use super::time_chunks::{Arrays, Reach};
+use crate::Result;
+use crate::gpu::{Context, Dispatch, Kernel, RowReduction, Span, kernel, parameters, pieces};
+use crate::ops::matmul::Sizes as ProductSizes;
+use crate::ops::matmul::gpu::{Add, matmul};
+use crate::ops::recurrent::layer_norm::{Norms, Product};
+use crate::ops::recurrent::{Call, Cell, Gradients, Sizes, StateParts, StateView, Steps};
+use crate::ops::{Form, LAYER_NORM_EPSILON, sum_rows};
+use crate::tensor::{Tensor, View};
+
+parameters!(ForwardParameters {
+    hidden: u32,
+    width: u32,
+    first_row: u32,
+    end_row: u32,
+    epsilon: f32,
+    norms_base: u32,
+    state_norm_base: u32,
+    product_base: u32,
+    marks_base: u32,
+    gates_base: u32,
+    output_base: u32,
+    saved_base: u32,
+    hidden_base: u32,
+    cell_base: u32,
+});
+parameters!(BackwardParameters {
+    hidden: u32,
+    d_width: u32,
+    first_row: u32,
+    end_row: u32,
+    epsilon: f32,
+    norms_base: u32,
+    state_norm_base: u32,
+    d_output_base: u32,
+    marks_base: u32,
+    next_marks_base: u32,
+    ends: u32,
+    before_base: u32,
+    gates_base: u32,
+    product_base: u32,
+    carry_base: u32,
+    carry_cell_base: u32,
+    d_norms_base: u32,
+    norms_width: u32,
+});
+
+/// Declares the two step kernels of a cell.
+macro_rules! normalised_kernels {
+    ($forward:ident: $forward_name:literal, $backward:ident: $backward_name:literal, cell: $cell:literal) => {
+        kernel!($forward: $forward_name {
+            files: [
+                "math", "row_reduction", "recurrent_marks", "recurrent_normalised", $cell, "recurrent_normalised_forward"
+            ],
+            parameters: ForwardParameters,
+            constants: [("LANE_BITS", 9), ("MARKED", 2), ("BIASED", 2)],
+            bindings: [Read, Read, Read, Write, Write, Write, Write, Write],
+        });
+        kernel!($backward: $backward_name {
+            files: [
+                "math", "row_reduction", "recurrent_marks", "recurrent_normalised", $cell, "recurrent_normalised_backward",
+                "recurrent_normalised_backward_row"
+            ],
+            parameters: BackwardParameters,
+            constants: [("LANE_BITS", 9), ("MARKED", 2), ("BIASED", 2)],
+            bindings: [Read, Read, Read, Read, Write, Write, Write, Write],
+        });
+    };
+}
+
+normalised_kernels!(
+    LSTM_FORWARD: "recurrent_normalised_forward.lstm", LSTM_BACKWARD: "recurrent_normalised_backward.lstm",
+    cell: "cells/normalised_lstm"
+);
+normalised_kernels!(
+    GRU_FORWARD: "recurrent_normalised_forward.gru", GRU_BACKWARD: "recurrent_normalised_backward.gru",
+    cell: "cells/normalised_gru"
+);
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&Kernel] = &[&LSTM_FORWARD, &LSTM_BACKWARD, &GRU_FORWARD, &GRU_BACKWARD];
+
+/// The kernels of a step, forward and backward.
+fn kernels(cell: Cell) -> [&'static Kernel; 2] {
+    match cell {
+        Cell::Gru => [&GRU_FORWARD, &GRU_BACKWARD],
+        // A stack with any other cell is refused when it is described.
+        _ => [&LSTM_FORWARD, &LSTM_BACKWARD],
+    }
+}
+
+/// norm_hh, bias_hh and norm_c, one after the other, and where the last begins.
+fn joined_norms(call: &Call<'_>, norms: &Norms<'_>) -> Result<(Tensor, usize)> {
+    let parts = [Some(norms.recurrent), call.weights.bias_hh, norms.cell];
+    let parts: Vec<View<'_>> = parts.into_iter().flatten().collect();
+    let before = norms.recurrent.shape().elements() * if call.weights.bias_hh.is_some() { 2 } else { 1 };
+    Ok((given::joined(&parts)?, before))
+}
+
+const NEITHER: Reach = Reach { before: 0, after: 0 };
+
+pub(crate) fn forward(
+    context: &Context,
+    call: &Call<'_>,
+    norms: &Norms<'_>,
+    sizes: Sizes,
+    projected: &mut Tensor,
+    output: &mut Tensor,
+) -> Result<Made> {
+    let Sizes { steps, rows, units, .. } = sizes;
+    let device = projected.device().clone();
+    let gates = projected.shape().last();
+    let hidden = given::copy(call.initial.hidden, &[rows, units])?;
+    let cell = call.initial.cell.map(|cell| given::copy(cell, &[rows, units])).transpose()?;
+    let saved = cell.as_ref().map(|_| Tensor::unwritten(&device, &[steps, rows, 2 * units])).transpose()?;
+    let product = Tensor::unwritten(&device, &[steps, rows, gates])?;
+    let marks = support::marks(context, std::slice::from_ref(call), steps, rows)?;
+    let scraps = scraps(context)?;
+    let scrap_spans = scraps.each_ref().map(|scrap| Span::new(scrap, 0, 1));
+    let width = output.shape().last();
+    {
+        let (own, target) = (projected.view_mut()?, output.view_mut()?);
+        let arrays = Arrays {
+            gates: (own.span(), NEITHER),
+            output: (target.span(), NEITHER),
+            d_output: None,
+            saved: saved.as_ref().map(|saved| (saved.view().span(), NEITHER)),
+            // The slot of what a projection leaves, which there is none of.
+            unprojected: Some(product.view().span()),
+            marks: marks.as_ref().map(|marks| (Span::new(marks, 0, steps * rows), NEITHER)),
+            scraps: scrap_spans,
+            columns: [call.column; 2],
+            reversed: call.walk.reversed(),
+            directions: 1,
+        };
+        let (norms, state_norm) = joined_norms(call, norms)?;
+        let norms = context.bind(norms.view().span())?;
+        let state = context.bind(hidden.view().span())?;
+        let state_cell = context.bind(cell.as_ref().map_or(scrap_spans[1], |cell| cell.view().span()))?;
+        let [kernel, _] = kernels(call.equations.cell);
+        let reduction = RowReduction::new(context, units);
+        let mut stretches = arrays.stretches(context, sizes)?;
+        if call.walk.reversed() {
+            stretches.reverse();
+        }
+        for stretch in &stretches {
+            let bindings = [
+                norms,
+                stretch.unprojected.bound,
+                // Without marks something else is bound, and not read.
+                stretch.marks.map_or(norms, |marks| marks.bound),
+                stretch.gates.bound,
+                stretch.output.bound,
+                stretch.saved.bound,
+                state,
+                state_cell,
+            ];
+            for t in call.walk.order_of(stretch.steps.clone()) {
+                let size = ProductSizes { m: rows, n: gates, k: units, a_width: units, c_width: gates };
+                let step = product.view().span().slice(t * rows * gates..(t + 1) * rows * gates);
+                let spans = [hidden.view().span(), call.weights.weight_hh.span(), step];
+                matmul(context, spans, size, Form::RightTransposed, Add::Bias(None))?;
+                for piece in pieces(rows, reduction.rows_at_once(context)) {
+                    context.dispatch(Dispatch {
+                        kernel,
+                        constants: &[
+                            reduction.constant(),
+                            marks.is_some().into(),
+                            call.weights.bias_hh.is_some().into(),
+                        ],
+                        parameters: ForwardParameters {
+                            hidden: units as u32,
+                            width: width as u32,
+                            first_row: piece.start as u32,
+                            end_row: piece.end as u32,
+                            epsilon: LAYER_NORM_EPSILON,
+                            norms_base: norms.base,
+                            state_norm_base: norms.base + state_norm as u32,
+                            product_base: stretch.unprojected.at(t),
+                            marks_base: stretch.marks.map_or(0, |marks| marks.at(t)),
+                            gates_base: stretch.gates.at(t),
+                            output_base: stretch.output.at(t),
+                            saved_base: stretch.saved.at(t),
+                            hidden_base: state.base,
+                            cell_base: state_cell.base,
+                        },
+                        bindings: &bindings,
+                        grid: reduction.grid(piece.len()),
+                    })?;
+                }
+            }
+        }
+    }
+    let last = StateParts { hidden, cell };
+    Ok(Made { saved, unprojected: None, product: Some(product), marks, last: vec![last] })
+}
+
+/// What the steps back share.
+struct Loop<'a> {
+    context: &'a Context,
+    call: &'a Call<'a>,
+    sizes: Sizes,
+    norms: &'a Norms<'a>,
+    /// What forward saved of an LSTM: the cell state that each step started from beside the one that it made. For a GRU
+    /// the hidden state that it started from.
+    before: &'a Tensor,
+    d_output: View<'a>,
+    marks: Marks<'a>,
+    carry: &'a Tensor,
+    /// What each row adds to the gradients of the norms.
+    d_norms: &'a Tensor,
+}
+
+/// What a backward pass starts from.
+pub(crate) struct Upstream<'a> {
+    pub(crate) sizes: Sizes,
+    pub(crate) output: &'a Tensor,
+    pub(crate) d_output: View<'a>,
+    pub(crate) d_last: Option<StateView<'a>>,
+}
+
+pub(crate) fn backward(
+    context: &Context,
+    call: &Call<'_>,
+    norms: &Norms<'_>,
+    mut kept: Steps,
+    upstream: &Upstream<'_>,
+) -> Result<Gradients> {
+    let Upstream { sizes, output, d_output, d_last } = *upstream;
+    let Sizes { rows, units, steps, .. } = sizes;
+    let equations = call.equations;
+    let mut gates = kept.take_gates();
+    let Steps { saved, product, marks, .. } = kept;
+    let Some(mut product) = product else { unreachable!("forward on a GPU keeps it") };
+    let width = gates.shape().last();
+    let marks = Marks { span: marks.as_ref().map(|marks| Span::new(marks, 0, steps * rows)) };
+    let start = States { states: output, column: call.column, columns: units, initial: call.initial.hidden };
+    let previous = support::previous(context, call, sizes, &start, marks)?;
+    let carry = given::carry(std::slice::from_ref(call), sizes, &[d_last])?;
+    let rest = if equations.has_cell_state() { 2 * units } else { units };
+    let d_norms = Tensor::zeros(gates.device(), &[rows, width + rest])?;
+    let before = saved.as_ref().unwrap_or(&previous);
+    let back =
+        Loop { context, call, sizes, norms, before, d_output, marks, carry: &carry, d_norms: &d_norms };
+    back.run(gates.view_mut()?.span(), product.view_mut()?.span())?;
+    let d_norms = sum_rows(&d_norms)?;
+    let (carried, cell) = given::carry_sizes(call, sizes);
+    let part = |from: usize, to: usize| given::copy(carry.view().outer(from..to)?, &[rows, units]);
+    let d_initial = StateParts {
+        hidden: part(0, carried)?,
+        cell: if cell > 0 { Some(part(carried, carried + cell)?) } else { None },
+    };
+    // The gradient at the recurrent bias of a GRU's last gate, summed already: as if there were one step of one row.
+    let d_apart = match equations.last_gate_apart() {
+        true => Some(given::copy(d_norms.view().outer(width..width + rest)?, &[1, 1, units])?),
+        false => None,
+    };
+    Ok(Gradients {
+        equations,
+        d_projected: gates,
+        d_apart,
+        previous,
+        modulated: None,
+        cells: None,
+        projection: None,
+        product: Some(Product { d_product: product, d_norms }),
+        entry: None,
+        d_initial,
+    })
+}
+
+impl Loop<'_> {
+    /// From the last step to the first: gradients replace gates and products.
+    fn run(&self, gates: Span<'_>, product: Span<'_>) -> Result<()> {
+        let Self { context, call, sizes, .. } = *self;
+        let Sizes { steps, rows, units, .. } = sizes;
+        let width = product.len() / (steps * rows);
+        let scraps = scraps(context)?;
+        let arrays = Arrays {
+            gates: (gates, NEITHER),
+            // Nothing reads the outputs: the slot is that of the gradient at them.
+            output: (self.d_output.span(), NEITHER),
+            d_output: None,
+            saved: Some((self.before.view().span(), NEITHER)),
+            unprojected: Some(product),
+            marks: self.marks.span.map(|marks| (marks, Reach { before: 0, after: 1 })),
+            scraps: scraps.each_ref().map(|scrap| Span::new(scrap, 0, 1)),
+            columns: [call.column; 2],
+            reversed: call.walk.reversed(),
+            directions: 1,
+        };
+        let (norms, state_norm) = joined_norms(call, self.norms)?;
+        let norms = context.bind(norms.view().span())?;
+        let carry = context.bind(self.carry.view().span())?;
+        let d_norms = context.bind(self.d_norms.view().span())?;
+        let [_, kernel] = kernels(call.equations.cell);
+        let reduction = RowReduction::new(context, units);
+        let mut stretches = arrays.stretches(context, sizes)?;
+        if !call.walk.reversed() {
+            stretches.reverse();
+        }
+        for stretch in &stretches {
+            let bindings = [
+                norms,
+                stretch.output.bound,
+                stretch.marks.map_or(norms, |marks| marks.bound),
+                stretch.saved.bound,
+                stretch.gates.bound,
+                stretch.unprojected.bound,
+                carry,
+                d_norms,
+            ];
+            for t in call.walk.order_of(stretch.steps.clone()).into_iter().rev() {
+                let after = call.walk.successor(t, steps);
+                for piece in pieces(rows, reduction.rows_at_once(context)) {
+                    context.dispatch(Dispatch {
+                        kernel,
+                        constants: &[
+                            reduction.constant(),
+                            self.marks.span.is_some().into(),
+                            call.weights.bias_hh.is_some().into(),
+                        ],
+                        parameters: BackwardParameters {
+                            hidden: units as u32,
+                            d_width: (stretch.output.stride / rows) as u32,
+                            first_row: piece.start as u32,
+                            end_row: piece.end as u32,
+                            epsilon: LAYER_NORM_EPSILON,
+                            norms_base: norms.base,
+                            state_norm_base: norms.base + state_norm as u32,
+                            d_output_base: stretch.output.at(t),
+                            marks_base: stretch.marks.map_or(0, |marks| marks.at(t)),
+                            next_marks_base: stretch.marks.map_or(0, |marks| marks.at(after.unwrap_or(t))),
+                            ends: after.is_none().into(),
+                            before_base: stretch.saved.at(t),
+                            gates_base: stretch.gates.at(t),
+                            product_base: stretch.unprojected.at(t),
+                            carry_base: carry.base,
+                            carry_cell_base: carry.base + (rows * units) as u32,
+                            d_norms_base: d_norms.base,
+                            norms_width: (self.d_norms.shape().last()) as u32,
+                        },
+                        bindings: &bindings,
+                        grid: reduction.grid(piece.len()),
+                    })?;
+                }
+                let size = ProductSizes { m: rows, n: units, k: width, a_width: width, c_width: units };
+                let step = product.slice(t * rows * width..(t + 1) * rows * width);
+                let carried = self.carry.view().span().slice(0..rows * units);
+                let spans = [step, call.weights.weight_hh.span(), carried];
+                matmul(context, spans, size, Form::Plain, Add::Previous)?;
+            }
+        }
+        Ok(())
+    }
+}

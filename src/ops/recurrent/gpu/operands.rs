@@ -1,0 +1,131 @@
+//! What a time loop on the GPU starts from: the initial state with peepholes and a mask, the gradient at the final one.
+
+use super::real_options::RealOptions;
+use crate::Result;
+use crate::gpu::{Bound, Context, Span};
+use crate::ops::dropout;
+use crate::ops::elementwise::copy_into;
+use crate::ops::recurrent::{Call, Sizes, StateView};
+use crate::tensor::{Tensor, View};
+
+/// What a step reads beside the arrays over time: the initial state, and real-valued options before it, peepholes and a mask
+/// behind it where there are such.
+pub(crate) struct Given<'a> {
+    hidden: Span<'a>,
+    /// A copy of all parts, one after the other, where there are more than one.
+    copy: Option<Tensor>,
+    /// Where the hidden state begins.
+    first: usize,
+    cell: usize,
+    peepholes: usize,
+    mask: usize,
+}
+
+impl<'a> Given<'a> {
+    /// Of one direction, or of both: then each part is that of both.
+    pub(crate) fn of(context: &Context, calls: &[Call<'a>], sizes: Sizes) -> Result<Self> {
+        let hidden = calls[0].initial.hidden;
+        let count = sizes.rows * sizes.hidden;
+        let mut masks = Vec::new();
+        for mask in calls.iter().filter_map(|call| call.state_mask) {
+            let ones = Tensor::from_slice(hidden.device(), hidden.shape().dimensions(), &vec![1.0; count])?;
+            masks.push(dropout(&ones, mask)?);
+        }
+        let cells = calls.iter().filter_map(|call| call.initial.cell);
+        let peepholes = calls.iter().filter_map(|call| call.weights.peepholes);
+        let mut parts: Vec<View<'_>> = calls.iter().map(|call| call.initial.hidden).collect();
+        // All directions have the same.
+        let options = RealOptions::of(&calls[0].equations);
+        let first = if options.is_some() { RealOptions::COUNT } else { 0 };
+        let end =
+            |parts: &[View<'_>]| first + parts.iter().map(|part| part.shape().elements()).sum::<usize>();
+        let cell = end(&parts);
+        parts.extend(cells);
+        let peepholes_at = end(&parts);
+        parts.extend(peepholes);
+        let mask = end(&parts);
+        parts.extend(masks.iter().map(Tensor::view));
+        let copy = match (parts.len(), &options) {
+            (1, None) => None,
+            _ => Some(joined_from(first, &parts)?),
+        };
+        if let (Some(options), Some(copy)) = (&options, &copy) {
+            options.put(context, copy.view().span().slice(0..first))?;
+        }
+        Ok(Self { hidden: hidden.span(), copy, first, cell, peepholes: peepholes_at, mask })
+    }
+
+    pub(crate) fn bind(&self, context: &Context) -> Result<Bound<'_>> {
+        context.bind(self.copy.as_ref().map_or(self.hidden, |copy| copy.view().span()))
+    }
+
+    /// Where the hidden state begins, for what is bound at `base`.
+    pub(crate) fn hidden(&self, base: u32) -> u32 {
+        base + self.first as u32
+    }
+
+    /// Where the cell state begins.
+    pub(crate) fn cell(&self, base: u32) -> u32 {
+        base + self.cell as u32
+    }
+
+    /// Where the mask of the state begins.
+    pub(crate) fn mask(&self, base: u32) -> u32 {
+        base + self.mask as u32
+    }
+
+    /// Where the peepholes begin.
+    pub(crate) fn peepholes(&self, base: u32) -> u32 {
+        base + self.peepholes as u32
+    }
+}
+
+/// A copy of `x`, under another shape.
+pub(crate) fn copy(x: View<'_>, dimensions: &[usize]) -> Result<Tensor> {
+    let mut copy = Tensor::unwritten(x.device(), dimensions)?;
+    copy_into(copy.view_mut()?, x.reshaped(dimensions)?)?;
+    Ok(copy)
+}
+
+/// The values of all parts, one after the other.
+pub(crate) fn joined(parts: &[View<'_>]) -> Result<Tensor> {
+    joined_from(0, parts)
+}
+
+/// As [`joined`], behind `first` numbers that the caller writes.
+fn joined_from(first: usize, parts: &[View<'_>]) -> Result<Tensor> {
+    let total = first + parts.iter().map(|part| part.shape().elements()).sum::<usize>();
+    let mut all = Tensor::unwritten(parts[0].device(), &[total])?;
+    let mut place = first;
+    for &part in parts {
+        let count = part.shape().elements();
+        copy_into(all.view_mut()?.outer(place..place + count)?, part.reshaped(&[count])?)?;
+        place += count;
+    }
+    Ok(all)
+}
+
+/// The gradient at each row's final state, on its way back through time: hidden [B, P], then cell [B, H]; of both
+/// directions two of each.
+pub(crate) fn carry(calls: &[Call<'_>], sizes: Sizes, d_last: &[Option<StateView<'_>>]) -> Result<Tensor> {
+    let device = calls[0].initial.hidden.device();
+    let (hidden, cell) = carry_sizes(&calls[0], sizes);
+    let count = calls.len();
+    let mut carry = Tensor::zeros(device, &[count * (hidden + cell)])?;
+    for (index, d_last) in d_last.iter().enumerate() {
+        let Some(d_last) = d_last else { continue };
+        let [first, first_cell] = [index * hidden, count * hidden + index * cell];
+        copy_into(carry.view_mut()?.outer(first..first + hidden)?, d_last.hidden.reshaped(&[hidden])?)?;
+        if let Some(d_cell) = d_last.cell {
+            let target = first_cell..first_cell + cell;
+            copy_into(carry.view_mut()?.outer(target)?, d_cell.reshaped(&[cell])?)?;
+        }
+    }
+    Ok(carry)
+}
+
+/// Elements of the two parts of a carry of one direction.
+pub(crate) fn carry_sizes(call: &Call<'_>, sizes: Sizes) -> (usize, usize) {
+    let cell = if call.equations.has_cell_state() { sizes.rows * sizes.units } else { 0 };
+    (sizes.rows * sizes.hidden, cell)
+}

@@ -1,0 +1,199 @@
+//! How the work of a layer that stays on chip is divided between workgroups.
+
+/// Invocations of a workgroup.
+const GROUP: usize = 256;
+/// Fours of rows of the operand that a workgroup takes in at a time: `POOL` in `shaders/recurrent_on_chip.wgsl`.
+const POOL: usize = 512;
+/// The most units, and fours of rows, of a workgroup, as powers of two.
+const UNIT_BITS: u32 = 4;
+const QUAD_BITS: u32 = 4;
+/// The most words of the history of a dispatch: 16 MiB. It bounds the time of a dispatch too.
+const HISTORY: usize = 1 << 22;
+/// The most steps of a dispatch.
+const STEPS: usize = 256;
+/// The most chunks of a step back that are likely to take less time than a step's own dispatch: each has two barriers and a
+/// way to the second-level cache.
+const CHUNKS: usize = 32;
+
+/// What a device has for layers that stay on chip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// How many workgroups may wait for each other.
+    pub(crate) workgroups: usize,
+    /// Words that the exchange of a dispatch may have.
+    pub(crate) words: usize,
+    /// A workgroup holds at most 1024 weights times 2 to this power.
+    pub(crate) weight_bits: u32,
+    /// Turns of all loops together that an invocation of the workgroup that completes may take in one dispatch.
+    pub(crate) turns: usize,
+}
+
+/// The layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layer {
+    pub(crate) gates: usize,
+    pub(crate) units: usize,
+    pub(crate) rows: usize,
+    pub(crate) directions: usize,
+    /// 2 to this power are the slices of a sum.
+    pub(crate) slice_bits: u32,
+}
+
+/// How the work of a dispatch is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    layer: Layer,
+    words: usize,
+    allowed_turns: usize,
+    unit_bits: u32,
+    quad_bits: u32,
+    weight_bits: u32,
+}
+
+impl Plan {
+    /// Of the divisions whose weights and workgroups the device has room for, the one whose workgroups take in their operand
+    /// in the fewest chunks and, of these, compute least. None where there is no room.
+    pub(crate) fn of(layer: Layer, room: Room) -> Option<Self> {
+        let fits = |&(unit_bits, quad_bits): &(u32, u32)| {
+            let work = 1usize << (unit_bits + quad_bits + layer.slice_bits);
+            let held = (layer.gates * layer.units) << unit_bits <= 1024 << room.weight_bits;
+            work <= GROUP && held
+        };
+        let plan = |(unit_bits, quad_bits): (u32, u32)| {
+            let weights = (layer.gates * layer.units) << unit_bits;
+            let weight_bits = weights.div_ceil(1024).next_power_of_two().ilog2();
+            Self { layer, words: room.words, allowed_turns: room.turns, unit_bits, quad_bits, weight_bits }
+        };
+        let all = (0..=UNIT_BITS).flat_map(|units| (0..=QUAD_BITS).map(move |quads| (units, quads)));
+        let has_room = |plan: &Self| {
+            let [_, words] = plan.exchange(layer.gates * layer.units, 1);
+            plan.workgroups() <= room.workgroups && words <= room.words && plan.turns() <= room.turns
+        };
+        let possible = all.filter(fits).map(plan).filter(has_room);
+        possible.min_by_key(|plan| (plan.chunks(), plan.unit_bits + plan.quad_bits, plan.quad_bits))
+    }
+
+    fn row_blocks(&self) -> usize {
+        self.layer.rows.div_ceil(4 << self.quad_bits)
+    }
+
+    fn unit_blocks(&self) -> usize {
+        self.layer.units.div_ceil(1 << self.unit_bits)
+    }
+
+    /// How many workgroups wait for each other.
+    pub(crate) fn workgroups(&self) -> usize {
+        self.completing() * self.unit_blocks()
+    }
+
+    /// How many workgroups look for what is missing.
+    pub(crate) fn completing(&self) -> usize {
+        self.row_blocks() * self.layer.directions
+    }
+
+    /// Chunks of the operand that a workgroup takes in at a step back.
+    fn chunks(&self) -> usize {
+        (self.layer.gates * self.layer.units).div_ceil(POOL >> self.quad_bits)
+    }
+
+    /// How many steps one dispatch may take whose history has `width` words a row.
+    pub(crate) fn steps(&self, width: usize) -> usize {
+        let Layer { rows, directions, .. } = self.layer;
+        let words = HISTORY.min(self.words - self.exchange(width, 0)[1]);
+        STEPS.min(words / (directions * rows * width)).min(self.allowed_turns / self.turns()).max(1)
+    }
+
+    /// Turns of all loops together that an invocation of the workgroup that completes takes for a step: those of all units,
+    /// and the weights of each anew.
+    pub(crate) fn turns(&self) -> usize {
+        let Layer { gates, units, slice_bits, .. } = self.layer;
+        let weights = ((gates * units) << self.unit_bits).div_ceil(GROUP);
+        let terms = self.chunks() * (2 * 2 * 4 + 2) + ((gates * units) >> slice_bits) + gates;
+        self.unit_blocks() * (weights + terms + gates * (1 << slice_bits) + 8 * gates + 32)
+    }
+
+    /// Whether a device chooses this by itself.
+    pub(crate) fn is_likely_faster(&self) -> bool {
+        self.chunks() <= CHUNKS
+    }
+
+    /// Words of the exchange of a dispatch, and how many of them are zero before it.
+    pub(crate) fn exchange(&self, width: usize, steps: usize) -> [usize; 2] {
+        let head = 1 + self.workgroups();
+        [head, head + self.layer.directions * steps * self.layer.rows * width]
+    }
+
+    /// The values of SLICE_BITS, UNIT_BITS, QUAD_BITS and WEIGHT_BITS.
+    pub(crate) fn constants(&self) -> [u32; 4] {
+        [self.layer.slice_bits, self.unit_bits, self.quad_bits, self.weight_bits]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYER: Layer = Layer { gates: 4, units: 512, rows: 16, directions: 1, slice_bits: 4 };
+    /// 132 units of an H100, four workgroups each.
+    const ROOM: Room = Room { workgroups: 512, words: 1 << 28, weight_bits: 3, turns: 1 << 23 };
+
+    #[test]
+    fn all_weights_are_held_by_workgroups_that_run_at_once() {
+        for gates in [1, 3, 4, 8] {
+            for units in [1, 5, 64, 256, 512, 1000, 1024, 2048] {
+                for (rows, slice_bits) in [(1, 4), (4, 4), (5, 3), (16, 2), (64, 2), (65, 2), (1000, 2)] {
+                    for directions in [1, 2] {
+                        let layer = Layer { gates, units, rows, directions, slice_bits };
+                        let Some(plan) = Plan::of(layer, ROOM) else { continue };
+                        assert!(plan.workgroups() <= ROOM.workgroups, "{plan:?}");
+                        assert!(plan.unit_blocks() << plan.unit_bits >= units, "{plan:?}");
+                        assert!(plan.row_blocks() * (4 << plan.quad_bits) >= rows, "{plan:?}");
+                        let held = (gates * units) << plan.unit_bits;
+                        assert!(held <= 1024 << plan.weight_bits && plan.weight_bits <= 3, "{plan:?}");
+                        assert!(1 << (plan.unit_bits + plan.quad_bits + slice_bits) <= GROUP, "{plan:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_fits_no_chip_is_refused() {
+        assert!(Plan::of(LAYER, ROOM).is_some());
+        assert_eq!(Plan::of(Layer { units: 4096, ..LAYER }, ROOM), None);
+        assert_eq!(Plan::of(LAYER, Room { workgroups: 2, ..ROOM }), None);
+        assert_eq!(Plan::of(LAYER, Room { workgroups: 0, ..ROOM }), None);
+        assert_eq!(Plan::of(LAYER, Room { weight_bits: 0, ..ROOM }), None);
+        assert_eq!(Plan::of(LAYER, Room { words: 16 * 4 * 512, ..ROOM }), None);
+        // Not even one step could be completed in time.
+        assert_eq!(Plan::of(LAYER, Room { turns: 1000, ..ROOM }), None);
+    }
+
+    #[test]
+    fn layers_of_common_sizes_take_many_steps_in_a_dispatch() {
+        let steps = |units, rows| {
+            let plan = Plan::of(Layer { units, rows, ..LAYER }, ROOM).expect("there is room");
+            plan.steps(4 * units)
+        };
+        assert_eq!(steps(256, 16), STEPS);
+        for (units, rows) in [(512, 1), (512, 16), (1024, 16)] {
+            assert!(steps(units, rows) >= 16, "{units} units, {rows} rows: {}", steps(units, rows));
+        }
+    }
+
+    #[test]
+    fn no_history_is_larger_than_it_may_be() {
+        for units in [64, 512] {
+            for rows in [1, 64] {
+                let layer = Layer { units, rows, slice_bits: 2, ..LAYER };
+                for turns in [1 << 14, 1 << 17, 1 << 23] {
+                    let Some(plan) = Plan::of(layer, Room { turns, ..ROOM }) else { continue };
+                    let steps = plan.steps(4 * units);
+                    assert!(steps * plan.turns() <= turns, "{plan:?}: {steps}");
+                    let [head, all] = plan.exchange(4 * units, steps);
+                    assert!((1..=STEPS).contains(&steps) && all - head <= HISTORY, "{plan:?}: {steps}");
+                }
+            }
+        }
+    }
+}

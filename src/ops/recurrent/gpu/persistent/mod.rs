@@ -1,0 +1,70 @@
+//! Many steps in one dispatch whose workgroups keep W_hh on chip and wait for each other:
+//! `shaders/recurrent_on_chip_{forward,backward}.wgsl`.
+
+pub(crate) mod division;
+
+use division::Plan;
+
+use crate::Result;
+use crate::gpu::{Bound, Context, Dispatch, Kernel, Span};
+
+/// One of the two kernels of a layer, ready to be called.
+pub(crate) struct OnChipKernel {
+    pub(crate) kernel: &'static Kernel,
+    /// The values of its constants; that of COMPLETES is set at each dispatch.
+    pub(crate) constants: Vec<u32>,
+    pub(crate) plan: Plan,
+    /// Words of the history of a row at a step.
+    pub(crate) width: usize,
+}
+
+impl OnChipKernel {
+    /// How many steps a dispatch may take.
+    pub(crate) fn steps(&self) -> usize {
+        self.plan.steps(self.width)
+    }
+
+    /// Takes `steps` steps, and then whatever of them is missing.
+    pub(crate) fn dispatch<P: bytemuck::Pod>(
+        &self,
+        context: &Context,
+        steps: usize,
+        bindings: &[Bound<'_>],
+        parameters: P,
+    ) -> Result<()> {
+        let [head, words] = self.plan.exchange(self.width, steps);
+        let exchange = context.exchange(head, words, steps * self.plan.turns())?;
+        let status = context.bind(context.waiting_status()?)?;
+        let exchange = context.bind(Span::new(&exchange, 0, words))?;
+        let bindings = [bindings, &[exchange, status]].concat();
+        for (completes, workgroups) in [(0, self.plan.workgroups()), (1, self.plan.completing())] {
+            let mut constants = self.constants.clone();
+            constants[COMPLETES] = completes;
+            context.dispatch(Dispatch {
+                kernel: self.kernel,
+                constants: &constants,
+                parameters,
+                bindings: &bindings,
+                grid: [workgroups, 1, 1],
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The place of COMPLETES among the constants: behind those of every cell.
+pub(crate) const COMPLETES: usize = 9;
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernels::all;
+    use super::*;
+
+    #[test]
+    fn completes_is_where_dispatches_set_it() {
+        let on_chip = |kernel: &&Kernel| kernel.name.starts_with("recurrent_on_chip");
+        for kernel in all().filter(on_chip) {
+            assert_eq!(kernel.constants[COMPLETES].0, "COMPLETES", "{}", kernel.name);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! A projection between a cell and its hidden state, step by step on the GPU. Dispatch of
+//! `shaders/recurrent_gather.wgsl`.
+
+use crate::Result;
+use crate::gpu::{Bound, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::ops::matmul::Sizes as ProductSizes;
+use crate::ops::matmul::gpu::{Add, matmul};
+use crate::ops::recurrent::{Call, Sizes};
+use crate::ops::{Form, dropout};
+use crate::tensor::{Tensor, View};
+
+parameters!(GatherParameters {
+    count: u32,
+    first: u32,
+    state: u32,
+    width: u32,
+    product_base: u32,
+    d_output_base: u32,
+    marks_base: u32,
+    next_marks_base: u32,
+    carry_base: u32,
+    carry_out_base: u32,
+    d_hidden_base: u32,
+    ends: u32,
+    takes_outputs: u32,
+    bound: f32,
+});
+
+kernel!(GATHER: "recurrent_gather" {
+    files: ["math", "recurrent_marks", "recurrent_gather"],
+    parameters: GatherParameters,
+    constants: [("MARKED", 2), ("CLIPS_GRADIENT", 2)],
+    bindings: [Read, Read, Read, Write, Write],
+});
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&GATHER];
+
+/// h = W_hr m for rows [rows, H] of m, into rows of `width`.
+pub(crate) fn project(
+    context: &Context,
+    projection: View<'_>,
+    unprojected: Span<'_>,
+    output: Span<'_>,
+    width: usize,
+) -> Result<()> {
+    let (state, units) = (projection.shape().rows(), projection.shape().last());
+    let rows = unprojected.len() / units;
+    let sizes = ProductSizes { m: rows, n: state, k: units, a_width: units, c_width: width };
+    let spans = [unprojected, projection.span(), output];
+    matmul(context, spans, sizes, Form::RightTransposed, Add::Bias(None))
+}
+
+/// Scratch memory of a step back through a projection, for as many rows as go together.
+pub(crate) struct Projection<'a> {
+    call: &'a Call<'a>,
+    projection: View<'a>,
+    sizes: Sizes,
+    /// The next gates times W_hh [rows, P].
+    product: Tensor,
+    /// The gradient at what the cell made [rows, H].
+    pub(crate) d_unprojected: Tensor,
+}
+
+/// Where a step back through a projection reads and writes.
+pub(crate) struct Place<'a> {
+    pub(crate) rows: usize,
+    /// The next step's gates [rows, G·H]; none for the last step.
+    pub(crate) next_gates: Option<Span<'a>>,
+    pub(crate) d_output: Bound<'a>,
+    pub(crate) d_output_base: u32,
+    /// Elements from one row of the gradient at the outputs to the next; none where it is not taken.
+    pub(crate) width: Option<usize>,
+    /// The marks, and the places of the step's and of the next one's.
+    pub(crate) marks: Option<(Bound<'a>, [u32; 2])>,
+    pub(crate) carry: Bound<'a>,
+    pub(crate) carry_bases: [u32; 2],
+    /// The gradient at h [rows, P].
+    pub(crate) d_hidden: Span<'a>,
+}
+
+impl<'a> Projection<'a> {
+    pub(crate) fn new(call: &'a Call<'a>, sizes: Sizes, rows: usize) -> Result<Option<Self>> {
+        let Some(projection) = call.weights.projection else { return Ok(None) };
+        let device = projection.device();
+        Ok(Some(Self {
+            call,
+            projection,
+            sizes,
+            product: Tensor::unwritten(device, &[rows, sizes.hidden])?,
+            d_unprojected: Tensor::unwritten(device, &[rows, sizes.units])?,
+        }))
+    }
+
+    /// The gradients at h, and at what the cell made of it.
+    pub(crate) fn step_back(&self, context: &Context, place: &Place<'_>) -> Result<()> {
+        let Sizes { units, hidden, .. } = self.sizes;
+        let rows = place.rows;
+        let product = self.product.view().span().slice(0..rows * hidden);
+        if let Some(gates) = place.next_gates {
+            let width = gates.len() / rows;
+            let sizes = ProductSizes { m: rows, n: hidden, k: width, a_width: width, c_width: hidden };
+            let spans = [gates, self.call.weights.weight_hh.span(), product];
+            matmul(context, spans, sizes, Form::Plain, Add::Bias(None))?;
+        }
+        match self.call.state_mask {
+            Some(mask) => {
+                let seen = dropout(self.product.view().outer(0..rows)?, mask)?;
+                self.gather(context, place, seen.view().span())?;
+            }
+            None => self.gather(context, place, product)?,
+        }
+        let d_unprojected = self.d_unprojected.view();
+        let sizes = ProductSizes { m: rows, n: units, k: hidden, a_width: hidden, c_width: units };
+        let spans = [place.d_hidden, self.projection.span(), d_unprojected.span().slice(0..rows * units)];
+        matmul(context, spans, sizes, Form::Plain, Add::Bias(None))
+    }
+
+    fn gather(&self, context: &Context, place: &Place<'_>, product: Span<'_>) -> Result<()> {
+        let product = context.bind(product)?;
+        let d_hidden = context.bind(place.d_hidden)?;
+        let bound = self.call.equations.options.clip_gradient;
+        let (marks, bases) = place.marks.unwrap_or((product, [0; 2]));
+        for piece in pieces(place.rows * self.sizes.hidden, context.limits().elements(ELEMENTWISE_GROUP)) {
+            context.dispatch(Dispatch {
+                kernel: &GATHER,
+                constants: &[place.marks.is_some().into(), bound.is_some().into()],
+                parameters: GatherParameters {
+                    count: piece.len() as u32,
+                    first: piece.start as u32,
+                    state: self.sizes.hidden as u32,
+                    width: place.width.unwrap_or(0) as u32,
+                    product_base: product.base,
+                    d_output_base: place.d_output_base,
+                    marks_base: bases[0],
+                    next_marks_base: bases[1],
+                    carry_base: place.carry_bases[0],
+                    carry_out_base: place.carry_bases[1],
+                    d_hidden_base: d_hidden.base,
+                    ends: place.next_gates.is_none().into(),
+                    takes_outputs: place.width.is_some().into(),
+                    bound: bound.unwrap_or(0.0),
+                },
+                bindings: &[product, place.d_output, marks, place.carry, d_hidden],
+                grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+            })?;
+        }
+        Ok(())
+    }
+}

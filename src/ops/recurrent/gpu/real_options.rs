@@ -1,0 +1,94 @@
+//! The real-valued options of a layer on the GPU: rates, bounds, parameters of functions. They are neither constants of kernels,
+//! of which each value would compile a pipeline of its own, nor among the parameters of a dispatch, which have no room; they
+//! stand before the initial state, which every kernel reads. Dispatch of `shaders/recurrent_put_options.wgsl`.
+
+use crate::Result;
+use crate::gpu::{Context, Dispatch, Span, kernel, parameters};
+use crate::ops::Activation;
+use crate::ops::recurrent::{Cell, Equations};
+
+parameters!(OptionsParameters {
+    y_base: u32,
+    zoneout_hidden: f32,
+    zoneout_cell: f32,
+    clip_gates: f32,
+    clip_cell: f32,
+    clip_gradient: f32,
+    gate_alpha: f32,
+    gate_beta: f32,
+    candidate_alpha: f32,
+    candidate_beta: f32,
+    output_alpha: f32,
+    output_beta: f32,
+});
+
+kernel!(PUT_OPTIONS: "recurrent_put_options" {
+    files: ["recurrent_options", "recurrent_put_options"],
+    parameters: OptionsParameters,
+    constants: [],
+    bindings: [Write],
+});
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&PUT_OPTIONS];
+
+/// The options of a layer that has any. A bound or rate that there is none of is zero, and not read.
+pub(crate) struct RealOptions(OptionsParameters);
+
+impl RealOptions {
+    /// How many numbers they are.
+    pub(crate) const COUNT: usize = size_of::<OptionsParameters>() / 4 - 1;
+
+    /// None where no kernel reads one.
+    pub(crate) fn of(equations: &Equations) -> Option<Self> {
+        let options = &equations.options;
+        let bounds = [options.clip_gates, options.clip_cell, options.clip_gradient];
+        let has_bounds = bounds.iter().any(Option::is_some);
+        if options.zoneout.is_none() && !has_bounds && !Self::has_alpha(equations) {
+            return None;
+        }
+        let [zoneout_hidden, zoneout_cell] = options.zoneout.unwrap_or_default();
+        let [clip_gates, clip_cell, clip_gradient] = bounds.map(Option::unwrap_or_default);
+        let [gate, candidate, output] = functions(equations).map(Activation::constants);
+        Some(Self(OptionsParameters {
+            y_base: 0,
+            zoneout_hidden,
+            zoneout_cell,
+            clip_gates,
+            clip_cell,
+            clip_gradient,
+            gate_alpha: gate.0,
+            gate_beta: gate.1,
+            candidate_alpha: candidate.0,
+            candidate_beta: candidate.1,
+            output_alpha: output.0,
+            output_beta: output.1,
+        }))
+    }
+
+    /// Whether a function of a gate has parameters.
+    pub(crate) fn has_alpha(equations: &Equations) -> bool {
+        functions(equations).into_iter().any(Activation::has_constants)
+    }
+
+    /// Writes them to `target`.
+    pub(crate) fn put(&self, context: &Context, target: Span<'_>) -> Result<()> {
+        let target = context.bind(target)?;
+        context.dispatch(Dispatch {
+            kernel: &PUT_OPTIONS,
+            constants: &[],
+            parameters: OptionsParameters { y_base: target.base, ..self.0 },
+            bindings: &[target],
+            grid: [1, 1, 1],
+        })
+    }
+}
+
+/// The functions of gates, candidate and output; a vanilla cell has the first alone, a user's cell none of these.
+fn functions(equations: &Equations) -> [Activation; 3] {
+    match equations.cell {
+        Cell::Vanilla(activation) => [activation, Activation::Identity, Activation::Identity],
+        Cell::Custom(_) => [Activation::Identity; 3],
+        Cell::Lstm | Cell::Gru => equations.activations(),
+    }
+}

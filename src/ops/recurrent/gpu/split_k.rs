@@ -1,0 +1,142 @@
+//! How the product of a time step is shared out within a workgroup, and `shaders/recurrent_boundary.wgsl`, by which what
+//! flows to the state before the first step is a product of that kind.
+//!
+//! A workgroup takes 16 units of some rows. The fewer rows it takes, the more workgroups there are, and the more of its
+//! invocations share each sum, a slice each: so a batch of few rows keeps a device busy, too. But each workgroup reads the
+//! weights of its units, so that many rows should share them.
+//!
+//! The order of a sum depends on the number of slices. [`Split::of`] chooses by numbers alone, and never by the number of steps,
+//! of directions or of what a dispatch may do: however work is cut, its bits are the same.
+
+use super::strategy::UNITS_TO_FILL;
+use super::time_chunks::blocks;
+use crate::Result;
+use crate::gpu::{AdapterKind, Context, Dispatch, kernel, parameters};
+use crate::ops::recurrent::Sizes;
+use crate::tensor::{Tensor, View};
+
+/// The units of a workgroup.
+pub(crate) const UNITS: usize = 16;
+/// The least rows of a workgroup.
+const LEAST_ROWS: usize = 4;
+/// How many values `ROW_BITS` in `shaders/recurrent_slices.wgsl` may take.
+const ROW_BITS: u32 = 3;
+
+parameters!(BoundaryParameters {
+    rows: u32,
+    hidden: u32,
+    terms: u32,
+    first_row: u32,
+    first_unit: u32,
+    weight_base: u32,
+    sent_base: u32,
+    y_base: u32,
+});
+
+kernel!(BOUNDARY: "recurrent_boundary" {
+    files: ["recurrent_slices", "recurrent_boundary"],
+    parameters: BoundaryParameters,
+    constants: [("ROW_BITS", ROW_BITS)],
+    bindings: [Read, Read, Write],
+});
+
+#[cfg(test)]
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&BOUNDARY];
+
+/// How many rows a workgroup takes in a step: 4, 8 or 16, with each sum in 16, 8 or 4 slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Split {
+    row_bits: u32,
+}
+
+impl Split {
+    /// That of a layer with `sizes.rows` rows of the batch, whatever part of them a dispatch takes.
+    pub(crate) fn of(context: &Context, sizes: Sizes) -> Self {
+        Self::choose(context.kind(), sizes.units, sizes.rows)
+    }
+
+    /// On hardware as many rows as leave a workgroup for each compute unit; on a software adapter, whose cores are few,
+    /// as many as there are.
+    fn choose(kind: AdapterKind, units: usize, rows: usize) -> Self {
+        let suits = |bits: u32| match kind {
+            AdapterKind::Software => rows > LEAST_ROWS << (bits - 1),
+            _ => units.div_ceil(UNITS) * rows.div_ceil(LEAST_ROWS << bits) >= UNITS_TO_FILL,
+        };
+        Self { row_bits: (1..ROW_BITS).rev().find(|&bits| suits(bits)).unwrap_or(0) }
+    }
+
+    /// Rows of a workgroup.
+    pub(crate) fn rows(self) -> usize {
+        LEAST_ROWS << self.row_bits
+    }
+
+    /// 2 to this power are the slices of a sum.
+    pub(crate) fn slice_bits(self) -> u32 {
+        4 - self.row_bits
+    }
+
+    /// The value of `ROW_BITS`.
+    pub(crate) fn constant(self) -> u32 {
+        self.row_bits
+    }
+}
+
+/// sent W \[B, H\] for W \[terms, H\] and sent \[B, terms\]: the product of a step back.
+pub(crate) fn send(context: &Context, split: Split, sent: View<'_>, weight: View<'_>) -> Result<Tensor> {
+    let (rows, terms, units) = (sent.shape().rows(), sent.shape().last(), weight.shape().last());
+    let product = Tensor::unwritten(sent.device(), &[rows, units])?;
+    let (weights, sent) = (context.bind(weight.span())?, context.bind(sent.span())?);
+    let y = context.bind(product.view().span())?;
+    let sizes = Sizes { steps: 1, rows, units, hidden: units };
+    for block in blocks(context, sizes, split) {
+        context.dispatch(Dispatch {
+            kernel: &BOUNDARY,
+            constants: &[split.constant()],
+            parameters: BoundaryParameters {
+                rows: rows as u32,
+                hidden: units as u32,
+                terms: terms as u32,
+                first_row: block.rows.start as u32,
+                first_unit: block.units.start as u32,
+                weight_base: weights.base,
+                sent_base: sent.base,
+                y_base: y.base,
+            },
+            bindings: &[weights, sent, y],
+            grid: block.grid(split, 1),
+        })?;
+    }
+    Ok(product)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(kind: AdapterKind, units: usize, rows: usize) -> usize {
+        Split::choose(kind, units, rows).rows()
+    }
+
+    #[test]
+    fn hardware_gives_workgroups_more_rows_once_all_compute_units_have_one() {
+        let discrete = |units, batch| rows(AdapterKind::Discrete, units, batch);
+        assert_eq!([1, 16, 32, 48, 49, 256].map(|batch| discrete(512, batch)), [4, 4, 8, 8, 16, 16]);
+        assert_eq!([16, 256, 1024, 2048, 4096].map(|units| discrete(units, 16)), [4, 4, 8, 16, 16]);
+        assert_eq!(discrete(8, 100_000), 16);
+    }
+
+    #[test]
+    fn software_adapters_take_the_rows_there_are() {
+        let software = |batch| rows(AdapterKind::Software, 512, batch);
+        assert_eq!([1, 4, 5, 8, 9, 16, 17, 64].map(software), [4, 4, 8, 8, 16, 16, 16, 16]);
+    }
+
+    #[test]
+    fn a_workgroup_has_an_invocation_for_each_slice_of_four_rows_of_each_unit() {
+        for row_bits in 0..ROW_BITS {
+            let split = Split { row_bits };
+            let slices = 16 >> split.constant();
+            assert_eq!(UNITS * split.rows() / 4 * slices, 256);
+        }
+    }
+}

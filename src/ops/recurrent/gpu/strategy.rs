@@ -1,0 +1,286 @@
+//! How a time loop is run on a GPU: step by step, or many steps in one dispatch.
+//!
+//! A time step on its own is a dispatch, and a dispatch that waits for the one before costs microseconds whatever it does. A
+//! workgroup that owns some rows of the batch needs to wait for nobody, and can take all steps of its rows in one
+//! dispatch; but it reads all of W_hh at every step, which other workgroups do as well, and has no more than its own
+//! invocations to do so. So: many steps at a time as long as W_hh is small.
+//!
+//! A larger W_hh may still be shared out among workgroups that keep their part of it for many steps, where the adapter lets
+//! them wait for each other: `on_chip`.
+//!
+//! The choice is [`choose`], from numbers alone and never from the number of steps: a pass over a part of a sequence does
+//! what a pass over the whole does, bit by bit.
+
+use super::persistent::division::{Layer, Plan as OnChipPlan, Room};
+use crate::gpu::{AdapterKind, RecurrentTier};
+
+/// Elements of workgroup memory of the kernels: `POOL` in `shaders/recurrent_sequence.wgsl`.
+const POOL: usize = 4096;
+/// The most elements of W_hh that hardware reads at every step: 256 KiB. A compute unit gets some 64 bytes per clock from
+/// the cache that all share, so that they take about as long as a dispatch, 3 to 5 µs.
+const WEIGHTS: usize = 1 << 16;
+/// Workgroups that hardware should have before any of them takes more rows: about as many as there are compute units.
+pub(crate) const UNITS_TO_FILL: usize = 128;
+/// Workgroups that a software adapter should have before any of them takes more rows: it runs as many at a time as there are
+/// cores.
+const CORES_TO_FILL: usize = 2;
+/// Turns of all loops together that an invocation may take in one dispatch. It bounds the time of a dispatch to
+/// milliseconds, and keeps clear of the 65,536 turns after which Mesa's software driver ends an invocation's loops: it
+/// counts those of all loops together.
+const TURNS: usize = 1 << 15;
+
+/// How the loop over time is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// A dispatch for each step.
+    Steps,
+    /// Many steps in a dispatch.
+    Sequence(Plan),
+    /// Many steps in a dispatch whose workgroups wait for each other.
+    OnChip(OnChipPlan),
+}
+
+/// What the choice depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// G, the gates of the cell.
+    pub(crate) gates: usize,
+    /// H, its units.
+    pub(crate) units: usize,
+    /// B, the rows of the batch.
+    pub(crate) rows: usize,
+    /// How many directions share a dispatch.
+    pub(crate) directions: usize,
+    /// 2 to this power are the slices of a sum in a step's own dispatch.
+    pub(crate) slice_bits: u32,
+    /// What there is for workgroups that wait for each other, where they may.
+    pub(crate) room: Option<Room>,
+    pub(crate) kind: AdapterKind,
+    /// What the user asked for.
+    pub(crate) wanted: RecurrentTier,
+}
+
+/// How the work of a dispatch is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// 2 to this power are the rows of a workgroup.
+    row_bits: u32,
+    /// 32 times 2 to this power are its invocations.
+    lane_bits: u32,
+    columns: Columns,
+}
+
+/// How many columns of a product an invocation computes at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Columns {
+    One,
+    Eight,
+}
+
+/// Many steps at a time where that is possible and asked for or, if the choice is free, likely to be faster.
+pub(crate) fn choose(facts: &Facts) -> Tier {
+    match facts.wanted {
+        RecurrentTier::Steps => Tier::Steps,
+        RecurrentTier::OnChip => on_chip(facts).map_or(Tier::Steps, Tier::OnChip),
+        RecurrentTier::Auto if facts.asks_for_room() => {
+            on_chip(facts).filter(OnChipPlan::is_likely_faster).map_or(Tier::Steps, Tier::OnChip)
+        }
+        RecurrentTier::Auto | RecurrentTier::Sequence => plan(facts).map_or(Tier::Steps, Tier::Sequence),
+    }
+}
+
+fn on_chip(facts: &Facts) -> Option<OnChipPlan> {
+    let &Facts { gates, units, rows, directions, slice_bits, room, .. } = facts;
+    OnChipPlan::of(Layer { gates, units, rows, directions, slice_bits }, room?)
+}
+
+impl Tier {
+    /// What it is called where it is asked for.
+    pub(crate) fn name(&self) -> RecurrentTier {
+        match self {
+            Self::Steps => RecurrentTier::Steps,
+            Self::Sequence(_) => RecurrentTier::Sequence,
+            Self::OnChip(_) => RecurrentTier::OnChip,
+        }
+    }
+}
+
+impl Facts {
+    /// Whether the choice depends on the room that there is on chip.
+    pub(crate) fn asks_for_room(&self) -> bool {
+        let is_large = self.kind != AdapterKind::Software && self.gates * self.units * self.units > WEIGHTS;
+        self.wanted == RecurrentTier::OnChip || (self.wanted == RecurrentTier::Auto && is_large)
+    }
+}
+
+/// As many rows for each workgroup as leave enough workgroups, and fit its memory; none where not even one does.
+fn plan(facts: &Facts) -> Option<Plan> {
+    let &Facts { gates, units, rows, kind, .. } = facts;
+    let software = kind == AdapterKind::Software;
+    let (groups, columns) = match software {
+        true => (CORES_TO_FILL, Columns::Eight),
+        false => (UNITS_TO_FILL, Columns::One),
+    };
+    let fits = |bits: u32| ((gates + 1) * units) << bits <= POOL;
+    let fills = |bits: u32| bits == 0 || rows.div_ceil(1 << bits) >= groups;
+    // Hardware has its invocations, a software adapter the registers of a processor.
+    let most = if software { 3 } else { 2 };
+    let row_bits = (0..=most).rev().find(|&bits| fits(bits) && fills(bits))?;
+    let widest = (gates * units).div_ceil(columns.number());
+    let lane_bits = (0..3).find(|&bits| 32 << bits >= widest).unwrap_or(3);
+    Some(Plan { row_bits, lane_bits, columns })
+}
+
+impl Columns {
+    fn number(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Eight => 8,
+        }
+    }
+}
+
+impl Plan {
+    /// Rows of a workgroup.
+    pub(crate) fn rows(self) -> usize {
+        1 << self.row_bits
+    }
+
+    /// The values of `ROW_BITS`, `LANE_BITS` and `WIDE`.
+    pub(crate) fn constants(self) -> [u32; 3] {
+        [self.row_bits, self.lane_bits, u32::from(self.columns == Columns::Eight)]
+    }
+
+    /// How many steps one dispatch may take.
+    pub(crate) fn steps(self, gates: usize, units: usize) -> usize {
+        (TURNS / self.turns(gates, units)).max(1)
+    }
+
+    /// Turns of loops that an invocation takes in a step, in the direction that takes more, rounded up.
+    fn turns(self, gates: usize, units: usize) -> usize {
+        let lanes = 32 << self.lane_bits;
+        let product = |columns: usize, depth: usize| {
+            columns.div_ceil(self.columns.number()).div_ceil(lanes) * (depth + 1)
+        };
+        let forward = product(gates * units, units);
+        let backward = product(units, gates * units);
+        // Of a unit: loops over its gates, and the rounds of its random numbers.
+        let pointwise = (units << self.row_bits).div_ceil(lanes) * (6 * gates + 24);
+        forward.max(backward) + pointwise + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Facts = Facts {
+        gates: 4,
+        units: 64,
+        rows: 16,
+        directions: 1,
+        slice_bits: 4,
+        room: None,
+        kind: AdapterKind::Discrete,
+        wanted: RecurrentTier::Auto,
+    };
+
+    fn rows_of(facts: Facts) -> Option<usize> {
+        match choose(&facts) {
+            Tier::Steps | Tier::OnChip(_) => None,
+            Tier::Sequence(plan) => Some(plan.rows()),
+        }
+    }
+
+    #[test]
+    fn hardware_takes_small_layers_in_one_dispatch_and_large_ones_step_by_step() {
+        let takes = |gates, units| rows_of(Facts { gates, units, ..PLAIN }).is_some();
+        assert!(takes(4, 128) && !takes(4, 129));
+        assert!(takes(3, 147) && !takes(3, 148));
+        assert!(takes(1, 256) && !takes(1, 257));
+    }
+
+    #[test]
+    fn rows_are_shared_out_until_the_device_is_filled() {
+        let small = Facts { units: 32, ..PLAIN };
+        let rows = |rows, kind| rows_of(Facts { rows, kind, ..small });
+        assert_eq!(
+            [1, 128, 256, 512, 4096].map(|batch| rows(batch, AdapterKind::Discrete)),
+            [1, 1, 2, 4, 4].map(Some)
+        );
+        assert_eq!(
+            [1, 3, 4, 5, 8, 9, 64].map(|batch| rows(batch, AdapterKind::Software)),
+            [1, 2, 2, 4, 4, 8, 8].map(Some)
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_workgroup_memory_is_left_to_steps() {
+        let forced = |gates, units| {
+            rows_of(Facts {
+                gates,
+                units,
+                wanted: RecurrentTier::Sequence,
+                kind: AdapterKind::Software,
+                ..PLAIN
+            })
+        };
+        // (G + 1) H rows are held.
+        assert_eq!(
+            [256, 257, 512, 513, 1024, 1025, 2048, 2049].map(|units| forced(1, units)),
+            [Some(8), Some(4), Some(4), Some(2), Some(2), Some(1), Some(1), None]
+        );
+        assert_eq!(
+            [102, 204, 205, 819, 820].map(|units| forced(4, units)),
+            [Some(8), Some(4), Some(2), Some(1), None]
+        );
+    }
+
+    #[test]
+    fn large_layers_stay_on_chip_where_there_is_room_and_their_rows_are_few() {
+        let room = Some(Room { workgroups: 512, words: 1 << 28, weight_bits: 3, turns: 1 << 23 });
+        let way = |units, rows, room| {
+            choose(&Facts { units, rows, room, slice_bits: if rows > 16 { 2 } else { 4 }, ..PLAIN }).name()
+        };
+        assert_eq!(
+            [64, 512].map(|units| way(units, 16, None)),
+            [RecurrentTier::Sequence, RecurrentTier::Steps]
+        );
+        assert_eq!(
+            [64, 512].map(|units| way(units, 16, room)),
+            [RecurrentTier::Sequence, RecurrentTier::OnChip]
+        );
+        assert_eq!(way(512, 256, room), RecurrentTier::Steps);
+        let asks = |units, wanted| Facts { units, wanted, ..PLAIN }.asks_for_room();
+        assert!(asks(512, RecurrentTier::Auto) && !asks(64, RecurrentTier::Auto));
+        assert!(!asks(512, RecurrentTier::Steps) && asks(64, RecurrentTier::OnChip));
+    }
+
+    #[test]
+    fn what_the_user_asks_for_comes_first() {
+        let large = Facts { units: 200, ..PLAIN };
+        assert_eq!(rows_of(large), None);
+        assert_eq!(rows_of(Facts { wanted: RecurrentTier::Sequence, ..large }), Some(1));
+        assert_eq!(rows_of(Facts { wanted: RecurrentTier::Steps, ..PLAIN }), None);
+    }
+
+    #[test]
+    fn no_dispatch_takes_more_turns_than_any_driver_allows() {
+        for kind in [AdapterKind::Software, AdapterKind::Integrated] {
+            for gates in 1..=8 {
+                for units in 1..=POOL {
+                    for rows in [1, 16, 1024] {
+                        let wanted = RecurrentTier::Sequence;
+                        let facts = Facts { gates, units, rows, kind, wanted, ..PLAIN };
+                        let Tier::Sequence(plan) = choose(&facts) else {
+                            assert!((gates + 1) * units > POOL, "{gates} gates, {units} units");
+                            continue;
+                        };
+                        let turns = plan.steps(gates, units) * plan.turns(gates, units);
+                        assert!(turns <= TURNS, "{gates} gates, {units} units, {rows} rows: {turns} turns");
+                    }
+                }
+            }
+        }
+    }
+}

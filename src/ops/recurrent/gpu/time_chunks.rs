@@ -1,0 +1,132 @@
+//! How a walk over time is cut: blocks of rows and units that fit a grid, stretches of time that fit bindings.
+
+use std::ops::Range;
+
+use super::split_k::{Split, UNITS};
+use crate::Result;
+use crate::gpu::{Bound, Context, Span, pieces};
+use crate::ops::recurrent::Sizes;
+
+/// The part of the batch and of the units that one dispatch computes.
+pub(crate) struct Block {
+    pub(crate) rows: Range<usize>,
+    pub(crate) units: Range<usize>,
+}
+
+impl Block {
+    /// The workgroups of a dispatch of one direction, or of both.
+    pub(crate) fn grid(&self, split: Split, directions: usize) -> [usize; 3] {
+        [self.units.len().div_ceil(UNITS), self.rows.len().div_ceil(split.rows()), directions]
+    }
+}
+
+/// Blocks that respect the device's grid, each of whole workgroups: one, but for the largest layers.
+pub(crate) fn blocks(context: &Context, sizes: Sizes, split: Split) -> Vec<Block> {
+    let side = context.limits().workgroups;
+    let columns = |rows: Range<usize>| {
+        pieces(sizes.units, side * UNITS).map(move |units| Block { rows: rows.clone(), units })
+    };
+    pieces(sizes.rows, side * split.rows()).flat_map(columns).collect()
+}
+
+/// A stretch of time whose arrays fit their bindings, and the bound arrays.
+pub(crate) struct Stretch<'a> {
+    pub(crate) steps: Range<usize>,
+    pub(crate) gates: Window<'a>,
+    pub(crate) output: Window<'a>,
+    pub(crate) d_output: Option<Window<'a>>,
+    pub(crate) saved: Window<'a>,
+    pub(crate) unprojected: Window<'a>,
+    pub(crate) marks: Option<Window<'a>>,
+}
+
+/// A bound stretch of an array.
+#[derive(Clone, Copy)]
+pub(crate) struct Window<'a> {
+    pub(crate) bound: Bound<'a>,
+    /// The first step that is bound.
+    pub(crate) first: usize,
+    /// The elements from one step to the next.
+    pub(crate) stride: usize,
+    /// Where in a step the direction's part begins.
+    pub(crate) column: usize,
+}
+
+impl Window<'_> {
+    /// The place of step `t`; any place where the stretch does not reach that far, for steps that are not read.
+    pub(crate) fn at(&self, t: usize) -> u32 {
+        self.bound.base + (t.saturating_sub(self.first) * self.stride + self.column) as u32
+    }
+}
+
+/// Which neighbours of a step a pass reads beside the step itself, in the order of the direction.
+#[derive(Clone, Copy)]
+pub(crate) struct Reach {
+    pub(crate) before: usize,
+    pub(crate) after: usize,
+}
+
+/// The arrays that a direction walks over, and how far each is read.
+pub(crate) struct Arrays<'a> {
+    pub(crate) gates: (Span<'a>, Reach),
+    pub(crate) output: (Span<'a>, Reach),
+    pub(crate) d_output: Option<Span<'a>>,
+    pub(crate) saved: Option<(Span<'a>, Reach)>,
+    pub(crate) unprojected: Option<Span<'a>>,
+    pub(crate) marks: Option<(Span<'a>, Reach)>,
+    /// Bound where a cell saves nothing, and where nothing is projected.
+    pub(crate) scraps: [Span<'a>; 2],
+    /// Where in a step of the output, and of the gradient at it, the direction's part begins.
+    pub(crate) columns: [usize; 2],
+    pub(crate) reversed: bool,
+    /// How many directions they are of: two of [2, T, ..], which fit bindings, but for the outputs [T, ..].
+    pub(crate) directions: usize,
+}
+
+impl<'a> Arrays<'a> {
+    /// Cuts time so that everything fits, in ascending order.
+    pub(crate) fn stretches(&self, context: &Context, sizes: Sizes) -> Result<Vec<Stretch<'a>>> {
+        if self.directions > 1 {
+            return Ok(vec![self.stretch(context, sizes, 0..sizes.steps)?]);
+        }
+        let elements = context.limits().binding_elements;
+        let fitting = |(span, reach): (Span<'_>, Reach)| {
+            (elements * sizes.steps / span.len()).saturating_sub(reach.before + reach.after)
+        };
+        let only = Reach { before: 0, after: 0 };
+        let d_output = self.d_output.map(|span| (span, only));
+        let unprojected = self.unprojected.map(|span| (span, only));
+        let all =
+            [Some(self.gates), Some(self.output), self.saved, d_output, unprojected].into_iter().flatten();
+        let fitting = all.map(fitting).min().unwrap_or(1).max(1);
+        pieces(sizes.steps, fitting).map(|steps| self.stretch(context, sizes, steps)).collect()
+    }
+
+    fn stretch(&self, context: &Context, sizes: Sizes, steps: Range<usize>) -> Result<Stretch<'a>> {
+        let window = |(span, reach): (Span<'a>, Reach), column: usize, directions: usize| {
+            let (earlier, later) =
+                if self.reversed { (reach.after, reach.before) } else { (reach.before, reach.after) };
+            let first = steps.start.saturating_sub(earlier);
+            let stride = span.len() / (directions * sizes.steps);
+            let end = (steps.end + later).min(sizes.steps) * directions;
+            let bound = context.bind(span.slice(first * stride..end * stride))?;
+            Ok::<_, crate::Error>(Window { bound, first, stride, column })
+        };
+        let only = Reach { before: 0, after: 0 };
+        let scrap =
+            |span: Span<'a>| Ok(Window { bound: context.bind(span)?, first: 0, stride: 0, column: 0 });
+        let saved =
+            self.saved.map_or_else(|| scrap(self.scraps[0]), |saved| window(saved, 0, self.directions))?;
+        let unprojected =
+            self.unprojected.map_or_else(|| scrap(self.scraps[1]), |span| window((span, only), 0, 1))?;
+        Ok(Stretch {
+            gates: window(self.gates, 0, self.directions)?,
+            output: window(self.output, self.columns[0], 1)?,
+            d_output: self.d_output.map(|span| window((span, only), self.columns[1], 1)).transpose()?,
+            saved,
+            unprojected,
+            marks: self.marks.map(|marks| window(marks, 0, self.directions)).transpose()?,
+            steps,
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! In which order, and over which steps, a direction of a layer visits each row of a batch.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::tensor::Indices;
+
+/// Which way time runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// From the first step of each row to its last.
+    Forward,
+    /// From the last valid step of each row to its first.
+    Reverse,
+}
+
+/// The way through a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Walk<'a> {
+    pub(crate) direction: Direction,
+    /// How many steps of each row are valid [B], from none to T; all where there are no lengths.
+    pub(crate) lengths: Option<&'a Indices>,
+    /// Where a row is parted [T, B]: a mark at step s is the boundary between s - 1 and s, which neither a state nor a gradient
+    /// passes in either direction. Forward, step s starts from zeros; in reverse, step s - 1 does.
+    pub(crate) resets: Option<&'a Indices>,
+    /// How far gradients flow back.
+    pub(crate) truncation: Truncation,
+    /// How many steps of the sequence came before these, in the forward direction: truncation counts them.
+    pub(crate) first: usize,
+}
+
+/// How far gradients flow back through time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Truncation {
+    /// To the beginning.
+    #[default]
+    None,
+    /// Not past any step whose number is a multiple of this.
+    Chunks(usize),
+    /// In windows that overlap.
+    Windows(Windows),
+}
+
+/// Truncated back-propagation through time as Williams & Peng (1990, "An efficient gradient-based algorithm for
+/// on-line training of recurrent network trajectories") have it: every `every` steps the gradient at the outputs since
+/// the last time goes back through `depth` steps. With `every` = 1 the gradient of each output goes through its own
+/// last `depth` steps and no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Windows {
+    pub(crate) every: usize,
+    pub(crate) depth: usize,
+}
+
+impl Windows {
+    /// The last step of each window, in ascending order.
+    pub(crate) fn ends(self, steps: usize) -> Vec<usize> {
+        (0..steps).step_by(self.every).map(|start| (start + self.every).min(steps) - 1).collect()
+    }
+
+    /// The window that takes the gradient at output `t`.
+    pub(crate) fn owner(self, t: usize) -> usize {
+        t / self.every
+    }
+
+    pub(crate) fn owns(self, window: usize, t: usize) -> bool {
+        self.owner(t) == window
+    }
+}
+
+/// What a row's state is before a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// The step is padding: nothing happens.
+    Padding,
+    Initial,
+    Zero,
+    Previous,
+}
+
+impl Walk<'_> {
+    pub(crate) fn reversed(&self) -> bool {
+        self.direction == Direction::Reverse
+    }
+
+    /// Whether steps differ by row, or gradients end within the sequence.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.lengths.is_some() || self.resets.is_some() || self.truncation != Truncation::None
+    }
+
+    /// Fails unless the lengths and resets fit a batch of `rows` rows of `steps` steps.
+    pub(crate) fn check(&self, steps: usize, rows: usize) -> Result<()> {
+        if let Some(lengths) = self.lengths {
+            lengths.shape().expect("lengths", &[rows])?;
+            lengths.expect_below("lengths", steps + 1)?;
+        }
+        if let Some(resets) = self.resets {
+            resets.shape().expect_time_first("resets", &[steps, rows])?;
+        }
+        Ok(())
+    }
+
+    /// Whether there are rows without any step: their state passes through, and so does the gradient at it.
+    pub(crate) fn has_empty_rows(&self) -> bool {
+        self.lengths.is_some_and(|lengths| lengths.values().contains(&0))
+    }
+
+    /// The order of steps, all rows together.
+    pub(crate) fn order(&self, steps: usize) -> Vec<usize> {
+        self.order_of(0..steps)
+    }
+
+    /// The order of the steps of a stretch of time.
+    pub(crate) fn order_of(&self, stretch: Range<usize>) -> Vec<usize> {
+        match self.direction {
+            Direction::Forward => stretch.collect(),
+            Direction::Reverse => stretch.rev().collect(),
+        }
+    }
+
+    /// The step before `t` in this direction.
+    pub(crate) fn neighbour(&self, t: usize, steps: usize) -> Option<usize> {
+        match self.direction {
+            Direction::Forward => t.checked_sub(1),
+            Direction::Reverse => (t + 1 < steps).then_some(t + 1),
+        }
+    }
+
+    /// The step after `t` in this direction.
+    pub(crate) fn successor(&self, t: usize, steps: usize) -> Option<usize> {
+        match self.direction {
+            Direction::Forward => (t + 1 < steps).then_some(t + 1),
+            Direction::Reverse => t.checked_sub(1),
+        }
+    }
+
+    pub(crate) fn chunk(&self) -> Option<usize> {
+        match self.truncation {
+            Truncation::Chunks(steps) => Some(steps),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn windows(&self) -> Option<Windows> {
+        match self.truncation {
+            Truncation::Windows(windows) => Some(windows),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn length(&self, row: usize, steps: usize) -> usize {
+        self.lengths.map_or(steps, |lengths| lengths.values()[row] as usize)
+    }
+
+    /// How many steps of the row come before step `t`, in this direction; `None` for padding.
+    fn position(&self, t: usize, row: usize, steps: usize) -> Option<usize> {
+        let length = self.length(row, steps);
+        match self.direction {
+            _ if t >= length => None,
+            Direction::Forward => Some(t),
+            Direction::Reverse => Some(length - 1 - t),
+        }
+    }
+
+    pub(crate) fn before(&self, t: usize, row: usize, steps: usize, rows: usize) -> Before {
+        match self.position(t, row, steps) {
+            None => Before::Padding,
+            Some(_) if self.starts_from_zeros(t, row, steps, rows) => Before::Zero,
+            Some(0) => Before::Initial,
+            Some(_) => Before::Previous,
+        }
+    }
+
+    /// Whether a mark parts valid step `t` of the row from the step before it in this direction.
+    fn starts_from_zeros(&self, t: usize, row: usize, steps: usize, rows: usize) -> bool {
+        let boundary = match self.direction {
+            Direction::Forward => t,
+            Direction::Reverse => t + 1,
+        };
+        let is_marked = |resets: &Indices| resets.values()[boundary * rows + row] != 0;
+        boundary < self.length(row, steps) && self.resets.is_some_and(is_marked)
+    }
+
+    /// Whether a gradient flows from step `t` of the row to the state before it.
+    pub(crate) fn flows(&self, t: usize, row: usize, steps: usize, rows: usize) -> bool {
+        let chunk = self.chunk();
+        let cut =
+            |position: usize| chunk.is_some_and(|chunk| position != 0 && position.is_multiple_of(chunk));
+        match self.before(t, row, steps, rows) {
+            Before::Padding | Before::Zero => false,
+            _ => self.position(t, row, steps).is_some_and(|position| !cut(self.first + position)),
+        }
+    }
+}

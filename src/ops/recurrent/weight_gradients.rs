@@ -1,0 +1,122 @@
+//! The gradients that a backward pass over time yields, and those of the weights that are made of them.
+
+use crate::Result;
+use crate::ops::columns::columns;
+use crate::ops::elementwise::{Binary, binary};
+use crate::ops::recurrent::layer_norm::{Entry, Product};
+use crate::ops::recurrent::time_blocks::{Sums, add_products};
+use crate::ops::recurrent::{Equations, StateParts};
+use crate::tensor::{Tensor, View, ViewMut};
+
+/// What the backward pass yields.
+pub(crate) struct Gradients {
+    pub(crate) equations: Equations,
+    /// At W_ih x + b_ih \[T, B, G·H\]; at W_ih x where that is normalised.
+    pub(crate) d_projected: Tensor,
+    /// At the recurrent part of the last gate \[T, B, H\], for the cell where it is not the same; or its sum \[1, 1, H\].
+    pub(crate) d_apart: Option<Tensor>,
+    /// The hidden state that each step started from \[T, B, P\].
+    pub(crate) previous: Tensor,
+    /// What the last gate's product is of \[T, B, H\], where that is not the previous state.
+    pub(crate) modulated: Option<Tensor>,
+    /// The cell state that each step started from and the one that it made \[T, B, H\], where gates see it.
+    pub(crate) cells: Option<(Tensor, Tensor)>,
+    /// The gradient at h \[T, B, P\], and h before its projection \[T, B, H\].
+    pub(crate) projection: Option<(Tensor, Tensor)>,
+    /// What comes through the normalisation of W_hh h', and of W_ih x, where there is such.
+    pub(crate) product: Option<Product>,
+    pub(crate) entry: Option<Entry>,
+    /// At the initial state.
+    pub(crate) d_initial: StateParts,
+}
+
+impl Gradients {
+    /// The gradient at W_ih x + b_ih alone: what else there is, is let go.
+    pub(crate) fn into_projected(self) -> Tensor {
+        self.d_projected
+    }
+
+    /// dW_ih += Σ_t dgates_tᵀ x_t, for x \[T, B, I\].
+    pub(crate) fn accumulate_input_weight(&self, d_weight_ih: ViewMut<'_>, x: View<'_>) -> Result<()> {
+        add_products(d_weight_ih, self.d_projected.view(), 0..self.d_projected.shape().last(), x)
+    }
+
+    /// dW_hh += Σ_t d(W_hh h')_tᵀ h'_t.
+    pub(crate) fn accumulate_weight(&self, mut d_weight_hh: ViewMut<'_>) -> Result<()> {
+        let (previous, all) = (self.previous.view(), self.d_projected.view());
+        let rows = d_weight_hh.shape().dimensions()[0];
+        if let Some(Product { d_product, .. }) = &self.product {
+            return add_products(d_weight_hh, d_product.view(), 0..rows, previous);
+        }
+        let source = self.modulated.as_ref().map_or(previous, Tensor::view);
+        if self.d_apart.is_none() && self.modulated.is_none() {
+            return add_products(d_weight_hh, all, 0..rows, previous);
+        }
+        // All gates but the last share their gradient with the projected input, and have the state as their source.
+        let split = self.split();
+        add_products(d_weight_hh.outer(0..split)?, all, 0..split, previous)?;
+        let d_last_gate = d_weight_hh.outer(split..rows)?;
+        match &self.d_apart {
+            Some(apart) => add_products(d_last_gate, apart.view(), 0..rows - split, source),
+            None => add_products(d_last_gate, all, split..rows, source),
+        }
+    }
+
+    /// The rows of all gates but the last.
+    fn split(&self) -> usize {
+        let all = self.d_projected.shape().last();
+        all - all / self.equations.gates()
+    }
+
+    /// The sums that the gradients of both biases are made of.
+    pub(crate) fn sums(&self) -> Result<Sums> {
+        match &self.entry {
+            Some(Entry { d_bias, .. }) => {
+                Sums::of(d_bias.view().reshaped(&[1, 1, d_bias.shape().elements()])?)
+            }
+            None => Sums::of(self.d_projected.view()),
+        }
+    }
+
+    /// Those of norm_ih, norm_hh and norm_c, as far as there are such, in the order of the parameters.
+    pub(crate) fn norms(&self) -> Result<Vec<View<'_>>> {
+        let (Some(entry), Some(product)) = (&self.entry, &self.product) else { return Ok(Vec::new()) };
+        let (rows, all) = (entry.d_gain.shape().elements(), product.d_norms.shape().elements());
+        let mut made = vec![entry.d_gain.view(), product.d_norms.view().outer(0..rows)?];
+        if self.equations.has_cell_state() {
+            made.push(product.d_norms.view().outer(rows..all)?);
+        }
+        Ok(made)
+    }
+
+    /// db_hh += Σ_t d(b_hh)_t, where `sums` are those of d(b_ih).
+    pub(crate) fn accumulate_bias(&self, mut d_bias_hh: ViewMut<'_>, sums: &Sums) -> Result<()> {
+        let Some(apart) = &self.d_apart else { return sums.add_into(d_bias_hh) };
+        let split = self.split();
+        let rows = d_bias_hh.shape().elements();
+        sums.add_columns_into(d_bias_hh.outer(0..split)?, 0..split)?;
+        Sums::of(apart.view())?.add_into(d_bias_hh.outer(split..rows)?)
+    }
+
+    /// dp_i += Σ_t d(a_i)_t c'_t, and so for f; dp_o += Σ_t d(a_o)_t c_t.
+    pub(crate) fn accumulate_peepholes(&self, mut d_peepholes: ViewMut<'_>) -> Result<()> {
+        let Some((previous, current)) = &self.cells else { return Ok(()) };
+        let units = current.shape().last();
+        let [count, _] = d_peepholes.shape().exactly("weight_ch", "[gates, hidden]")?;
+        for row in 0..count {
+            let is_output = row == count - 1;
+            let gate = if is_output { self.equations.gates() - 1 } else { row };
+            let d_gate = columns(self.d_projected.view(), gate * units..(gate + 1) * units)?;
+            let cell: View<'_> = if is_output { current.view() } else { previous.view() };
+            let products = binary(&d_gate, cell, Binary::Mul)?;
+            Sums::of(products.view())?.add_into(d_peepholes.outer(row..row + 1)?)?;
+        }
+        Ok(())
+    }
+
+    /// dW_hr += Σ_t dh_tᵀ m_t, where h = W_hr m.
+    pub(crate) fn accumulate_projection(&self, d_projection: ViewMut<'_>) -> Result<()> {
+        let Some((d_hidden, unprojected)) = &self.projection else { return Ok(()) };
+        add_products(d_projection, d_hidden.view(), 0..d_hidden.shape().last(), unprojected.view())
+    }
+}
