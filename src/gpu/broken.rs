@@ -12,15 +12,13 @@ parameters!(NoParameters { unused: u32 });
 /// Valid WGSL that no device makes a pipeline of: its constant has no value.
 static REFUSED: Kernel = Kernel {
     name: "refused",
-    source: "struct Parameters { unused: u32 }
-@group(0) @binding(0) var<uniform> parameters: Parameters;
-override no_value: u32;
+    source: "override no_value: u32;
 @compute @workgroup_size(1) fn main() { _ = parameters.unused + no_value; }
 ",
     origin: Origin::User,
     constants: &[],
     bindings: &[],
-    fields: NoParameters::FIELDS,
+    members: NoParameters::MEMBERS,
     parameter_bytes: size_of::<NoParameters>(),
 };
 

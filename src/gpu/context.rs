@@ -18,7 +18,7 @@ use super::recorder::Recorder;
 use crate::{Error, Result};
 
 /// Immediate data that this crate's largest kernel needs; every Vulkan device has it.
-pub(super) const IMMEDIATE_BYTES: u32 = 128;
+pub(crate) const IMMEDIATE_BYTES: u32 = 128;
 
 /// How recurrent layers run over time on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

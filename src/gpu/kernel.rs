@@ -10,10 +10,6 @@ use super::groups::Mixer;
 use super::stack::on_compiler_stack;
 use crate::{Error, Result};
 
-/// The line by which every shader declares its parameters; the cache swaps it for [`IMMEDIATE_LINE`] where the
-/// device has immediates.
-pub(super) const UNIFORM_LINE: &str = "@group(0) @binding(0) var<uniform> parameters: Parameters;";
-const IMMEDIATE_LINE: &str = "var<immediate> parameters: Parameters;";
 /// The most pipelines that a device keeps. Training and inference of a model take some tens; software adapters need some MiB
 /// for each.
 pub(super) const MAX_PIPELINES: usize = 512;
@@ -29,15 +25,6 @@ pub(crate) enum Access {
     Read,
     /// `var<storage, read_write>`.
     Write,
-}
-
-/// One member of a parameter struct, compared with the shader's by a test.
-#[derive(Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the layout test is the only reader"))]
-pub(crate) struct Field {
-    pub(crate) name: &'static str,
-    pub(crate) kind: &'static str,
-    pub(crate) offset: usize,
 }
 
 /// Who wrote a shader.
@@ -62,9 +49,8 @@ pub(crate) struct Kernel {
     pub(crate) constants: &'static [(&'static str, u32)],
     /// Its storage bindings, from binding 1 on.
     pub(crate) bindings: &'static [Access],
-    /// Layout of the parameter struct.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the layout test is the only reader"))]
-    pub(crate) fields: &'static [Field],
+    /// The members of its parameter struct in WGSL, as [`parameters`] emits them.
+    pub(crate) members: &'static str,
     /// Size of the parameter struct in bytes.
     pub(crate) parameter_bytes: usize,
 }
@@ -74,6 +60,13 @@ impl Kernel {
     pub(crate) const fn checked(self) -> Self {
         assert!(self.constants.len() <= MAX_CONSTANTS && self.bindings.len() <= MAX_BINDINGS);
         self
+    }
+
+    /// The shader's text as a device compiles it: its files, then its parameters, in the address space that the device offers.
+    pub(crate) fn wgsl(&self, immediates: bool) -> String {
+        let variable = if immediates { "var<immediate>" } else { "@group(0) @binding(0) var<uniform>" };
+        let Self { source, members, .. } = self;
+        format!("{source}\nstruct Parameters {{\n{members}}}\n{variable} parameters: Parameters;\n")
     }
 
     /// The error of a kernel that the driver refuses.
@@ -87,25 +80,24 @@ impl Kernel {
     }
 }
 
-/// Declares the `#[repr(C)]` twin of a shader's `Parameters` struct: members of four bytes each.
+/// Declares the parameters of a kernel once: the `#[repr(C)]` struct that Rust fills, and the members of the WGSL struct
+/// that its shader reads as `parameters`. Members have four bytes each, so that both have the same layout.
 macro_rules! parameters {
-    ($(#[$meta:meta])* $name:ident { $($field:ident: $kind:ident),* $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $kind:ident),* $(,)? }) => {
         $(#[$meta])*
         #[repr(C)]
         #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
         pub(crate) struct $name {
-            $(pub(crate) $field: $kind,)*
+            $($(#[$doc])* pub(crate) $field: $kind,)*
         }
 
         impl $name {
-            pub(crate) const FIELDS: &'static [$crate::gpu::Field] = &[
-                $($crate::gpu::Field {
-                    name: stringify!($field),
-                    kind: stringify!($kind),
-                    offset: std::mem::offset_of!($name, $field),
-                },)*
-            ];
+            /// The members in WGSL, a line each.
+            pub(crate) const MEMBERS: &'static str =
+                concat!($("    ", stringify!($field), ": ", stringify!($kind), ",\n"),*);
         }
+
+        const _: () = assert!(size_of::<$name>() <= $crate::gpu::IMMEDIATE_BYTES as usize);
     };
 }
 pub(crate) use parameters;
@@ -127,7 +119,7 @@ macro_rules! kernel {
             origin: $crate::gpu::Origin::Crate,
             constants: &[$(($constant, $values)),*],
             bindings: &[$($crate::gpu::Access::$access),+],
-            fields: $parameters::FIELDS,
+            members: $parameters::MEMBERS,
             parameter_bytes: size_of::<$parameters>(),
         }
         .checked();
@@ -210,11 +202,6 @@ impl Pipelines {
         }
         Some(dropped.compiled.id)
     }
-}
-
-/// The shader's text with its parameters in the address space that the device offers.
-pub(super) fn variant(source: &str, immediates: bool) -> String {
-    if immediates { source.replace(UNIFORM_LINE, IMMEDIATE_LINE) } else { source.to_owned() }
 }
 
 impl Context {
@@ -327,7 +314,7 @@ impl Context {
     fn create_module(&self, kernel: &'static Kernel) -> wgpu::ShaderModule {
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(kernel.name),
-            source: wgpu::ShaderSource::Wgsl(variant(kernel.source, self.immediates()).into()),
+            source: wgpu::ShaderSource::Wgsl(kernel.wgsl(self.immediates()).into()),
         };
         if self.checked() || kernel.origin == Origin::User {
             return self.device().create_shader_module(descriptor);

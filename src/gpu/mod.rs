@@ -32,10 +32,10 @@ pub use adapters::{AdapterKind, AdapterSummary};
 pub(crate) use adapters::{Wanted, choose, summaries};
 pub use choices::{Journal, TuningSource};
 pub use context::RecurrentTier;
-pub(crate) use context::{Context, ContextOptions};
+pub(crate) use context::{Context, ContextOptions, IMMEDIATE_BYTES};
 pub(crate) use elementwise::ELEMENTWISE_GROUP;
 pub(crate) use inspect::{Rules, inspect};
-pub(crate) use kernel::{Access, Field, Kernel, Origin, kernel, parameters};
+pub(crate) use kernel::{Access, Kernel, Origin, kernel, parameters};
 pub(crate) use limits::pieces;
 #[cfg(test)]
 pub(crate) use on_chip::KERNELS as ON_CHIP_KERNELS;

@@ -1,4 +1,4 @@
-//! How many invocations share a row in the kernels that include `shaders/row_reduction.wgsl`.
+//! How many invocations share a row in the kernels that include `shaders/lib/row_reduction.wgsl`.
 
 use super::{AdapterKind, Context};
 

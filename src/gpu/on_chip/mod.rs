@@ -8,7 +8,7 @@
 //! 1. A device chooses such kernels by itself only on adapters of those makers, through Vulkan; and a self-test finds
 //!    how many workgroups run at once and that what one writes reaches the others unharmed. It is made once, when a
 //!    layer first asks.
-//! 2. Who waits in vain stops, and what is missing is made up for in the same submission: `shaders/recurrent_on_chip.wgsl`.
+//! 2. Who waits in vain stops, and what is missing is made up for in the same submission: `shaders/recurrent/persistent/workgroup.wgsl`.
 //!    Should that miss something, every readback is an error from then on.
 //! 3. That it happened is learnt when a submission with such a kernel is found to be done, at one of the next submissions or at
 //!    a readback ([`arrival`]): from then on only half as many workgroups may wait as the dispatch had, in the end none.
@@ -87,8 +87,8 @@ const PASSING: usize = 3;
 
 parameters!(ClearParameters { count: u32, first: u32, zeros: u32 });
 
-kernel!(CLEAR: "recurrent_on_chip_clear" {
-    files: ["recurrent_on_chip_clear"],
+kernel!(CLEAR: "recurrent/persistent/clear_exchange" {
+    files: ["recurrent/persistent/clear_exchange"],
     parameters: ClearParameters,
     constants: [],
     bindings: [Write],

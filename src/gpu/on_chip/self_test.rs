@@ -28,14 +28,14 @@ const LONG_ENOUGH: Duration = Duration::from_millis(5);
 parameters!(ProbeParameters { groups: u32, rounds: u32, spin_limit: u32 });
 parameters!(TurnsParameters { turns: u32 });
 
-kernel!(PROBE: "recurrent_on_chip_probe" {
-    files: ["recurrent_wait", "recurrent_on_chip_probe"],
+kernel!(PROBE: "recurrent/persistent/self_test" {
+    files: ["recurrent/persistent/wait", "recurrent/persistent/self_test"],
     parameters: ProbeParameters,
     constants: [("WEIGHT_BITS", WEIGHT_CLASSES)],
     bindings: [Write],
 });
-kernel!(TURNS: "recurrent_on_chip_turns" {
-    files: ["recurrent_on_chip_turns"],
+kernel!(TURNS: "recurrent/persistent/completion_time" {
+    files: ["recurrent/persistent/completion_time"],
     parameters: TurnsParameters,
     constants: [],
     bindings: [Write],

@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/columns.wgsl`.
+//! Dispatch of `shaders/elementwise/columns.wgsl`.
 
 use crate::Result;
 use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
@@ -12,8 +12,8 @@ parameters!(ColumnsParameters {
     y_base: u32,
 });
 
-kernel!(COLUMNS: "columns" {
-    files: ["columns"],
+kernel!(COLUMNS: "elementwise/columns" {
+    files: ["elementwise/columns"],
     parameters: ColumnsParameters,
     constants: [],
     bindings: [Read, Write],

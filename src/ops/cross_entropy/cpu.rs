@@ -1,4 +1,4 @@
-//! The CPU reference of `shaders/cross_entropy.wgsl`, from the definition: −Σ_j q_j ln p_j with the smoothed target q.
+//! The CPU reference of `shaders/loss/cross_entropy.wgsl`, from the definition: −Σ_j q_j ln p_j with the smoothed target q.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, aview1};
 

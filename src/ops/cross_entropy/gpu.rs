@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/cross_entropy.wgsl`.
+//! Dispatch of `shaders/loss/cross_entropy.wgsl`.
 
 use super::{Options, Rows, Scale};
 use crate::Result;
@@ -20,8 +20,8 @@ parameters!(CrossEntropyParameters {
     smoothing: f32,
 });
 
-kernel!(CROSS_ENTROPY: "cross_entropy" {
-    files: ["math", "row_reduction", "cross_entropy"],
+kernel!(CROSS_ENTROPY: "loss/cross_entropy" {
+    files: ["lib/math", "lib/row_reduction", "loss/cross_entropy"],
     parameters: CrossEntropyParameters,
     constants: [("LANE_BITS", 9), ("SCALE", 3), ("WEIGHTED", 2)],
     bindings: [Read, Read, Read, Read, Write, Write],

@@ -1,4 +1,4 @@
-//! The twin of `shaders/dropout.wgsl`.
+//! The twin of `shaders/elementwise/dropout.wgsl`.
 
 use ndarray::{ArrayView1, ArrayViewMut1};
 

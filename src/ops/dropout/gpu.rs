@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/dropout.wgsl`: four neighbours an invocation.
+//! Dispatch of `shaders/elementwise/dropout.wgsl`: four neighbours an invocation.
 
 use super::{Mask, Old};
 use crate::Result;
@@ -6,6 +6,7 @@ use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters,
 
 parameters!(DropoutParameters {
     count: u32,
+    /// The first element's place in the mask.
     first: u32,
     period: u32,
     threshold: u32,
@@ -19,8 +20,8 @@ parameters!(DropoutParameters {
     y_base: u32,
 });
 
-kernel!(DROPOUT: "dropout" {
-    files: ["philox", "dropout"],
+kernel!(DROPOUT: "elementwise/dropout" {
+    files: ["lib/philox", "elementwise/dropout"],
     parameters: DropoutParameters,
     constants: [],
     bindings: [Read, Write],

@@ -17,29 +17,29 @@ parameters!(UnaryBackwardParameters {
 parameters!(BinaryParameters { count: u32, a_base: u32, b_base: u32, z_base: u32, factor: f32 });
 parameters!(AccumulateParameters { count: u32, x_base: u32, z_base: u32, factor: f32, keep: u32 });
 
-kernel!(UNARY: "unary" {
-    files: ["math", "activations", "unary"],
+kernel!(UNARY: "elementwise/unary" {
+    files: ["lib/math", "lib/activations", "elementwise/unary"],
     parameters: UnaryParameters,
     constants: [("FUNCTION", Activation::ALL.len() as u32)],
     bindings: [Read, Write],
 });
 
-kernel!(UNARY_BACKWARD: "unary_backward" {
-    files: ["math", "activations", "unary_backward"],
+kernel!(UNARY_BACKWARD: "elementwise/unary_backward" {
+    files: ["lib/math", "lib/activations", "elementwise/unary_backward"],
     parameters: UnaryBackwardParameters,
     constants: [("FUNCTION", Activation::ALL.len() as u32)],
     bindings: [Read, Read, Read, Write],
 });
 
-kernel!(BINARY: "binary" {
-    files: ["binary"],
+kernel!(BINARY: "elementwise/binary" {
+    files: ["elementwise/binary"],
     parameters: BinaryParameters,
     constants: [("FUNCTION", 4)],
     bindings: [Read, Read, Write],
 });
 
-kernel!(ACCUMULATE: "accumulate" {
-    files: ["accumulate"],
+kernel!(ACCUMULATE: "elementwise/accumulate" {
+    files: ["elementwise/accumulate"],
     parameters: AccumulateParameters,
     constants: [],
     bindings: [Read, Write],

@@ -9,8 +9,10 @@ use crate::tensor::{Indices, View};
 parameters!(EmbeddingParameters {
     count: u32,
     features: u32,
+    /// The rows of the table that are bound.
     first_token: u32,
     token_count: u32,
+    /// Place of the first element of this stretch in all of y.
     y_first: u32,
     tokens_base: u32,
     table_base: u32,
@@ -23,27 +25,29 @@ parameters!(EmbeddingBackwardParameters {
     groups_base: u32,
     d_y_base: u32,
     d_table_base: u32,
+    /// The places, in the order of the sequence, that are bound in this dispatch.
     first_place: u32,
+    /// The first row of the table that is bound.
     first_token: u32,
 });
 parameters!(OneHotParameters { count: u32, vocabulary: u32, y_first: u32, tokens_base: u32, y_base: u32 });
 
-kernel!(EMBEDDING: "embedding" {
-    files: ["embedding"],
+kernel!(EMBEDDING: "embedding/embedding" {
+    files: ["embedding/embedding"],
     parameters: EmbeddingParameters,
     constants: [],
     bindings: [Read, Read, Write],
 });
 
-kernel!(EMBEDDING_BACKWARD: "embedding_backward" {
-    files: ["embedding_backward"],
+kernel!(EMBEDDING_BACKWARD: "embedding/embedding_backward" {
+    files: ["embedding/embedding_backward"],
     parameters: EmbeddingBackwardParameters,
     constants: [],
     bindings: [Read, Read, Read, Write],
 });
 
-kernel!(ONE_HOT: "one_hot" {
-    files: ["one_hot"],
+kernel!(ONE_HOT: "embedding/one_hot" {
+    files: ["embedding/one_hot"],
     parameters: OneHotParameters,
     constants: [],
     bindings: [Read, Write],
@@ -52,9 +56,9 @@ kernel!(ONE_HOT: "one_hot" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&EMBEDDING, &EMBEDDING_BACKWARD, &ONE_HOT];
 
-/// Invocations in a workgroup of `embedding_backward.wgsl`.
+/// Invocations in a workgroup of `embedding/embedding_backward.wgsl`.
 const SCATTER_GROUP: usize = 64;
-/// Loop turns that one invocation of `embedding_backward.wgsl` may take; see `MAX_DEPTH` of `matmul`.
+/// Loop turns that one invocation of `embedding/embedding_backward.wgsl` may take; see `MAX_DEPTH` of `matmul`.
 const MAX_TURNS: usize = 1 << 14;
 
 /// The elements of a piece of y, and the tokens whose rows they belong to.

@@ -28,14 +28,14 @@ parameters!(LayerNormBackwardParameters {
     terms_base: u32,
 });
 
-kernel!(LAYER_NORM: "layer_norm" {
-    files: ["row_reduction", "layer_norm"],
+kernel!(LAYER_NORM: "norm/layer_norm" {
+    files: ["lib/row_reduction", "norm/layer_norm"],
     parameters: LayerNormParameters,
     constants: [("LANE_BITS", 9), ("SHIFTED", 2)],
     bindings: [Read, Read, Read, Write],
 });
-kernel!(LAYER_NORM_BACKWARD: "layer_norm_backward" {
-    files: ["row_reduction", "layer_norm_backward"],
+kernel!(LAYER_NORM_BACKWARD: "norm/layer_norm_backward" {
+    files: ["lib/row_reduction", "norm/layer_norm_backward"],
     parameters: LayerNormBackwardParameters,
     constants: [("LANE_BITS", 9)],
     bindings: [Read, Read, Read, Write, Write],

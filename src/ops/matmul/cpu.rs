@@ -1,4 +1,4 @@
-//! The twin of `shaders/matmul.wgsl`: `ndarray`'s product; in 32-bit floats that of `math`.
+//! The twin of `shaders/matmul/matmul.wgsl`: `ndarray`'s product; in 32-bit floats that of `math`.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Ix2};
 

@@ -13,23 +13,31 @@ parameters!(MatmulParameters {
     b_base: u32,
     c_base: u32,
     bias_base: u32,
+    /// 1: add a bias to each row; 0: none.
     has_bias: u32,
+    /// 1: add to what C holds; 0: overwrite.
     accumulate: u32,
+    /// Workgroup z sums over this part of K, the z-th, into the z-th plane of C.
     part: u32,
+    /// Elements from one plane of C to the next.
     c_plane: u32,
 });
 
 parameters!(SumParameters {
+    /// Outputs of this dispatch, and the first of them.
     count: u32,
     first: u32,
     n: u32,
     parts: u32,
+    /// Elements from one part to the next.
     plane: u32,
     c_stride: u32,
     parts_base: u32,
     c_base: u32,
     bias_base: u32,
+    /// 1: add a bias to each row; 0: none.
     has_bias: u32,
+    /// 1: add to what C holds; 0: overwrite.
     accumulate: u32,
 });
 
@@ -37,7 +45,7 @@ parameters!(SumParameters {
 macro_rules! tile {
     ($name:ident: $stem:literal, [$($file:literal),+]) => {
         kernel!($name: $stem {
-            files: ["matmul", $($file),+],
+            files: ["matmul/matmul", $($file),+],
             parameters: MatmulParameters,
             constants: [("TRANSPOSE_A", 2), ("TRANSPOSE_B", 2)],
             bindings: [Read, Read, Read, Write],
@@ -45,17 +53,17 @@ macro_rules! tile {
     };
 }
 
-tile!(NARROW: "matmul_narrow", ["matmul_scalars", "matmul_tiles", "matmul_narrow"]);
-tile!(NARROW_VECTORS: "matmul_narrow_vectors", ["matmul_vectors", "matmul_tiles", "matmul_narrow"]);
-tile!(DIRECT: "matmul_direct", ["matmul_scalars", "matmul_square", "matmul_direct"]);
-tile!(DIRECT_VECTORS: "matmul_direct_vectors", ["matmul_vectors", "matmul_square", "matmul_direct"]);
-tile!(MEDIUM: "matmul_medium", ["matmul_scalars", "matmul_tiles", "matmul_medium"]);
-tile!(MEDIUM_VECTORS: "matmul_medium_vectors", ["matmul_vectors", "matmul_tiles", "matmul_medium"]);
-tile!(LARGE: "matmul_large", ["matmul_scalars", "matmul_tiles", "matmul_square", "matmul_large"]);
-tile!(LARGE_VECTORS: "matmul_large_vectors", ["matmul_vectors", "matmul_tiles", "matmul_square", "matmul_large"]);
+tile!(NARROW: "matmul/narrow", ["matmul/scalars", "matmul/tiles", "matmul/narrow"]);
+tile!(NARROW_VECTORS: "matmul/narrow_vectors", ["matmul/vectors", "matmul/tiles", "matmul/narrow"]);
+tile!(DIRECT: "matmul/direct", ["matmul/scalars", "matmul/square", "matmul/direct"]);
+tile!(DIRECT_VECTORS: "matmul/direct_vectors", ["matmul/vectors", "matmul/square", "matmul/direct"]);
+tile!(MEDIUM: "matmul/medium", ["matmul/scalars", "matmul/tiles", "matmul/medium"]);
+tile!(MEDIUM_VECTORS: "matmul/medium_vectors", ["matmul/vectors", "matmul/tiles", "matmul/medium"]);
+tile!(LARGE: "matmul/large", ["matmul/scalars", "matmul/tiles", "matmul/square", "matmul/large"]);
+tile!(LARGE_VECTORS: "matmul/large_vectors", ["matmul/vectors", "matmul/tiles", "matmul/square", "matmul/large"]);
 
-kernel!(SUM: "matmul_sum" {
-    files: ["matmul_sum"],
+kernel!(SUM: "matmul/sum" {
+    files: ["matmul/sum"],
     parameters: SumParameters,
     constants: [],
     bindings: [Read, Read, Write],

@@ -1,5 +1,5 @@
 //! Products whose sum over K is taken in parts: one dispatch computes all parts beside each other, a second one,
-//! of `shaders/matmul_sum.wgsl`, adds them up from the last to the first.
+//! of `shaders/matmul/sum.wgsl`, adds them up from the last to the first.
 
 use super::Sizes;
 use super::gpu::{Add, MAX_DEPTH, Product, Target};

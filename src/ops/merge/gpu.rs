@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/merge.wgsl`, cut into blocks of rows or, where a row is longer than a binding, of columns.
+//! Dispatch of `shaders/elementwise/merge.wgsl`, cut into blocks of rows or, where a row is longer than a binding, of columns.
 
 use std::ops::Range;
 
@@ -18,8 +18,8 @@ parameters!(MergeParameters {
     factor: f32,
 });
 
-kernel!(MERGE: "merge" {
-    files: ["merge"],
+kernel!(MERGE: "elementwise/merge" {
+    files: ["elementwise/merge"],
     parameters: MergeParameters,
     constants: [("FUNCTION", 3)],
     bindings: [Read, Read, Write],

@@ -13,6 +13,7 @@ parameters!(SgdParameters {
     momentum: f32,
     undamped: f32,
     decay: f32,
+    /// 1: the first step, the velocity is not read.
     first: u32,
     nesterov: u32,
 });
@@ -32,26 +33,27 @@ parameters!(AdamParameters {
     rest2: f32,
     decay: f32,
     shrink: f32,
+    /// 1: AMSGrad.
     keep_largest: u32,
 });
 parameters!(ClipParameters { count: u32, gradient_base: u32, norm_base: u32, max_norm: f32 });
 
-kernel!(SGD: "sgd" {
-    files: ["sgd"],
+kernel!(SGD: "optimizer/sgd" {
+    files: ["optimizer/sgd"],
     parameters: SgdParameters,
     constants: [],
     bindings: [Read, Write, Write],
 });
 
-kernel!(ADAM: "adam" {
-    files: ["math", "adam"],
+kernel!(ADAM: "optimizer/adam" {
+    files: ["lib/math", "optimizer/adam"],
     parameters: AdamParameters,
     constants: [],
     bindings: [Read, Write, Write, Write, Write],
 });
 
-kernel!(CLIP: "clip" {
-    files: ["math", "clip"],
+kernel!(CLIP: "optimizer/clip" {
+    files: ["lib/math", "optimizer/clip"],
     parameters: ClipParameters,
     constants: [],
     bindings: [Read, Write],

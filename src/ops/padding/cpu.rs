@@ -1,4 +1,4 @@
-//! The twin of `shaders/zero_padding.wgsl`.
+//! The twin of `shaders/elementwise/zero_padding.wgsl`.
 
 use ndarray::{Array3, ArrayView3, s};
 

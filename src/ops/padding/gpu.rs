@@ -1,10 +1,11 @@
-//! Dispatch of `shaders/zero_padding.wgsl`.
+//! Dispatch of `shaders/elementwise/zero_padding.wgsl`.
 
 use crate::Result;
 use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
 
 parameters!(ZeroPaddingParameters {
     count: u32,
+    /// Place of the first element of this stretch in all of x.
     first: u32,
     rows: u32,
     features: u32,
@@ -13,8 +14,8 @@ parameters!(ZeroPaddingParameters {
     y_base: u32,
 });
 
-kernel!(ZERO_PADDING: "zero_padding" {
-    files: ["zero_padding"],
+kernel!(ZERO_PADDING: "elementwise/zero_padding" {
+    files: ["elementwise/zero_padding"],
     parameters: ZeroPaddingParameters,
     constants: [],
     bindings: [Read, Read, Write],

@@ -1,4 +1,4 @@
-//! The twin of `shaders/permute.wgsl`: `ndarray`'s own permutation.
+//! The twin of `shaders/elementwise/permute.wgsl`: `ndarray`'s own permutation.
 
 use ndarray::{ArrayD, ArrayViewD};
 

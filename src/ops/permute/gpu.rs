@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/permute.wgsl`. Where x is larger than a binding, each stretch of y visits each stretch
+//! Dispatch of `shaders/elementwise/permute.wgsl`. Where x is larger than a binding, each stretch of y visits each stretch
 //! of x and takes the elements that lie there.
 
 use crate::Result;
@@ -8,6 +8,7 @@ use crate::tensor::View;
 
 parameters!(PermuteParameters {
     count: u32,
+    /// Place of the first element of this stretch in all of y, and of the bound stretch in all of x.
     y_first: u32,
     x_first: u32,
     x_count: u32,
@@ -22,8 +23,8 @@ parameters!(PermuteParameters {
     stride3: u32,
 });
 
-kernel!(PERMUTE: "permute" {
-    files: ["permute"],
+kernel!(PERMUTE: "elementwise/permute" {
+    files: ["elementwise/permute"],
     parameters: PermuteParameters,
     constants: [],
     bindings: [Read, Write],

@@ -243,16 +243,16 @@ fn expect_sensible(cell: &dyn CustomCell) -> Result<()> {
 
 /// One of the kernels: what is around the cell, and the cell; checked by a compiler of WGSL.
 fn kernel(cell: &dyn CustomCell, facts: &Facts, around: &Kernel) -> Result<&'static Kernel> {
-    let source = facts.source(around.source);
-    inspect(facts.wgsl, &source, &RULES)
-        .map_err(|fault| Error::Shader { what: format!("the cell `{}`", cell.name()), message: fault })?;
-    // Kept for the life of the program, as built-in ones are.
-    Ok(Box::leak(Box::new(Kernel {
+    let kernel = Kernel {
         name: Box::leak(format!("{}.{}", around.name, cell.name()).into_boxed_str()),
-        source: Box::leak(source.into_boxed_str()),
+        source: Box::leak(facts.source(around.source).into_boxed_str()),
         origin: Origin::User,
         ..around.clone()
-    })))
+    };
+    inspect(facts.wgsl, &kernel.wgsl(false), &RULES)
+        .map_err(|fault| Error::Shader { what: format!("the cell `{}`", cell.name()), message: fault })?;
+    // Kept for the life of the program, as built-in ones are.
+    Ok(Box::leak(Box::new(kernel)))
 }
 
 /// Fails for a cell that cannot be used, or whose WGSL does not compile; remembers it otherwise.

@@ -18,22 +18,22 @@ parameters!(SumRowsParameters {
 
 parameters!(AddRowsParameters { rows: u32, columns: u32, first_column: u32, x_base: u32, y_base: u32 });
 
-kernel!(NORM: "norm" {
-    files: ["norm"],
+kernel!(NORM: "reduce/norm" {
+    files: ["reduce/norm"],
     parameters: NormParameters,
     constants: [("FUNCTION", 4)],
     bindings: [Read, Write],
 });
 
-kernel!(SUM_ROWS: "sum_rows" {
-    files: ["sum_rows"],
+kernel!(SUM_ROWS: "reduce/sum_rows" {
+    files: ["reduce/sum_rows"],
     parameters: SumRowsParameters,
     constants: [],
     bindings: [Read, Write],
 });
 
-kernel!(ADD_ROWS: "add_rows" {
-    files: ["add_rows"],
+kernel!(ADD_ROWS: "reduce/add_rows" {
+    files: ["reduce/add_rows"],
     parameters: AddRowsParameters,
     constants: [],
     bindings: [Read, Write],
@@ -42,12 +42,12 @@ kernel!(ADD_ROWS: "add_rows" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&NORM, &SUM_ROWS, &ADD_ROWS];
 
-/// Elements that one workgroup of `norm.wgsl` reduces to one.
+/// Elements that one workgroup of `reduce/norm.wgsl` reduces to one.
 const CHUNK: usize = 4096;
-/// Rows that one workgroup of `sum_rows.wgsl` reduces to one, and columns that it spans.
+/// Rows that one workgroup of `reduce/sum_rows.wgsl` reduces to one, and columns that it spans.
 const CHUNK_ROWS: usize = 256;
 const GROUP_COLUMNS: usize = 64;
-/// The most rows that one workgroup is given, and that one dispatch of `add_rows.wgsl` adds up.
+/// The most rows that one workgroup is given, and that one dispatch of `reduce/add_rows.wgsl` adds up.
 const MOST_ROWS: usize = 4096;
 
 pub(super) fn reduce(context: &Context, x: View<'_>, reduction: Reduction) -> Result<Tensor> {

@@ -7,15 +7,15 @@ use crate::{Error, Result};
 parameters!(SoftmaxParameters { rows: u32, columns: u32, x_base: u32, y_base: u32 });
 parameters!(SoftmaxBackwardParameters { rows: u32, columns: u32, y_base: u32, d_y_base: u32, d_x_base: u32 });
 
-kernel!(SOFTMAX: "softmax" {
-    files: ["math", "row_reduction", "softmax"],
+kernel!(SOFTMAX: "softmax/softmax" {
+    files: ["lib/math", "lib/row_reduction", "softmax/softmax"],
     parameters: SoftmaxParameters,
     constants: [("LANE_BITS", 9), ("LOGARITHM", 2)],
     bindings: [Read, Write],
 });
 
-kernel!(SOFTMAX_BACKWARD: "softmax_backward" {
-    files: ["math", "row_reduction", "softmax_backward"],
+kernel!(SOFTMAX_BACKWARD: "softmax/softmax_backward" {
+    files: ["lib/math", "lib/row_reduction", "softmax/softmax_backward"],
     parameters: SoftmaxBackwardParameters,
     constants: [("LANE_BITS", 9), ("LOGARITHM", 2)],
     bindings: [Read, Read, Write],

@@ -15,17 +15,22 @@ use crate::tensor::{Tensor, View};
 
 parameters!(MarksParameters {
     count: u32,
+    /// Place of the first mark of this stretch in all of them.
     first: u32,
     rows: u32,
     steps: u32,
     lengths_base: u32,
+    /// Place of the first mark's boundary in the mask: its own step forward, the next one in reverse.
     resets_base: u32,
     marks_base: u32,
+    /// The gradient is cut before every `chunk`-th step of the sequence; 0: nowhere.
     chunk: u32,
+    /// Steps of the sequence before these.
     earlier: u32,
 });
 parameters!(PickParameters {
     count: u32,
+    /// Place of the first element of this dispatch in the block.
     first: u32,
     rows: u32,
     steps: u32,
@@ -36,6 +41,7 @@ parameters!(PickParameters {
     y_width: u32,
     lengths_base: u32,
     marks_base: u32,
+    /// The steps whose arrays are bound; rows whose step is another are left to other dispatches.
     first_step: u32,
     bound_steps: u32,
 });
@@ -49,25 +55,27 @@ parameters!(PreviousParameters {
     initial_base: u32,
     marks_base: u32,
     y_base: u32,
+    /// Place of the first element of this dispatch in its stretch of y.
     y_first: u32,
+    /// The first step of the stretch, and of the stretch of the output that is bound.
     first_step: u32,
     first_bound: u32,
 });
 
-kernel!(MARKS: "marks" {
-    files: ["recurrent_marks", "marks"],
+kernel!(MARKS: "recurrent/states/step_flags" {
+    files: ["recurrent/common/step_flag_bits", "recurrent/states/step_flags"],
     parameters: MarksParameters,
     constants: [("REVERSED", 2), ("RAGGED", 2), ("MASKED", 2)],
     bindings: [Read, Read, Write],
 });
-kernel!(PICK: "pick" {
-    files: ["recurrent_marks", "pick"],
+kernel!(PICK: "recurrent/states/select_step" {
+    files: ["recurrent/common/step_flag_bits", "recurrent/states/select_step"],
     parameters: PickParameters,
     constants: [("LAST", 2), ("RAGGED", 2), ("MARKED", 2)],
     bindings: [Read, Read, Read, Write],
 });
-kernel!(PREVIOUS: "previous" {
-    files: ["recurrent_marks", "previous"],
+kernel!(PREVIOUS: "recurrent/states/previous_states" {
+    files: ["recurrent/common/step_flag_bits", "recurrent/states/previous_states"],
     parameters: PreviousParameters,
     constants: [("REVERSED", 2), ("MARKED", 2)],
     bindings: [Read, Read, Read, Write],

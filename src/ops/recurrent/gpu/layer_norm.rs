@@ -43,6 +43,7 @@ parameters!(BackwardParameters {
     state_norm_base: u32,
     d_output_base: u32,
     marks_base: u32,
+    /// The step after this one, in this direction; `ends` is 1 where there is none.
     next_marks_base: u32,
     ends: u32,
     before_base: u32,
@@ -59,7 +60,7 @@ macro_rules! normalised_kernels {
     ($forward:ident: $forward_name:literal, $backward:ident: $backward_name:literal, cell: $cell:literal) => {
         kernel!($forward: $forward_name {
             files: [
-                "math", "row_reduction", "recurrent_marks", "recurrent_normalised", $cell, "recurrent_normalised_forward"
+                "lib/math", "lib/row_reduction", "recurrent/common/step_flag_bits", "recurrent/layer_norm/row", $cell, "recurrent/layer_norm/forward"
             ],
             parameters: ForwardParameters,
             constants: [("LANE_BITS", 9), ("MARKED", 2), ("BIASED", 2)],
@@ -67,8 +68,8 @@ macro_rules! normalised_kernels {
         });
         kernel!($backward: $backward_name {
             files: [
-                "math", "row_reduction", "recurrent_marks", "recurrent_normalised", $cell, "recurrent_normalised_backward",
-                "recurrent_normalised_backward_row"
+                "lib/math", "lib/row_reduction", "recurrent/common/step_flag_bits", "recurrent/layer_norm/row", $cell, "recurrent/layer_norm/backward",
+                "recurrent/layer_norm/backward_row"
             ],
             parameters: BackwardParameters,
             constants: [("LANE_BITS", 9), ("MARKED", 2), ("BIASED", 2)],
@@ -78,12 +79,12 @@ macro_rules! normalised_kernels {
 }
 
 normalised_kernels!(
-    LSTM_FORWARD: "recurrent_normalised_forward.lstm", LSTM_BACKWARD: "recurrent_normalised_backward.lstm",
-    cell: "cells/normalised_lstm"
+    LSTM_FORWARD: "recurrent/layer_norm/forward.lstm", LSTM_BACKWARD: "recurrent/layer_norm/backward.lstm",
+    cell: "recurrent/layer_norm/lstm"
 );
 normalised_kernels!(
-    GRU_FORWARD: "recurrent_normalised_forward.gru", GRU_BACKWARD: "recurrent_normalised_backward.gru",
-    cell: "cells/normalised_gru"
+    GRU_FORWARD: "recurrent/layer_norm/forward.gru", GRU_BACKWARD: "recurrent/layer_norm/backward.gru",
+    cell: "recurrent/layer_norm/gru"
 );
 
 #[cfg(test)]

@@ -8,11 +8,13 @@ use crate::gpu::{Bound, Context, Dispatch, Kernel, parameters};
 parameters!(ForwardParameters {
     rows: u32,
     hidden: u32,
+    /// P.
     state: u32,
     width: u32,
     first_row: u32,
     first_unit: u32,
     weight_base: u32,
+    /// From one unit's weight to the next one's, and from one term's: one of them is 1.
     weight_unit: u32,
     weight_term: u32,
     bias_base: u32,
@@ -26,8 +28,11 @@ parameters!(ForwardParameters {
     saved_base: u32,
     unprojected_base: u32,
     flags: u32,
+    /// Of both directions: how many steps behind the first one's place the second one's is in arrays [2, T, ..], and in
+    /// arrays [T, ..]; modulo 2^32.
     second_behind: u32,
     second_beside: u32,
+    /// Of the random numbers: the first that this step draws, the key, the stream.
     first_number: u32,
     seed_low: u32,
     seed_high: u32,
@@ -48,6 +53,7 @@ parameters!(BackwardParameters {
     peepholes_base: u32,
     mask_base: u32,
     marks_base: u32,
+    /// The step after this one, in this direction.
     next_marks_base: u32,
     next_gates_base: u32,
     next_saved_base: u32,
@@ -60,8 +66,11 @@ parameters!(BackwardParameters {
     carry_out_base: u32,
     carry_cell_out_base: u32,
     flags: u32,
+    /// Of both directions: how many steps behind the first one's place the second one's is in arrays [2, T, ..], and in
+    /// arrays [T, ..]; modulo 2^32.
     second_behind: u32,
     second_beside: u32,
+    /// Of the random numbers: the first that these rows draw, the key, the stream.
     first_number: u32,
     seed_low: u32,
     seed_high: u32,

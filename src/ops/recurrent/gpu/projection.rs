@@ -1,5 +1,5 @@
 //! A projection between a cell and its hidden state, step by step on the GPU. Dispatch of
-//! `shaders/recurrent_gather.wgsl`.
+//! `shaders/recurrent/states/hidden_gradient.wgsl`.
 
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
@@ -11,6 +11,7 @@ use crate::tensor::{Tensor, View};
 
 parameters!(GatherParameters {
     count: u32,
+    /// Place of the first element of this dispatch.
     first: u32,
     state: u32,
     width: u32,
@@ -21,13 +22,16 @@ parameters!(GatherParameters {
     carry_base: u32,
     carry_out_base: u32,
     d_hidden_base: u32,
+    /// 1: this is the last step; it has no next one.
     ends: u32,
+    /// 0: the gradient at the outputs belongs to other dispatches.
     takes_outputs: u32,
+    /// Of the gradient at the state that a step started from.
     bound: f32,
 });
 
-kernel!(GATHER: "recurrent_gather" {
-    files: ["math", "recurrent_marks", "recurrent_gather"],
+kernel!(GATHER: "recurrent/states/hidden_gradient" {
+    files: ["lib/math", "recurrent/common/step_flag_bits", "recurrent/states/hidden_gradient"],
     parameters: GatherParameters,
     constants: [("MARKED", 2), ("CLIPS_GRADIENT", 2)],
     bindings: [Read, Read, Read, Write, Write],

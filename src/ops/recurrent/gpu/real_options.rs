@@ -1,6 +1,6 @@
 //! The real-valued options of a layer on the GPU: rates, bounds, parameters of functions. They are neither constants of kernels,
 //! of which each value would compile a pipeline of its own, nor among the parameters of a dispatch, which have no room; they
-//! stand before the initial state, which every kernel reads. Dispatch of `shaders/recurrent_put_options.wgsl`.
+//! stand before the initial state, which every kernel reads. Dispatch of `shaders/recurrent/common/write_options.wgsl`.
 
 use crate::Result;
 use crate::gpu::{Context, Dispatch, Span, kernel, parameters};
@@ -22,8 +22,8 @@ parameters!(OptionsParameters {
     output_beta: f32,
 });
 
-kernel!(PUT_OPTIONS: "recurrent_put_options" {
-    files: ["recurrent_options", "recurrent_put_options"],
+kernel!(PUT_OPTIONS: "recurrent/common/write_options" {
+    files: ["recurrent/common/option_places", "recurrent/common/write_options"],
     parameters: OptionsParameters,
     constants: [],
     bindings: [Write],

@@ -19,8 +19,10 @@ use crate::tuning::RecurrentShape;
 parameters!(SequenceForwardParameters {
     rows: u32,
     hidden: u32,
+    /// Of the step's kernel, P: here H.
     state: u32,
     width: u32,
+    /// How many steps, and whether time goes up (1) or down (2^32 - 1).
     steps: u32,
     direction: u32,
     first_row: u32,
@@ -34,9 +36,13 @@ parameters!(SequenceForwardParameters {
     gates_base: u32,
     output_base: u32,
     saved_base: u32,
+    /// FIRST_STEP holds for the first of the steps.
     flags: u32,
+    /// Of both directions: how many steps behind the first one's place the second one's is in arrays [2, T, ..], and in
+    /// arrays [T, ..]; modulo 2^32.
     second_behind: u32,
     second_beside: u32,
+    /// Of the random numbers: the first that the first step draws, the key, the stream.
     first_number: u32,
     seed_low: u32,
     seed_high: u32,
@@ -49,6 +55,7 @@ parameters!(SequenceBackwardParameters {
     hidden: u32,
     width: u32,
     d_width: u32,
+    /// How many steps, and whether this pass goes up in time (1) or down (2^32 - 1).
     steps: u32,
     direction: u32,
     first_row: u32,
@@ -64,9 +71,13 @@ parameters!(SequenceBackwardParameters {
     saved_base: u32,
     carry_base: u32,
     carry_cell_base: u32,
+    /// LAST_STEP holds for the first of the steps taken; FIRST_STEP for the last of them.
     flags: u32,
+    /// Of both directions: how many steps behind the first one's place the second one's is in arrays [2, T, ..], and in
+    /// arrays [T, ..]; modulo 2^32.
     second_behind: u32,
     second_beside: u32,
+    /// Of the random numbers: the first that the first step draws, the key, the stream.
     first_number: u32,
     seed_low: u32,
     seed_high: u32,

@@ -1,4 +1,4 @@
-//! How the product of a time step is shared out within a workgroup, and `shaders/recurrent_boundary.wgsl`, by which what
+//! How the product of a time step is shared out within a workgroup, and `shaders/recurrent/step/boundary.wgsl`, by which what
 //! flows to the state before the first step is a product of that kind.
 //!
 //! A workgroup takes 16 units of some rows. The fewer rows it takes, the more workgroups there are, and the more of its
@@ -19,7 +19,7 @@ use crate::tensor::{Tensor, View};
 pub(crate) const UNITS: usize = 16;
 /// The least rows of a workgroup.
 const LEAST_ROWS: usize = 4;
-/// How many values `ROW_BITS` in `shaders/recurrent_slices.wgsl` may take.
+/// How many values `ROW_BITS` in `shaders/recurrent/step/split_k.wgsl` may take.
 const ROW_BITS: u32 = 3;
 
 parameters!(BoundaryParameters {
@@ -33,8 +33,8 @@ parameters!(BoundaryParameters {
     y_base: u32,
 });
 
-kernel!(BOUNDARY: "recurrent_boundary" {
-    files: ["recurrent_slices", "recurrent_boundary"],
+kernel!(BOUNDARY: "recurrent/step/boundary" {
+    files: ["recurrent/step/split_k", "recurrent/step/boundary"],
     parameters: BoundaryParameters,
     constants: [("ROW_BITS", ROW_BITS)],
     bindings: [Read, Read, Write],

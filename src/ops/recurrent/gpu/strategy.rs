@@ -14,7 +14,7 @@
 use super::persistent::division::{Layer, Plan as OnChipPlan, Room};
 use crate::gpu::{AdapterKind, RecurrentTier};
 
-/// Elements of workgroup memory of the kernels: `POOL` in `shaders/recurrent_sequence.wgsl`.
+/// Elements of workgroup memory of the kernels: `POOL` in `shaders/recurrent/sequence/workgroup.wgsl`.
 const POOL: usize = 4096;
 /// The most elements of W_hh that hardware reads at every step: 256 KiB. A compute unit gets some 64 bytes per clock from
 /// the cache that all share, so that they take about as long as a dispatch, 3 to 5 µs.

@@ -47,7 +47,7 @@ macro_rules! around {
         bindings: $bindings:tt,
     } $cell:ident [$($cell_file:literal),*] [$($own:tt),*]) => {
         kernel!($name: $stem of $cell {
-            files: ["math", "philox", "recurrent_marks", "recurrent_options", "recurrent_read_options", "recurrent", $($cell_file,)* $($file),+],
+            files: ["lib/math", "lib/philox", "recurrent/common/step_flag_bits", "recurrent/common/option_places", "recurrent/common/read_options", "recurrent/common/layer", $($cell_file,)* $($file),+],
             parameters: $parameters,
             constants: [
                 ("MARKED", 2), ("BOTH", 2), ("PROJECTED", $projected), ("STATE_MASK", 2),
@@ -71,7 +71,7 @@ macro_rules! way {
     } $cell:ident $files:tt $own:tt) => {
         around!($forward: $forward_stem {
             files: [
-                "recurrent_forward_arrays", "recurrent_forward_product", "recurrent_forward_cell",
+                "recurrent/common/forward_bindings", "recurrent/common/forward_operands", "recurrent/common/forward_unit",
                 $($forward_file),+
             ],
             parameters: $forward_parameters,
@@ -82,7 +82,7 @@ macro_rules! way {
         } $cell $files $own);
         around!($backward: $backward_stem {
             files: [
-                "recurrent_backward_arrays", "recurrent_backward_product", "recurrent_backward_cell",
+                "recurrent/common/backward_bindings", "recurrent/common/backward_operands", "recurrent/common/backward_unit",
                 $($backward_file),+
             ],
             parameters: $backward_parameters,
@@ -98,9 +98,9 @@ macro_rules! way {
 macro_rules! step {
     ($($cell:tt)+) => {
         way!({
-            forward: STEP_FORWARD "recurrent_forward" ["recurrent_slices", "recurrent_forward"]
+            forward: STEP_FORWARD "recurrent/step/forward" ["recurrent/step/split_k", "recurrent/step/forward"]
                 ForwardParameters [Read, Read, Read, Read, Write, Write, Write, Write],
-            backward: STEP_BACKWARD "recurrent_backward" ["recurrent_slices", "recurrent_backward"]
+            backward: STEP_BACKWARD "recurrent/step/backward" ["recurrent/step/split_k", "recurrent/step/backward"]
                 BackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write],
             projected: 2,
             phases: 3,
@@ -113,11 +113,11 @@ macro_rules! step {
 macro_rules! sequence {
     ($($cell:tt)+) => {
         way!({
-            forward: SEQUENCE_FORWARD "recurrent_sequence_forward"
-                ["recurrent_walk", "recurrent_forward_places", "recurrent_sequence", "recurrent_sequence_forward"]
+            forward: SEQUENCE_FORWARD "recurrent/sequence/forward"
+                ["recurrent/common/iteration", "recurrent/common/forward_positions", "recurrent/sequence/workgroup", "recurrent/sequence/forward"]
                 SequenceForwardParameters [Read, Read, Read, Read, Write, Write, Write],
-            backward: SEQUENCE_BACKWARD "recurrent_sequence_backward"
-                ["recurrent_walk", "recurrent_backward_places", "recurrent_sequence", "recurrent_sequence_backward"]
+            backward: SEQUENCE_BACKWARD "recurrent/sequence/backward"
+                ["recurrent/common/iteration", "recurrent/common/backward_positions", "recurrent/sequence/workgroup", "recurrent/sequence/backward"]
                 SequenceBackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write],
             projected: 1,
             phases: 1,
@@ -130,11 +130,11 @@ macro_rules! sequence {
 macro_rules! on_chip {
     ($($cell:tt)+) => {
         way!({
-            forward: ON_CHIP_FORWARD "recurrent_on_chip_forward"
-                ["recurrent_walk", "recurrent_forward_places", "recurrent_wait", "recurrent_exchange", "recurrent_on_chip", "recurrent_on_chip_forward"]
+            forward: ON_CHIP_FORWARD "recurrent/persistent/forward"
+                ["recurrent/common/iteration", "recurrent/common/forward_positions", "recurrent/persistent/wait", "recurrent/persistent/exchange", "recurrent/persistent/workgroup", "recurrent/persistent/forward"]
                 SequenceForwardParameters [Read, Read, Read, Read, Write, Write, Write, Write, Write],
-            backward: ON_CHIP_BACKWARD "recurrent_on_chip_backward"
-                ["recurrent_walk", "recurrent_backward_places", "recurrent_wait", "recurrent_exchange", "recurrent_on_chip", "recurrent_on_chip_backward"]
+            backward: ON_CHIP_BACKWARD "recurrent/persistent/backward"
+                ["recurrent/common/iteration", "recurrent/common/backward_positions", "recurrent/persistent/wait", "recurrent/persistent/exchange", "recurrent/persistent/workgroup", "recurrent/persistent/backward"]
                 SequenceBackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write, Write, Write],
             projected: 1,
             phases: 1,
@@ -150,7 +150,7 @@ macro_rules! on_chip {
 /// dispatch; with `gated` the cell begins with what its user may choose of a cell with gates.
 macro_rules! cell {
     (gated $(($phases:ident))? $cell:ident [$($file:literal),+] [$($own:tt),*]) => {
-        cell!($(($phases))? $cell ["activations", "cells/gates", $($file),+] [
+        cell!($(($phases))? $cell ["lib/activations", "recurrent/cells/gates", $($file),+] [
             ("GATE_FUNCTION", FUNCTIONS), ("CANDIDATE_FUNCTION", FUNCTIONS), ("OUTPUT_FUNCTION", FUNCTIONS) $(, $own)*
         ]);
     };
@@ -177,11 +177,11 @@ macro_rules! cell {
     };
 }
 
-cell!(vanilla ["activations", "cells/vanilla"] [("FUNCTION", FUNCTIONS)]);
-cell!(gated lstm ["cells/lstm_gates", "cells/lstm"] [("PEEPHOLES", 2)]);
-cell!(gated lstm_coupled ["cells/lstm_coupled", "cells/lstm"] [("PEEPHOLES", 2)]);
-cell!(gated gru ["cells/gru"] []);
-cell!(gated (phases) gru_reset_before ["cells/gru_reset_before"] []);
+cell!(vanilla ["lib/activations", "recurrent/cells/vanilla"] [("FUNCTION", FUNCTIONS)]);
+cell!(gated lstm ["recurrent/cells/lstm_gates", "recurrent/cells/lstm"] [("PEEPHOLES", 2)]);
+cell!(gated lstm_coupled ["recurrent/cells/lstm_coupled", "recurrent/cells/lstm"] [("PEEPHOLES", 2)]);
+cell!(gated gru ["recurrent/cells/gru"] []);
+cell!(gated (phases) gru_reset_before ["recurrent/cells/gru_reset_before"] []);
 // A user's cell: all but the cell itself, which `custom.rs` adds.
 cell!(custom [] []);
 

@@ -22,7 +22,7 @@ use crate::ops::Activation;
 use crate::ops::recurrent::custom_cell as custom;
 use crate::ops::recurrent::{Call, Cell, Reset, Sizes};
 
-/// Bits of `flags`, as in `shaders/recurrent.wgsl`.
+/// Bits of `flags`, as in `shaders/recurrent/common/layer.wgsl`.
 pub(crate) const FIRST_STEP: u32 = 1;
 pub(crate) const LAST_STEP: u32 = 2;
 pub(crate) const TAKES_OUTPUTS: u32 = 4;

@@ -2,7 +2,7 @@
 
 /// Invocations of a workgroup.
 const GROUP: usize = 256;
-/// Fours of rows of the operand that a workgroup takes in at a time: `POOL` in `shaders/recurrent_on_chip.wgsl`.
+/// Fours of rows of the operand that a workgroup takes in at a time: `POOL` in `shaders/recurrent/persistent/workgroup.wgsl`.
 const POOL: usize = 512;
 /// The most units, and fours of rows, of a workgroup, as powers of two.
 const UNIT_BITS: u32 = 4;

@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn completes_is_where_dispatches_set_it() {
-        let on_chip = |kernel: &&Kernel| kernel.name.starts_with("recurrent_on_chip");
+        let on_chip = |kernel: &&Kernel| kernel.name.starts_with("recurrent/persistent");
         for kernel in all().filter(on_chip) {
             assert_eq!(kernel.constants[COMPLETES].0, "COMPLETES", "{}", kernel.name);
         }

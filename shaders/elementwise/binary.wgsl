@@ -1,0 +1,26 @@
+// z[i] = a[i] + b[i], a[i] - b[i], a[i] b[i] or factor a[i] + b[i]; one invocation an element.
+// CPU twin: src/ops/elementwise/cpu.rs.
+
+override FUNCTION: u32 = 0u;
+
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(3) var<storage, read_write> z: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let i = id.x;
+    if i >= parameters.count {
+        return;
+    }
+    let left = a[parameters.a_base + i];
+    let right = b[parameters.b_base + i];
+    var value = left + right;
+    switch FUNCTION {
+        case 1u: { value = left - right; }
+        case 2u: { value = left * right; }
+        case 3u: { value = parameters.factor * left + right; }
+        default: {}
+    }
+    z[parameters.z_base + i] = value;
+}

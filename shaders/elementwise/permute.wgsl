@@ -1,0 +1,25 @@
+// y[i0, i1, i2, i3] = x[ sum of i_d stride_d ], for the elements of y in one stretch of memory whose source
+// lies in one stretch of x; the rest is left to other dispatches. One invocation an element of y.
+// CPU twin: src/ops/permute/cpu.rs.
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= parameters.count {
+        return;
+    }
+    let place = parameters.y_first + id.x;
+    let i3 = place % parameters.size3;
+    let outer = place / parameters.size3;
+    let i2 = outer % parameters.size2;
+    let outermost = outer / parameters.size2;
+    let source = outermost / parameters.size1 * parameters.stride0
+        + outermost % parameters.size1 * parameters.stride1
+        + i2 * parameters.stride2 + i3 * parameters.stride3;
+    if source < parameters.x_first || source - parameters.x_first >= parameters.x_count {
+        return;
+    }
+    y[parameters.y_base + id.x] = x[parameters.x_base + source - parameters.x_first];
+}

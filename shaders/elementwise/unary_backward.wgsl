@@ -1,0 +1,19 @@
+// dx[i] = dy[i] f'(x[i]); one invocation an element. CPU twin: src/ops/elementwise/cpu.rs.
+
+override FUNCTION: u32 = 0u;
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> y: array<f32>;
+@group(0) @binding(3) var<storage, read> d_y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> d_x: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let i = id.x;
+    if i >= parameters.count {
+        return;
+    }
+    let local = derivative(
+        FUNCTION, x[parameters.x_base + i], y[parameters.y_base + i], parameters.alpha, parameters.beta);
+    d_x[parameters.d_x_base + i] = chain(d_y[parameters.d_y_base + i], local);
+}

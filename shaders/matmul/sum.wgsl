@@ -1,0 +1,29 @@
+// The second pass of a matrix product whose sum over K was taken in parts: C = bias + Σ parts, or C += Σ parts, for parts
+// [parts, M, N] and C [M, N]. CPU twin: src/ops/matmul/cpu.rs.
+//
+// One invocation an output. Parts are added one by one from the last to the first, whatever computed them.
+
+@group(0) @binding(1) var<storage, read> parts: array<f32>;
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(3) var<storage, read_write> c: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= parameters.count {
+        return;
+    }
+    let place = parameters.first + id.x;
+    let column = place % parameters.n;
+    let at = parameters.c_base + place / parameters.n * parameters.c_stride + column;
+    var value = 0.0;
+    if parameters.accumulate != 0u {
+        value = c[at];
+    }
+    for (var part = parameters.parts; part > 0u; part = part - 1u) {
+        value = value + parts[parameters.parts_base + (part - 1u) * parameters.plane + place];
+    }
+    if parameters.has_bias != 0u {
+        value = value + bias[parameters.bias_base + column];
+    }
+    c[at] = value;
+}

@@ -1,0 +1,36 @@
+// Adam (Kingma & Ba 2015, algorithm 1), AdamW (Loshchilov & Hutter 2019) and AMSGrad (Reddi et al. 2018):
+//   g += decay p (Adam)  or  p *= shrink (AdamW);
+//   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
+//   p -= step m / (sqrt(v or its maximum) / correction + epsilon),
+// where the host gives step = rate / (1 - beta1^t) and correction = sqrt(1 - beta2^t).
+// One invocation a parameter. CPU twin: src/ops/optimizer/cpu.rs.
+
+@group(0) @binding(1) var<storage, read> gradient: array<f32>;
+@group(0) @binding(2) var<storage, read_write> parameter: array<f32>;
+@group(0) @binding(3) var<storage, read_write> first_moment: array<f32>;
+@group(0) @binding(4) var<storage, read_write> second_moment: array<f32>;
+@group(0) @binding(5) var<storage, read_write> largest_moment: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= parameters.count {
+        return;
+    }
+    let at = parameters.parameter_base + id.x;
+    let old = parameter[at];
+    let slope = gradient[parameters.gradient_base + id.x] + parameters.decay * old;
+    let first = parameters.beta1 * first_moment[parameters.first_base + id.x] + parameters.rest1 * slope;
+    let second =
+        parameters.beta2 * second_moment[parameters.second_base + id.x] + parameters.rest2 * slope * slope;
+    first_moment[parameters.first_base + id.x] = first;
+    second_moment[parameters.second_base + id.x] = second;
+    var spread = second;
+    if parameters.keep_largest != 0u {
+        spread = max_or_nan(second, largest_moment[parameters.largest_base + id.x]);
+        largest_moment[parameters.largest_base + id.x] = spread;
+    }
+    let width = sqrt(spread) / parameters.correction + parameters.epsilon;
+    // Without any gradient so far there is nothing to do, whatever epsilon is.
+    let change = select(parameters.step * first / width, 0.0, first == 0.0 && !has_nan_bits(first));
+    parameter[at] = parameters.shrink * old - change;
+}

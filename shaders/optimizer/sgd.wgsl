@@ -1,0 +1,29 @@
+// Stochastic gradient descent with momentum (Sutskever et al. 2013, in PyTorch's form):
+//   g += decay p;  v = momentum v + (1 - dampening) g, at the first step v = g;
+//   p -= rate (nesterov ? g + momentum v : v), or p -= rate g without momentum.
+// One invocation a parameter. CPU twin: src/ops/optimizer/cpu.rs.
+
+@group(0) @binding(1) var<storage, read> gradient: array<f32>;
+@group(0) @binding(2) var<storage, read_write> parameter: array<f32>;
+@group(0) @binding(3) var<storage, read_write> velocity: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= parameters.count {
+        return;
+    }
+    let at = parameters.parameter_base + id.x;
+    let old = parameter[at];
+    let slope = gradient[parameters.gradient_base + id.x] + parameters.decay * old;
+    var direction = slope;
+    if parameters.momentum != 0.0 {
+        let moving = parameters.velocity_base + id.x;
+        var speed = slope;
+        if parameters.first == 0u {
+            speed = parameters.momentum * velocity[moving] + parameters.undamped * slope;
+        }
+        velocity[moving] = speed;
+        direction = select(speed, slope + parameters.momentum * speed, parameters.nesterov != 0u);
+    }
+    parameter[at] = old - parameters.rate * direction;
+}

@@ -1,0 +1,18 @@
+// The arrays of every kernel that goes forward in time, and how far a step lies from the next one in them.
+//   weight_hh: as the kernel says; bias_hh [G H]; initial: the hidden state [B, P], the cell state [B, H] and the peepholes
+//   where there are such; marks [T, B]; gates [T, B, G H]: the projected input comes in, what backward needs of the gates
+//   goes out; output [T, B, width]: the column block of this direction; earlier steps are read, a step's is written;
+//   saved [T, B, H]: what backward needs beside the gates.
+// P is H without a projection.
+
+@group(0) @binding(1) var<storage, read> weight_hh: array<f32>;
+@group(0) @binding(2) var<storage, read> bias_hh: array<f32>;
+@group(0) @binding(3) var<storage, read> initial: array<f32>;
+@group(0) @binding(4) var<storage, read> marks: array<u32>;
+@group(0) @binding(5) var<storage, read_write> gates: array<f32>;
+@group(0) @binding(6) var<storage, read_write> output: array<f32>;
+@group(0) @binding(7) var<storage, read_write> saved: array<f32>;
+
+fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden; }
+fn saved_stride() -> u32 { return parameters.rows * parameters.hidden; }
+fn output_stride() -> u32 { return parameters.rows * parameters.width; }

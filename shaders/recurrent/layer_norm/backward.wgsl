@@ -1,0 +1,106 @@
+// One time step back of a cell with layer normalisation in one direction; a product of d_product with W_hh follows, which
+// adds to the carry. For the invocations of a row see lib/row_reduction.wgsl.
+//   norms: see recurrent/layer_norm/row.wgsl; d_output [T, B, width]: the column block of this direction; marks [T, B];
+//   before [T, B, 2 H]: the cell state that the step started from, and the one that it made; [T, B, H]: the hidden state that
+//   it started from, where there is no other;
+//   gates [T, B, G H]: after their activation they come in, their gradients before it go out;
+//   product [T, B, G H]: W_hh h' comes in, the gradient at it goes out;
+//   carry [1 or 2, B, H]: the gradient at the state after this step comes in (hidden, then cell), what does not pass
+//   through the product goes out; d_norms [B, width_norms]: what each row adds to the gradients of norm_hh and norm_c,
+//   or of norm_hh and the last gate's bias. CPU twin: src/ops/recurrent/normalised/cpu.rs.
+
+@group(0) @binding(1) var<storage, read> norms: array<f32>;
+@group(0) @binding(2) var<storage, read> d_output: array<f32>;
+@group(0) @binding(3) var<storage, read> marks: array<u32>;
+@group(0) @binding(4) var<storage, read> before: array<f32>;
+@group(0) @binding(5) var<storage, read_write> gates: array<f32>;
+@group(0) @binding(6) var<storage, read_write> product: array<f32>;
+@group(0) @binding(7) var<storage, read_write> carry: array<f32>;
+@group(0) @binding(8) var<storage, read_write> d_norms: array<f32>;
+
+// Statistics of the cell state, and the means of the gradient at it before its normalisation: alone, and times its
+// standard value.
+struct StateRow {
+    statistics: Statistics,
+    average: f32,
+    along: f32,
+}
+
+fn gate_place(row: u32, gate: u32, unit: u32) -> u32 {
+    return parameters.gates_base + (row * GATES + gate) * parameters.hidden + unit;
+}
+
+fn before_place(row: u32, unit: u32) -> u32 {
+    return parameters.before_base + row * select(1u, 2u, HAS_CELL) * parameters.hidden + unit;
+}
+
+fn gradient_at_hidden(row: u32, unit: u32) -> f32 {
+    var carried = carry[parameters.carry_base + row * parameters.hidden + unit];
+    // The product has brought what the next step sent, and a cut holds back.
+    if MARKED != 0u && parameters.ends == 0u && (marks[parameters.next_marks_base + row] & CUTS) != 0u {
+        carried = 0.0;
+    }
+    return d_output[parameters.d_output_base + row * parameters.d_width + unit] + carried;
+}
+
+fn step_of(row: u32, unit: u32) -> Step {
+    var step: Step;
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        step.gates[gate] = gates[gate_place(row, gate, unit)];
+    }
+    step.before = before[before_place(row, unit)];
+    return step;
+}
+
+// The cell state that the step made, as it was kept: another evaluation may differ in its last bit, and where all units
+// are alike their deviation is no larger.
+fn state_at(row: u32, unit: u32) -> f32 {
+    return before[before_place(row, unit) + parameters.hidden];
+}
+
+// The gradient at the normalised cell state.
+fn slope_at_state(row: u32, unit: u32, standard: f32) -> f32 {
+    let step = step_of(row, unit);
+    return state_slope(step.gates, normalised_state(unit, standard), gradient_at_hidden(row, unit));
+}
+
+fn state_row(row: u32, index: u32) -> StateRow {
+    let count = f32(parameters.hidden);
+    var total = 0.0;
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
+        total = total + state_at(row, unit);
+    }
+    let mean = sum_of_lanes(total, index) / count;
+    var squares = 0.0;
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
+        let centred = state_at(row, unit) - mean;
+        squares = squares + centred * centred;
+    }
+    let statistics = statistics_of(sum_of_lanes(squares, index), mean, parameters.hidden);
+    var sums = vec2<f32>(0.0, 0.0);
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
+        let standard = (state_at(row, unit) - statistics.mean) * statistics.scale;
+        let slope = norms[parameters.state_norm_base + unit] * slope_at_state(row, unit, standard);
+        sums = sums + vec2<f32>(slope, slope * standard);
+    }
+    return StateRow(statistics, sum_of_lanes(sums.x, index) / count, sum_of_lanes(sums.y, index) / count);
+}
+
+fn slopes_of(row: u32, unit: u32, statistics: RowStatistics, state: StateRow) -> Slopes {
+    var step = step_of(row, unit);
+    step.last = recurrent_at(row, GATES - 1u, unit, statistics);
+    var d_state = 0.0;
+    if HAS_CELL {
+        let standard = (state_at(row, unit) - state.statistics.mean) * state.statistics.scale;
+        step.normalised = normalised_state(unit, standard);
+        let slope = norms[parameters.state_norm_base + unit] * slope_at_state(row, unit, standard);
+        let carried = carry[parameters.carry_cell_base + row * parameters.hidden + unit];
+        d_state = carried + (slope - state.average - standard * state.along) * state.statistics.scale;
+    }
+    return cell_backward(step, gradient_at_hidden(row, unit), d_state);
+}
+
+// The gradient at the recurrent part of a gate.
+fn d_recurrent(slopes: Slopes, gate: u32) -> f32 {
+    return select(slopes.d_gates[gate], slopes.d_last, gate == GATES - 1u);
+}

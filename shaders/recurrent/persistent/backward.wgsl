@@ -1,0 +1,42 @@
+// Many time steps back, as recurrent/step/backward.wgsl computes one: dh = dy + what the next step's gates and the carry
+// bring, then the cell's derivative; W_hh stays on chip (recurrent/persistent/workgroup.wgsl), and the history is that of the
+// gradients that go through it.
+// W_hh is [G H, H]. Arrays: recurrent/common/backward_bindings.wgsl. CPU twin: src/ops/recurrent/cpu.rs.
+
+@group(0) @binding(9) var<storage, read_write> exchange: array<atomic<u32>>;
+@group(0) @binding(10) var<storage, read_write> status: array<atomic<u32>>;
+
+// Of this invocation's slice, at four rows.
+var<private> slice_sum: vec4<f32>;
+
+fn width() -> u32 { return GATES * parameters.hidden; }
+// Without a next step the product has no terms.
+fn terms(step: u32) -> u32 {
+    return select(GATES * parameters.hidden, 0u, step == 0u && (parameters.flags & LAST_STEP) != 0u);
+}
+
+fn weight_of(depth: u32, unit: u32) -> f32 { return weight_hh[weight_at() + depth * parameters.hidden + unit]; }
+
+// Whether an element of the operand is another workgroup's or this one's of the step after.
+fn travels(row: u32, place: u32) -> bool {
+    return turn != 0u && row < parameters.rows && place < GATES * parameters.hidden && next_sends(row);
+}
+fn arrived(row: u32, place: u32, value: f32) -> f32 { return value; }
+fn operand(row: u32, place: u32) -> f32 { return gradient(row, place); }
+
+fn clear_sums() { slice_sum = vec4<f32>(); }
+fn add_term(at: u32, rows: vec4<f32>) { slice_sum = fma(rows, vec4<f32>(weights[at]), slice_sum); }
+
+fn leave(lane: u32) {
+    let product = add_slices(lane, slice_sum);
+    if finishes(lane) {
+        let row = first_row + (lane >> UNIT_BITS);
+        let unit = first_unit + own_unit_of(lane);
+        let made = finish(row, unit, product);
+        for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+            var sent = made.d_gates[gate];
+            if LAST_GATE_APART && gate == GATES - 1u { sent = made.d_apart; }
+            publish(row, gate * parameters.hidden + unit, sent);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+// Many time steps of a recurrent layer in one direction or both, as recurrent/step/forward.wgsl computes one: a = W_hh h' + b_hh,
+// then the cell; W_hh stays on chip (recurrent/persistent/workgroup.wgsl), and the history is that of h.
+// W_hh is [G H, H]. Arrays: recurrent/common/forward_bindings.wgsl. CPU twin: src/ops/recurrent/cpu.rs.
+
+@group(0) @binding(8) var<storage, read_write> exchange: array<atomic<u32>>;
+@group(0) @binding(9) var<storage, read_write> status: array<atomic<u32>>;
+
+// Of this invocation's slice, of each gate at four rows.
+var<private> slice_sums: array<vec4<f32>, GATES>;
+
+fn width() -> u32 { return parameters.hidden; }
+fn terms(step: u32) -> u32 { return parameters.hidden; }
+
+fn weight_of(depth: u32, unit: u32) -> f32 {
+    let row = depth / parameters.hidden * parameters.hidden + unit;
+    return weight_hh[weight_at() + row * parameters.hidden + depth % parameters.hidden];
+}
+
+// Whether an element of the operand is another workgroup's or this one's of the step before.
+fn travels(row: u32, place: u32) -> bool {
+    return turn != 0u && row < parameters.rows && place < parameters.hidden
+        && (marks_of(row) & (VALID | STARTS | RESETS)) == VALID;
+}
+fn arrived(row: u32, place: u32, value: f32) -> f32 { return value * state_mask(row, place, parameters.hidden); }
+fn operand(row: u32, place: u32) -> f32 { return source(row, place); }
+
+fn clear_sums() { slice_sums = array<vec4<f32>, GATES>(); }
+
+fn add_term(at: u32, rows: vec4<f32>) {
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        let weight = weights[at + ((gate * parameters.hidden) << UNIT_BITS)];
+        slice_sums[gate] = fma(rows, vec4<f32>(weight), slice_sums[gate]);
+    }
+}
+
+fn put_hidden(row: u32, unit: u32, value: f32) {
+    output[output_at() + row * parameters.width + unit] = value;
+    publish(row, unit, value);
+}
+
+fn leave(lane: u32) {
+    var sums: array<f32, GATES>;
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        sums[gate] = add_slices(lane, slice_sums[gate]);
+    }
+    if finishes(lane) {
+        let row = first_row + (lane >> UNIT_BITS);
+        let unit = first_unit + own_unit_of(lane);
+        finish(row, unit, sums, previous_hidden(row, unit));
+    }
+}

@@ -1,0 +1,53 @@
+// Many time steps back, as recurrent/step/backward.wgsl computes one: dh = dy + what the next step's gates and the carry
+// bring, then the cell's derivative. A workgroup walks through the steps of its own rows without waiting for any other.
+// In a product an invocation computes columns of H, one or eight at a time, for all rows of the workgroup; in the cell
+// units, each always the same ones. Arrays: recurrent/common/backward_bindings.wgsl. CPU twin: src/ops/recurrent/cpu.rs.
+
+// Puts the next step's gradients where the product finds them. Mostly that step has done so.
+fn enter(row: u32, unit: u32) {
+    if turn != 0u && next_sends(row) {
+        return;
+    }
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        let place = gate * parameters.hidden + unit;
+        pool[gates_place(row, place)] = gradient(row, place);
+    }
+}
+
+fn leave(row: u32, unit: u32) {
+    var product = 0.0;
+    if !is_last() { product = pool[state_place(row, unit)]; }
+    let made = finish(row, unit, product);
+    for (var gate = 0u; gate < GATES; gate = gate + 1u) {
+        var sent = made.d_gates[gate];
+        if LAST_GATE_APART && gate == GATES - 1u { sent = made.d_apart; }
+        pool[gates_place(row, gate * parameters.hidden + unit)] = sent;
+    }
+}
+
+@compute @workgroup_size(32u << LANE_BITS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    choose_direction(group.z);
+    first_row = parameters.first_row + (group.x << ROW_BITS);
+    let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden;
+    let first = unit_at(lane);
+    // Divided once: it takes longer than what else a turn does.
+    let apart = Unit(lanes() / parameters.hidden, lanes() % parameters.hidden);
+    clear(lane);
+    for (var step = 0u; step < parameters.steps; step = step + 1u) {
+        turn = step;
+        var at = first;
+        for (var place = lane; place < own; place = place + lanes()) {
+            enter(at.row, at.unit);
+            at = further(at, apart);
+        }
+        workgroupBarrier();
+        multiply(lane, parameters.hidden << ROW_BITS, GATES * parameters.hidden, 0u, parameters.hidden);
+        workgroupBarrier();
+        at = first;
+        for (var place = lane; place < own; place = place + lanes()) {
+            leave(at.row, at.unit);
+            at = further(at, apart);
+        }
+    }
+}

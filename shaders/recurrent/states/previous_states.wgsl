@@ -1,0 +1,46 @@
+// y[t, b, :] = the hidden state that step t of row b started from: that of the step before in this direction, the
+// initial state, or zero. One invocation an element of y.
+//   output [T, B, width]: the column block of this direction; initial [B, H]; marks [T, B] -> y [T, B, H].
+// CPU twin: src/ops/recurrent/cpu.rs.
+
+// 1: the direction runs from the end of each row to its beginning.
+override REVERSED: u32 = 0u;
+// 1: marks are bound; 0: every step is valid, and only the first one starts.
+override MARKED: u32 = 0u;
+
+@group(0) @binding(1) var<storage, read> output: array<f32>;
+@group(0) @binding(2) var<storage, read> initial: array<f32>;
+@group(0) @binding(3) var<storage, read> marks: array<u32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+
+fn mark_of(step: u32, place: u32) -> u32 {
+    if MARKED != 0u {
+        return marks[parameters.marks_base + place];
+    }
+    let first = select(0u, parameters.steps - 1u, REVERSED != 0u);
+    return select(VALID, VALID | STARTS, step == first);
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= parameters.count {
+        return;
+    }
+    let place = parameters.y_first + id.x;
+    let unit = place % parameters.hidden;
+    let row = place / parameters.hidden % parameters.rows;
+    let local_step = place / (parameters.hidden * parameters.rows);
+    let step = parameters.first_step + local_step;
+    let mark = mark_of(step, local_step * parameters.rows + row);
+    var value = 0.0;
+    if (mark & STARTS) != 0u {
+        value = initial[parameters.initial_base + row * parameters.hidden + unit];
+    } else if (mark & VALID) != 0u {
+        let before = select(step - 1u, step + 1u, REVERSED != 0u) - parameters.first_bound;
+        value = output[parameters.output_base + (before * parameters.rows + row) * parameters.width + unit];
+    }
+    if (mark & RESETS) != 0u {
+        value = 0.0;
+    }
+    y[parameters.y_base + id.x] = value;
+}

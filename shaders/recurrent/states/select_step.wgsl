@@ -1,0 +1,42 @@
+// y[b, column block] = x[step(b), b, column block]: for each row of the batch the entry of its first or its last
+// valid step. Where the mark says that no gradient flows back past it, zeros. A row without steps keeps what y holds.
+//   x [T, B, x_width], lengths [B], marks [T, B] -> y [B, y_width]; one invocation an element of the block.
+// CPU twin: src/ops/recurrent/cpu.rs.
+
+// 1: the last valid step of each row; 0: the first.
+override LAST: u32 = 0u;
+// 1: there are lengths.
+override RAGGED: u32 = 0u;
+// 1: marks are bound.
+override MARKED: u32 = 0u;
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> lengths: array<u32>;
+@group(0) @binding(3) var<storage, read> marks: array<u32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= parameters.count {
+        return;
+    }
+    let row = (parameters.first + id.x) / parameters.columns;
+    let column = (parameters.first + id.x) % parameters.columns;
+    var length = parameters.steps;
+    if RAGGED != 0u {
+        length = lengths[parameters.lengths_base + row];
+    }
+    if length == 0u {
+        return;
+    }
+    let step = select(0u, length - 1u, LAST != 0u);
+    if step < parameters.first_step || step - parameters.first_step >= parameters.bound_steps {
+        return;
+    }
+    let place = (step - parameters.first_step) * parameters.rows + row;
+    var value = x[parameters.x_base + place * parameters.x_width + column];
+    if MARKED != 0u && (marks[parameters.marks_base + place] & (RESETS | CUTS)) != 0u {
+        value = 0.0;
+    }
+    y[parameters.y_base + row * parameters.y_width + column] = value;
+}
