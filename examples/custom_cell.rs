@@ -7,7 +7,7 @@
 //! 1997). `cargo run --release --example custom_cell [STEPS]`.
 
 use refrain::nn::{
-    Cell, CustomCell, Linear, Model, Parameters, Rnn, State, UnitBackward, UnitForward, UnitMemory, UnitStep,
+    Cell, CustomCell, Linear, Model, Parameters, Rnn, State, UnitBackward, UnitForward, UnitState, UnitStep,
 };
 use refrain::ops::{self, Binary};
 use refrain::optim::{Adam, AdamConfig};
@@ -38,7 +38,7 @@ impl CustomCell for Mgu {
 
     fn wgsl(&self) -> &'static str {
         "
-        fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {
+        fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {
             let f = accurate_sigmoid(p[0] + q[0]);
             let n = accurate_tanh(p[1] + f * q[1]);
             let h = (1.0 - f) * previous.hidden + f * n;
@@ -55,14 +55,14 @@ impl CustomCell for Mgu {
         "
     }
 
-    fn forward(&self, p: &[f64], q: &[f64], previous: UnitMemory, gates: &mut [f64]) -> UnitForward {
+    fn forward(&self, p: &[f64], q: &[f64], previous: UnitState, gates: &mut [f64]) -> UnitForward {
         let f = sigmoid(p[0] + q[0]);
         let n = (p[1] + f * q[1]).tanh();
         gates.copy_from_slice(&[f, n]);
         UnitForward { saved: q[1], hidden: (1.0 - f) * previous.hidden + f * n }
     }
 
-    fn backward(&self, step: &UnitStep<'_>, d_after: UnitMemory, d_gates: &mut [f64]) -> UnitBackward {
+    fn backward(&self, step: &UnitStep<'_>, d_after: UnitState, d_gates: &mut [f64]) -> UnitBackward {
         let (f, n, d_h) = (step.gates[0], step.gates[1], d_after.hidden);
         let d_n = d_h * f * (1.0 - n * n);
         let d_f = (d_h * (n - step.previous.hidden) + d_n * step.saved) * f * (1.0 - f);

@@ -6,7 +6,7 @@ mod options;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::gpu::{self, AdapterKind, AdapterSummary, Context, KernelCall, OnChipReport};
+use crate::gpu::{self, AdapterKind, AdapterSummary, Context, KernelCall, PersistentReport};
 use crate::tuning::Tuning;
 use crate::{Error, Result};
 
@@ -278,9 +278,9 @@ impl Device {
         }
     }
 
-    /// What this device has seen of workgroups that wait for each other, as those of [`RecurrentTier::OnChip`](crate::RecurrentTier::OnChip) do;
+    /// What this device has seen of workgroups that wait for each other, as those of [`RecurrentStrategy::Persistent`](crate::RecurrentStrategy::Persistent) do;
     /// `None` for the CPU.
-    pub fn on_chip(&self) -> Option<OnChipReport> {
+    pub fn persistent_report(&self) -> Option<PersistentReport> {
         match &self.0 {
             Backend::Cpu(_) => None,
             Backend::Gpu(context) => Some(context.waiting_report()),

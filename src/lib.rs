@@ -47,8 +47,8 @@ mod tuning;
 pub use device::{DEVICE_VARIABLE, Device, DeviceCounters, GpuOptions, ParameterPath, ShaderBuild};
 pub use error::{Error, Result};
 pub use gpu::{
-    AdapterKind, AdapterSummary, Journal, KernelCall, MatmulTile, MatmulVariant, OnChip, OnChipReport,
-    PERSISTENT_VARIABLE, Persistent, Profiling, RecurrentTier, TuningSource,
+    AdapterKind, AdapterSummary, Journal, KernelCall, MatmulTile, MatmulVariant, PERSISTENT_VARIABLE,
+    Persistent, PersistentLimits, PersistentReport, Profiling, RecurrentStrategy, TuningSource,
 };
 pub use shape::{MAX_RANK, Shape};
 pub use tensor::{IGNORED, Indices, Tensor, View};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use criterion::Throughput;
 use refrain::nn::{Cell, Gradients, Layer, Model, Parameters, Rnn, State};
-use refrain::{Device, GpuOptions, ParameterPath, RecurrentTier, Result, Tensor};
+use refrain::{Device, GpuOptions, ParameterPath, RecurrentStrategy, Result, Tensor};
 
 use crate::{Bench, expect_finite, random};
 
@@ -56,7 +56,8 @@ pub(crate) fn host(bench: &mut Bench) -> Result<()> {
         return Ok(());
     }
     for (path, parameters) in [("", ParameterPath::Fastest), (", uniforms", ParameterPath::Uniforms)] {
-        let options = GpuOptions { recurrent: RecurrentTier::Steps, parameters, ..GpuOptions::default() };
+        let options =
+            GpuOptions { recurrent: RecurrentStrategy::PerStep, parameters, ..GpuOptions::default() };
         let device = Device::gpu_with(&bench.device.to_string(), &options)?;
         let mut work = Loop::new(&device)?;
         expect_finite("the gradient at x", &work.record()?)?;

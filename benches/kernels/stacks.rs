@@ -1,6 +1,6 @@
 //! One layer of each kind, forward and backward: what a cell, an option or a ragged batch costs beside the others.
 
-use refrain::nn::{Cell, Draw, Gradients, Layer, Model, Parameters, Rnn, Sequences, State};
+use refrain::nn::{Cell, Gradients, Layer, Model, Parameters, RandomKey, Rnn, Sequences, State};
 use refrain::{Device, Indices, Result, Tensor};
 
 use crate::{BATCH, Bench, STEPS, expect_finite, random, verify};
@@ -69,7 +69,7 @@ impl Setting {
     /// Outputs and the gradient at x.
     fn pass(&self, gradients: &mut Gradients) -> Result<[Tensor; 2]> {
         let sequences = self.lengths.as_ref().map_or_else(Sequences::whole, Sequences::ragged);
-        let sequences = sequences.training(Draw::new(5, 1));
+        let sequences = sequences.training(RandomKey::new(5, 1));
         let (y, _, trace) =
             self.layer.forward_sequences(&self.parameters, &self.x, &self.state, sequences)?;
         let (d_x, _) = trace.backward(&self.d_y, None, gradients)?;
@@ -90,8 +90,8 @@ pub(crate) fn stacks(bench: &mut Bench) -> Result<()> {
         })?;
         let setting = Setting::new(&bench.device, kind, [STEPS, BATCH, 128])?;
         let mut gradients = setting.parameters.zero_gradients()?;
-        for made in setting.pass(&mut gradients)? {
-            expect_finite(kind.name, &made)?;
+        for result in setting.pass(&mut gradients)? {
+            expect_finite(kind.name, &result)?;
         }
         bench.time("layer forward and backward", kind.name, STEPS * BATCH, || {
             setting.pass(&mut gradients).map(drop)

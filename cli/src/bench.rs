@@ -11,9 +11,9 @@ mod scale;
 pub(crate) mod shape;
 pub(crate) mod work;
 
-use refrain::{Device, Error, GpuOptions, OnChipReport, PERSISTENT_VARIABLE};
+use refrain::{Device, Error, GpuOptions, PERSISTENT_VARIABLE, PersistentReport};
 
-use self::arguments::{Arguments, way_name};
+use self::arguments::{Arguments, strategy_name};
 use self::check::expect_right;
 use self::measure::{Effort, Timing, median, repeat};
 use self::profile::Profile;
@@ -35,8 +35,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.validate()?;
     let device = open(arguments)?;
     let mut place = Place::of(&device);
-    place.recurrent = arguments.recurrent.map(|way| way_name(way.tier()));
-    let shapes = arguments.shapes(place.tier);
+    place.recurrent = arguments.recurrent.map(|way| strategy_name(way.strategy()));
+    let shapes = arguments.shapes(place.strategy);
     if arguments.ops {
         return operations::run(arguments, &device, &place, &shapes);
     }
@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for kind in check::kinds(&jobs) {
         expect_right(&device, kind)?;
     }
-    let rates = Rates::measure(&device, place.tier)?;
+    let rates = Rates::measure(&device, place.strategy)?;
     let report = Report::begin(&place, &rates, arguments.json)?;
     let effort = arguments.effort();
     let mut skipped = 0;
@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if skipped == jobs.len() {
         return Err(nothing_fits(&device));
     }
-    if let Some(words) = device.on_chip().and_then(|report| on_chip(&report)) {
+    if let Some(words) = device.persistent_report().and_then(|report| persistent(&report)) {
         writeln!(stderr(), "{words}")?;
     }
     if let Some(scale) = scale {
@@ -97,12 +97,12 @@ fn open(arguments: &Arguments) -> Result<Device> {
     if matches!(devices::wish(name).to_lowercase().as_str(), "cpu" | "reference") {
         return Err(Failure::option("--recurrent", "is for GPUs: the CPU has one way over time"));
     }
-    let options = GpuOptions { recurrent: way.tier(), ..GpuOptions::default() };
+    let options = GpuOptions { recurrent: way.strategy(), ..GpuOptions::default() };
     devices::warned(Device::gpu_with(&devices::wish(name), &options)?)
 }
 
 /// What there is to say of workgroups that waited for each other; nothing where none were asked to.
-fn on_chip(report: &OnChipReport) -> Option<String> {
+fn persistent(report: &PersistentReport) -> Option<String> {
     let workgroups = report.workgroups?;
     Some(match report.last {
         None if workgroups == 0 => {
@@ -120,7 +120,7 @@ fn on_chip(report: &OnChipReport) -> Option<String> {
         Some((step, place)) => format!(
             "on chip: workgroups waited in vain {} times, last number {place} for step {step} of its dispatch, and \
              what was missing was completed; up to {workgroups} may wait now",
-            report.stops
+            report.timeouts
         ),
     })
 }
@@ -211,16 +211,20 @@ mod tests {
 
     #[test]
     fn workgroups_that_waited_are_spoken_of() {
-        assert_eq!(on_chip(&OnChipReport::default()), None);
-        let fine =
-            OnChipReport { trusted: true, workgroups: Some(512), dispatches: 9, ..OnChipReport::default() };
-        assert!(on_chip(&fine).is_some_and(|words| words.contains("512") && words.contains("none")));
-        let refused = OnChipReport { workgroups: Some(0), ..fine };
-        assert!(on_chip(&refused).is_some_and(|words| words.contains("no layer is")));
-        let unused = OnChipReport { dispatches: 0, ..fine };
-        assert!(on_chip(&unused).is_some_and(|words| words.contains("none fits 512")));
-        let stopped = OnChipReport { workgroups: Some(64), stops: 3, last: Some((7, 21)), ..fine };
-        let words = on_chip(&stopped).expect("it stopped");
+        assert_eq!(persistent(&PersistentReport::default()), None);
+        let fine = PersistentReport {
+            trusted: true,
+            workgroups: Some(512),
+            dispatches: 9,
+            ..PersistentReport::default()
+        };
+        assert!(persistent(&fine).is_some_and(|words| words.contains("512") && words.contains("none")));
+        let refused = PersistentReport { workgroups: Some(0), ..fine };
+        assert!(persistent(&refused).is_some_and(|words| words.contains("no layer is")));
+        let unused = PersistentReport { dispatches: 0, ..fine };
+        assert!(persistent(&unused).is_some_and(|words| words.contains("none fits 512")));
+        let stopped = PersistentReport { workgroups: Some(64), timeouts: 3, last: Some((7, 21)), ..fine };
+        let words = persistent(&stopped).expect("it stopped");
         for part in ["3 times", "number 21", "step 7", "up to 64"] {
             assert!(words.contains(part), "{part} in {words}");
         }

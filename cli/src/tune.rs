@@ -11,14 +11,14 @@ use refrain::io::save_tuning;
 use refrain::nn::Cell;
 use refrain::ops::ProductTrial;
 use refrain::{
-    AdapterSummary, Device, GpuOptions, Journal, MatmulVariant, ProductShape, RecurrentShape, RecurrentTier,
-    TUNING_VARIABLE, Tuning, TuningSource,
+    AdapterSummary, Device, GpuOptions, Journal, MatmulVariant, ProductShape, RecurrentShape,
+    RecurrentStrategy, TUNING_VARIABLE, Tuning, TuningSource,
 };
 
 use self::arguments::Arguments;
 use self::contest::contest;
 use self::report::{Line, Report, Summary};
-use crate::bench::arguments::way_name;
+use crate::bench::arguments::strategy_name;
 use crate::bench::check::{expect_close, expect_right, kinds};
 use crate::bench::measure::Effort;
 use crate::bench::operations::{Pass, steps};
@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             Failure::option("tune", message)
         })?),
     };
-    let asked = bench.asked(&arguments.shapes(bench.place.tier))?;
+    let asked = bench.asked(&arguments.shapes(bench.place.strategy))?;
     let report = Report::begin(&bench.place, arguments.json)?;
     let mut measured = Measured::default();
     for choice in asked.products.products() {
@@ -97,7 +97,7 @@ struct Bench {
     /// By heuristics alone.
     plain: Device,
     /// With each way through time of [`Bench::TIERS`]; they note what they take.
-    tiers: Vec<(RecurrentTier, Device)>,
+    strategies: Vec<(RecurrentStrategy, Device)>,
 }
 
 /// What training steps at the named shapes ask for.
@@ -113,7 +113,7 @@ struct Asked {
 struct Layer {
     cell: Cell,
     /// What heuristics choose.
-    heuristic: RecurrentTier,
+    heuristic: RecurrentStrategy,
     /// The most steps that it runs over.
     steps: usize,
 }
@@ -138,15 +138,16 @@ impl Measured {
         for (shape, variant) in self.chosen.products() {
             stored.set_product(shape, variant)?;
         }
-        for (shape, tier) in self.chosen.recurrent_layers() {
-            stored.set_recurrent(shape, tier)?;
+        for (shape, strategy) in self.chosen.recurrent_layers() {
+            stored.set_recurrent(shape, strategy)?;
         }
         Ok(stored)
     }
 }
 
 impl Bench {
-    const TIERS: [RecurrentTier; 3] = [RecurrentTier::Steps, RecurrentTier::Sequence, RecurrentTier::OnChip];
+    const STRATEGIES: [RecurrentStrategy; 3] =
+        [RecurrentStrategy::PerStep, RecurrentStrategy::Sequence, RecurrentStrategy::Persistent];
 
     fn open(name: &str, effort: Effort) -> Result<Self> {
         let name = devices::wish(name);
@@ -161,17 +162,18 @@ impl Bench {
             let tuning = TuningSource::Off;
             Device::gpu_with(&name, &GpuOptions { recurrent, journal, tuning, ..GpuOptions::default() })
         };
-        let plain = open(RecurrentTier::Auto, Journal::Off)?;
-        let tiers = Self::TIERS.into_iter().map(|tier| Ok((tier, open(tier, Journal::Choices)?)));
-        let tiers = tiers.collect::<Result<_>>()?;
+        let plain = open(RecurrentStrategy::Auto, Journal::Off)?;
+        let strategies =
+            Self::STRATEGIES.into_iter().map(|strategy| Ok((strategy, open(strategy, Journal::Choices)?)));
+        let strategies = strategies.collect::<Result<_>>()?;
         // These devices obey nothing that is stored.
         let place = Place { tuning: None, ..Place::of(&plain) };
-        Ok(Self { place, tiers, plain, effort, name })
+        Ok(Self { place, strategies, plain, effort, name })
     }
 
     /// Whether the device, by its own choice, has layers whose workgroups wait for each other.
     fn lets_workgroups_wait(&self) -> bool {
-        self.plain.on_chip().is_some_and(|report| report.trusted)
+        self.plain.persistent_report().is_some_and(|report| report.trusted)
     }
 
     fn adapter(&self) -> Result<&AdapterSummary> {
@@ -262,25 +264,25 @@ impl Bench {
         let &Layer { cell, heuristic, steps: sequence } = layer;
         // One input feature: the projection costs nothing beside the loop.
         let sizes = Shape { cell, inputs: 1, hidden: units, batch: rows, sequence, layers: 1, classes: 1 };
-        let mut ways = Vec::with_capacity(self.tiers.len());
-        let mut actions = Vec::with_capacity(self.tiers.len());
-        for (tier, device) in &self.tiers {
+        let mut ways = Vec::with_capacity(self.strategies.len());
+        let mut actions = Vec::with_capacity(self.strategies.len());
+        for (strategy, device) in &self.strategies {
             // Only by its own choice does a device let workgroups wait for each other.
-            if *tier == RecurrentTier::OnChip && !self.lets_workgroups_wait() {
+            if *strategy == RecurrentStrategy::Persistent && !self.lets_workgroups_wait() {
                 continue;
             }
             let mut action = steps(device, sizes, Pass::Both)?;
             action()?;
             // A layer that cannot go this way went another.
-            if device.choices()?.recurrent(shape) == Some(*tier) {
-                let place = if *tier == heuristic { 0 } else { ways.len() };
-                ways.insert(place, *tier);
+            if device.choices()?.recurrent(shape) == Some(*strategy) {
+                let place = if *strategy == heuristic { 0 } else { ways.len() };
+                ways.insert(place, *strategy);
                 actions.insert(place, (device, action));
             }
         }
         // What heuristics choose is compared with all others.
         if ways.first() != Some(&heuristic) {
-            let (what, way) = (report::layer(&shape, sequence), way_name(heuristic));
+            let (what, way) = (report::layer(&shape, sequence), strategy_name(heuristic));
             writeln!(
                 stderr(),
                 "not compared: a layer of {what} did not go {way} again, as heuristics had it go"
@@ -295,15 +297,16 @@ impl Bench {
             Ok(device.synchronize()?)
         })?;
         drop(actions);
-        self.tiers.iter().try_for_each(|(_, device)| device.release_unused())?;
+        self.strategies.iter().try_for_each(|(_, device)| device.release_unused())?;
         let best = ways[outcome.challenger];
         measured.layers.push(shape);
         if outcome.is_faster {
             measured.chosen.set_recurrent(shape, best)?;
         }
-        let best = if outcome.challenger == 0 { report::NONE.to_owned() } else { way_name(best).to_owned() };
+        let best =
+            if outcome.challenger == 0 { report::NONE.to_owned() } else { strategy_name(best).to_owned() };
         let operation = format!("{} steps", cell.name());
-        let words = [operation, report::layer(&shape, sequence), way_name(heuristic).to_owned(), best];
+        let words = [operation, report::layer(&shape, sequence), strategy_name(heuristic).to_owned(), best];
         report.line(&Line::new(&self.place, words, &outcome))
     }
 

@@ -229,7 +229,7 @@ fn tuning() -> Result<(), Box<dyn Error>> {
         tuning.set_product(shape, MatmulVariant { tile: MatmulTile::Large, parts })?;
     }
     let layer = refrain::RecurrentShape { gates: 4, units: 64, rows: 16 };
-    tuning.set_recurrent(layer, refrain::RecurrentTier::Steps)?;
+    tuning.set_recurrent(layer, refrain::RecurrentStrategy::PerStep)?;
     let path = folder("tuning").join("choices.json");
     save_tuning(&path, &tuning, &card())?;
     let text = fs::read_to_string(&path)?

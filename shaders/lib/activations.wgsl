@@ -58,18 +58,18 @@ fn derivative(function: u32, x: f32, y: f32, alpha: f32, beta: f32) -> f32 {
             let tanh = accurate_tanh(beta * x);
             local = alpha * beta * (1.0 - tanh) * (1.0 + tanh);
         }
-        default: { return slope(function, y, alpha, beta); }
+        default: { return derivative_at_output(function, y, alpha, beta); }
     }
     return select(local, x, has_nan_bits(x));
 }
 
 // The derivative where y = f(x), without x; alpha >= 0. NaN at NaN.
-fn slope(function: u32, y: f32, alpha: f32, beta: f32) -> f32 {
+fn derivative_at_output(function: u32, y: f32, alpha: f32, beta: f32) -> f32 {
     let unknown = has_nan_bits(y) && !is_linear(function);
-    return select(slope_at_number(function, y, alpha, beta), y, unknown);
+    return select(derivative_at_number(function, y, alpha, beta), y, unknown);
 }
 
-fn slope_at_number(function: u32, y: f32, alpha: f32, beta: f32) -> f32 {
+fn derivative_at_number(function: u32, y: f32, alpha: f32, beta: f32) -> f32 {
     switch function {
         case 1u: { return (1.0 - y) * (1.0 + y); }
         case 2u: { return select(1.0, 0.0, y <= 0.0); }

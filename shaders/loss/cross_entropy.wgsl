@@ -71,13 +71,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let probability = exp_of_nonpositive(shifted) / sum;
         let loss = log_sum - shifted;
         let hit = select(0.0, 1.0, j == target_class);
-        var slope = hard * (probability - hit);
+        var gradient_at_gain = hard * (probability - hit);
         if j == target_class { partial_loss = partial_loss + hard * loss; }
         if smooths {
             partial_loss = partial_loss + soft * (weight(j) * loss);
-            slope = slope + soft * (probability * all_weights - weight(j));
+            gradient_at_gain = gradient_at_gain + soft * (probability * all_weights - weight(j));
         }
-        d_logits[parameters.d_logits_base + row * classes + j] = select(0.0, scale * slope, counts);
+        d_logits[parameters.d_logits_base + row * classes + j] = select(0.0, scale * gradient_at_gain, counts);
     }
     let loss = sum_of_lanes(partial_loss, index);
     if exists && lane == 0u {

@@ -30,20 +30,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         squares = squares + centred * centred;
     }
     let scale = 1.0 / sqrt(sum_of_lanes(squares, index) / count + parameters.epsilon);
-    var slopes = 0.0;
+    var upstream_sum = 0.0;
     var products = 0.0;
     for (var j = lane; j < columns; j = j + (1u << LANE_BITS)) {
-        let slope = gain[gain_row + j] * d_y[d_y_row + j];
-        slopes = slopes + slope;
-        products = products + slope * ((x[x_row + j] - mean) * scale);
+        let gradient_at_gain = gain[gain_row + j] * d_y[d_y_row + j];
+        upstream_sum = upstream_sum + gradient_at_gain;
+        products = products + gradient_at_gain * ((x[x_row + j] - mean) * scale);
     }
-    let average = sum_of_lanes(slopes, index) / count;
+    let average = sum_of_lanes(upstream_sum, index) / count;
     let along = sum_of_lanes(products, index) / count;
     for (var j = lane; j < columns; j = j + (1u << LANE_BITS)) {
         let standard = (x[x_row + j] - mean) * scale;
         let upstream = d_y[d_y_row + j];
-        let slope = gain[gain_row + j] * upstream;
-        d_x[parameters.d_x_base + place + j] = (slope - average - standard * along) * scale;
+        let gradient_at_gain = gain[gain_row + j] * upstream;
+        d_x[parameters.d_x_base + place + j] = (gradient_at_gain - average - standard * along) * scale;
         terms[parameters.terms_base + place + j] = upstream * standard;
     }
 }

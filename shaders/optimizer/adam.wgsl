@@ -18,10 +18,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let at = parameters.parameter_base + id.x;
     let old = parameter[at];
-    let slope = gradient[parameters.gradient_base + id.x] + parameters.decay * old;
-    let first = parameters.beta1 * first_moment[parameters.first_base + id.x] + parameters.rest1 * slope;
+    let gradient_at_gain = gradient[parameters.gradient_base + id.x] + parameters.decay * old;
+    let first = parameters.beta1 * first_moment[parameters.first_base + id.x] + parameters.rest1 * gradient_at_gain;
     let second =
-        parameters.beta2 * second_moment[parameters.second_base + id.x] + parameters.rest2 * slope * slope;
+        parameters.beta2 * second_moment[parameters.second_base + id.x] + parameters.rest2 * gradient_at_gain * gradient_at_gain;
     first_moment[parameters.first_base + id.x] = first;
     second_moment[parameters.second_base + id.x] = second;
     var spread = second;

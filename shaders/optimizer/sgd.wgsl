@@ -14,16 +14,16 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let at = parameters.parameter_base + id.x;
     let old = parameter[at];
-    let slope = gradient[parameters.gradient_base + id.x] + parameters.decay * old;
-    var direction = slope;
+    let gradient_at_gain = gradient[parameters.gradient_base + id.x] + parameters.decay * old;
+    var direction = gradient_at_gain;
     if parameters.momentum != 0.0 {
         let moving = parameters.velocity_base + id.x;
-        var speed = slope;
+        var speed = gradient_at_gain;
         if parameters.first == 0u {
-            speed = parameters.momentum * velocity[moving] + parameters.undamped * slope;
+            speed = parameters.momentum * velocity[moving] + parameters.undamped * gradient_at_gain;
         }
         velocity[moving] = speed;
-        direction = select(speed, slope + parameters.momentum * speed, parameters.nesterov != 0u);
+        direction = select(speed, gradient_at_gain + parameters.momentum * speed, parameters.nesterov != 0u);
     }
     parameter[at] = old - parameters.rate * direction;
 }

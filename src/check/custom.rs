@@ -4,11 +4,11 @@
 use std::fmt;
 
 use super::compare::{difference, position};
-use super::draw::{CENTRED, Draw};
+use super::sampler::{CENTRED, Sampler};
 use super::tolerance::{Recurrence, independent};
 use crate::Result;
 use crate::device::Device;
-use crate::nn::{Cell, CustomCell, Model, Rnn, State, UnitBackward, UnitForward, UnitMemory, UnitStep};
+use crate::nn::{Cell, CustomCell, Model, Rnn, State, UnitBackward, UnitForward, UnitState, UnitStep};
 use crate::tensor::Tensor;
 
 /// How many units the twin is tried on.
@@ -94,7 +94,7 @@ pub fn custom_cell(cell: &'static dyn CustomCell, device: &Device) -> Result<Cel
     let mut layers = Vec::new();
     for (shape, seed) in SHAPES.into_iter().zip(1..) {
         let [expected, found] =
-            [&Device::reference(), device].map(|device| layer(cell, shape, &Draw::new(device, seed)));
+            [&Device::reference(), device].map(|device| layer(cell, shape, &Sampler::new(device, seed)));
         layers.push((shape, expected?, found?));
     }
     differences(cell, &mut report);
@@ -110,22 +110,22 @@ struct Point(Vec<f64>);
 
 impl Point {
     /// The sizes in order: G, G, 1, 1.
-    fn split(&self, gates: usize) -> (&[f64], &[f64], UnitMemory) {
+    fn split(&self, gates: usize) -> (&[f64], &[f64], UnitState) {
         let (projected, rest) = self.0.split_at(gates);
         let (recurrent, state) = rest.split_at(gates);
-        (projected, recurrent, UnitMemory { hidden: state[0], cell: state[1] })
+        (projected, recurrent, UnitState { hidden: state[0], cell: state[1] })
     }
 }
 
 fn run(cell: &dyn CustomCell, point: &Point) -> (Vec<f64>, UnitForward) {
     let mut gates = vec![f64::NAN; cell.gates()];
     let (projected, recurrent, previous) = point.split(cell.gates());
-    let made = cell.forward(projected, recurrent, previous, &mut gates);
-    (gates, made)
+    let result = cell.forward(projected, recurrent, previous, &mut gates);
+    (gates, result)
 }
 
 /// The gradients that the twin gives at a point, in its order.
-fn analytic(cell: &dyn CustomCell, point: &Point, d_after: UnitMemory) -> Vec<f64> {
+fn analytic(cell: &dyn CustomCell, point: &Point, d_after: UnitState) -> Vec<f64> {
     let (gates, UnitForward { saved, hidden }) = run(cell, point);
     let (.., previous) = point.split(gates.len());
     let mut d_gates = vec![f64::NAN; gates.len()];
@@ -151,7 +151,7 @@ fn differences(cell: &dyn CustomCell, report: &mut CellReport) {
         let stream = crate::random::Stream::new(unit, 0);
         let point =
             Point((0..size as u64).map(|index| stream.uniform_between(index, -REACH, REACH)).collect());
-        let d_after = UnitMemory {
+        let d_after = UnitState {
             hidden: stream.uniform_between(size as u64, -1.0, 1.0),
             cell: if cell.has_cell_state() {
                 stream.uniform_between(size as u64 + 1, -1.0, 1.0)
@@ -160,9 +160,9 @@ fn differences(cell: &dyn CustomCell, report: &mut CellReport) {
             },
         };
         let value = |point: &Point| {
-            let (_, made) = run(cell, point);
-            let second = if cell.has_cell_state() { d_after.cell * made.saved } else { 0.0 };
-            d_after.hidden * made.hidden + second
+            let (_, result) = run(cell, point);
+            let second = if cell.has_cell_state() { d_after.cell * result.saved } else { 0.0 };
+            d_after.hidden * result.hidden + second
         };
         for (place, gradient) in analytic(cell, &point, d_after).into_iter().enumerate() {
             let [mut above, mut below] = [point.clone(), point.clone()];
@@ -198,27 +198,27 @@ type Results = Vec<(String, Tensor)>;
 fn layer(
     cell: &'static dyn CustomCell,
     [steps, batch, inputs, hidden]: [usize; 4],
-    draw: &Draw,
+    sampler: &Sampler,
 ) -> Result<Results> {
     let mut model = Model::new(0);
     let layer = model.add("cell", Rnn::new(Cell::Custom(cell), inputs, hidden))?;
-    let mut parameters = model.initialize(draw.device())?;
+    let mut parameters = model.initialize(sampler.device())?;
     let bound = 1.0 / (hidden as f64).sqrt();
     for spec in model.specs() {
         parameters.set(
             &spec.name,
             spec.shape.dimensions(),
-            &draw.values(spec.shape.elements(), -bound..bound),
+            &sampler.values(spec.shape.elements(), -bound..bound),
         )?;
     }
-    let part = || draw.tensor(&[1, batch, hidden], CENTRED);
+    let part = || sampler.tensor(&[1, batch, hidden], CENTRED);
     let state = || match cell.has_cell_state() {
         true => State::from_hidden_and_cell(&part()?, &part()?),
         false => State::from_hidden(&part()?),
     };
     let (initial, d_last) = (state()?, state()?);
-    let x = draw.tensor(&[steps, batch, inputs], CENTRED)?;
-    let d_y = draw.tensor(&[steps, batch, hidden], CENTRED)?;
+    let x = sampler.tensor(&[steps, batch, inputs], CENTRED)?;
+    let d_y = sampler.tensor(&[steps, batch, hidden], CENTRED)?;
     let mut gradients = parameters.zero_gradients()?;
     let (y, last, trace) = layer.forward(&parameters, &x, &initial)?;
     let (d_x, d_initial) = trace.backward(&d_y, Some(&d_last), &mut gradients)?;
@@ -230,7 +230,7 @@ fn layer(
     for (sum, bias) in [("input", "cell.bias_ih_l0"), ("recurrent", "cell.bias_hh_l0")] {
         let by_gate = gradients.view(bias)?.download_f64()?;
         for (gate, values) in by_gate.chunks(hidden).enumerate() {
-            let tensor = Tensor::from_slice_f64(draw.device(), &[hidden], values)?;
+            let tensor = Tensor::from_slice_f64(sampler.device(), &[hidden], values)?;
             results.push((format!("d_gates[{gate}] at the {sum} sum"), tensor));
         }
     }

@@ -14,15 +14,15 @@
 mod cases;
 mod compare;
 mod custom;
-mod draw;
 pub mod golden;
+mod sampler;
 mod tolerance;
 
 pub use self::custom::{CellCheck, CellReport, custom_cell};
 
 use self::cases::{Case, Operation, Output};
 use self::compare::difference;
-use self::draw::Draw;
+use self::sampler::Sampler;
 use crate::device::Device;
 use crate::{Error, Result};
 
@@ -94,8 +94,8 @@ pub fn operations(
 }
 
 fn run(case: &Case, device: &Device, report: &mut OperationReport) -> Result<()> {
-    let expected = (case.run)(&Draw::new(&Device::reference(), case.seed))?;
-    let found = (case.run)(&Draw::new(device, case.seed))?;
+    let expected = (case.run)(&Sampler::new(&Device::reference(), case.seed))?;
+    let found = (case.run)(&Sampler::new(device, case.seed))?;
     if expected.len() != found.len() {
         return Err(Error::config(&report.operation, "yields other results on other devices"));
     }
@@ -128,10 +128,10 @@ mod tests {
 
     /// An operation that is wrong everywhere but on the reference.
     fn wrong_by(relative: f32) -> Case {
-        Case::new("size 3", 5, move |draw| {
-            let factor = if draw.device() == &Device::reference() { 1.0 } else { 1.0 + relative };
+        Case::new("size 3", 5, move |sampler| {
+            let factor = if sampler.device() == &Device::reference() { 1.0 } else { 1.0 + relative };
             let values = [1.0, 2.0, 4.0 * factor];
-            Ok(vec![Output::new("y", Tensor::from_slice(draw.device(), &[3], &values)?, 1.0)])
+            Ok(vec![Output::new("y", Tensor::from_slice(sampler.device(), &[3], &values)?, 1.0)])
         })
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::gpu::{
-    ContextOptions, Journal, MatmulVariant, OnChip, Persistent, Profiling, RecurrentTier, TuningSource,
-    Wanted,
+    ContextOptions, Journal, MatmulVariant, Persistent, PersistentLimits, Profiling, RecurrentStrategy,
+    TuningSource, Wanted,
 };
 use crate::{Error, Result};
 
@@ -48,11 +48,11 @@ pub struct GpuOptions {
     /// One way to compute all matrix products; without it each product's shape decides.
     pub matmul: Option<MatmulVariant>,
     /// How recurrent layers run over time.
-    pub recurrent: RecurrentTier,
+    pub recurrent: RecurrentStrategy,
     /// Whether layers may choose the persistent strategy by themselves.
     pub persistent: Persistent,
     /// How workgroups may wait for each other, for layers that keep weights on chip.
-    pub on_chip: OnChip,
+    pub persistent_limits: PersistentLimits,
     /// Where measured choices come from, for what `matmul` and `recurrent` leave open.
     pub tuning: TuningSource,
     /// Whether to note the choices that work meets, for [`Device::choices`](crate::Device::choices).
@@ -75,9 +75,9 @@ impl Default for GpuOptions {
             pipelines: None,
             profiling: Profiling::Off,
             matmul: None,
-            recurrent: RecurrentTier::Auto,
+            recurrent: RecurrentStrategy::Auto,
             persistent: Persistent::Environment,
-            on_chip: OnChip::default(),
+            persistent_limits: PersistentLimits::default(),
             tuning: TuningSource::Environment,
             journal: Journal::Off,
             wait_limit: WAIT_LIMIT,
@@ -104,12 +104,16 @@ impl GpuOptions {
         if self.matmul.is_some_and(|variant| variant.parts == 0) {
             return Err(Error::config("GPU options", "`matmul.parts` must be at least 1, not 0"));
         }
-        if let Some(patience) = self.on_chip.patience.filter(|&given| given > OnChip::LARGEST_PATIENCE) {
-            let message =
-                format!("`on_chip.patience` must be at most {}, not {patience}", OnChip::LARGEST_PATIENCE);
+        if let Some(limit) =
+            self.persistent_limits.spin_limit.filter(|&limit| limit > PersistentLimits::LARGEST_SPIN_LIMIT)
+        {
+            let message = format!(
+                "`persistent_limits.spin_limit` must be at most {}, not {limit}",
+                PersistentLimits::LARGEST_SPIN_LIMIT
+            );
             return Err(Error::config("GPU options", message));
         }
-        if self.persistent == Persistent::Off && self.recurrent == RecurrentTier::OnChip {
+        if self.persistent == Persistent::Off && self.recurrent == RecurrentStrategy::Persistent {
             let message = "`persistent` is off and `recurrent` asks for it: leave one at its default";
             return Err(Error::config("GPU options", message));
         }
@@ -133,7 +137,7 @@ impl GpuOptions {
             matmul: self.matmul,
             recurrent: self.recurrent,
             persistent: self.persistent,
-            on_chip: self.on_chip,
+            persistent_limits: self.persistent_limits,
             tuning: self.tuning.clone(),
             journal: self.journal,
             wait_limit: self.wait_limit,

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::adapters::AdapterSummary;
-use super::context::{ContextOptions, RecurrentTier};
+use super::context::{ContextOptions, RecurrentStrategy};
 use super::products::MatmulVariant;
 use crate::tuning::{ProductShape, RecurrentShape, Tuning};
 use crate::{Error, Result};
@@ -41,7 +41,7 @@ pub enum Journal {
 /// The choices of one device.
 pub(crate) struct Choices {
     matmul: Option<MatmulVariant>,
-    recurrent: RecurrentTier,
+    recurrent: RecurrentStrategy,
     tuning: Option<Tuning>,
     /// Why what is stored is not obeyed.
     warning: Option<String>,
@@ -89,9 +89,9 @@ impl Choices {
     }
 
     /// What is wanted of a layer's loop over time.
-    pub(crate) fn recurrent(&self, shape: RecurrentShape) -> RecurrentTier {
+    pub(crate) fn recurrent(&self, shape: RecurrentShape) -> RecurrentStrategy {
         match self.recurrent {
-            RecurrentTier::Auto => {
+            RecurrentStrategy::Auto => {
                 let measured = self.tuning.as_ref().and_then(|tuning| tuning.recurrent(shape));
                 measured.unwrap_or_default()
             }
@@ -105,7 +105,7 @@ impl Choices {
     }
 
     /// Notes which way a layer went.
-    pub(crate) fn note_recurrent(&self, shape: RecurrentShape, taken: RecurrentTier) {
+    pub(crate) fn note_recurrent(&self, shape: RecurrentShape, taken: RecurrentStrategy) {
         self.note(|journal| journal.note_recurrent(shape, taken));
     }
 

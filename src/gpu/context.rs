@@ -10,7 +10,7 @@ use super::choices::{Choices, Journal, TuningSource};
 use super::faults::Faults;
 use super::kernel::{KernelCache, MAX_PIPELINES};
 use super::limits::Limits;
-use super::on_chip::{OnChip, Persistent, Waiting};
+use super::persistent::{Persistent, PersistentLimits, Waiting};
 use super::pool::{Buffer, Pool, Purpose};
 use super::products::MatmulVariant;
 use super::profile::{Profiler, Profiling};
@@ -23,19 +23,19 @@ pub(crate) const IMMEDIATE_BYTES: u32 = 128;
 /// How recurrent layers run over time on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RecurrentTier {
+pub enum RecurrentStrategy {
     /// By the size of the layer and the sort of adapter.
     #[default]
     Auto,
     /// One dispatch for each time step.
-    Steps,
+    PerStep,
     /// Many steps in one dispatch, wherever a layer can: its step is one dispatch, and what is known of a row in a step fits
     /// the memory of a workgroup.
     Sequence,
     /// Many steps in one dispatch, whose workgroups keep W_hh on chip and wait for each other at every step, wherever a
     /// layer and the adapter can: its step is one dispatch, and as many workgroups run at once as hold all of W_hh. No layer
     /// chooses it unless [`Persistent`](crate::Persistent) is on.
-    OnChip,
+    Persistent,
 }
 
 /// How to open a GPU.
@@ -49,9 +49,9 @@ pub(crate) struct ContextOptions {
     pub(crate) workgroups: Option<u32>,
     pub(crate) pipelines: Option<usize>,
     pub(crate) matmul: Option<MatmulVariant>,
-    pub(crate) recurrent: RecurrentTier,
+    pub(crate) recurrent: RecurrentStrategy,
     pub(crate) persistent: Persistent,
-    pub(crate) on_chip: OnChip,
+    pub(crate) persistent_limits: PersistentLimits,
     pub(crate) tuning: TuningSource,
     pub(crate) journal: Journal,
     pub(crate) wait_limit: Duration,
@@ -122,7 +122,8 @@ impl Context {
         });
         let limits = limits(&has, options);
         let profiler = Profiler::new(&queue, timestamps);
-        let waiting = Waiting::new(&adapter.get_info(), summary.kind, &has, options.on_chip, persistent);
+        let waiting =
+            Waiting::new(&adapter.get_info(), summary.kind, &has, options.persistent_limits, persistent);
         Ok(Self {
             recorder: Mutex::new(Recorder::default()),
             pool: Arc::new(Pool::new(device.clone(), limits.buffer_bytes)),

@@ -46,13 +46,13 @@ pub(super) struct BindGroups {
     groups: HashMap<Key, Group, BuildHasherDefault<Mixer>>,
     /// The one asked for before, which a loop over time asks for again.
     last: Option<(Key, Group)>,
-    made: u64,
+    result: u64,
 }
 
 impl BindGroups {
     /// How many were ever made.
-    pub(super) fn made(&self) -> u64 {
-        self.made
+    pub(super) fn result(&self) -> u64 {
+        self.result
     }
 
     /// Lets go of all groups, and with them of the buffers they hold.
@@ -82,8 +82,8 @@ impl BindGroups {
                 Entry::Vacant(place) => {
                     let group = scoped(device, || wanted.create(device))
                         .map_err(|error| refused(wanted.kernel.name, &error))?;
-                    self.made += 1;
-                    place.insert(Group { group, number: self.made })
+                    self.result += 1;
+                    place.insert(Group { group, number: self.result })
                 }
             };
             self.last = Some((key, group.clone()));

@@ -155,7 +155,7 @@ pub(super) struct KernelCache {
 
 #[derive(Default)]
 struct Pipelines {
-    kept: HashMap<Key, Kept, BuildHasherDefault<Mixer>>,
+    cached: HashMap<Key, CachedPipeline, BuildHasherDefault<Mixer>>,
     /// Those of the kept pipelines.
     modules: HashMap<&'static str, wgpu::ShaderModule>,
     /// How many were ever compiled.
@@ -164,7 +164,7 @@ struct Pipelines {
     requests: u64,
 }
 
-struct Kept {
+struct CachedPipeline {
     compiled: Arc<Compiled>,
     /// The number of the last request for it.
     used: u64,
@@ -187,17 +187,17 @@ impl KernelCache {
 impl Pipelines {
     fn get(&mut self, key: &Key) -> Option<Arc<Compiled>> {
         self.requests += 1;
-        let kept = self.kept.get_mut(key)?;
-        kept.used = self.requests;
-        Some(Arc::clone(&kept.compiled))
+        let cached = self.cached.get_mut(key)?;
+        cached.used = self.requests;
+        Some(Arc::clone(&cached.compiled))
     }
 
     /// Lets go of the pipeline that was not used for the longest time, and of its module unless it is that of the kernel `next` or
     /// of another pipeline.
     fn drop_one(&mut self, next: &str) -> Option<usize> {
-        let (&key, _) = self.kept.iter().min_by_key(|(_, kept)| kept.used)?;
-        let dropped = self.kept.remove(&key)?;
-        if key.0 != next && !self.kept.keys().any(|other| other.0 == key.0) {
+        let (&key, _) = self.cached.iter().min_by_key(|(_, cached)| cached.used)?;
+        let dropped = self.cached.remove(&key)?;
+        if key.0 != next && !self.cached.keys().any(|other| other.0 == key.0) {
             self.modules.remove(key.0);
         }
         Some(dropped.compiled.id)
@@ -243,10 +243,11 @@ impl Context {
             pipelines.modules.remove(kernel.name);
             kernel.refused(&error)
         })?);
-        let dropped = if pipelines.kept.len() >= cache.most { pipelines.drop_one(kernel.name) } else { None };
+        let dropped =
+            if pipelines.cached.len() >= cache.most { pipelines.drop_one(kernel.name) } else { None };
         pipelines.compiled += 1;
         let used = pipelines.requests;
-        pipelines.kept.insert(key, Kept { compiled: Arc::clone(&compiled), used });
+        pipelines.cached.insert(key, CachedPipeline { compiled: Arc::clone(&compiled), used });
         Ok(Fetched { compiled, dropped })
     }
 

@@ -8,7 +8,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module};
 
 use super::kernel::{Access, Kernel, MAX_BINDINGS};
-use super::on_chip;
+use super::persistent;
 use crate::ops::kernels;
 
 /// Limits that WebGPU promises everywhere.
@@ -53,14 +53,14 @@ fn sample(name: &str, allowed: u32) -> Vec<f64> {
 fn constants(kernel: &Kernel) -> Vec<HashMap<String, f64>> {
     let values: Vec<(String, Vec<f64>)> =
         kernel.constants.iter().map(|&(name, allowed)| (name.to_owned(), sample(name, allowed))).collect();
-    let with = |made: &HashMap<String, f64>, name: &str, value: f64| {
-        let mut made = made.clone();
-        made.insert(name.to_owned(), value);
-        made
+    let with = |result: &HashMap<String, f64>, name: &str, value: f64| {
+        let mut result = result.clone();
+        result.insert(name.to_owned(), value);
+        result
     };
     if values.iter().map(|(_, values)| values.len()).product::<usize>() <= ALL_COMBINATIONS {
-        return values.iter().fold(vec![HashMap::new()], |made, (name, values)| {
-            made.iter().flat_map(|made| values.iter().map(|&value| with(made, name, value))).collect()
+        return values.iter().fold(vec![HashMap::new()], |result, (name, values)| {
+            result.iter().flat_map(|result| values.iter().map(|&value| with(result, name, value))).collect()
         });
     }
     let end = |last: bool| -> HashMap<String, f64> {
@@ -187,7 +187,7 @@ fn every_kernel_fits_the_limits_that_all_devices_have() {
             .map(|(_, variable)| layouter[variable.ty].size)
             .sum();
         let most = match asks_for_more(name) {
-            true => on_chip::workgroup_bytes(on_chip::WEIGHT_CLASSES - 1),
+            true => persistent::workgroup_bytes(persistent::WEIGHT_CLASSES - 1),
             false => PROMISED_WORKGROUP_BYTES,
         };
         assert!(bytes <= most, "{name}: {bytes} bytes");

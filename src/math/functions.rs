@@ -162,9 +162,9 @@ mod tests {
     impl<F: Function> Work for Check<'_, F> {
         fn run<I: Instructions>(self) {
             let Self { samples, name, function, truth } = self;
-            let mut made = samples.to_vec();
-            Each(&mut made, function).run::<I>();
-            for (&x, &found) in samples.iter().zip(&made) {
+            let mut result = samples.to_vec();
+            Each(&mut result, function).run::<I>();
+            for (&x, &found) in samples.iter().zip(&result) {
                 let expected = truth(f64::from(x));
                 let off = units(found, expected);
                 assert!(off <= UNITS, "{name} of {x:e}: {found:e}, not {expected:e}: {off} units");

@@ -84,12 +84,12 @@ impl Instructions for Avx2 {
 
     #[inline(always)]
     fn store(sums: Self::Sums) -> Row {
-        let mut made = Row::ZERO;
-        for (made, part) in made.0.chunks_exact_mut(8).zip(sums) {
+        let mut result = Row::ZERO;
+        for (result, part) in result.0.chunks_exact_mut(8).zip(sums) {
             // SAFETY: 8 numbers have room behind the pointer; the processor has the instruction, see `Instructions`.
-            unsafe { x86::_mm256_storeu_ps(made.as_mut_ptr(), part) };
+            unsafe { x86::_mm256_storeu_ps(result.as_mut_ptr(), part) };
         }
-        made
+        result
     }
 
     #[inline(always)]
@@ -117,12 +117,12 @@ impl Instructions for Avx512 {
 
     #[inline(always)]
     fn store(sums: Self::Sums) -> Row {
-        let mut made = Row::ZERO;
-        for (made, part) in made.0.chunks_exact_mut(16).zip(sums) {
+        let mut result = Row::ZERO;
+        for (result, part) in result.0.chunks_exact_mut(16).zip(sums) {
             // SAFETY: 16 numbers have room behind the pointer; the processor has the instruction, see `Instructions`.
-            unsafe { x86::_mm512_storeu_ps(made.as_mut_ptr(), part) };
+            unsafe { x86::_mm512_storeu_ps(result.as_mut_ptr(), part) };
         }
-        made
+        result
     }
 
     #[inline(always)]

@@ -318,11 +318,11 @@ mod tests {
 
     impl Work for Checked<'_> {
         fn run<I: Instructions>(self) {
-            let mut made = Array2::from_elem(self.expected.raw_dim(), 0.25);
-            let mut c: Vec<&mut [f32]> = made.axis_iter_mut(Axis(0)).map(contiguous).collect();
+            let mut result = Array2::from_elem(self.expected.raw_dim(), 0.25);
+            let mut c: Vec<&mut [f32]> = result.axis_iter_mut(Axis(0)).map(contiguous).collect();
             let Some(a) = Lines::of(&self.a) else { panic!("no contiguous lines") };
             Product { a, b: self.b, c: &mut c, onto: self.onto }.run::<I>();
-            for ((row, column), &found) in made.indexed_iter() {
+            for ((row, column), &found) in result.indexed_iter() {
                 let previous = if self.onto == Onto::Previous { 0.25 } else { 0.0 };
                 let expected = self.expected[[row, column]] + f64::from(self.bias[column]) + previous;
                 let off = (f64::from(found) - expected).abs();

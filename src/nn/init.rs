@@ -28,7 +28,7 @@ impl Init {
     }
 
     /// Value `index` of a parameter whose random stream is `stream`.
-    pub(crate) fn draw(self, stream: &Stream, index: u64) -> f64 {
+    pub(crate) fn random_key(self, stream: &Stream, index: u64) -> f64 {
         match self {
             Self::Uniform { bound } => stream.uniform_between(index, -bound, bound),
             Self::Normal => stream.normal(index),

@@ -9,9 +9,8 @@
 //! added and gives one trace.
 //!
 //! Nothing depends on a hidden mode. A stack with dropout has its passes told by [`Sequences`] whether they are training,
-//! with the random numbers of a [`Draw`], or evaluation; `infer` is evaluation unless told otherwise.
+//! with the random numbers of a [`RandomKey`], or evaluation; `infer` is evaluation unless told otherwise.
 
-mod draw;
 mod embedding;
 mod gradients;
 mod init;
@@ -20,13 +19,13 @@ mod model;
 mod one_hot;
 mod parameters;
 mod peak;
+mod random_key;
 mod rnn;
 mod run;
 mod summary;
 
 pub use crate::ops::Merge;
-pub use crate::ops::recurrent::{Cell, CustomCell, UnitBackward, UnitForward, UnitMemory, UnitStep};
-pub use draw::Draw;
+pub use crate::ops::recurrent::{Cell, CustomCell, UnitBackward, UnitForward, UnitState, UnitStep};
 pub use embedding::{Embedding, EmbeddingTrace};
 pub use gradients::Gradients;
 pub use init::Init;
@@ -35,6 +34,7 @@ pub use model::{Layer, LayerConfig, Model, ModelConfig};
 pub use one_hot::OneHot;
 pub(crate) use parameters::Layout;
 pub use parameters::{ParameterSpec, Parameters};
+pub use random_key::RandomKey;
 pub use rnn::{Rnn, RnnTrace, Sequences, State};
 pub use run::{Input, ModelState, ModelTrace};
 pub use summary::{Cost, Summary, SummaryRow};

@@ -46,7 +46,7 @@ pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
         optimizer::gpu::KERNELS,
         padding::gpu::KERNELS,
         permute::gpu::KERNELS,
-        crate::gpu::ON_CHIP_KERNELS,
+        crate::gpu::PERSISTENT_KERNELS,
         recurrent::gpu::layer_norm::KERNELS,
         recurrent::gpu::projection::KERNELS,
         recurrent::gpu::real_options::KERNELS,

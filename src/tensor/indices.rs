@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::expect_room;
+use super::expect_capacity;
 use crate::device::{Backend, Device};
 use crate::gpu::{Buffer, Span};
 use crate::shape::Shape;
@@ -45,7 +45,7 @@ impl Indices {
         }
         let buffer = match device.backend() {
             Backend::Cpu(_) => {
-                expect_room(device, data.len(), "indices")?;
+                expect_capacity(device, data.len(), "indices")?;
                 None
             }
             Backend::Gpu(context) => {

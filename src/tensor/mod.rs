@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use indices::{IGNORED, Indices};
-pub(crate) use storage::{Real, Storage, expect_room, reserved, unwritten};
+pub(crate) use storage::{Real, Storage, expect_capacity, reserved, unwritten};
 pub(crate) use store::Store;
 pub use view::View;
 pub(crate) use view::ViewMut;

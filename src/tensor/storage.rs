@@ -144,7 +144,7 @@ impl Storage {
     pub(crate) fn zeros(device: &Device, elements: usize, what: &str) -> Result<Self> {
         on_device!(device,
             F, host => {
-                expect_room(device, elements, what)?;
+                expect_capacity(device, elements, what)?;
                 let mut values = unwritten_values::<F>(host, elements, what)?;
                 values.fill(F::from_f32(0.0));
                 Ok(F::wrap(host, values))
@@ -169,7 +169,7 @@ impl Storage {
 /// Fails unless the host has room for `elements` values: what an operation on the CPU is about to allocate, scratch memory
 /// included. An allocation of `ndarray`'s or the standard library's own that fails ends the program; so the operation asks for
 /// all of it first. On a GPU the driver decides.
-pub(crate) fn expect_room(device: &Device, elements: usize, what: &str) -> Result<()> {
+pub(crate) fn expect_capacity(device: &Device, elements: usize, what: &str) -> Result<()> {
     on_device!(device,
         F => {
             let bytes = elements as u64 * size_of::<F>() as u64;

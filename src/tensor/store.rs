@@ -22,10 +22,10 @@ const TRIM: usize = 4 << 20;
 
 /// The memory that a device keeps for later; clones of a device share it.
 #[derive(Default)]
-pub(crate) struct Store(Mutex<Kept>);
+pub(crate) struct Store(Mutex<FreeBlock>);
 
 #[derive(Default)]
-struct Kept {
+struct FreeBlock {
     /// Buffers that are not in use, the oldest first.
     buffers: VecDeque<Vec<f32>>,
     kept: usize,
@@ -44,7 +44,7 @@ fn bytes(buffer: &Vec<f32>) -> usize {
     buffer.capacity() * size_of::<f32>()
 }
 
-impl Kept {
+impl FreeBlock {
     fn take(&mut self, elements: usize) -> Option<Vec<f32>> {
         self.allocations += 1;
         if self.allocations == PERIOD {
@@ -111,7 +111,7 @@ impl Kept {
 }
 
 impl Store {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, FreeBlock> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

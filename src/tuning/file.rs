@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ProductShape, RecurrentShape, Tuning};
-use crate::gpu::{AdapterSummary, Form, MatmulTile, MatmulVariant, RecurrentTier};
+use crate::gpu::{AdapterSummary, Form, MatmulTile, MatmulVariant, RecurrentStrategy};
 
 /// What the file says it is, and which of its versions this crate reads and writes.
 const FORMAT: &str = "refrain tuning";
@@ -66,7 +66,7 @@ struct RecurrentEntry {
     gates: usize,
     units: usize,
     rows: usize,
-    tier: RecurrentTier,
+    strategy: RecurrentStrategy,
 }
 
 impl Origin {
@@ -114,9 +114,9 @@ impl Tuning {
             let ProductShape { form, m, n, k, block } = shape;
             ProductEntry { form, m, n, k, block, tile: variant.tile, parts: variant.parts }
         });
-        let recurrent = self.recurrent_layers().map(|(shape, tier)| {
+        let recurrent = self.recurrent_layers().map(|(shape, strategy)| {
             let RecurrentShape { gates, units, rows } = shape;
-            RecurrentEntry { gates, units, rows, tier }
+            RecurrentEntry { gates, units, rows, strategy }
         });
         let file = File {
             format: FORMAT.to_owned(),
@@ -149,12 +149,12 @@ impl Tuning {
             }
             tuning.set_product(shape, MatmulVariant { tile, parts }).map_err(|error| error.to_string())?;
         }
-        for RecurrentEntry { gates, units, rows, tier } in file.recurrent {
+        for RecurrentEntry { gates, units, rows, strategy } in file.recurrent {
             let shape = RecurrentShape { gates, units, rows };
             if tuning.recurrent(shape).is_some() {
                 return Err(format!("has two choices for {shape:?}"));
             }
-            tuning.set_recurrent(shape, tier).map_err(|error| error.to_string())?;
+            tuning.set_recurrent(shape, strategy).map_err(|error| error.to_string())?;
         }
         Ok(tuning)
     }

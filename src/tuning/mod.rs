@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gpu::{Form, MatmulTile, MatmulVariant, RecurrentTier};
+use crate::gpu::{Form, MatmulTile, MatmulVariant, RecurrentStrategy};
 use crate::{Error, Result};
 
 pub use stored::TUNING_VARIABLE;
@@ -63,7 +63,7 @@ pub struct RecurrentShape {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
     products: BTreeMap<ProductShape, MatmulVariant>,
-    recurrent: BTreeMap<RecurrentShape, RecurrentTier>,
+    recurrent: BTreeMap<RecurrentShape, RecurrentStrategy>,
 }
 
 impl ProductShape {
@@ -128,15 +128,17 @@ impl RecurrentShape {
     ///
     /// # Errors
     /// [`Error::Config`] that says what it may be.
-    fn expect_allowed(&self, tier: RecurrentTier) -> Result<()> {
+    fn expect_allowed(&self, strategy: RecurrentStrategy) -> Result<()> {
         let refused = |message: &str| Err(Error::config(format!("the choice for {self:?}"), message));
         let Self { gates, units, rows } = *self;
-        match tier {
+        match strategy {
             _ if [gates, units, rows].contains(&0) => refused("sizes must be at least 1"),
-            RecurrentTier::Auto => refused(
-                "must be `steps`, `sequence` or `on_chip`: `auto` chooses nothing, leave the shape out instead",
+            RecurrentStrategy::Auto => refused(
+                "must be `steps`, `sequence` or `persistent`: `auto` chooses nothing, leave the shape out instead",
             ),
-            RecurrentTier::Steps | RecurrentTier::Sequence | RecurrentTier::OnChip => Ok(()),
+            RecurrentStrategy::PerStep | RecurrentStrategy::Sequence | RecurrentStrategy::Persistent => {
+                Ok(())
+            }
         }
     }
 }
@@ -162,10 +164,10 @@ impl Tuning {
     /// them one by one nevertheless.
     ///
     /// # Errors
-    /// [`Error::Config`] for a size of 0 and for [`RecurrentTier::Auto`], which is no choice.
-    pub fn set_recurrent(&mut self, shape: RecurrentShape, tier: RecurrentTier) -> Result<()> {
-        shape.expect_allowed(tier)?;
-        self.note_recurrent(shape, tier);
+    /// [`Error::Config`] for a size of 0 and for [`RecurrentStrategy::Auto`], which is no choice.
+    pub fn set_recurrent(&mut self, shape: RecurrentShape, strategy: RecurrentStrategy) -> Result<()> {
+        shape.expect_allowed(strategy)?;
+        self.note_recurrent(shape, strategy);
         Ok(())
     }
 
@@ -175,8 +177,8 @@ impl Tuning {
     }
 
     /// As [`Tuning::note_product`].
-    pub(crate) fn note_recurrent(&mut self, shape: RecurrentShape, tier: RecurrentTier) {
-        self.recurrent.insert(shape, tier);
+    pub(crate) fn note_recurrent(&mut self, shape: RecurrentShape, strategy: RecurrentStrategy) {
+        self.recurrent.insert(shape, strategy);
     }
 
     /// Leaves products of this shape to heuristics again.
@@ -195,7 +197,7 @@ impl Tuning {
     }
 
     /// What is chosen for recurrent layers of this shape.
-    pub fn recurrent(&self, shape: RecurrentShape) -> Option<RecurrentTier> {
+    pub fn recurrent(&self, shape: RecurrentShape) -> Option<RecurrentStrategy> {
         self.recurrent.get(&shape).copied()
     }
 
@@ -205,8 +207,8 @@ impl Tuning {
     }
 
     /// All choices for recurrent layers, in the order of their shapes.
-    pub fn recurrent_layers(&self) -> impl Iterator<Item = (RecurrentShape, RecurrentTier)> + '_ {
-        self.recurrent.iter().map(|(&shape, &tier)| (shape, tier))
+    pub fn recurrent_layers(&self) -> impl Iterator<Item = (RecurrentShape, RecurrentStrategy)> + '_ {
+        self.recurrent.iter().map(|(&shape, &strategy)| (shape, strategy))
     }
 
     /// How many choices there are.
@@ -281,15 +283,16 @@ mod tests {
     fn a_choice_of_nothing_is_refused_and_forgetting_leaves_none() {
         let mut tuning = Tuning::new();
         let layer = RecurrentShape { gates: 4, units: 64, rows: 16 };
-        let refused = tuning.set_recurrent(layer, RecurrentTier::Auto).expect_err("no choice").to_string();
+        let refused =
+            tuning.set_recurrent(layer, RecurrentStrategy::Auto).expect_err("no choice").to_string();
         assert!(refused.contains("leave the shape out"), "{refused}");
         let none = RecurrentShape { rows: 0, ..layer };
-        assert!(tuning.set_recurrent(none, RecurrentTier::Steps).is_err());
-        tuning.set_recurrent(layer, RecurrentTier::Steps).expect("a choice");
+        assert!(tuning.set_recurrent(none, RecurrentStrategy::PerStep).is_err());
+        tuning.set_recurrent(layer, RecurrentStrategy::PerStep).expect("a choice");
         let product = shape(Form::Plain, 7, None);
         let variant = MatmulVariant { tile: MatmulTile::Large, parts: 1 };
         tuning.set_product(product, variant).expect("a choice");
-        assert_eq!((tuning.len(), tuning.recurrent(layer)), (2, Some(RecurrentTier::Steps)));
+        assert_eq!((tuning.len(), tuning.recurrent(layer)), (2, Some(RecurrentStrategy::PerStep)));
         tuning.forget_recurrent(layer);
         tuning.forget_product(product);
         assert!(tuning.is_empty());

@@ -5,12 +5,12 @@
 use libtest_mimic::Failed;
 use refrain::check::custom_cell;
 use refrain::nn::{
-    Cell, CustomCell, Draw, Model, Rnn, Sequences, State, UnitBackward, UnitForward, UnitMemory, UnitStep,
+    Cell, CustomCell, Model, RandomKey, Rnn, Sequences, State, UnitBackward, UnitForward, UnitState, UnitStep,
 };
 use refrain::ops::Activation;
 use refrain::{Device, Error, GpuOptions, Indices, Result, ShaderBuild, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_tiers};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
 use crate::support::{all_gradients, expect_close, random};
 
 fn sigmoid(x: f64) -> f64 {
@@ -27,7 +27,7 @@ pub(crate) struct Coupled {
 }
 
 const COUPLED: &str = "
-fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {
+fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {
     let i = accurate_sigmoid(p[0] + q[0]);
     let g = accurate_tanh(p[1] + q[1]);
     let o = accurate_sigmoid(p[2] + q[2]);
@@ -67,14 +67,14 @@ impl CustomCell for Coupled {
         self.wgsl
     }
 
-    fn forward(&self, p: &[f64], q: &[f64], previous: UnitMemory, gates: &mut [f64]) -> UnitForward {
+    fn forward(&self, p: &[f64], q: &[f64], previous: UnitState, gates: &mut [f64]) -> UnitForward {
         let (i, g, o) = (sigmoid(p[0] + q[0]), (p[1] + q[1]).tanh(), sigmoid(p[2] + q[2]));
         gates.copy_from_slice(&[i, g, o]);
         let c = (1.0 - i) * previous.cell + i * g;
         UnitForward { saved: c, hidden: o * c.tanh() }
     }
 
-    fn backward(&self, step: &UnitStep<'_>, d_after: UnitMemory, d_gates: &mut [f64]) -> UnitBackward {
+    fn backward(&self, step: &UnitStep<'_>, d_after: UnitState, d_gates: &mut [f64]) -> UnitBackward {
         let &[i, g, o] = step.gates else { unreachable!("forward wrote three") };
         let y = step.saved.tanh();
         let d_c = d_after.cell + d_after.hidden * o * (1.0 - y * y);
@@ -97,7 +97,7 @@ struct Elman {
 }
 
 const ELMAN: &str = "
-fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {
+fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {
     return Forward(array<f32, GATES>(0.0), 0.0, accurate_tanh(p[0] + q[0]));
 }
 fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
@@ -109,15 +109,15 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
 const FAULTS: [(&str, &str); 3] = [
     (
         "parse",
-        "\nfn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {\n    let h = 1.0;\n    let y = tanhh(h);\n    return Forward(array<f32, GATES>(0.0), 0.0, y);\n}\n",
+        "\nfn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {\n    let h = 1.0;\n    let y = tanhh(h);\n    return Forward(array<f32, GATES>(0.0), 0.0, y);\n}\n",
     ),
     (
         "type",
-        "\nfn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {\n    let h = 1.0;\n    let y: u32 = p[0] * h;\n    return Forward(array<f32, GATES>(0.0), 0.0, h);\n}\n",
+        "\nfn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {\n    let h = 1.0;\n    let y: u32 = p[0] * h;\n    return Forward(array<f32, GATES>(0.0), 0.0, h);\n}\n",
     ),
     (
         "grammar",
-        "\nfn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {\n    let h = 1.0;\n    let y = ) h;\n    return Forward(array<f32, GATES>(0.0), 0.0, h);\n}\n",
+        "\nfn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {\n    let h = 1.0;\n    let y = ) h;\n    return Forward(array<f32, GATES>(0.0), 0.0, h);\n}\n",
     ),
 ];
 
@@ -134,12 +134,12 @@ impl CustomCell for Elman {
         self.wgsl
     }
 
-    fn forward(&self, p: &[f64], q: &[f64], _: UnitMemory, gates: &mut [f64]) -> UnitForward {
+    fn forward(&self, p: &[f64], q: &[f64], _: UnitState, gates: &mut [f64]) -> UnitForward {
         gates.fill(0.0);
         UnitForward { saved: 0.0, hidden: (p[0] + q[0]).tanh() }
     }
 
-    fn backward(&self, step: &UnitStep<'_>, d_after: UnitMemory, d_gates: &mut [f64]) -> UnitBackward {
+    fn backward(&self, step: &UnitStep<'_>, d_after: UnitState, d_gates: &mut [f64]) -> UnitBackward {
         d_gates.fill(0.0);
         d_gates[0] = d_after.hidden * (1.0 - step.hidden * step.hidden);
         UnitBackward::default()
@@ -165,7 +165,7 @@ impl CustomCell for Gated {
 
     fn wgsl(&self) -> &'static str {
         "
-        fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {
+        fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {
             let r = accurate_sigmoid(p[0] + q[0]);
             let z = accurate_sigmoid(p[1] + q[1]);
             let n = accurate_tanh(p[2] + r * q[2]);
@@ -184,14 +184,14 @@ impl CustomCell for Gated {
         "
     }
 
-    fn forward(&self, p: &[f64], q: &[f64], previous: UnitMemory, gates: &mut [f64]) -> UnitForward {
+    fn forward(&self, p: &[f64], q: &[f64], previous: UnitState, gates: &mut [f64]) -> UnitForward {
         let (r, z) = (sigmoid(p[0] + q[0]), sigmoid(p[1] + q[1]));
         let n = (p[2] + r * q[2]).tanh();
         gates.copy_from_slice(&[r, z, n]);
         UnitForward { saved: q[2], hidden: (1.0 - z) * n + z * previous.hidden }
     }
 
-    fn backward(&self, step: &UnitStep<'_>, d_after: UnitMemory, d_gates: &mut [f64]) -> UnitBackward {
+    fn backward(&self, step: &UnitStep<'_>, d_after: UnitState, d_gates: &mut [f64]) -> UnitBackward {
         let &[r, z, n] = step.gates else { unreachable!("forward wrote three") };
         let d_n = d_after.hidden * (1.0 - z) * (1.0 - n * n);
         let d_z = d_after.hidden * (step.previous.hidden - n) * z * (1.0 - z);
@@ -284,7 +284,7 @@ fn whole_layer(cell: Cell, build: Build, device: &Device) -> Result<Vec<f64>> {
     let x = random(device, 40, &[steps, batch, inputs], 1.0)?;
     let d_y = random(device, 41, &[steps, batch, outputs], 1.0)?;
     let mut gradients = parameters.zero_gradients()?;
-    let sequences = Sequences::ragged(&lengths).training(Draw::new(3, 5));
+    let sequences = Sequences::ragged(&lengths).training(RandomKey::new(3, 5));
     let (y, last, trace) = layer.forward_sequences(&parameters, &x, &state(42)?, sequences)?;
     let (d_x, d_initial) = trace.backward(&d_y, Some(&state(44)?), &mut gradients)?;
     let mut all = Vec::new();
@@ -426,7 +426,7 @@ pub(crate) fn register(suite: &mut Suite) {
         options_of_built_in_cells_are_refused_by_both_names,
         a_model_with_a_custom_cell_is_described_by_its_name,
     );
-    on_gpu_tiers!(
+    on_gpu_strategies!(
         suite,
         a_right_cell_agrees_on_a_gpu,
         wgsl_that_differs_from_its_twin_is_told_by_the_result,

@@ -3,7 +3,7 @@
 
 use libtest_mimic::Failed;
 use refrain::check::custom_cell;
-use refrain::nn::{Cell, CustomCell, Model, Rnn, UnitBackward, UnitForward, UnitMemory, UnitStep};
+use refrain::nn::{Cell, CustomCell, Model, Rnn, UnitBackward, UnitForward, UnitState, UnitStep};
 use refrain::{Error, Result};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
@@ -28,12 +28,12 @@ impl CustomCell for Written {
         self.wgsl
     }
 
-    fn forward(&self, p: &[f64], q: &[f64], _: UnitMemory, gates: &mut [f64]) -> UnitForward {
+    fn forward(&self, p: &[f64], q: &[f64], _: UnitState, gates: &mut [f64]) -> UnitForward {
         gates.fill(0.0);
         UnitForward { saved: 0.0, hidden: (p[0] + q[0] + p[1] + q[1]).tanh() }
     }
 
-    fn backward(&self, step: &UnitStep<'_>, d_after: UnitMemory, d_gates: &mut [f64]) -> UnitBackward {
+    fn backward(&self, step: &UnitStep<'_>, d_after: UnitState, d_gates: &mut [f64]) -> UnitBackward {
         d_gates.fill(d_after.hidden * (1.0 - step.hidden * step.hidden));
         UnitBackward::default()
     }
@@ -48,7 +48,7 @@ fn cell(name: &str, wgsl: String) -> &'static Written {
 /// the two functions.
 fn text(body: &str, outside: &str) -> String {
     format!(
-        "fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: Memory) -> Forward {{
+        "fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {{
     var sum = p[0] + q[0] + p[1] + q[1];
     {body}
     return Forward(array<f32, GATES>(), 0.0, accurate_tanh(sum));
@@ -191,7 +191,7 @@ fn what_is_not_the_cells_is_refused() -> Outcome {
             ("entry", "@compute @workgroup_size(1) fn own_main() {}", "declares an entry point"),
             ("same_entry", "@compute @workgroup_size(1) fn main() {}", "redefinition of `main`"),
             ("same_name", "const GATES: u32 = 3u;", "the layer around the cell uses this name"),
-            ("same_type", "struct Memory { a: f32 }", "the layer around the cell uses this name"),
+            ("same_type", "struct CellState { a: f32 }", "the layer around the cell uses this name"),
             ("replaced", "fn abs(x: f32) -> f32 { return x; }", "`abs` replaces a function of WGSL"),
         ],
         |outside| text("", outside),

@@ -1,9 +1,9 @@
 //! Both directions of a layer go together through time: as many dispatches as one of them takes, and no bit is another.
 
-use refrain::nn::{Cell, Draw, Model, Rnn, Sequences};
-use refrain::{Device, GpuOptions, Indices, RecurrentTier, Result, Tensor};
+use refrain::nn::{Cell, Model, RandomKey, Rnn, Sequences};
+use refrain::{Device, GpuOptions, Indices, RecurrentStrategy, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_gpu, on_gpu_tiers};
+use crate::adapters::{Adapter, Outcome, Suite, on_gpu, on_gpu_strategies};
 use crate::support::{all_gradients, expect_same_bits, random, step_by_step};
 
 const INPUTS: usize = 3;
@@ -115,17 +115,17 @@ fn both_directions_have_the_bits_of_each_alone(adapter: &Adapter) -> Outcome {
     for layer in layers() {
         for batch in [Batch::Whole, Batch::Ragged, Batch::Reset] {
             let what = format!("{layer:?}, {batch:?}");
-            let made = run(&device, &layer, 0..2, batch)?;
-            let mut ends = made.ends.chunks(made.ends.len() / 4);
+            let result = run(&device, &layer, 0..2, batch)?;
+            let mut ends = result.ends.chunks(result.ends.len() / 4);
             let mut alone = Vec::new();
             for place in 0..2 {
                 let one = run(&device, &layer, place..place + 1, batch)?;
                 let columns = place * HIDDEN..(place + 1) * HIDDEN;
                 let outputs: Vec<f32> =
-                    made.outputs.chunks(2 * HIDDEN).flat_map(|row| row[columns.clone()].to_vec()).collect();
+                    result.outputs.chunks(2 * HIDDEN).flat_map(|row| row[columns.clone()].to_vec()).collect();
                 expect_same_bits(&format!("{what}: outputs {place}"), &outputs, &one.outputs)?;
                 for (name, gradient) in &one.gradients {
-                    let own = made.gradients.iter().find(|(other, _)| other == name);
+                    let own = result.gradients.iter().find(|(other, _)| other == name);
                     let (_, own) = own.expect("a parameter of both");
                     expect_same_bits(&format!("{what}: the gradient of {name}"), own, gradient)?;
                 }
@@ -156,7 +156,7 @@ fn train(device: &Device, stack: &Rnn, batch: Batch) -> Result<(Vec<f32>, u64)> 
     let d_y = random(device, 44, &[STEPS, BATCH, rnn.description().outputs()], 1.0)?;
     let state = rnn.zero_state(device, BATCH)?;
     let before = device.counters().dispatches;
-    let sequences = rows.sequences(batch).training(Draw::new(3, 9));
+    let sequences = rows.sequences(batch).training(RandomKey::new(3, 9));
     let (y, last, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
     let (d_x, d_initial) = trace.backward(&d_y, None, &mut gradients)?;
     let calls = device.counters().dispatches - before;
@@ -181,8 +181,11 @@ fn directions_that_do_not_fit_a_binding_go_apart_with_the_same_bits(adapter: &Ad
     ] {
         // Room for the gates of one direction and a half, and for everything else.
         let bytes = (STEPS * BATCH * gates * HIDDEN * 4 * 3 / 2) as u64;
-        let low =
-            GpuOptions { binding_bytes: Some(bytes), recurrent: RecurrentTier::Steps, ..Default::default() };
+        let low = GpuOptions {
+            binding_bytes: Some(bytes),
+            recurrent: RecurrentStrategy::PerStep,
+            ..Default::default()
+        };
         let apart = adapter.open_with(&low)?;
         for batch in [Batch::Whole, Batch::Reset] {
             let name = format!("{stack:?}, {batch:?}");
@@ -237,7 +240,7 @@ const LONG: usize = 4000;
 
 fn many_steps_of_both_directions_are_as_few_dispatches(adapter: &Adapter) -> Outcome {
     let device =
-        adapter.open_with(&GpuOptions { recurrent: RecurrentTier::Sequence, ..Default::default() })?;
+        adapter.open_with(&GpuOptions { recurrent: RecurrentStrategy::Sequence, ..Default::default() })?;
     for cell in [Cell::tanh(), Cell::Gru, Cell::Lstm] {
         let layer = Rnn::new(cell, INPUTS, 20);
         let grown = |layer: &Rnn| -> Result<u64> {
@@ -251,7 +254,7 @@ fn many_steps_of_both_directions_are_as_few_dispatches(adapter: &Adapter) -> Out
 }
 
 pub(crate) fn register(suite: &mut Suite) {
-    on_gpu_tiers!(suite, both_directions_have_the_bits_of_each_alone);
+    on_gpu_strategies!(suite, both_directions_have_the_bits_of_each_alone);
     on_gpu!(
         suite,
         directions_that_do_not_fit_a_binding_go_apart_with_the_same_bits,

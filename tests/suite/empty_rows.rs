@@ -4,7 +4,7 @@ use refrain::nn::{Cell, Merge, Rnn, Sequences, State};
 use refrain::ops::Activation;
 use refrain::{Device, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_tiers};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
 use crate::custom::RIGHT;
 use crate::packed::{Given, INPUTS, Pass, Stack, expect_same};
 use crate::steps::parts;
@@ -136,5 +136,5 @@ fn rows_of_length_zero_pass_the_state_and_change_no_other_row(adapter: &Adapter)
 
 pub(crate) fn register(suite: &mut Suite) {
     on_cpu!(suite, rows_of_length_zero_pass_the_state_and_change_no_other_row_on_the_cpu);
-    on_gpu_tiers!(suite, rows_of_length_zero_pass_the_state_and_change_no_other_row);
+    on_gpu_strategies!(suite, rows_of_length_zero_pass_the_state_and_change_no_other_row);
 }

@@ -2,13 +2,13 @@
 //! bits, whichever way recurrent layers run, so a fault of one way that a test of another would miss cannot hide.
 
 use libtest_mimic::Failed;
-use refrain::{GpuOptions, ParameterPath, RecurrentTier, ShaderBuild};
+use refrain::{GpuOptions, ParameterPath, RecurrentStrategy, ShaderBuild};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::support::{Rule, Setup, expect_same_bits};
 
 /// Both shader builds by both ways of passing parameters.
-fn variants(recurrent: RecurrentTier) -> Vec<GpuOptions> {
+fn variants(recurrent: RecurrentStrategy) -> Vec<GpuOptions> {
     let mut variants = Vec::new();
     for build in [ShaderBuild::Checked, ShaderBuild::Trusted] {
         for parameters in [ParameterPath::Fastest, ParameterPath::Uniforms] {
@@ -20,9 +20,11 @@ fn variants(recurrent: RecurrentTier) -> Vec<GpuOptions> {
 
 fn all_variants_train_to_the_same_bits(adapter: &Adapter) -> Outcome {
     let (adam, sgd) = (Rule::Adam, Rule::Sgd { momentum: 0.9 });
-    for (rule, recurrent) in
-        [(adam, RecurrentTier::Sequence), (sgd, RecurrentTier::Sequence), (adam, RecurrentTier::Steps)]
-    {
+    for (rule, recurrent) in [
+        (adam, RecurrentStrategy::Sequence),
+        (sgd, RecurrentStrategy::Sequence),
+        (adam, RecurrentStrategy::PerStep),
+    ] {
         let setup = Setup { rule, ..Setup::SMALL };
         let mut first = None;
         for options in variants(recurrent) {

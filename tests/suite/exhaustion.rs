@@ -23,7 +23,7 @@ const STEP: usize = 2 << 20;
 const MOST: usize = 64 << 20;
 type Operation<'a> = (String, Box<dyn Fn() -> Result<()> + 'a>);
 
-/// Memory of `bytes` that is reserved and not touched.
+/// CellState of `bytes` that is reserved and not touched.
 fn reserve(bytes: usize) -> Option<Vec<u8>> {
     let mut room = Vec::new();
     room.try_reserve_exact(bytes).ok()?;
@@ -148,8 +148,8 @@ fn layers<'a>(device: &'a Device, all: &mut Vec<Operation<'a>>) -> Result<()> {
             format!("a training step of {name}"),
             Box::new(move || {
                 let state = layer.zero_state(device, batch)?;
-                let draw = refrain::nn::Draw::new(1, 0);
-                let sequences = Sequences::whole().training(draw);
+                let random_key = refrain::nn::RandomKey::new(1, 0);
+                let sequences = Sequences::whole().training(random_key);
                 let (y, next, trace) = layer.forward_sequences(&parameters, &x, &state, sequences)?;
                 let mut gradients = parameters.zero_gradients()?;
                 done(trace.backward(&y, Some(&next), &mut gradients))
@@ -163,12 +163,12 @@ fn layers<'a>(device: &'a Device, all: &mut Vec<Operation<'a>>) -> Result<()> {
     all.push((
         "a model".to_owned(),
         Box::new(move || {
-            let mut made = model.initialize(device)?;
-            let gradients = made.zero_gradients()?;
+            let mut result = model.initialize(device)?;
+            let gradients = result.zero_gradients()?;
             gradients.norm(Norm::L2)?;
-            made.set("head.bias", &[ROWS], &[1.0; ROWS])?;
+            result.set("head.bias", &[ROWS], &[1.0; ROWS])?;
             let momentum = SgdConfig { momentum: 0.5, ..SgdConfig::new(0.1) };
-            Sgd::new(&made, momentum)?.step(&mut made, &gradients)?;
+            Sgd::new(&result, momentum)?.step(&mut result, &gradients)?;
             Adam::new(&parameters, AdamConfig { amsgrad: true, ..AdamConfig::new(0.1) }).map(drop)
         }),
     ));

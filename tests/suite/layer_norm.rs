@@ -3,7 +3,7 @@
 //!
 //! Long, because all claims about stacks share one description of a stack and its batch.
 
-use refrain::nn::{Cell, Draw, Layer, Merge, Model, Parameters, Rnn, Sequences, State};
+use refrain::nn::{Cell, Layer, Merge, Model, Parameters, RandomKey, Rnn, Sequences, State};
 use refrain::ops::{self, Activation, LAYER_NORM_EPSILON};
 use refrain::{Device, Error, GpuOptions, Indices, Result, Tensor};
 
@@ -39,12 +39,12 @@ fn a_row_is_normalised_as_by_hand() -> Outcome {
     let scale = 1.0 / (26.0 / 9.0 + epsilon).sqrt();
     let expected = [0.0, 2.0 * (-5.0 / 3.0) * scale, 3.0 * (-2.0 / 3.0) * scale, -7.0 / 3.0 * scale];
     let y = ops::layer_norm(&x, &gain, None, &[1, 3])?;
-    expect_close("two stretches", &expected, &y.download_f64()?, 1e-14)
+    expect_close("two groups", &expected, &y.download_f64()?, 1e-14)
 }
 
 fn layer_norm_backward_matches_finite_differences() -> Outcome {
     const ROWS: usize = 3;
-    for stretches in [&[5][..], &[1, 4], &[2, 3]] {
+    for groups in [&[5][..], &[1, 4], &[2, 3]] {
         let point = values(90, ROWS * 5 + 5, 1.0);
         let d_y = values(91, ROWS * 5, 1.0);
         let (x, gain) = point.split_at(ROWS * 5);
@@ -52,12 +52,12 @@ fn layer_norm_backward_matches_finite_differences() -> Outcome {
             &reference(&[ROWS, 5], x)?,
             &reference(&[5], gain)?,
             &reference(&[ROWS, 5], &d_y)?,
-            stretches,
+            groups,
         )?;
         let analytic = [d_x.download_f64()?, d_gain.download_f64()?].concat();
-        check(&format!("{stretches:?}"), &point, &analytic, |point| {
+        check(&format!("{groups:?}"), &point, &analytic, |point| {
             let (x, gain) = point.split_at(ROWS * 5);
-            let y = ops::layer_norm(&reference(&[ROWS, 5], x)?, &reference(&[5], gain)?, None, stretches)?;
+            let y = ops::layer_norm(&reference(&[ROWS, 5], x)?, &reference(&[5], gain)?, None, groups)?;
             Ok(dot(&y.download_f64()?, &d_y))
         })?;
     }
@@ -68,25 +68,25 @@ fn layer_norm_backward_matches_finite_differences() -> Outcome {
 /// nothing is enlarged, but for rows of two that may lie close together.
 fn the_operation_agrees_with_the_reference_on(device: &Device) -> Outcome {
     for rows in [1, 3, 70] {
-        for stretches in [&[1][..], &[3], &[33], &[257], &[700], &[64, 32], &[1, 1, 255]] {
-            let columns: usize = stretches.iter().sum();
+        for groups in [&[1][..], &[3], &[33], &[257], &[700], &[64, 32], &[1, 1, 255]] {
+            let columns: usize = groups.iter().sum();
             let mut results = Vec::new();
             for device in [&Device::reference(), device] {
-                let draw =
+                let random_key =
                     |stream, dimensions: &[usize], scale| random(&Device::cpu(), stream, dimensions, scale);
-                let x = draw(92, &[rows, columns], 3.0)?.to_device(device)?;
-                let d_y = draw(93, &[rows, columns], 1.0)?.to_device(device)?;
-                let gain = draw(94, &[columns], 1.0)?.to_device(device)?;
-                let shift = draw(95, &[columns], 1.0)?.to_device(device)?;
-                let y = ops::layer_norm(&x, &gain, Some(shift.view()), stretches)?;
-                let (d_x, d_gain) = ops::layer_norm_backward(&x, &gain, &d_y, stretches)?;
+                let x = random_key(92, &[rows, columns], 3.0)?.to_device(device)?;
+                let d_y = random_key(93, &[rows, columns], 1.0)?.to_device(device)?;
+                let gain = random_key(94, &[columns], 1.0)?.to_device(device)?;
+                let shift = random_key(95, &[columns], 1.0)?.to_device(device)?;
+                let y = ops::layer_norm(&x, &gain, Some(shift.view()), groups)?;
+                let (d_x, d_gain) = ops::layer_norm_backward(&x, &gain, &d_y, groups)?;
                 results.push([y.download_f64()?, d_x.download_f64()?, d_gain.download_f64()?]);
             }
             for (place, what) in ["y", "d_x", "d_gain"].into_iter().enumerate() {
                 let expected = &results[0][place];
                 let terms = (columns + rows + 16) as f64;
                 let allowed = terms * f64::from(f32::EPSILON) * largest(expected).max(1.0);
-                let name = format!("{what} of {rows} rows, {stretches:?}");
+                let name = format!("{what} of {rows} rows, {groups:?}");
                 expect_close(&name, expected, &results[1][place], allowed)?;
             }
         }
@@ -115,9 +115,9 @@ fn expect_refusal<T>(result: Result<T>, parts: &[&str]) {
 
 fn what_does_not_fit_is_refused() -> Outcome {
     let (x, gain) = (reference(&[2, 4], &[0.0; 8])?, reference(&[4], &[1.0; 4])?);
-    for stretches in [&[][..], &[3], &[4, 0], &[usize::MAX, 5]] {
-        expect_refusal(ops::layer_norm(&x, &gain, None, stretches), &["stretches", "4 columns"]);
-        expect_refusal(ops::layer_norm_backward(&x, &gain, &x, stretches), &["stretches", "4 columns"]);
+    for groups in [&[][..], &[3], &[4, 0], &[usize::MAX, 5]] {
+        expect_refusal(ops::layer_norm(&x, &gain, None, groups), &["groups", "4 columns"]);
+        expect_refusal(ops::layer_norm_backward(&x, &gain, &x, groups), &["groups", "4 columns"]);
     }
     let short = reference(&[3], &[1.0; 3])?;
     expect_refusal(ops::layer_norm(&x, &short, None, &[4]), &["gain", "[4]", "[3]"]);
@@ -289,7 +289,7 @@ impl Setting {
         let Variant { ragged, reset, training, .. } = self.variant;
         let sequences = if ragged { Sequences::ragged(&self.lengths) } else { Sequences::whole() };
         let sequences = if reset { sequences.resets(&self.resets) } else { sequences };
-        if training { sequences.training(Draw::new(17, 5)) } else { sequences.evaluation() }
+        if training { sequences.training(RandomKey::new(17, 5)) } else { sequences.evaluation() }
     }
 
     fn inputs(&self) -> usize {

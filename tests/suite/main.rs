@@ -1,6 +1,7 @@
 //! All integration tests in one binary; see `adapters` for how claims become tests on every adapter.
 
 mod adapters;
+mod backends;
 mod checkpoints;
 mod child;
 mod custom;
@@ -25,12 +26,12 @@ mod messages;
 mod misuse;
 mod models;
 mod noise;
-mod on_chip;
 mod options;
 mod owners;
 mod packed;
 mod pairs;
 mod peak;
+mod persistent;
 mod pipelines;
 mod products;
 mod profile;
@@ -41,13 +42,12 @@ mod saving;
 mod slices;
 mod stateful;
 mod steps;
+mod strategies;
 mod structure;
 mod support;
 mod threads;
-mod tiers;
 mod training;
 mod tuning;
-mod twins;
 
 use std::process::ExitCode;
 
@@ -72,10 +72,10 @@ fn main() -> ExitCode {
     products::register(&mut suite);
     checkpoints::register(&mut suite);
     threads::register(&mut suite);
-    tiers::register(&mut suite);
+    strategies::register(&mut suite);
     slices::register(&mut suite);
     directions::register(&mut suite);
-    on_chip::register(&mut suite);
+    persistent::register(&mut suite);
     models::register(&mut suite);
     golden::register(&mut suite);
     files::register(&mut suite);
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
     equivalence::register(&mut suite);
     extremes::register(&mut suite);
     tuning::register(&mut suite);
-    twins::register(&mut suite);
+    backends::register(&mut suite);
     limits::register(&mut suite);
     memory::register(&mut suite);
     resident::register(&mut suite);

@@ -30,7 +30,7 @@ struct Observer<'a> {
     warm: Option<(u64, u64)>,
     settled: Option<u64>,
     /// Bind groups and pipelines of a loop that has settled.
-    made: Option<(u64, u64)>,
+    result: Option<(u64, u64)>,
 }
 
 impl Observer<'_> {
@@ -49,19 +49,19 @@ impl Observer<'_> {
         let now = (counters.bind_groups, counters.pipelines);
         if step == SETTLED {
             self.settled = resident_bytes();
-            self.made = Some(now);
+            self.result = Some(now);
         }
-        if self.made.is_some_and(|made| made != now) {
-            let made = self.made;
+        if self.result.is_some_and(|result| result != now) {
+            let result = self.result;
             return Err(Failed::from(format!(
-                "step {step}: (bind groups, pipelines) {now:?}, {made:?} after {SETTLED}"
+                "step {step}: (bind groups, pipelines) {now:?}, {result:?} after {SETTLED}"
             )));
         }
         Ok(())
     }
 }
 
-/// Memory of this process that is in RAM; `None` where the system does not say.
+/// CellState of this process that is in RAM; `None` where the system does not say.
 fn resident_bytes() -> Option<u64> {
     const PAGE_BYTES: u64 = 4096;
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
@@ -86,7 +86,7 @@ fn observe(device: &Device, reading: Reading) -> Outcome {
     let mut optimizer = Optimizer::new(setup.rule, setup.learning_rate, &parameters)?;
     let windows = setup.windows()?;
     let mut state = model.zero_state(device, setup.batch)?;
-    let mut observer = Observer { device, warm: None, settled: None, made: None };
+    let mut observer = Observer { device, warm: None, settled: None, result: None };
     for step in 1..=STEPS {
         let (inputs, targets) = windows.window(step).to_device(device)?;
         let before = device.counters();

@@ -1,6 +1,6 @@
 //! What zoneout and dropout on the recurrent connection do to a state, unit by unit. Their gradients are in `pairs`.
 
-use refrain::nn::{Cell, Draw, Model, Rnn, Sequences, State};
+use refrain::nn::{Cell, Model, RandomKey, Rnn, Sequences, State};
 use refrain::ops::Activation;
 use refrain::{Device, Tensor};
 
@@ -43,7 +43,7 @@ fn identity() -> Rnn {
 fn recurrent_dropout_is_locked_over_time() -> Outcome {
     let mut masks = Vec::new();
     for step in 0..20 {
-        let training = Sequences::whole().training(Draw::new(9, step));
+        let training = Sequences::whole().training(RandomKey::new(9, step));
         let y = linear(identity().recurrent_dropout(0.5), 1.0, 0.0, 1.0, training)?;
         let mask = &y[..STEP];
         assert!(mask.iter().all(|value| [0.0, 2.0].contains(value)), "{mask:?}");
@@ -51,7 +51,7 @@ fn recurrent_dropout_is_locked_over_time() -> Outcome {
             let expected: Vec<f64> = mask.iter().map(|m| m.powi(t as i32 + 1)).collect();
             assert_eq!(states, expected, "step {t} has another mask");
         }
-        assert!(!masks.contains(&mask.to_vec()), "draw {step} repeats a mask");
+        assert!(!masks.contains(&mask.to_vec()), "random_key {step} repeats a mask");
         masks.push(mask.to_vec());
     }
     let kept = masks.concat().iter().filter(|value| **value > 0.0).count() as f64;
@@ -64,7 +64,7 @@ fn recurrent_dropout_is_locked_over_time() -> Outcome {
 fn zoneout_keeps_each_unit_by_itself_at_each_step() -> Outcome {
     let (mut kept, mut chances) = (0.0, 0.0);
     for step in 0..20 {
-        let training = Sequences::whole().training(Draw::new(9, step));
+        let training = Sequences::whole().training(RandomKey::new(9, step));
         let y = linear(identity().zoneout(0.75, 0.0), 0.0, 1.0, 5.0, training)?;
         assert!(y.iter().all(|value| [1.0, 5.0].contains(value)), "{y:?}");
         for place in 0..STEP {
@@ -100,7 +100,7 @@ fn an_lstm_keeps_hidden_and_cell_states_apart() -> Outcome {
         let parameters = model.initialize(&device)?;
         let x = Tensor::zeros(&device, &[1, BATCH, HIDDEN])?;
         let zero = layer.zero_state(&device, BATCH)?;
-        let training = Sequences::whole().training(Draw::new(9, step));
+        let training = Sequences::whole().training(RandomKey::new(9, step));
         let (y, state) = layer.infer_sequences(&parameters, &x, &zero, training)?;
         let cells = state.cell_at(0)?.map(|cell| cell.download_f64()).transpose()?.unwrap_or_default();
         let hidden = y.download_f64()?;

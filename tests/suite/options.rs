@@ -3,11 +3,11 @@
 //!
 //! Long, because each option is taken apart in its own way.
 
-use refrain::nn::{Cell, Draw, Layer, Merge, Model, Parameters, Rnn, Sequences, State};
+use refrain::nn::{Cell, Layer, Merge, Model, Parameters, RandomKey, Rnn, Sequences, State};
 use refrain::ops::{self, Activation, Binary, Form};
 use refrain::{Device, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_tiers};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
 use crate::support::{all_gradients, expect_same_bits, random};
 
 const STEPS: usize = 4;
@@ -62,7 +62,7 @@ fn evaluation_equals_the_stack_without_the_option() -> Outcome {
                 trace.backward(&expected, None, &mut gradients)?;
                 assert_eq!(of_plain, all_gradients(&parameters, &gradients)?, "{name}");
 
-                let training = ragged.training(Draw::new(17, 5));
+                let training = ragged.training(RandomKey::new(17, 5));
                 let (y, _) = with.infer_sequences(&parameters, &x, &zero, training)?;
                 assert_ne!(expected.download()?, y.download()?, "{name}: training drops nothing");
             }
@@ -92,7 +92,7 @@ fn linear(stack: impl Fn(Rnn) -> Rnn, layers: usize, recurrent: f64) -> Result<(
 fn of_ones(layer: &Layer<Rnn>, parameters: &Parameters, step: u64) -> Result<Vec<f64>> {
     let device = Device::reference();
     let x = Tensor::from_slice_f64(&device, &[STEPS, BATCH, INPUTS], &[1.0; STEPS * BATCH * INPUTS])?;
-    let training = Sequences::whole().training(Draw::new(3, step));
+    let training = Sequences::whole().training(RandomKey::new(3, step));
     let (y, _) = layer.infer_sequences(parameters, &x, &layer.zero_state(&device, BATCH)?, training)?;
     y.download_f64()
 }
@@ -104,7 +104,7 @@ fn dropout_falls_between_layers_anew_at_each_step() -> Outcome {
         let y = of_ones(&layer, &parameters, step)?;
         // Two gaps between three layers, each drops half and doubles the rest.
         assert!(y.iter().all(|value| [0.0, 4.0].contains(value)), "{y:?}");
-        assert_eq!(y, of_ones(&layer, &parameters, step)?, "the same draw, the same masks");
+        assert_eq!(y, of_ones(&layer, &parameters, step)?, "the same random_key, the same masks");
         assert!(!seen.contains(&y), "step {step} repeats a mask");
         let first_step = &y[..BATCH * HIDDEN];
         seen.push(y.clone());
@@ -149,7 +149,7 @@ fn weight_drop_masks_w_hh_for_the_whole_window() -> Outcome {
     let x = Tensor::zeros(&device, &[STEPS, 3, 3])?;
     let mut masks = Vec::new();
     for step in 0..10 {
-        let training = Sequences::whole().training(Draw::new(3, step));
+        let training = Sequences::whole().training(RandomKey::new(3, step));
         let (y, _) = layer.infer_sequences(&parameters, &x, &state, training)?;
         let y = y.download_f64()?;
         let columns = &y[..9];
@@ -224,7 +224,7 @@ fn masks_agree_between_devices(adapter: &Adapter) -> Outcome {
             }
             let x = Tensor::from_slice(device, &[3, 5, 8], &[1.0; 120])?;
             let zero = layer.zero_state(device, 5)?;
-            let training = Sequences::whole().training(Draw::new(1 << 40, 9));
+            let training = Sequences::whole().training(RandomKey::new(1 << 40, 9));
             let (y, _) = layer.infer_sequences(&parameters, &x, &zero, training)?;
             results.push(y.download()?);
         }
@@ -244,5 +244,5 @@ pub(crate) fn register(suite: &mut Suite) {
         weight_drop_masks_w_hh_for_the_whole_window,
         merges_and_residual_connections_are_layers_threaded_by_hand,
     );
-    on_gpu_tiers!(suite, masks_agree_between_devices);
+    on_gpu_strategies!(suite, masks_agree_between_devices);
 }

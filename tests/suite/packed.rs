@@ -292,6 +292,6 @@ pub(crate) fn register(suite: &mut Suite) {
         sequences_packed_into_a_row_equal_each_alone_on_the_cpu,
         a_mark_at_the_first_step_replaces_the_initial_state_of_the_forward_direction_only,
     );
-    crate::adapters::on_gpu_tiers!(suite, sequences_packed_into_a_row_equal_each_alone);
+    crate::adapters::on_gpu_strategies!(suite, sequences_packed_into_a_row_equal_each_alone);
     crate::adapters::on_gpu!(suite, masks_that_exceed_a_binding_part_the_same_steps,);
 }

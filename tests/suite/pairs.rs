@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use libtest_mimic::Failed;
-use refrain::nn::{Cell, Draw, Layer, Merge, Model, Parameters, Rnn, Sequences, State};
+use refrain::nn::{Cell, Layer, Merge, Model, Parameters, RandomKey, Rnn, Sequences, State};
 use refrain::ops::Activation;
 use refrain::{Device, Error, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_tiers};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
 use crate::gradients::{check, step};
 use crate::steps::{ByHand, Plan, Time, parts};
 use crate::support::{all_gradients, expect_close, largest, values};
@@ -235,8 +235,8 @@ impl Variant {
     }
 
     /// The random numbers of training; none in evaluation.
-    fn draw(&self) -> Option<Draw> {
-        (!self.has("mode")).then(|| Draw::new(17, 3))
+    fn random_key(&self) -> Option<RandomKey> {
+        (!self.has("mode")).then(|| RandomKey::new(17, 3))
     }
 
     fn directions(&self) -> &'static [Time] {
@@ -280,8 +280,8 @@ impl Setting {
         let ragged = self.variant.has("lengths");
         let sequences = if ragged { Sequences::ragged(&self.lengths) } else { Sequences::whole() };
         let sequences = if self.variant.has("resets") { sequences.resets(&self.resets) } else { sequences };
-        match self.variant.draw() {
-            Some(draw) => sequences.training(draw),
+        match self.variant.random_key() {
+            Some(random_key) => sequences.training(random_key),
             None => sequences.evaluation(),
         }
     }
@@ -442,11 +442,11 @@ impl Setting {
                 Some(_) => Merge::Product,
             },
             residual: variant.has("residual"),
-            mask: match (variant.has("dropout"), variant.draw()) {
-                (true, Some(draw)) => Some(self.mask(draw)?),
+            mask: match (variant.has("dropout"), variant.random_key()) {
+                (true, Some(random_key)) => Some(self.mask(random_key)?),
                 _ => None,
             },
-            draw: variant.draw(),
+            random_key: variant.random_key(),
             steps: STEPS,
             lengths: (0..BATCH).map(length).collect(),
             resets: variant.has("resets").then(|| RESETS.to_vec()),
@@ -456,20 +456,20 @@ impl Setting {
             Some(d_last) => Some(parts(&self.state(&d_last)?)?),
             None => None,
         };
-        let made = by_hand.pass(&x.download_f64()?, &initial, &self.d_y(), d_last.as_deref())?;
-        let gradients = with_learned(made.gradients, &made.d_initial);
+        let result = by_hand.pass(&x.download_f64()?, &initial, &self.d_y(), d_last.as_deref())?;
+        let gradients = with_learned(result.gradients, &result.d_initial);
         let ordered = parameters.names().map(|name| gradients.get(name).cloned().unwrap_or_default());
         Ok(Pass {
-            y: made.y,
+            y: result.y,
             gradients: ordered.collect::<Vec<_>>().concat(),
-            d_x: made.d_x,
-            d_initial: made.d_initial.concat(),
+            d_x: result.d_x,
+            d_initial: result.d_initial.concat(),
         })
     }
 
     /// What dropout multiplies the outputs of the first layer by: those of a stack whose first layer gives ones and whose
     /// second one gives what it reads.
-    fn mask(&self, draw: Draw) -> Result<Vec<f64>> {
+    fn mask(&self, random_key: RandomKey) -> Result<Vec<f64>> {
         let mut model = Model::new(0);
         let width = self.layer.description().outputs();
         let copying = Cell::Vanilla(Activation::Identity);
@@ -488,7 +488,7 @@ impl Setting {
         }
         let device = Device::reference();
         let x = Tensor::zeros(&device, &[STEPS, BATCH, 1])?;
-        let training = Sequences::whole().training(draw);
+        let training = Sequences::whole().training(random_key);
         let zero = layer.zero_state(&device, BATCH)?;
         layer.infer_sequences(&parameters, &x, &zero, training)?.0.download_f64()
     }
@@ -510,15 +510,15 @@ fn with_learned(
 fn every_pair_of_options_is_taken_or_refused_by_both_names() -> Outcome {
     let mut refused = 0;
     for variant in Variant::all() {
-        let made = Model::new(1).add("rnn", variant.stack_of(INPUTS, |_| true)).map(drop);
-        match (made, variant.refusal()) {
+        let result = Model::new(1).add("rnn", variant.stack_of(INPUTS, |_| true)).map(drop);
+        match (result, variant.refusal()) {
             (Ok(()), None) => {}
             (Err(Error::Config { what, message }), Some(names)) => {
                 let message = format!("{what} {message}");
                 assert!(names.iter().all(|name| message.contains(name)), "{message} does not say {names:?}");
                 refused += 1;
             }
-            (made, expected) => panic!("{}: {made:?}, expected {expected:?}", variant.name()),
+            (result, expected) => panic!("{}: {result:?}, expected {expected:?}", variant.name()),
         }
     }
     assert!(refused > 0, "no pair was refused");
@@ -764,7 +764,7 @@ pub(crate) fn register(suite: &mut Suite) {
         every_pair_of_options_agrees_with_the_reference,
         garbage_in_the_padding_changes_nothing,
     );
-    on_gpu_tiers!(
+    on_gpu_strategies!(
         suite,
         every_pair_of_options_agrees_with_the_reference_on_the_gpu,
         garbage_in_the_padding_changes_nothing_on_the_gpu,

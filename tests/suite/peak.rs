@@ -2,7 +2,7 @@
 
 use libtest_mimic::Failed;
 use refrain::loss::cross_entropy;
-use refrain::nn::{Cell, Draw, Embedding, Linear, Merge, Model, OneHot, Parameters, Rnn, Sequences};
+use refrain::nn::{Cell, Embedding, Linear, Merge, Model, OneHot, Parameters, RandomKey, Rnn, Sequences};
 use refrain::optim::{Adam, AdamConfig};
 use refrain::{Device, Indices, Result, Tensor};
 
@@ -64,7 +64,7 @@ impl Trained {
     /// One step, which lets go of the logits, and of the gradient at them, as soon as it can.
     fn step(&mut self, batch: usize, number: u64) -> Result<()> {
         let state = self.model.zero_state(self.parameters.device(), batch)?;
-        let sequences = Sequences::whole().training(Draw::new(1, number));
+        let sequences = Sequences::whole().training(RandomKey::new(1, number));
         let (logits, _next, trace) = match &self.input {
             Read::Tokens(tokens) => {
                 self.model.forward_sequences(&self.parameters, tokens, &state, sequences)?

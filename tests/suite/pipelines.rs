@@ -1,12 +1,12 @@
 //! How many pipelines a device compiles and keeps: one for all values of a real-valued option, and as few as it is told to.
 
 use refrain::loss::CrossEntropy;
-use refrain::nn::{Cell, Draw, Model, Rnn, Sequences};
+use refrain::nn::{Cell, Model, RandomKey, Rnn, Sequences};
 use refrain::ops::{self, Activation, Reduction};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig};
 use refrain::{Device, Error, GpuOptions, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_gpu, on_gpu_tiers};
+use crate::adapters::{Adapter, Outcome, Suite, on_gpu, on_gpu_strategies};
 use crate::custom::RIGHT;
 use crate::support::{expect_same_bits, random};
 
@@ -36,8 +36,11 @@ fn a_pipeline_that_was_let_go_comes_back_with_the_same_numbers(adapter: &Adapter
         let few = adapter.open_anew_with(&options)?;
         for round in 1..=3 {
             expect_same_bits(&format!("with {most}"), &expected, &work(&few)?)?;
-            let made = few.counters().pipelines;
-            assert!(made >= round * (compiled - most as u64), "{made} compiled with {most} in round {round}");
+            let result = few.counters().pipelines;
+            assert!(
+                result >= round * (compiled - most as u64),
+                "{result} compiled with {most} in round {round}"
+            );
         }
     }
     let options = GpuOptions { pipelines: Some(0), ..GpuOptions::default() };
@@ -107,8 +110,8 @@ fn all_values_of_a_real_valued_option_share_their_pipelines(adapter: &Adapter) -
         for number in 1..=10 {
             let value = number as f32 / 11.0;
             training += 1;
-            let draw = Draw::new(4, training);
-            let modes = [Sequences::whole().evaluation(), Sequences::whole().training(draw)];
+            let random_key = RandomKey::new(4, training);
+            let modes = [Sequences::whole().evaluation(), Sequences::whole().training(random_key)];
             for sequences in modes {
                 results.push(step(&device, describe(value), value, sequences)?);
             }
@@ -134,5 +137,5 @@ fn all_values_of_a_real_valued_option_share_their_pipelines(adapter: &Adapter) -
 
 pub(crate) fn register(suite: &mut Suite) {
     on_gpu!(suite, a_pipeline_that_was_let_go_comes_back_with_the_same_numbers);
-    on_gpu_tiers!(suite, all_values_of_a_real_valued_option_share_their_pipelines);
+    on_gpu_strategies!(suite, all_values_of_a_real_valued_option_share_their_pipelines);
 }

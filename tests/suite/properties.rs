@@ -443,7 +443,7 @@ fn truncations_that_are_the_same_by_two_names_are_the_same_on(device: &Device) -
 macro_rules! on_all {
     ($suite:expr, $($claim:ident: $body:ident),+ $(,)?) => {
         $($suite.cpu(concat!("properties::", stringify!($claim)), || $body(&Device::cpu()));
-        $suite.gpu_tiers(concat!("properties::", stringify!($claim)), |adapter: &Adapter| $body(&adapter.open()?));)+
+        $suite.gpu_strategies(concat!("properties::", stringify!($claim)), |adapter: &Adapter| $body(&adapter.open()?));)+
     };
 }
 

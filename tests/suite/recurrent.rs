@@ -1,7 +1,7 @@
 //! The recurrent family as a whole: every combination of cell, direction, depth, bias, lengths, resets and final
 //! gradient against finite differences. What else a stack may have is tested in pairs, in `pairs`.
 
-use refrain::nn::{Cell, Draw, Layer, Model, Parameters, Rnn, Sequences, State};
+use refrain::nn::{Cell, Layer, Model, Parameters, RandomKey, Rnn, Sequences, State};
 use refrain::{Device, Indices, Result, Tensor};
 
 use crate::adapters::{Outcome, Suite, on_cpu};
@@ -236,7 +236,7 @@ fn first_steps(stack: Rnn, steps: usize, is_ragged: bool) -> Result<Vec<f32>> {
     let resets = Indices::from_slice(&device, &[steps, MANY], &resets)?;
     let sequences = if is_ragged { Sequences::ragged(&lengths).resets(&resets) } else { Sequences::whole() };
     let state = layer.zero_state(&device, MANY)?;
-    let sequences = sequences.training(Draw::new(5, 1));
+    let sequences = sequences.training(RandomKey::new(5, 1));
     let (y, _, trace) = layer.forward_sequences(&parameters, &x, &state, sequences)?;
     let mut gradients = parameters.zero_gradients()?;
     let (d_x, _) = trace.backward(&d_y, None, &mut gradients)?;

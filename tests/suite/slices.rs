@@ -1,7 +1,7 @@
 //! The sums of a step on the GPU, which a workgroup shares out: into 16 slices for up to four rows of the batch on a software
 //! adapter, 8 for up to eight, else 4. Rows and units here lie around the edges of all of these.
 
-use refrain::nn::{Cell, Draw, Model, Rnn, Sequences, State};
+use refrain::nn::{Cell, Model, RandomKey, Rnn, Sequences, State};
 use refrain::{Device, Indices, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
@@ -55,7 +55,7 @@ impl Pass {
         for (window, &steps) in windows.iter().enumerate() {
             let own = &resets[first * self.rows..(first + steps) * self.rows];
             let resets = Indices::from_slice(device, &[steps, self.rows], own)?;
-            let sequences = Sequences::whole().resets(&resets).training(Draw::new(3, 8));
+            let sequences = Sequences::whole().resets(&resets).training(RandomKey::new(3, 8));
             let x = of_window(53, INPUTS, window)?;
             let (own, next, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
             y.extend(own.download_f64()?);

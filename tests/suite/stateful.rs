@@ -3,7 +3,7 @@
 use refrain::nn::{Cell, Model, Rnn};
 use refrain::{Device, Error, Indices, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_tiers};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
 use crate::support::{expect_same_bits, random};
 
 const STEPS: usize = 3;
@@ -93,5 +93,5 @@ pub(crate) fn register(suite: &mut Suite) {
         a_reset_of_other_rows_is_refused,
         a_carried_state_is_refused_where_time_runs_back,
     );
-    on_gpu_tiers!(suite, a_reset_begins_rows_anew_on_the_gpu);
+    on_gpu_strategies!(suite, a_reset_begins_rows_anew_on_the_gpu);
 }

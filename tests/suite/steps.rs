@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use refrain::nn::{Draw, Layer, Merge, Model, Parameters, Rnn, Sequences, State};
+use refrain::nn::{Layer, Merge, Model, Parameters, RandomKey, Rnn, Sequences, State};
 use refrain::{Device, Indices, Result, Tensor, ops};
 
 use crate::support::all_gradients;
@@ -29,7 +29,7 @@ pub(crate) struct Plan {
 struct Strand<'a> {
     layer: &'a Layer<Rnn>,
     parameters: &'a Parameters,
-    draw: Option<Draw>,
+    random_key: Option<RandomKey>,
     /// Input of each step \[1, B, I\].
     x: Vec<Tensor>,
     /// Where the state becomes zero before a step \[1, B\].
@@ -77,15 +77,22 @@ impl<'a> Strand<'a> {
     fn run(
         layer: &'a Layer<Rnn>,
         parameters: &'a Parameters,
-        draw: Option<Draw>,
+        random_key: Option<RandomKey>,
         [steps, batch]: [usize; 2],
         x: &[f64],
         resets: Option<&[u32]>,
         initial: State,
     ) -> Result<(Self, Vec<f64>)> {
         let device = Device::reference();
-        let mut strand =
-            Self { layer, parameters, draw, x: Vec::new(), resets: Vec::new(), states: vec![initial], batch };
+        let mut strand = Self {
+            layer,
+            parameters,
+            random_key,
+            x: Vec::new(),
+            resets: Vec::new(),
+            states: vec![initial],
+            batch,
+        };
         let (inputs, mut y) = (x.len() / steps / batch, Vec::new());
         for (step, x) in x.chunks(batch * inputs).enumerate() {
             strand.x.push(Tensor::from_slice_f64(&device, &[1, batch, inputs], x)?);
@@ -103,8 +110,8 @@ impl<'a> Strand<'a> {
     fn sequences(&self, step: usize) -> Sequences<'_> {
         let whole = Sequences::whole();
         let sequences = self.resets[step].as_ref().map_or(whole, |resets| whole.resets(resets));
-        match self.draw {
-            Some(draw) => sequences.training(draw),
+        match self.random_key {
+            Some(random_key) => sequences.training(random_key),
             None => sequences.evaluation(),
         }
     }
@@ -164,7 +171,7 @@ pub(crate) struct ByHand<'a> {
     pub(crate) residual: bool,
     /// What the outputs of all layers but the last are multiplied by.
     pub(crate) mask: Option<Vec<f64>>,
-    pub(crate) draw: Option<Draw>,
+    pub(crate) random_key: Option<RandomKey>,
     pub(crate) steps: usize,
     /// Steps of each row.
     pub(crate) lengths: Vec<usize>,
@@ -268,7 +275,7 @@ impl ByHand<'_> {
             let sizes = [steps, rows.len()];
             let Lane { layer, parameters, .. } = lane;
             let (strand, y) =
-                Strand::run(layer, parameters, self.draw, sizes, &x, resets.as_deref(), initial)?;
+                Strand::run(layer, parameters, self.random_key, sizes, &x, resets.as_deref(), initial)?;
             take(strand, y, &rows, &places)?;
         }
         Ok(())

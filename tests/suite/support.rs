@@ -9,7 +9,7 @@ use refrain::loss::cross_entropy;
 use refrain::nn::{Cell, Embedding, Gradients, Linear, Model, Parameters, Rnn};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig};
 use refrain::random::Stream;
-use refrain::{Device, GpuOptions, RecurrentTier, Result, Tensor};
+use refrain::{Device, GpuOptions, RecurrentStrategy, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome};
 
@@ -180,7 +180,7 @@ pub(crate) fn with_values(model: &Model, device: &Device, all: &[f64]) -> Result
 
 /// A device whose recurrent layers take a dispatch for each step.
 pub(crate) fn step_by_step(adapter: &Adapter) -> Result<Device> {
-    adapter.open_with(&GpuOptions { recurrent: RecurrentTier::Steps, ..GpuOptions::default() })
+    adapter.open_with(&GpuOptions { recurrent: RecurrentStrategy::PerStep, ..GpuOptions::default() })
 }
 
 /// Fails unless both hold the same bits; NaN anywhere fails too.

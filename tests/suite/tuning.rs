@@ -10,7 +10,7 @@ use refrain::nn::Cell;
 use refrain::ops::{self, Form, ProductTrial};
 use refrain::{
     AdapterKind, AdapterSummary, Device, Error, GpuOptions, Journal, MatmulTile, MatmulVariant, ProductShape,
-    Profiling, RecurrentShape, RecurrentTier, Result, Tensor, Tuning, TuningSource,
+    Profiling, RecurrentShape, RecurrentStrategy, Result, Tensor, Tuning, TuningSource,
 };
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
@@ -52,8 +52,8 @@ fn table() -> Result<Tuning> {
             tuning.set_product(shape, MatmulVariant { tile, parts })?;
         }
     }
-    tuning.set_recurrent(LAYER, RecurrentTier::Steps)?;
-    tuning.set_recurrent(RecurrentShape { rows: 17, ..LAYER }, RecurrentTier::Sequence)?;
+    tuning.set_recurrent(LAYER, RecurrentStrategy::PerStep)?;
+    tuning.set_recurrent(RecurrentShape { rows: 17, ..LAYER }, RecurrentStrategy::Sequence)?;
     Ok(tuning)
 }
 
@@ -81,7 +81,7 @@ fn files_that_are_broken_or_foreign_are_refused_with_what_is_wrong() -> Outcome 
     let path = folder.path().join("table.json");
     save_tuning(&path, &table()?, &card())?;
     let whole = fs::read_to_string(&path)?;
-    let entry = r#"{"gates": 4, "units": 64, "rows": 16, "tier": "steps"}"#;
+    let entry = r#"{"gates": 4, "units": 64, "rows": 16, "strategy": "steps"}"#;
     let twice = whole.replace(r#""recurrent": ["#, &format!(r#""recurrent": [{entry}, "#));
     for (text, part) in [
         (String::new(), "is not JSON"),
@@ -210,10 +210,10 @@ fn sums_taken_otherwise_train_the_same_to_rounding_and_the_same_bits_each_time(a
             other.set_product(shape, MatmulVariant { parts, ..variant })?;
         }
     }
-    for (shape, tier) in choices.recurrent_layers() {
-        let opposite = match tier {
-            RecurrentTier::Steps => RecurrentTier::Sequence,
-            _ => RecurrentTier::Steps,
+    for (shape, strategy) in choices.recurrent_layers() {
+        let opposite = match strategy {
+            RecurrentStrategy::PerStep => RecurrentStrategy::Sequence,
+            _ => RecurrentStrategy::PerStep,
         };
         other.set_recurrent(shape, opposite)?;
     }
@@ -253,9 +253,9 @@ fn the_chosen_tile_is_the_one_that_runs(adapter: &Adapter) -> Outcome {
 
 fn the_chosen_way_through_time_is_taken_whatever_the_number_of_steps(adapter: &Adapter) -> Outcome {
     let layer = RecurrentShape { gates: 3, units: 20, rows: 5 };
-    for tier in [RecurrentTier::Steps, RecurrentTier::Sequence] {
+    for strategy in [RecurrentStrategy::PerStep, RecurrentStrategy::Sequence] {
         let mut tuning = Tuning::new();
-        tuning.set_recurrent(layer, tier)?;
+        tuning.set_recurrent(layer, strategy)?;
         // The way that the choice has to overrule would be `Auto`'s, which depends on the adapter.
         let source = TuningSource::Given(tuning);
         let name = format!("gpu:{}", adapter.summary().index);
@@ -269,8 +269,8 @@ fn the_chosen_way_through_time_is_taken_whatever_the_number_of_steps(adapter: &A
             Ok(device.counters().dispatches - before)
         };
         let (few, many) = (calls(2)?, calls(50)?);
-        match tier {
-            RecurrentTier::Steps => assert_eq!(many - few, 48, "a dispatch for each step more"),
+        match strategy {
+            RecurrentStrategy::PerStep => assert_eq!(many - few, 48, "a dispatch for each step more"),
             _ => assert_eq!(many, few, "one dispatch for all steps"),
         }
     }

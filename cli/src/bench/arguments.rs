@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use refrain::RecurrentTier;
+use refrain::RecurrentStrategy;
 use refrain::nn::Cell;
 
 use super::measure::Effort;
-use super::shape::{Grid, Shape, Tier, Work};
+use super::shape::{DeviceClass, Grid, Shape, Work};
 use crate::destination::expect_different;
 use crate::failure::Result;
 use crate::values::{cell, count, whole};
@@ -50,41 +50,42 @@ pub(crate) struct Arguments {
     /// Time every kernel too, after each shape: prints a table, and writes a trace for chrome://tracing or Perfetto
     #[arg(long, value_name = "FILE", conflicts_with = "ops")]
     pub(crate) profile: Option<PathBuf>,
-    /// Draw the milliseconds by the one size that has several values, on logarithmic axes, as SVG: a line for each cell and
+    /// RandomKey the milliseconds by the one size that has several values, on logarithmic axes, as SVG: a line for each cell and
     /// work, and beside it in grey what would be proportional
     #[arg(long, value_name = "FILE", conflicts_with = "ops")]
     pub(crate) plot: Option<PathBuf>,
 }
 
-/// A way of recurrent layers over time, on a GPU.
+/// How the time loop of recurrent layers runs on a GPU.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[value(rename_all = "snake_case")]
 pub(crate) enum Recurrent {
     /// One dispatch for each time step
-    Steps,
+    PerStep,
     /// Many steps in one dispatch, for small layers
     Sequence,
     /// Many steps in one dispatch whose workgroups keep the weights and wait for each other
-    OnChip,
+    Persistent,
 }
 
 impl Recurrent {
     /// The library's name for it.
-    pub(crate) fn tier(self) -> RecurrentTier {
+    pub(crate) fn strategy(self) -> RecurrentStrategy {
         match self {
-            Self::Steps => RecurrentTier::Steps,
-            Self::Sequence => RecurrentTier::Sequence,
-            Self::OnChip => RecurrentTier::OnChip,
+            Self::PerStep => RecurrentStrategy::PerStep,
+            Self::Sequence => RecurrentStrategy::Sequence,
+            Self::Persistent => RecurrentStrategy::Persistent,
         }
     }
 }
 
-/// What a way is called on the command line and in what is printed.
-pub(crate) fn way_name(tier: RecurrentTier) -> &'static str {
-    match tier {
-        RecurrentTier::Auto => "auto",
-        RecurrentTier::Steps => "steps",
-        RecurrentTier::Sequence => "sequence",
-        RecurrentTier::OnChip => "on-chip",
+/// What a strategy is called on the command line and in what is printed.
+pub(crate) fn strategy_name(strategy: RecurrentStrategy) -> &'static str {
+    match strategy {
+        RecurrentStrategy::Auto => "auto",
+        RecurrentStrategy::PerStep => "per_step",
+        RecurrentStrategy::Sequence => "sequence",
+        RecurrentStrategy::Persistent => "persistent",
     }
 }
 
@@ -165,8 +166,8 @@ impl Arguments {
     }
 
     /// All combinations of the sizes that were given, and of those that suit a device of this tier where none were.
-    pub(crate) fn shapes(&self, tier: Tier) -> Vec<Shape> {
-        let base = if self.grid { Grid::standard() } else { Grid::of(tier) };
+    pub(crate) fn shapes(&self, strategy: DeviceClass) -> Vec<Shape> {
+        let base = if self.grid { Grid::standard() } else { Grid::of(strategy) };
         self.sizes.shapes(base)
     }
 
@@ -199,10 +200,10 @@ mod tests {
 
     #[test]
     fn the_standard_grid_is_all_of_its_sizes() {
-        let shapes = parse("bench --grid").shapes(Tier::Software);
+        let shapes = parse("bench --grid").shapes(DeviceClass::Software);
         assert_eq!(shapes.len(), 3 * 5 * 4 * 2 * 2);
         assert!(shapes.iter().all(|shape| shape.inputs == shape.hidden && shape.classes == 64));
-        let narrowed = parse("bench --grid --hidden 96 --cell lstm --layers 1").shapes(Tier::Software);
+        let narrowed = parse("bench --grid --hidden 96 --cell lstm --layers 1").shapes(DeviceClass::Software);
         assert_eq!(narrowed.len(), 4 * 2);
     }
 
@@ -210,7 +211,7 @@ mod tests {
     fn lists_are_combined() {
         let arguments =
             parse("bench --cell tanh,gru --hidden 3,4 --batch 5 --sequence 6 --layers 1,2 --inputs 7");
-        let shapes = arguments.shapes(Tier::Hardware);
+        let shapes = arguments.shapes(DeviceClass::Hardware);
         assert_eq!(shapes.len(), 8);
         assert!(shapes.iter().all(|shape| (shape.batch, shape.sequence, shape.inputs) == (5, 6, 7)));
         assert_eq!(parse("bench --work train,infer").work(), [Work::Train, Work::Infer]);

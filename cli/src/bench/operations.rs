@@ -10,7 +10,7 @@ use super::arguments::Arguments;
 use super::check::expect_close;
 use super::measure::{Timing, repeat_short};
 use super::report::{Place, header, json};
-use super::shape::{Shape, Tier, Work};
+use super::shape::{DeviceClass, Shape, Work};
 use super::work::{labels, random};
 use super::{nothing_fits, unless_too_large};
 use crate::failure::Result;
@@ -217,10 +217,10 @@ fn adam(device: &Device, inputs: usize, outputs: usize, purpose: Purpose) -> Out
 }
 
 /// All operations at these shapes, and square products of the sizes that suit the tier.
-fn operations(shapes: &[Shape], tier: Tier) -> Vec<Operation> {
-    let sides: &[usize] = match tier {
-        Tier::Hardware => &[256, 512, 1024, 2048, 4096],
-        Tier::Cpu | Tier::Software => &[64, 128, 256, 512],
+fn operations(shapes: &[Shape], strategy: DeviceClass) -> Vec<Operation> {
+    let sides: &[usize] = match strategy {
+        DeviceClass::Hardware => &[256, 512, 1024, 2048, 4096],
+        DeviceClass::Cpu | DeviceClass::Software => &[64, 128, 256, 512],
     };
     let gemm = |form, [m, n, k]: [usize; 3]| Operation::Gemm { form, m, n, k };
     let squares = sides.iter().flat_map(|&side| Form::ALL.map(|form| gemm(form, [side; 3])));
@@ -309,7 +309,7 @@ impl<'a> Line<'a> {
 /// # Errors
 /// Operations that give wrong numbers, which are never timed; whatever the device reported.
 pub(crate) fn run(arguments: &Arguments, device: &Device, place: &Place, shapes: &[Shape]) -> Result<()> {
-    let operations = operations(shapes, place.tier);
+    let operations = operations(shapes, place.strategy);
     let mut out = stdout();
     if !arguments.json {
         writeln!(out, "{}", header(place))?;
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn every_operation_is_right_on_the_cpu_and_listed_once() {
-        let all = operations(&Grid::of(Tier::Cpu).shapes(), Tier::Cpu);
+        let all = operations(&Grid::of(DeviceClass::Cpu).shapes(), DeviceClass::Cpu);
         for (place, operation) in all.iter().enumerate() {
             let label = (operation.name(), operation.sizes());
             let again = all[..place].iter().any(|other| (other.name(), other.sizes()) == label);

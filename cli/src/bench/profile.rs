@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use refrain::io::write_atomically;
-use refrain::{Device, GpuOptions, KernelCall, Profiling, RecurrentTier};
+use refrain::{Device, GpuOptions, KernelCall, Profiling, RecurrentStrategy};
 use serde_json::{Value, json};
 
 use super::arguments::{Arguments, Recurrent};
@@ -41,7 +41,7 @@ impl Profile {
         }
         let options = GpuOptions {
             profiling: Profiling::Kernels,
-            recurrent: arguments.recurrent.map_or(RecurrentTier::Auto, Recurrent::tier),
+            recurrent: arguments.recurrent.map_or(RecurrentStrategy::Auto, Recurrent::strategy),
             ..GpuOptions::default()
         };
         let device = Device::gpu_with(&devices::wish(&arguments.device), &options)?;

@@ -7,7 +7,7 @@ use refrain::{Device, Result as Outcome, Tensor};
 
 use super::check::expect_close;
 use super::measure::{Effort, Timing, repeat_short};
-use super::shape::Tier;
+use super::shape::DeviceClass;
 use super::work::random;
 use crate::failure::Result;
 
@@ -32,11 +32,11 @@ impl Rates {
     ///
     /// # Errors
     /// [`crate::failure::Failure::Wrong`] for a product that is wrong; whatever the device reported.
-    pub(crate) fn measure(device: &Device, tier: Tier) -> Result<Self> {
-        let (side, width) = match tier {
-            Tier::Hardware => (2048, 4096),
-            Tier::Cpu => (512, 2048),
-            Tier::Software => (512, 1024),
+    pub(crate) fn measure(device: &Device, strategy: DeviceClass) -> Result<Self> {
+        let (side, width) = match strategy {
+            DeviceClass::Hardware => (2048, 4096),
+            DeviceClass::Cpu => (512, 2048),
+            DeviceClass::Software => (512, 1024),
         };
         let product = |device: &Device| {
             let (a, b) = (random(device, &[33, 65], 0)?, random(device, &[65, 17], 1)?);

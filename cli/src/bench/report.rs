@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Measured;
 use super::rates::Rates;
-use super::shape::{Shape, Tier, Work};
+use super::shape::{DeviceClass, Shape, Work};
 use crate::devices;
 use crate::failure::Result;
 use crate::terminal::stdout;
@@ -20,7 +20,7 @@ pub(crate) struct Place {
     /// Of a GPU its driver, of the CPU its model.
     pub(crate) driver: String,
     pub(crate) precision: &'static str,
-    pub(crate) tier: Tier,
+    pub(crate) strategy: DeviceClass,
     /// Measured choices that the device obeys; `None` where heuristics decide alone, and on the CPU.
     pub(crate) tuned: Option<usize>,
     /// The same in words; `None` on the CPU.
@@ -34,14 +34,14 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn of(device: &Device) -> Self {
         let name = device.to_string();
-        let tier = match device.adapter_kind() {
-            None => Tier::Cpu,
-            Some(AdapterKind::Software) => Tier::Software,
-            Some(_) => Tier::Hardware,
+        let strategy = match device.adapter_kind() {
+            None => DeviceClass::Cpu,
+            Some(AdapterKind::Software) => DeviceClass::Software,
+            Some(_) => DeviceClass::Hardware,
         };
-        let driver = match tier {
-            Tier::Cpu => processor(),
-            Tier::Hardware | Tier::Software => {
+        let driver = match strategy {
+            DeviceClass::Cpu => processor(),
+            DeviceClass::Hardware | DeviceClass::Software => {
                 device.adapter().map_or_else(|| "unknown".to_owned(), |adapter| adapter.driver.clone())
             }
         };
@@ -49,7 +49,7 @@ impl Place {
         let tuning = device.adapter().map(devices::tuning);
         let precision = if *device == Device::reference() { "f64" } else { "f32" };
         let described = devices::describe(device);
-        Self { driver, precision, tier, tuned, tuning, recurrent: None, described, device: name }
+        Self { driver, precision, strategy, tuned, tuning, recurrent: None, described, device: name }
     }
 }
 
@@ -267,7 +267,7 @@ mod tests {
             device: "card".into(),
             driver: "1.0".into(),
             precision: "f32",
-            tier: Tier::Hardware,
+            strategy: DeviceClass::Hardware,
             tuned: Some(3),
             tuning: None,
             recurrent: None,

@@ -39,7 +39,7 @@ impl fmt::Display for Work {
 
 /// What sizes suit a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tier {
+pub(crate) enum DeviceClass {
     /// A GPU of silicon.
     Hardware,
     /// The CPU.
@@ -196,11 +196,11 @@ impl Grid {
     }
 
     /// A few sizes that a device of this tier times in a minute or two.
-    pub(crate) fn of(tier: Tier) -> Self {
-        let (hidden, batch, sequence) = match tier {
-            Tier::Hardware => (vec![64, 256, 1024], vec![16, 64], vec![128]),
-            Tier::Cpu => (vec![64, 256], vec![16], vec![64]),
-            Tier::Software => (vec![64], vec![16], vec![64]),
+    pub(crate) fn of(strategy: DeviceClass) -> Self {
+        let (hidden, batch, sequence) = match strategy {
+            DeviceClass::Hardware => (vec![64, 256, 1024], vec![16, 64], vec![128]),
+            DeviceClass::Cpu => (vec![64, 256], vec![16], vec![64]),
+            DeviceClass::Software => (vec![64], vec![16], vec![64]),
         };
         Self { hidden, batch, sequence, layers: vec![1], ..Self::standard() }
     }

@@ -43,7 +43,7 @@ enum Task {
 }
 
 /// What one call computes.
-struct Made {
+struct StepOutput {
     /// Outputs, the gradient at the input, or the loss.
     value: Tensor,
     gradients: Option<Gradients>,
@@ -94,17 +94,17 @@ impl Setting {
     }
 
     /// Records and submits the work once.
-    fn record(&mut self) -> Result<Made> {
+    fn record(&mut self) -> Result<StepOutput> {
         let Self { device, parameters, x, task } = self;
-        let made = match task {
+        let result = match task {
             Task::Infer { stack, state } => {
-                Made { value: stack.infer(parameters, x, state)?.0, gradients: None }
+                StepOutput { value: stack.infer(parameters, x, state)?.0, gradients: None }
             }
             Task::Backward { stack, state, d_y } => {
                 let (_, _, trace) = stack.forward(parameters, x, state)?;
                 let mut gradients = parameters.zero_gradients()?;
                 let (d_x, _) = trace.backward(d_y, None, &mut gradients)?;
-                Made { value: d_x, gradients: Some(gradients) }
+                StepOutput { value: d_x, gradients: Some(gradients) }
             }
             Task::Train { model, state, targets, adam } => {
                 let (logits, _, trace) = model.forward(parameters, &*x, state)?;
@@ -114,11 +114,11 @@ impl Setting {
                 trace.backward_from(d_logits, &mut gradients)?;
                 gradients.clip_norm(1.0)?;
                 adam.step(parameters, &gradients)?;
-                Made { value: loss, gradients: None }
+                StepOutput { value: loss, gradients: None }
             }
         };
         device.flush()?;
-        Ok(made)
+        Ok(result)
     }
 
     /// One call with the wait for its end: of a training step, the reading of its loss.
@@ -128,12 +128,12 @@ impl Setting {
     pub(crate) fn run(&mut self) -> crate::failure::Result<Run> {
         let before = self.device.counters();
         let start = Instant::now();
-        let made = self.record()?;
+        let result = self.record()?;
         let host = start.elapsed().as_secs_f64();
         let after = self.device.counters();
         match &self.task {
             Task::Train { .. } => {
-                made.value.read()?;
+                result.value.read()?;
             }
             Task::Infer { .. } | Task::Backward { .. } => self.device.synchronize()?,
         }
@@ -167,14 +167,14 @@ impl Setting {
     pub(crate) fn tensors(&mut self, runs: usize) -> Result<Vec<(String, Vec<f64>)>> {
         let mut tensors = Vec::new();
         for run in 0..runs {
-            let made = self.record()?;
+            let result = self.record()?;
             let value = match &self.task {
                 Task::Infer { .. } => "outputs",
                 Task::Backward { .. } => "the gradient at the input",
                 Task::Train { .. } => "the loss",
             };
-            tensors.push((format!("{value} of run {run}"), made.value.download_f64()?));
-            if let Some(gradients) = &made.gradients {
+            tensors.push((format!("{value} of run {run}"), result.value.download_f64()?));
+            if let Some(gradients) = &result.gradients {
                 for name in self.parameters.names() {
                     let gradient = gradients.view(name)?.download_f64()?;
                     tensors.push((format!("the gradient of {name} of run {run}"), gradient));

@@ -3,7 +3,7 @@
 use refrain::data::Window;
 use refrain::loss::{CrossEntropy, cross_entropy};
 use refrain::nn::{
-    Draw, Embedding, Gradients, Linear, Model, ModelState, OneHot, Parameters, Rnn, Sequences,
+    Embedding, Gradients, Linear, Model, ModelState, OneHot, Parameters, RandomKey, Rnn, Sequences,
 };
 use refrain::ops::{Norm, Reduction};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
@@ -123,7 +123,7 @@ impl Learner {
             Some(state) if !window.begins => state,
             _ => self.model.zero_state(&device, window.batch)?,
         };
-        let training = Sequences::whole().training(Draw::new(self.seed, self.steps));
+        let training = Sequences::whole().training(RandomKey::new(self.seed, self.steps));
         let (logits, next, trace) =
             self.model.forward_sequences(&self.parameters, &tokens, &state, training)?;
         let (loss, d_logits) = cross_entropy(&logits, &targets)?;

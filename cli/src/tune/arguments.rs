@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::bench::arguments::Sizes;
 use crate::bench::measure::Effort;
-use crate::bench::shape::{Grid, Shape, Tier};
+use crate::bench::shape::{DeviceClass, Grid, Shape};
 use crate::failure::Result;
 use crate::values::whole;
 
@@ -43,8 +43,8 @@ impl Arguments {
     }
 
     /// All combinations of the sizes that were given, and of those that suit a device of this tier where none were.
-    pub(crate) fn shapes(&self, tier: Tier) -> Vec<Shape> {
-        self.sizes.shapes(Grid::of(tier))
+    pub(crate) fn shapes(&self, strategy: DeviceClass) -> Vec<Shape> {
+        self.sizes.shapes(Grid::of(strategy))
     }
 
     /// How long a comparison takes.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use refrain::io::save_tuning;
-use refrain::{AdapterSummary, Device, RecurrentShape, RecurrentTier, Tuning};
+use refrain::{AdapterSummary, Device, RecurrentShape, RecurrentStrategy, Tuning};
 use serde_json::Value;
 
 use super::{Folder, json_lines};
@@ -30,7 +30,7 @@ fn succeeded(folder: &Folder, words: &str) -> (String, String) {
 
 /// The only file in the folder `tuning`.
 fn file(folder: &Folder) -> PathBuf {
-    let entries = fs::read_dir(folder.file("tuning")).expect("the folder was made");
+    let entries = fs::read_dir(folder.file("tuning")).expect("the folder was result");
     let files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files[0].clone()
@@ -110,7 +110,7 @@ fn choices_are_stored_but_not_obeyed_without_the_variable() {
     );
     let (out, _) = without_variable(&folder, &format!("tune --device {ADAPTER} {SIZES}"));
     assert!(out.contains("to use them set REFRAIN_TUNING=on"), "{out}");
-    let stored = fs::read_dir(folder.file("home/cache/refrain/tuning")).expect("the folder was made");
+    let stored = fs::read_dir(folder.file("home/cache/refrain/tuning")).expect("the folder was result");
     assert_eq!(stored.count(), 1);
     let bench = format!("bench --device {ADAPTER} --work infer {SIZES}");
     assert!(json_lines(&without_variable(&folder, &format!("{bench} --json")).0)[0]["tuning"].is_null());
@@ -138,14 +138,14 @@ fn choices_for_other_shapes_stay_and_those_measured_again_are_replaced() {
     let path = file(&folder);
     let mut tuning = Tuning::new();
     let other = RecurrentShape { gates: 4, units: 77, rows: 3 };
-    tuning.set_recurrent(other, RecurrentTier::Steps).expect("a choice");
+    tuning.set_recurrent(other, RecurrentStrategy::PerStep).expect("a choice");
     save_tuning(&path, &tuning, &adapter).expect("a file that can be written");
     assert_eq!(bench_line(&folder)["tuning"], 1);
     succeeded(&folder, &format!("{tune} --dry-run"));
     assert_eq!(Tuning::load(&path, &adapter).expect("the same file"), tuning, "a dry run stores nothing");
     succeeded(&folder, &tune);
     let merged = Tuning::load(&path, &adapter).expect("a file of choices");
-    assert_eq!(merged.recurrent(other), Some(RecurrentTier::Steps));
+    assert_eq!(merged.recurrent(other), Some(RecurrentStrategy::PerStep));
 }
 
 #[test]

@@ -28,15 +28,15 @@ fn at_bound(y: f32, one: f32, other: f32) -> bool {
 
 // The gradient at what entered a gate, from its value and the gradient at that: zero at the bound, whatever the latter.
 fn gate_gradient(y: f32, d: f32) -> f32 {
-    let inside = chain(d, slope(GATE_FUNCTION, y, gate_alpha, gate_beta));
+    let inside = chain(d, derivative_at_output(GATE_FUNCTION, y, gate_alpha, gate_beta));
     return select(inside, 0.0, at_bound(y, gate_value(-clip_gates), gate_value(clip_gates)));
 }
 
 fn candidate_gradient(y: f32, d: f32) -> f32 {
-    let inside = chain(d, slope(CANDIDATE_FUNCTION, y, candidate_alpha, candidate_beta));
+    let inside = chain(d, derivative_at_output(CANDIDATE_FUNCTION, y, candidate_alpha, candidate_beta));
     return select(inside, 0.0, at_bound(y, candidate_value(-clip_gates), candidate_value(clip_gates)));
 }
 
 fn output_gradient(y: f32, d: f32) -> f32 {
-    return chain(d, slope(OUTPUT_FUNCTION, y, output_alpha, output_beta));
+    return chain(d, derivative_at_output(OUTPUT_FUNCTION, y, output_alpha, output_beta));
 }

@@ -8,7 +8,7 @@ const SAVES: bool = true;
 const HAS_CELL: bool = false;
 const LAST_GATE_APART: bool = true;
 
-fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: Memory) -> Forward {
+fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: CellState) -> Forward {
     let r = gate_value(projected[0] + recurrent[0]);
     let z = gate_value(projected[1] + recurrent[1]);
     let n = candidate_value(projected[2] + r * recurrent[2]);
@@ -28,6 +28,6 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     return Backward(d_gates, d_n * r, d_hidden * z, 0.0);
 }
 
-fn cell_candidate(step: Step) -> Memory {
-    return Memory(step.hidden, 0.0);
+fn cell_candidate(step: Step) -> CellState {
+    return CellState(step.hidden, 0.0);
 }

@@ -7,7 +7,7 @@ const SAVES: bool = true;
 const HAS_CELL: bool = false;
 const LAST_GATE_APART: bool = false;
 
-fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: Memory) -> Forward {
+fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: CellState) -> Forward {
     if PHASE == 1u {
         let r = gate_value(projected[0] + recurrent[0]);
         let z = gate_value(projected[1] + recurrent[1]);
@@ -32,6 +32,6 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     return Backward(array<f32, GATES>(d_r, z, n), 0.0, d_hidden * r, 0.0);
 }
 
-fn cell_candidate(step: Step) -> Memory {
-    return Memory(step.hidden, 0.0);
+fn cell_candidate(step: Step) -> CellState {
+    return CellState(step.hidden, 0.0);
 }

@@ -16,10 +16,10 @@ fn peephole(place: u32, c: f32) -> f32 {
     if PEEPHOLES == 0u {
         return 0.0;
     }
-    return initial[peepholes_at() + place * parameters.hidden + own_unit] * c;
+    return initial[peepholes_at() + place * parameters.hidden_size + own_unit] * c;
 }
 
-fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: Memory) -> Forward {
+fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: CellState) -> Forward {
     let i = gate_value(projected[0] + recurrent[0] + peephole(0u, previous.cell));
     var f = 1.0 - i;
     if !COUPLED { f = gate_value(projected[1] + recurrent[1] + peephole(1u, previous.cell)); }
@@ -57,8 +57,8 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     return Backward(d_gates, 0.0, 0.0, before);
 }
 
-fn cell_candidate(step: Step) -> Memory {
+fn cell_candidate(step: Step) -> CellState {
     var f = 1.0 - step.gates[0];
     if !COUPLED { f = step.gates[1]; }
-    return Memory(step.hidden, within(f * step.previous.cell + step.gates[0] * step.gates[GATES - 2u], clip_cell));
+    return CellState(step.hidden, within(f * step.previous.cell + step.gates[0] * step.gates[GATES - 2u], clip_cell));
 }

@@ -10,12 +10,12 @@
 @group(0) @binding(2) var<storage, read> output: array<f32>;
 @group(0) @binding(3) var<storage, read> d_output: array<f32>;
 @group(0) @binding(4) var<storage, read> initial: array<f32>;
-@group(0) @binding(5) var<storage, read> marks: array<u32>;
+@group(0) @binding(5) var<storage, read> step_flags: array<u32>;
 @group(0) @binding(6) var<storage, read_write> gates: array<f32>;
 @group(0) @binding(7) var<storage, read_write> saved: array<f32>;
 @group(0) @binding(8) var<storage, read_write> carry: array<f32>;
 
-fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden; }
-fn saved_stride() -> u32 { return parameters.rows * parameters.hidden; }
+fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden_size; }
+fn saved_stride() -> u32 { return parameters.rows * parameters.hidden_size; }
 fn output_stride() -> u32 { return parameters.rows * parameters.width; }
 fn d_output_stride() -> u32 { return parameters.rows * parameters.d_width; }

@@ -2,10 +2,10 @@
 // Returns the gradients at the gates; zeros for an invalid step. Parameters and bindings are those of the kernel around it.
 
 fn finish(row: u32, unit: u32, product: f32) -> Backward {
-    let gates_row = gates_at() + row * GATES * parameters.hidden + unit;
-    let place = row * parameters.hidden + unit;
-    let mark = marks_of(row);
-    if (mark & VALID) == 0u {
+    let gates_row = gates_at() + row * GATES * parameters.hidden_size + unit;
+    let place = row * parameters.hidden_size + unit;
+    let flags = step_flags_of(row);
+    if (flags & VALID) == 0u {
         // The carry waits for the row's last valid step.
         if PROJECTED == 0u {
             carry[carry_out_at() + place] = carry[carry_at() + place];
@@ -17,7 +17,7 @@ fn finish(row: u32, unit: u32, product: f32) -> Backward {
     }
     var inputs: array<f32, GATES>;
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-        inputs[gate] = gates[gates_row + gate * parameters.hidden];
+        inputs[gate] = gates[gates_row + gate * parameters.hidden_size];
     }
     var kept = 0.0;
     if SAVES { kept = saved[saved_at() + place]; }
@@ -26,19 +26,19 @@ fn finish(row: u32, unit: u32, product: f32) -> Backward {
     let d_hidden = gradient_at_hidden(row, unit, product);
     let hidden = output[output_at() + row * parameters.width + unit];
     own_unit = unit;
-    var before = previous(row, unit, mark);
-    let mask = state_mask(row % parameters.batch, unit, parameters.hidden);
+    var before = previous(row, unit, flags);
+    let mask = state_mask(row % parameters.batch, unit, parameters.hidden_size);
     if PHASE == 2u { before.hidden = before.hidden * mask; }
     var step = Step(inputs, kept, before, hidden);
-    var direct = Memory(0.0, 0.0);
-    var d_made = Memory(d_hidden, d_cell);
+    var direct = CellState(0.0, 0.0);
+    var d_made = CellState(d_hidden, d_cell);
     if ZONEOUT != 0u && PHASE != 2u {
         // The old state's part goes past the cell, which is taken back to what it made.
         let old = zoneout(place);
         let hidden_parts = parted(old.hidden, d_hidden);
         let cell_parts = parted(old.cell, d_cell);
-        direct = Memory(hidden_parts.x, cell_parts.x);
-        d_made = Memory(hidden_parts.y, cell_parts.y);
+        direct = CellState(hidden_parts.x, cell_parts.x);
+        d_made = CellState(hidden_parts.y, cell_parts.y);
         let made = cell_candidate(step);
         step.hidden = made.hidden;
         if HAS_CELL { step.saved = made.cell; }
@@ -49,12 +49,12 @@ fn finish(row: u32, unit: u32, product: f32) -> Backward {
     // The last gate's gradient is what other invocations of phase 2 read.
     let written = select(GATES, GATES - 1u, PHASE == 2u);
     for (var gate = 0u; gate < written; gate = gate + 1u) {
-        gates[gates_row + gate * parameters.hidden] = made.d_gates[gate];
+        gates[gates_row + gate * parameters.hidden_size] = made.d_gates[gate];
     }
     if LAST_GATE_APART {
         saved[saved_at() + place] = made.d_apart;
     }
-    let flows = (mark & (RESETS | CUTS)) == 0u;
+    let flows = (flags & (RESETS | CUTS)) == 0u;
     if PHASE == 2u {
         made.d_hidden = made.d_hidden + carry[carry_out_at() + place];
     }

@@ -2,15 +2,15 @@
 // those of the kernel around it.
 
 fn previous_hidden(row: u32, place: u32) -> f32 {
-    if row >= parameters.rows || place >= parameters.state {
+    if row >= parameters.rows || place >= parameters.projection_size {
         return 0.0;
     }
-    let mark = marks_of(row);
-    if (mark & RESETS) != 0u || (mark & VALID) == 0u {
+    let flags = step_flags_of(row);
+    if (flags & RESETS) != 0u || (flags & VALID) == 0u {
         return 0.0;
     }
-    if (mark & STARTS) != 0u {
-        return initial[initial_at() + row * parameters.state + place];
+    if (flags & STARTS) != 0u {
+        return initial[initial_at() + row * parameters.projection_size + place];
     }
     return output[previous_output_at() + row * parameters.width + place];
 }
@@ -19,24 +19,24 @@ fn previous_hidden(row: u32, place: u32) -> f32 {
 fn source(row: u32, place: u32) -> f32 {
     if PHASE != 2u {
         let state = previous_hidden(row, place);
-        if STATE_MASK == 0u || row >= parameters.rows || place >= parameters.state {
+        if STATE_MASK == 0u || row >= parameters.rows || place >= parameters.projection_size {
             return state;
         }
-        return state * state_mask(row, place, parameters.state);
+        return state * state_mask(row, place, parameters.projection_size);
     }
-    if row >= parameters.rows || place >= parameters.hidden {
+    if row >= parameters.rows || place >= parameters.hidden_size {
         return 0.0;
     }
-    return saved[saved_at() + row * parameters.hidden + place];
+    return saved[saved_at() + row * parameters.hidden_size + place];
 }
 
 fn previous_cell(row: u32, unit: u32) -> f32 {
-    let mark = marks_of(row);
-    if !HAS_CELL || (mark & RESETS) != 0u {
+    let flags = step_flags_of(row);
+    if !HAS_CELL || (flags & RESETS) != 0u {
         return 0.0;
     }
-    let place = row * parameters.hidden + unit;
-    if (mark & STARTS) != 0u {
+    let place = row * parameters.hidden_size + unit;
+    if (flags & STARTS) != 0u {
         return initial[initial_cell_at() + place];
     }
     return saved[previous_saved_at() + place];

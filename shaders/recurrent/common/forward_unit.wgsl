@@ -2,11 +2,11 @@
 // unit's own h before the step. Parameters and bindings are those of the kernel around it.
 
 fn finish(row: u32, unit: u32, products: array<f32, GATES>, previous: f32) {
-    let gates_row = gates_at() + row * GATES * parameters.hidden + unit;
-    let place = row * parameters.hidden + unit;
-    if (marks_of(row) & VALID) == 0u {
+    let gates_row = gates_at() + row * GATES * parameters.hidden_size + unit;
+    let place = row * parameters.hidden_size + unit;
+    if (step_flags_of(row) & VALID) == 0u {
         for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-            gates[gates_row + gate * parameters.hidden] = 0.0;
+            gates[gates_row + gate * parameters.hidden_size] = 0.0;
         }
         if SAVES {
             saved[saved_at() + place] = 0.0;
@@ -17,24 +17,24 @@ fn finish(row: u32, unit: u32, products: array<f32, GATES>, previous: f32) {
     var projected: array<f32, GATES>;
     var recurrent = products;
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-        projected[gate] = gates[gates_row + gate * parameters.hidden];
-        if (parameters.flags & HAS_BIAS) != 0u {
-            let place = (second * GATES + gate) * parameters.hidden + unit;
+        projected[gate] = gates[gates_row + gate * parameters.hidden_size];
+        if (parameters.pass_flags & HAS_BIAS) != 0u {
+            let place = (second * GATES + gate) * parameters.hidden_size + unit;
             recurrent[gate] = recurrent[gate] + bias_hh[parameters.bias_base + place];
         }
     }
     own_unit = unit;
-    let before = Memory(previous, previous_cell(row, unit));
+    let before = CellState(previous, previous_cell(row, unit));
     // Before its product, the last gate sees the state as that product does.
-    let seen = select(before.hidden, before.hidden * state_mask(row, unit, parameters.state), PHASE == 1u);
-    var made = cell_forward(projected, recurrent, Memory(seen, before.cell));
+    let seen = select(before.hidden, before.hidden * state_mask(row, unit, parameters.projection_size), PHASE == 1u);
+    var made = cell_forward(projected, recurrent, CellState(seen, before.cell));
     if ZONEOUT != 0u && PHASE != 1u {
         let kept = zoneout(place);
         made.hidden = mixed(kept.hidden, before.hidden, made.hidden);
         if HAS_CELL { made.saved = mixed(kept.cell, before.cell, made.saved); }
     }
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-        gates[gates_row + gate * parameters.hidden] = made.gates[gate];
+        gates[gates_row + gate * parameters.hidden_size] = made.gates[gate];
     }
     if SAVES && PHASE != 2u {
         saved[saved_at() + place] = made.saved;

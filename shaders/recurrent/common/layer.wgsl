@@ -2,13 +2,13 @@
 // each kernel to say, by functions whose names end in `_at`.
 
 // The state of one unit.
-struct Memory {
+struct CellState {
     hidden: f32,
     cell: f32,
 }
 
 // 1: marks are bound; 0: every step is valid, and only the first one starts.
-override MARKED: u32 = 0u;
+override HAS_STEP_FLAGS: u32 = 0u;
 // 1: the dispatch is of both directions, and its workgroups with z = 1 (on chip the second half of the roles) are of the reverse one. What is given for a
 // direction, and arrays over time, stand one behind the other for both ([2, ..]); outputs, and gradients at them, side by
 // side.
@@ -24,7 +24,7 @@ override STATE_MASK: u32 = 0u;
 // Zoneout: 0 none; 1 by random numbers; 2 in expectation.
 override ZONEOUT: u32 = 0u;
 
-// Bits of `parameters.flags`.
+// Bits of `parameters.pass_flags`.
 const FIRST_STEP: u32 = 1u;
 const LAST_STEP: u32 = 2u;
 // The gradient at the outputs counts here; it may belong to other dispatches.
@@ -45,20 +45,20 @@ fn choose_direction(z: u32) {
 // From the first direction's place in an array [2, T, ..] with `stride` elements a step to this one's.
 fn behind(stride: u32) -> u32 { return second * parameters.second_behind * stride; }
 // Likewise in an array [T, .., 2 H].
-fn beside(stride: u32) -> u32 { return second * (parameters.second_beside * stride + parameters.hidden); }
+fn beside(stride: u32) -> u32 { return second * (parameters.second_beside * stride + parameters.hidden_size); }
 
-fn weight_at() -> u32 { return parameters.weight_base + second * GATES * parameters.hidden * parameters.hidden; }
-fn initial_at() -> u32 { return parameters.initial_base + second * parameters.rows * parameters.hidden; }
-fn initial_cell_at() -> u32 { return parameters.initial_cell_base + second * parameters.rows * parameters.hidden; }
-fn peepholes_at() -> u32 { return parameters.peepholes_base + second * (GATES - 1u) * parameters.hidden; }
-fn mask_at() -> u32 { return parameters.mask_base + second * parameters.rows * parameters.hidden; }
+fn weight_at() -> u32 { return parameters.weight_base + second * GATES * parameters.hidden_size * parameters.hidden_size; }
+fn initial_at() -> u32 { return parameters.initial_base + second * parameters.rows * parameters.hidden_size; }
+fn initial_cell_at() -> u32 { return parameters.initial_cell_base + second * parameters.rows * parameters.hidden_size; }
+fn peepholes_at() -> u32 { return parameters.peepholes_base + second * (GATES - 1u) * parameters.hidden_size; }
+fn mask_at() -> u32 { return parameters.mask_base + second * parameters.rows * parameters.hidden_size; }
 
 // The unit that this invocation computes, for cells that have weights of their own for each.
 var<private> own_unit: u32;
 
-fn marks_of(row: u32) -> u32 {
-    if MARKED != 0u {
-        return marks[marks_at() + row];
+fn step_flags_of(row: u32) -> u32 {
+    if HAS_STEP_FLAGS != 0u {
+        return step_flags[step_flags_at() + row];
     }
     return select(VALID, VALID | STARTS, is_first());
 }
@@ -74,7 +74,7 @@ struct Forward {
 struct Step {
     gates: array<f32, GATES>,
     saved: f32,
-    previous: Memory,
+    previous: CellState,
     hidden: f32,
 }
 
@@ -109,15 +109,15 @@ fn parted(keep: f32, d: f32) -> vec2<f32> {
 
 // How much of its old state a unit keeps: element `place` of this dispatch's rows by units. Hidden states have the even
 // numbers of the stream, cell states the odd ones.
-fn zoneout(place: u32) -> Memory {
+fn zoneout(place: u32) -> CellState {
     if ZONEOUT != 1u {
-        return Memory(zoneout_hidden, zoneout_cell);
+        return CellState(zoneout_hidden, zoneout_cell);
     }
     let seed = vec2<u32>(parameters.seed_low, parameters.seed_high);
     let stream = vec2<u32>(parameters.stream_low, parameters.stream_high);
     let number = 2u * (first_number() + place);
     let block = philox_block(number / 4u, seed, stream);
-    return Memory(
+    return CellState(
         select(0.0, 1.0, block[number % 4u] < threshold(zoneout_hidden)),
         select(0.0, 1.0, block[number % 4u + 1u] < threshold(zoneout_cell)),
     );

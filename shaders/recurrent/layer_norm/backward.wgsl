@@ -11,7 +11,7 @@
 
 @group(0) @binding(1) var<storage, read> norms: array<f32>;
 @group(0) @binding(2) var<storage, read> d_output: array<f32>;
-@group(0) @binding(3) var<storage, read> marks: array<u32>;
+@group(0) @binding(3) var<storage, read> step_flags: array<u32>;
 @group(0) @binding(4) var<storage, read> before: array<f32>;
 @group(0) @binding(5) var<storage, read_write> gates: array<f32>;
 @group(0) @binding(6) var<storage, read_write> product: array<f32>;
@@ -27,17 +27,17 @@ struct StateRow {
 }
 
 fn gate_place(row: u32, gate: u32, unit: u32) -> u32 {
-    return parameters.gates_base + (row * GATES + gate) * parameters.hidden + unit;
+    return parameters.gates_base + (row * GATES + gate) * parameters.hidden_size + unit;
 }
 
 fn before_place(row: u32, unit: u32) -> u32 {
-    return parameters.before_base + row * select(1u, 2u, HAS_CELL) * parameters.hidden + unit;
+    return parameters.before_base + row * select(1u, 2u, HAS_CELL) * parameters.hidden_size + unit;
 }
 
 fn gradient_at_hidden(row: u32, unit: u32) -> f32 {
-    var carried = carry[parameters.carry_base + row * parameters.hidden + unit];
+    var carried = carry[parameters.carry_base + row * parameters.hidden_size + unit];
     // The product has brought what the next step sent, and a cut holds back.
-    if MARKED != 0u && parameters.ends == 0u && (marks[parameters.next_marks_base + row] & CUTS) != 0u {
+    if HAS_STEP_FLAGS != 0u && parameters.ends == 0u && (step_flags[parameters.next_step_flags_base + row] & CUTS) != 0u {
         carried = 0.0;
     }
     return d_output[parameters.d_output_base + row * parameters.d_width + unit] + carried;
@@ -55,52 +55,52 @@ fn step_of(row: u32, unit: u32) -> Step {
 // The cell state that the step made, as it was kept: another evaluation may differ in its last bit, and where all units
 // are alike their deviation is no larger.
 fn state_at(row: u32, unit: u32) -> f32 {
-    return before[before_place(row, unit) + parameters.hidden];
+    return before[before_place(row, unit) + parameters.hidden_size];
 }
 
 // The gradient at the normalised cell state.
-fn slope_at_state(row: u32, unit: u32, standard: f32) -> f32 {
+fn gradient_at_state(row: u32, unit: u32, standard: f32) -> f32 {
     let step = step_of(row, unit);
-    return state_slope(step.gates, normalised_state(unit, standard), gradient_at_hidden(row, unit));
+    return state_derivative(step.gates, normalised_state(unit, standard), gradient_at_hidden(row, unit));
 }
 
 fn state_row(row: u32, index: u32) -> StateRow {
-    let count = f32(parameters.hidden);
+    let count = f32(parameters.hidden_size);
     var total = 0.0;
-    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden_size); unit = unit + (1u << LANE_BITS)) {
         total = total + state_at(row, unit);
     }
     let mean = sum_of_lanes(total, index) / count;
     var squares = 0.0;
-    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden_size); unit = unit + (1u << LANE_BITS)) {
         let centred = state_at(row, unit) - mean;
         squares = squares + centred * centred;
     }
-    let statistics = statistics_of(sum_of_lanes(squares, index), mean, parameters.hidden);
+    let statistics = statistics_of(sum_of_lanes(squares, index), mean, parameters.hidden_size);
     var sums = vec2<f32>(0.0, 0.0);
-    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden_size); unit = unit + (1u << LANE_BITS)) {
         let standard = (state_at(row, unit) - statistics.mean) * statistics.scale;
-        let slope = norms[parameters.state_norm_base + unit] * slope_at_state(row, unit, standard);
-        sums = sums + vec2<f32>(slope, slope * standard);
+        let gradient_at_gain = norms[parameters.state_norm_base + unit] * gradient_at_state(row, unit, standard);
+        sums = sums + vec2<f32>(gradient_at_gain, gradient_at_gain * standard);
     }
     return StateRow(statistics, sum_of_lanes(sums.x, index) / count, sum_of_lanes(sums.y, index) / count);
 }
 
-fn slopes_of(row: u32, unit: u32, statistics: RowStatistics, state: StateRow) -> Slopes {
+fn gradients_of(row: u32, unit: u32, statistics: RowStatistics, state: StateRow) -> GateGradients {
     var step = step_of(row, unit);
     step.last = recurrent_at(row, GATES - 1u, unit, statistics);
     var d_state = 0.0;
     if HAS_CELL {
         let standard = (state_at(row, unit) - state.statistics.mean) * state.statistics.scale;
         step.normalised = normalised_state(unit, standard);
-        let slope = norms[parameters.state_norm_base + unit] * slope_at_state(row, unit, standard);
-        let carried = carry[parameters.carry_cell_base + row * parameters.hidden + unit];
-        d_state = carried + (slope - state.average - standard * state.along) * state.statistics.scale;
+        let gradient_at_gain = norms[parameters.state_norm_base + unit] * gradient_at_state(row, unit, standard);
+        let carried = carry[parameters.carry_cell_base + row * parameters.hidden_size + unit];
+        d_state = carried + (gradient_at_gain - state.average - standard * state.along) * state.statistics.scale;
     }
     return cell_backward(step, gradient_at_hidden(row, unit), d_state);
 }
 
 // The gradient at the recurrent part of a gate.
-fn d_recurrent(slopes: Slopes, gate: u32) -> f32 {
-    return select(slopes.d_gates[gate], slopes.d_last, gate == GATES - 1u);
+fn d_recurrent(gradients: GateGradients, gate: u32) -> f32 {
+    return select(gradients.d_gates[gate], gradients.d_last, gate == GATES - 1u);
 }

@@ -11,43 +11,43 @@ fn add_to_norms(row: u32, place: u32, value: f32) {
 fn finish(
     row: u32, unit: u32, statistics: RowStatistics, state: StateRow, joint: vec2<f32>, others: vec2<f32>,
 ) {
-    let mark = marks_of(row);
-    if (mark & VALID) == 0u {
+    let flags = step_flags_of(row);
+    if (flags & VALID) == 0u {
         for (var gate = 0u; gate < GATES; gate = gate + 1u) {
             gates[gate_place(row, gate, unit)] = 0.0;
-            product[parameters.product_base + (row * GATES + gate) * parameters.hidden + unit] = 0.0;
+            product[parameters.product_base + (row * GATES + gate) * parameters.hidden_size + unit] = 0.0;
         }
         return;
     }
-    let slopes = slopes_of(row, unit, statistics, state);
+    let gradients = gradients_of(row, unit, statistics, state);
     if HAS_CELL {
         let standard = (state_at(row, unit) - state.statistics.mean) * state.statistics.scale;
-        let slope = slope_at_state(row, unit, standard);
-        add_to_norms(row, GATES * parameters.hidden + unit, slope * standard);
-        add_to_norms(row, (GATES + 1u) * parameters.hidden + unit, slope);
+        let gradient_at_gain = gradient_at_state(row, unit, standard);
+        add_to_norms(row, GATES * parameters.hidden_size + unit, gradient_at_gain * standard);
+        add_to_norms(row, (GATES + 1u) * parameters.hidden_size + unit, gradient_at_gain);
     } else {
-        add_to_norms(row, GATES * parameters.hidden + unit, slopes.d_last);
+        add_to_norms(row, GATES * parameters.hidden_size + unit, gradients.d_last);
     }
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
         let standard = standard_at(row, gate, unit, statistics);
-        let upstream = d_recurrent(slopes, gate);
-        add_to_norms(row, gate * parameters.hidden + unit, upstream * standard);
+        let upstream = d_recurrent(gradients, gate);
+        add_to_norms(row, gate * parameters.hidden_size + unit, upstream * standard);
         var means = others;
         var scale = statistics.others.scale;
         if gate < JOINT {
             means = joint;
             scale = statistics.joint.scale;
         }
-        let slope = (gain_at(gate, unit) * upstream - means.x - standard * means.y) * scale;
-        gates[gate_place(row, gate, unit)] = slopes.d_gates[gate];
-        let place = parameters.product_base + (row * GATES + gate) * parameters.hidden + unit;
-        product[place] = select(slope, 0.0, (mark & RESETS) != 0u);
+        let gradient_at_gain = (gain_at(gate, unit) * upstream - means.x - standard * means.y) * scale;
+        gates[gate_place(row, gate, unit)] = gradients.d_gates[gate];
+        let place = parameters.product_base + (row * GATES + gate) * parameters.hidden_size + unit;
+        product[place] = select(gradient_at_gain, 0.0, (flags & RESETS) != 0u);
     }
-    let flows = (mark & (RESETS | CUTS)) == 0u;
-    let place = row * parameters.hidden + unit;
-    carry[parameters.carry_base + place] = select(0.0, slopes.d_hidden, flows);
+    let flows = (flags & (RESETS | CUTS)) == 0u;
+    let place = row * parameters.hidden_size + unit;
+    carry[parameters.carry_base + place] = select(0.0, gradients.d_hidden, flows);
     if HAS_CELL {
-        carry[parameters.carry_cell_base + place] = select(0.0, slopes.d_cell, flows);
+        carry[parameters.carry_cell_base + place] = select(0.0, gradients.d_cell, flows);
     }
 }
 
@@ -61,11 +61,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     var joint = vec2<f32>(0.0, 0.0);
     var others = vec2<f32>(0.0, 0.0);
-    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
-        let slopes = slopes_of(row, unit, statistics, state);
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden_size); unit = unit + (1u << LANE_BITS)) {
+        let gradients = gradients_of(row, unit, statistics, state);
         for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-            let slope = gain_at(gate, unit) * d_recurrent(slopes, gate);
-            let both = vec2<f32>(slope, slope * standard_at(row, gate, unit, statistics));
+            let gradient_at_gain = gain_at(gate, unit) * d_recurrent(gradients, gate);
+            let both = vec2<f32>(gradient_at_gain, gradient_at_gain * standard_at(row, gate, unit, statistics));
             if gate < JOINT {
                 joint = joint + both;
             } else {
@@ -73,13 +73,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
     }
-    let joint_count = f32(JOINT * parameters.hidden);
+    let joint_count = f32(JOINT * parameters.hidden_size);
     joint = vec2<f32>(sum_of_lanes(joint.x, index), sum_of_lanes(joint.y, index)) / joint_count;
     if JOINT < GATES {
-        let count = f32((GATES - JOINT) * parameters.hidden);
+        let count = f32((GATES - JOINT) * parameters.hidden_size);
         others = vec2<f32>(sum_of_lanes(others.x, index), sum_of_lanes(others.y, index)) / count;
     }
-    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden_size); unit = unit + (1u << LANE_BITS)) {
         finish(row, unit, statistics, state, joint, others);
     }
 }

@@ -10,7 +10,7 @@
 
 @group(0) @binding(1) var<storage, read> norms: array<f32>;
 @group(0) @binding(2) var<storage, read> product: array<f32>;
-@group(0) @binding(3) var<storage, read> marks: array<u32>;
+@group(0) @binding(3) var<storage, read> step_flags: array<u32>;
 @group(0) @binding(4) var<storage, read_write> gates: array<f32>;
 @group(0) @binding(5) var<storage, read_write> output: array<f32>;
 @group(0) @binding(6) var<storage, read_write> saved: array<f32>;
@@ -18,25 +18,25 @@
 @group(0) @binding(8) var<storage, read_write> cell: array<f32>;
 
 fn gate_place(row: u32, gate: u32, unit: u32) -> u32 {
-    return parameters.gates_base + (row * GATES + gate) * parameters.hidden + unit;
+    return parameters.gates_base + (row * GATES + gate) * parameters.hidden_size + unit;
 }
 
 // c' of an LSTM, h' of a GRU.
 fn before_of(row: u32, unit: u32) -> f32 {
-    let place = row * parameters.hidden + unit;
+    let place = row * parameters.hidden_size + unit;
     var value = 0.0;
     if HAS_CELL {
         value = cell[parameters.cell_base + place];
     } else {
         value = hidden[parameters.hidden_base + place];
     }
-    return select(value, 0.0, (marks_of(row) & RESETS) != 0u);
+    return select(value, 0.0, (step_flags_of(row) & RESETS) != 0u);
 }
 
 // Gates and cell state of a unit; returns the latter.
 fn advance(row: u32, unit: u32, statistics: RowStatistics) -> f32 {
-    let place = row * parameters.hidden + unit;
-    let valid = (marks_of(row) & VALID) != 0u;
+    let place = row * parameters.hidden_size + unit;
+    let valid = (step_flags_of(row) & VALID) != 0u;
     var projected: array<f32, GATES>;
     var recurrent: array<f32, GATES>;
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
@@ -52,17 +52,17 @@ fn advance(row: u32, unit: u32, statistics: RowStatistics) -> f32 {
     }
     let before = before_of(row, unit);
     let state = cell_state(made, before);
-    let saved_place = parameters.saved_base + row * 2u * parameters.hidden + unit;
+    let saved_place = parameters.saved_base + row * 2u * parameters.hidden_size + unit;
     saved[saved_place] = select(0.0, before, valid);
-    saved[saved_place + parameters.hidden] = select(0.0, state, valid);
+    saved[saved_place + parameters.hidden_size] = select(0.0, state, valid);
     if valid { cell[parameters.cell_base + place] = state; }
     return state;
 }
 
 fn emit(row: u32, unit: u32, state: Statistics) {
-    let place = row * parameters.hidden + unit;
+    let place = row * parameters.hidden_size + unit;
     let output_place = parameters.output_base + row * parameters.width + unit;
-    if (marks_of(row) & VALID) == 0u {
+    if (step_flags_of(row) & VALID) == 0u {
         output[output_place] = 0.0;
         return;
     }
@@ -84,20 +84,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let row = parameters.first_row + row_of(group.x, index);
     let statistics = row_statistics(row, index);
     var total = 0.0;
-    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden_size); unit = unit + (1u << LANE_BITS)) {
         total = total + advance(row, unit, statistics);
     }
     var state = Statistics(0.0, 0.0);
     if HAS_CELL {
-        let mean = sum_of_lanes(total, index) / f32(parameters.hidden);
+        let mean = sum_of_lanes(total, index) / f32(parameters.hidden_size);
         var squares = 0.0;
-        for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
-            let centred = cell[parameters.cell_base + row * parameters.hidden + unit] - mean;
+        for (var unit = lane_of(index); unit < places(row, parameters.hidden_size); unit = unit + (1u << LANE_BITS)) {
+            let centred = cell[parameters.cell_base + row * parameters.hidden_size + unit] - mean;
             squares = squares + centred * centred;
         }
-        state = statistics_of(sum_of_lanes(squares, index), mean, parameters.hidden);
+        state = statistics_of(sum_of_lanes(squares, index), mean, parameters.hidden_size);
     }
-    for (var unit = lane_of(index); unit < places(row, parameters.hidden); unit = unit + (1u << LANE_BITS)) {
+    for (var unit = lane_of(index); unit < places(row, parameters.hidden_size); unit = unit + (1u << LANE_BITS)) {
         emit(row, unit, state);
     }
 }

@@ -21,11 +21,11 @@ fn cell_hidden(gates: array<f32, GATES>, before: f32, normalised: f32) -> f32 {
     return (1.0 - gates[1]) * gates[2] + gates[1] * before;
 }
 
-fn state_slope(gates: array<f32, GATES>, normalised: f32, d_hidden: f32) -> f32 {
+fn state_derivative(gates: array<f32, GATES>, normalised: f32, d_hidden: f32) -> f32 {
     return 0.0;
 }
 
-fn cell_backward(step: Step, d_hidden: f32, d_state: f32) -> Slopes {
+fn cell_backward(step: Step, d_hidden: f32, d_state: f32) -> GateGradients {
     let r = step.gates[0];
     let z = step.gates[1];
     let n = step.gates[2];
@@ -35,5 +35,5 @@ fn cell_backward(step: Step, d_hidden: f32, d_state: f32) -> Slopes {
         d_hidden * (step.before - n) * (z * (1.0 - z)),
         d_n,
     );
-    return Slopes(d_gates, d_n * r, d_hidden * z, 0.0);
+    return GateGradients(d_gates, d_n * r, d_hidden * z, 0.0);
 }

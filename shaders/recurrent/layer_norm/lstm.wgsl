@@ -26,13 +26,13 @@ fn cell_hidden(gates: array<f32, GATES>, before: f32, normalised: f32) -> f32 {
 }
 
 // The gradient at the normalised c.
-fn state_slope(gates: array<f32, GATES>, normalised: f32, d_hidden: f32) -> f32 {
+fn state_derivative(gates: array<f32, GATES>, normalised: f32, d_hidden: f32) -> f32 {
     let y = accurate_tanh(normalised);
     return d_hidden * gates[3] * ((1.0 - y) * (1.0 + y));
 }
 
 // `d_state` is the gradient at c, all of it.
-fn cell_backward(step: Step, d_hidden: f32, d_state: f32) -> Slopes {
+fn cell_backward(step: Step, d_hidden: f32, d_state: f32) -> GateGradients {
     let i = step.gates[0];
     let f = step.gates[1];
     let g = step.gates[2];
@@ -43,5 +43,5 @@ fn cell_backward(step: Step, d_hidden: f32, d_state: f32) -> Slopes {
         d_state * i * ((1.0 - g) * (1.0 + g)),
         d_hidden * accurate_tanh(step.normalised) * (o * (1.0 - o)),
     );
-    return Slopes(d_gates, d_gates[3], 0.0, d_state * f);
+    return GateGradients(d_gates, d_gates[3], 0.0, d_state * f);
 }

@@ -3,7 +3,7 @@
 // how many gates there are, and how many of them, from the first on, are normalised together; the others are likewise.
 
 // 1: marks are bound; 0: every step is valid.
-override MARKED: u32 = 0u;
+override HAS_STEP_FLAGS: u32 = 0u;
 // 1: there is a bias.
 override BIASED: u32 = 0u;
 
@@ -30,7 +30,7 @@ struct Step {
     last: f32,
 }
 
-struct Slopes {
+struct GateGradients {
     // The gradient at the gates before their activation, as the projected input sees them.
     d_gates: array<f32, GATES>,
     // The same for the recurrent part of the last gate.
@@ -40,17 +40,17 @@ struct Slopes {
     d_cell: f32,
 }
 
-fn marks_of(row: u32) -> u32 {
-    if MARKED != 0u {
-        return marks[parameters.marks_base + row];
+fn step_flags_of(row: u32) -> u32 {
+    if HAS_STEP_FLAGS != 0u {
+        return step_flags[parameters.step_flags_base + row];
     }
     return VALID;
 }
 
 // W_hh h' at `place` of a row; of a state that was reset it is zero.
 fn product_at(row: u32, place: u32) -> f32 {
-    let value = product[parameters.product_base + row * GATES * parameters.hidden + place];
-    return select(value, 0.0, (marks_of(row) & RESETS) != 0u);
+    let value = product[parameters.product_base + row * GATES * parameters.hidden_size + place];
+    return select(value, 0.0, (step_flags_of(row) & RESETS) != 0u);
 }
 
 // How many of `count` places of a row there are: none past the last row.
@@ -77,11 +77,11 @@ fn product_statistics(row: u32, first: u32, count: u32, index: u32) -> Statistic
 }
 
 fn row_statistics(row: u32, index: u32) -> RowStatistics {
-    let joint = JOINT * parameters.hidden;
+    let joint = JOINT * parameters.hidden_size;
     var statistics = RowStatistics(Statistics(0.0, 0.0), Statistics(0.0, 0.0));
     statistics.joint = product_statistics(row, 0u, joint, index);
     if JOINT < GATES {
-        statistics.others = product_statistics(row, joint, (GATES - JOINT) * parameters.hidden, index);
+        statistics.others = product_statistics(row, joint, (GATES - JOINT) * parameters.hidden_size, index);
     }
     return statistics;
 }
@@ -90,18 +90,18 @@ fn row_statistics(row: u32, index: u32) -> RowStatistics {
 fn standard_at(row: u32, gate: u32, unit: u32, statistics: RowStatistics) -> f32 {
     var own = statistics.others;
     if gate < JOINT { own = statistics.joint; }
-    return (product_at(row, gate * parameters.hidden + unit) - own.mean) * own.scale;
+    return (product_at(row, gate * parameters.hidden_size + unit) - own.mean) * own.scale;
 }
 
 fn gain_at(gate: u32, unit: u32) -> f32 {
-    return norms[parameters.norms_base + gate * parameters.hidden + unit];
+    return norms[parameters.norms_base + gate * parameters.hidden_size + unit];
 }
 
 // What a gate sees of the state.
 fn recurrent_at(row: u32, gate: u32, unit: u32, statistics: RowStatistics) -> f32 {
     var value = gain_at(gate, unit) * standard_at(row, gate, unit, statistics);
     if BIASED != 0u {
-        value = value + norms[parameters.norms_base + (GATES + gate) * parameters.hidden + unit];
+        value = value + norms[parameters.norms_base + (GATES + gate) * parameters.hidden_size + unit];
     }
     return value;
 }
@@ -109,5 +109,5 @@ fn recurrent_at(row: u32, gate: u32, unit: u32, statistics: RowStatistics) -> f3
 // What the output sees of a cell state.
 fn normalised_state(unit: u32, standard: f32) -> f32 {
     let gain = parameters.state_norm_base + unit;
-    return norms[gain] * standard + norms[gain + parameters.hidden];
+    return norms[gain] * standard + norms[gain + parameters.hidden_size];
 }

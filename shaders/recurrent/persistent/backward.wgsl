@@ -9,17 +9,17 @@
 // Of this invocation's slice, at four rows.
 var<private> slice_sum: vec4<f32>;
 
-fn width() -> u32 { return GATES * parameters.hidden; }
+fn width() -> u32 { return GATES * parameters.hidden_size; }
 // Without a next step the product has no terms.
 fn terms(step: u32) -> u32 {
-    return select(GATES * parameters.hidden, 0u, step == 0u && (parameters.flags & LAST_STEP) != 0u);
+    return select(GATES * parameters.hidden_size, 0u, step == 0u && (parameters.pass_flags & LAST_STEP) != 0u);
 }
 
-fn weight_of(depth: u32, unit: u32) -> f32 { return weight_hh[weight_at() + depth * parameters.hidden + unit]; }
+fn weight_of(depth: u32, unit: u32) -> f32 { return weight_hh[weight_at() + depth * parameters.hidden_size + unit]; }
 
 // Whether an element of the operand is another workgroup's or this one's of the step after.
 fn travels(row: u32, place: u32) -> bool {
-    return turn != 0u && row < parameters.rows && place < GATES * parameters.hidden && next_sends(row);
+    return iteration != 0u && row < parameters.rows && place < GATES * parameters.hidden_size && next_sends(row);
 }
 fn arrived(row: u32, place: u32, value: f32) -> f32 { return value; }
 fn operand(row: u32, place: u32) -> f32 { return gradient(row, place); }
@@ -36,7 +36,7 @@ fn leave(lane: u32) {
         for (var gate = 0u; gate < GATES; gate = gate + 1u) {
             var sent = made.d_gates[gate];
             if LAST_GATE_APART && gate == GATES - 1u { sent = made.d_apart; }
-            publish(row, gate * parameters.hidden + unit, sent);
+            publish(row, gate * parameters.hidden_size + unit, sent);
         }
     }
 }

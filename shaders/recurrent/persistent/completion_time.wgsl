@@ -6,7 +6,7 @@
 
 const WORDS: u32 = 4096u;
 // Eight loads, eight terms of sums.
-const TURNS: u32 = 16u;
+const ITERATIONS: u32 = 16u;
 
 var<workgroup> pool: array<vec4<f32>, 512>;
 var<workgroup> weights: array<f32, 1024>;
@@ -17,17 +17,17 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         weights[place] = f32(place);
     }
     var sums: vec4<f32>;
-    for (var turn = 0u; turn < parameters.turns; turn = turn + TURNS) {
+    for (var iteration = 0u; iteration < parameters.iterations; iteration = iteration + ITERATIONS) {
         for (var half = 0u; half < 2u; half = half + 1u) {
             var seen: vec4<u32>;
             for (var four = 0u; four < 4u; four = four + 1u) {
-                seen[four] = atomicLoad(&exchange[((turn + 4u * half + four) * 256u + lane) % WORDS]);
+                seen[four] = atomicLoad(&exchange[((iteration + 4u * half + four) * 256u + lane) % WORDS]);
             }
             pool[lane + half * 256u] = vec4<f32>(seen);
         }
         workgroupBarrier();
         for (var inner = 0u; inner < 8u; inner = inner + 1u) {
-            sums = sums + weights[(turn + lane + inner) & 1023u] * pool[(lane + inner * 32u) & 511u];
+            sums = sums + weights[(iteration + lane + inner) & 1023u] * pool[(lane + inner * 32u) & 511u];
         }
         workgroupBarrier();
     }

@@ -8,27 +8,27 @@
 // Of this invocation's slice, of each gate at four rows.
 var<private> slice_sums: array<vec4<f32>, GATES>;
 
-fn width() -> u32 { return parameters.hidden; }
-fn terms(step: u32) -> u32 { return parameters.hidden; }
+fn width() -> u32 { return parameters.hidden_size; }
+fn terms(step: u32) -> u32 { return parameters.hidden_size; }
 
 fn weight_of(depth: u32, unit: u32) -> f32 {
-    let row = depth / parameters.hidden * parameters.hidden + unit;
-    return weight_hh[weight_at() + row * parameters.hidden + depth % parameters.hidden];
+    let row = depth / parameters.hidden_size * parameters.hidden_size + unit;
+    return weight_hh[weight_at() + row * parameters.hidden_size + depth % parameters.hidden_size];
 }
 
 // Whether an element of the operand is another workgroup's or this one's of the step before.
 fn travels(row: u32, place: u32) -> bool {
-    return turn != 0u && row < parameters.rows && place < parameters.hidden
-        && (marks_of(row) & (VALID | STARTS | RESETS)) == VALID;
+    return iteration != 0u && row < parameters.rows && place < parameters.hidden_size
+        && (step_flags_of(row) & (VALID | STARTS | RESETS)) == VALID;
 }
-fn arrived(row: u32, place: u32, value: f32) -> f32 { return value * state_mask(row, place, parameters.hidden); }
+fn arrived(row: u32, place: u32, value: f32) -> f32 { return value * state_mask(row, place, parameters.hidden_size); }
 fn operand(row: u32, place: u32) -> f32 { return source(row, place); }
 
 fn clear_sums() { slice_sums = array<vec4<f32>, GATES>(); }
 
 fn add_term(at: u32, rows: vec4<f32>) {
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-        let weight = weights[at + ((gate * parameters.hidden) << UNIT_BITS)];
+        let weight = weights[at + ((gate * parameters.hidden_size) << UNIT_BITS)];
         slice_sums[gate] = fma(rows, vec4<f32>(weight), slice_sums[gate]);
     }
 }

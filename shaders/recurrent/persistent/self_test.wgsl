@@ -8,7 +8,7 @@
 
 // 1024 times 2 to this power are the numbers held in workgroup memory.
 override WEIGHT_BITS: u32 = 0u;
-const IN_VAIN: u32 = 1u;
+const TIMEOUTS: u32 = 1u;
 const WRONG: u32 = 2u;
 const ENDED: u32 = 3u;
 const HISTORY: u32 = 4u;
@@ -18,7 +18,7 @@ const HISTORY: u32 = 4u;
 var<workgroup> held: array<u32, 1024u << WEIGHT_BITS>;
 var<workgroup> more: array<vec4<u32>, 512>;
 
-fn others_stopped() -> bool { return atomicLoad(&exchange[IN_VAIN]) != 0u; }
+fn others_timed_out() -> bool { return atomicLoad(&exchange[TIMEOUTS]) != 0u; }
 fn spin_limit() -> u32 { return parameters.spin_limit; }
 
 // A number for each round, workgroup and invocation; never the empty one.
@@ -35,7 +35,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     var ticket = 0u;
     if lane == 0u {
         ticket = atomicAdd(&exchange[0], 1u);
-        atomicStore(&stops, 0u);
+        atomicStore(&timed_out, 0u);
     }
     let group = tell(lane, ticket);
     for (var place = lane; place < (1024u << WEIGHT_BITS); place = place + 256u) {
@@ -57,9 +57,9 @@ fn main(@builtin(local_invocation_index) lane: u32) {
             atomicAdd(&exchange[WRONG], 1u);
         }
         workgroupBarrier();
-        if tell(lane, atomicLoad(&stops)) != 0u { break; }
+        if tell(lane, atomicLoad(&timed_out)) != 0u { break; }
     }
     if lane == 0u {
-        atomicAdd(&exchange[select(IN_VAIN, ENDED, round == parameters.rounds)], 1u);
+        atomicAdd(&exchange[select(TIMEOUTS, ENDED, round == parameters.rounds)], 1u);
     }
 }

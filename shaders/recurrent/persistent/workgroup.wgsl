@@ -1,9 +1,9 @@
 // What the two kernels share that keep W_hh on chip. A workgroup of 256 holds the weights of its units in workgroup
 // memory for all steps of a dispatch, and takes these units of its rows of the batch from step to step, as soon as the
 // others have made what it needs (recurrent/persistent/exchange.wgsl; persistent RNNs: Diamos et al. 2016).
-// Units and rows of a workgroup are its role. Roles are taken in turn, so that workgroups which run have the first ones.
+// Units and rows of a workgroup are its tile. Roles are taken in turn, so that workgroups which run have the first ones.
 // Who waits in vain stops before it has written anything of the step, and so, one after the other, do all. The same kernel
-// with COMPLETES goes over the same steps again, one workgroup for the rows of all their roles, and takes what is missing: by
+// with COMPLETES goes over the same steps again, one workgroup for the rows of all their tiles, and takes what is missing: by
 // the same sums, to the same bits, without waiting for anyone. Where nothing is missing it ends at once.
 // A sum is in slices, as in a step's own dispatch: slice s adds up each terms s, s + slices(), ..; then the slices are
 // added up in order. CPU twin: src/ops/recurrent/cpu.rs.
@@ -27,7 +27,7 @@ var<workgroup> weights: array<f32, 1024u << WEIGHT_BITS>;
 var<workgroup> pool: array<vec4<f32>, 512>;
 var<workgroup> least: atomic<u32>;
 
-var<private> role: u32;
+var<private> tile: u32;
 var<private> first_row: u32;
 var<private> first_unit: u32;
 
@@ -35,22 +35,22 @@ fn slices() -> u32 { return 1u << SLICE_BITS; }
 fn chunk() -> u32 { return POOL >> QUAD_BITS; }
 fn group_units() -> u32 { return 1u << UNIT_BITS; }
 fn group_rows() -> u32 { return 4u << QUAD_BITS; }
-fn unit_blocks() -> u32 { return (parameters.hidden + group_units() - 1u) >> UNIT_BITS; }
+fn unit_blocks() -> u32 { return (parameters.hidden_size + group_units() - 1u) >> UNIT_BITS; }
 fn row_blocks() -> u32 { return (parameters.rows + group_rows() - 1u) / group_rows(); }
-fn roles() -> u32 { return unit_blocks() * row_blocks() * select(1u, 2u, BOTH != 0u); }
+fn tiles() -> u32 { return unit_blocks() * row_blocks() * select(1u, 2u, BOTH != 0u); }
 // The unit, the four rows and the slice that this invocation adds up; slices beyond the last have no terms.
 fn own_unit_of(lane: u32) -> u32 { return lane & (group_units() - 1u); }
 fn own_quad(lane: u32) -> u32 { return (lane >> UNIT_BITS) & ((1u << QUAD_BITS) - 1u); }
 fn own_slice(lane: u32) -> u32 { return lane >> (UNIT_BITS + QUAD_BITS); }
 
-// Takes over a role: its direction, rows, units and their weights, [depth, units].
+// Takes over a tile: its direction, rows, units and their weights, [depth, units].
 fn take(number: u32, lane: u32) {
-    role = number;
+    tile = number;
     choose_direction(number / (unit_blocks() * row_blocks()));
     first_row = number / unit_blocks() % row_blocks() * group_rows();
     first_unit = number % unit_blocks() * group_units();
-    for (var at = lane; at < GATES * parameters.hidden * group_units(); at = at + GROUP) {
-        weights[at] = weight_of(at >> UNIT_BITS, min(first_unit + own_unit_of(at), parameters.hidden - 1u));
+    for (var at = lane; at < GATES * parameters.hidden_size * group_units(); at = at + GROUP) {
+        weights[at] = weight_of(at >> UNIT_BITS, min(first_unit + own_unit_of(at), parameters.hidden_size - 1u));
     }
 }
 
@@ -72,18 +72,18 @@ fn add_slices(lane: u32, sums: vec4<f32>) -> f32 {
 fn finishes(lane: u32) -> bool {
     let row = lane >> UNIT_BITS;
     return row < group_rows() && first_row + row < parameters.rows
-        && first_unit + own_unit_of(lane) < parameters.hidden;
+        && first_unit + own_unit_of(lane) < parameters.hidden_size;
 }
 
-// One step of a role; false where something it needs has not come. Then nothing of the step is written.
+// One step of a tile; false where something it needs has not come. Then nothing of the step is written.
 fn step(lane: u32, terms: u32) -> bool {
     clear_sums();
-    look(lane, 0u);
+    request(lane, 0u);
     workgroupBarrier();
     for (var first = 0u; first < terms; first = first + chunk()) {
         enter(lane, first);
         workgroupBarrier();
-        if first + chunk() < terms { look(lane, first + chunk()); }
+        if first + chunk() < terms { request(lane, first + chunk()); }
         if own_slice(lane) < slices() {
             let end = min(terms - first, chunk());
             for (var inner = own_slice(lane); inner < end; inner = inner + slices()) {
@@ -94,45 +94,45 @@ fn step(lane: u32, terms: u32) -> bool {
         workgroupBarrier();
     }
     // After a stop no chunk is waited for any longer.
-    if tell(lane, atomicLoad(&stops)) != 0u { return false; }
+    if tell(lane, atomicLoad(&timed_out)) != 0u { return false; }
     leave(lane);
     return true;
 }
 
-// A role of its own for this workgroup, from the first step to the last.
+// A tile of its own for this workgroup, from the first step to the last.
 fn run(lane: u32) {
     var ticket = 0u;
     if lane == 0u { ticket = atomicAdd(&exchange[TICKETS], 1u); }
     take(tell(lane, ticket), lane);
     // After one dispatch has stopped those that are under way already do not try.
     var done = 0u;
-    if tell(lane, atomicLoad(&status[STOPPED])) == 0u {
+    if tell(lane, atomicLoad(&status[TIMED_OUT])) == 0u {
         for (; done < parameters.steps; done = done + 1u) {
-            turn = done;
+            iteration = done;
             if !step(lane, terms(done)) { break; }
         }
         // Only the first says where.
-        if lane == 0u && done < parameters.steps && atomicMax(&status[STOPPED], roles()) == 0u {
-            atomicStore(&status[STOPPED_STEP], done);
-            atomicStore(&status[STOPPED_ROLE], role);
+        if lane == 0u && done < parameters.steps && atomicMax(&status[TIMED_OUT], tiles()) == 0u {
+            atomicStore(&status[TIMEOUT_STEP], done);
+            atomicStore(&status[TIMEOUT_TILE], tile);
         }
     }
-    if lane == 0u { atomicStore(&exchange[PROGRESS + role], done); }
+    if lane == 0u { atomicStore(&exchange[PROGRESS + tile], done); }
 }
 
-// What the roles of some rows have left, step by step.
-fn complete(lane: u32, first_role: u32) {
+// What the tiles of some rows have left, step by step.
+fn complete(lane: u32, first_tile: u32) {
     for (var place = lane; place < unit_blocks(); place = place + GROUP) {
-        atomicMin(&least, atomicLoad(&exchange[PROGRESS + first_role + place]));
+        atomicMin(&least, atomicLoad(&exchange[PROGRESS + first_tile + place]));
     }
     workgroupBarrier();
-    let first_turn = tell(lane, atomicLoad(&least));
-    for (var next = first_turn; next < parameters.steps; next = next + 1u) {
+    let first_iteration = tell(lane, atomicLoad(&least));
+    for (var next = first_iteration; next < parameters.steps; next = next + 1u) {
         for (var place = 0u; place < unit_blocks(); place = place + 1u) {
-            let done = tell(lane, atomicLoad(&exchange[PROGRESS + first_role + place]));
+            let done = tell(lane, atomicLoad(&exchange[PROGRESS + first_tile + place]));
             if done <= next {
-                take(first_role + place, lane);
-                turn = next;
+                take(first_tile + place, lane);
+                iteration = next;
                 if !step(lane, terms(next)) {
                     if lane == 0u { atomicStore(&status[LOST], 1u); }
                     return;
@@ -146,7 +146,7 @@ fn complete(lane: u32, first_role: u32) {
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     if lane == 0u {
-        atomicStore(&stops, 0u);
+        atomicStore(&timed_out, 0u);
         atomicStore(&least, parameters.steps);
     }
     workgroupBarrier();

@@ -5,11 +5,11 @@
 
 // Puts the next step's gradients where the product finds them. Mostly that step has done so.
 fn enter(row: u32, unit: u32) {
-    if turn != 0u && next_sends(row) {
+    if iteration != 0u && next_sends(row) {
         return;
     }
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-        let place = gate * parameters.hidden + unit;
+        let place = gate * parameters.hidden_size + unit;
         pool[gates_place(row, place)] = gradient(row, place);
     }
 }
@@ -21,7 +21,7 @@ fn leave(row: u32, unit: u32) {
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
         var sent = made.d_gates[gate];
         if LAST_GATE_APART && gate == GATES - 1u { sent = made.d_apart; }
-        pool[gates_place(row, gate * parameters.hidden + unit)] = sent;
+        pool[gates_place(row, gate * parameters.hidden_size + unit)] = sent;
     }
 }
 
@@ -29,20 +29,20 @@ fn leave(row: u32, unit: u32) {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     choose_direction(group.z);
     first_row = parameters.first_row + (group.x << ROW_BITS);
-    let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden;
+    let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden_size;
     let first = unit_at(lane);
     // Divided once: it takes longer than what else a turn does.
-    let apart = Unit(lanes() / parameters.hidden, lanes() % parameters.hidden);
+    let apart = Unit(lanes() / parameters.hidden_size, lanes() % parameters.hidden_size);
     clear(lane);
     for (var step = 0u; step < parameters.steps; step = step + 1u) {
-        turn = step;
+        iteration = step;
         var at = first;
         for (var place = lane; place < own; place = place + lanes()) {
             enter(at.row, at.unit);
             at = further(at, apart);
         }
         workgroupBarrier();
-        multiply(lane, parameters.hidden << ROW_BITS, GATES * parameters.hidden, 0u, parameters.hidden);
+        multiply(lane, parameters.hidden_size << ROW_BITS, GATES * parameters.hidden_size, 0u, parameters.hidden_size);
         workgroupBarrier();
         at = first;
         for (var place = lane; place < own; place = place + lanes()) {

@@ -12,8 +12,8 @@ fn put_hidden(row: u32, unit: u32, value: f32) {
 
 // Puts what W_hh is multiplied with where the product finds it. Mostly the step before has done so.
 fn enter(row: u32, unit: u32) {
-    let goes_on = (marks_of(row) & (VALID | STARTS | RESETS)) == VALID;
-    if turn == 0u || STATE_MASK != 0u || !goes_on {
+    let goes_on = (step_flags_of(row) & (VALID | STARTS | RESETS)) == VALID;
+    if iteration == 0u || STATE_MASK != 0u || !goes_on {
         pool[state_place(row, unit)] = source(row, unit);
     }
 }
@@ -21,7 +21,7 @@ fn enter(row: u32, unit: u32) {
 fn leave(row: u32, unit: u32) {
     var sums: array<f32, GATES>;
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
-        sums[gate] = pool[gates_place(row, gate * parameters.hidden + unit)];
+        sums[gate] = pool[gates_place(row, gate * parameters.hidden_size + unit)];
     }
     var previous = pool[state_place(row, unit)];
     if STATE_MASK != 0u { previous = previous_hidden(row, unit); }
@@ -32,20 +32,20 @@ fn leave(row: u32, unit: u32) {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     choose_direction(group.z);
     first_row = parameters.first_row + (group.x << ROW_BITS);
-    let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden;
+    let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden_size;
     let first = unit_at(lane);
     // Divided once: it takes longer than what else a turn does.
-    let apart = Unit(lanes() / parameters.hidden, lanes() % parameters.hidden);
+    let apart = Unit(lanes() / parameters.hidden_size, lanes() % parameters.hidden_size);
     clear(lane);
     for (var step = 0u; step < parameters.steps; step = step + 1u) {
-        turn = step;
+        iteration = step;
         var at = first;
         for (var place = lane; place < own; place = place + lanes()) {
             enter(at.row, at.unit);
             at = further(at, apart);
         }
         workgroupBarrier();
-        multiply(lane, 0u, parameters.hidden, parameters.hidden << ROW_BITS, GATES * parameters.hidden);
+        multiply(lane, 0u, parameters.hidden_size, parameters.hidden_size << ROW_BITS, GATES * parameters.hidden_size);
         workgroupBarrier();
         at = first;
         for (var place = lane; place < own; place = place + lanes()) {

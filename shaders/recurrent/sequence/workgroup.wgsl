@@ -22,7 +22,7 @@ fn group_rows() -> u32 { return 1u << ROW_BITS; }
 
 // Where the pool has element `place` of the state, or of the gates.
 fn state_place(row: u32, place: u32) -> u32 { return (place << ROW_BITS) + (row - first_row); }
-fn gates_place(row: u32, place: u32) -> u32 { return state_place(row, parameters.hidden + place); }
+fn gates_place(row: u32, place: u32) -> u32 { return state_place(row, parameters.hidden_size + place); }
 
 // Rows of the pool at one place: the first four, and four more.
 struct Rows {
@@ -116,13 +116,13 @@ struct Unit {
 
 // The units of a workgroup in turn, row by row: the one at `place`, and the one that lies `places` further on.
 fn unit_at(place: u32) -> Unit {
-    return Unit(first_row + place / parameters.hidden, place % parameters.hidden);
+    return Unit(first_row + place / parameters.hidden_size, place % parameters.hidden_size);
 }
 
 fn further(start: Unit, places: Unit) -> Unit {
     let unit = start.unit + places.unit;
-    let wraps = unit >= parameters.hidden;
-    return Unit(start.row + places.row + select(0u, 1u, wraps), select(unit, unit - parameters.hidden, wraps));
+    let wraps = unit >= parameters.hidden_size;
+    return Unit(start.row + places.row + select(0u, 1u, wraps), select(unit, unit - parameters.hidden_size, wraps));
 }
 
 // Rows beyond the batch stay zero.

@@ -5,21 +5,21 @@
 // CPU twin: src/ops/recurrent/cpu.rs.
 
 // 1: marks are bound; 0: every step is valid, and only the first one starts.
-override MARKED: u32 = 0u;
+override HAS_STEP_FLAGS: u32 = 0u;
 // 1: the gradient at the state that a step started from is bounded.
 override CLIPS_GRADIENT: u32 = 0u;
 
 @group(0) @binding(1) var<storage, read> product: array<f32>;
 @group(0) @binding(2) var<storage, read> d_output: array<f32>;
-@group(0) @binding(3) var<storage, read> marks: array<u32>;
+@group(0) @binding(3) var<storage, read> step_flags: array<u32>;
 @group(0) @binding(4) var<storage, read_write> carry: array<f32>;
 @group(0) @binding(5) var<storage, read_write> d_hidden: array<f32>;
 
-fn mark_of(row: u32, base: u32) -> u32 {
-    if MARKED == 0u {
+fn step_flags_of(row: u32, base: u32) -> u32 {
+    if HAS_STEP_FLAGS == 0u {
         return VALID;
     }
-    return marks[base + row];
+    return step_flags[base + row];
 }
 
 @compute @workgroup_size(256)
@@ -28,9 +28,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let place = parameters.first + id.x;
-    let row = place / parameters.state;
+    let row = place / parameters.projection_size;
     let carried = carry[parameters.carry_base + place];
-    if (mark_of(row, parameters.marks_base) & VALID) == 0u {
+    if (step_flags_of(row, parameters.step_flags_base) & VALID) == 0u {
         // The carry waits for the row's last valid step.
         carry[parameters.carry_out_base + place] = carried;
         d_hidden[parameters.d_hidden_base + place] = 0.0;
@@ -38,14 +38,14 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     var sum = carried;
     if parameters.ends == 0u {
-        let next = mark_of(row, parameters.next_marks_base);
+        let next = step_flags_of(row, parameters.next_step_flags_base);
         if (next & (VALID | STARTS | RESETS | CUTS)) == VALID {
             let sent = product[parameters.product_base + place];
             sum = sum + select(sent, clamp_or_nan(sent, -parameters.bound, parameters.bound), CLIPS_GRADIENT != 0u);
         }
     }
     if parameters.takes_outputs != 0u {
-        sum = sum + d_output[parameters.d_output_base + row * parameters.width + place % parameters.state];
+        sum = sum + d_output[parameters.d_output_base + row * parameters.width + place % parameters.projection_size];
     }
     d_hidden[parameters.d_hidden_base + place] = sum;
     carry[parameters.carry_out_base + place] = 0.0;

@@ -8,11 +8,11 @@ override LAST: u32 = 0u;
 // 1: there are lengths.
 override RAGGED: u32 = 0u;
 // 1: marks are bound.
-override MARKED: u32 = 0u;
+override HAS_STEP_FLAGS: u32 = 0u;
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> lengths: array<u32>;
-@group(0) @binding(3) var<storage, read> marks: array<u32>;
+@group(0) @binding(3) var<storage, read> step_flags: array<u32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(256)
@@ -35,7 +35,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let place = (step - parameters.first_step) * parameters.rows + row;
     var value = x[parameters.x_base + place * parameters.x_width + column];
-    if MARKED != 0u && (marks[parameters.marks_base + place] & (RESETS | CUTS)) != 0u {
+    if HAS_STEP_FLAGS != 0u && (step_flags[parameters.step_flags_base + place] & (RESETS | CUTS)) != 0u {
         value = 0.0;
     }
     y[parameters.y_base + row * parameters.y_width + column] = value;

@@ -11,7 +11,7 @@ override MASKED: u32 = 0u;
 
 @group(0) @binding(1) var<storage, read> lengths: array<u32>;
 @group(0) @binding(2) var<storage, read> resets: array<u32>;
-@group(0) @binding(3) var<storage, read_write> marks: array<u32>;
+@group(0) @binding(3) var<storage, read_write> step_flags: array<u32>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
@@ -24,22 +24,22 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if RAGGED != 0u {
         length = lengths[parameters.lengths_base + row];
     }
-    var mark = 0u;
+    var flags = 0u;
     if step < length {
-        mark = VALID;
+        flags = VALID;
         // How many steps of this row come before this one, in this direction.
         let before = select(step, length - 1u - step, REVERSED != 0u);
         if before == 0u {
-            mark = mark | STARTS;
+            flags = flags | STARTS;
         }
         let position = parameters.earlier + before;
         if parameters.chunk != 0u && position != 0u && position % max(parameters.chunk, 1u) == 0u {
-            mark = mark | CUTS;
+            flags = flags | CUTS;
         }
         let boundary = step + select(0u, 1u, REVERSED != 0u);
         if MASKED != 0u && boundary < length && resets[parameters.resets_base + id.x] != 0u {
-            mark = mark | RESETS;
+            flags = flags | RESETS;
         }
     }
-    marks[parameters.marks_base + id.x] = mark;
+    step_flags[parameters.step_flags_base + id.x] = flags;
 }

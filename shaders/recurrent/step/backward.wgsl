@@ -10,24 +10,24 @@
 // At four rows.
 var<private> slice_sum: vec4<f32>;
 
-fn is_first() -> bool { return (parameters.flags & FIRST_STEP) != 0u; }
-fn is_last() -> bool { return (parameters.flags & LAST_STEP) != 0u; }
+fn is_first() -> bool { return (parameters.pass_flags & FIRST_STEP) != 0u; }
+fn is_last() -> bool { return (parameters.pass_flags & LAST_STEP) != 0u; }
 fn first_number() -> u32 { return parameters.first_number; }
 
 // Elements from the step before to this one, in this direction. Rows of several steps are a batch apart.
 fn onwards(stride: u32) -> u32 {
-    return select(stride, 0u - stride, ((parameters.flags & REVERSED) != 0u) != (second != 0u));
+    return select(stride, 0u - stride, ((parameters.pass_flags & REVERSED) != 0u) != (second != 0u));
 }
 // Where the next step's part is, if it is not given.
 fn next_at(given: u32, at: u32, stride: u32) -> u32 { return select(given, at + onwards(stride), BOTH != 0u); }
 
-fn marks_at() -> u32 { return parameters.marks_base + behind(parameters.rows); }
-fn next_marks_at() -> u32 { return next_at(parameters.next_marks_base, marks_at(), parameters.rows); }
+fn step_flags_at() -> u32 { return parameters.step_flags_base + behind(parameters.rows); }
+fn next_step_flags_at() -> u32 { return next_at(parameters.next_step_flags_base, step_flags_at(), parameters.rows); }
 fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()); }
 fn next_gates_at() -> u32 { return next_at(parameters.next_gates_base, gates_at(), gates_stride()); }
 fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()); }
 fn next_saved_at() -> u32 { return next_at(parameters.next_saved_base, saved_at(), saved_stride()); }
-fn previous_saved_at() -> u32 { return saved_at() - onwards(parameters.batch * parameters.hidden); }
+fn previous_saved_at() -> u32 { return saved_at() - onwards(parameters.batch * parameters.hidden_size); }
 fn output_at() -> u32 { return parameters.output_base + beside(output_stride()); }
 fn previous_output_at() -> u32 { return output_at() - onwards(parameters.batch * parameters.width); }
 fn d_output_at() -> u32 { return parameters.d_output_base + beside(d_output_stride()); }
@@ -48,16 +48,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first_row = parameters.first_row + group.y * group_rows();
     let unit = parameters.first_unit + group.x * UNITS + own_unit_of(index);
     // Units beyond the last are computed as the last, and not kept.
-    let weights = weight_at() + first_weight() * parameters.hidden + min(unit, parameters.hidden - 1u);
+    let weights = weight_at() + first_weight() * parameters.hidden_size + min(unit, parameters.hidden_size - 1u);
     // Without a next step the product has no terms.
     let terms = select(depth(), 0u, PHASE != 2u && is_last());
-    add_terms(index, first_row, terms, weights, parameters.hidden);
+    add_terms(index, first_row, terms, weights, parameters.hidden_size);
     workgroupBarrier();
     pool[index] = slice_sum;
     workgroupBarrier();
     let product = add_slices(index, 0u);
     let row = first_row + summed_row(index);
-    if summed_row(index) < group_rows() && row < parameters.rows && unit < parameters.hidden {
+    if summed_row(index) < group_rows() && row < parameters.rows && unit < parameters.hidden_size {
         finish(row, unit, product);
     }
 }

@@ -25,14 +25,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first_row = parameters.first_row + group.y * group_rows();
     let unit = parameters.first_unit + group.x * UNITS + own_unit_of(index);
     // Units beyond the last are computed as the last, and not kept.
-    let weights = parameters.weight_base + min(unit, parameters.hidden - 1u);
-    add_terms(index, first_row, parameters.terms, weights, parameters.hidden);
+    let weights = parameters.weight_base + min(unit, parameters.hidden_size - 1u);
+    add_terms(index, first_row, parameters.terms, weights, parameters.hidden_size);
     workgroupBarrier();
     pool[index] = slice_sum;
     workgroupBarrier();
     let product = add_slices(index, 0u);
     let row = first_row + summed_row(index);
-    if summed_row(index) < group_rows() && row < parameters.rows && unit < parameters.hidden {
-        y[parameters.y_base + row * parameters.hidden + unit] = product;
+    if summed_row(index) < group_rows() && row < parameters.rows && unit < parameters.hidden_size {
+        y[parameters.y_base + row * parameters.hidden_size + unit] = product;
     }
 }

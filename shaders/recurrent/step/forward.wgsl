@@ -11,23 +11,23 @@
 // Of each gate, at four rows.
 var<private> slice_sums: array<vec4<f32>, GATES>;
 
-fn is_first() -> bool { return (parameters.flags & FIRST_STEP) != 0u; }
+fn is_first() -> bool { return (parameters.pass_flags & FIRST_STEP) != 0u; }
 fn first_number() -> u32 { return parameters.first_number; }
-fn marks_at() -> u32 { return parameters.marks_base + behind(parameters.rows); }
+fn step_flags_at() -> u32 { return parameters.step_flags_base + behind(parameters.rows); }
 fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()); }
 fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()); }
 fn output_at() -> u32 { return parameters.output_base + beside(output_stride()); }
 
 // Elements from the step before to this one, in this direction.
 fn onwards(stride: u32) -> u32 {
-    return select(stride, 0u - stride, ((parameters.flags & REVERSED) != 0u) != (second != 0u));
+    return select(stride, 0u - stride, ((parameters.pass_flags & REVERSED) != 0u) != (second != 0u));
 }
 fn previous_output_at() -> u32 { return output_at() - onwards(output_stride()); }
 fn previous_saved_at() -> u32 { return saved_at() - onwards(saved_stride()); }
 
 fn put_hidden(row: u32, unit: u32, value: f32) {
     if PROJECTED != 0u {
-        unprojected[parameters.unprojected_base + row * parameters.hidden + unit] = value;
+        unprojected[parameters.unprojected_base + row * parameters.hidden_size + unit] = value;
     } else if PHASE != 1u {
         output[output_at() + row * parameters.width + unit] = value;
     }
@@ -39,7 +39,7 @@ fn end_gate() -> u32 { return select(GATES, GATES - 1u, PHASE == 1u); }
 
 fn add_term(at: u32, rows: vec4<f32>) {
     for (var gate = first_gate(); gate < end_gate(); gate = gate + 1u) {
-        let weight = weight_hh[at + gate * parameters.hidden * parameters.weight_unit];
+        let weight = weight_hh[at + gate * parameters.hidden_size * parameters.weight_unit];
         slice_sums[gate] = fma(rows, vec4<f32>(weight), slice_sums[gate]);
     }
 }
@@ -52,8 +52,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first_row = parameters.first_row + group.y * group_rows();
     let unit = parameters.first_unit + group.x * UNITS + own_unit_of(index);
     // Units beyond the last are computed as the last, and not kept.
-    let weights = weight_at() + min(unit, parameters.hidden - 1u) * parameters.weight_unit;
-    add_terms(index, first_row, parameters.state, weights, parameters.weight_term);
+    let weights = weight_at() + min(unit, parameters.hidden_size - 1u) * parameters.weight_unit;
+    add_terms(index, first_row, parameters.projection_size, weights, parameters.weight_term);
     var sums: array<f32, GATES>;
     for (var first = first_gate(); first < end_gate(); first = first + SUMS) {
         let end = min(first + SUMS, end_gate());
@@ -63,7 +63,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var gate = first; gate < end; gate = gate + 1u) { sums[gate] = add_slices(index, gate - first); }
     }
     let row = first_row + summed_row(index);
-    if summed_row(index) < group_rows() && row < parameters.rows && unit < parameters.hidden {
+    if summed_row(index) < group_rows() && row < parameters.rows && unit < parameters.hidden_size {
         finish(row, unit, sums, previous_hidden(row, unit));
     }
 }

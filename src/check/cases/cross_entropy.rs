@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Case, Operation, Output};
 use crate::Result;
-use crate::check::draw::{CENTRED, Draw, POSITIVE};
+use crate::check::sampler::{CENTRED, POSITIVE, Sampler};
 use crate::check::tolerance::{EVALUATION, sum};
 use crate::loss::CrossEntropy;
 use crate::ops::Reduction;
@@ -59,31 +59,31 @@ struct Inputs {
     classes: usize,
 }
 
-fn operation(name: &'static str, run: fn(&Inputs, &Draw) -> Result<Vec<Output>>) -> Operation {
+fn operation(name: &'static str, run: fn(&Inputs, &Sampler) -> Result<Vec<Output>>) -> Operation {
     let all =
         SHAPES.into_iter().flat_map(|shape| variants().into_iter().map(move |variant| (shape, variant)));
     let cases = all.zip(900..).map(move |(((leading, classes), variant), seed)| {
         let label = format!("{leading:?} labels, {classes} classes, {}", variant.name);
-        Case::new(label, seed, move |draw| run(&variant.draw(draw, leading, classes)?, draw))
+        Case::new(label, seed, move |sampler| run(&variant.sampler(sampler, leading, classes)?, sampler))
     });
     Operation::new(name, cases.collect())
 }
 
 impl Variant {
-    fn draw(&self, draw: &Draw, leading: &[usize], classes: usize) -> Result<Inputs> {
+    fn sampler(&self, sampler: &Sampler, leading: &[usize], classes: usize) -> Result<Inputs> {
         let count: usize = leading.iter().product();
         let shape: Vec<usize> = leading.iter().copied().chain([classes]).collect();
-        let logits = draw.tensor(&shape, self.logits.clone())?;
-        let mut labels = draw.integers(count, classes);
-        let chance = draw.values(count, 0.0..1.0);
+        let logits = sampler.tensor(&shape, self.logits.clone())?;
+        let mut labels = sampler.integers(count, classes);
+        let chance = sampler.values(count, 0.0..1.0);
         // The first label always counts: a mean over none is not defined.
         for (label, _) in labels.iter_mut().zip(chance).skip(1).filter(|(_, chance)| *chance < self.ignored) {
             *label = IGNORED;
         }
-        let labels = Indices::from_slice(draw.device(), leading, &labels)?;
+        let labels = Indices::from_slice(sampler.device(), leading, &labels)?;
         let mut loss = CrossEntropy::default().smoothing(self.smoothing);
         if self.weighted {
-            loss = loss.weights(draw.tensor(&[classes], POSITIVE)?);
+            loss = loss.weights(sampler.tensor(&[classes], POSITIVE)?);
         }
         Ok(Inputs { loss, logits, labels, classes })
     }
@@ -105,9 +105,9 @@ fn reduced(inputs: &Inputs, reduction: Reduction) -> Result<Vec<Output>> {
     ])
 }
 
-fn rows(inputs: &Inputs, draw: &Draw) -> Result<Vec<Output>> {
+fn rows(inputs: &Inputs, sampler: &Sampler) -> Result<Vec<Output>> {
     let Inputs { loss, logits, labels, .. } = inputs;
-    let d_losses = draw.tensor(labels.shape().dimensions(), CENTRED)?;
+    let d_losses = sampler.tensor(labels.shape().dimensions(), CENTRED)?;
     Ok(vec![
         Output::new("losses", loss.rows(logits, labels)?, inputs.roundings()),
         Output::new("d_logits", loss.rows_backward(logits, labels, &d_losses)?, inputs.roundings()),

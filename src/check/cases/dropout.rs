@@ -1,7 +1,7 @@
 //! Dropout under plain and repeated masks, and the merges of two directions.
 
 use super::{Case, Operation, Output};
-use crate::check::draw::CENTRED;
+use crate::check::sampler::CENTRED;
 use crate::ops::{Mask, Merge, dropout, merge, merge_backward};
 use crate::random::Stream;
 
@@ -26,12 +26,12 @@ fn masked(name: &'static str, locked: bool) -> Operation {
     for shape in SHAPES {
         for (rate, seed, stream) in MASKS {
             let label = format!("{shape:?}, rate {rate}, seed {seed}, stream {stream}");
-            cases.push(Case::new(label, 600 + cases.len() as u64, move |draw| {
+            cases.push(Case::new(label, 600 + cases.len() as u64, move |sampler| {
                 let [_, batch, features] = shape;
                 let mask = Mask::new(Stream::new(seed, stream), rate)?;
                 let mask = if locked { mask.repeated(batch * features)? } else { mask };
                 // No element is near zero, so a mask that differs anywhere is an error of the results' size.
-                let x = draw.tensor(&shape, 0.5..1.5)?;
+                let x = sampler.tensor(&shape, 0.5..1.5)?;
                 Ok(vec![Output::new("y", dropout(&x, mask)?, SCALED).relative_to(0.5)])
             }));
         }
@@ -41,11 +41,11 @@ fn masked(name: &'static str, locked: bool) -> Operation {
 
 fn merged(mode: Merge) -> Operation {
     let cases = SHAPES.into_iter().zip(650..).map(|(shape, seed)| {
-        Case::new(format!("{shape:?}"), seed, move |draw| {
+        Case::new(format!("{shape:?}"), seed, move |sampler| {
             let [steps, batch, hidden] = shape;
-            let both = draw.tensor(&[steps, batch, 2 * hidden], CENTRED)?;
+            let both = sampler.tensor(&[steps, batch, 2 * hidden], CENTRED)?;
             let y = merge(&both, mode)?;
-            let d_y = draw.tensor(y.shape().dimensions(), CENTRED)?;
+            let d_y = sampler.tensor(y.shape().dimensions(), CENTRED)?;
             // One rounding of a sum or product of operands up to one.
             let d_both = Output::new("d_both", merge_backward(&both, &d_y, mode)?, 1.0).relative_to(1.0);
             Ok(vec![Output::new("y", y, 1.0).relative_to(1.0), d_both])

@@ -2,7 +2,7 @@
 
 use super::{Case, Operation, Output};
 use crate::Result;
-use crate::check::draw::{CENTRED, Draw};
+use crate::check::sampler::{CENTRED, Sampler};
 use crate::check::tolerance::EVALUATION;
 use crate::ops::{Activation, Binary, binary, scale, unary, unary_backward};
 use crate::tensor::Tensor;
@@ -23,8 +23,8 @@ pub(super) fn operations() -> Vec<Operation> {
         of_two("axpy", Binary::Axpy(-1.75)),
         Operation::new(
             "scale",
-            over_lengths(400, |draw, length| {
-                let x = draw.tensor(&[length], CENTRED)?;
+            over_lengths(400, |sampler, length| {
+                let x = sampler.tensor(&[length], CENTRED)?;
                 Ok(vec![Output::new("y", scale(&x, 0.3)?, 1.0)])
             }),
         ),
@@ -32,18 +32,23 @@ pub(super) fn operations() -> Vec<Operation> {
     operations
 }
 
-fn over_lengths(seed: u64, run: impl Fn(&Draw, usize) -> Result<Vec<Output>> + Copy + 'static) -> Vec<Case> {
+fn over_lengths(
+    seed: u64,
+    run: impl Fn(&Sampler, usize) -> Result<Vec<Output>> + Copy + 'static,
+) -> Vec<Case> {
     let numbered = LENGTHS.into_iter().zip(seed..);
     numbered
-        .map(|(length, seed)| Case::new(format!("length {length}"), seed, move |draw| run(draw, length)))
+        .map(|(length, seed)| {
+            Case::new(format!("length {length}"), seed, move |sampler| run(sampler, length))
+        })
         .collect()
 }
 
 fn of_two(name: &'static str, function: Binary) -> Operation {
     Operation::new(
         name,
-        over_lengths(300, move |draw, length| {
-            let (a, b) = (draw.tensor(&[length], CENTRED)?, draw.tensor(&[length], CENTRED)?);
+        over_lengths(300, move |sampler, length| {
+            let (a, b) = (sampler.tensor(&[length], CENTRED)?, sampler.tensor(&[length], CENTRED)?);
             // At most two roundings, of the product and of the sum; operands and not a cancelled sum set their size.
             Ok(vec![Output::new("z", binary(&a, &b, function)?, 2.0).relative_to(1.0)])
         }),
@@ -51,13 +56,13 @@ fn of_two(name: &'static str, function: Binary) -> Operation {
 }
 
 fn activation(function: Activation) -> Operation {
-    let mut cases = over_lengths(200, move |draw, length| {
-        let mut values = draw.values(length, -6.0..6.0);
+    let mut cases = over_lengths(200, move |sampler, length| {
+        let mut values = sampler.values(length, -6.0..6.0);
         values.iter_mut().for_each(|value| *value = off_kink(function, *value));
-        value_and_derivative(draw, function, &values)
+        value_and_derivative(sampler, function, &values)
     });
-    cases.push(Case::new("extreme arguments", 250, move |draw| {
-        value_and_derivative(draw, function, &EXTREMES)
+    cases.push(Case::new("extreme arguments", 250, move |sampler| {
+        value_and_derivative(sampler, function, &EXTREMES)
     }));
     Operation::new(function.name(), cases)
 }
@@ -71,9 +76,9 @@ fn off_kink(function: Activation, x: f32) -> f32 {
     near.map_or(x, |kink| kink + DISTANCE)
 }
 
-fn value_and_derivative(draw: &Draw, function: Activation, values: &[f32]) -> Result<Vec<Output>> {
-    let x = Tensor::from_slice(draw.device(), &[values.len()], values)?;
-    let d_y = draw.tensor(&[values.len()], CENTRED)?;
+fn value_and_derivative(sampler: &Sampler, function: Activation, values: &[f32]) -> Result<Vec<Output>> {
+    let x = Tensor::from_slice(sampler.device(), &[values.len()], values)?;
+    let d_y = sampler.tensor(&[values.len()], CENTRED)?;
     let y = unary(&x, function)?;
     let d_x = unary_backward(&x, &y, &d_y, function)?;
     // y (1 - y) and 1 - y² cancel where y is near 1: their errors are relative to y and dy. 1 + y² of tan has twice the

@@ -2,7 +2,7 @@
 
 use super::{Case, Operation, Output};
 use crate::Result;
-use crate::check::draw::{CENTRED, Draw, LEANING};
+use crate::check::sampler::{CENTRED, LEANING, Sampler};
 use crate::check::tolerance::sum;
 use crate::nn::{self, Model};
 use crate::ops::{embedding, embedding_backward, one_hot};
@@ -19,17 +19,17 @@ const SHAPES: [(usize, usize, &[usize]); 6] = [
 ];
 
 pub(super) fn operations() -> Vec<Operation> {
-    let operation = |name, run: fn(&Draw, Shape) -> Result<Vec<Output>>| {
+    let operation = |name, run: fn(&Sampler, Shape) -> Result<Vec<Output>>| {
         let cases = SHAPES.into_iter().zip(800..).map(move |((vocabulary, features, tokens), seed)| {
             let label = format!("vocabulary {vocabulary}, {features} features, tokens {tokens:?}");
-            Case::new(label, seed, move |draw| run(draw, Shape { vocabulary, features, tokens }))
+            Case::new(label, seed, move |sampler| run(sampler, Shape { vocabulary, features, tokens }))
         });
         Operation::new(name, cases.collect())
     };
     vec![
         operation("embedding", of_table),
-        operation("one_hot", |draw, shape| {
-            Ok(vec![Output::new("y", one_hot(&shape.tokens(draw)?, shape.vocabulary)?, 1.0)])
+        operation("one_hot", |sampler, shape| {
+            Ok(vec![Output::new("y", one_hot(&shape.tokens(sampler)?, shape.vocabulary)?, 1.0)])
         }),
         operation("embedding layer", of_layer),
     ]
@@ -44,18 +44,18 @@ struct Shape {
 
 impl Shape {
     /// Random tokens; where there are very many, nine of ten are token 1.
-    fn tokens(self, draw: &Draw) -> Result<Indices> {
+    fn tokens(self, sampler: &Sampler) -> Result<Indices> {
         let count: usize = self.tokens.iter().product();
-        let mut tokens = draw.integers(count, self.vocabulary);
+        let mut tokens = sampler.integers(count, self.vocabulary);
         if count > 10_000 {
-            let chance = draw.values(count, 0.0..1.0);
+            let chance = sampler.values(count, 0.0..1.0);
             tokens
                 .iter_mut()
                 .zip(chance)
                 .filter(|(_, chance)| *chance < 0.9)
                 .for_each(|(token, _)| *token = 1);
         }
-        Indices::from_slice(draw.device(), self.tokens, &tokens)
+        Indices::from_slice(sampler.device(), self.tokens, &tokens)
     }
 
     /// The tokens' sizes, and the features.
@@ -69,10 +69,10 @@ impl Shape {
     }
 }
 
-fn of_table(draw: &Draw, shape: Shape) -> Result<Vec<Output>> {
-    let tokens = shape.tokens(draw)?;
-    let table = draw.tensor(&[shape.vocabulary, shape.features], CENTRED)?;
-    let d_y = draw.tensor(&shape.output(), LEANING)?;
+fn of_table(sampler: &Sampler, shape: Shape) -> Result<Vec<Output>> {
+    let tokens = shape.tokens(sampler)?;
+    let table = sampler.tensor(&[shape.vocabulary, shape.features], CENTRED)?;
+    let d_y = sampler.tensor(&shape.output(), LEANING)?;
     Ok(vec![
         Output::new("y", embedding(&tokens, &table)?, 1.0),
         Output::new("d_table", embedding_backward(&tokens, &d_y, shape.vocabulary)?, sum(shape.depth())),
@@ -80,20 +80,20 @@ fn of_table(draw: &Draw, shape: Shape) -> Result<Vec<Output>> {
 }
 
 /// Two backward passes into the same gradients: they add up.
-fn of_layer(draw: &Draw, shape: Shape) -> Result<Vec<Output>> {
+fn of_layer(sampler: &Sampler, shape: Shape) -> Result<Vec<Output>> {
     let mut model = Model::new(0);
     let layer = model.add("embedding", nn::Embedding::new(shape.vocabulary, shape.features))?;
-    let mut parameters = model.initialize(draw.device())?;
-    let weight = draw.values(shape.vocabulary * shape.features, CENTRED);
+    let mut parameters = model.initialize(sampler.device())?;
+    let weight = sampler.values(shape.vocabulary * shape.features, CENTRED);
     parameters.set("embedding.weight", &[shape.vocabulary, shape.features], &weight)?;
     let mut gradients = parameters.zero_gradients()?;
     let mut outputs = Vec::new();
     for pass in ["first", "second"] {
-        let (y, trace) = layer.forward(&parameters, &shape.tokens(draw)?)?;
-        trace.backward(&draw.tensor(&shape.output(), LEANING)?, &mut gradients)?;
+        let (y, trace) = layer.forward(&parameters, &shape.tokens(sampler)?)?;
+        trace.backward(&sampler.tensor(&shape.output(), LEANING)?, &mut gradients)?;
         outputs.push(Output::new(format!("y of the {pass} pass"), y, 1.0));
     }
-    let d_weight = super::download(draw, gradients.view("embedding.weight")?)?;
+    let d_weight = super::download(sampler, gradients.view("embedding.weight")?)?;
     outputs.push(Output::new("d_weight", d_weight, sum(2 * shape.depth())));
     Ok(outputs)
 }

@@ -6,7 +6,7 @@
 
 use super::{Case, Operation, Output, download};
 use crate::Result;
-use crate::check::draw::{CENTRED, Draw};
+use crate::check::sampler::{CENTRED, Sampler};
 use crate::check::tolerance::{EVALUATION, Recurrence, sum};
 use crate::loss::CrossEntropy;
 use crate::nn::{Cell, Model, Rnn, State};
@@ -42,24 +42,24 @@ pub(super) fn operations() -> Vec<Operation> {
         of_rows("sum_rows", |_, x| Ok(vec![Output::new("s", ops::sum_rows(x)?, sum(x.shape().rows()))])),
         of_rows("norms", norms),
         of_rows("dropout", dropout),
-        of_rows("softmax", |draw, x| {
+        of_rows("softmax", |sampler, x| {
             let y = ops::softmax(x)?;
-            let d_x = ops::softmax_backward(&y, upstream(draw, x)?.view())?;
+            let d_x = ops::softmax_backward(&y, upstream(sampler, x)?.view())?;
             Ok(vec![
                 Output::new("y", y, roundings(x)),
                 Output::new("d_x", d_x, 2.0 * roundings(x)).relative_to(1.0),
             ])
         }),
-        of_rows("log_softmax", |draw, x| {
+        of_rows("log_softmax", |sampler, x| {
             let y = ops::log_softmax(x)?;
-            let d_x = ops::log_softmax_backward(&y, upstream(draw, x)?.view())?;
+            let d_x = ops::log_softmax_backward(&y, upstream(sampler, x)?.view())?;
             Ok(vec![
                 Output::new("y", y, roundings(x)),
                 Output::new("d_x", d_x, 2.0 * roundings(x)).relative_to(1.0),
             ])
         }),
-        of_rows("cross_entropy", |draw, x| losses(draw, x, 0.0)),
-        of_rows("cross_entropy, smoothed", |draw, x| losses(draw, x, 0.1)),
+        of_rows("cross_entropy", |sampler, x| losses(sampler, x, 0.0)),
+        of_rows("cross_entropy, smoothed", |sampler, x| losses(sampler, x, 0.1)),
         of_rows("layer_norm", layer_norm),
         recurrent("tanh", || Rnn::new(Cell::tanh(), INPUTS, HIDDEN)),
         recurrent("relu", || Rnn::new(Cell::relu(), INPUTS, HIDDEN)),
@@ -79,10 +79,10 @@ fn activation(function: Activation) -> Operation {
     // On a GPU tan of a large number is some number.
     let kinds = KINDS.into_iter().filter(|(kind, _)| function != Activation::Tan || *kind != LARGE);
     let cases = kinds.zip(5000..).map(|((kind, values), seed)| {
-        Case::new(kind, seed, move |draw| {
-            let x = Tensor::from_slice(draw.device(), &[values.len()], values)?;
+        Case::new(kind, seed, move |sampler| {
+            let x = Tensor::from_slice(sampler.device(), &[values.len()], values)?;
             let y = ops::unary(&x, function)?;
-            let d_x = ops::unary_backward(&x, &y, upstream(draw, &x)?.view(), function)?;
+            let d_x = ops::unary_backward(&x, &y, upstream(sampler, &x)?.view(), function)?;
             let d_x = Output::new("d_x", d_x, 2.0 * EVALUATION + 2.0).relative_to(1.0);
             Ok(vec![Output::new("y", y, EVALUATION), d_x])
         })
@@ -90,24 +90,24 @@ fn activation(function: Activation) -> Operation {
     named(function.name(), cases.collect())
 }
 
-fn upstream(draw: &Draw, x: &Tensor) -> Result<Tensor> {
-    draw.tensor(x.shape().dimensions(), CENTRED)
+fn upstream(sampler: &Sampler, x: &Tensor) -> Result<Tensor> {
+    sampler.tensor(x.shape().dimensions(), CENTRED)
 }
 
 const COLUMNS: usize = 33;
 
 /// Over a matrix of which each row but the first and the last holds one of the values.
-fn of_rows(name: &str, run: fn(&Draw, &Tensor) -> Result<Vec<Output>>) -> Operation {
+fn of_rows(name: &str, run: fn(&Sampler, &Tensor) -> Result<Vec<Output>>) -> Operation {
     let cases = KINDS.into_iter().zip(5100..).map(|((kind, values), seed)| {
-        Case::new(format!("{kind} in rows of {COLUMNS}"), seed, move |draw| {
+        Case::new(format!("{kind} in rows of {COLUMNS}"), seed, move |sampler| {
             let rows = values.len() + 2;
-            let mut all = draw.values(rows * COLUMNS, CENTRED);
+            let mut all = sampler.values(rows * COLUMNS, CENTRED);
             for (row, &value) in values.iter().enumerate() {
                 // Squares and sums of a row stay within f32.
                 let size = if kind == LARGE { 1e-20 } else { 1.0 };
                 all[(row + 1) * COLUMNS + row * 7 % COLUMNS] = size * value;
             }
-            run(draw, &Tensor::from_slice(draw.device(), &[rows, COLUMNS], &all)?)
+            run(sampler, &Tensor::from_slice(sampler.device(), &[rows, COLUMNS], &all)?)
         })
     });
     named(name, cases.collect())
@@ -118,25 +118,25 @@ fn roundings(x: &Tensor) -> f64 {
     sum(x.shape().last()) + 2.0 * EVALUATION
 }
 
-fn product(draw: &Draw, x: &Tensor) -> Result<Vec<Output>> {
-    let weights = draw.tensor(&[COLUMNS, 17], CENTRED)?;
+fn product(sampler: &Sampler, x: &Tensor) -> Result<Vec<Output>> {
+    let weights = sampler.tensor(&[COLUMNS, 17], CENTRED)?;
     Ok(vec![Output::new("c", ops::matmul(x, &weights, Form::Plain, None)?, sum(COLUMNS))])
 }
 
-fn norms(_: &Draw, x: &Tensor) -> Result<Vec<Output>> {
+fn norms(_: &Sampler, x: &Tensor) -> Result<Vec<Output>> {
     let terms = sum(x.shape().elements()) + EVALUATION;
     let all = [("norm 1", Norm::L1), ("norm 2", Norm::L2), ("norm infinity", Norm::Infinity)];
     all.into_iter().map(|(name, norm)| Ok(Output::new(name, ops::norm(x, norm)?, terms))).collect()
 }
 
-fn dropout(_: &Draw, x: &Tensor) -> Result<Vec<Output>> {
+fn dropout(_: &Sampler, x: &Tensor) -> Result<Vec<Output>> {
     Ok(vec![Output::new("y", ops::dropout(x, Mask::new(Stream::new(5, 6), 0.5)?)?, 2.0)])
 }
 
-fn losses(draw: &Draw, x: &Tensor, smoothing: f32) -> Result<Vec<Output>> {
+fn losses(sampler: &Sampler, x: &Tensor, smoothing: f32) -> Result<Vec<Output>> {
     let rows = x.shape().rows();
-    let labels = Indices::from_slice(draw.device(), &[rows], &draw.integers(rows, COLUMNS))?;
-    let d_losses = draw.tensor(&[rows], CENTRED)?;
+    let labels = Indices::from_slice(sampler.device(), &[rows], &sampler.integers(rows, COLUMNS))?;
+    let d_losses = sampler.tensor(&[rows], CENTRED)?;
     let loss = CrossEntropy::default().smoothing(smoothing);
     let d_x = loss.rows_backward(x, &labels, &d_losses)?;
     let roundings = 2.0 * roundings(x);
@@ -146,10 +146,10 @@ fn losses(draw: &Draw, x: &Tensor, smoothing: f32) -> Result<Vec<Output>> {
     ])
 }
 
-fn layer_norm(draw: &Draw, x: &Tensor) -> Result<Vec<Output>> {
-    let gain = draw.tensor(&[COLUMNS], CENTRED)?;
+fn layer_norm(sampler: &Sampler, x: &Tensor) -> Result<Vec<Output>> {
+    let gain = sampler.tensor(&[COLUMNS], CENTRED)?;
     let y = ops::layer_norm(x, &gain, None, &[COLUMNS])?;
-    let (d_x, d_gain) = ops::layer_norm_backward(x, &gain, upstream(draw, x)?.view(), &[COLUMNS])?;
+    let (d_x, d_gain) = ops::layer_norm_backward(x, &gain, upstream(sampler, x)?.view(), &[COLUMNS])?;
     let roundings = 3.0 * sum(COLUMNS) + 2.0 * EVALUATION;
     Ok(vec![
         Output::new("y", y, roundings),
@@ -179,16 +179,16 @@ fn recurrent(name: &str, build: fn() -> Rnn) -> Operation {
     let all = kinds.flat_map(|kind| places.map(|place| (kind, place)));
     let cases = all.zip(5200..).map(|(((kind, values), place), seed)| {
         let label = format!("{kind} in {}", format!("{place:?}").to_lowercase());
-        Case::new(label, seed, move |draw| layer(draw, build(), values, place))
+        Case::new(label, seed, move |sampler| layer(sampler, build(), values, place))
     });
     named(name, cases.collect())
 }
 
-fn layer(draw: &Draw, stack: Rnn, values: &[f32], place: Place) -> Result<Vec<Output>> {
+fn layer(sampler: &Sampler, stack: Rnn, values: &[f32], place: Place) -> Result<Vec<Output>> {
     let batch = values.len() + 2;
     let cell = stack.cell();
     let with = |steps: usize, width: usize, own: Place| {
-        let mut all = draw.values(steps * batch * width, CENTRED);
+        let mut all = sampler.values(steps * batch * width, CENTRED);
         let at = (steps / 2).min(1);
         for (row, &value) in values.iter().enumerate().filter(|_| place == own) {
             all[(at * batch + row + 1) * width] = value;
@@ -197,11 +197,12 @@ fn layer(draw: &Draw, stack: Rnn, values: &[f32], place: Place) -> Result<Vec<Ou
     };
     let mut model = Model::new(0);
     let layer = model.add("rnn", stack)?;
-    let parameters = model.initialize(draw.device())?;
-    let x = Tensor::from_slice(draw.device(), &[STEPS, batch, INPUTS], &with(STEPS, INPUTS, Place::Inputs))?;
+    let parameters = model.initialize(sampler.device())?;
+    let x =
+        Tensor::from_slice(sampler.device(), &[STEPS, batch, INPUTS], &with(STEPS, INPUTS, Place::Inputs))?;
     let d_y = with(STEPS, HIDDEN, Place::Gradients);
-    let d_y = Tensor::from_slice(draw.device(), &[STEPS, batch, HIDDEN], &d_y)?;
-    let state = || Tensor::from_slice(draw.device(), &[1, batch, HIDDEN], &with(1, HIDDEN, Place::State));
+    let d_y = Tensor::from_slice(sampler.device(), &[STEPS, batch, HIDDEN], &d_y)?;
+    let state = || Tensor::from_slice(sampler.device(), &[1, batch, HIDDEN], &with(1, HIDDEN, Place::State));
     let state = match cell.has_cell_state() {
         true => State::from_hidden_and_cell(&state()?, &state()?)?,
         false => State::from_hidden(&state()?)?,
@@ -218,7 +219,7 @@ fn layer(draw: &Draw, stack: Rnn, values: &[f32], place: Place) -> Result<Vec<Ou
         output("d_h".to_owned(), d_state.hidden(), recurrence.backward()),
     ];
     for spec in model.specs() {
-        let gradient = download(draw, gradients.view(&spec.name)?)?;
+        let gradient = download(sampler, gradients.view(&spec.name)?)?;
         results.push(output(format!("gradient of {}", spec.name), gradient, recurrence.backward()));
     }
     Ok(results)

@@ -2,7 +2,7 @@
 
 use super::{Case, Operation, Output, download};
 use crate::Result;
-use crate::check::draw::{CENTRED, Draw, LEANING, POSITIVE};
+use crate::check::sampler::{CENTRED, LEANING, POSITIVE, Sampler};
 use crate::check::tolerance::{EVALUATION, Recurrence, sum};
 use crate::nn::{Cell, Model, Rnn, Sequences};
 use crate::ops::{LAYER_NORM_EPSILON, layer_norm, layer_norm_backward};
@@ -39,8 +39,8 @@ fn stacks() -> Vec<Case> {
         for [steps, batch, hidden] in STACKS {
             let label = format!("{} T {steps}, B {batch}, H {hidden}", cell.name());
             let recurrence = Recurrence { cell, steps, batch, layers: LAYERS, terms: 2 * hidden };
-            cases.push(Case::new(label, 2400 + cases.len() as u64, move |draw| {
-                run_stack(draw, recurrence, hidden)
+            cases.push(Case::new(label, 2400 + cases.len() as u64, move |sampler| {
+                run_stack(sampler, recurrence, hidden)
             }));
         }
     }
@@ -48,25 +48,26 @@ fn stacks() -> Vec<Case> {
 }
 
 /// Both directions over ragged rows with resets and truncation.
-fn run_stack(draw: &Draw, recurrence: Recurrence, hidden: usize) -> Result<Vec<Output>> {
+fn run_stack(sampler: &Sampler, recurrence: Recurrence, hidden: usize) -> Result<Vec<Output>> {
     let Recurrence { cell, steps, batch, .. } = recurrence;
     let mut model = Model::new(0);
     let stack = Rnn::new(cell, hidden, hidden).layers(LAYERS).bidirectional().truncated(3).layer_norm();
     let layer = model.add("rnn", stack)?;
-    let mut parameters = model.initialize(draw.device())?;
+    let mut parameters = model.initialize(sampler.device())?;
     let bound = 1.0 / (hidden as f64).sqrt();
     for spec in model.specs() {
         let range = if spec.name.contains("norm_") { POSITIVE } else { -bound..bound };
-        parameters.set(&spec.name, spec.shape.dimensions(), &draw.values(spec.shape.elements(), range))?;
+        parameters.set(&spec.name, spec.shape.dimensions(), &sampler.values(spec.shape.elements(), range))?;
     }
-    let mut lengths: Vec<u32> = draw.integers(batch, steps).into_iter().map(|length| length + 1).collect();
+    let mut lengths: Vec<u32> = sampler.integers(batch, steps).into_iter().map(|length| length + 1).collect();
     lengths[0] = steps as u32;
-    let lengths = Indices::from_slice(draw.device(), &[batch], &lengths)?;
-    let resets: Vec<u32> = draw.integers(steps * batch, 5).into_iter().map(|n| u32::from(n == 0)).collect();
-    let resets = Indices::from_slice(draw.device(), &[steps, batch], &resets)?;
-    let x = draw.tensor(&[steps, batch, hidden], CENTRED)?;
-    let d_y = draw.tensor(&[steps, batch, 2 * hidden], CENTRED)?;
-    let zero = layer.zero_state(draw.device(), batch)?;
+    let lengths = Indices::from_slice(sampler.device(), &[batch], &lengths)?;
+    let resets: Vec<u32> =
+        sampler.integers(steps * batch, 5).into_iter().map(|n| u32::from(n == 0)).collect();
+    let resets = Indices::from_slice(sampler.device(), &[steps, batch], &resets)?;
+    let x = sampler.tensor(&[steps, batch, hidden], CENTRED)?;
+    let d_y = sampler.tensor(&[steps, batch, 2 * hidden], CENTRED)?;
+    let zero = layer.zero_state(sampler.device(), batch)?;
     let sequences = Sequences::ragged(&lengths).resets(&resets);
     let (y, _, trace) = layer.forward_sequences(&parameters, &x, &zero, sequences)?;
     let mut gradients = parameters.zero_gradients()?;
@@ -76,31 +77,31 @@ fn run_stack(draw: &Draw, recurrence: Recurrence, hidden: usize) -> Result<Vec<O
     let mut results =
         vec![Output::new("y", y, growth * recurrence.forward()), Output::new("d_x", d_x, backward)];
     for spec in model.specs() {
-        let gradient = download(draw, gradients.view(&spec.name)?)?;
+        let gradient = download(sampler, gradients.view(&spec.name)?)?;
         results.push(Output::new(format!("gradient of {}", spec.name), gradient, backward));
     }
     Ok(results)
 }
 
 fn operation() -> Operation {
-    let case = |((rows, stretches), seed): ((usize, &'static [usize]), u64)| {
-        Case::new(format!("{rows} rows of {stretches:?}"), seed, move |draw| run(draw, rows, stretches))
+    let case = |((rows, groups), seed): ((usize, &'static [usize]), u64)| {
+        Case::new(format!("{rows} rows of {groups:?}"), seed, move |sampler| run(sampler, rows, groups))
     };
     Operation::new("layer_norm", SHAPES.into_iter().zip(2300..).map(case).collect())
 }
 
 /// A mean and a variance are sums over a stretch, and a root and two quotients follow. What is rounded on the way to dx
 /// is as large as the gradient at the standard values over the deviation; it cancels where a stretch has few entries.
-fn run(draw: &Draw, rows: usize, stretches: &'static [usize]) -> Result<Vec<Output>> {
-    let columns: usize = stretches.iter().sum();
-    let x = draw.tensor(&[rows, columns], CENTRED)?;
-    let gain = draw.tensor(&[columns], LEANING)?;
-    let shift = draw.tensor(&[columns], CENTRED)?;
-    let d_y = draw.tensor(&[rows, columns], CENTRED)?;
-    let y = layer_norm(&x, &gain, Some(shift.view()), stretches)?;
-    let (d_x, d_gain) = layer_norm_backward(&x, &gain, &d_y, stretches)?;
+fn run(sampler: &Sampler, rows: usize, groups: &'static [usize]) -> Result<Vec<Output>> {
+    let columns: usize = groups.iter().sum();
+    let x = sampler.tensor(&[rows, columns], CENTRED)?;
+    let gain = sampler.tensor(&[columns], LEANING)?;
+    let shift = sampler.tensor(&[columns], CENTRED)?;
+    let d_y = sampler.tensor(&[rows, columns], CENTRED)?;
+    let y = layer_norm(&x, &gain, Some(shift.view()), groups)?;
+    let (d_x, d_gain) = layer_norm_backward(&x, &gain, &d_y, groups)?;
     let standard = 2.0 * sum(columns) + 3.0 * EVALUATION;
-    let scale = 1.5 / least_deviation(&x.download_f64()?, stretches);
+    let scale = 1.5 / least_deviation(&x.download_f64()?, groups);
     Ok(vec![
         Output::new("y", y, standard),
         Output::new("d_x", d_x, 2.0 * standard).relative_to(scale),
@@ -109,11 +110,11 @@ fn run(draw: &Draw, rows: usize, stretches: &'static [usize]) -> Result<Vec<Outp
 }
 
 /// The least √(σ² + ε) of all stretches of more than one entry; of a single entry dx is zero.
-fn least_deviation(x: &[f64], stretches: &[usize]) -> f64 {
+fn least_deviation(x: &[f64], groups: &[usize]) -> f64 {
     let mut least = 1.0f64;
-    for row in x.chunks(stretches.iter().sum()) {
+    for row in x.chunks(groups.iter().sum()) {
         let mut rest = row;
-        for &width in stretches {
+        for &width in groups {
             let (own, after) = rest.split_at(width);
             rest = after;
             let mean = own.iter().sum::<f64>() / width as f64;

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::{Case, Operation, Output};
-use crate::check::draw::{CENTRED, POSITIVE};
+use crate::check::sampler::{CENTRED, POSITIVE};
 use crate::check::tolerance::sum;
 use crate::ops::matmul::matmul_columns_into;
 use crate::ops::{Form, matmul};
@@ -62,12 +62,12 @@ fn cases(form: Form) -> Vec<Case> {
 
 /// The product with and without a bias.
 fn case(form: Form, [m, n, k]: [usize; 3], seed: u64) -> Case {
-    Case::new(format!("M {m}, N {n}, K {k}"), seed, move |draw| {
+    Case::new(format!("M {m}, N {n}, K {k}"), seed, move |sampler| {
         let range = if m * n < FEW { POSITIVE } else { CENTRED };
         let left = if form.left() { [k, m] } else { [m, k] };
         let right = if form.right() { [n, k] } else { [k, n] };
-        let (a, b) = (draw.tensor(&left, range.clone())?, draw.tensor(&right, range.clone())?);
-        let bias = draw.tensor(&[n], range)?;
+        let (a, b) = (sampler.tensor(&left, range.clone())?, sampler.tensor(&right, range.clone())?);
+        let bias = sampler.tensor(&[n], range)?;
         Ok(vec![
             Output::new("c", matmul(&a, &b, form, None)?, sum(k)),
             Output::new("c with bias", matmul(&a, &b, form, Some(bias.view()))?, sum(k)),
@@ -92,11 +92,13 @@ const BLOCKS: [Blocks; 7] = [
 /// C += AᵀB for some columns of A, all from the second row on: nothing starts where its buffer does.
 fn in_blocks(((depth, width, columns, n, block), seed): (Blocks, u64)) -> Case {
     let label = format!("K {depth}, columns {columns:?} of {width}, N {n}, blocks of {block}");
-    Case::new(label, seed, move |draw| {
+    Case::new(label, seed, move |sampler| {
         let range = if columns.len() * n < FEW { POSITIVE } else { CENTRED };
-        let (a, b) =
-            (draw.tensor(&[depth + 1, width], range.clone())?, draw.tensor(&[depth + 1, n], range.clone())?);
-        let mut c = draw.tensor(&[columns.len(), n], range)?;
+        let (a, b) = (
+            sampler.tensor(&[depth + 1, width], range.clone())?,
+            sampler.tensor(&[depth + 1, n], range.clone())?,
+        );
+        let mut c = sampler.tensor(&[columns.len(), n], range)?;
         let (a, b) = (a.view().outer(1..depth + 1)?, b.view().outer(1..depth + 1)?);
         matmul_columns_into(c.view_mut()?, a, columns.clone(), b, block)?;
         Ok(vec![Output::new("c", c, sum(depth) + depth.div_ceil(block) as f64)])

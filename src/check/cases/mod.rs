@@ -15,7 +15,7 @@ mod recurrent;
 mod reduce;
 mod softmax;
 
-use super::draw::Draw;
+use super::sampler::Sampler;
 use crate::Result;
 use crate::tensor::{Tensor, View};
 
@@ -32,7 +32,7 @@ impl Operation {
 }
 
 /// What a case computes from its draws, on the draws' device.
-type Run = Box<dyn Fn(&Draw) -> Result<Vec<Output>>>;
+type Run = Box<dyn Fn(&Sampler) -> Result<Vec<Output>>>;
 
 /// One computation to be compared between devices.
 pub(super) struct Case {
@@ -45,7 +45,7 @@ impl Case {
     pub(super) fn new(
         label: impl Into<String>,
         seed: u64,
-        run: impl Fn(&Draw) -> Result<Vec<Output>> + 'static,
+        run: impl Fn(&Sampler) -> Result<Vec<Output>> + 'static,
     ) -> Self {
         Self { label: label.into(), seed, run: Box::new(run) }
     }
@@ -95,6 +95,6 @@ pub(super) fn table() -> Result<Vec<Operation>> {
 }
 
 /// A tensor of its own from a section of parameters or gradients.
-fn download(draw: &Draw, view: View<'_>) -> Result<Tensor> {
-    Tensor::from_slice_f64(draw.device(), view.shape().dimensions(), &view.download_f64()?)
+fn download(sampler: &Sampler, view: View<'_>) -> Result<Tensor> {
+    Tensor::from_slice_f64(sampler.device(), view.shape().dimensions(), &view.download_f64()?)
 }

@@ -2,7 +2,7 @@
 
 use super::{Case, Operation, Output, download};
 use crate::Result;
-use crate::check::draw::{CENTRED, Draw};
+use crate::check::sampler::{CENTRED, Sampler};
 use crate::check::tolerance::{EVALUATION, sum};
 use crate::nn::{Embedding, Gradients, Layer, Model, Parameters};
 use crate::ops::Norm;
@@ -29,10 +29,10 @@ fn sgd() -> Operation {
         ("nesterov and decay", SgdConfig { nesterov: true, weight_decay: 0.01, ..momentum }),
     ];
     let cases = configs.into_iter().zip(4000..).map(|((name, config), seed)| {
-        Case::new(name, seed, move |draw| {
-            let mut bench = Bench::new(draw)?;
+        Case::new(name, seed, move |sampler| {
+            let mut bench = Bench::new(sampler)?;
             let mut sgd = Sgd::new(&bench.parameters, config)?;
-            bench.steps(draw, |parameters, gradients| sgd.step(parameters, gradients))
+            bench.steps(sampler, |parameters, gradients| sgd.step(parameters, gradients))
         })
     });
     Operation::new("sgd", cases.collect())
@@ -49,10 +49,10 @@ fn adam() -> Operation {
         ("amsgrad, decoupled decay", AdamConfig { amsgrad: true, epsilon: 1e-3, ..decoupled }),
     ];
     let cases = configs.into_iter().zip(4100..).map(|((name, config), seed)| {
-        Case::new(name, seed, move |draw| {
-            let mut bench = Bench::new(draw)?;
+        Case::new(name, seed, move |sampler| {
+            let mut bench = Bench::new(sampler)?;
             let mut adam = Adam::new(&bench.parameters, config)?;
-            bench.steps(draw, |parameters, gradients| adam.step(parameters, gradients))
+            bench.steps(sampler, |parameters, gradients| adam.step(parameters, gradients))
         })
     });
     Operation::new("adam", cases.collect())
@@ -63,13 +63,13 @@ fn clip() -> Operation {
     let all =
         norms.into_iter().flat_map(|norm| [("clipped", 0.5), ("untouched", 1e6)].map(|limit| (norm, limit)));
     let cases = all.zip(4200..).map(|(((name, norm), (effect, limit)), seed)| {
-        Case::new(format!("{name}, {effect}"), seed, move |draw| {
-            let bench = Bench::new(draw)?;
-            let mut gradients = bench.gradients(draw)?;
+        Case::new(format!("{name}, {effect}"), seed, move |sampler| {
+            let bench = Bench::new(sampler)?;
+            let mut gradients = bench.gradients(sampler)?;
             let total = gradients.clip(limit, norm)?;
             // The norm is a sum over all gradients; then a quotient and a product.
             let roundings = sum(bench.parameters.count()) + EVALUATION;
-            let mut results = bench.sections(draw, |name| gradients.view(name), roundings + 3.0)?;
+            let mut results = bench.sections(sampler, |name| gradients.view(name), roundings + 3.0)?;
             results.push(Output::new("norm", total, roundings));
             Ok(results)
         })
@@ -81,26 +81,26 @@ fn clip() -> Operation {
 fn extremes() -> Operation {
     let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0];
     let cases = values.into_iter().zip(4300..).map(|(value, seed)| {
-        Case::new(format!("a gradient of {value}"), seed, move |draw| {
+        Case::new(format!("a gradient of {value}"), seed, move |sampler| {
             let mut results = Vec::new();
             for kind in [Norm::L1, Norm::L2, Norm::Infinity] {
-                let mut bench = Bench::new(draw)?;
-                let mut gradients = bench.gradients_with(draw, Some(value))?;
+                let mut bench = Bench::new(sampler)?;
+                let mut gradients = bench.gradients_with(sampler, Some(value))?;
                 let norm = gradients.clip(0.5, kind)?;
                 let roundings = sum(bench.parameters.count()) + EVALUATION;
                 results.push(Output::new(format!("{kind:?}"), norm, roundings));
-                results.extend(bench.sections(draw, |name| gradients.view(name), roundings + 3.0)?);
+                results.extend(bench.sections(sampler, |name| gradients.view(name), roundings + 3.0)?);
                 let config = AdamConfig { amsgrad: kind == Norm::L1, ..AdamConfig::new(0.01) };
                 let mut adam = Adam::new(&bench.parameters, config)?;
                 let mut sgd =
                     Sgd::new(&bench.parameters, SgdConfig { momentum: 0.9, ..SgdConfig::new(0.1) })?;
                 for extreme in [Some(value), None] {
-                    let gradients = bench.gradients_with(draw, extreme)?;
+                    let gradients = bench.gradients_with(sampler, extreme)?;
                     adam.step(&mut bench.parameters, &gradients)?;
                     sgd.step(&mut bench.parameters, &gradients)?;
                 }
                 let roundings = 4.0 * (EVALUATION + 8.0);
-                results.extend(bench.sections(draw, |name| bench.parameters.view(name), roundings)?);
+                results.extend(bench.sections(sampler, |name| bench.parameters.view(name), roundings)?);
             }
             Ok(results)
         })
@@ -116,41 +116,41 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(draw: &Draw) -> Result<Self> {
+    fn new(sampler: &Sampler) -> Result<Self> {
         let mut model = Model::new(0);
         let mut layers = Vec::new();
         for (place, [rows, columns]) in SECTIONS.into_iter().enumerate() {
             layers.push(model.add(&format!("section{place}"), Embedding::new(rows, columns))?);
         }
-        let mut parameters = model.initialize(draw.device())?;
+        let mut parameters = model.initialize(sampler.device())?;
         for spec in model.specs() {
             parameters.set(
                 &spec.name,
                 spec.shape.dimensions(),
-                &draw.values(spec.shape.elements(), CENTRED),
+                &sampler.values(spec.shape.elements(), CENTRED),
             )?;
         }
         Ok(Self { layers, parameters })
     }
 
     /// Random gradients.
-    fn gradients(&self, draw: &Draw) -> Result<Gradients> {
-        self.gradients_with(draw, None)
+    fn gradients(&self, sampler: &Sampler) -> Result<Gradients> {
+        self.gradients_with(sampler, None)
     }
 
     /// Random gradients, of which each section's second element, or the only one, is the one given.
-    fn gradients_with(&self, draw: &Draw, extreme: Option<f32>) -> Result<Gradients> {
+    fn gradients_with(&self, sampler: &Sampler, extreme: Option<f32>) -> Result<Gradients> {
         let mut gradients = self.parameters.zero_gradients()?;
         for (layer, [rows, columns]) in self.layers.iter().zip(SECTIONS) {
             let all: Vec<u32> = (0..rows as u32).collect();
             let (_, trace) =
-                layer.forward(&self.parameters, &Indices::from_slice(draw.device(), &[rows], &all)?)?;
-            let mut values = draw.values(rows * columns, CENTRED);
+                layer.forward(&self.parameters, &Indices::from_slice(sampler.device(), &[rows], &all)?)?;
+            let mut values = sampler.values(rows * columns, CENTRED);
             if let Some(extreme) = extreme {
                 let place = 1.min(values.len() - 1);
                 values[place] = extreme;
             }
-            let d_y = Tensor::from_slice(draw.device(), &[rows, columns], &values)?;
+            let d_y = Tensor::from_slice(sampler.device(), &[rows, columns], &values)?;
             trace.backward(&d_y, &mut gradients)?;
         }
         Ok(gradients)
@@ -159,16 +159,16 @@ impl Bench {
     /// The parameters after each of several steps with new gradients.
     fn steps(
         &mut self,
-        draw: &Draw,
+        sampler: &Sampler,
         mut step: impl FnMut(&mut Parameters, &Gradients) -> Result<()>,
     ) -> Result<Vec<Output>> {
         let mut results = Vec::new();
         for count in 1..=STEPS {
-            let gradients = self.gradients(draw)?;
+            let gradients = self.gradients(sampler)?;
             step(&mut self.parameters, &gradients)?;
             // Each step rounds the parameter and its change, which has a quotient and a root at worst.
             let roundings = count as f64 * (EVALUATION + 8.0);
-            let after = self.sections(draw, |name| self.parameters.view(name), roundings)?;
+            let after = self.sections(sampler, |name| self.parameters.view(name), roundings)?;
             results.extend(
                 after
                     .into_iter()
@@ -181,12 +181,12 @@ impl Bench {
     /// All sections of parameters or gradients.
     fn sections<'v>(
         &self,
-        draw: &Draw,
+        sampler: &Sampler,
         view: impl Fn(&str) -> Result<crate::View<'v>>,
         roundings: f64,
     ) -> Result<Vec<Output>> {
         let all = self.parameters.names().map(|name| {
-            let tensor: Tensor = download(draw, view(name)?)?;
+            let tensor: Tensor = download(sampler, view(name)?)?;
             // Values are drawn up to 1; a section of one element may be small by chance.
             Ok(Output::new(name, tensor, roundings).relative_to(1.0))
         });

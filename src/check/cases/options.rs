@@ -2,9 +2,9 @@
 
 use super::{Case, Operation, Output, download};
 use crate::Result;
-use crate::check::draw::{CENTRED, Draw as Inputs};
+use crate::check::sampler::{CENTRED, Sampler as Inputs};
 use crate::check::tolerance::Recurrence;
-use crate::nn::{Cell, Draw, Merge, Model, Rnn, Sequences};
+use crate::nn::{Cell, Merge, Model, RandomKey, Rnn, Sequences};
 use crate::tensor::Indices;
 
 /// T, B, H: around tiles, blocks of four random numbers, and one of each.
@@ -85,39 +85,39 @@ fn cases((_, build, growth, mode): Choice) -> Vec<Case> {
     for cell in CELLS {
         for [steps, batch, hidden] in SHAPES {
             let label = format!("{} T {steps}, B {batch}, H {hidden}", cell.name());
-            cases.push(Case::new(label, 1900 + cases.len() as u64, move |draw| {
+            cases.push(Case::new(label, 1900 + cases.len() as u64, move |sampler| {
                 let stack = build(Rnn::new(cell, hidden, hidden).layers(LAYERS));
                 let recurrence = Recurrence { cell, steps, batch, layers: LAYERS, terms: 2 * hidden };
-                run(draw, stack, recurrence, growth, mode)
+                run(sampler, stack, recurrence, growth, mode)
             }));
         }
     }
     cases
 }
 
-fn run(draw: &Inputs, stack: Rnn, recurrence: Recurrence, growth: f64, mode: Mode) -> Result<Vec<Output>> {
+fn run(sampler: &Inputs, stack: Rnn, recurrence: Recurrence, growth: f64, mode: Mode) -> Result<Vec<Output>> {
     let Recurrence { steps, batch, .. } = recurrence;
     let hidden = stack.hidden();
     let mut model = Model::new(0);
     let layer = model.add("rnn", stack)?;
-    let mut parameters = model.initialize(draw.device())?;
+    let mut parameters = model.initialize(sampler.device())?;
     let bound = 1.0 / (hidden as f64).sqrt();
     for spec in model.specs() {
         parameters.set(
             &spec.name,
             spec.shape.dimensions(),
-            &draw.values(spec.shape.elements(), -bound..bound),
+            &sampler.values(spec.shape.elements(), -bound..bound),
         )?;
     }
-    let mut lengths: Vec<u32> = draw.integers(batch, steps).into_iter().map(|length| length + 1).collect();
+    let mut lengths: Vec<u32> = sampler.integers(batch, steps).into_iter().map(|length| length + 1).collect();
     lengths[0] = steps as u32;
-    let lengths = Indices::from_slice(draw.device(), &[batch], &lengths)?;
-    let x = draw.tensor(&[steps, batch, hidden], CENTRED)?;
-    let d_y = draw.tensor(&[steps, batch, layer.description().outputs()], CENTRED)?;
+    let lengths = Indices::from_slice(sampler.device(), &[batch], &lengths)?;
+    let x = sampler.tensor(&[steps, batch, hidden], CENTRED)?;
+    let d_y = sampler.tensor(&[steps, batch, layer.description().outputs()], CENTRED)?;
     let initial = layer.initial_or_zero_state(&parameters, batch)?;
     let sequences = Sequences::ragged(&lengths);
     let sequences = match mode {
-        Training => sequences.training(Draw::new(3, 4)),
+        Training => sequences.training(RandomKey::new(3, 4)),
         Evaluation => sequences.evaluation(),
     };
     let (y, _, trace) = layer.forward_sequences(&parameters, &x, &initial, sequences)?;
@@ -128,7 +128,7 @@ fn run(draw: &Inputs, stack: Rnn, recurrence: Recurrence, growth: f64, mode: Mod
         Output::new("d_x", d_x, growth * recurrence.backward()),
     ];
     for spec in model.specs() {
-        let gradient = download(draw, gradients.view(&spec.name)?)?;
+        let gradient = download(sampler, gradients.view(&spec.name)?)?;
         let name = format!("gradient of {}", spec.name);
         results.push(Output::new(name, gradient, growth * recurrence.backward()));
     }

@@ -1,7 +1,7 @@
 //! Reordering of dimensions: exact, whatever the ranks.
 
 use super::{Case, Operation, Output};
-use crate::check::draw::CENTRED;
+use crate::check::sampler::CENTRED;
 use crate::ops::permute;
 
 const CASES: [(&[usize], &[usize]); 9] = [
@@ -18,8 +18,8 @@ const CASES: [(&[usize], &[usize]); 9] = [
 
 pub(super) fn operation() -> Operation {
     let cases = CASES.into_iter().zip(600..).map(|((dimensions, axes), seed)| {
-        Case::new(format!("{dimensions:?} by {axes:?}"), seed, move |draw| {
-            let x = draw.tensor(dimensions, CENTRED)?;
+        Case::new(format!("{dimensions:?} by {axes:?}"), seed, move |sampler| {
+            let x = sampler.tensor(dimensions, CENTRED)?;
             Ok(vec![Output::new("y", permute(&x, axes)?, 1.0)])
         })
     });

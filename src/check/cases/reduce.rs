@@ -2,7 +2,7 @@
 
 use super::{Case, Operation, Output};
 use crate::Result;
-use crate::check::draw::LEANING;
+use crate::check::sampler::LEANING;
 use crate::check::tolerance::{EVALUATION, sum as sum_of};
 use crate::ops::{Norm, norm, squared_norm, sum, sum_rows};
 use crate::tensor::Tensor;
@@ -15,8 +15,8 @@ const LENGTHS: [usize; 8] = [1, 31, 255, 256, 257, 5000, 70_000, 300_001];
 
 pub(super) fn operations() -> Vec<Operation> {
     let rows = MATRICES.into_iter().zip(500..).map(|([rows, columns], seed)| {
-        Case::new(format!("{rows} rows, {columns} columns"), seed, move |draw| {
-            let x = draw.tensor(&[rows, columns], LEANING)?;
+        Case::new(format!("{rows} rows, {columns} columns"), seed, move |sampler| {
+            let x = sampler.tensor(&[rows, columns], LEANING)?;
             Ok(vec![Output::new("s", sum_rows(&x)?, sum_of(rows))])
         })
     });
@@ -32,8 +32,8 @@ pub(super) fn operations() -> Vec<Operation> {
 
 fn of_all(name: &'static str, reduce: impl Fn(&Tensor) -> Result<Tensor> + Copy + 'static) -> Operation {
     let cases = LENGTHS.into_iter().zip(520..).map(|(length, seed)| {
-        Case::new(format!("length {length}"), seed, move |draw| {
-            let x = draw.tensor(&[length], LEANING)?;
+        Case::new(format!("length {length}"), seed, move |sampler| {
+            let x = sampler.tensor(&[length], LEANING)?;
             Ok(vec![Output::new("s", reduce(&x)?, sum_of(length) + EVALUATION)])
         })
     });

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Case, Operation, Output};
 use crate::Result;
-use crate::check::draw::{CENTRED, Draw};
+use crate::check::sampler::{CENTRED, Sampler};
 use crate::check::tolerance::{EVALUATION, sum};
 use crate::ops::{log_softmax, log_softmax_backward, softmax, softmax_backward};
 use crate::tensor::Tensor;
@@ -19,19 +19,19 @@ pub(super) fn operations() -> Vec<Operation> {
     vec![Operation::new("softmax", cases(of_softmax)), Operation::new("log_softmax", cases(of_log_softmax))]
 }
 
-fn cases(run: impl Fn(&Draw, &Tensor, usize) -> Result<Vec<Output>> + Copy + 'static) -> Vec<Case> {
+fn cases(run: impl Fn(&Sampler, &Tensor, usize) -> Result<Vec<Output>> + Copy + 'static) -> Vec<Case> {
     let all = SHAPES.into_iter().flat_map(|shape| LOGITS.into_iter().map(move |range| (shape, range)));
     let case = move |((shape, range), seed): ((&'static [usize], Range<f64>), u64)| {
-        Case::new(format!("{shape:?}, logits in {range:?}"), seed, move |draw| {
-            let x = draw.tensor(shape, range.clone())?;
-            run(draw, &x, shape[shape.len() - 1])
+        Case::new(format!("{shape:?}, logits in {range:?}"), seed, move |sampler| {
+            let x = sampler.tensor(shape, range.clone())?;
+            run(sampler, &x, shape[shape.len() - 1])
         })
     };
     all.zip(700..).map(case).collect()
 }
 
-fn of_softmax(draw: &Draw, x: &Tensor, classes: usize) -> Result<Vec<Output>> {
-    let d_y = draw.tensor(x.shape().dimensions(), CENTRED)?;
+fn of_softmax(sampler: &Sampler, x: &Tensor, classes: usize) -> Result<Vec<Output>> {
+    let d_y = sampler.tensor(x.shape().dimensions(), CENTRED)?;
     let y = softmax(x)?;
     let d_x = softmax_backward(&y, &d_y)?;
     let roundings = sum(classes) + 2.0 * EVALUATION;
@@ -40,8 +40,8 @@ fn of_softmax(draw: &Draw, x: &Tensor, classes: usize) -> Result<Vec<Output>> {
     Ok(vec![Output::new("y", y, roundings), Output::new("d_x", d_x, 2.0 * roundings).relative_to(scale)])
 }
 
-fn of_log_softmax(draw: &Draw, x: &Tensor, classes: usize) -> Result<Vec<Output>> {
-    let d_y = draw.tensor(x.shape().dimensions(), CENTRED)?;
+fn of_log_softmax(sampler: &Sampler, x: &Tensor, classes: usize) -> Result<Vec<Output>> {
+    let d_y = sampler.tensor(x.shape().dimensions(), CENTRED)?;
     let y = log_softmax(x)?;
     let d_x = log_softmax_backward(&y, &d_y)?;
     let roundings = sum(classes) + 2.0 * EVALUATION;

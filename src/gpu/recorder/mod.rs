@@ -177,7 +177,7 @@ impl Context {
     /// What was ever recorded.
     pub(crate) fn counted(&self) -> Counted {
         let recorder = self.recorder();
-        Counted { bind_groups: recorder.bind_groups.made(), ..recorder.counted }
+        Counted { bind_groups: recorder.bind_groups.result(), ..recorder.counted }
     }
 
     /// A mapped upload buffer filled with `bytes`, and unmapped.

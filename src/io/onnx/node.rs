@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::attributes::{OnnxAttributes, OnnxDirection};
-use super::tensors::{OnnxTensors, Way};
+use super::tensors::{ActivationOrder, OnnxTensors};
 use crate::io::section::{Named, set_layer};
 use crate::nn::{Cell, Parameters, Rnn};
 use crate::ops::Activation;
@@ -171,10 +171,12 @@ impl OnnxNode {
         tensors: &OnnxTensors<'_>,
     ) -> OnnxLayer {
         let description = self.description(inputs, functions, tensors);
-        let (description, ways): (Rnn, &[Way]) = match direction {
-            OnnxDirection::Forward => (description, &[Way::Forward]),
-            OnnxDirection::Reverse => (description.reverse(), &[Way::Reverse]),
-            OnnxDirection::Bidirectional => (description.bidirectional(), &[Way::Forward, Way::Reverse]),
+        let (description, ways): (Rnn, &[ActivationOrder]) = match direction {
+            OnnxDirection::Forward => (description, &[ActivationOrder::Forward]),
+            OnnxDirection::Reverse => (description.reverse(), &[ActivationOrder::Reverse]),
+            OnnxDirection::Bidirectional => {
+                (description.bidirectional(), &[ActivationOrder::Forward, ActivationOrder::Reverse])
+            }
         };
         let coupled = self.attributes.input_forget == 1;
         let parameters = places.clone().zip(ways);

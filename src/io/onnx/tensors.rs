@@ -18,7 +18,7 @@ pub struct OnnxTensors<'a> {
 
 /// Which way one direction of a node runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Way {
+pub(super) enum ActivationOrder {
     Forward,
     Reverse,
 }
@@ -92,8 +92,14 @@ impl<'a> OnnxTensors<'a> {
     }
 
     /// The parameters of the direction at `place` of a validated node, which runs the way `way`.
-    pub(super) fn parameters(&self, operator: Operator, coupled: bool, place: usize, way: Way) -> Vec<Named> {
-        let suffix = if way == Way::Reverse { "_reverse" } else { "" };
+    pub(super) fn parameters(
+        &self,
+        operator: Operator,
+        coupled: bool,
+        place: usize,
+        way: ActivationOrder,
+    ) -> Vec<Named> {
+        let suffix = if way == ActivationOrder::Reverse { "_reverse" } else { "" };
         let name = |stem: &str| format!("{stem}_l0{suffix}");
         let own = |array: HostArray<'a>| {
             let size = array.values().len() / array.shape()[0];
@@ -141,15 +147,18 @@ mod tests {
             .peepholes(HostArray::new(&[2, 3], &p));
         assert_eq!(tensors.validate(Operator::Lstm, 2, 1).unwrap(), 1);
         // i, f, g, o from i, o, f, c.
-        let found = tensors.parameters(Operator::Lstm, false, 1, Way::Reverse);
+        let found = tensors.parameters(Operator::Lstm, false, 1, ActivationOrder::Reverse);
         assert_eq!(found[0], Named::new("weight_ih_l0_reverse", &[4, 1], vec![10.0, 12.0, 13.0, 11.0]));
         assert_eq!(found[4], Named::new("weight_ch_l0_reverse", &[3, 1], vec![10.0, 12.0, 11.0]));
-        let coupled = tensors.parameters(Operator::Lstm, true, 0, Way::Forward);
+        let coupled = tensors.parameters(Operator::Lstm, true, 0, ActivationOrder::Forward);
         assert_eq!(coupled[1], Named::new("weight_hh_l0", &[3, 1], vec![0.0, 3.0, 1.0]));
         assert_eq!(coupled[2].shape, [3]);
         assert_eq!(coupled[4], Named::new("weight_ch_l0", &[2, 1], vec![0.0, 1.0]));
         // r, z, n from z, r, h.
         let gru = OnnxTensors::new(HostArray::new(&[1, 3, 1], &w[..3]), HostArray::new(&[1, 3, 1], &w[..3]));
-        assert_eq!(gru.parameters(Operator::Gru, false, 0, Way::Forward)[0].values, [1.0, 0.0, 2.0]);
+        assert_eq!(
+            gru.parameters(Operator::Gru, false, 0, ActivationOrder::Forward)[0].values,
+            [1.0, 0.0, 2.0]
+        );
     }
 }

@@ -5,7 +5,7 @@
 
 use super::sequences::Mode;
 use super::{Rnn, Sequences};
-use crate::nn::draw::Purpose;
+use crate::nn::random_key::Purpose;
 use crate::nn::{Layer, Parameters};
 use crate::ops::dropout::dropout_add_into;
 use crate::ops::elementwise::add_into;
@@ -22,7 +22,7 @@ impl Layer<Rnn> {
         }
         Err(Error::config(
             "sequences",
-            "do not say whether this pass is training, in which the stack draws random numbers: choose `training(draw)` or \
+            "do not say whether this pass is training, in which the stack draws random numbers: choose `training(random_key)` or \
              `evaluation()`",
         ))
     }
@@ -45,9 +45,9 @@ impl Layer<Rnn> {
             Purpose::Zoneout => 0.0,
         };
         match mode {
-            Some(Mode::Training(draw)) if rate > 0.0 => {
+            Some(Mode::Training(random_key)) if rate > 0.0 => {
                 let first = self.first_of(layer * directions.all().len() + direction);
-                Mask::new(draw.stream(first, purpose), rate).map(Some)
+                Mask::new(random_key.stream(first, purpose), rate).map(Some)
             }
             _ => Ok(None),
         }
@@ -69,7 +69,9 @@ impl Layer<Rnn> {
     /// What zoneout at `place` draws its numbers from; nothing in evaluation.
     pub(super) fn noise(&self, mode: Option<Mode>, place: usize) -> Option<Stream> {
         match mode {
-            Some(Mode::Training(draw)) => Some(draw.stream(self.first_of(place), Purpose::Zoneout)),
+            Some(Mode::Training(random_key)) => {
+                Some(random_key.stream(self.first_of(place), Purpose::Zoneout))
+            }
             _ => None,
         }
     }

@@ -120,7 +120,7 @@ impl Rnn {
                            for the first: run forward, or keep everything";
             return clash("reverse or bidirectional", message);
         }
-        if matches!(self.options.truncation, Truncation::Windows(_)) {
+        if matches!(self.options.truncation, Truncation::SlidingWindows(_)) {
             let message =
                 "windows reach over the ends of segments: truncate by `truncated`, or keep everything";
             return clash("windowed or truncated_every", message);

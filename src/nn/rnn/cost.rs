@@ -160,7 +160,7 @@ impl Rnn {
         let alone = self.has_layer_norm()
             || options.projection.is_some()
             || options.equations.zoneout.is_some()
-            || matches!(options.truncation, Truncation::Windows(_));
+            || matches!(options.truncation, Truncation::SlidingWindows(_));
         if alone { 1 } else { directions.all().len() }
     }
 

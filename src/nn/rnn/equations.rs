@@ -5,7 +5,7 @@ use super::{Directions, Rnn};
 use crate::nn::Cell;
 use crate::nn::model::expect_size;
 use crate::ops::Activation;
-use crate::ops::recurrent::{CellOptions, Equations, Reset, Truncation, Windows};
+use crate::ops::recurrent::{CellOptions, Equations, Reset, SlidingWindows, Truncation};
 use crate::{Error, Result};
 
 /// The option that asks for a truncation.
@@ -13,8 +13,8 @@ fn option_of(truncation: Truncation) -> Option<Exclusive> {
     match truncation {
         Truncation::None => None,
         Truncation::Chunks(_) => Some(Exclusive::Truncated),
-        Truncation::Windows(Windows { every: 1, .. }) => Some(Exclusive::Windowed),
-        Truncation::Windows(_) => Some(Exclusive::TruncatedEvery),
+        Truncation::SlidingWindows(SlidingWindows { every: 1, .. }) => Some(Exclusive::Windowed),
+        Truncation::SlidingWindows(_) => Some(Exclusive::TruncatedEvery),
     }
 }
 
@@ -104,7 +104,7 @@ impl Rnn {
     /// is the end of the sequence, with the outputs that are left. For stacks that run forward only; `depth` is at least
     /// `every`.
     pub fn truncated_every(self, every: usize, depth: usize) -> Self {
-        self.with_truncation(Truncation::Windows(Windows { every, depth }))
+        self.with_truncation(Truncation::SlidingWindows(SlidingWindows { every, depth }))
     }
 
     /// With units that keep their old state in training, each at each step with this probability: `hidden` for h, `cell`
@@ -125,8 +125,10 @@ impl Rnn {
         match self.options.truncation {
             Truncation::None => None,
             Truncation::Chunks(steps) => Some(format!("truncated {steps}")),
-            Truncation::Windows(Windows { every: 1, depth }) => Some(format!("windowed {}", depth - 1)),
-            Truncation::Windows(Windows { every, depth }) => {
+            Truncation::SlidingWindows(SlidingWindows { every: 1, depth }) => {
+                Some(format!("windowed {}", depth - 1))
+            }
+            Truncation::SlidingWindows(SlidingWindows { every, depth }) => {
                 Some(format!("truncated every {every}, {depth} back"))
             }
         }
@@ -155,14 +157,14 @@ impl Rnn {
         match self.options.truncation {
             Truncation::None => Ok(()),
             Truncation::Chunks(steps) => expect_size(name, "truncated", steps),
-            Truncation::Windows(windows) if self.directions != Directions::Forward => {
+            Truncation::SlidingWindows(windows) if self.directions != Directions::Forward => {
                 let windows = if windows.every == 1 { "windowed" } else { "truncated_every" };
                 let direction = if self.directions == Directions::Both { "bidirectional" } else { "reverse" };
                 let message = "a window looks back from an output to earlier steps: run forward, or truncate by \
                                `truncated`";
                 clash(&format!("{windows} and {direction}"), message.to_owned())
             }
-            Truncation::Windows(Windows { every, depth }) => {
+            Truncation::SlidingWindows(SlidingWindows { every, depth }) => {
                 expect_size(name, "truncated_every", every)?;
                 let option = if every == 1 && depth > 0 { "windowed" } else { "truncated_every" };
                 expect_size(name, option, depth)?;

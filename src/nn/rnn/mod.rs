@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::model::expect_size;
 use super::{Cell, Init, Layer, LayerConfig, ParameterSpec, Parameters};
 use crate::ops::Merge;
-use crate::ops::recurrent::{Direction, Weights};
+use crate::ops::recurrent::{Direction, RecurrentWeights};
 use crate::shape::Shape;
 use crate::tensor::View;
 use crate::{Error, Result};
@@ -242,7 +242,7 @@ impl From<Rnn> for LayerConfig {
 struct LayerWeights<'a> {
     weight_ih: View<'a>,
     bias_ih: Option<View<'a>>,
-    recurrent: Weights<'a>,
+    recurrent: RecurrentWeights<'a>,
 }
 
 impl Layer<Rnn> {
@@ -256,7 +256,7 @@ impl Layer<Rnn> {
             weight_ih: parameters.section(first),
             // Where products are normalised, the bias comes after that.
             bias_ih: bias(2).filter(|_| norms.is_none()),
-            recurrent: Weights {
+            recurrent: RecurrentWeights {
                 weight_hh: parameters.section(first + 1),
                 bias_hh: bias(3),
                 peepholes: peepholes.map(|index| parameters.section(index)),

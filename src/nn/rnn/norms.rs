@@ -76,7 +76,7 @@ impl Rnn {
             ("projection", projection.is_some()),
             ("recurrent_dropout", recurrent_dropout > 0.0),
             ("checkpointed", checkpoints != Checkpoints::None),
-            ("windowed or truncated_every", matches!(truncation, Truncation::Windows(_))),
+            ("windowed or truncated_every", matches!(truncation, Truncation::SlidingWindows(_))),
         ];
         match clashes.into_iter().find(|(_, given)| *given) {
             None => Ok(()),

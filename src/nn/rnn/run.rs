@@ -9,7 +9,7 @@ use super::trace::{LayerTrace, RnnTrace};
 use super::{Directions, Rnn, Sequences, State};
 use crate::device::Device;
 use crate::nn::{Layer, Parameters};
-use crate::ops::recurrent::{self, Call, Direction, Equations, Steps, Walk};
+use crate::ops::recurrent::{self, Call, Direction, Equations, SavedActivations, Traversal};
 use crate::ops::zero_padding;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View};
@@ -101,7 +101,7 @@ impl Layer<Rnn> {
         let [steps, batch] = self.check(parameters, x, state)?;
         let segment = self.description.segment_steps(steps, batch)?;
         if segment < steps {
-            self.walk(Direction::Forward, sequences).check(steps, batch)?;
+            self.traversal(Direction::Forward, sequences).check(steps, batch)?;
         }
         let mut output = Joined::new(steps);
         let mut segments: Vec<Segment> = Vec::with_capacity(steps.div_ceil(segment));
@@ -110,9 +110,9 @@ impl Layer<Rnn> {
         for first in (0..steps).step_by(segment) {
             let own = Segment::cut(first..steps.min(first + segment), steps, next, sequences)?;
             let is_last = own.steps.end == steps;
-            let keep = |made| {
+            let keep = |result| {
                 if is_last {
-                    layers.push(made)
+                    layers.push(result)
                 }
             };
             let x = x.outer(own.steps.clone())?;
@@ -137,7 +137,7 @@ impl Layer<Rnn> {
         mode: Option<Mode>,
     ) -> Result<Vec<LayerTrace>> {
         let mut layers = Vec::with_capacity(self.description.layers);
-        let keep = |made| layers.push(made);
+        let keep = |result| layers.push(result);
         self.run(
             parameters,
             &x.outer(segment.steps.clone())?,
@@ -178,7 +178,7 @@ impl Layer<Rnn> {
             let weight = |place: usize| masked[place - first].as_ref().map(|masked| masked.copy.view());
             let calls = self.calls(parameters, state, places.clone(), sequences, weight)?;
             let together = recurrent::together(x.device(), &calls, [steps, batch]);
-            let mut made: Vec<Steps> = Vec::with_capacity(directions.len() / together);
+            let mut result: Vec<SavedActivations> = Vec::with_capacity(directions.len() / together);
             for (calls, place) in calls.chunks(together).zip(places.step_by(together)) {
                 let weights = (place..place + together).map(|place| self.weights(parameters, place));
                 let weights: Vec<_> = weights.map(|weights| (weights.weight_ih, weights.bias_ih)).collect();
@@ -187,10 +187,10 @@ impl Layer<Rnn> {
                 for (index, last) in done.last.iter().enumerate() {
                     next.put(place + index, last)?;
                 }
-                made.push(done);
+                result.push(done);
             }
             input = self.leave(sequences, layer, &output, &input)?;
-            keep(LayerTrace { x: read, output, directions: made });
+            keep(LayerTrace { x: read, output, directions: result });
         }
         Ok((input, next.carried_by(self.model, self.first)))
     }
@@ -217,16 +217,16 @@ impl Layer<Rnn> {
                 state_mask: self.state_mask(sequences.mode, place, initial.batch())?,
                 weights,
                 initial: initial.at(place)?,
-                walk: self.walk(directions[place % directions.len()], sequences),
+                traversal: self.traversal(directions[place % directions.len()], sequences),
                 column: place % directions.len() * self.description.hidden_width(),
             })
         };
         places.map(call).collect()
     }
 
-    fn walk<'a>(&self, direction: Direction, sequences: Sequences<'a>) -> Walk<'a> {
+    fn traversal<'a>(&self, direction: Direction, sequences: Sequences<'a>) -> Traversal<'a> {
         let Sequences { lengths, resets, first, .. } = sequences;
-        Walk { direction, lengths, resets, truncation: self.description.options.truncation, first }
+        Traversal { direction, lengths, resets, truncation: self.description.options.truncation, first }
     }
 
     /// Checks what comes in; returns T and B.

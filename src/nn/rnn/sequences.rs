@@ -1,12 +1,12 @@
 //! How a batch is to be read: which steps of which rows there are, and whether numbers are drawn.
 
-use crate::nn::Draw;
+use crate::nn::RandomKey;
 use crate::tensor::Indices;
 
 /// Whether a pass through a stack draws random numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::nn) enum Mode {
-    Training(Draw),
+    Training(RandomKey),
     Evaluation,
 }
 
@@ -19,7 +19,7 @@ pub(in crate::nn) enum Mode {
 ///
 /// ```
 /// use refrain::Device;
-/// use refrain::nn::{Cell, Draw, Model, Rnn, Sequences};
+/// use refrain::nn::{Cell, RandomKey, Model, Rnn, Sequences};
 /// # use refrain::Tensor;
 /// let device = Device::cpu();
 /// let mut model = Model::new(1);
@@ -27,7 +27,7 @@ pub(in crate::nn) enum Mode {
 /// let parameters = model.initialize(&device)?;
 /// let (x, state) = (Tensor::zeros(&device, &[5, 4, 3])?, rnn.zero_state(&device, 4)?);
 /// for step in 0..3 {
-///     let sequences = Sequences::whole().training(Draw::new(7, step));
+///     let sequences = Sequences::whole().training(RandomKey::new(7, step));
 ///     let (y, _, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
 /// #   trace.backward(&y, None, &mut parameters.zero_gradients()?)?;
 /// }
@@ -71,8 +71,8 @@ impl<'a> Sequences<'a> {
     }
 
     /// In training: dropout and whatever else is random draws the numbers of `draw`.
-    pub fn training(self, draw: Draw) -> Self {
-        Self { mode: Some(Mode::Training(draw)), ..self }
+    pub fn training(self, random_key: RandomKey) -> Self {
+        Self { mode: Some(Mode::Training(random_key)), ..self }
     }
 
     /// In evaluation: nothing is random, and everything is kept. Gradients exist here too.

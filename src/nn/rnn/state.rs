@@ -3,7 +3,7 @@
 use crate::device::Device;
 use crate::nn::parameters::{ModelId, ParametersId};
 use crate::ops::elementwise::copy_into;
-use crate::ops::recurrent::{StateParts, StateView};
+use crate::ops::recurrent::{StateTensors, StateView};
 use crate::ops::zero_padding;
 use crate::tensor::{Indices, Tensor};
 use crate::{Error, Result};
@@ -227,7 +227,7 @@ impl State {
     }
 
     /// Replaces the state at `place`.
-    pub(super) fn put(&mut self, place: usize, parts: &StateParts) -> Result<()> {
+    pub(super) fn put(&mut self, place: usize, parts: &StateTensors) -> Result<()> {
         copy_into(self.hidden.view_mut()?.entry(place)?, parts.hidden.view())?;
         if let (Some(cell), Some(part)) = (&mut self.cell, &parts.cell) {
             copy_into(cell.view_mut()?.entry(place)?, part.view())?;

@@ -7,7 +7,7 @@ use super::{Rnn, Sequences, State};
 use crate::Result;
 use crate::nn::{Gradients, Layer, Parameters};
 use crate::ops::matmul::matmul_into;
-use crate::ops::recurrent::{self, Steps};
+use crate::ops::recurrent::{self, SavedActivations};
 use crate::ops::{Form, matmul, zero_padding};
 use crate::tensor::Tensor;
 
@@ -32,7 +32,7 @@ pub(super) struct LayerTrace {
     /// What they gave, side by side.
     pub(super) output: Tensor,
     /// One for each direction, or for both where they go together.
-    pub(super) directions: Vec<Steps>,
+    pub(super) directions: Vec<SavedActivations>,
 }
 
 impl RnnTrace<'_> {

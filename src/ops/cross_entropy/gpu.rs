@@ -35,7 +35,7 @@ pub(super) struct Call<'a> {
     pub(super) labels: &'a Indices,
     pub(super) options: Options<'a>,
     pub(super) scale: Scale<'a>,
-    pub(super) made: &'a Rows,
+    pub(super) result: &'a Rows,
     pub(super) rows: usize,
 }
 
@@ -66,8 +66,8 @@ pub(super) fn rows(context: &Context, call: Call<'_>) -> Result<()> {
             (None, Scale::Rows(scales)) => context.bind(scales.span().slice(piece.clone()))?,
             (None, _) => logits,
         };
-        let losses = context.bind(call.made.losses.view().span().slice(piece.clone()))?;
-        let d_logits = context.bind(call.made.d_logits.view().span().slice(elements))?;
+        let losses = context.bind(call.result.losses.view().span().slice(piece.clone()))?;
+        let d_logits = context.bind(call.result.d_logits.view().span().slice(elements))?;
         context.dispatch(Dispatch {
             kernel: &CROSS_ENTROPY,
             constants: &[reduction.constant(), mode, call.options.weights.is_some().into()],

@@ -5,7 +5,7 @@ pub(crate) mod gpu;
 
 use crate::device::on_device;
 use crate::math::threads;
-use crate::tensor::{Indices, Tensor, View, expect_room};
+use crate::tensor::{Indices, Tensor, View, expect_capacity};
 use crate::{Error, Result};
 
 /// What the losses of the rows become.
@@ -86,7 +86,7 @@ pub(crate) fn rows(
             // Beside the gradient, a few numbers a row, and targets and powers of some threads.
             let (rows, classes) = (logits.shape().rows(), logits.shape().last());
             let scratch = 2 * rows + 4 * classes * threads();
-            expect_room(device, logits.shape().elements() + scratch, "a cross-entropy")?;
+            expect_capacity(device, logits.shape().elements() + scratch, "a cross-entropy")?;
             let (losses, d_logits) = cpu::rows::<F>(host, logits.array2(), labels.values(), options, scale)?;
             Ok(Rows {
                 losses: Tensor::from_array(device, losses)?.reshape(labels.shape().dimensions())?,
@@ -94,12 +94,12 @@ pub(crate) fn rows(
             })
         },
         context => {
-            let made = Rows {
+            let result = Rows {
                 losses: Tensor::uninitialized(context, device, *labels.shape())?,
                 d_logits: Tensor::uninitialized(context, device, *logits.shape())?,
             };
-            gpu::rows(context, gpu::Call { logits, labels, options, scale, made: &made, rows })?;
-            Ok(made)
+            gpu::rows(context, gpu::Call { logits, labels, options, scale, result: &result, rows })?;
+            Ok(result)
         },
     )
 }

@@ -126,14 +126,14 @@ pub(crate) fn derivative<F: Real>(function: Activation, x: F, y: F) -> F {
         | Activation::Sigmoid
         | Activation::Tan
         | Activation::Affine { .. }
-        | Activation::HardTanh { .. } => return slope(function, y),
+        | Activation::HardTanh { .. } => return derivative_at_output(function, y),
     };
     if x.is_nan() { x } else { local }
 }
 
 /// f'(x) from y = f(x) alone: what a gated cell needs, which keeps its gates after their activation. α must not be
 /// negative, as f of a leaky relu, an elu or a thresholded relu would then take one value at two places. NaN at NaN.
-pub(crate) fn slope<F: Real>(function: Activation, y: F) -> F {
+pub(crate) fn derivative_at_output<F: Real>(function: Activation, y: F) -> F {
     if y.is_nan() && !is_linear(function) {
         return y;
     }
@@ -230,7 +230,7 @@ mod tests {
             for place in -60..=60 {
                 let x = f64::from(place) * 0.1;
                 let y = value(function, x);
-                let (expected, found) = (derivative(function, x, y), slope(function, y));
+                let (expected, found) = (derivative(function, x, y), derivative_at_output(function, y));
                 // A hard sigmoid's rounded line and a tangent near its pole lose a few digits.
                 let allowed = 1e-12 * expected.abs().max(1.0);
                 assert!((expected - found).abs() <= allowed, "{function:?} at {x}: {found}, not {expected}");

@@ -6,7 +6,7 @@ pub(crate) mod gpu;
 use serde::{Deserialize, Serialize};
 
 use crate::device::on_device;
-use crate::tensor::{Real, Tensor, View, ViewMut, expect_room};
+use crate::tensor::{Real, Tensor, View, ViewMut, expect_capacity};
 use crate::{Error, Result};
 
 /// A function applied to each element, by its standard name.
@@ -217,7 +217,7 @@ pub fn unary<'a>(x: impl Into<View<'a>>, function: Activation) -> Result<Tensor>
     function.validate()?;
     on_device!(x.device(),
         F => {
-            expect_room(x.device(), x.shape().elements(), "a function of a tensor")?;
+            expect_capacity(x.device(), x.shape().elements(), "a function of a tensor")?;
             Tensor::from_array(x.device(), cpu::unary(x.array::<F>(), function))
         },
         context => {
@@ -244,7 +244,7 @@ pub fn unary_backward<'a>(
     expect_alike(x, "d_y", d_y)?;
     on_device!(x.device(),
         F => {
-            expect_room(x.device(), x.shape().elements(), "the gradient of a function")?;
+            expect_capacity(x.device(), x.shape().elements(), "the gradient of a function")?;
             let d_x = cpu::unary_backward(x.array::<F>(), y.array(), d_y.array(), function);
             Tensor::from_array(x.device(), d_x)
         },
@@ -280,7 +280,7 @@ pub fn binary<'a>(a: impl Into<View<'a>>, b: impl Into<View<'a>>, function: Bina
     expect_alike(a, "the second operand", b)?;
     on_device!(a.device(),
         F => {
-            expect_room(a.device(), a.shape().elements(), "a function of two tensors")?;
+            expect_capacity(a.device(), a.shape().elements(), "a function of two tensors")?;
             Tensor::from_array(a.device(), cpu::binary(a.array::<F>(), b.array(), function))
         },
         context => {
@@ -299,7 +299,7 @@ pub fn scale<'a>(x: impl Into<View<'a>>, factor: f32) -> Result<Tensor> {
     let x = x.into();
     on_device!(x.device(),
         F => {
-            expect_room(x.device(), x.shape().elements(), "a scaled tensor")?;
+            expect_capacity(x.device(), x.shape().elements(), "a scaled tensor")?;
             Tensor::from_array(x.device(), x.array::<F>().mapv(|value| value * F::from_f32(factor)))
         },
         context => {

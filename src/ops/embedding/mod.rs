@@ -5,7 +5,7 @@ pub(crate) mod gpu;
 
 use crate::device::on_device;
 use crate::shape::Shape;
-use crate::tensor::{Indices, Tensor, View, ViewMut, expect_room};
+use crate::tensor::{Indices, Tensor, View, ViewMut, expect_capacity};
 use crate::{Error, Result};
 
 /// y_i = table_{token_i}. tokens \[...\], table \[V, F\] → y \[..., F\].
@@ -28,7 +28,7 @@ pub fn embedding<'a>(tokens: &Indices, table: impl Into<View<'a>>) -> Result<Ten
     table.device().expect_same("tokens", tokens.device())?;
     tokens.expect_below("tokens", vocabulary)?;
     let shape = appended(tokens, features)?;
-    expect_room(table.device(), shape.elements(), "embedded tokens")?;
+    expect_capacity(table.device(), shape.elements(), "embedded tokens")?;
     on_device!(table.device(),
         F, host => {
             let y = cpu::gather(host, tokens.values(), table.array2::<F>())?;
@@ -86,7 +86,7 @@ pub fn one_hot(tokens: &Indices, vocabulary: usize) -> Result<Tensor> {
     tokens.expect_below("tokens", vocabulary)?;
     let shape = appended(tokens, vocabulary)?;
     let device = tokens.device();
-    expect_room(device, shape.elements(), "one-hot vectors")?;
+    expect_capacity(device, shape.elements(), "one-hot vectors")?;
     on_device!(device,
         F => Tensor::from_array(device, cpu::one_hot::<F>(tokens.values(), vocabulary))?
             .reshape(shape.dimensions()),

@@ -22,15 +22,15 @@ pub(crate) fn forward<F: Real>(
     x: ArrayView2<'_, F>,
     gain: ArrayView1<'_, F>,
     shift: Option<ArrayView1<'_, F>>,
-    stretches: &[usize],
+    groups: &[usize],
 ) -> Array2<F> {
     let mut y = x.to_owned();
     for mut row in y.axis_iter_mut(Axis(0)) {
         let mut first = 0;
-        for &width in stretches {
-            let mut stretch = row.slice_mut(s![first..first + width]);
-            let (standard, _) = standardised(stretch.view());
-            stretch.assign(&standard);
+        for &width in groups {
+            let mut group = row.slice_mut(s![first..first + width]);
+            let (standard, _) = standardised(group.view());
+            group.assign(&standard);
             first += width;
         }
     }
@@ -46,13 +46,13 @@ pub(crate) fn backward<F: Real>(
     x: ArrayView2<'_, F>,
     gain: ArrayView1<'_, F>,
     d_y: ArrayView2<'_, F>,
-    stretches: &[usize],
+    groups: &[usize],
 ) -> (Array2<F>, Array1<F>) {
     let mut d_x = Array2::zeros(x.raw_dim());
     let mut d_gain = Array1::zeros(gain.raw_dim());
     for (row, mut d_row) in d_x.axis_iter_mut(Axis(0)).enumerate() {
         let mut first = 0;
-        for &width in stretches {
+        for &width in groups {
             let columns = s![first..first + width];
             let (standard, deviation) = standardised(x.row(row).slice_move(columns));
             let d_stretch = d_y.row(row).slice_move(columns);

@@ -45,8 +45,8 @@ kernel!(LAYER_NORM_BACKWARD: "norm/layer_norm_backward" {
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&LAYER_NORM, &LAYER_NORM_BACKWARD];
 
 /// Each stretch with its first column.
-fn places(stretches: &[usize]) -> impl Iterator<Item = (usize, usize)> {
-    stretches.iter().scan(0, |next, &columns| {
+fn places(groups: &[usize]) -> impl Iterator<Item = (usize, usize)> {
+    groups.iter().scan(0, |next, &columns| {
         let first = *next;
         *next += columns;
         Some((first, columns))
@@ -58,7 +58,7 @@ pub(super) fn forward(
     context: &Context,
     [x, gain, y]: [Span<'_>; 3],
     shift: Option<Span<'_>>,
-    stretches: &[usize],
+    groups: &[usize],
 ) -> Result<()> {
     let width = gain.len();
     let reduction = RowReduction::new(context, width);
@@ -67,7 +67,7 @@ pub(super) fn forward(
     for piece in pieces(x.len() / width, reduction.rows_at_once(context)) {
         let rows = piece.start * width..piece.end * width;
         let (x, y) = (context.bind(x.slice(rows.clone()))?, context.bind(y.slice(rows))?);
-        for (first, columns) in places(stretches) {
+        for (first, columns) in places(groups) {
             context.dispatch(Dispatch {
                 kernel: &LAYER_NORM,
                 constants: &[reduction.constant(), shift.is_some().into()],
@@ -95,8 +95,8 @@ pub(super) fn forward(
 pub(super) fn backward(
     context: &Context,
     [x, gain, d_y]: [Span<'_>; 3],
-    made: [Span<'_>; 2],
-    stretches: &[usize],
+    result: [Span<'_>; 2],
+    groups: &[usize],
 ) -> Result<()> {
     let width = gain.len();
     let reduction = RowReduction::new(context, width);
@@ -104,9 +104,9 @@ pub(super) fn backward(
     for piece in pieces(x.len() / width, reduction.rows_at_once(context)) {
         let rows = piece.start * width..piece.end * width;
         let [x, d_y, d_x, terms] =
-            [x, d_y, made[0], made[1]].map(|span| context.bind(span.slice(rows.clone())));
+            [x, d_y, result[0], result[1]].map(|span| context.bind(span.slice(rows.clone())));
         let (x, d_y, d_x, terms) = (x?, d_y?, d_x?, terms?);
-        for (first, columns) in places(stretches) {
+        for (first, columns) in places(groups) {
             context.dispatch(Dispatch {
                 kernel: &LAYER_NORM_BACKWARD,
                 constants: &[reduction.constant()],

@@ -7,7 +7,7 @@ pub(crate) mod gpu;
 use super::elementwise::expect_alike;
 use super::sum_rows;
 use crate::device::on_device;
-use crate::tensor::{Tensor, View, expect_room};
+use crate::tensor::{Tensor, View, expect_capacity};
 use crate::{Error, Result};
 
 /// ε: what is added to a variance, so that a row of equal entries has a scale.
@@ -38,10 +38,10 @@ pub fn layer_norm<'a>(
     x: impl Into<View<'a>>,
     gain: impl Into<View<'a>>,
     shift: Option<View<'a>>,
-    stretches: &[usize],
+    groups: &[usize],
 ) -> Result<Tensor> {
     let (x, gain) = (x.into(), gain.into());
-    check(x, gain, stretches)?;
+    check(x, gain, groups)?;
     if let Some(shift) = shift {
         x.device().expect_same("shift", shift.device())?;
         shift.shape().expect("shift", &[x.shape().last()])?;
@@ -49,15 +49,15 @@ pub fn layer_norm<'a>(
     on_device!(x.device(),
         F => {
             // Beside the result, rows on their way through mean and variance.
-            expect_room(x.device(), x.shape().elements() + 4 * x.shape().last(), "a layer norm")?;
+            expect_capacity(x.device(), x.shape().elements() + 4 * x.shape().last(), "a layer norm")?;
             let shift = shift.map(|shift| shift.array1::<F>());
-            let y = cpu::forward(x.array2(), gain.array1(), shift, stretches);
+            let y = cpu::forward(x.array2(), gain.array1(), shift, groups);
             Tensor::from_array(x.device(), y)?.reshape(x.shape().dimensions())
         },
         context => {
             let y = Tensor::uninitialized(context, x.device(), *x.shape())?;
             let shift = shift.map(|shift| shift.span());
-            gpu::forward(context, [x.span(), gain.span(), y.view().span()], shift, stretches)?;
+            gpu::forward(context, [x.span(), gain.span(), y.view().span()], shift, groups)?;
             Ok(y)
         },
     )
@@ -75,38 +75,38 @@ pub fn layer_norm_backward<'a>(
     x: impl Into<View<'a>>,
     gain: impl Into<View<'a>>,
     d_y: impl Into<View<'a>>,
-    stretches: &[usize],
+    groups: &[usize],
 ) -> Result<(Tensor, Tensor)> {
     let (x, gain, d_y) = (x.into(), gain.into(), d_y.into());
-    check(x, gain, stretches)?;
+    check(x, gain, groups)?;
     expect_alike(x, "d_y", d_y)?;
     on_device!(x.device(),
         F => {
             let room = x.shape().elements() + 12 * x.shape().last();
-            expect_room(x.device(), room, "the gradient of a layer norm")?;
-            let (d_x, d_gain) = cpu::backward(x.array2::<F>(), gain.array1(), d_y.array2(), stretches);
+            expect_capacity(x.device(), room, "the gradient of a layer norm")?;
+            let (d_x, d_gain) = cpu::backward(x.array2::<F>(), gain.array1(), d_y.array2(), groups);
             let d_x = Tensor::from_array(x.device(), d_x)?.reshape(x.shape().dimensions())?;
             Ok((d_x, Tensor::from_array(x.device(), d_gain)?))
         },
         context => {
             let d_x = Tensor::uninitialized(context, x.device(), *x.shape())?;
             let terms = Tensor::uninitialized(context, x.device(), *x.shape())?;
-            let made = [d_x.view().span(), terms.view().span()];
-            gpu::backward(context, [x.span(), gain.span(), d_y.span()], made, stretches)?;
+            let result = [d_x.view().span(), terms.view().span()];
+            gpu::backward(context, [x.span(), gain.span(), d_y.span()], result, groups)?;
             Ok((d_x, sum_rows(&terms)?))
         },
     )
 }
 
-fn check(x: View<'_>, gain: View<'_>, stretches: &[usize]) -> Result<()> {
+fn check(x: View<'_>, gain: View<'_>, groups: &[usize]) -> Result<()> {
     let columns = x.shape().last();
     x.device().expect_same("gain", gain.device())?;
     gain.shape().expect("gain", &[columns])?;
-    let total = stretches.iter().try_fold(0usize, |total, &width| total.checked_add(width));
-    if stretches.contains(&0) || total != Some(columns) {
+    let total = groups.iter().try_fold(0usize, |total, &width| total.checked_add(width));
+    if groups.contains(&0) || total != Some(columns) {
         let message =
-            format!("must be widths of at least 1 that add up to the {columns} columns, not {stretches:?}");
-        return Err(Error::config("stretches", message));
+            format!("must be widths of at least 1 that add up to the {columns} columns, not {groups:?}");
+        return Err(Error::config("groups", message));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 mod kernels;
-mod parts;
+mod split_k;
 mod trial;
 mod variants;
 
@@ -13,7 +13,7 @@ use crate::device::on_device;
 pub use crate::gpu::Form;
 use crate::math::threads;
 use crate::shape::Shape;
-use crate::tensor::{Tensor, View, ViewMut, expect_room};
+use crate::tensor::{Tensor, View, ViewMut, expect_capacity};
 use crate::{Error, Result};
 
 pub use trial::ProductTrial;
@@ -72,7 +72,7 @@ pub fn matmul<'a>(
     let shape = if form.left() { Shape::new(&[sizes.m, sizes.n])? } else { a.shape().with_last(sizes.n)? };
     on_device!(a.device(),
         F, host => {
-            expect_room(a.device(), shape.elements() + sizes.scratch(), "a matrix product")?;
+            expect_capacity(a.device(), shape.elements() + sizes.scratch(), "a matrix product")?;
             let bias = bias.map(|bias| bias.array1());
             let product = cpu::matmul(host, a.array2::<F>(), b.array2(), form, bias)?;
             Tensor::from_array(a.device(), product)?.reshape(shape.dimensions())
@@ -98,7 +98,7 @@ pub(crate) fn matmul_to(
     c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
     on_device!(a.device(),
         F => {
-            expect_room(a.device(), sizes.scratch(), "a matrix product")?;
+            expect_capacity(a.device(), sizes.scratch(), "a matrix product")?;
             cpu::matmul_to(c.array2::<F>(), a.array2(), b.array2(), form, bias.map(|bias| bias.array1()));
             Ok(())
         },
@@ -116,7 +116,7 @@ pub(crate) fn matmul_into(mut c: ViewMut<'_>, a: View<'_>, b: View<'_>, form: Fo
     c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
     on_device!(a.device(),
         F => {
-            expect_room(a.device(), sizes.scratch(), "a matrix product")?;
+            expect_capacity(a.device(), sizes.scratch(), "a matrix product")?;
             cpu::matmul_into(c.array2::<F>(), a.array2(), b.array2(), form);
             Ok(())
         },
@@ -142,7 +142,7 @@ pub(crate) fn matmul_columns_into(
     c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
     on_device!(a.device(),
         F => {
-            expect_room(a.device(), Sizes { k: block.min(sizes.k), ..sizes }.scratch(), "a matrix product")?;
+            expect_capacity(a.device(), Sizes { k: block.min(sizes.k), ..sizes }.scratch(), "a matrix product")?;
             let a = a.array2::<F>().slice_move(ndarray::s![.., columns]);
             let b = b.array2::<F>();
             for first in (0..sizes.k).step_by(block).rev() {

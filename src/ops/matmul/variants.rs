@@ -79,7 +79,7 @@ fn software([m, n, k]: [usize; 3]) -> MatmulTile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::matmul::parts::SCRATCH;
+    use crate::ops::matmul::split_k::SCRATCH;
 
     fn on_hardware(form: Form, sizes: [usize; 3]) -> (MatmulTile, usize) {
         let MatmulVariant { tile, parts } = choose(form, sizes, AdapterKind::Discrete);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::elementwise::{copy_into, expect_alike};
 use crate::device::on_device;
-use crate::tensor::{Tensor, View, expect_room};
+use crate::tensor::{Tensor, View, expect_capacity};
 use crate::{Error, Result};
 
 /// What becomes of the outputs f of the forward and r of the reverse direction (Keras' `merge_mode`).
@@ -52,7 +52,7 @@ pub fn merge<'a>(both: impl Into<View<'a>>, mode: Merge) -> Result<Tensor> {
     let shape = both.shape().with_last(columns)?;
     on_device!(both.device(),
         F => {
-            expect_room(both.device(), shape.elements(), "merged outputs")?;
+            expect_capacity(both.device(), shape.elements(), "merged outputs")?;
             Tensor::from_array(both.device(), cpu::merge(both.array2::<F>(), mode))?.reshape(shape.dimensions())
         },
         context => {
@@ -84,7 +84,7 @@ pub fn merge_backward<'a>(
     on_device!(both.device(),
         F => {
             // Both halves, and then one beside the other.
-            expect_room(both.device(), 2 * both.shape().elements(), "the gradient of merged outputs")?;
+            expect_capacity(both.device(), 2 * both.shape().elements(), "the gradient of merged outputs")?;
             Tensor::from_array(both.device(), cpu::backward(both.array2::<F>(), d_y.array2(), mode))?
                 .reshape(both.shape().dimensions())
         },

@@ -5,7 +5,7 @@ pub(crate) mod gpu;
 
 use crate::Result;
 use crate::device::on_device;
-use crate::tensor::{Indices, Tensor, View, expect_room};
+use crate::tensor::{Indices, Tensor, View, expect_capacity};
 
 /// y_tb = x_tb for t < lengths_b, else zero, whatever x holds there. x \[T, B, F\], lengths \[B\] → y \[T, B, F\].
 ///
@@ -27,7 +27,7 @@ pub fn zero_padding<'a>(x: impl Into<View<'a>>, lengths: &Indices) -> Result<Ten
     lengths.shape().expect("lengths", &[rows])?;
     on_device!(x.device(),
         F => {
-            expect_room(x.device(), x.shape().elements(), "a padded tensor")?;
+            expect_capacity(x.device(), x.shape().elements(), "a padded tensor")?;
             Tensor::from_array(x.device(), cpu::zero_padding(x.array3::<F>(), lengths.values()))
         },
         context => {

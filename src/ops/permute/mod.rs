@@ -5,7 +5,7 @@ pub(crate) mod gpu;
 
 use crate::device::on_device;
 use crate::shape::Shape;
-use crate::tensor::{Tensor, View, expect_room};
+use crate::tensor::{Tensor, View, expect_capacity};
 use crate::{Error, Result};
 
 /// y whose dimension d is dimension `axes[d]` of x, as NumPy's `transpose`.
@@ -34,7 +34,7 @@ pub fn permute<'a>(x: impl Into<View<'a>>, axes: &[usize]) -> Result<Tensor> {
     let permuted: Vec<usize> = axes.iter().map(|&axis| dimensions[axis]).collect();
     on_device!(x.device(),
         F => {
-            expect_room(x.device(), x.shape().elements(), "a permuted tensor")?;
+            expect_capacity(x.device(), x.shape().elements(), "a permuted tensor")?;
             Tensor::from_array(x.device(), cpu::permute(x.array::<F>(), axes))
         },
         context => {

@@ -1,7 +1,7 @@
 //! What one pass of a recurrent layer is asked for and what it saves.
 
-use super::cpu::weights::Memory;
-use super::{Equations, Norms, Walk};
+use super::cpu::weights::CellState;
+use super::{Equations, Norms, Traversal};
 use crate::Result;
 use crate::device::Device;
 use crate::gpu::Buffer;
@@ -11,7 +11,7 @@ use crate::tensor::{Real, Tensor, View};
 /// The recurrent weights of one layer in one direction: weight_hh \[G·H, P\], bias_hh \[G·H\], peepholes \[3, H\]
 /// (weight_ch), projection \[P, H\] (weight_hr). P is H where there is no projection.
 #[derive(Clone, Copy)]
-pub(crate) struct Weights<'a> {
+pub(crate) struct RecurrentWeights<'a> {
     pub(crate) weight_hh: View<'a>,
     pub(crate) bias_hh: Option<View<'a>>,
     pub(crate) peepholes: Option<View<'a>>,
@@ -29,12 +29,12 @@ pub(crate) struct StateView<'a> {
 }
 
 /// What a [`StateView`] borrows.
-pub(crate) struct StateParts {
+pub(crate) struct StateTensors {
     pub(crate) hidden: Tensor,
     pub(crate) cell: Option<Tensor>,
 }
 
-impl Steps {
+impl SavedActivations {
     /// The gates on the way back, where they have memory even if nobody reads them.
     pub(crate) fn take_gates(&mut self) -> Tensor {
         match self.gates.take() {
@@ -46,18 +46,18 @@ impl Steps {
 
 impl StateView<'_> {
     /// The twin's copy; a cell state of zeros [B, `units`] where there is none.
-    pub(crate) fn memory<F: Real>(&self, units: usize) -> Memory<F> {
+    pub(crate) fn memory<F: Real>(&self, units: usize) -> CellState<F> {
         let hidden = self.hidden.array2::<F>().to_owned();
         let cell = match self.cell {
             Some(cell) => cell.array2().to_owned(),
             None => ndarray::Array2::zeros((hidden.nrows(), units)),
         };
-        Memory { hidden, cell }
+        CellState { hidden, cell }
     }
 }
 
-impl StateParts {
-    pub(crate) fn new<F: Real>(device: &Device, equations: &Equations, memory: Memory<F>) -> Result<Self> {
+impl StateTensors {
+    pub(crate) fn new<F: Real>(device: &Device, equations: &Equations, memory: CellState<F>) -> Result<Self> {
         let cell = match equations.has_cell_state() {
             true => Some(Tensor::from_array(device, memory.cell)?),
             false => None,
@@ -70,9 +70,9 @@ impl StateParts {
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
     pub(crate) equations: Equations,
-    pub(crate) weights: Weights<'a>,
+    pub(crate) weights: RecurrentWeights<'a>,
     pub(crate) initial: StateView<'a>,
-    pub(crate) walk: Walk<'a>,
+    pub(crate) traversal: Traversal<'a>,
     /// What is left out of the state [B, P] on its way into the product with W_hh, at every step alike.
     pub(crate) state_mask: Option<Mask>,
     /// The first column that this direction has in the output.
@@ -91,7 +91,7 @@ pub(crate) struct Sizes {
 }
 
 /// What the forward pass leaves for the backward one. Of two directions each array is [2, ..].
-pub(crate) struct Steps {
+pub(crate) struct SavedActivations {
     /// What backward needs of the gates \[T, B, G·H\], where it reads them.
     pub(crate) gates: Option<Tensor>,
     /// What it needs beside them \[T, B, H\], for the cells that have such; \[T, B, 2·H\] on the GPU where it is
@@ -103,7 +103,7 @@ pub(crate) struct Steps {
     pub(crate) entered: Option<Tensor>,
     pub(crate) product: Option<Tensor>,
     /// The marks of each step and row on the GPU, where rows differ.
-    pub(crate) marks: Option<Buffer>,
+    pub(crate) step_flags: Option<Buffer>,
     /// The state after each row's last step, of each direction.
-    pub(crate) last: Vec<StateParts>,
+    pub(crate) last: Vec<StateTensors>,
 }

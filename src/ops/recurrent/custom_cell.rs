@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use ndarray::{Array2, ArrayView2};
 
 use crate::gpu::{Kernel, Origin, Rules, inspect};
-use crate::ops::recurrent::cpu::cells::{Made, MadeBack, Step};
-use crate::ops::recurrent::cpu::weights::{Memory, MemoryView};
+use crate::ops::recurrent::cpu::cells::{CellGradients, CellOutput, Step};
+use crate::ops::recurrent::cpu::weights::{CellState, CellStateView};
 use crate::ops::recurrent::gpu::kernels::{AROUND_CUSTOM, Kernels};
 use crate::tensor::Real;
 use crate::{Error, Result};
@@ -32,16 +32,16 @@ const MAX_GATES: usize = 8;
 /// [`CustomCell::wgsl`] defines two functions, and whatever they call:
 ///
 /// ```wgsl
-/// fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: Memory) -> Forward
+/// fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, previous: CellState) -> Forward
 /// fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward
 /// ```
 ///
 /// The layer brings these types, and the constants `GATES: u32`, `SAVES`, `HAS_CELL` and `LAST_GATE_APART`:
 ///
 /// ```wgsl
-/// struct Memory { hidden: f32, cell: f32 }
+/// struct CellState { hidden: f32, cell: f32 }
 /// struct Forward { gates: array<f32, GATES>, saved: f32, hidden: f32 }
-/// struct Step { gates: array<f32, GATES>, saved: f32, previous: Memory, hidden: f32 }
+/// struct Step { gates: array<f32, GATES>, saved: f32, previous: CellState, hidden: f32 }
 /// struct Backward { d_gates: array<f32, GATES>, d_apart: f32, d_hidden: f32, d_cell: f32 }
 /// ```
 ///
@@ -86,17 +86,17 @@ pub trait CustomCell: fmt::Debug + Sync {
         &self,
         projected: &[f64],
         recurrent: &[f64],
-        previous: UnitMemory,
+        previous: UnitState,
         gates: &mut [f64],
     ) -> UnitForward;
 
     /// The twin of `cell_backward`: writes `d_gates` and returns the rest. `d_after` is the gradient at the new state.
-    fn backward(&self, step: &UnitStep<'_>, d_after: UnitMemory, d_gates: &mut [f64]) -> UnitBackward;
+    fn backward(&self, step: &UnitStep<'_>, d_after: UnitState, d_gates: &mut [f64]) -> UnitBackward;
 }
 
 /// The state of one unit, or the gradient at it: h, and c where the cell has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct UnitMemory {
+pub struct UnitState {
     /// h.
     pub hidden: f64,
     /// c.
@@ -120,7 +120,7 @@ pub struct UnitStep<'a> {
     /// What forward saved.
     pub saved: f64,
     /// The state before the step.
-    pub previous: UnitMemory,
+    pub previous: UnitState,
     /// The new h.
     pub hidden: f64,
 }
@@ -198,7 +198,7 @@ impl Facts {
     fn source(&self, around: &str) -> String {
         let Self { wgsl, gates, cell_state, saves, apart } = self;
         format!(
-            "{wgsl}\nfn cell_candidate(step: Step) -> Memory {{ return Memory(step.hidden, step.saved); }}\nconst GATES: u32 = {gates}u;\nconst SAVES: bool = {saves};\nconst HAS_CELL: bool = \
+            "{wgsl}\nfn cell_candidate(step: Step) -> CellState {{ return CellState(step.hidden, step.saved); }}\nconst GATES: u32 = {gates}u;\nconst SAVES: bool = {saves};\nconst HAS_CELL: bool = \
              {cell_state};\nconst LAST_GATE_APART: bool = {apart};\n{around}"
         )
     }
@@ -219,9 +219,9 @@ fn registered(cell: &'static dyn CustomCell) -> Result<Registered> {
     }
     expect_sensible(cell)?;
     let kernels = AROUND_CUSTOM.map(|around| kernel(cell, &facts, around))?;
-    let made = Registered { cell, facts, kernels };
-    all.insert(cell.name(), made);
-    Ok(made)
+    let result = Registered { cell, facts, kernels };
+    all.insert(cell.name(), result);
+    Ok(result)
 }
 
 fn expect_sensible(cell: &dyn CustomCell) -> Result<()> {
@@ -287,7 +287,7 @@ pub(crate) mod by_name {
         let known = all.get(name.as_str()).map(|registered| registered.cell);
         known.ok_or_else(|| {
             D::Error::custom(format!(
-                "the cell `{name}` is a program's own: a model with it must be made before one is loaded"
+                "the cell `{name}` is a program's own: a model with it must be result before one is loaded"
             ))
         })
     }
@@ -308,8 +308,8 @@ pub(crate) fn forward<F: Real>(
     cell: &dyn CustomCell,
     projected: ArrayView2<'_, F>,
     recurrent: &Array2<F>,
-    before: MemoryView<'_, F>,
-) -> Made<F> {
+    before: CellStateView<'_, F>,
+) -> CellOutput<F> {
     let (rows, units) = before.hidden.dim();
     let mut gates = Array2::zeros(projected.raw_dim());
     let (mut hidden, mut saved) = (Array2::zeros((rows, units)), Array2::zeros((rows, units)));
@@ -318,9 +318,9 @@ pub(crate) fn forward<F: Real>(
             let previous = memory(cell, before, row, place);
             let sums = [unit(projected, row, place, units), unit(recurrent.view(), row, place, units)];
             // What the cell does not write must not look like a result.
-            let mut made = vec![f64::NAN; cell.gates()];
-            let out = cell.forward(&sums[0], &sums[1], previous, &mut made);
-            for (gate, value) in made.into_iter().enumerate() {
+            let mut result = vec![f64::NAN; cell.gates()];
+            let out = cell.forward(&sums[0], &sums[1], previous, &mut result);
+            for (gate, value) in result.into_iter().enumerate() {
                 gates[[row, gate * units + place]] = F::from_f64(value);
             }
             hidden[[row, place]] = F::from_f64(out.hidden);
@@ -328,12 +328,17 @@ pub(crate) fn forward<F: Real>(
         }
     }
     let state = if cell.has_cell_state() { saved.clone() } else { before.cell.to_owned() };
-    Made { gates, saved: saves(cell).then_some(saved), memory: Memory { hidden, cell: state } }
+    CellOutput { gates, saved: saves(cell).then_some(saved), memory: CellState { hidden, cell: state } }
 }
 
-fn memory<F: Real>(cell: &dyn CustomCell, state: MemoryView<'_, F>, row: usize, place: usize) -> UnitMemory {
+fn memory<F: Real>(
+    cell: &dyn CustomCell,
+    state: CellStateView<'_, F>,
+    row: usize,
+    place: usize,
+) -> UnitState {
     let second = if cell.has_cell_state() { wide(state.cell[[row, place]]) } else { 0.0 };
-    UnitMemory { hidden: wide(state.hidden[[row, place]]), cell: second }
+    UnitState { hidden: wide(state.hidden[[row, place]]), cell: second }
 }
 
 /// The state's gradient is without what flows through the gates' sums.
@@ -341,14 +346,14 @@ pub(crate) fn backward<F: Real>(
     cell: &dyn CustomCell,
     gates: ArrayView2<'_, F>,
     step: &Step<'_, F>,
-    d_after: MemoryView<'_, F>,
-) -> MadeBack<F> {
+    d_after: CellStateView<'_, F>,
+) -> CellGradients<F> {
     let Step { saved, before, hidden, .. } = *step;
     let (rows, units) = before.hidden.dim();
     let mut d_projected: Array2<F> = Array2::zeros(gates.raw_dim());
     let mut d_recurrent = d_projected.clone();
     let mut d_memory =
-        Memory { hidden: Array2::zeros((rows, units)), cell: Array2::zeros(before.cell.raw_dim()) };
+        CellState { hidden: Array2::zeros((rows, units)), cell: Array2::zeros(before.cell.raw_dim()) };
     for row in 0..rows {
         for place in 0..units {
             let own = unit(gates, row, place, units);
@@ -359,19 +364,19 @@ pub(crate) fn backward<F: Real>(
                 hidden: wide(hidden[[row, place]]),
             };
             let mut d_gates = vec![f64::NAN; cell.gates()];
-            let made = cell.backward(&step, memory(cell, d_after, row, place), &mut d_gates);
+            let result = cell.backward(&step, memory(cell, d_after, row, place), &mut d_gates);
             let last = d_gates.len() - 1;
             for (gate, value) in d_gates.into_iter().enumerate() {
                 let column = gate * units + place;
                 d_projected[[row, column]] = F::from_f64(value);
                 let apart = cell.last_gate_apart() && gate == last;
-                d_recurrent[[row, column]] = F::from_f64(if apart { made.d_apart } else { value });
+                d_recurrent[[row, column]] = F::from_f64(if apart { result.d_apart } else { value });
             }
-            d_memory.hidden[[row, place]] = F::from_f64(made.d_hidden);
+            d_memory.hidden[[row, place]] = F::from_f64(result.d_hidden);
             if cell.has_cell_state() {
-                d_memory.cell[[row, place]] = F::from_f64(made.d_cell);
+                d_memory.cell[[row, place]] = F::from_f64(result.d_cell);
             }
         }
     }
-    MadeBack { d_projected, d_recurrent, d_memory }
+    CellGradients { d_projected, d_recurrent, d_memory }
 }

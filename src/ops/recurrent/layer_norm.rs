@@ -27,7 +27,7 @@ pub(crate) struct Norms<'a> {
 }
 
 /// The widths of the gates that have a mean and a variance in common.
-pub(crate) fn stretches(cell: Cell, units: usize) -> Vec<usize> {
+pub(crate) fn groups(cell: Cell, units: usize) -> Vec<usize> {
     let gates = cell.gates();
     match cell {
         Cell::Gru => vec![(gates - 1) * units, units],
@@ -54,7 +54,7 @@ pub(crate) struct Entry {
 /// What the gates see of W_ih x \[T, B, G·H\]: LN(W_ih x; g_ih) + b_ih.
 pub(crate) fn enter(call: &Call<'_>, norms: &Norms<'_>, projected: &Tensor) -> Result<Tensor> {
     let units = projected.shape().last() / call.equations.gates();
-    layer_norm(projected, norms.input, norms.bias_ih, &stretches(call.equations.cell, units))
+    layer_norm(projected, norms.input, norms.bias_ih, &groups(call.equations.cell, units))
 }
 
 /// The gradients at and before [`enter`], from those after it.
@@ -66,7 +66,7 @@ pub(crate) fn leave(
 ) -> Result<Gradients> {
     let units = projected.shape().last() / call.equations.gates();
     let d_bias = sum_rows(&after.d_projected)?;
-    let stretches = stretches(call.equations.cell, units);
-    let (d_projected, d_gain) = layer_norm_backward(projected, norms.input, &after.d_projected, &stretches)?;
+    let groups = groups(call.equations.cell, units);
+    let (d_projected, d_gain) = layer_norm_backward(projected, norms.input, &after.d_projected, &groups)?;
     Ok(Gradients { d_projected, entry: Some(Entry { d_bias, d_gain }), ..after })
 }

@@ -11,14 +11,14 @@ mod time_blocks;
 mod traversal;
 mod weight_gradients;
 
-pub(crate) use call::{Call, Sizes, StateParts, StateView, Steps, Weights};
+pub(crate) use call::{Call, RecurrentWeights, SavedActivations, Sizes, StateTensors, StateView};
 pub use cell::Cell;
 pub(crate) use cell::{CellOptions, Equations, Reset};
-pub use custom_cell::{CustomCell, UnitBackward, UnitForward, UnitMemory, UnitStep};
+pub use custom_cell::{CustomCell, UnitBackward, UnitForward, UnitState, UnitStep};
 pub(crate) use gpu::bidirectional::{project, together};
 pub(crate) use layer_norm::Norms;
 pub(crate) use time_blocks::block_steps;
-pub(crate) use traversal::{Direction, Truncation, Walk, Windows};
+pub(crate) use traversal::{Direction, SlidingWindows, Traversal, Truncation};
 pub(crate) use weight_gradients::Gradients;
 
 use gpu::bidirectional::part_of;
@@ -41,8 +41,8 @@ fn check(call: &Call<'_>, gates: &Tensor, output: &Tensor) -> Result<Sizes> {
             format!("an output {} of gates {}", output.shape(), gates.shape())
         })
     })?;
-    call.walk.check(steps, rows)?;
-    for indices in [call.walk.lengths, call.walk.resets].into_iter().flatten() {
+    call.traversal.check(steps, rows)?;
+    for indices in [call.traversal.lengths, call.traversal.resets].into_iter().flatten() {
         device.expect_same("lengths or resets", indices.device())?;
     }
     Ok(Sizes { steps, rows, units, hidden })
@@ -63,7 +63,11 @@ fn check_all(calls: &[Call<'_>], gates: &Tensor, output: &Tensor) -> Result<Size
 /// projected \[T, B, G·H\] is consumed: its memory becomes the gates. The states are written to the column block of
 /// `output` \[T, B, width\]; padding yields zeros. Two directions that go [`together`] are two calls, and projected is
 /// \[2, T, B, G·H\].
-pub(crate) fn forward(calls: &[Call<'_>], mut projected: Tensor, output: &mut Tensor) -> Result<Steps> {
+pub(crate) fn forward(
+    calls: &[Call<'_>],
+    mut projected: Tensor,
+    output: &mut Tensor,
+) -> Result<SavedActivations> {
     let sizes = check_all(calls, &projected, output)?;
     let call = &calls[0];
     let device = projected.device().clone();
@@ -73,21 +77,21 @@ pub(crate) fn forward(calls: &[Call<'_>], mut projected: Tensor, output: &mut Te
         let seen = layer_norm::enter(call, norms, &projected)?;
         entered = Some(std::mem::replace(&mut projected, seen));
     }
-    let mut made = on_device!(device,
+    let mut result = on_device!(device,
         F, host => cpu::forward::<F>(host, call, sizes, projected, entered, output),
         context => {
-            let made = match &call.weights.norms {
+            let result = match &call.weights.norms {
                 None => gpu::forward(context, calls, sizes, &mut projected, output)?,
                 Some(norms) => {
                     gpu::layer_norm::forward(context, call, norms, sizes, &mut projected, output)?
                 }
             };
-            let gpu::Made { saved, unprojected, product, marks, last } = made;
-            Ok(Steps { gates: Some(projected), saved, unprojected, entered, product, marks, last })
+            let gpu::ForwardOutput { saved, unprojected, product, step_flags, last } = result;
+            Ok(SavedActivations { gates: Some(projected), saved, unprojected, entered, product, step_flags, last })
         },
     )?;
-    made.gates = made.gates.filter(|_| reads_gates);
-    Ok(made)
+    result.gates = result.gates.filter(|_| reads_gates);
+    Ok(result)
 }
 
 /// Back-propagation through the loop of [`forward`]. `output` is what it wrote to, d_output \[T, B, width\] the
@@ -97,7 +101,7 @@ pub(crate) fn forward(calls: &[Call<'_>], mut projected: Tensor, output: &mut Te
 /// it is free for what comes after the loop. Gives the gradients of each direction.
 pub(crate) fn backward(
     calls: &[Call<'_>],
-    mut steps: Steps,
+    mut steps: SavedActivations,
     output: &Tensor,
     d_output: Tensor,
     d_last: &[Option<StateView<'_>>],
@@ -111,7 +115,7 @@ pub(crate) fn backward(
             let [time, rows, _] = output.shape().exactly("output", "[time, batch, width]")?;
             let sizes = [calls.len(), time, rows, call.weights.weight_hh.shape().rows()];
             let sizes = if calls.len() == 1 { &sizes[1..] } else { &sizes };
-            match call.walk.lengths {
+            match call.traversal.lengths {
                 Some(_) => Tensor::zeros(&device, sizes)?,
                 None => Tensor::unwritten(&device, sizes)?,
             }
@@ -123,24 +127,24 @@ pub(crate) fn backward(
     d_output.shape().expect("d_output", output.shape().dimensions())?;
     let entered = steps.entered.take();
     let norms = call.weights.norms.as_ref().zip(entered.as_ref());
-    let made = on_device!(device,
+    let result = on_device!(device,
         F, host => {
             let d_output = d_output.view();
-            cpu::backward::<F>(host, call, steps, sizes, output, d_output, d_last[0]).map(|made| vec![made])
+            cpu::backward::<F>(host, call, steps, sizes, output, d_output, d_last[0]).map(|result| vec![result])
         },
         context => match norms {
             None => gpu::backward(context, calls, sizes, steps, output, d_output, d_last),
             Some((norms, _)) => {
                 let d_output = d_output.view();
                 let upstream = gpu::layer_norm::Upstream { sizes, output, d_output, d_last: d_last[0] };
-                gpu::layer_norm::backward(context, call, norms, steps, &upstream).map(|made| vec![made])
+                gpu::layer_norm::backward(context, call, norms, steps, &upstream).map(|result| vec![result])
             }
         },
     )?;
     match norms {
         Some((norms, entered)) => {
-            made.into_iter().map(|made| layer_norm::leave(call, norms, entered, made)).collect()
+            result.into_iter().map(|result| layer_norm::leave(call, norms, entered, result)).collect()
         }
-        None => Ok(made),
+        None => Ok(result),
     }
 }

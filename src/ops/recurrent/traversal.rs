@@ -18,7 +18,7 @@ pub(crate) enum Direction {
 
 /// The way through a batch.
 #[derive(Clone, Copy)]
-pub(crate) struct Walk<'a> {
+pub(crate) struct Traversal<'a> {
     pub(crate) direction: Direction,
     /// How many steps of each row are valid [B], from none to T; all where there are no lengths.
     pub(crate) lengths: Option<&'a Indices>,
@@ -41,7 +41,7 @@ pub(crate) enum Truncation {
     /// Not past any step whose number is a multiple of this.
     Chunks(usize),
     /// In windows that overlap.
-    Windows(Windows),
+    SlidingWindows(SlidingWindows),
 }
 
 /// Truncated back-propagation through time as Williams & Peng (1990, "An efficient gradient-based algorithm for
@@ -49,12 +49,12 @@ pub(crate) enum Truncation {
 /// the last time goes back through `depth` steps. With `every` = 1 the gradient of each output goes through its own
 /// last `depth` steps and no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Windows {
+pub(crate) struct SlidingWindows {
     pub(crate) every: usize,
     pub(crate) depth: usize,
 }
 
-impl Windows {
+impl SlidingWindows {
     /// The last step of each window, in ascending order.
     pub(crate) fn ends(self, steps: usize) -> Vec<usize> {
         (0..steps).step_by(self.every).map(|start| (start + self.every).min(steps) - 1).collect()
@@ -80,13 +80,13 @@ pub(crate) enum Before {
     Previous,
 }
 
-impl Walk<'_> {
+impl Traversal<'_> {
     pub(crate) fn reversed(&self) -> bool {
         self.direction == Direction::Reverse
     }
 
     /// Whether steps differ by row, or gradients end within the sequence.
-    pub(crate) fn is_marked(&self) -> bool {
+    pub(crate) fn has_step_flags(&self) -> bool {
         self.lengths.is_some() || self.resets.is_some() || self.truncation != Truncation::None
     }
 
@@ -143,9 +143,9 @@ impl Walk<'_> {
         }
     }
 
-    pub(crate) fn windows(&self) -> Option<Windows> {
+    pub(crate) fn windows(&self) -> Option<SlidingWindows> {
         match self.truncation {
-            Truncation::Windows(windows) => Some(windows),
+            Truncation::SlidingWindows(windows) => Some(windows),
             _ => None,
         }
     }
@@ -179,8 +179,8 @@ impl Walk<'_> {
             Direction::Forward => t,
             Direction::Reverse => t + 1,
         };
-        let is_marked = |resets: &Indices| resets.values()[boundary * rows + row] != 0;
-        boundary < self.length(row, steps) && self.resets.is_some_and(is_marked)
+        let has_step_flags = |resets: &Indices| resets.values()[boundary * rows + row] != 0;
+        boundary < self.length(row, steps) && self.resets.is_some_and(has_step_flags)
     }
 
     /// Whether a gradient flows from step `t` of the row to the state before it.

@@ -5,7 +5,7 @@ use crate::ops::columns::columns;
 use crate::ops::elementwise::{Binary, binary};
 use crate::ops::recurrent::layer_norm::{Entry, Product};
 use crate::ops::recurrent::time_blocks::{Sums, add_products};
-use crate::ops::recurrent::{Equations, StateParts};
+use crate::ops::recurrent::{Equations, StateTensors};
 use crate::tensor::{Tensor, View, ViewMut};
 
 /// What the backward pass yields.
@@ -27,7 +27,7 @@ pub(crate) struct Gradients {
     pub(crate) product: Option<Product>,
     pub(crate) entry: Option<Entry>,
     /// At the initial state.
-    pub(crate) d_initial: StateParts,
+    pub(crate) d_initial: StateTensors,
 }
 
 impl Gradients {
@@ -82,11 +82,11 @@ impl Gradients {
     pub(crate) fn norms(&self) -> Result<Vec<View<'_>>> {
         let (Some(entry), Some(product)) = (&self.entry, &self.product) else { return Ok(Vec::new()) };
         let (rows, all) = (entry.d_gain.shape().elements(), product.d_norms.shape().elements());
-        let mut made = vec![entry.d_gain.view(), product.d_norms.view().outer(0..rows)?];
+        let mut result = vec![entry.d_gain.view(), product.d_norms.view().outer(0..rows)?];
         if self.equations.has_cell_state() {
-            made.push(product.d_norms.view().outer(rows..all)?);
+            result.push(product.d_norms.view().outer(rows..all)?);
         }
-        Ok(made)
+        Ok(result)
     }
 
     /// db_hh += Σ_t d(b_hh)_t, where `sums` are those of d(b_ih).

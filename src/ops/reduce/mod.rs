@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::on_device;
 use crate::math::threads;
 use crate::shape::Shape;
-use crate::tensor::{Tensor, View, ViewMut, expect_room};
+use crate::tensor::{Tensor, View, ViewMut, expect_capacity};
 use crate::{Error, Result};
 
 /// s_c = Σ_r x_rc: the sum over all but the last dimension. x \[..., C\] → s \[C\].
@@ -27,7 +27,7 @@ pub fn sum_rows<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
     on_device!(x.device(),
         F => {
             // The total, and the sum of one block of rows.
-            expect_room(x.device(), 2 * x.shape().last(), "a sum of rows")?;
+            expect_capacity(x.device(), 2 * x.shape().last(), "a sum of rows")?;
             Tensor::from_array(x.device(), cpu::sum_rows(x.array2::<F>()))
         },
         context => gpu::sum_rows(context, x),
@@ -43,7 +43,7 @@ pub(crate) fn block_sums(x: View<'_>, block: usize) -> Result<Tensor> {
             // The sums, where they and the blocks lie, and the scratch of some threads.
             let blocks = x.shape().rows().div_ceil(block);
             let scratch = 32 * blocks + 2 * x.shape().last() * threads();
-            expect_room(x.device(), blocks * x.shape().last() + scratch, "sums of blocks")?;
+            expect_capacity(x.device(), blocks * x.shape().last() + scratch, "sums of blocks")?;
             Tensor::from_array(x.device(), cpu::block_sums(x.array2::<F>(), block))
         },
         context => gpu::block_sums(context, x, block),

@@ -6,7 +6,7 @@ pub(crate) mod gpu;
 use super::elementwise::expect_alike;
 use crate::Result;
 use crate::device::on_device;
-use crate::tensor::{Tensor, View, expect_room};
+use crate::tensor::{Tensor, View, expect_capacity};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ fn forward(x: View<'_>, kind: Kind) -> Result<Tensor> {
     on_device!(x.device(),
         F => {
             // A row of powers beside the result.
-            expect_room(x.device(), x.shape().elements() + x.shape().last(), "a softmax")?;
+            expect_capacity(x.device(), x.shape().elements() + x.shape().last(), "a softmax")?;
             Tensor::from_array(x.device(), cpu::forward(x.array2::<F>(), kind))?.reshape(x.shape().dimensions())
         },
         context => {
@@ -74,7 +74,7 @@ fn backward(y: View<'_>, d_y: View<'_>, kind: Kind) -> Result<Tensor> {
     expect_alike(y, "d_y", d_y)?;
     on_device!(y.device(),
         F => {
-            expect_room(y.device(), y.shape().elements(), "the gradient of a softmax")?;
+            expect_capacity(y.device(), y.shape().elements(), "the gradient of a softmax")?;
             Tensor::from_array(y.device(), cpu::backward(y.array2::<F>(), d_y.array2(), kind))?
                 .reshape(y.shape().dimensions())
         },

@@ -1,7 +1,7 @@
 //! An adapter in the hands of a claim: the devices that it opens, lent or anew, and the cases that it takes.
 
 use refrain::{
-    AdapterKind, AdapterSummary, Device, GpuOptions, Journal, RecurrentTier, Result, TuningSource,
+    AdapterKind, AdapterSummary, Device, GpuOptions, Journal, RecurrentStrategy, Result, TuningSource,
 };
 
 use crate::lending::borrow;
@@ -13,7 +13,7 @@ pub(crate) struct Adapter {
     /// Its name without the driver's details.
     pub(super) label: String,
     /// How recurrent layers run on it, unless a test says otherwise.
-    pub(super) recurrent: RecurrentTier,
+    pub(super) recurrent: RecurrentStrategy,
     pub(super) turn: Turn,
 }
 
@@ -71,12 +71,12 @@ impl Adapter {
         let chosen = !matches!(tuning, TuningSource::Off) || options.journal != Journal::Off;
         let recurrent = match (options.recurrent, self.recurrent) {
             // By the name of what that is here, so that claims about either borrow the same devices.
-            (RecurrentTier::Auto, RecurrentTier::Auto)
+            (RecurrentStrategy::Auto, RecurrentStrategy::Auto)
                 if self.summary.kind == AdapterKind::Software && !chosen =>
             {
-                RecurrentTier::Sequence
+                RecurrentStrategy::Sequence
             }
-            (RecurrentTier::Auto, own) => own,
+            (RecurrentStrategy::Auto, own) => own,
             (wanted, _) => wanted,
         };
         GpuOptions { recurrent, tuning, ..options.clone() }

@@ -1,6 +1,6 @@
 //! Which of a machine's adapters are tested: those that the wishes name, each under a label of its own.
 
-use refrain::{AdapterSummary, RecurrentTier};
+use refrain::{AdapterSummary, RecurrentStrategy};
 
 use super::adapter::{Adapter, Turn};
 use super::{Outcome, Suite, on_cpu};
@@ -33,7 +33,7 @@ pub(super) fn choose(found: Vec<AdapterSummary>, wishes: Option<&str>) -> Chosen
             label = format!("{label} {}", summary.index);
         }
         let turn = Turn { place: adapters.len(), of: 1 };
-        adapters.push(Adapter { summary, label, recurrent: RecurrentTier::Auto, turn });
+        adapters.push(Adapter { summary, label, recurrent: RecurrentStrategy::Auto, turn });
     }
     let of = adapters.len();
     adapters.iter_mut().for_each(|adapter| adapter.turn.of = of);

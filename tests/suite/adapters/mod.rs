@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use refrain::{Device, RecurrentTier};
+use refrain::{Device, RecurrentStrategy};
 
 pub(crate) use self::adapter::Adapter;
 use self::adapter::Turn;
@@ -77,16 +77,18 @@ impl Suite {
 
     /// A claim about each way in which recurrent layers may run on an adapter. Where there are several adapters, they take
     /// turns at the ways: what each computes in the other, `twins` compares.
-    pub(crate) fn gpu_tiers(&mut self, name: &str, body: OnGpu) {
-        let ways =
-            [(RecurrentTier::Sequence, "many steps at a time"), (RecurrentTier::Steps, "step by step")];
+    pub(crate) fn gpu_strategies(&mut self, name: &str, body: OnGpu) {
+        let ways = [
+            (RecurrentStrategy::Sequence, "many steps at a time"),
+            (RecurrentStrategy::PerStep, "step by step"),
+        ];
         for (turn, (recurrent, way)) in ways.into_iter().enumerate() {
             self.gpu_at_turn(&format!("{name}, {way}"), turn, recurrent, body);
         }
     }
 
     /// A claim about one of two ways, on every second adapter from number `turn` on; on all where there is one.
-    pub(crate) fn gpu_at_turn(&mut self, name: &str, turn: usize, recurrent: RecurrentTier, body: OnGpu) {
+    pub(crate) fn gpu_at_turn(&mut self, name: &str, turn: usize, recurrent: RecurrentStrategy, body: OnGpu) {
         let adapters = self.chosen.adapters.clone();
         let mut own: Vec<Adapter> = adapters.iter().skip(turn).step_by(2).cloned().collect();
         if adapters.len() == 1 {
@@ -195,13 +197,13 @@ macro_rules! on_gpu {
 }
 
 /// As [`on_gpu`], for each way in which recurrent layers may run.
-macro_rules! on_gpu_tiers {
+macro_rules! on_gpu_strategies {
     ($suite:expr, $($claim:ident),+ $(,)?) => {
-        $($suite.gpu_tiers(concat!(module_path!(), "::", stringify!($claim)), $claim);)+
+        $($suite.gpu_strategies(concat!(module_path!(), "::", stringify!($claim)), $claim);)+
     };
 }
 
-pub(crate) use {on_cpu, on_gpu, on_gpu_tiers, plain_on_cpu};
+pub(crate) use {on_cpu, on_gpu, on_gpu_strategies, plain_on_cpu};
 
 pub(crate) fn register(suite: &mut Suite) {
     choice::register(suite);

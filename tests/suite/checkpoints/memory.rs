@@ -5,7 +5,7 @@ use refrain::nn::{Cell, Rnn};
 use refrain::{Device, Error, Result};
 
 use super::{BATCH, BLOCK, Built, EVERY, HIDDEN, INPUTS, Kind, STEPS, expect_same, model};
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_tiers};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
 use crate::support::random;
 
 fn segments_cost_what_they_keep_and_run_again() -> Outcome {
@@ -120,5 +120,5 @@ pub(super) fn register(suite: &mut Suite) {
         a_budget_is_kept_by_the_longest_segments_that_fit,
         a_budget_changes_no_bit,
     );
-    on_gpu_tiers!(suite, segments_need_less_memory);
+    on_gpu_strategies!(suite, segments_need_less_memory);
 }

@@ -8,7 +8,7 @@ mod options;
 mod passes;
 
 use libtest_mimic::Failed;
-use refrain::nn::{Draw, Layer, Model, Parameters, Rnn, Sequences, State};
+use refrain::nn::{Layer, Model, Parameters, RandomKey, Rnn, Sequences, State};
 use refrain::random::Stream;
 use refrain::{Device, Indices, Result, Tensor};
 
@@ -123,7 +123,7 @@ impl Built {
             false => Sequences::whole(),
         };
         if kind.is_random() {
-            sequences = sequences.training(Draw::new(6, 3));
+            sequences = sequences.training(RandomKey::new(6, 3));
         }
         let zero = layer.zero_state(device, BATCH)?;
         let initial = match kind {

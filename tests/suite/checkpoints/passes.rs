@@ -5,7 +5,7 @@ use refrain::nn::{Cell, Rnn};
 use refrain::{Device, GpuOptions};
 
 use super::{BATCH, BLOCK, Built, EVERY, HIDDEN, INPUTS, Kind, STEPS, expect_same, model};
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_tiers};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
 use crate::support::{expect_close, expect_same_bits, largest, random};
 
 const KINDS: [Kind; 6] =
@@ -114,7 +114,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_clipped_gradient_is_clipped_somewhere,
         outputs_of_checkpointed_stacks_are_those_of_inference,
     );
-    on_gpu_tiers!(
+    on_gpu_strategies!(
         suite,
         checkpoints_change_no_bit_on_the_gpu,
         checkpoints_change_no_bit_where_work_is_cut,

@@ -2,9 +2,9 @@
 //! row of a batch, by each strategy over time.
 
 use libtest_mimic::Failed;
-use refrain::nn::{Cell, Draw, Model, Rnn, Sequences, State};
+use refrain::nn::{Cell, Model, RandomKey, Rnn, Sequences, State};
 use refrain::ops::Activation;
-use refrain::{Device, GpuOptions, Indices, OnChip, RecurrentTier, Result, ShaderBuild};
+use refrain::{Device, GpuOptions, Indices, PersistentLimits, RecurrentStrategy, Result, ShaderBuild};
 
 use super::{NANS, Results, expect_alike, ordinary, tensor};
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
@@ -97,7 +97,7 @@ fn train(device: &Device, stack: &Rnn, place: Place) -> Result<(Vec<OfRows>, Res
         Some(cell) => State::from_hidden_and_cell(&hidden, &state_of(63, Place::Cell, &cell)?)?,
         None => State::from_hidden(&hidden)?,
     };
-    let sequences = Sequences::whole().training(Draw::new(3, 9));
+    let sequences = Sequences::whole().training(RandomKey::new(3, 9));
     let (y, last, trace) = layer.forward_sequences(&parameters, &x, &state, sequences)?;
     let mut gradients = parameters.zero_gradients()?;
     let (d_x, d_initial) = trace.backward(&d_y, None, &mut gradients)?;
@@ -207,8 +207,8 @@ fn pairs(adapter: &Adapter) -> Result<[Device; 2]> {
     let open =
         |recurrent, build| adapter.open_with(&GpuOptions { recurrent, build, ..GpuOptions::default() });
     Ok([
-        open(RecurrentTier::Steps, ShaderBuild::Checked)?,
-        open(RecurrentTier::Sequence, ShaderBuild::Trusted)?,
+        open(RecurrentStrategy::PerStep, ShaderBuild::Checked)?,
+        open(RecurrentStrategy::Sequence, ShaderBuild::Trusted)?,
     ])
 }
 
@@ -227,7 +227,7 @@ fn expect_clean_padding(device: &Device) -> Outcome {
             }
             let x = tensor(device, &[STEPS, 2, INPUTS], &x)?;
             let d_y = tensor(device, &[STEPS, 2, outputs], &ordinary(65, STEPS * 2 * outputs))?;
-            let sequences = Sequences::ragged(&lengths).training(Draw::new(3, 9));
+            let sequences = Sequences::ragged(&lengths).training(RandomKey::new(3, 9));
             let zero = layer.zero_state(device, 2)?;
             let (y, _, trace) = layer.forward_sequences(&parameters, &x, &zero, sequences)?;
             let mut gradients = parameters.zero_gradients()?;
@@ -296,8 +296,9 @@ fn a_pass_over_nan_leaves_nothing_to_the_next_on_the_cpu() -> Outcome {
 
 /// Workgroups that exchange states take one NaN for "not there yet": no state may look like it.
 fn persistent_kernels_exchange_every_nan(adapter: &Adapter) -> Outcome {
-    let on_chip = OnChip { workgroups: Some(2), ..OnChip::default() };
-    let options = GpuOptions { recurrent: RecurrentTier::OnChip, on_chip, ..GpuOptions::default() };
+    let persistent_limits = PersistentLimits { workgroups: Some(2), ..PersistentLimits::default() };
+    let options =
+        GpuOptions { recurrent: RecurrentStrategy::Persistent, persistent_limits, ..GpuOptions::default() };
     // What it learns of waiting is this test's.
     let device = adapter.open_anew_with(&options)?;
     let stack = Rnn::new(Cell::tanh(), INPUTS, HIDDEN);
@@ -309,7 +310,7 @@ fn persistent_kernels_exchange_every_nan(adapter: &Adapter) -> Outcome {
             expect_alike(&what, &expected.values, &found.values)?;
         }
     }
-    let report = device.on_chip().expect("a GPU");
+    let report = device.persistent_report().expect("a GPU");
     assert!(report.dispatches >= 2, "{report:?}");
     Ok(())
 }

@@ -4,7 +4,7 @@ use refrain::nn::{Cell, Linear, Model, Rnn, Sequences, State};
 use refrain::{Device, GpuOptions, Indices, Result, Tensor};
 
 use super::{Order, case, compare, compare_all, downloads, expect_agreement, low_limits, on_both};
-use crate::adapters::{Adapter, Outcome, Suite, on_gpu, on_gpu_tiers};
+use crate::adapters::{Adapter, Outcome, Suite, on_gpu, on_gpu_strategies};
 use crate::support::{Optimizer, Rule, Setup, all_gradients, all_parameters, random};
 
 /// A change of a description.
@@ -152,5 +152,5 @@ fn training_steps_are_cut(adapter: &Adapter) -> Outcome {
 
 pub(super) fn register(suite: &mut Suite) {
     on_gpu!(suite, optimizers_are_cut_without_a_trace, training_steps_are_cut);
-    on_gpu_tiers!(suite, recurrent_steps_are_cut_by_time_rows_and_units);
+    on_gpu_strategies!(suite, recurrent_steps_are_cut_by_time_rows_and_units);
 }

@@ -1,6 +1,6 @@
 //! What a model says that it costs, in multiplications and in bytes of a trace, is what it takes.
 
-use refrain::nn::{Cell, Draw, Embedding, Linear, Merge, Model, OneHot, Rnn, Sequences};
+use refrain::nn::{Cell, Embedding, Linear, Merge, Model, OneHot, RandomKey, Rnn, Sequences};
 use refrain::{Device, Error, Result, Tensor};
 
 use super::{BATCH, STEPS};
@@ -19,7 +19,7 @@ fn bytes_of_a_trace(adapter: &Adapter, model: &Model, sizes: [usize; 3]) -> Resu
     for step in 0..6 {
         let x = Tensor::zeros(&device, &sizes)?;
         let state = model.zero_state(&device, sizes[1])?;
-        let sequences = Sequences::whole().training(Draw::new(1, step));
+        let sequences = Sequences::whole().training(RandomKey::new(1, step));
         let (y, _, trace) = model.forward_sequences(&parameters, &x, &state, sequences)?;
         y.download()?;
         held.push(trace);

@@ -41,7 +41,7 @@ fn passes_that_do_not_say_what_they_are_are_refused() -> Outcome {
     let parameters = model.initialize(&device)?;
     let x = random(&device, 88, &[STEPS, BATCH, 3], 1.0)?;
     let zero = layer.zero_state(&device, BATCH)?;
-    let choice = ["training(draw)", "evaluation()"];
+    let choice = ["training(random_key)", "evaluation()"];
     refused(layer.forward(&parameters, &x, &zero), &choice);
     let lengths = lengths(&device)?;
     refused(layer.forward_sequences(&parameters, &x, &zero, Sequences::ragged(&lengths)), &choice);

@@ -2,7 +2,7 @@
 //! reference, and nothing in the padding reaches a layer.
 
 use refrain::loss::cross_entropy;
-use refrain::nn::{Cell, Draw, Linear, Model, Rnn, Sequences};
+use refrain::nn::{Cell, Linear, Model, RandomKey, Rnn, Sequences};
 use refrain::{Device, IGNORED, Indices, Result, Tensor};
 
 use super::{BATCH, LENGTHS, STEPS, lengths, tagger};
@@ -37,7 +37,7 @@ fn loss_and_gradients(
 
 fn modes<'a>(lengths: &'a Indices) -> [Sequences<'a>; 2] {
     let ragged = Sequences::ragged(lengths);
-    [ragged.training(Draw::new(1, 2)), ragged.evaluation()]
+    [ragged.training(RandomKey::new(1, 2)), ragged.evaluation()]
 }
 
 fn a_models_gradients_over_ragged_rows_match_finite_differences() -> Outcome {

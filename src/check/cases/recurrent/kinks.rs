@@ -5,7 +5,7 @@ use std::f64::consts::{FRAC_PI_2, FRAC_PI_4};
 use super::{Bias, Inputs, Stack};
 use crate::Result;
 use crate::check::compare::difference;
-use crate::check::draw::{Draw, Nudge};
+use crate::check::sampler::{Nudge, Sampler};
 use crate::check::tolerance::independent;
 use crate::device::Device;
 use crate::nn::Cell;
@@ -41,7 +41,7 @@ impl Stack {
             _ => return Ok(seed),
         };
         self.first_seed(seed, |seed| {
-            let gates = self.pre_activations(&Draw::new(&Device::reference(), seed))?;
+            let gates = self.pre_activations(&Sampler::new(&Device::reference(), seed))?;
             Ok(gates.iter().all(|gate| kinks.iter().all(|kink| (gate - kink).abs() > margin)))
         })
     }
@@ -60,9 +60,9 @@ impl Stack {
     /// pre-activation meets a kink on one of the two ways, they jump on that way alone.
     fn is_smooth(self, seed: u64) -> Result<bool> {
         let reference = Device::reference();
-        let here = self.backward(&Draw::new(&reference, seed))?;
+        let here = self.backward(&Sampler::new(&reference, seed))?;
         for direction in 0..DIRECTIONS {
-            let moved = |size| self.backward(&Draw::nudged(&reference, seed, Nudge { direction, size }));
+            let moved = |size| self.backward(&Sampler::nudged(&reference, seed, Nudge { direction, size }));
             let (one, other) = (moved(NUDGE)?, moved(-NUDGE)?);
             for ((here, one), other) in here.iter().zip(&one).zip(&other) {
                 let (one, other) = (one.tensor.download_f64()?, other.tensor.download_f64()?);
@@ -79,15 +79,15 @@ impl Stack {
     }
 
     /// W_ih x_t + b_ih + W_hh h_{t−1} + b_hh of a forward stack of one layer over whole rows \[T, B, H\].
-    fn pre_activations(self, draw: &Draw) -> Result<Vec<f64>> {
+    fn pre_activations(self, sampler: &Sampler) -> Result<Vec<f64>> {
         debug_assert_eq!(self.layers, 1);
         debug_assert_eq!((self.directions, self.rows), (super::Directions::Forward, super::Rows::Whole));
-        let Inputs { layer, parameters, x, initial, .. } = self.draw(draw)?;
+        let Inputs { layer, parameters, x, initial, .. } = self.sampler(sampler)?;
         let (y, _) = layer.infer(&parameters, &x, &initial)?;
         let mut before = initial.hidden().download_f64()?;
         before.extend(y.download_f64()?);
         before.truncate(y.shape().elements());
-        let before = Tensor::from_slice_f64(draw.device(), y.shape().dimensions(), &before)?;
+        let before = Tensor::from_slice_f64(sampler.device(), y.shape().dimensions(), &before)?;
         let bias = |name| (self.bias == Bias::With).then(|| parameters.view(name)).transpose();
         let transposed = Form::RightTransposed;
         let from_x = matmul(&x, parameters.view("rnn.weight_ih_l0")?, transposed, bias("rnn.bias_ih_l0")?)?;

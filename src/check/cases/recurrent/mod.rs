@@ -7,7 +7,7 @@ mod stacks;
 
 use super::{Case, Operation, Output, download};
 use crate::Result;
-use crate::check::draw::{CENTRED, Draw};
+use crate::check::sampler::{CENTRED, Sampler};
 use crate::check::tolerance::{Recurrence, steepness};
 use crate::nn::{Cell, Layer, Model, Parameters, Rnn, State};
 use crate::ops::Activation;
@@ -79,8 +79,8 @@ pub(super) fn operations() -> Result<Vec<Operation>> {
         let mut backward = Vec::new();
         for (stack, seed) in seeded(stacks) {
             let seed = seed?;
-            forward.push(Case::new(stack.label(), seed, move |draw| stack.forward(draw)));
-            backward.push(Case::new(stack.label(), seed, move |draw| stack.backward(draw)));
+            forward.push(Case::new(stack.label(), seed, move |sampler| stack.forward(sampler)));
+            backward.push(Case::new(stack.label(), seed, move |sampler| stack.backward(sampler)));
         }
         operations.push(Operation::new(format!("{name} forward"), forward));
         operations.push(Operation::new(format!("{name} backward"), backward));
@@ -141,13 +141,13 @@ impl Stack {
         self.choices.activations.map_or(1.0, |functions| steepness(functions, self.steps))
     }
 
-    fn draw(self, draw: &Draw) -> Result<Inputs> {
+    fn sampler(self, sampler: &Sampler) -> Result<Inputs> {
         let mut model = Model::new(0);
         let layer = model.add("rnn", self.description())?;
-        let mut parameters = model.initialize(draw.device())?;
+        let mut parameters = model.initialize(sampler.device())?;
         let bound = 1.0 / (self.hidden as f64).sqrt();
         let drawn = model.specs().iter().map(|spec| {
-            let values = draw.values(spec.shape.elements(), -bound..bound);
+            let values = sampler.values(spec.shape.elements(), -bound..bound);
             (spec, values.into_iter().map(f64::from).collect::<Vec<f64>>())
         });
         let drawn: Vec<_> = drawn.collect();
@@ -155,16 +155,16 @@ impl Stack {
             .iter()
             .map(|(spec, values)| (spec.name.as_str(), spec.shape.dimensions(), values.as_slice()));
         parameters.set_all(all)?;
-        let batch = self.rows.draw(draw, self.steps, self.batch)?;
-        let x = draw.values(self.steps * self.batch * self.inputs, -self.magnitude..self.magnitude);
-        let x = batch.with_padding(draw, x, f32::NAN)?;
-        let initial = self.draw_state(draw)?;
+        let batch = self.rows.sampler(sampler, self.steps, self.batch)?;
+        let x = sampler.values(self.steps * self.batch * self.inputs, -self.magnitude..self.magnitude);
+        let x = batch.with_padding(sampler, x, f32::NAN)?;
+        let initial = self.draw_state(sampler)?;
         Ok(Inputs { layer, model, parameters, batch, x, initial })
     }
 
-    fn draw_state(self, draw: &Draw) -> Result<State> {
+    fn draw_state(self, sampler: &Sampler) -> Result<State> {
         let directions = if self.directions == Directions::Both { 2 } else { 1 };
-        let part = |width| draw.tensor(&[self.layers * directions, self.batch, width], CENTRED);
+        let part = |width| sampler.tensor(&[self.layers * directions, self.batch, width], CENTRED);
         let hidden = part(self.choices.projection.unwrap_or(self.hidden))?;
         match self.cell.has_cell_state() {
             true => State::from_hidden_and_cell(&hidden, &part(self.hidden)?),
@@ -183,22 +183,22 @@ impl Stack {
         outputs
     }
 
-    fn forward(self, draw: &Draw) -> Result<Vec<Output>> {
-        let Inputs { layer, parameters, batch, x, initial, .. } = self.draw(draw)?;
+    fn forward(self, sampler: &Sampler) -> Result<Vec<Output>> {
+        let Inputs { layer, parameters, batch, x, initial, .. } = self.sampler(sampler)?;
         let roundings = self.growth() * self.recurrence().forward();
         let (y, last) = layer.infer_sequences(&parameters, &x, &initial, batch.sequences())?;
         let mut outputs = self.state_outputs("final state", &last, roundings);
-        outputs.extend(batch.padding_of(draw, "y", &y)?);
+        outputs.extend(batch.padding_of(sampler, "y", &y)?);
         outputs.push(self.output("y", y, roundings));
         Ok(outputs)
     }
 
-    fn backward(self, draw: &Draw) -> Result<Vec<Output>> {
-        let Inputs { layer, model, parameters, batch, x, initial } = self.draw(draw)?;
-        let d_y = draw.values(self.steps * self.batch * layer.description().outputs(), CENTRED);
+    fn backward(self, sampler: &Sampler) -> Result<Vec<Output>> {
+        let Inputs { layer, model, parameters, batch, x, initial } = self.sampler(sampler)?;
+        let d_y = sampler.values(self.steps * self.batch * layer.description().outputs(), CENTRED);
         // Garbage of its own, but finite: what a loss over whole rows sends back.
-        let d_y = batch.with_padding(draw, d_y, 3.0)?;
-        let d_last = self.draw_state(draw)?;
+        let d_y = batch.with_padding(sampler, d_y, 3.0)?;
+        let d_last = self.draw_state(sampler)?;
         let given = (self.final_gradient == FinalGradient::Given).then_some(&d_last);
         let mut gradients = parameters.zero_gradients()?;
         let (_, _, trace) = layer.forward_sequences(&parameters, &x, &initial, batch.sequences())?;
@@ -206,10 +206,10 @@ impl Stack {
         let windows = self.truncation.further_windows() as f64;
         let roundings = self.growth() * self.recurrence().backward() + windows;
         let mut results = self.state_outputs("d_initial", &d_initial, roundings);
-        results.extend(batch.padding_of(draw, "d_x", &d_x)?);
+        results.extend(batch.padding_of(sampler, "d_x", &d_x)?);
         results.push(self.output("d_x", d_x, roundings));
         for spec in model.specs() {
-            let gradient = download(draw, gradients.view(&spec.name)?)?;
+            let gradient = download(sampler, gradients.view(&spec.name)?)?;
             results.push(self.output(format!("gradient of {}", spec.name), gradient, roundings));
         }
         Ok(results)
@@ -228,7 +228,7 @@ mod tests {
     use crate::device::Device;
 
     fn results(stack: Stack, seed: u64) -> Vec<Vec<f64>> {
-        let outputs = stack.backward(&Draw::new(&Device::reference(), seed)).unwrap();
+        let outputs = stack.backward(&Sampler::new(&Device::reference(), seed)).unwrap();
         outputs.iter().map(|output| output.tensor.download_f64().unwrap()).collect()
     }
 
@@ -262,7 +262,7 @@ mod tests {
                     seen += 1;
                 }
                 // Of a layer whose gates were all beyond their bound no gradient would reach x.
-                let d_x = stack.backward(&Draw::new(&Device::reference(), seed)).unwrap();
+                let d_x = stack.backward(&Sampler::new(&Device::reference(), seed)).unwrap();
                 let d_x = d_x.iter().find(|output| output.name == "d_x").unwrap();
                 assert!(d_x.tensor.download_f64().unwrap().iter().any(|value| *value != 0.0), "{label}");
             }

@@ -2,7 +2,7 @@
 
 use super::Output;
 use crate::Result;
-use crate::check::draw::Draw;
+use crate::check::sampler::Sampler;
 use crate::device::Device;
 use crate::nn::Sequences;
 use crate::tensor::{Indices, Tensor};
@@ -27,8 +27,9 @@ pub(super) struct Batch {
 impl Rows {
     /// Lengths in any order, 1, T and, of more than two rows, 0 among them; one row alone ends below T. A third of all steps are
     /// resets.
-    pub(super) fn draw(self, draw: &Draw, steps: usize, rows: usize) -> Result<Batch> {
-        let mut lengths: Vec<u32> = draw.integers(rows, steps).into_iter().map(|length| length + 1).collect();
+    pub(super) fn sampler(self, sampler: &Sampler, steps: usize, rows: usize) -> Result<Batch> {
+        let mut lengths: Vec<u32> =
+            sampler.integers(rows, steps).into_iter().map(|length| length + 1).collect();
         match lengths.as_mut_slice() {
             [only] => *only = steps.div_ceil(2) as u32,
             all => {
@@ -38,11 +39,11 @@ impl Rows {
                 }
             }
         }
-        let thirds = draw.integers(steps * rows, 3);
+        let thirds = sampler.integers(steps * rows, 3);
         let resets: Vec<u32> = thirds.into_iter().map(|third| u32::from(third == 0)).collect();
         let ragged = matches!(self, Self::Ragged | Self::RaggedAndReset);
         let reset = matches!(self, Self::Reset | Self::RaggedAndReset);
-        let device = draw.device();
+        let device = sampler.device();
         let lengths = ragged.then(|| Indices::from_slice(device, &[rows], &lengths)).transpose()?;
         let resets = reset.then(|| Indices::from_slice(device, &[steps, rows], &resets)).transpose()?;
         Ok(Batch { steps, rows, lengths, resets })
@@ -64,32 +65,42 @@ impl Batch {
 
     /// `values` as \[T, B, …\], those in the padding times `garbage`, but zeros on the reference: a result that reads
     /// the padding differs between the two.
-    pub(super) fn with_padding(&self, draw: &Draw, mut values: Vec<f32>, garbage: f32) -> Result<Tensor> {
+    pub(super) fn with_padding(
+        &self,
+        sampler: &Sampler,
+        mut values: Vec<f32>,
+        garbage: f32,
+    ) -> Result<Tensor> {
         let features = values.len() / (self.steps * self.rows);
-        let factor = if draw.device() == &Device::reference() { 0.0 } else { garbage };
+        let factor = if sampler.device() == &Device::reference() { 0.0 } else { garbage };
         for (place, values) in values.chunks_mut(features).enumerate() {
             if self.is_padding(place / self.rows, place % self.rows) {
                 values.iter_mut().for_each(|value| *value *= factor);
             }
         }
-        Tensor::from_slice(draw.device(), &[self.steps, self.rows, features], &values)
+        Tensor::from_slice(sampler.device(), &[self.steps, self.rows, features], &values)
     }
 
     /// What stands in the padding of `tensor` \[T, B, F\], which must be zero: that is what the reference is taken to
     /// yield. Nothing for rows without padding.
-    pub(super) fn padding_of(&self, draw: &Draw, name: &str, tensor: &Tensor) -> Result<Option<Output>> {
+    pub(super) fn padding_of(
+        &self,
+        sampler: &Sampler,
+        name: &str,
+        tensor: &Tensor,
+    ) -> Result<Option<Output>> {
         if self.lengths.is_none() {
             return Ok(None);
         }
         let mut values = tensor.download_f64()?;
         let features = tensor.shape().last();
-        let on_reference = draw.device() == &Device::reference();
+        let on_reference = sampler.device() == &Device::reference();
         for (place, values) in values.chunks_mut(features).enumerate() {
             if on_reference || !self.is_padding(place / self.rows, place % self.rows) {
                 values.fill(0.0);
             }
         }
-        let padding = Tensor::from_slice_f64(draw.device(), tensor.shape().dimensions(), &values)?;
+        let padding = Tensor::from_slice_f64(sampler.device(), tensor.shape().dimensions(), &values)?;
         Ok(Some(Output::new(format!("the padding of {name}"), padding, 1.0)))
     }
 }

@@ -3,7 +3,7 @@
 use ndarray::{ArrayView1, ArrayViewMut1};
 
 use crate::ops::Activation;
-use crate::ops::elementwise::cpu::{apply, slope};
+use crate::ops::elementwise::cpu::{apply, derivative_at_output};
 use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
@@ -51,21 +51,23 @@ impl Gate {
 
     /// y ← d f'(a), given y = f(a) and the gradient d at y.
     pub(crate) fn back<F: Real>(self, y: &mut [F], d: impl Fn(usize) -> F) {
-        let slopes = y.iter_mut().enumerate();
+        let gradients = y.iter_mut().enumerate();
         match (self.bound, self.function) {
             (None, Activation::Sigmoid) => {
-                slopes.for_each(|(unit, y)| *y = d(unit) * (*y * (F::one() - *y)));
+                gradients.for_each(|(unit, y)| *y = d(unit) * (*y * (F::one() - *y)));
             }
-            (None, Activation::Tanh) => slopes.for_each(|(unit, y)| *y = d(unit) * (F::one() - *y * *y)),
-            (None, function) => slopes.for_each(|(unit, y)| *y = d(unit) * slope(function, *y)),
+            (None, Activation::Tanh) => gradients.for_each(|(unit, y)| *y = d(unit) * (F::one() - *y * *y)),
+            (None, function) => {
+                gradients.for_each(|(unit, y)| *y = d(unit) * derivative_at_output(function, *y))
+            }
             (Some(bound), function) => {
                 // What entered lay within the bound if its value lies between those at the bound.
                 let mut ends = [-bound, bound].map(F::from_f32);
                 apply(function, &mut ends);
                 let [low, high] = if ends[0] < ends[1] { ends } else { [ends[1], ends[0]] };
-                slopes.for_each(|(unit, y)| {
+                gradients.for_each(|(unit, y)| {
                     let outside = *y <= low || *y >= high;
-                    *y = if outside { F::zero() } else { d(unit) * slope(function, *y) };
+                    *y = if outside { F::zero() } else { d(unit) * derivative_at_output(function, *y) };
                 });
             }
         }

@@ -10,15 +10,15 @@ mod zoneout;
 
 use ndarray::{Array3, ArrayView3, Ix3, s};
 
-use self::batch_split::MemoryMut;
+use self::batch_split::CellStateMut;
 use self::cells::layer_norm::OverTime;
-use self::time_loop::{Backward, Forward, Kept, Loop, Made};
-use self::weights::{Matrices, Memory, Pass, Rows};
+use self::time_loop::{Backward, Forward, GradientArrays, SavedSteps, TimeLoop};
+use self::weights::{CellState, Matrices, Pass, Rows};
 use super::layer_norm;
 use crate::Result;
 use crate::device::Host;
-use crate::ops::recurrent::{Call, Cell, Gradients, Sizes, StateParts, StateView, Steps};
-use crate::tensor::{Real, Tensor, View, expect_room, unwritten};
+use crate::ops::recurrent::{Call, Cell, Gradients, SavedActivations, Sizes, StateTensors, StateView};
+use crate::tensor::{Real, Tensor, View, expect_capacity, unwritten};
 
 pub(crate) fn forward<F: Real>(
     host: &Host,
@@ -27,49 +27,49 @@ pub(crate) fn forward<F: Real>(
     mut projected: Tensor,
     entered: Option<Tensor>,
     output: &mut Tensor,
-) -> Result<Steps> {
+) -> Result<SavedActivations> {
     let Sizes { steps, rows, units, hidden } = sizes;
     let device = projected.device().clone();
-    expect_room(&device, scratch(call, sizes, Pass::Forward), "a recurrent layer")?;
+    expect_capacity(&device, scratch(call, sizes, Pass::Forward), "a recurrent layer")?;
     let matrices = Matrices::new(call, sizes, Pass::Forward);
     let equations = &call.equations;
     let initial = call.initial.memory::<F>(units);
-    let mut last = Memory::zeros(rows, hidden, units);
+    let mut last = CellState::zeros(rows, hidden, units);
     let saves = equations.saves() || matrices.gains.is_some();
     let saved = saves.then(|| unwritten(host, Ix3(steps, rows, units), "what a recurrent layer saves"));
     let mut saved = saved.transpose()?;
     let mut whole = output.view_mut()?;
     let mut gates = projected.view_mut()?;
-    Loop { equations, matrices: &matrices, walk: &call.walk, steps }.forward(Forward {
+    TimeLoop { equations, matrices: &matrices, traversal: &call.traversal, steps }.forward(Forward {
         rows: Rows { first: 0, all: rows },
         gates: gates.array3(),
         saved: saved.as_mut().map(|saved| saved.view_mut()),
         output: whole.array3().slice_move(s![.., .., call.column..call.column + hidden]),
         initial: initial.view(),
-        last: MemoryMut::of(&mut last),
+        last: CellStateMut::of(&mut last),
     });
-    Ok(Steps {
+    Ok(SavedActivations {
         gates: Some(projected),
         saved: saved.map(|saved| Tensor::from_array(&device, saved)).transpose()?,
         unprojected: None,
         entered,
         product: None,
-        marks: None,
-        last: vec![StateParts::new(&device, equations, last)?],
+        step_flags: None,
+        last: vec![StateTensors::new(&device, equations, last)?],
     })
 }
 
 /// Arrays that a backward pass fills.
-struct Room<F> {
+struct BackwardArrays<F> {
     previous: Array3<F>,
     cells: Option<Array3<F>>,
     unprojected: Option<Array3<F>>,
     d_apart: Option<Array3<F>>,
     d_hidden: Option<Array3<F>>,
-    d_initial: Memory<F>,
+    d_initial: CellState<F>,
 }
 
-impl<F: Real> Room<F> {
+impl<F: Real> BackwardArrays<F> {
     fn new(host: &Host, call: &Call<'_>, sizes: Sizes) -> Result<Self> {
         let Sizes { steps, rows, units, hidden } = sizes;
         let equations = &call.equations;
@@ -78,14 +78,14 @@ impl<F: Real> Room<F> {
             asked.then(|| unwritten(host, Ix3(steps, rows, width), what)).transpose()
         };
         let projected = call.weights.projection.is_some();
-        let sees_cells = equations.peepholes() > 0 || call.walk.windows().is_some();
+        let sees_cells = equations.peepholes() > 0 || call.traversal.windows().is_some();
         Ok(Self {
             previous: unwritten(host, Ix3(steps, rows, hidden), what)?,
             cells: array(sees_cells, units)?,
             unprojected: array(projected, units)?,
             d_apart: array(equations.last_gate_apart(), units)?,
             d_hidden: array(projected || call.weights.norms.is_some(), hidden)?,
-            d_initial: Memory::zeros(rows, hidden, units),
+            d_initial: CellState::zeros(rows, hidden, units),
         })
     }
 }
@@ -98,7 +98,7 @@ fn scratch(call: &Call<'_>, sizes: Sizes, pass: Pass) -> usize {
     // The weights as products read them, filled up to whole panels, and the arrays of one step.
     let weights = 2 * (gates + units) * (hidden + 64);
     let step = |rows: usize| rows * (6 * gates + 16 * state);
-    let of_steps = match (pass, call.walk.windows()) {
+    let of_steps = match (pass, call.traversal.windows()) {
         (Pass::Backward, Some(windows)) => steps * rows * gates + step(windows.ends(steps).len() * rows),
         _ => 0,
     };
@@ -113,7 +113,7 @@ fn scratch(call: &Call<'_>, sizes: Sizes, pass: Pass) -> usize {
 pub(crate) fn backward<F: Real>(
     host: &Host,
     call: &Call<'_>,
-    mut steps: Steps,
+    mut steps: SavedActivations,
     sizes: Sizes,
     output: &Tensor,
     d_output: View<'_>,
@@ -121,12 +121,12 @@ pub(crate) fn backward<F: Real>(
 ) -> Result<Gradients> {
     let Sizes { rows, units, hidden, .. } = sizes;
     let device = output.device();
-    let mut room = Room::new(host, call, sizes)?;
-    expect_room(device, scratch(call, sizes, Pass::Backward), "the gradient of a recurrent layer")?;
+    let mut arrays = BackwardArrays::new(host, call, sizes)?;
+    expect_capacity(device, scratch(call, sizes, Pass::Backward), "the gradient of a recurrent layer")?;
     let matrices = Matrices::<F>::new(call, sizes, Pass::Backward);
     let own = s![.., .., call.column..call.column + hidden];
     let initial = call.initial.memory::<F>(units);
-    let d_last = d_last.map_or_else(|| Memory::zeros(rows, hidden, units), |d_last| d_last.memory(units));
+    let d_last = d_last.map_or_else(|| CellState::zeros(rows, hidden, units), |d_last| d_last.memory(units));
     let mut d_gates = steps.take_gates();
     let saved: Option<ArrayView3<'_, F>> = steps.saved.as_ref().map(|saved| saved.view().array3());
     let normalises_state = matrices.gains.is_some() && call.equations.cell == Cell::Lstm;
@@ -137,9 +137,14 @@ pub(crate) fn backward<F: Real>(
         let first = gates.dim().2 - units;
         gates.slice(s![.., .., first..]).to_owned()
     });
-    let all = Loop { equations: &call.equations, matrices: &matrices, walk: &call.walk, steps: sizes.steps };
+    let all = TimeLoop {
+        equations: &call.equations,
+        matrices: &matrices,
+        traversal: &call.traversal,
+        steps: sizes.steps,
+    };
     let pass = Backward {
-        kept: Kept {
+        saved_steps: SavedSteps {
             rows: Rows { first: 0, all: rows },
             saved,
             output: output.view().array3().slice_move(own),
@@ -148,21 +153,21 @@ pub(crate) fn backward<F: Real>(
         gates: gates.view_mut(),
         d_output: d_output.array3().slice_move(own),
         d_last: d_last.view(),
-        d_initial: MemoryMut::of(&mut room.d_initial),
-        made: Made {
-            previous: room.previous.view_mut(),
-            cells: room.cells.as_mut().map(|cells| cells.view_mut()),
-            unprojected: room.unprojected.as_mut().map(|unprojected| unprojected.view_mut()),
-            d_apart: room.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
-            d_hidden: room.d_hidden.as_mut().map(|d_hidden| d_hidden.view_mut()),
+        d_initial: CellStateMut::of(&mut arrays.d_initial),
+        result: GradientArrays {
+            previous: arrays.previous.view_mut(),
+            cells: arrays.cells.as_mut().map(|cells| cells.view_mut()),
+            unprojected: arrays.unprojected.as_mut().map(|unprojected| unprojected.view_mut()),
+            d_apart: arrays.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
+            d_hidden: arrays.d_hidden.as_mut().map(|d_hidden| d_hidden.view_mut()),
         },
     };
-    match call.walk.windows() {
+    match call.traversal.windows() {
         None => all.backward(pass),
         Some(sizes) => sliding_windows::backward(&all, pass, sizes),
     }
     let product = matrices.gains.as_ref().map(|gains| {
-        let state = match (saved, &last_gate, &room.d_hidden) {
+        let state = match (saved, &last_gate, &arrays.d_hidden) {
             (Some(saved), Some(o), Some(d_hidden)) => Some([saved, o.view(), d_hidden.view()]),
             _ => None,
         };
@@ -170,9 +175,9 @@ pub(crate) fn backward<F: Real>(
             gains,
             &matrices,
             &OverTime {
-                previous: room.previous.view(),
+                previous: arrays.previous.view(),
                 d_gates: gates.view(),
-                d_apart: room.d_apart.as_ref().map(|d_apart| d_apart.view()),
+                d_apart: arrays.d_apart.as_ref().map(|d_apart| d_apart.view()),
                 state,
             },
         );
@@ -182,15 +187,15 @@ pub(crate) fn backward<F: Real>(
             d_norms,
         })
     });
-    finish(call, d_gates, steps, room, &matrices, product.transpose()?)
+    finish(call, d_gates, steps, arrays, &matrices, product.transpose()?)
 }
 
 /// The gradients as tensors; those at the gates have their memory.
 fn finish<F: Real>(
     call: &Call<'_>,
     d_projected: Tensor,
-    steps: Steps,
-    room: Room<F>,
+    steps: SavedActivations,
+    arrays: BackwardArrays<F>,
     matrices: &Matrices<'_, F>,
     product: Option<layer_norm::Product>,
 ) -> Result<Gradients> {
@@ -200,20 +205,20 @@ fn finish<F: Real>(
     let saved = steps.saved.as_ref();
     Ok(Gradients {
         equations: *equations,
-        d_apart: room.d_apart.map(tensor).transpose()?,
-        previous: tensor(matrices.seen_all(room.previous))?,
+        d_apart: arrays.d_apart.map(tensor).transpose()?,
+        previous: tensor(matrices.seen_all(arrays.previous))?,
         modulated: if equations.resets_before() { saved.cloned() } else { None },
-        cells: match (equations.peepholes(), room.cells, saved) {
+        cells: match (equations.peepholes(), arrays.cells, saved) {
             (1.., Some(cells), Some(saved)) => Some((tensor(cells)?, saved.clone())),
             _ => None,
         },
-        projection: match (call.weights.projection, room.d_hidden, room.unprojected) {
+        projection: match (call.weights.projection, arrays.d_hidden, arrays.unprojected) {
             (Some(_), Some(d_hidden), Some(unprojected)) => Some((tensor(d_hidden)?, tensor(unprojected)?)),
             _ => None,
         },
         product,
         entry: None,
-        d_initial: StateParts::new(&device, equations, room.d_initial)?,
+        d_initial: StateTensors::new(&device, equations, arrays.d_initial)?,
         d_projected,
     })
 }

@@ -2,11 +2,11 @@
 
 use ndarray::{Array2, Array3, ArrayView3, ArrayViewMut3, Axis, s};
 
-use super::cells::{Slopes, Step};
-use super::time_loop::{Backward, Kept, Loop};
-use super::weights::{Memory, MemoryView};
-use crate::ops::recurrent::Windows;
-use crate::ops::recurrent::traversal::{Before, Walk};
+use super::cells::{Step, StepGradients};
+use super::time_loop::{Backward, SavedSteps, TimeLoop};
+use super::weights::{CellState, CellStateView};
+use crate::ops::recurrent::SlidingWindows;
+use crate::ops::recurrent::traversal::{Before, Traversal};
 use crate::tensor::Real;
 
 /// The entries `steps` of [T, B, width], one below the other [steps * B, width].
@@ -21,7 +21,7 @@ fn gather<F: Real>(all: ArrayView3<'_, F>, steps: &[usize]) -> Array2<F> {
 
 /// Where the windows stand after `lag` steps back: the number of the first that has not reached the beginning, and
 /// the step of each from there on.
-pub(crate) fn places(windows: Windows, steps: usize, lag: usize) -> (usize, Vec<usize>) {
+pub(crate) fn places(windows: SlidingWindows, steps: usize, lag: usize) -> (usize, Vec<usize>) {
     let ends = windows.ends(steps);
     let first = ends.iter().position(|&end| end >= lag).unwrap_or(ends.len());
     (first, ends[first..].iter().map(|end| end - lag).collect())
@@ -29,19 +29,23 @@ pub(crate) fn places(windows: Windows, steps: usize, lag: usize) -> (usize, Vec<
 
 /// Back-propagation in windows, see [`Windows`]: at each lag one backward step of all windows together, which are
 /// rows of one large batch.
-pub(crate) fn backward<F: Real>(all: &Loop<'_, '_, F>, mut pass: Backward<'_, F>, windows: Windows) {
+pub(crate) fn backward<F: Real>(
+    all: &TimeLoop<'_, '_, F>,
+    mut pass: Backward<'_, F>,
+    windows: SlidingWindows,
+) {
     all.remember_all(&mut pass);
-    let (steps, walk, rows) = (all.steps, all.walk, pass.kept.rows.all);
+    let (steps, traversal, rows) = (all.steps, all.traversal, pass.saved_steps.rows.all);
     let mut d_gates = Array3::zeros(pass.gates.raw_dim());
-    for summed in [&mut pass.made.d_apart, &mut pass.made.d_hidden].into_iter().flatten() {
+    for summed in [&mut pass.result.d_apart, &mut pass.result.d_hidden].into_iter().flatten() {
         summed.fill(F::zero());
     }
     // The gradient at each window's state, on its way back: [windows * B, ..].
-    let mut d_state = first_state(pass.d_last, walk, windows, steps);
+    let mut d_state = first_state(pass.d_last, traversal, windows, steps);
     for lag in 0..windows.depth.min(steps) {
         let (first, places) = places(windows, steps, lag);
         let at = |place: usize, row: usize| place * rows + row;
-        let mut d_after = Memory {
+        let mut d_after = CellState {
             hidden: d_state.hidden.slice(s![first * rows.., ..]).to_owned(),
             cell: d_state.cell.slice(s![first * rows.., ..]).to_owned(),
         };
@@ -51,25 +55,25 @@ pub(crate) fn backward<F: Real>(all: &Loop<'_, '_, F>, mut pass: Backward<'_, F>
                 d_hidden += &pass.d_output.slice(s![t, row, ..]);
             }
         }
-        let made = step_back(all, &pass, &places, d_after.view());
+        let result = step_back(all, &pass, &places, d_after.view());
         for (place, &t) in places.iter().enumerate() {
-            for row in (0..rows).filter(|&row| walk.before(t, row, steps, rows) != Before::Padding) {
+            for row in (0..rows).filter(|&row| traversal.before(t, row, steps, rows) != Before::Padding) {
                 let from = at(place, row);
-                add(&mut d_gates.view_mut(), [t, row], &made.d_gates, from);
-                if let (Some(target), Some(d_apart)) = (&mut pass.made.d_apart, &made.d_apart) {
+                add(&mut d_gates.view_mut(), [t, row], &result.d_gates, from);
+                if let (Some(target), Some(d_apart)) = (&mut pass.result.d_apart, &result.d_apart) {
                     add(target, [t, row], d_apart, from);
                 }
-                if let Some(target) = &mut pass.made.d_hidden {
+                if let Some(target) = &mut pass.result.d_hidden {
                     add(target, [t, row], &d_after.hidden, from);
                 }
                 let to = at(first + place, row);
-                if !walk.flows(t, row, steps, rows) {
+                if !traversal.flows(t, row, steps, rows) {
                     d_state.clear(to);
                     continue;
                 }
-                d_state.hidden.row_mut(to).assign(&made.d_before.hidden.row(from));
-                d_state.cell.row_mut(to).assign(&made.d_before.cell.row(from));
-                if walk.before(t, row, steps, rows) == Before::Initial {
+                d_state.hidden.row_mut(to).assign(&result.d_before.hidden.row(from));
+                d_state.cell.row_mut(to).assign(&result.d_before.cell.row(from));
+                if traversal.before(t, row, steps, rows) == Before::Initial {
                     let mut d_initial = pass.d_initial.hidden.row_mut(row);
                     d_initial += &d_state.hidden.row(to);
                     let mut d_initial = pass.d_initial.cell.row_mut(row);
@@ -89,28 +93,28 @@ fn add<F: Real>(target: &mut ArrayViewMut3<'_, F>, [t, row]: [usize; 2], source:
 }
 
 /// What the rows of some steps make on their way back.
-struct Made<F> {
+struct WindowGradients<F> {
     d_gates: Array2<F>,
     d_apart: Option<Array2<F>>,
-    d_before: Memory<F>,
+    d_before: CellState<F>,
 }
 
 /// One step back of all rows of the steps `places`.
 fn step_back<F: Real>(
-    all: &Loop<'_, '_, F>,
+    all: &TimeLoop<'_, '_, F>,
     pass: &Backward<'_, F>,
     places: &[usize],
-    d_after: MemoryView<'_, F>,
-) -> Made<F> {
-    let Kept { saved, output, initial, rows } = pass.kept;
+    d_after: CellStateView<'_, F>,
+) -> WindowGradients<F> {
+    let SavedSteps { saved, output, initial, rows } = pass.saved_steps;
     let (count, units) = d_after.cell.dim();
-    let mut made = Made {
+    let mut result = WindowGradients {
         d_gates: gather(pass.gates.view(), places),
-        d_apart: pass.made.d_apart.is_some().then(|| Array2::zeros((count, units))),
+        d_apart: pass.result.d_apart.is_some().then(|| Array2::zeros((count, units))),
         d_before: d_after.to_owned(),
     };
-    let previous = gather(pass.made.previous.view(), places);
-    let cells = match &pass.made.cells {
+    let previous = gather(pass.result.previous.view(), places);
+    let cells = match &pass.result.cells {
         Some(cells) => gather(cells.view(), places),
         None => Array2::zeros((count, initial.cell.ncols())),
     };
@@ -118,31 +122,31 @@ fn step_back<F: Real>(
     let hidden = gather(output, places);
     let step = Step {
         saved: saved.as_ref().map(|saved| saved.view()),
-        before: MemoryView { hidden: previous.view(), cell: cells.view() },
+        before: CellStateView { hidden: previous.view(), cell: cells.view() },
         hidden: hidden.view(),
         rows,
     };
-    let slopes = Slopes {
-        gates: made.d_gates.view_mut(),
-        d_apart: made.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
-        d_before: &mut made.d_before,
+    let gradients = StepGradients {
+        gates: result.d_gates.view_mut(),
+        d_apart: result.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
+        d_before: &mut result.d_before,
     };
-    all.step_back(&step, d_after, slopes, places);
-    made
+    all.step_back(&step, d_after, gradients, places);
+    result
 }
 
 /// The gradient at each row's final state, in the window that its last step belongs to; that of a row without steps in none.
 fn first_state<F: Real>(
-    d_last: MemoryView<'_, F>,
-    walk: &Walk<'_>,
-    windows: Windows,
+    d_last: CellStateView<'_, F>,
+    traversal: &Traversal<'_>,
+    windows: SlidingWindows,
     steps: usize,
-) -> Memory<F> {
+) -> CellState<F> {
     let rows = d_last.hidden.nrows();
     let count = windows.ends(steps).len();
-    let mut state = Memory::zeros(count * rows, d_last.hidden.ncols(), d_last.cell.ncols());
+    let mut state = CellState::zeros(count * rows, d_last.hidden.ncols(), d_last.cell.ncols());
     for row in 0..rows {
-        let Some(last) = walk.length(row, steps).checked_sub(1) else { continue };
+        let Some(last) = traversal.length(row, steps).checked_sub(1) else { continue };
         let place = windows.owner(last) * rows + row;
         state.hidden.row_mut(place).assign(&d_last.hidden.row(row));
         state.cell.row_mut(place).assign(&d_last.cell.row(row));

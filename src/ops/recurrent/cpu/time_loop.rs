@@ -4,20 +4,20 @@
 
 use ndarray::{Array2, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, CowArray, Ix2};
 
-use super::batch_split::{MemoryMut, cut, split_fields};
-use super::cells::{self, Slopes, Step, Target};
-use super::weights::{Matrices, Memory, MemoryView, Rows};
+use super::batch_split::{CellStateMut, cut, split_fields};
+use super::cells::{self, Step, StepGradients, StepTarget};
+use super::weights::{CellState, CellStateView, Matrices, Rows};
 use super::zoneout;
 use crate::math::{TILE_ROWS, in_parts, part_rows};
 use crate::ops::recurrent::Equations;
-use crate::ops::recurrent::traversal::{Before, Walk};
+use crate::ops::recurrent::traversal::{Before, Traversal};
 use crate::tensor::Real;
 
 /// One layer in one direction: all that its steps have in common.
-pub(crate) struct Loop<'a, 'm, F: Real> {
+pub(crate) struct TimeLoop<'a, 'm, F: Real> {
     pub(crate) equations: &'a Equations,
     pub(crate) matrices: &'a Matrices<'m, F>,
-    pub(crate) walk: &'a Walk<'a>,
+    pub(crate) traversal: &'a Traversal<'a>,
     pub(crate) steps: usize,
 }
 
@@ -30,38 +30,38 @@ pub(crate) struct Forward<'a, F> {
     pub(crate) saved: Option<ArrayViewMut3<'a, F>>,
     /// The column block of this direction [T, B, P].
     pub(crate) output: ArrayViewMut3<'a, F>,
-    pub(crate) initial: MemoryView<'a, F>,
+    pub(crate) initial: CellStateView<'a, F>,
     /// The state after each row's last step.
-    pub(crate) last: MemoryMut<'a, F>,
+    pub(crate) last: CellStateMut<'a, F>,
 }
 
 split_fields!(Forward { rows, gates, saved, output, initial, last });
 
 /// The arrays of a backward pass.
 pub(crate) struct Backward<'a, F> {
-    pub(crate) kept: Kept<'a, F>,
+    pub(crate) saved_steps: SavedSteps<'a, F>,
     /// What forward left of the gates [T, B, G·H]; becomes the gradient at W_ih x + b_ih.
     pub(crate) gates: ArrayViewMut3<'a, F>,
     /// The gradient at the outputs [T, B, P].
     pub(crate) d_output: ArrayView3<'a, F>,
     /// That at the state after each row's last step.
-    pub(crate) d_last: MemoryView<'a, F>,
-    pub(crate) d_initial: MemoryMut<'a, F>,
-    pub(crate) made: Made<'a, F>,
+    pub(crate) d_last: CellStateView<'a, F>,
+    pub(crate) d_initial: CellStateMut<'a, F>,
+    pub(crate) result: GradientArrays<'a, F>,
 }
 
-split_fields!(Backward { kept, gates, d_output, d_last, d_initial, made });
+split_fields!(Backward { saved_steps, gates, d_output, d_last, d_initial, result });
 
 /// What the forward pass left beside the gates, for one direction.
 #[derive(Clone, Copy)]
-pub(crate) struct Kept<'a, F> {
+pub(crate) struct SavedSteps<'a, F> {
     pub(crate) rows: Rows,
     pub(crate) saved: Option<ArrayView3<'a, F>>,
     pub(crate) output: ArrayView3<'a, F>,
-    pub(crate) initial: MemoryView<'a, F>,
+    pub(crate) initial: CellStateView<'a, F>,
 }
 
-split_fields!(Kept { rows, saved, output, initial });
+split_fields!(SavedSteps { rows, saved, output, initial });
 
 /// The states that a step started from: where they lie, or made for it where rows differ.
 pub(crate) struct Previous<'a, F> {
@@ -70,26 +70,26 @@ pub(crate) struct Previous<'a, F> {
 }
 
 impl<F: Real> Previous<'_, F> {
-    fn view(&self) -> MemoryView<'_, F> {
-        MemoryView { hidden: self.hidden.view(), cell: self.cell.view() }
+    fn view(&self) -> CellStateView<'_, F> {
+        CellStateView { hidden: self.hidden.view(), cell: self.cell.view() }
     }
 }
 
-impl<'a, F: Real> Kept<'a, F> {
-    fn previous(&self, all: &Loop<'_, '_, F>, t: usize) -> Previous<'a, F> {
-        let mut made = self.initial;
-        if let Some(neighbour) = all.walk.neighbour(t, all.steps) {
-            made.hidden = self.output.index_axis_move(Axis(0), neighbour);
+impl<'a, F: Real> SavedSteps<'a, F> {
+    fn previous(&self, all: &TimeLoop<'_, '_, F>, t: usize) -> Previous<'a, F> {
+        let mut result = self.initial;
+        if let Some(neighbour) = all.traversal.neighbour(t, all.steps) {
+            result.hidden = self.output.index_axis_move(Axis(0), neighbour);
             if let (true, Some(saved)) = (all.equations.has_cell_state(), self.saved) {
-                made.cell = saved.index_axis_move(Axis(0), neighbour);
+                result.cell = saved.index_axis_move(Axis(0), neighbour);
             }
         }
-        if !all.walk.is_marked() {
-            return Previous { hidden: made.hidden.into(), cell: made.cell.into() };
+        if !all.traversal.has_step_flags() {
+            return Previous { hidden: result.hidden.into(), cell: result.cell.into() };
         }
-        let mut made = made.to_owned();
-        all.begin(t, self.rows, self.initial, &mut made);
-        Previous { hidden: made.hidden.into(), cell: made.cell.into() }
+        let mut result = result.to_owned();
+        all.begin(t, self.rows, self.initial, &mut result);
+        Previous { hidden: result.hidden.into(), cell: result.cell.into() }
     }
 
     fn step<'s>(&'s self, t: usize, before: &'s Previous<'_, F>) -> Step<'s, F> {
@@ -103,7 +103,7 @@ impl<'a, F: Real> Kept<'a, F> {
 }
 
 /// What gradients of weights are made of, beside that at the gates; zeros in padding. The pass writes all of it.
-pub(crate) struct Made<'a, F> {
+pub(crate) struct GradientArrays<'a, F> {
     /// The hidden state that each step started from [T, B, P].
     pub(crate) previous: ArrayViewMut3<'a, F>,
     /// The cell state that each step started from [T, B, H], where it is asked for.
@@ -116,9 +116,9 @@ pub(crate) struct Made<'a, F> {
     pub(crate) d_hidden: Option<ArrayViewMut3<'a, F>>,
 }
 
-split_fields!(Made { previous, cells, unprojected, d_apart, d_hidden });
+split_fields!(GradientArrays { previous, cells, unprojected, d_apart, d_hidden });
 
-impl<F: Real> Loop<'_, '_, F> {
+impl<F: Real> TimeLoop<'_, '_, F> {
     /// How many rows a thread takes.
     fn part(&self, rows: usize) -> usize {
         part_rows(rows, self.steps * rows * self.matrices.weight.len(), TILE_ROWS)
@@ -126,7 +126,7 @@ impl<F: Real> Loop<'_, '_, F> {
 
     /// What row `row` of the part `rows` has before step `t`.
     fn before(&self, t: usize, row: usize, rows: Rows) -> Before {
-        self.walk.before(t, rows.first + row, self.steps, rows.all)
+        self.traversal.before(t, rows.first + row, self.steps, rows.all)
     }
 
     /// The rows of a part for which step `t` is padding.
@@ -135,7 +135,7 @@ impl<F: Real> Loop<'_, '_, F> {
     }
 
     /// Writes to `state` where the walk says that it is initial or zero before step `t`.
-    fn begin(&self, t: usize, rows: Rows, initial: MemoryView<'_, F>, state: &mut Memory<F>) {
+    fn begin(&self, t: usize, rows: Rows, initial: CellStateView<'_, F>, state: &mut CellState<F>) {
         for row in 0..state.hidden.nrows() {
             match self.before(t, row, rows) {
                 Before::Padding | Before::Previous => {}
@@ -151,31 +151,31 @@ impl<F: Real> Loop<'_, '_, F> {
     }
 
     fn forward_rows(&self, mut pass: Forward<'_, F>) {
-        let (marked, units) = (self.walk.is_marked(), self.matrices.units);
+        let (has_step_flags, units) = (self.traversal.has_step_flags(), self.matrices.units);
         let rows = pass.rows;
         let mut state = pass.initial.to_owned();
         let mut after = state.clone();
         let count = state.hidden.nrows();
-        for t in self.walk.order(self.steps) {
+        for t in self.traversal.order(self.steps) {
             let now = Axis(0);
             let mut gates = pass.gates.index_axis_mut(now, t);
             let mut saved = pass.saved.as_mut().map(|saved| saved.index_axis_mut(now, t));
-            if marked {
+            if has_step_flags {
                 self.begin(t, rows, pass.initial, &mut state);
             }
-            let mut target = Target {
+            let mut target = StepTarget {
                 gates: gates.view_mut(),
                 saved: saved.as_mut().map(|saved| saved.view_mut()),
                 after: &mut after,
             };
             cells::forward(self.equations, self.matrices, state.view(), rows, &mut target);
-            let step = self.walk.first + t;
+            let step = self.traversal.first + t;
             if let Some(keeps) = zoneout::keeps(self.equations, &[step], rows, (count, units)) {
                 zoneout::hold(self.equations, &keeps, state.view(), &mut target);
             }
             let mut output = pass.output.index_axis_mut(now, t);
             output.assign(&after.hidden);
-            if marked {
+            if has_step_flags {
                 // Rows in their padding keep the state they ended with, and leave nothing.
                 for row in self.padding(t, rows, count) {
                     gates.row_mut(row).fill(F::zero());
@@ -193,38 +193,38 @@ impl<F: Real> Loop<'_, '_, F> {
     }
 
     pub(crate) fn backward(&self, pass: Backward<'_, F>) {
-        let count = pass.kept.rows.all;
+        let count = pass.saved_steps.rows.all;
         in_parts(cut(pass, count, self.part(count)), |part| self.backward_rows(part));
     }
 
     fn backward_rows(&self, mut pass: Backward<'_, F>) {
-        let kept = pass.kept;
+        let saved_steps = pass.saved_steps;
         // The gradient at each row's state, on its way back: after and before a step.
         let mut d_state = pass.d_last.to_owned();
         let mut d_before = d_state.clone();
         let mut d_hidden = d_state.hidden.clone();
-        for t in self.walk.order(self.steps).into_iter().rev() {
-            let previous = kept.previous(self, t);
-            self.remember(t, &kept, &previous, pass.gates.index_axis(Axis(0), t), &mut pass.made);
+        for t in self.traversal.order(self.steps).into_iter().rev() {
+            let previous = saved_steps.previous(self, t);
+            self.remember(t, &saved_steps, &previous, pass.gates.index_axis(Axis(0), t), &mut pass.result);
             d_hidden.assign(&pass.d_output.index_axis(Axis(0), t));
             d_hidden += &d_state.hidden;
-            let slopes = Slopes {
+            let gradients = StepGradients {
                 gates: pass.gates.index_axis_mut(Axis(0), t),
-                d_apart: pass.made.d_apart.as_mut().map(|d_apart| d_apart.index_axis_mut(Axis(0), t)),
+                d_apart: pass.result.d_apart.as_mut().map(|d_apart| d_apart.index_axis_mut(Axis(0), t)),
                 d_before: &mut d_before,
             };
-            let d_after = MemoryView { hidden: d_hidden.view(), cell: d_state.cell.view() };
-            self.step_back(&kept.step(t, &previous), d_after, slopes, &[self.walk.first + t]);
-            if let Some(all) = &mut pass.made.d_hidden {
+            let d_after = CellStateView { hidden: d_hidden.view(), cell: d_state.cell.view() };
+            self.step_back(&saved_steps.step(t, &previous), d_after, gradients, &[self.traversal.first + t]);
+            if let Some(all) = &mut pass.result.d_hidden {
                 all.index_axis_mut(Axis(0), t).assign(&d_hidden);
             }
-            if self.walk.is_marked() {
+            if self.traversal.has_step_flags() {
                 self.end_rows(t, &mut pass, &mut d_state, &d_before);
             } else {
                 std::mem::swap(&mut d_state, &mut d_before);
             }
         }
-        if !self.walk.is_marked() {
+        if !self.traversal.has_step_flags() {
             pass.d_initial.hidden.assign(&d_state.hidden);
             pass.d_initial.cell.assign(&d_state.cell);
         }
@@ -233,8 +233,8 @@ impl<F: Real> Loop<'_, '_, F> {
 
     /// The gradient at the state after a row without steps is that at the state before it.
     pub(crate) fn pass_empty_rows(&self, pass: &mut Backward<'_, F>) {
-        let first = pass.kept.rows.first;
-        let is_empty = |row: &usize| self.walk.length(first + row, self.steps) == 0;
+        let first = pass.saved_steps.rows.first;
+        let is_empty = |row: &usize| self.traversal.length(first + row, self.steps) == 0;
         for row in (0..pass.d_last.hidden.nrows()).filter(is_empty) {
             pass.d_initial.hidden.row_mut(row).assign(&pass.d_last.hidden.row(row));
             pass.d_initial.cell.row_mut(row).assign(&pass.d_last.cell.row(row));
@@ -242,16 +242,22 @@ impl<F: Real> Loop<'_, '_, F> {
     }
 
     /// Gradients where rows differ: none of padding, none past the places where they end, those at initial states.
-    fn end_rows(&self, t: usize, pass: &mut Backward<'_, F>, d_state: &mut Memory<F>, d_before: &Memory<F>) {
-        let Backward { kept: Kept { rows, .. }, gates, made, d_initial, .. } = pass;
+    fn end_rows(
+        &self,
+        t: usize,
+        pass: &mut Backward<'_, F>,
+        d_state: &mut CellState<F>,
+        d_before: &CellState<F>,
+    ) {
+        let Backward { saved_steps: SavedSteps { rows, .. }, gates, result, d_initial, .. } = pass;
         for row in 0..d_state.hidden.nrows() {
             let before = self.before(t, row, *rows);
             if before == Before::Padding {
-                let arrays = [Some(&mut *gates), made.d_apart.as_mut(), made.d_hidden.as_mut()];
+                let arrays = [Some(&mut *gates), result.d_apart.as_mut(), result.d_hidden.as_mut()];
                 for array in arrays.into_iter().flatten() {
                     array.slice_mut(ndarray::s![t, row, ..]).fill(F::zero());
                 }
-            } else if !self.walk.flows(t, rows.first + row, self.steps, rows.all) {
+            } else if !self.traversal.flows(t, rows.first + row, self.steps, rows.all) {
                 d_state.clear(row);
             } else {
                 d_state.take(row, d_before.view());
@@ -268,16 +274,16 @@ impl<F: Real> Loop<'_, '_, F> {
     pub(crate) fn step_back(
         &self,
         step: &Step<'_, F>,
-        d_after: MemoryView<'_, F>,
-        mut slopes: Slopes<'_, F>,
+        d_after: CellStateView<'_, F>,
+        mut gradients: StepGradients<'_, F>,
         steps: &[usize],
     ) {
         let size = d_after.cell.dim();
         let keeps = zoneout::keeps(self.equations, steps, step.rows, size);
-        let own = Slopes {
-            gates: slopes.gates.view_mut(),
-            d_apart: slopes.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
-            d_before: &mut *slopes.d_before,
+        let own = StepGradients {
+            gates: gradients.gates.view_mut(),
+            d_apart: gradients.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
+            d_before: &mut *gradients.d_before,
         };
         match keeps {
             Some(keeps) => {
@@ -287,8 +293,8 @@ impl<F: Real> Loop<'_, '_, F> {
         }
         if let Some(bound) = self.equations.options.clip_gradient.map(F::from_f32) {
             let clamp = |d: F| super::gates::clamped(d, Some(bound));
-            slopes.d_before.hidden.mapv_inplace(clamp);
-            slopes.d_before.cell.mapv_inplace(clamp);
+            gradients.d_before.hidden.mapv_inplace(clamp);
+            gradients.d_before.cell.mapv_inplace(clamp);
         }
     }
 
@@ -296,27 +302,27 @@ impl<F: Real> Loop<'_, '_, F> {
     fn remember(
         &self,
         t: usize,
-        kept: &Kept<'_, F>,
+        saved_steps: &SavedSteps<'_, F>,
         previous: &Previous<'_, F>,
         gates: ArrayView2<'_, F>,
-        made: &mut Made<'_, F>,
+        result: &mut GradientArrays<'_, F>,
     ) {
-        let padding: Vec<usize> = match self.walk.lengths {
-            Some(_) => self.padding(t, kept.rows, kept.initial.hidden.nrows()).collect(),
+        let padding: Vec<usize> = match self.traversal.lengths {
+            Some(_) => self.padding(t, saved_steps.rows, saved_steps.initial.hidden.nrows()).collect(),
             None => Vec::new(),
         };
-        let keep = |mut target: ArrayViewMut2<'_, F>, made: ArrayView2<'_, F>| {
-            target.assign(&made);
+        let keep = |mut target: ArrayViewMut2<'_, F>, result: ArrayView2<'_, F>| {
+            target.assign(&result);
             for &row in &padding {
                 target.row_mut(row).fill(F::zero());
             }
         };
-        keep(made.previous.index_axis_mut(Axis(0), t), previous.hidden.view());
-        if let Some(cells) = &mut made.cells {
+        keep(result.previous.index_axis_mut(Axis(0), t), previous.hidden.view());
+        if let Some(cells) = &mut result.cells {
             keep(cells.index_axis_mut(Axis(0), t), previous.cell.view());
         }
-        if let Some(unprojected) = &mut made.unprojected {
-            let step = kept.step(t, previous);
+        if let Some(unprojected) = &mut result.unprojected {
+            let step = saved_steps.step(t, previous);
             let own: Array2<F> = cells::unprojected(self.equations, self.matrices, gates, &step);
             keep(unprojected.index_axis_mut(Axis(0), t), own.view());
         }
@@ -324,10 +330,10 @@ impl<F: Real> Loop<'_, '_, F> {
 
     /// As [`Self::remember`], of all steps.
     pub(crate) fn remember_all(&self, pass: &mut Backward<'_, F>) {
-        let kept = pass.kept;
+        let saved_steps = pass.saved_steps;
         for t in 0..self.steps {
-            let previous = kept.previous(self, t);
-            self.remember(t, &kept, &previous, pass.gates.index_axis(Axis(0), t), &mut pass.made);
+            let previous = saved_steps.previous(self, t);
+            self.remember(t, &saved_steps, &previous, pass.gates.index_axis(Axis(0), t), &mut pass.result);
         }
     }
 }

@@ -8,23 +8,23 @@ use crate::tensor::Real;
 
 /// The state of a batch: h [B, P] and, where the cell has one, c [B, H].
 #[derive(Clone)]
-pub(crate) struct Memory<F> {
+pub(crate) struct CellState<F> {
     pub(crate) hidden: Array2<F>,
     pub(crate) cell: Array2<F>,
 }
 
-impl<F: Real> Memory<F> {
+impl<F: Real> CellState<F> {
     /// Zeros for rows of `hidden` and `units` numbers.
     pub(crate) fn zeros(rows: usize, hidden: usize, units: usize) -> Self {
         Self { hidden: Array2::zeros((rows, hidden)), cell: Array2::zeros((rows, units)) }
     }
 
-    pub(crate) fn view(&self) -> MemoryView<'_, F> {
-        MemoryView { hidden: self.hidden.view(), cell: self.cell.view() }
+    pub(crate) fn view(&self) -> CellStateView<'_, F> {
+        CellStateView { hidden: self.hidden.view(), cell: self.cell.view() }
     }
 
     /// Takes a row of another state.
-    pub(crate) fn take(&mut self, row: usize, from: MemoryView<'_, F>) {
+    pub(crate) fn take(&mut self, row: usize, from: CellStateView<'_, F>) {
         self.hidden.row_mut(row).assign(&from.hidden.row(row));
         self.cell.row_mut(row).assign(&from.cell.row(row));
     }
@@ -37,14 +37,14 @@ impl<F: Real> Memory<F> {
 
 /// A [`Memory`] that is read.
 #[derive(Clone, Copy)]
-pub(crate) struct MemoryView<'a, F> {
+pub(crate) struct CellStateView<'a, F> {
     pub(crate) hidden: ArrayView2<'a, F>,
     pub(crate) cell: ArrayView2<'a, F>,
 }
 
-impl<F: Real> MemoryView<'_, F> {
-    pub(crate) fn to_owned(self) -> Memory<F> {
-        Memory { hidden: self.hidden.to_owned(), cell: self.cell.to_owned() }
+impl<F: Real> CellStateView<'_, F> {
+    pub(crate) fn to_owned(self) -> CellState<F> {
+        CellState { hidden: self.hidden.to_owned(), cell: self.cell.to_owned() }
     }
 }
 
@@ -168,8 +168,8 @@ impl<'a, F: Real> Matrices<'a, F> {
     /// h = W_hr m, or the gradient at m from that at h; what is given where there is no projection.
     pub(crate) fn projected<'s>(&self, source: ArrayView2<'s, F>, width: usize) -> CowArray<'s, F, Ix2> {
         let Some(projection) = &self.projection else { return source.into() };
-        let mut made = Array2::zeros((source.nrows(), width));
-        F::add_product(source, projection, made.view_mut());
-        made.into()
+        let mut result = Array2::zeros((source.nrows(), width));
+        F::add_product(source, projection, result.view_mut());
+        result.into()
     }
 }

@@ -4,8 +4,8 @@
 
 use ndarray::{Array2, ArrayView2, Zip};
 
-use super::cells::{self, Slopes, Step, Target};
-use super::weights::{Matrices, Memory, MemoryView, Rows};
+use super::cells::{self, Step, StepGradients, StepTarget};
+use super::weights::{CellState, CellStateView, Matrices, Rows};
 use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
@@ -15,20 +15,20 @@ pub(crate) fn keeps<F: Real>(
     steps: &[usize],
     rows: Rows,
     size: (usize, usize),
-) -> Option<Memory<F>> {
+) -> Option<CellState<F>> {
     equations.options.zoneout?;
     let (count, units) = size;
     let own = count / steps.len().max(1);
-    let mut made = Memory::zeros(count, units, units);
+    let mut result = CellState::zeros(count, units, units);
     for row in 0..count {
         for unit in 0..units {
             let place = (steps[row / own] * rows.all + rows.first + row % own) * units + unit;
             let [hidden, cell] = equations.keeps(place)?;
-            made.hidden[[row, unit]] = F::from_f64(hidden);
-            made.cell[[row, unit]] = F::from_f64(cell);
+            result.hidden[[row, unit]] = F::from_f64(hidden);
+            result.cell[[row, unit]] = F::from_f64(cell);
         }
     }
-    Some(made)
+    Some(result)
 }
 
 /// new ← k old + (1 − k) new. Where k is 0 or 1 the other has no part, be it NaN.
@@ -61,9 +61,9 @@ fn parts<F: Real>(keep: &Array2<F>, d: ArrayView2<'_, F>) -> [Array2<F>; 2] {
 /// What the step made, with what units keep.
 pub(crate) fn hold<F: Real>(
     equations: &Equations,
-    keeps: &Memory<F>,
-    before: MemoryView<'_, F>,
-    target: &mut Target<'_, F>,
+    keeps: &CellState<F>,
+    before: CellStateView<'_, F>,
+    target: &mut StepTarget<'_, F>,
 ) {
     mix(&keeps.hidden, before.hidden, &mut target.after.hidden);
     if !equations.has_cell_state() {
@@ -80,30 +80,30 @@ pub(crate) fn backward<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
-    d_after: MemoryView<'_, F>,
-    keeps: &Memory<F>,
-    mut slopes: Slopes<'_, F>,
+    d_after: CellStateView<'_, F>,
+    keeps: &CellState<F>,
+    mut gradients: StepGradients<'_, F>,
 ) {
     let [direct_hidden, made_hidden] = parts(&keeps.hidden, d_after.hidden);
     let [direct_cell, made_cell] = parts(&keeps.cell, d_after.cell);
-    let d_made = Memory { hidden: made_hidden, cell: made_cell };
+    let d_made = CellState { hidden: made_hidden, cell: made_cell };
     // The cell's derivatives are those at what it made, before anything was kept.
-    let made = cells::candidate(equations, matrices, slopes.gates.view(), step);
+    let result = cells::candidate(equations, matrices, gradients.gates.view(), step);
     let step = Step {
         saved: match &step.saved {
-            Some(_) if equations.has_cell_state() => Some(made.cell.view()),
+            Some(_) if equations.has_cell_state() => Some(result.cell.view()),
             saved => saved.as_ref().map(|saved| saved.view()),
         },
-        hidden: made.hidden.view(),
-        before: MemoryView { hidden: step.before.hidden.view(), cell: step.before.cell.view() },
+        hidden: result.hidden.view(),
+        before: CellStateView { hidden: step.before.hidden.view(), cell: step.before.cell.view() },
         rows: step.rows,
     };
-    let own = Slopes {
-        gates: slopes.gates.view_mut(),
-        d_apart: slopes.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
-        d_before: &mut *slopes.d_before,
+    let own = StepGradients {
+        gates: gradients.gates.view_mut(),
+        d_apart: gradients.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
+        d_before: &mut *gradients.d_before,
     };
     cells::backward(equations, matrices, &step, d_made.view(), own);
-    slopes.d_before.hidden += &direct_hidden;
-    slopes.d_before.cell += &direct_cell;
+    gradients.d_before.hidden += &direct_hidden;
+    gradients.d_before.cell += &direct_cell;
 }

@@ -1,29 +1,29 @@
 //! The way back through time on the GPU, of one direction or of both.
 
-use super::bidirectional::{Stack, part_of, second};
-use super::boundary_states::{self as support, GateGradients, Marks, States};
-use super::forward::{BEFORE, scraps};
+use super::bidirectional::{DirectionOperand, part_of, second};
+use super::boundary_states::{self as support, GateGradients, States, StepFlags};
+use super::forward::{BEFORE, dummy_bindings};
 use super::kernels::{CellKernels, FIRST_STEP, LAST_STEP, REVERSED, TAKES_OUTPUTS, flag};
-use super::operands::{self as given, Given};
+use super::operands::{self as operands, InitialOperands};
 use super::per_step::{BackwardParameters, StepKernel};
-use super::projection::{Place, Projection};
+use super::projection::{Projection, ProjectionStep};
 use super::sequence::{self, SequenceKernel};
 use super::sliding_windows as lags;
-use super::time_chunks::{Arrays, Reach, Stretch, blocks};
+use super::time_chunks::{Arrays, Reach, TimeChunk, blocks};
 use crate::Result;
 use crate::gpu::{Context, Span};
 use crate::ops::dropout;
-use crate::ops::recurrent::{Call, Gradients, Sizes, StateParts, StateView, Steps};
+use crate::ops::recurrent::{Call, Gradients, SavedActivations, Sizes, StateTensors, StateView};
 use crate::tensor::{Tensor, View};
 
 /// What the gradients of a backward pass are made of.
-pub(crate) struct Slopes {
+pub(crate) struct LoopGradients {
     pub(crate) d_projected: Tensor,
     /// At the last gate's recurrent part, where it is another.
     pub(crate) d_apart: Option<Tensor>,
     /// At h [T, B, P], where a projection makes it.
     pub(crate) d_hidden: Option<Tensor>,
-    pub(crate) d_initial: StateParts,
+    pub(crate) d_initial: StateTensors,
 }
 
 /// Back through the loop: the gradients of each direction.
@@ -31,27 +31,30 @@ pub(crate) fn backward(
     context: &Context,
     calls: &[Call<'_>],
     sizes: Sizes,
-    mut kept: Steps,
+    mut saved_activations: SavedActivations,
     output: &Tensor,
     d_output: Tensor,
     d_last: &[Option<StateView<'_>>],
 ) -> Result<Vec<Gradients>> {
     let count = calls.len();
-    let gates = kept.take_gates();
-    let Steps { saved, unprojected, marks, .. } = kept;
-    let marks =
-        Marks { span: marks.as_ref().map(|marks| Span::new(marks, 0, count * sizes.steps * sizes.rows)) };
+    let gates = saved_activations.take_gates();
+    let SavedActivations { saved, unprojected, step_flags, .. } = saved_activations;
+    let step_flags = StepFlags {
+        span: step_flags
+            .as_ref()
+            .map(|step_flags| Span::new(step_flags, 0, count * sizes.steps * sizes.rows)),
+    };
     let saved_of = |index: usize| saved.as_ref().map(|saved| part_of(saved, index, count));
     let mut cells = Vec::with_capacity(count);
     for (index, call) in calls.iter().enumerate() {
-        cells.push(cell_states(context, call, sizes, saved_of(index), marks.of(index, count))?);
+        cells.push(cell_states(context, call, sizes, saved_of(index), step_flags.of(index, count))?);
     }
-    let run = Run {
+    let run = BackwardPass {
         context,
         calls,
         call: &calls[0],
         sizes,
-        marks,
+        step_flags,
         output,
         unprojected: unprojected.as_ref(),
         d_output: d_output.view(),
@@ -59,7 +62,7 @@ pub(crate) fn backward(
     let modulated =
         |(index, call): (usize, &Call<'_>)| saved_of(index).filter(|_| call.equations.resets_before());
     let modulated: Vec<_> = calls.iter().enumerate().map(modulated).collect();
-    let made = match run.call.walk.windows() {
+    let result = match run.call.traversal.windows() {
         // What a step saved goes with the loop, unless gradients need it.
         None => plain(&run, gates, saved, d_last)?,
         Some(windows) => vec![lags::backward(&run, &gates, saved.as_ref(), d_last[0], windows)?],
@@ -67,19 +70,19 @@ pub(crate) fn backward(
     // Nothing reads it after the loop, and nothing before the loop reads what comes now: they may share memory.
     drop(d_output);
     let mut gradients = Vec::with_capacity(count);
-    for (index, ((made, cells), modulated)) in made.into_iter().zip(cells).zip(modulated).enumerate() {
+    for (index, ((result, cells), modulated)) in result.into_iter().zip(cells).zip(modulated).enumerate() {
         let call = &calls[index];
         gradients.push(Gradients {
             equations: call.equations,
-            d_projected: made.d_projected,
-            d_apart: made.d_apart,
-            previous: hidden_states(context, call, sizes, output, marks.of(index, count))?,
+            d_projected: result.d_projected,
+            d_apart: result.d_apart,
+            previous: hidden_states(context, call, sizes, output, step_flags.of(index, count))?,
             modulated,
             cells,
-            projection: made.d_hidden.zip(unprojected.clone()),
+            projection: result.d_hidden.zip(unprojected.clone()),
             product: None,
             entry: None,
-            d_initial: made.d_initial,
+            d_initial: result.d_initial,
         });
     }
     Ok(gradients)
@@ -91,11 +94,11 @@ fn hidden_states(
     call: &Call<'_>,
     sizes: Sizes,
     output: &Tensor,
-    marks: Marks<'_>,
+    step_flags: StepFlags<'_>,
 ) -> Result<Tensor> {
     let start =
         States { states: output, column: call.column, columns: sizes.hidden, initial: call.initial.hidden };
-    let previous = support::previous(context, call, sizes, &start, marks)?;
+    let previous = support::previous(context, call, sizes, &start, step_flags)?;
     match call.state_mask {
         Some(mask) => dropout(&previous, mask),
         None => Ok(previous),
@@ -108,26 +111,26 @@ fn cell_states(
     call: &Call<'_>,
     sizes: Sizes,
     saved: Option<Tensor>,
-    marks: Marks<'_>,
+    step_flags: StepFlags<'_>,
 ) -> Result<Option<(Tensor, Tensor)>> {
     match (call.equations.peepholes(), saved, call.initial.cell) {
         (1.., Some(saved), Some(initial)) => {
             let start = States { states: &saved, column: 0, columns: sizes.units, initial };
-            Ok(Some((support::previous(context, call, sizes, &start, marks)?, saved)))
+            Ok(Some((support::previous(context, call, sizes, &start, step_flags)?, saved)))
         }
         _ => Ok(None),
     }
 }
 
 /// What both ways back through time have to know.
-pub(crate) struct Run<'a> {
+pub(crate) struct BackwardPass<'a> {
     pub(crate) context: &'a Context,
     /// One direction, or both.
     pub(crate) calls: &'a [Call<'a>],
     /// The first of them.
     pub(crate) call: &'a Call<'a>,
     pub(crate) sizes: Sizes,
-    pub(crate) marks: Marks<'a>,
+    pub(crate) step_flags: StepFlags<'a>,
     pub(crate) output: &'a Tensor,
     /// What the cell made of h, where a projection follows.
     pub(crate) unprojected: Option<&'a Tensor>,
@@ -136,14 +139,14 @@ pub(crate) struct Run<'a> {
 
 /// From the last step to the first: each step's gradients replace what was kept of it.
 fn plain(
-    run: &Run<'_>,
+    run: &BackwardPass<'_>,
     mut gates: Tensor,
     saved: Option<Tensor>,
     d_last: &[Option<StateView<'_>>],
-) -> Result<Vec<Slopes>> {
-    let Run { context, calls, call, sizes, marks, .. } = *run;
+) -> Result<Vec<LoopGradients>> {
+    let BackwardPass { context, calls, call, sizes, step_flags, .. } = *run;
     let Sizes { steps, rows, hidden, .. } = sizes;
-    let carry = given::carry(calls, sizes, d_last)?;
+    let carry = operands::carry(calls, sizes, d_last)?;
     let projection = Projection::new(call, sizes, rows)?;
     let d_hidden = match projection {
         Some(_) => Some(Tensor::unwritten(gates.device(), &[steps, rows, hidden])?),
@@ -151,40 +154,41 @@ fn plain(
     };
     let split = {
         let own = gates.view_mut()?;
-        let scraps = scraps(context)?;
-        let made = run.unprojected.map(|unprojected| unprojected.view().span());
+        let dummy_bindings = dummy_bindings(context)?;
+        let result = run.unprojected.map(|unprojected| unprojected.view().span());
         let arrays = Arrays {
             gates: (own.span(), Reach { before: 0, after: 1 }),
-            output: (made.unwrap_or(run.output.view().span()), BEFORE),
+            output: (result.unwrap_or(run.output.view().span()), BEFORE),
             d_output: Some(run.d_output.span()),
             saved: saved.as_ref().map(|saved| (saved.view().span(), Reach { before: 1, after: 1 })),
             unprojected: None,
-            marks: marks.span.map(|marks| (marks, Reach { before: 0, after: 1 })),
-            scraps: scraps.each_ref().map(|scrap| Span::new(scrap, 0, 1)),
-            columns: [if made.is_some() { 0 } else { call.column }, call.column],
-            reversed: call.walk.reversed(),
+            step_flags: step_flags.span.map(|step_flags| (step_flags, Reach { before: 0, after: 1 })),
+            dummy_bindings: dummy_bindings.each_ref().map(|dummy| Span::new(dummy, 0, 1)),
+            columns: [if result.is_some() { 0 } else { call.column }, call.column],
+            reversed: call.traversal.reversed(),
             directions: calls.len(),
         };
-        let mut stretches = arrays.stretches(context, sizes)?;
-        if !call.walk.reversed() {
-            stretches.reverse();
+        let mut time_chunks = arrays.time_chunks(context, sizes)?;
+        if !call.traversal.reversed() {
+            time_chunks.reverse();
         }
-        let loop_back = Loop { run, carry: &carry, projection: &projection, d_hidden: d_hidden.as_ref() };
-        let kernels = CellKernels::of(context, calls, sizes, marks.span.is_some())?;
-        let tier = sequence::tier(context, calls, sizes)?;
-        let many = kernels.many_backward(call, tier);
+        let loop_back =
+            BackwardLoop { run, carry: &carry, projection: &projection, d_hidden: d_hidden.as_ref() };
+        let kernels = CellKernels::of(context, calls, sizes, step_flags.span.is_some())?;
+        let strategy = sequence::strategy(context, calls, sizes)?;
+        let many = kernels.many_backward(call, strategy);
         let step = kernels.backward();
-        for stretch in &stretches {
+        for chunk in &time_chunks {
             match &many {
-                Some(many) => many.backward(&loop_back, stretch)?,
-                None => loop_back.step_by_step(&step, own.span(), stretch)?,
+                Some(many) => many.backward(&loop_back, chunk)?,
+                None => loop_back.step_by_step(&step, own.span(), chunk)?,
             }
         }
         // With a projection the product of a step back is one of matrices.
-        let is_in_slices = many.as_ref().map_or(projection.is_none(), SequenceKernel::is_on_chip);
+        let is_in_slices = many.as_ref().map_or(projection.is_none(), SequenceKernel::is_persistent);
         is_in_slices.then_some(step.split)
     };
-    let slopes = |index: usize| {
+    let gradients_of = |index: usize| {
         let (call, count) = (&calls[index], calls.len());
         let gates = part_of(&gates, index, count);
         let saved = saved.as_ref().filter(|_| call.equations.last_gate_apart());
@@ -193,78 +197,80 @@ fn plain(
             gates: gates.view().span(),
             apart: d_apart.as_ref().map(|apart| apart.view().span()),
         };
-        let (carried, cell) = given::carry_sizes(call, sizes);
+        let (carried, cell) = operands::carry_sizes(call, sizes);
         let [first, first_cell] = [index * carried, count * carried + index * cell];
         let left = carry.view().outer(first..first + carried)?;
-        let d_initial = StateParts {
-            hidden: support::d_initial(context, call, sizes, of, left, marks.of(index, count), split)?,
+        let d_initial = StateTensors {
+            hidden: support::d_initial(context, call, sizes, of, left, step_flags.of(index, count), split)?,
             cell: match cell {
                 0 => None,
                 cell => {
                     let left = carry.view().outer(first_cell..first_cell + cell)?;
-                    Some(given::copy(left, &[rows, sizes.units])?)
+                    Some(operands::copy(left, &[rows, sizes.units])?)
                 }
             },
         };
-        Ok(Slopes { d_projected: gates, d_apart, d_hidden: d_hidden.clone(), d_initial })
+        Ok(LoopGradients { d_projected: gates, d_apart, d_hidden: d_hidden.clone(), d_initial })
     };
-    (0..calls.len()).map(slopes).collect()
+    (0..calls.len()).map(gradients_of).collect()
 }
 
 /// The loop back over a stretch of time.
-pub(crate) struct Loop<'a> {
-    pub(crate) run: &'a Run<'a>,
+pub(crate) struct BackwardLoop<'a> {
+    pub(crate) run: &'a BackwardPass<'a>,
     pub(crate) carry: &'a Tensor,
     projection: &'a Option<Projection<'a>>,
     d_hidden: Option<&'a Tensor>,
 }
 
-impl Loop<'_> {
+impl BackwardLoop<'_> {
     /// A dispatch for each step of a stretch.
-    fn step_by_step(&self, kernel: &StepKernel, gates: Span<'_>, stretch: &Stretch<'_>) -> Result<()> {
-        let Run { context, calls, call, sizes, .. } = *self.run;
+    fn step_by_step(&self, kernel: &StepKernel, gates: Span<'_>, chunk: &TimeChunk<'_>) -> Result<()> {
+        let BackwardPass { context, calls, call, sizes, .. } = *self.run;
         let Sizes { steps, rows, units, hidden } = sizes;
         let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
-        let weights = Stack::weights(calls)?;
+        let weights = DirectionOperand::weights(calls)?;
         let weight = context.bind(weights.span())?;
-        let given = Given::of(context, calls, sizes)?;
-        let initial = given.bind(context)?;
+        let operands = InitialOperands::of(context, calls, sizes)?;
+        let initial = operands.bind(context)?;
         let carry = context.bind(self.carry.view().span())?;
         let carry_cell = carry.base + (calls.len() * rows * hidden) as u32;
         let blocks = blocks(context, sizes, kernel.split);
-        let Some(d_output) = stretch.d_output else { unreachable!("given above") };
+        let Some(d_output) = chunk.d_output else { unreachable!("operands above") };
         let d_unprojected = match self.projection {
             Some(projection) => Some(context.bind(projection.d_unprojected.view().span())?),
             None => None,
         };
         let bindings = [
             weight,
-            stretch.output.bound,
+            chunk.output.bound,
             d_unprojected.unwrap_or(d_output.bound),
             initial,
             // Where there are no marks something else is bound, and not read.
-            stretch.marks.map_or(weight, |marks| marks.bound),
-            stretch.gates.bound,
-            stretch.saved.bound,
+            chunk.step_flags.map_or(weight, |step_flags| step_flags.bound),
+            chunk.gates.bound,
+            chunk.saved.bound,
             carry,
         ];
-        for t in call.walk.order_of(stretch.steps.clone()).into_iter().rev() {
-            let (before, after) = (call.walk.neighbour(t, steps), call.walk.successor(t, steps));
+        for t in call.traversal.order_of(chunk.steps.clone()).into_iter().rev() {
+            let (before, after) = (call.traversal.neighbour(t, steps), call.traversal.successor(t, steps));
             let next = after.unwrap_or(t);
             let [second_behind, second_beside] = second(calls.len(), t, sizes);
             let all = rows * call.equations.gates() * units;
-            let marked = stretch.marks.map(|marks| (marks.bound, [marks.at(t), marks.at(next)]));
-            let [marks_base, next_marks_base] = marked.map_or([0; 2], |(_, bases)| bases);
+            let has_step_flags = chunk
+                .step_flags
+                .map(|step_flags| (step_flags.bound, [step_flags.at(t), step_flags.at(next)]));
+            let [step_flags_base, next_step_flags_base] = has_step_flags.map_or([0; 2], |(_, bases)| bases);
             if let (Some(projection), Some(d_hidden)) = (self.projection, self.d_hidden) {
                 projection.step_back(
                     context,
-                    &Place {
+                    &ProjectionStep {
                         rows,
                         next_gates: after.map(|next| gates.slice(next * all..(next + 1) * all)),
                         d_output: d_output.bound,
                         d_output_base: d_output.at(t),
                         width: Some(d_output.stride / rows),
-                        marks: marked,
+                        step_flags: has_step_flags,
                         carry,
                         carry_bases: [carry.base; 2],
                         d_hidden: d_hidden.view().span().slice(t * rows * hidden..(t + 1) * rows * hidden),
@@ -274,35 +280,35 @@ impl Loop<'_> {
             kernel.run(context, &bindings, &blocks, |block| BackwardParameters {
                 rows: rows as u32,
                 batch: rows as u32,
-                hidden: units as u32,
-                width: (stretch.output.stride / rows) as u32,
+                hidden_size: units as u32,
+                width: (chunk.output.stride / rows) as u32,
                 d_width: d_unprojected.map_or(d_output.stride / rows, |_| units) as u32,
                 first_row: block.rows.start as u32,
                 first_unit: block.units.start as u32,
                 weight_base: weight.base,
-                initial_base: given.hidden(initial.base),
-                initial_cell_base: given.cell(initial.base),
-                peepholes_base: given.peepholes(initial.base),
-                mask_base: given.mask(initial.base),
-                marks_base,
-                next_marks_base,
-                next_gates_base: stretch.gates.at(next),
-                next_saved_base: stretch.saved.at(next),
-                output_base: stretch.output.at(t),
+                initial_base: operands.hidden(initial.base),
+                initial_cell_base: operands.cell(initial.base),
+                peepholes_base: operands.peepholes(initial.base),
+                mask_base: operands.mask(initial.base),
+                step_flags_base,
+                next_step_flags_base,
+                next_gates_base: chunk.gates.at(next),
+                next_saved_base: chunk.saved.at(next),
+                output_base: chunk.output.at(t),
                 d_output_base: d_unprojected.map_or(d_output.at(t), |bound| bound.base),
-                gates_base: stretch.gates.at(t),
-                saved_base: stretch.saved.at(t),
+                gates_base: chunk.gates.at(t),
+                saved_base: chunk.saved.at(t),
                 carry_base: carry.base,
                 carry_cell_base: carry_cell,
                 carry_out_base: carry.base,
                 carry_cell_out_base: carry_cell,
-                flags: flag(FIRST_STEP, before.is_none())
+                pass_flags: flag(FIRST_STEP, before.is_none())
                     | flag(LAST_STEP, after.is_none())
-                    | flag(REVERSED, call.walk.reversed())
+                    | flag(REVERSED, call.traversal.reversed())
                     | TAKES_OUTPUTS,
                 second_behind,
                 second_beside,
-                first_number: ((call.walk.first + t) * rows * units) as u32,
+                first_number: ((call.traversal.first + t) * rows * units) as u32,
                 seed_low,
                 seed_high,
                 stream_low,

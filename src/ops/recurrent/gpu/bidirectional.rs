@@ -31,9 +31,9 @@ pub(crate) fn together(device: &Device, calls: &[Call<'_>], [steps, rows]: [usiz
                 !is_random
                     && weights.norms.is_none()
                     && weights.projection.is_none()
-                    && call.walk.windows().is_none()
+                    && call.traversal.windows().is_none()
             };
-            let directions = [one.walk.direction, other.walk.direction];
+            let directions = [one.traversal.direction, other.traversal.direction];
             let limits = context.limits();
             let fits = limits.workgroups >= 2 && largest(one, steps, rows) <= limits.binding_elements;
             let both = directions == [Direction::Forward, Direction::Reverse];
@@ -65,17 +65,17 @@ fn largest(call: &Call<'_>, steps: usize, rows: usize) -> usize {
     let units = wide / call.equations.gates();
     let over_time = steps * rows * wide.max(units);
     // States, their mask, peepholes, and what stands before them.
-    let given = 3 * rows * units + wide + RealOptions::COUNT;
-    2 * over_time.max(weights.elements()).max(given)
+    let operands = 3 * rows * units + wide + RealOptions::COUNT;
+    2 * over_time.max(weights.elements()).max(operands)
 }
 
 /// What several time loops read: of a single one itself, of two a copy of both, one behind the other.
-pub(crate) enum Stack<'a> {
+pub(crate) enum DirectionOperand<'a> {
     One(View<'a>),
     Both(Tensor),
 }
 
-impl<'a> Stack<'a> {
+impl<'a> DirectionOperand<'a> {
     pub(crate) fn of(views: &[View<'a>]) -> Result<Self> {
         match views {
             [one] => Ok(Self::One(*one)),

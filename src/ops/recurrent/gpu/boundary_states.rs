@@ -2,27 +2,27 @@
 //! Dispatch of `shaders/{marks,pick,previous}.wgsl`.
 
 use super::operands::copy;
-use super::split_k::{Split, send};
+use super::split_k::{SplitK, send};
 use crate::Result;
 use crate::gpu::{Buffer, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
 use crate::ops::dropout::dropout_add_into;
 use crate::ops::elementwise::add_into;
-use crate::ops::recurrent::traversal::Walk;
-use crate::ops::recurrent::{Call, Direction, Sizes, StateParts};
+use crate::ops::recurrent::traversal::Traversal;
+use crate::ops::recurrent::{Call, Direction, Sizes, StateTensors};
 use crate::ops::{Activation, Form, matmul, unary};
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View};
 
-parameters!(MarksParameters {
+parameters!(StepFlagsParameters {
     count: u32,
-    /// Place of the first mark of this stretch in all of them.
+    /// ProjectionStep of the first mark of this stretch in all of them.
     first: u32,
     rows: u32,
     steps: u32,
     lengths_base: u32,
-    /// Place of the first mark's boundary in the mask: its own step forward, the next one in reverse.
+    /// ProjectionStep of the first mark's boundary in the mask: its own step forward, the next one in reverse.
     resets_base: u32,
-    marks_base: u32,
+    step_flags_base: u32,
     /// The gradient is cut before every `chunk`-th step of the sequence; 0: nowhere.
     chunk: u32,
     /// Steps of the sequence before these.
@@ -30,7 +30,7 @@ parameters!(MarksParameters {
 });
 parameters!(PickParameters {
     count: u32,
-    /// Place of the first element of this dispatch in the block.
+    /// ProjectionStep of the first element of this dispatch in the block.
     first: u32,
     rows: u32,
     steps: u32,
@@ -40,7 +40,7 @@ parameters!(PickParameters {
     y_base: u32,
     y_width: u32,
     lengths_base: u32,
-    marks_base: u32,
+    step_flags_base: u32,
     /// The steps whose arrays are bound; rows whose step is another are left to other dispatches.
     first_step: u32,
     bound_steps: u32,
@@ -49,48 +49,48 @@ parameters!(PreviousParameters {
     count: u32,
     rows: u32,
     steps: u32,
-    hidden: u32,
+    hidden_size: u32,
     width: u32,
     output_base: u32,
     initial_base: u32,
-    marks_base: u32,
+    step_flags_base: u32,
     y_base: u32,
-    /// Place of the first element of this dispatch in its stretch of y.
+    /// ProjectionStep of the first element of this dispatch in its stretch of y.
     y_first: u32,
     /// The first step of the stretch, and of the stretch of the output that is bound.
     first_step: u32,
     first_bound: u32,
 });
 
-kernel!(MARKS: "recurrent/states/step_flags" {
+kernel!(STEP_FLAGS: "recurrent/states/step_flags" {
     files: ["recurrent/common/step_flag_bits", "recurrent/states/step_flags"],
-    parameters: MarksParameters,
+    parameters: StepFlagsParameters,
     constants: [("REVERSED", 2), ("RAGGED", 2), ("MASKED", 2)],
     bindings: [Read, Read, Write],
 });
 kernel!(PICK: "recurrent/states/select_step" {
     files: ["recurrent/common/step_flag_bits", "recurrent/states/select_step"],
     parameters: PickParameters,
-    constants: [("LAST", 2), ("RAGGED", 2), ("MARKED", 2)],
+    constants: [("LAST", 2), ("RAGGED", 2), ("HAS_STEP_FLAGS", 2)],
     bindings: [Read, Read, Read, Write],
 });
 kernel!(PREVIOUS: "recurrent/states/previous_states" {
     files: ["recurrent/common/step_flag_bits", "recurrent/states/previous_states"],
     parameters: PreviousParameters,
-    constants: [("REVERSED", 2), ("MARKED", 2)],
+    constants: [("REVERSED", 2), ("HAS_STEP_FLAGS", 2)],
     bindings: [Read, Read, Read, Write],
 });
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&MARKS, &PICK, &PREVIOUS];
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&STEP_FLAGS, &PICK, &PREVIOUS];
 
 /// The marks of all steps and rows [T, B], where there are any.
 #[derive(Clone, Copy)]
-pub(crate) struct Marks<'a> {
+pub(crate) struct StepFlags<'a> {
     pub(crate) span: Option<Span<'a>>,
 }
 
-impl Marks<'_> {
+impl StepFlags<'_> {
     /// Those of one of `count` directions.
     pub(crate) fn of(&self, index: usize, count: usize) -> Self {
         let part = |span: Span<'_>| span.len() / count;
@@ -100,51 +100,56 @@ impl Marks<'_> {
 
 /// Computes the marks that the walks of `calls` ask for, one behind the other; none where every step of every row is
 /// alike.
-pub(crate) fn marks(
+pub(crate) fn step_flags(
     context: &Context,
     calls: &[Call<'_>],
     steps: usize,
     rows: usize,
 ) -> Result<Option<Buffer>> {
-    if !calls[0].walk.is_marked() {
+    if !calls[0].traversal.has_step_flags() {
         return Ok(None);
     }
     let count = steps * rows;
-    let made = context.allocate(calls.len() * count, "the marks of a ragged batch")?;
+    let result = context.allocate(calls.len() * count, "the step_flags of a ragged batch")?;
     for (index, call) in calls.iter().enumerate() {
-        put_marks(context, &call.walk, Span::new(&made, index * count, count), rows)?;
+        write_step_flags(context, &call.traversal, Span::new(&result, index * count, count), rows)?;
     }
-    Ok(Some(made))
+    Ok(Some(result))
 }
 
-fn put_marks(context: &Context, walk: &Walk<'_>, made: Span<'_>, rows: usize) -> Result<()> {
-    let count = made.len();
+fn write_step_flags(
+    context: &Context,
+    traversal: &Traversal<'_>,
+    result: Span<'_>,
+    rows: usize,
+) -> Result<()> {
+    let count = result.len();
     // What is missing is replaced by a stand-in, and not read.
-    let scrap = context.allocate(1, "a stand-in for lengths or resets")?;
-    let stand_in = context.bind(Span::new(&scrap, 0, 1))?;
-    let lengths = walk.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
+    let dummy = context.allocate(1, "a stand-in for lengths or resets")?;
+    let stand_in = context.bind(Span::new(&dummy, 0, 1))?;
+    let lengths = traversal.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
     for piece in pieces(count, context.limits().elements(ELEMENTWISE_GROUP)) {
-        let target = context.bind(made.slice(piece.clone()))?;
+        let target = context.bind(result.slice(piece.clone()))?;
         // The boundary before a step lies in the mask at that step, and in reverse at the next one; the last step has none.
-        let ahead = if walk.reversed() { rows } else { 0 };
+        let ahead = if traversal.reversed() { rows } else { 0 };
         let boundaries = (piece.start + ahead).min(count)..(piece.end + ahead).min(count);
-        let resets = match walk.resets {
+        let resets = match traversal.resets {
             Some(resets) if !boundaries.is_empty() => Some(context.bind(resets.span().slice(boundaries))?),
             _ => None,
         };
         context.dispatch(Dispatch {
-            kernel: &MARKS,
-            constants: &[walk.reversed().into(), lengths.is_some().into(), resets.is_some().into()],
-            parameters: MarksParameters {
+            kernel: &STEP_FLAGS,
+            constants: &[traversal.reversed().into(), lengths.is_some().into(), resets.is_some().into()],
+            parameters: StepFlagsParameters {
                 count: piece.len() as u32,
                 first: piece.start as u32,
                 rows: rows as u32,
                 steps: (count / rows) as u32,
                 lengths_base: lengths.map_or(0, |bound| bound.base),
                 resets_base: resets.map_or(0, |bound| bound.base),
-                marks_base: target.base,
-                chunk: walk.chunk().unwrap_or(0) as u32,
-                earlier: walk.first as u32,
+                step_flags_base: target.base,
+                chunk: traversal.chunk().unwrap_or(0) as u32,
+                earlier: traversal.first as u32,
             },
             bindings: &[lengths.unwrap_or(stand_in), resets.unwrap_or(stand_in), target],
             grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
@@ -168,7 +173,7 @@ struct Source<'a> {
 }
 
 /// The column block that is picked to: [B, width].
-struct Target<'a> {
+struct SelectTarget<'a> {
     span: Span<'a>,
     column: usize,
     columns: usize,
@@ -176,17 +181,17 @@ struct Target<'a> {
 
 fn pick(
     context: &Context,
-    walk: &Walk<'_>,
+    traversal: &Traversal<'_>,
     sizes: Sizes,
     end: End,
-    marks: Marks<'_>,
+    step_flags: StepFlags<'_>,
     from: Source<'_>,
-    to: &Target<'_>,
+    to: &SelectTarget<'_>,
 ) -> Result<()> {
     let Sizes { steps, rows, .. } = sizes;
     let step = from.span.len() / steps;
     let y = context.bind(to.span)?;
-    let lengths = walk.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
+    let lengths = traversal.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
     // Without lengths every row's step is the same: only that one is bound.
     let only = match (lengths, end) {
         (None, End::First) => 0..1,
@@ -197,14 +202,18 @@ fn pick(
     for piece in pieces(only.len(), fitting) {
         let bound = only.start + piece.start..only.start + piece.end;
         let x = context.bind(from.span.slice(bound.start * step..bound.end * step))?;
-        let marks = match marks.span {
-            Some(marks) => Some(context.bind(marks.slice(bound.start * rows..bound.end * rows))?),
+        let step_flags = match step_flags.span {
+            Some(step_flags) => Some(context.bind(step_flags.slice(bound.start * rows..bound.end * rows))?),
             None => None,
         };
         for part in pieces(rows * to.columns, context.limits().workgroups * ELEMENTWISE_GROUP) {
             context.dispatch(Dispatch {
                 kernel: &PICK,
-                constants: &[(end == End::Last).into(), lengths.is_some().into(), marks.is_some().into()],
+                constants: &[
+                    (end == End::Last).into(),
+                    lengths.is_some().into(),
+                    step_flags.is_some().into(),
+                ],
                 parameters: PickParameters {
                     count: part.len() as u32,
                     first: part.start as u32,
@@ -216,11 +225,11 @@ fn pick(
                     y_base: y.base + to.column as u32,
                     y_width: (to.span.len() / rows) as u32,
                     lengths_base: lengths.map_or(0, |bound| bound.base),
-                    marks_base: marks.map_or(0, |bound| bound.base),
+                    step_flags_base: step_flags.map_or(0, |bound| bound.base),
                     first_step: bound.start as u32,
                     bound_steps: bound.len() as u32,
                 },
-                bindings: &[x, lengths.unwrap_or(x), marks.unwrap_or(x), y],
+                bindings: &[x, lengths.unwrap_or(x), step_flags.unwrap_or(x), y],
                 grid: [part.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
             })?;
         }
@@ -235,17 +244,17 @@ pub(crate) fn last_state(
     sizes: Sizes,
     output: &Tensor,
     saved: Option<&Tensor>,
-) -> Result<StateParts> {
+) -> Result<StateTensors> {
     let Sizes { rows, units, hidden, .. } = sizes;
     // In the reverse direction the last step to be computed is the first in time.
-    let end = if call.walk.direction == Direction::Forward { End::Last } else { End::First };
+    let end = if call.traversal.direction == Direction::Forward { End::Last } else { End::First };
     let part = |width: usize, from: Source<'_>, initial: View<'_>| {
-        let part = match call.walk.has_empty_rows() {
+        let part = match call.traversal.has_empty_rows() {
             true => copy(initial, &[rows, width])?,
             false => Tensor::unwritten(output.device(), &[rows, width])?,
         };
-        let target = Target { span: part.view().span(), column: 0, columns: width };
-        pick(context, &call.walk, sizes, end, Marks { span: None }, from, &target)?;
+        let target = SelectTarget { span: part.view().span(), column: 0, columns: width };
+        pick(context, &call.traversal, sizes, end, StepFlags { span: None }, from, &target)?;
         Ok::<_, crate::Error>(part)
     };
     let cell = match (call.initial.cell, saved) {
@@ -255,7 +264,7 @@ pub(crate) fn last_state(
         _ => None,
     };
     let own = Source { span: output.view().span(), column: call.column };
-    Ok(StateParts { hidden: part(hidden, own, call.initial.hidden)?, cell })
+    Ok(StateTensors { hidden: part(hidden, own, call.initial.hidden)?, cell })
 }
 
 /// An array of states, one for each step [T, B, width]: the columns from `column` on, and the state before the first.
@@ -272,7 +281,7 @@ pub(crate) fn previous(
     call: &Call<'_>,
     sizes: Sizes,
     of: &States<'_>,
-    marks: Marks<'_>,
+    step_flags: StepFlags<'_>,
 ) -> Result<Tensor> {
     let Sizes { steps, rows, .. } = sizes;
     let (output, hidden) = (of.states, of.columns);
@@ -281,39 +290,39 @@ pub(crate) fn previous(
     let initial = context.bind(of.initial.span())?;
     let limits = context.limits();
     let fitting = (limits.binding_elements / (rows * width)).saturating_sub(1).max(1);
-    for stretch in pieces(steps, fitting) {
+    for chunk in pieces(steps, fitting) {
         // Each step's predecessor is read, which the reverse direction has on the other side.
-        let around = match call.walk.direction {
-            Direction::Forward => stretch.start.saturating_sub(1)..stretch.end,
-            Direction::Reverse => stretch.start..(stretch.end + 1).min(steps),
+        let around = match call.traversal.direction {
+            Direction::Forward => chunk.start.saturating_sub(1)..chunk.end,
+            Direction::Reverse => chunk.start..(chunk.end + 1).min(steps),
         };
         let step = rows * width;
         let source = context.bind(output.view().span().slice(around.start * step..around.end * step))?;
-        let marked = match marks.span {
-            Some(marks) => Some(context.bind(marks.slice(stretch.start * rows..stretch.end * rows))?),
+        let has_step_flags = match step_flags.span {
+            Some(step_flags) => Some(context.bind(step_flags.slice(chunk.start * rows..chunk.end * rows))?),
             None => None,
         };
-        let own = y.view().span().slice(stretch.start * rows * hidden..stretch.end * rows * hidden);
+        let own = y.view().span().slice(chunk.start * rows * hidden..chunk.end * rows * hidden);
         for piece in pieces(own.len(), limits.elements(ELEMENTWISE_GROUP)) {
             let target = context.bind(own.slice(piece.clone()))?;
             context.dispatch(Dispatch {
                 kernel: &PREVIOUS,
-                constants: &[call.walk.reversed().into(), marked.is_some().into()],
+                constants: &[call.traversal.reversed().into(), has_step_flags.is_some().into()],
                 parameters: PreviousParameters {
                     count: piece.len() as u32,
                     rows: rows as u32,
                     steps: steps as u32,
-                    hidden: hidden as u32,
+                    hidden_size: hidden as u32,
                     width: width as u32,
                     output_base: source.base + of.column as u32,
                     initial_base: initial.base,
-                    marks_base: marked.map_or(0, |bound| bound.base),
+                    step_flags_base: has_step_flags.map_or(0, |bound| bound.base),
                     y_base: target.base,
                     y_first: piece.start as u32,
-                    first_step: stretch.start as u32,
+                    first_step: chunk.start as u32,
                     first_bound: around.start as u32,
                 },
-                bindings: &[source, initial, marked.unwrap_or(source), target],
+                bindings: &[source, initial, has_step_flags.unwrap_or(source), target],
                 grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
             })?;
         }
@@ -339,23 +348,23 @@ pub(crate) fn d_initial(
     sizes: Sizes,
     of: GateGradients<'_>,
     carry: View<'_>,
-    marks: Marks<'_>,
-    split: Option<Split>,
+    step_flags: StepFlags<'_>,
+    split: Option<SplitK>,
 ) -> Result<Tensor> {
     let Sizes { rows, units, hidden, .. } = sizes;
     let equations = &call.equations;
     let all = equations.gates() * units;
     // The last gate may have sent its part already, in a product of its own.
     let width = if equations.resets_before() { all - units } else { all };
-    let empty = call.walk.has_empty_rows();
+    let empty = call.traversal.has_empty_rows();
     let sent = match empty {
         true => Tensor::zeros(carry.device(), &[rows, width])?,
         false => Tensor::unwritten(carry.device(), &[rows, width])?,
     };
-    let end = if call.walk.direction == Direction::Forward { End::First } else { End::Last };
+    let end = if call.traversal.direction == Direction::Forward { End::First } else { End::Last };
     let gather = |span: Span<'_>, column: usize, columns: usize| {
-        let target = Target { span: sent.view().span(), column, columns };
-        pick(context, &call.walk, sizes, end, marks, Source { span, column: 0 }, &target)
+        let target = SelectTarget { span: sent.view().span(), column, columns };
+        pick(context, &call.traversal, sizes, end, step_flags, Source { span, column: 0 }, &target)
     };
     match of.apart {
         Some(apart) => {
@@ -378,7 +387,7 @@ pub(crate) fn d_initial(
         Some(bound) => {
             let bounded = unary(&d_initial, Activation::HardTanh { low: -bound, high: bound })?;
             // What is given at the final state is not bounded, and passes an empty row as it came.
-            if empty { but_empty_rows(context, &call.walk, &bounded, carry) } else { Ok(bounded) }
+            if empty { but_empty_rows(context, &call.traversal, &bounded, carry) } else { Ok(bounded) }
         }
         None => Ok(d_initial),
     }
@@ -387,16 +396,16 @@ pub(crate) fn d_initial(
 /// `made` [B, width], but `given` in the rows without steps.
 pub(crate) fn but_empty_rows(
     context: &Context,
-    walk: &Walk<'_>,
-    made: &Tensor,
-    given: View<'_>,
+    traversal: &Traversal<'_>,
+    result: &Tensor,
+    operands: View<'_>,
 ) -> Result<Tensor> {
-    let [rows, width] = made.shape().exactly("a state", "[batch, width]")?;
-    let all = copy(given, &[rows, width])?;
-    let target = Target { span: all.view().span(), column: 0, columns: width };
-    let own = Source { span: made.view().span(), column: 0 };
+    let [rows, width] = result.shape().exactly("a state", "[batch, width]")?;
+    let all = copy(operands, &[rows, width])?;
+    let target = SelectTarget { span: all.view().span(), column: 0, columns: width };
+    let own = Source { span: result.view().span(), column: 0 };
     // As a sequence of one step.
     let sizes = Sizes { steps: 1, rows, units: width, hidden: width };
-    pick(context, walk, sizes, End::First, Marks { span: None }, own, &target)?;
+    pick(context, traversal, sizes, End::First, StepFlags { span: None }, own, &target)?;
     Ok(all)
 }

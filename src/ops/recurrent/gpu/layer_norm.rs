@@ -4,21 +4,21 @@
 //! The state that the next step starts from stands in memory of its own: rows in their padding leave theirs alone, so
 //! that in the end it is the final state.
 
-use super::boundary_states::{self as support, Marks, States};
-use super::forward::{Made, scraps};
-use super::operands as given;
+use super::boundary_states::{self as support, States, StepFlags};
+use super::forward::{ForwardOutput, dummy_bindings};
+use super::operands;
 use super::time_chunks::{Arrays, Reach};
 use crate::Result;
 use crate::gpu::{Context, Dispatch, Kernel, RowReduction, Span, kernel, parameters, pieces};
 use crate::ops::matmul::Sizes as ProductSizes;
 use crate::ops::matmul::gpu::{Add, matmul};
 use crate::ops::recurrent::layer_norm::{Norms, Product};
-use crate::ops::recurrent::{Call, Cell, Gradients, Sizes, StateParts, StateView, Steps};
+use crate::ops::recurrent::{Call, Cell, Gradients, SavedActivations, Sizes, StateTensors, StateView};
 use crate::ops::{Form, LAYER_NORM_EPSILON, sum_rows};
 use crate::tensor::{Tensor, View};
 
 parameters!(ForwardParameters {
-    hidden: u32,
+    hidden_size: u32,
     width: u32,
     first_row: u32,
     end_row: u32,
@@ -26,7 +26,7 @@ parameters!(ForwardParameters {
     norms_base: u32,
     state_norm_base: u32,
     product_base: u32,
-    marks_base: u32,
+    step_flags_base: u32,
     gates_base: u32,
     output_base: u32,
     saved_base: u32,
@@ -34,7 +34,7 @@ parameters!(ForwardParameters {
     cell_base: u32,
 });
 parameters!(BackwardParameters {
-    hidden: u32,
+    hidden_size: u32,
     d_width: u32,
     first_row: u32,
     end_row: u32,
@@ -42,9 +42,9 @@ parameters!(BackwardParameters {
     norms_base: u32,
     state_norm_base: u32,
     d_output_base: u32,
-    marks_base: u32,
+    step_flags_base: u32,
     /// The step after this one, in this direction; `ends` is 1 where there is none.
-    next_marks_base: u32,
+    next_step_flags_base: u32,
     ends: u32,
     before_base: u32,
     gates_base: u32,
@@ -63,7 +63,7 @@ macro_rules! normalised_kernels {
                 "lib/math", "lib/row_reduction", "recurrent/common/step_flag_bits", "recurrent/layer_norm/row", $cell, "recurrent/layer_norm/forward"
             ],
             parameters: ForwardParameters,
-            constants: [("LANE_BITS", 9), ("MARKED", 2), ("BIASED", 2)],
+            constants: [("LANE_BITS", 9), ("HAS_STEP_FLAGS", 2), ("BIASED", 2)],
             bindings: [Read, Read, Read, Write, Write, Write, Write, Write],
         });
         kernel!($backward: $backward_name {
@@ -72,7 +72,7 @@ macro_rules! normalised_kernels {
                 "recurrent/layer_norm/backward_row"
             ],
             parameters: BackwardParameters,
-            constants: [("LANE_BITS", 9), ("MARKED", 2), ("BIASED", 2)],
+            constants: [("LANE_BITS", 9), ("HAS_STEP_FLAGS", 2), ("BIASED", 2)],
             bindings: [Read, Read, Read, Read, Write, Write, Write, Write],
         });
     };
@@ -104,7 +104,7 @@ fn joined_norms(call: &Call<'_>, norms: &Norms<'_>) -> Result<(Tensor, usize)> {
     let parts = [Some(norms.recurrent), call.weights.bias_hh, norms.cell];
     let parts: Vec<View<'_>> = parts.into_iter().flatten().collect();
     let before = norms.recurrent.shape().elements() * if call.weights.bias_hh.is_some() { 2 } else { 1 };
-    Ok((given::joined(&parts)?, before))
+    Ok((operands::joined(&parts)?, before))
 }
 
 const NEITHER: Reach = Reach { before: 0, after: 0 };
@@ -116,17 +116,17 @@ pub(crate) fn forward(
     sizes: Sizes,
     projected: &mut Tensor,
     output: &mut Tensor,
-) -> Result<Made> {
+) -> Result<ForwardOutput> {
     let Sizes { steps, rows, units, .. } = sizes;
     let device = projected.device().clone();
     let gates = projected.shape().last();
-    let hidden = given::copy(call.initial.hidden, &[rows, units])?;
-    let cell = call.initial.cell.map(|cell| given::copy(cell, &[rows, units])).transpose()?;
+    let hidden = operands::copy(call.initial.hidden, &[rows, units])?;
+    let cell = call.initial.cell.map(|cell| operands::copy(cell, &[rows, units])).transpose()?;
     let saved = cell.as_ref().map(|_| Tensor::unwritten(&device, &[steps, rows, 2 * units])).transpose()?;
     let product = Tensor::unwritten(&device, &[steps, rows, gates])?;
-    let marks = support::marks(context, std::slice::from_ref(call), steps, rows)?;
-    let scraps = scraps(context)?;
-    let scrap_spans = scraps.each_ref().map(|scrap| Span::new(scrap, 0, 1));
+    let step_flags = support::step_flags(context, std::slice::from_ref(call), steps, rows)?;
+    let dummy_bindings = dummy_bindings(context)?;
+    let dummy_spans = dummy_bindings.each_ref().map(|dummy| Span::new(dummy, 0, 1));
     let width = output.shape().last();
     {
         let (own, target) = (projected.view_mut()?, output.view_mut()?);
@@ -137,35 +137,37 @@ pub(crate) fn forward(
             saved: saved.as_ref().map(|saved| (saved.view().span(), NEITHER)),
             // The slot of what a projection leaves, which there is none of.
             unprojected: Some(product.view().span()),
-            marks: marks.as_ref().map(|marks| (Span::new(marks, 0, steps * rows), NEITHER)),
-            scraps: scrap_spans,
+            step_flags: step_flags
+                .as_ref()
+                .map(|step_flags| (Span::new(step_flags, 0, steps * rows), NEITHER)),
+            dummy_bindings: dummy_spans,
             columns: [call.column; 2],
-            reversed: call.walk.reversed(),
+            reversed: call.traversal.reversed(),
             directions: 1,
         };
         let (norms, state_norm) = joined_norms(call, norms)?;
         let norms = context.bind(norms.view().span())?;
         let state = context.bind(hidden.view().span())?;
-        let state_cell = context.bind(cell.as_ref().map_or(scrap_spans[1], |cell| cell.view().span()))?;
+        let state_cell = context.bind(cell.as_ref().map_or(dummy_spans[1], |cell| cell.view().span()))?;
         let [kernel, _] = kernels(call.equations.cell);
         let reduction = RowReduction::new(context, units);
-        let mut stretches = arrays.stretches(context, sizes)?;
-        if call.walk.reversed() {
-            stretches.reverse();
+        let mut time_chunks = arrays.time_chunks(context, sizes)?;
+        if call.traversal.reversed() {
+            time_chunks.reverse();
         }
-        for stretch in &stretches {
+        for chunk in &time_chunks {
             let bindings = [
                 norms,
-                stretch.unprojected.bound,
+                chunk.unprojected.bound,
                 // Without marks something else is bound, and not read.
-                stretch.marks.map_or(norms, |marks| marks.bound),
-                stretch.gates.bound,
-                stretch.output.bound,
-                stretch.saved.bound,
+                chunk.step_flags.map_or(norms, |step_flags| step_flags.bound),
+                chunk.gates.bound,
+                chunk.output.bound,
+                chunk.saved.bound,
                 state,
                 state_cell,
             ];
-            for t in call.walk.order_of(stretch.steps.clone()) {
+            for t in call.traversal.order_of(chunk.steps.clone()) {
                 let size = ProductSizes { m: rows, n: gates, k: units, a_width: units, c_width: gates };
                 let step = product.view().span().slice(t * rows * gates..(t + 1) * rows * gates);
                 let spans = [hidden.view().span(), call.weights.weight_hh.span(), step];
@@ -175,22 +177,22 @@ pub(crate) fn forward(
                         kernel,
                         constants: &[
                             reduction.constant(),
-                            marks.is_some().into(),
+                            step_flags.is_some().into(),
                             call.weights.bias_hh.is_some().into(),
                         ],
                         parameters: ForwardParameters {
-                            hidden: units as u32,
+                            hidden_size: units as u32,
                             width: width as u32,
                             first_row: piece.start as u32,
                             end_row: piece.end as u32,
                             epsilon: LAYER_NORM_EPSILON,
                             norms_base: norms.base,
                             state_norm_base: norms.base + state_norm as u32,
-                            product_base: stretch.unprojected.at(t),
-                            marks_base: stretch.marks.map_or(0, |marks| marks.at(t)),
-                            gates_base: stretch.gates.at(t),
-                            output_base: stretch.output.at(t),
-                            saved_base: stretch.saved.at(t),
+                            product_base: chunk.unprojected.at(t),
+                            step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
+                            gates_base: chunk.gates.at(t),
+                            output_base: chunk.output.at(t),
+                            saved_base: chunk.saved.at(t),
                             hidden_base: state.base,
                             cell_base: state_cell.base,
                         },
@@ -201,12 +203,12 @@ pub(crate) fn forward(
             }
         }
     }
-    let last = StateParts { hidden, cell };
-    Ok(Made { saved, unprojected: None, product: Some(product), marks, last: vec![last] })
+    let last = StateTensors { hidden, cell };
+    Ok(ForwardOutput { saved, unprojected: None, product: Some(product), step_flags, last: vec![last] })
 }
 
 /// What the steps back share.
-struct Loop<'a> {
+struct LayerNormLoop<'a> {
     context: &'a Context,
     call: &'a Call<'a>,
     sizes: Sizes,
@@ -215,7 +217,7 @@ struct Loop<'a> {
     /// the hidden state that it started from.
     before: &'a Tensor,
     d_output: View<'a>,
-    marks: Marks<'a>,
+    step_flags: StepFlags<'a>,
     carry: &'a Tensor,
     /// What each row adds to the gradients of the norms.
     d_norms: &'a Tensor,
@@ -233,36 +235,46 @@ pub(crate) fn backward(
     context: &Context,
     call: &Call<'_>,
     norms: &Norms<'_>,
-    mut kept: Steps,
+    mut kept: SavedActivations,
     upstream: &Upstream<'_>,
 ) -> Result<Gradients> {
     let Upstream { sizes, output, d_output, d_last } = *upstream;
     let Sizes { rows, units, steps, .. } = sizes;
     let equations = call.equations;
     let mut gates = kept.take_gates();
-    let Steps { saved, product, marks, .. } = kept;
+    let SavedActivations { saved, product, step_flags, .. } = kept;
     let Some(mut product) = product else { unreachable!("forward on a GPU keeps it") };
     let width = gates.shape().last();
-    let marks = Marks { span: marks.as_ref().map(|marks| Span::new(marks, 0, steps * rows)) };
+    let step_flags =
+        StepFlags { span: step_flags.as_ref().map(|step_flags| Span::new(step_flags, 0, steps * rows)) };
     let start = States { states: output, column: call.column, columns: units, initial: call.initial.hidden };
-    let previous = support::previous(context, call, sizes, &start, marks)?;
-    let carry = given::carry(std::slice::from_ref(call), sizes, &[d_last])?;
+    let previous = support::previous(context, call, sizes, &start, step_flags)?;
+    let carry = operands::carry(std::slice::from_ref(call), sizes, &[d_last])?;
     let rest = if equations.has_cell_state() { 2 * units } else { units };
     let d_norms = Tensor::zeros(gates.device(), &[rows, width + rest])?;
     let before = saved.as_ref().unwrap_or(&previous);
-    let back =
-        Loop { context, call, sizes, norms, before, d_output, marks, carry: &carry, d_norms: &d_norms };
+    let back = LayerNormLoop {
+        context,
+        call,
+        sizes,
+        norms,
+        before,
+        d_output,
+        step_flags,
+        carry: &carry,
+        d_norms: &d_norms,
+    };
     back.run(gates.view_mut()?.span(), product.view_mut()?.span())?;
     let d_norms = sum_rows(&d_norms)?;
-    let (carried, cell) = given::carry_sizes(call, sizes);
-    let part = |from: usize, to: usize| given::copy(carry.view().outer(from..to)?, &[rows, units]);
-    let d_initial = StateParts {
+    let (carried, cell) = operands::carry_sizes(call, sizes);
+    let part = |from: usize, to: usize| operands::copy(carry.view().outer(from..to)?, &[rows, units]);
+    let d_initial = StateTensors {
         hidden: part(0, carried)?,
         cell: if cell > 0 { Some(part(carried, carried + cell)?) } else { None },
     };
     // The gradient at the recurrent bias of a GRU's last gate, summed already: as if there were one step of one row.
     let d_apart = match equations.last_gate_apart() {
-        true => Some(given::copy(d_norms.view().outer(width..width + rest)?, &[1, 1, units])?),
+        true => Some(operands::copy(d_norms.view().outer(width..width + rest)?, &[1, 1, units])?),
         false => None,
     };
     Ok(Gradients {
@@ -279,13 +291,13 @@ pub(crate) fn backward(
     })
 }
 
-impl Loop<'_> {
+impl LayerNormLoop<'_> {
     /// From the last step to the first: gradients replace gates and products.
     fn run(&self, gates: Span<'_>, product: Span<'_>) -> Result<()> {
         let Self { context, call, sizes, .. } = *self;
         let Sizes { steps, rows, units, .. } = sizes;
         let width = product.len() / (steps * rows);
-        let scraps = scraps(context)?;
+        let dummy_bindings = dummy_bindings(context)?;
         let arrays = Arrays {
             gates: (gates, NEITHER),
             // Nothing reads the outputs: the slot is that of the gradient at them.
@@ -293,10 +305,10 @@ impl Loop<'_> {
             d_output: None,
             saved: Some((self.before.view().span(), NEITHER)),
             unprojected: Some(product),
-            marks: self.marks.span.map(|marks| (marks, Reach { before: 0, after: 1 })),
-            scraps: scraps.each_ref().map(|scrap| Span::new(scrap, 0, 1)),
+            step_flags: self.step_flags.span.map(|step_flags| (step_flags, Reach { before: 0, after: 1 })),
+            dummy_bindings: dummy_bindings.each_ref().map(|dummy| Span::new(dummy, 0, 1)),
             columns: [call.column; 2],
-            reversed: call.walk.reversed(),
+            reversed: call.traversal.reversed(),
             directions: 1,
         };
         let (norms, state_norm) = joined_norms(call, self.norms)?;
@@ -305,46 +317,48 @@ impl Loop<'_> {
         let d_norms = context.bind(self.d_norms.view().span())?;
         let [_, kernel] = kernels(call.equations.cell);
         let reduction = RowReduction::new(context, units);
-        let mut stretches = arrays.stretches(context, sizes)?;
-        if !call.walk.reversed() {
-            stretches.reverse();
+        let mut time_chunks = arrays.time_chunks(context, sizes)?;
+        if !call.traversal.reversed() {
+            time_chunks.reverse();
         }
-        for stretch in &stretches {
+        for chunk in &time_chunks {
             let bindings = [
                 norms,
-                stretch.output.bound,
-                stretch.marks.map_or(norms, |marks| marks.bound),
-                stretch.saved.bound,
-                stretch.gates.bound,
-                stretch.unprojected.bound,
+                chunk.output.bound,
+                chunk.step_flags.map_or(norms, |step_flags| step_flags.bound),
+                chunk.saved.bound,
+                chunk.gates.bound,
+                chunk.unprojected.bound,
                 carry,
                 d_norms,
             ];
-            for t in call.walk.order_of(stretch.steps.clone()).into_iter().rev() {
-                let after = call.walk.successor(t, steps);
+            for t in call.traversal.order_of(chunk.steps.clone()).into_iter().rev() {
+                let after = call.traversal.successor(t, steps);
                 for piece in pieces(rows, reduction.rows_at_once(context)) {
                     context.dispatch(Dispatch {
                         kernel,
                         constants: &[
                             reduction.constant(),
-                            self.marks.span.is_some().into(),
+                            self.step_flags.span.is_some().into(),
                             call.weights.bias_hh.is_some().into(),
                         ],
                         parameters: BackwardParameters {
-                            hidden: units as u32,
-                            d_width: (stretch.output.stride / rows) as u32,
+                            hidden_size: units as u32,
+                            d_width: (chunk.output.stride / rows) as u32,
                             first_row: piece.start as u32,
                             end_row: piece.end as u32,
                             epsilon: LAYER_NORM_EPSILON,
                             norms_base: norms.base,
                             state_norm_base: norms.base + state_norm as u32,
-                            d_output_base: stretch.output.at(t),
-                            marks_base: stretch.marks.map_or(0, |marks| marks.at(t)),
-                            next_marks_base: stretch.marks.map_or(0, |marks| marks.at(after.unwrap_or(t))),
+                            d_output_base: chunk.output.at(t),
+                            step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
+                            next_step_flags_base: chunk
+                                .step_flags
+                                .map_or(0, |step_flags| step_flags.at(after.unwrap_or(t))),
                             ends: after.is_none().into(),
-                            before_base: stretch.saved.at(t),
-                            gates_base: stretch.gates.at(t),
-                            product_base: stretch.unprojected.at(t),
+                            before_base: chunk.saved.at(t),
+                            gates_base: chunk.gates.at(t),
+                            product_base: chunk.unprojected.at(t),
                             carry_base: carry.base,
                             carry_cell_base: carry.base + (rows * units) as u32,
                             d_norms_base: d_norms.base,

@@ -18,4 +18,4 @@ mod strategy;
 mod time_chunks;
 
 pub(crate) use backward::backward;
-pub(crate) use forward::{Made, forward};
+pub(crate) use forward::{ForwardOutput, forward};

@@ -10,7 +10,7 @@ use crate::tensor::{Tensor, View};
 
 /// What a step reads beside the arrays over time: the initial state, and real-valued options before it, peepholes and a mask
 /// behind it where there are such.
-pub(crate) struct Given<'a> {
+pub(crate) struct InitialOperands<'a> {
     hidden: Span<'a>,
     /// A copy of all parts, one after the other, where there are more than one.
     copy: Option<Tensor>,
@@ -21,7 +21,7 @@ pub(crate) struct Given<'a> {
     mask: usize,
 }
 
-impl<'a> Given<'a> {
+impl<'a> InitialOperands<'a> {
     /// Of one direction, or of both: then each part is that of both.
     pub(crate) fn of(context: &Context, calls: &[Call<'a>], sizes: Sizes) -> Result<Self> {
         let hidden = calls[0].initial.hidden;

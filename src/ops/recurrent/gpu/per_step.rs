@@ -1,15 +1,15 @@
 //! A step of its own: `shaders/recurrent_{forward,backward}.wgsl`.
 
-use super::split_k::Split;
+use super::split_k::SplitK;
 use super::time_chunks::Block;
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel, parameters};
 
 parameters!(ForwardParameters {
     rows: u32,
-    hidden: u32,
+    hidden_size: u32,
     /// P.
-    state: u32,
+    projection_size: u32,
     width: u32,
     first_row: u32,
     first_unit: u32,
@@ -22,12 +22,12 @@ parameters!(ForwardParameters {
     initial_cell_base: u32,
     peepholes_base: u32,
     mask_base: u32,
-    marks_base: u32,
+    step_flags_base: u32,
     gates_base: u32,
     output_base: u32,
     saved_base: u32,
     unprojected_base: u32,
-    flags: u32,
+    pass_flags: u32,
     /// Of both directions: how many steps behind the first one's place the second one's is in arrays [2, T, ..], and in
     /// arrays [T, ..]; modulo 2^32.
     second_behind: u32,
@@ -42,7 +42,7 @@ parameters!(ForwardParameters {
 parameters!(BackwardParameters {
     rows: u32,
     batch: u32,
-    hidden: u32,
+    hidden_size: u32,
     width: u32,
     d_width: u32,
     first_row: u32,
@@ -52,9 +52,9 @@ parameters!(BackwardParameters {
     initial_cell_base: u32,
     peepholes_base: u32,
     mask_base: u32,
-    marks_base: u32,
+    step_flags_base: u32,
     /// The step after this one, in this direction.
-    next_marks_base: u32,
+    next_step_flags_base: u32,
     next_gates_base: u32,
     next_saved_base: u32,
     output_base: u32,
@@ -65,7 +65,7 @@ parameters!(BackwardParameters {
     carry_cell_base: u32,
     carry_out_base: u32,
     carry_cell_out_base: u32,
-    flags: u32,
+    pass_flags: u32,
     /// Of both directions: how many steps behind the first one's place the second one's is in arrays [2, T, ..], and in
     /// arrays [T, ..]; modulo 2^32.
     second_behind: u32,
@@ -85,7 +85,7 @@ pub(crate) struct StepKernel {
     pub(crate) dispatches: Vec<Vec<u32>>,
     /// How many directions share a dispatch.
     pub(crate) directions: usize,
-    pub(crate) split: Split,
+    pub(crate) split: SplitK,
 }
 
 impl StepKernel {

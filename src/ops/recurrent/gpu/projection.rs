@@ -11,14 +11,14 @@ use crate::tensor::{Tensor, View};
 
 parameters!(GatherParameters {
     count: u32,
-    /// Place of the first element of this dispatch.
+    /// ProjectionStep of the first element of this dispatch.
     first: u32,
-    state: u32,
+    projection_size: u32,
     width: u32,
     product_base: u32,
     d_output_base: u32,
-    marks_base: u32,
-    next_marks_base: u32,
+    step_flags_base: u32,
+    next_step_flags_base: u32,
     carry_base: u32,
     carry_out_base: u32,
     d_hidden_base: u32,
@@ -33,7 +33,7 @@ parameters!(GatherParameters {
 kernel!(GATHER: "recurrent/states/hidden_gradient" {
     files: ["lib/math", "recurrent/common/step_flag_bits", "recurrent/states/hidden_gradient"],
     parameters: GatherParameters,
-    constants: [("MARKED", 2), ("CLIPS_GRADIENT", 2)],
+    constants: [("HAS_STEP_FLAGS", 2), ("CLIPS_GRADIENT", 2)],
     bindings: [Read, Read, Read, Write, Write],
 });
 
@@ -67,7 +67,7 @@ pub(crate) struct Projection<'a> {
 }
 
 /// Where a step back through a projection reads and writes.
-pub(crate) struct Place<'a> {
+pub(crate) struct ProjectionStep<'a> {
     pub(crate) rows: usize,
     /// The next step's gates [rows, G·H]; none for the last step.
     pub(crate) next_gates: Option<Span<'a>>,
@@ -76,7 +76,7 @@ pub(crate) struct Place<'a> {
     /// Elements from one row of the gradient at the outputs to the next; none where it is not taken.
     pub(crate) width: Option<usize>,
     /// The marks, and the places of the step's and of the next one's.
-    pub(crate) marks: Option<(Bound<'a>, [u32; 2])>,
+    pub(crate) step_flags: Option<(Bound<'a>, [u32; 2])>,
     pub(crate) carry: Bound<'a>,
     pub(crate) carry_bases: [u32; 2],
     /// The gradient at h [rows, P].
@@ -97,7 +97,7 @@ impl<'a> Projection<'a> {
     }
 
     /// The gradients at h, and at what the cell made of it.
-    pub(crate) fn step_back(&self, context: &Context, place: &Place<'_>) -> Result<()> {
+    pub(crate) fn step_back(&self, context: &Context, place: &ProjectionStep<'_>) -> Result<()> {
         let Sizes { units, hidden, .. } = self.sizes;
         let rows = place.rows;
         let product = self.product.view().span().slice(0..rows * hidden);
@@ -120,24 +120,24 @@ impl<'a> Projection<'a> {
         matmul(context, spans, sizes, Form::Plain, Add::Bias(None))
     }
 
-    fn gather(&self, context: &Context, place: &Place<'_>, product: Span<'_>) -> Result<()> {
+    fn gather(&self, context: &Context, place: &ProjectionStep<'_>, product: Span<'_>) -> Result<()> {
         let product = context.bind(product)?;
         let d_hidden = context.bind(place.d_hidden)?;
         let bound = self.call.equations.options.clip_gradient;
-        let (marks, bases) = place.marks.unwrap_or((product, [0; 2]));
+        let (step_flags, bases) = place.step_flags.unwrap_or((product, [0; 2]));
         for piece in pieces(place.rows * self.sizes.hidden, context.limits().elements(ELEMENTWISE_GROUP)) {
             context.dispatch(Dispatch {
                 kernel: &GATHER,
-                constants: &[place.marks.is_some().into(), bound.is_some().into()],
+                constants: &[place.step_flags.is_some().into(), bound.is_some().into()],
                 parameters: GatherParameters {
                     count: piece.len() as u32,
                     first: piece.start as u32,
-                    state: self.sizes.hidden as u32,
+                    projection_size: self.sizes.hidden as u32,
                     width: place.width.unwrap_or(0) as u32,
                     product_base: product.base,
                     d_output_base: place.d_output_base,
-                    marks_base: bases[0],
-                    next_marks_base: bases[1],
+                    step_flags_base: bases[0],
+                    next_step_flags_base: bases[1],
                     carry_base: place.carry_bases[0],
                     carry_out_base: place.carry_bases[1],
                     d_hidden_base: d_hidden.base,
@@ -145,7 +145,7 @@ impl<'a> Projection<'a> {
                     takes_outputs: place.width.is_some().into(),
                     bound: bound.unwrap_or(0.0),
                 },
-                bindings: &[product, place.d_output, marks, place.carry, d_hidden],
+                bindings: &[product, place.d_output, step_flags, place.carry, d_hidden],
                 grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
             })?;
         }

@@ -5,7 +5,7 @@
 //! invocations share each sum, a slice each: so a batch of few rows keeps a device busy, too. But each workgroup reads the
 //! weights of its units, so that many rows should share them.
 //!
-//! The order of a sum depends on the number of slices. [`Split::of`] chooses by numbers alone, and never by the number of steps,
+//! The order of a sum depends on the number of slices. [`SplitK::of`] chooses by numbers alone, and never by the number of steps,
 //! of directions or of what a dispatch may do: however work is cut, its bits are the same.
 
 use super::strategy::UNITS_TO_FILL;
@@ -24,7 +24,7 @@ const ROW_BITS: u32 = 3;
 
 parameters!(BoundaryParameters {
     rows: u32,
-    hidden: u32,
+    hidden_size: u32,
     terms: u32,
     first_row: u32,
     first_unit: u32,
@@ -45,11 +45,11 @@ pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&BOUNDARY];
 
 /// How many rows a workgroup takes in a step: 4, 8 or 16, with each sum in 16, 8 or 4 slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Split {
+pub(crate) struct SplitK {
     row_bits: u32,
 }
 
-impl Split {
+impl SplitK {
     /// That of a layer with `sizes.rows` rows of the batch, whatever part of them a dispatch takes.
     pub(crate) fn of(context: &Context, sizes: Sizes) -> Self {
         Self::choose(context.kind(), sizes.units, sizes.rows)
@@ -82,7 +82,7 @@ impl Split {
 }
 
 /// sent W \[B, H\] for W \[terms, H\] and sent \[B, terms\]: the product of a step back.
-pub(crate) fn send(context: &Context, split: Split, sent: View<'_>, weight: View<'_>) -> Result<Tensor> {
+pub(crate) fn send(context: &Context, split: SplitK, sent: View<'_>, weight: View<'_>) -> Result<Tensor> {
     let (rows, terms, units) = (sent.shape().rows(), sent.shape().last(), weight.shape().last());
     let product = Tensor::unwritten(sent.device(), &[rows, units])?;
     let (weights, sent) = (context.bind(weight.span())?, context.bind(sent.span())?);
@@ -94,7 +94,7 @@ pub(crate) fn send(context: &Context, split: Split, sent: View<'_>, weight: View
             constants: &[split.constant()],
             parameters: BoundaryParameters {
                 rows: rows as u32,
-                hidden: units as u32,
+                hidden_size: units as u32,
                 terms: terms as u32,
                 first_row: block.rows.start as u32,
                 first_unit: block.units.start as u32,
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn rows(kind: AdapterKind, units: usize, rows: usize) -> usize {
-        Split::choose(kind, units, rows).rows()
+        SplitK::choose(kind, units, rows).rows()
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_workgroup_has_an_invocation_for_each_slice_of_four_rows_of_each_unit() {
         for row_bits in 0..ROW_BITS {
-            let split = Split { row_bits };
+            let split = SplitK { row_bits };
             let slices = 16 >> split.constant();
             assert_eq!(UNITS * split.rows() / 4 * slices, 256);
         }

@@ -11,8 +11,8 @@
 //! The choice is [`choose`], from numbers alone and never from the number of steps: a pass over a part of a sequence does
 //! what a pass over the whole does, bit by bit.
 
-use super::persistent::division::{Layer, Plan as OnChipPlan, Room};
-use crate::gpu::{AdapterKind, RecurrentTier};
+use super::persistent::division::{Capacity, Division as PersistentDivision, Layer};
+use crate::gpu::{AdapterKind, RecurrentStrategy};
 
 /// Elements of workgroup memory of the kernels: `POOL` in `shaders/recurrent/sequence/workgroup.wgsl`.
 const POOL: usize = 4096;
@@ -27,22 +27,22 @@ const CORES_TO_FILL: usize = 2;
 /// Turns of all loops together that an invocation may take in one dispatch. It bounds the time of a dispatch to
 /// milliseconds, and keeps clear of the 65,536 turns after which Mesa's software driver ends an invocation's loops: it
 /// counts those of all loops together.
-const TURNS: usize = 1 << 15;
+const ITERATIONS: usize = 1 << 15;
 
 /// How the loop over time is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tier {
+pub(crate) enum Strategy {
     /// A dispatch for each step.
-    Steps,
+    PerStep,
     /// Many steps in a dispatch.
-    Sequence(Plan),
+    Sequence(RowDivision),
     /// Many steps in a dispatch whose workgroups wait for each other.
-    OnChip(OnChipPlan),
+    Persistent(PersistentDivision),
 }
 
 /// What the choice depends on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Facts {
+pub(crate) struct StrategyInputs {
     /// G, the gates of the cell.
     pub(crate) gates: usize,
     /// H, its units.
@@ -54,15 +54,15 @@ pub(crate) struct Facts {
     /// 2 to this power are the slices of a sum in a step's own dispatch.
     pub(crate) slice_bits: u32,
     /// What there is for workgroups that wait for each other, where they may.
-    pub(crate) room: Option<Room>,
+    pub(crate) capacity: Option<Capacity>,
     pub(crate) kind: AdapterKind,
     /// What the user asked for.
-    pub(crate) wanted: RecurrentTier,
+    pub(crate) wanted: RecurrentStrategy,
 }
 
 /// How the work of a dispatch is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub(crate) struct RowDivision {
     /// 2 to this power are the rows of a workgroup.
     row_bits: u32,
     /// 32 times 2 to this power are its invocations.
@@ -78,44 +78,46 @@ enum Columns {
 }
 
 /// Many steps at a time where that is possible and asked for or, if the choice is free, likely to be faster.
-pub(crate) fn choose(facts: &Facts) -> Tier {
-    match facts.wanted {
-        RecurrentTier::Steps => Tier::Steps,
-        RecurrentTier::OnChip => on_chip(facts).map_or(Tier::Steps, Tier::OnChip),
-        RecurrentTier::Auto if facts.asks_for_room() => {
-            on_chip(facts).filter(OnChipPlan::is_likely_faster).map_or(Tier::Steps, Tier::OnChip)
+pub(crate) fn choose(inputs: &StrategyInputs) -> Strategy {
+    match inputs.wanted {
+        RecurrentStrategy::PerStep => Strategy::PerStep,
+        RecurrentStrategy::Persistent => persistent(inputs).map_or(Strategy::PerStep, Strategy::Persistent),
+        RecurrentStrategy::Auto if inputs.depends_on_capacity() => persistent(inputs)
+            .filter(PersistentDivision::is_likely_faster)
+            .map_or(Strategy::PerStep, Strategy::Persistent),
+        RecurrentStrategy::Auto | RecurrentStrategy::Sequence => {
+            division(inputs).map_or(Strategy::PerStep, Strategy::Sequence)
         }
-        RecurrentTier::Auto | RecurrentTier::Sequence => plan(facts).map_or(Tier::Steps, Tier::Sequence),
     }
 }
 
-fn on_chip(facts: &Facts) -> Option<OnChipPlan> {
-    let &Facts { gates, units, rows, directions, slice_bits, room, .. } = facts;
-    OnChipPlan::of(Layer { gates, units, rows, directions, slice_bits }, room?)
+fn persistent(inputs: &StrategyInputs) -> Option<PersistentDivision> {
+    let &StrategyInputs { gates, units, rows, directions, slice_bits, capacity, .. } = inputs;
+    PersistentDivision::of(Layer { gates, units, rows, directions, slice_bits }, capacity?)
 }
 
-impl Tier {
+impl Strategy {
     /// What it is called where it is asked for.
-    pub(crate) fn name(&self) -> RecurrentTier {
+    pub(crate) fn name(&self) -> RecurrentStrategy {
         match self {
-            Self::Steps => RecurrentTier::Steps,
-            Self::Sequence(_) => RecurrentTier::Sequence,
-            Self::OnChip(_) => RecurrentTier::OnChip,
+            Self::PerStep => RecurrentStrategy::PerStep,
+            Self::Sequence(_) => RecurrentStrategy::Sequence,
+            Self::Persistent(_) => RecurrentStrategy::Persistent,
         }
     }
 }
 
-impl Facts {
+impl StrategyInputs {
     /// Whether the choice depends on the room that there is on chip.
-    pub(crate) fn asks_for_room(&self) -> bool {
+    pub(crate) fn depends_on_capacity(&self) -> bool {
         let is_large = self.kind != AdapterKind::Software && self.gates * self.units * self.units > WEIGHTS;
-        self.wanted == RecurrentTier::OnChip || (self.wanted == RecurrentTier::Auto && is_large)
+        self.wanted == RecurrentStrategy::Persistent || (self.wanted == RecurrentStrategy::Auto && is_large)
     }
 }
 
 /// As many rows for each workgroup as leave enough workgroups, and fit its memory; none where not even one does.
-fn plan(facts: &Facts) -> Option<Plan> {
-    let &Facts { gates, units, rows, kind, .. } = facts;
+fn division(inputs: &StrategyInputs) -> Option<RowDivision> {
+    let &StrategyInputs { gates, units, rows, kind, .. } = inputs;
     let software = kind == AdapterKind::Software;
     let (groups, columns) = match software {
         true => (CORES_TO_FILL, Columns::Eight),
@@ -128,7 +130,7 @@ fn plan(facts: &Facts) -> Option<Plan> {
     let row_bits = (0..=most).rev().find(|&bits| fits(bits) && fills(bits))?;
     let widest = (gates * units).div_ceil(columns.number());
     let lane_bits = (0..3).find(|&bits| 32 << bits >= widest).unwrap_or(3);
-    Some(Plan { row_bits, lane_bits, columns })
+    Some(RowDivision { row_bits, lane_bits, columns })
 }
 
 impl Columns {
@@ -140,7 +142,7 @@ impl Columns {
     }
 }
 
-impl Plan {
+impl RowDivision {
     /// Rows of a workgroup.
     pub(crate) fn rows(self) -> usize {
         1 << self.row_bits
@@ -153,11 +155,11 @@ impl Plan {
 
     /// How many steps one dispatch may take.
     pub(crate) fn steps(self, gates: usize, units: usize) -> usize {
-        (TURNS / self.turns(gates, units)).max(1)
+        (ITERATIONS / self.iterations(gates, units)).max(1)
     }
 
     /// Turns of loops that an invocation takes in a step, in the direction that takes more, rounded up.
-    fn turns(self, gates: usize, units: usize) -> usize {
+    fn iterations(self, gates: usize, units: usize) -> usize {
         let lanes = 32 << self.lane_bits;
         let product = |columns: usize, depth: usize| {
             columns.div_ceil(self.columns.number()).div_ceil(lanes) * (depth + 1)
@@ -174,27 +176,27 @@ impl Plan {
 mod tests {
     use super::*;
 
-    const PLAIN: Facts = Facts {
+    const PLAIN: StrategyInputs = StrategyInputs {
         gates: 4,
         units: 64,
         rows: 16,
         directions: 1,
         slice_bits: 4,
-        room: None,
+        capacity: None,
         kind: AdapterKind::Discrete,
-        wanted: RecurrentTier::Auto,
+        wanted: RecurrentStrategy::Auto,
     };
 
-    fn rows_of(facts: Facts) -> Option<usize> {
-        match choose(&facts) {
-            Tier::Steps | Tier::OnChip(_) => None,
-            Tier::Sequence(plan) => Some(plan.rows()),
+    fn rows_of(inputs: StrategyInputs) -> Option<usize> {
+        match choose(&inputs) {
+            Strategy::PerStep | Strategy::Persistent(_) => None,
+            Strategy::Sequence(division) => Some(division.rows()),
         }
     }
 
     #[test]
     fn hardware_takes_small_layers_in_one_dispatch_and_large_ones_step_by_step() {
-        let takes = |gates, units| rows_of(Facts { gates, units, ..PLAIN }).is_some();
+        let takes = |gates, units| rows_of(StrategyInputs { gates, units, ..PLAIN }).is_some();
         assert!(takes(4, 128) && !takes(4, 129));
         assert!(takes(3, 147) && !takes(3, 148));
         assert!(takes(1, 256) && !takes(1, 257));
@@ -202,8 +204,8 @@ mod tests {
 
     #[test]
     fn rows_are_shared_out_until_the_device_is_filled() {
-        let small = Facts { units: 32, ..PLAIN };
-        let rows = |rows, kind| rows_of(Facts { rows, kind, ..small });
+        let small = StrategyInputs { units: 32, ..PLAIN };
+        let rows = |rows, kind| rows_of(StrategyInputs { rows, kind, ..small });
         assert_eq!(
             [1, 128, 256, 512, 4096].map(|batch| rows(batch, AdapterKind::Discrete)),
             [1, 1, 2, 4, 4].map(Some)
@@ -217,10 +219,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_workgroup_memory_is_left_to_steps() {
         let forced = |gates, units| {
-            rows_of(Facts {
+            rows_of(StrategyInputs {
                 gates,
                 units,
-                wanted: RecurrentTier::Sequence,
+                wanted: RecurrentStrategy::Sequence,
                 kind: AdapterKind::Software,
                 ..PLAIN
             })
@@ -238,30 +240,38 @@ mod tests {
 
     #[test]
     fn large_layers_stay_on_chip_where_there_is_room_and_their_rows_are_few() {
-        let room = Some(Room { workgroups: 512, words: 1 << 28, weight_bits: 3, turns: 1 << 23 });
-        let way = |units, rows, room| {
-            choose(&Facts { units, rows, room, slice_bits: if rows > 16 { 2 } else { 4 }, ..PLAIN }).name()
+        let capacity =
+            Some(Capacity { workgroups: 512, words: 1 << 28, weight_bits: 3, iterations: 1 << 23 });
+        let way = |units, rows, capacity| {
+            choose(&StrategyInputs {
+                units,
+                rows,
+                capacity,
+                slice_bits: if rows > 16 { 2 } else { 4 },
+                ..PLAIN
+            })
+            .name()
         };
         assert_eq!(
             [64, 512].map(|units| way(units, 16, None)),
-            [RecurrentTier::Sequence, RecurrentTier::Steps]
+            [RecurrentStrategy::Sequence, RecurrentStrategy::PerStep]
         );
         assert_eq!(
-            [64, 512].map(|units| way(units, 16, room)),
-            [RecurrentTier::Sequence, RecurrentTier::OnChip]
+            [64, 512].map(|units| way(units, 16, capacity)),
+            [RecurrentStrategy::Sequence, RecurrentStrategy::Persistent]
         );
-        assert_eq!(way(512, 256, room), RecurrentTier::Steps);
-        let asks = |units, wanted| Facts { units, wanted, ..PLAIN }.asks_for_room();
-        assert!(asks(512, RecurrentTier::Auto) && !asks(64, RecurrentTier::Auto));
-        assert!(!asks(512, RecurrentTier::Steps) && asks(64, RecurrentTier::OnChip));
+        assert_eq!(way(512, 256, capacity), RecurrentStrategy::PerStep);
+        let asks = |units, wanted| StrategyInputs { units, wanted, ..PLAIN }.depends_on_capacity();
+        assert!(asks(512, RecurrentStrategy::Auto) && !asks(64, RecurrentStrategy::Auto));
+        assert!(!asks(512, RecurrentStrategy::PerStep) && asks(64, RecurrentStrategy::Persistent));
     }
 
     #[test]
     fn what_the_user_asks_for_comes_first() {
-        let large = Facts { units: 200, ..PLAIN };
+        let large = StrategyInputs { units: 200, ..PLAIN };
         assert_eq!(rows_of(large), None);
-        assert_eq!(rows_of(Facts { wanted: RecurrentTier::Sequence, ..large }), Some(1));
-        assert_eq!(rows_of(Facts { wanted: RecurrentTier::Steps, ..PLAIN }), None);
+        assert_eq!(rows_of(StrategyInputs { wanted: RecurrentStrategy::Sequence, ..large }), Some(1));
+        assert_eq!(rows_of(StrategyInputs { wanted: RecurrentStrategy::PerStep, ..PLAIN }), None);
     }
 
     #[test]
@@ -270,14 +280,17 @@ mod tests {
             for gates in 1..=8 {
                 for units in 1..=POOL {
                     for rows in [1, 16, 1024] {
-                        let wanted = RecurrentTier::Sequence;
-                        let facts = Facts { gates, units, rows, kind, wanted, ..PLAIN };
-                        let Tier::Sequence(plan) = choose(&facts) else {
+                        let wanted = RecurrentStrategy::Sequence;
+                        let inputs = StrategyInputs { gates, units, rows, kind, wanted, ..PLAIN };
+                        let Strategy::Sequence(division) = choose(&inputs) else {
                             assert!((gates + 1) * units > POOL, "{gates} gates, {units} units");
                             continue;
                         };
-                        let turns = plan.steps(gates, units) * plan.turns(gates, units);
-                        assert!(turns <= TURNS, "{gates} gates, {units} units, {rows} rows: {turns} turns");
+                        let iterations = division.steps(gates, units) * division.iterations(gates, units);
+                        assert!(
+                            iterations <= ITERATIONS,
+                            "{gates} gates, {units} units, {rows} rows: {iterations} iterations"
+                        );
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::split_k::{Split, UNITS};
+use super::split_k::{SplitK, UNITS};
 use crate::Result;
 use crate::gpu::{Bound, Context, Span, pieces};
 use crate::ops::recurrent::Sizes;
@@ -15,13 +15,13 @@ pub(crate) struct Block {
 
 impl Block {
     /// The workgroups of a dispatch of one direction, or of both.
-    pub(crate) fn grid(&self, split: Split, directions: usize) -> [usize; 3] {
+    pub(crate) fn grid(&self, split: SplitK, directions: usize) -> [usize; 3] {
         [self.units.len().div_ceil(UNITS), self.rows.len().div_ceil(split.rows()), directions]
     }
 }
 
 /// Blocks that respect the device's grid, each of whole workgroups: one, but for the largest layers.
-pub(crate) fn blocks(context: &Context, sizes: Sizes, split: Split) -> Vec<Block> {
+pub(crate) fn blocks(context: &Context, sizes: Sizes, split: SplitK) -> Vec<Block> {
     let side = context.limits().workgroups;
     let columns = |rows: Range<usize>| {
         pieces(sizes.units, side * UNITS).map(move |units| Block { rows: rows.clone(), units })
@@ -30,19 +30,19 @@ pub(crate) fn blocks(context: &Context, sizes: Sizes, split: Split) -> Vec<Block
 }
 
 /// A stretch of time whose arrays fit their bindings, and the bound arrays.
-pub(crate) struct Stretch<'a> {
+pub(crate) struct TimeChunk<'a> {
     pub(crate) steps: Range<usize>,
-    pub(crate) gates: Window<'a>,
-    pub(crate) output: Window<'a>,
-    pub(crate) d_output: Option<Window<'a>>,
-    pub(crate) saved: Window<'a>,
-    pub(crate) unprojected: Window<'a>,
-    pub(crate) marks: Option<Window<'a>>,
+    pub(crate) gates: ChunkArray<'a>,
+    pub(crate) output: ChunkArray<'a>,
+    pub(crate) d_output: Option<ChunkArray<'a>>,
+    pub(crate) saved: ChunkArray<'a>,
+    pub(crate) unprojected: ChunkArray<'a>,
+    pub(crate) step_flags: Option<ChunkArray<'a>>,
 }
 
 /// A bound stretch of an array.
 #[derive(Clone, Copy)]
-pub(crate) struct Window<'a> {
+pub(crate) struct ChunkArray<'a> {
     pub(crate) bound: Bound<'a>,
     /// The first step that is bound.
     pub(crate) first: usize,
@@ -52,7 +52,7 @@ pub(crate) struct Window<'a> {
     pub(crate) column: usize,
 }
 
-impl Window<'_> {
+impl ChunkArray<'_> {
     /// The place of step `t`; any place where the stretch does not reach that far, for steps that are not read.
     pub(crate) fn at(&self, t: usize) -> u32 {
         self.bound.base + (t.saturating_sub(self.first) * self.stride + self.column) as u32
@@ -73,9 +73,9 @@ pub(crate) struct Arrays<'a> {
     pub(crate) d_output: Option<Span<'a>>,
     pub(crate) saved: Option<(Span<'a>, Reach)>,
     pub(crate) unprojected: Option<Span<'a>>,
-    pub(crate) marks: Option<(Span<'a>, Reach)>,
+    pub(crate) step_flags: Option<(Span<'a>, Reach)>,
     /// Bound where a cell saves nothing, and where nothing is projected.
-    pub(crate) scraps: [Span<'a>; 2],
+    pub(crate) dummy_bindings: [Span<'a>; 2],
     /// Where in a step of the output, and of the gradient at it, the direction's part begins.
     pub(crate) columns: [usize; 2],
     pub(crate) reversed: bool,
@@ -85,9 +85,9 @@ pub(crate) struct Arrays<'a> {
 
 impl<'a> Arrays<'a> {
     /// Cuts time so that everything fits, in ascending order.
-    pub(crate) fn stretches(&self, context: &Context, sizes: Sizes) -> Result<Vec<Stretch<'a>>> {
+    pub(crate) fn time_chunks(&self, context: &Context, sizes: Sizes) -> Result<Vec<TimeChunk<'a>>> {
         if self.directions > 1 {
-            return Ok(vec![self.stretch(context, sizes, 0..sizes.steps)?]);
+            return Ok(vec![self.chunk(context, sizes, 0..sizes.steps)?]);
         }
         let elements = context.limits().binding_elements;
         let fitting = |(span, reach): (Span<'_>, Reach)| {
@@ -99,10 +99,10 @@ impl<'a> Arrays<'a> {
         let all =
             [Some(self.gates), Some(self.output), self.saved, d_output, unprojected].into_iter().flatten();
         let fitting = all.map(fitting).min().unwrap_or(1).max(1);
-        pieces(sizes.steps, fitting).map(|steps| self.stretch(context, sizes, steps)).collect()
+        pieces(sizes.steps, fitting).map(|steps| self.chunk(context, sizes, steps)).collect()
     }
 
-    fn stretch(&self, context: &Context, sizes: Sizes, steps: Range<usize>) -> Result<Stretch<'a>> {
+    fn chunk(&self, context: &Context, sizes: Sizes, steps: Range<usize>) -> Result<TimeChunk<'a>> {
         let window = |(span, reach): (Span<'a>, Reach), column: usize, directions: usize| {
             let (earlier, later) =
                 if self.reversed { (reach.after, reach.before) } else { (reach.before, reach.after) };
@@ -110,22 +110,27 @@ impl<'a> Arrays<'a> {
             let stride = span.len() / (directions * sizes.steps);
             let end = (steps.end + later).min(sizes.steps) * directions;
             let bound = context.bind(span.slice(first * stride..end * stride))?;
-            Ok::<_, crate::Error>(Window { bound, first, stride, column })
+            Ok::<_, crate::Error>(ChunkArray { bound, first, stride, column })
         };
         let only = Reach { before: 0, after: 0 };
-        let scrap =
-            |span: Span<'a>| Ok(Window { bound: context.bind(span)?, first: 0, stride: 0, column: 0 });
-        let saved =
-            self.saved.map_or_else(|| scrap(self.scraps[0]), |saved| window(saved, 0, self.directions))?;
-        let unprojected =
-            self.unprojected.map_or_else(|| scrap(self.scraps[1]), |span| window((span, only), 0, 1))?;
-        Ok(Stretch {
+        let dummy =
+            |span: Span<'a>| Ok(ChunkArray { bound: context.bind(span)?, first: 0, stride: 0, column: 0 });
+        let saved = self
+            .saved
+            .map_or_else(|| dummy(self.dummy_bindings[0]), |saved| window(saved, 0, self.directions))?;
+        let unprojected = self
+            .unprojected
+            .map_or_else(|| dummy(self.dummy_bindings[1]), |span| window((span, only), 0, 1))?;
+        Ok(TimeChunk {
             gates: window(self.gates, 0, self.directions)?,
             output: window(self.output, self.columns[0], 1)?,
             d_output: self.d_output.map(|span| window((span, only), self.columns[1], 1)).transpose()?,
             saved,
             unprojected,
-            marks: self.marks.map(|marks| window(marks, 0, self.directions)).transpose()?,
+            step_flags: self
+                .step_flags
+                .map(|step_flags| window(step_flags, 0, self.directions))
+                .transpose()?,
             steps,
         })
     }

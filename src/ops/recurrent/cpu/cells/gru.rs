@@ -4,8 +4,8 @@
 use ndarray::{Array2, ArrayView2, s};
 
 use super::super::gates::{units, units_mut};
-use super::super::weights::{Matrices, MemoryView};
-use super::{Slopes, Step, Target, blocks};
+use super::super::weights::{CellStateView, Matrices};
+use super::{Step, StepGradients, StepTarget, blocks};
 use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
@@ -16,11 +16,11 @@ const CANDIDATE: usize = 1;
 pub(crate) fn forward<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
-    before: MemoryView<'_, F>,
+    before: CellStateView<'_, F>,
     seen: ArrayView2<'_, F>,
-    target: &mut Target<'_, F>,
+    target: &mut StepTarget<'_, F>,
 ) {
-    let Target { gates, saved, after } = target;
+    let StepTarget { gates, saved, after } = target;
     let Some(saved) = saved else { unreachable!("a GRU saves what its last gate's product is or is of") };
     let width = matrices.units;
     let [gate, candidate, _] = equations.functions();
@@ -64,10 +64,10 @@ pub(crate) fn backward<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
-    d_after: MemoryView<'_, F>,
-    slopes: Slopes<'_, F>,
+    d_after: CellStateView<'_, F>,
+    gradients: StepGradients<'_, F>,
 ) {
-    let Slopes { mut gates, mut d_apart, d_before } = slopes;
+    let StepGradients { mut gates, mut d_apart, d_before } = gradients;
     let width = matrices.units;
     let [gate, candidate, _] = equations.functions();
     let mut scratch = vec![F::zero(); width];

@@ -3,18 +3,18 @@
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayView3, Axis, concatenate, s};
 
 use super::super::gates::units_mut;
-use super::super::weights::{Matrices, Memory, MemoryView};
-use super::{Made, MadeBack, Step, block, joined, one_minus};
+use super::super::weights::{CellState, CellStateView, Matrices};
+use super::{CellGradients, CellOutput, Step, block, joined, one_minus};
 use crate::ops::Activation;
-use crate::ops::elementwise::cpu::slope;
+use crate::ops::elementwise::cpu::derivative_at_output;
 use crate::ops::layer_norm::cpu as layer_norm;
 use crate::ops::recurrent::Cell;
-use crate::ops::recurrent::layer_norm::{Norms, stretches};
+use crate::ops::recurrent::layer_norm::{Norms, groups};
 use crate::tensor::Real;
 
 /// The gains as arrays.
 pub(crate) struct Gains<'a, F> {
-    stretches: Vec<usize>,
+    groups: Vec<usize>,
     /// That of W_hh h' [G·H].
     product: ArrayView1<'a, F>,
     /// Gain and shift of c [2, H], for an LSTM; a GRU has none.
@@ -24,7 +24,7 @@ pub(crate) struct Gains<'a, F> {
 impl<'a, F: Real> Gains<'a, F> {
     pub(crate) fn new(norms: &Norms<'a>, cell: Cell, units: usize) -> Self {
         Self {
-            stretches: stretches(cell, units),
+            groups: groups(cell, units),
             product: norms.recurrent.array1(),
             state: norms.cell.map(|cell| cell.array2()),
         }
@@ -46,13 +46,13 @@ fn tanh<F: Real>(mut a: Array2<F>) -> Array2<F> {
 }
 
 /// σ'(a), where y = σ(a).
-fn sigmoid_slope<F: Real>(y: &Array2<F>) -> Array2<F> {
-    y.mapv(|y| slope(Activation::Sigmoid, y))
+fn sigmoid_derivative<F: Real>(y: &Array2<F>) -> Array2<F> {
+    y.mapv(|y| derivative_at_output(Activation::Sigmoid, y))
 }
 
 /// tanh'(a), where y = tanh(a).
-fn tanh_slope<F: Real>(y: &Array2<F>) -> Array2<F> {
-    y.mapv(|y| slope(Activation::Tanh, y))
+fn tanh_derivative<F: Real>(y: &Array2<F>) -> Array2<F> {
+    y.mapv(|y| derivative_at_output(Activation::Tanh, y))
 }
 
 /// LN(c; g_c, s_c), where `state` is g_c, s_c.
@@ -69,10 +69,10 @@ pub(crate) fn forward<F: Real>(
     gains: &Gains<'_, F>,
     matrices: &Matrices<'_, F>,
     projected: ArrayView2<'_, F>,
-    before: MemoryView<'_, F>,
-) -> Made<F> {
+    before: CellStateView<'_, F>,
+) -> CellOutput<F> {
     let product = product(matrices, before.hidden);
-    let recurrent = layer_norm::forward(product.view(), gains.product, matrices.bias, &gains.stretches);
+    let recurrent = layer_norm::forward(product.view(), gains.product, matrices.bias, &gains.groups);
     let sum = &projected + &recurrent;
     let at = |gate| block(sum.view(), gate, matrices.units);
     match gains.state {
@@ -80,16 +80,16 @@ pub(crate) fn forward<F: Real>(
             let (i, f, g, o) = (sigmoid(at(0)), sigmoid(at(1)), tanh(at(2)), sigmoid(at(3)));
             let c = &f * &before.cell + &i * &g;
             let hidden = &o * &tanh(normalised_state(state, &c));
-            let memory = Memory { hidden, cell: c.clone() };
-            Made { gates: joined(&[&i, &f, &g, &o]), saved: Some(c), memory }
+            let memory = CellState { hidden, cell: c.clone() };
+            CellOutput { gates: joined(&[&i, &f, &g, &o]), saved: Some(c), memory }
         }
         None => {
             let (r, z) = (sigmoid(at(0)), sigmoid(at(1)));
             let q = block(recurrent.view(), 2, matrices.units);
             let n = tanh(block(projected, 2, matrices.units) + &r * &q);
             let hidden = one_minus(&z) * &n + &z * &before.hidden;
-            let memory = Memory { hidden, cell: before.cell.to_owned() };
-            Made { gates: joined(&[&r, &z, &n]), saved: Some(q), memory }
+            let memory = CellState { hidden, cell: before.cell.to_owned() };
+            CellOutput { gates: joined(&[&r, &z, &n]), saved: Some(q), memory }
         }
     }
 }
@@ -99,8 +99,8 @@ pub(crate) fn backward<F: Real>(
     matrices: &Matrices<'_, F>,
     gates: ArrayView2<'_, F>,
     step: &Step<'_, F>,
-    d_after: MemoryView<'_, F>,
-) -> MadeBack<F> {
+    d_after: CellStateView<'_, F>,
+) -> CellGradients<F> {
     let at = |gate| block(gates, gate, matrices.units);
     let kept = || step.saved.unwrap_or(step.before.cell).to_owned();
     let d_h = &d_after.hidden;
@@ -109,22 +109,22 @@ pub(crate) fn backward<F: Real>(
             let (i, f, g, o) = (at(0), at(1), at(2), at(3));
             let c = kept();
             let y = tanh(normalised_state(state, &c));
-            let d_o = d_h * &y * sigmoid_slope(&o);
-            let d_normalised = d_h * &o * tanh_slope(&y);
+            let d_o = d_h * &y * sigmoid_derivative(&o);
+            let d_normalised = d_h * &o * tanh_derivative(&y);
             let (d_c, _) =
                 layer_norm::backward(c.view(), state.row(0), d_normalised.view(), &[matrices.units]);
             let d_c = &d_after.cell + &d_c;
-            let d_i = &d_c * &g * sigmoid_slope(&i);
-            let d_f = &d_c * &step.before.cell * sigmoid_slope(&f);
-            let d_g = &d_c * &i * tanh_slope(&g);
+            let d_i = &d_c * &g * sigmoid_derivative(&i);
+            let d_f = &d_c * &step.before.cell * sigmoid_derivative(&f);
+            let d_g = &d_c * &i * tanh_derivative(&g);
             let d_a = joined(&[&d_i, &d_f, &d_g, &d_o]);
             (d_a.clone(), d_a, Array2::zeros(d_h.raw_dim()), &d_c * &f)
         }
         None => {
             let (r, z, n) = (at(0), at(1), at(2));
-            let d_n = d_h * &one_minus(&z) * tanh_slope(&n);
-            let d_z = d_h * &(&step.before.hidden - &n) * sigmoid_slope(&z);
-            let d_r = &d_n * &kept() * sigmoid_slope(&r);
+            let d_n = d_h * &one_minus(&z) * tanh_derivative(&n);
+            let d_z = d_h * &(&step.before.hidden - &n) * sigmoid_derivative(&z);
+            let d_r = &d_n * &kept() * sigmoid_derivative(&r);
             let d_q = &d_n * &r;
             let none = Array2::zeros(d_after.cell.raw_dim());
             (joined(&[&d_r, &d_z, &d_n]), joined(&[&d_r, &d_z, &d_q]), d_h * &z, none)
@@ -132,9 +132,9 @@ pub(crate) fn backward<F: Real>(
     };
     let product = product(matrices, step.before.hidden);
     let (d_product, _) =
-        layer_norm::backward(product.view(), gains.product, d_recurrent.view(), &gains.stretches);
+        layer_norm::backward(product.view(), gains.product, d_recurrent.view(), &gains.groups);
     let hidden = past + d_product.dot(&matrices.weight);
-    MadeBack { d_projected, d_recurrent, d_memory: Memory { hidden, cell: d_cell } }
+    CellGradients { d_projected, d_recurrent, d_memory: CellState { hidden, cell: d_cell } }
 }
 
 /// [T, B, width] as [T·B, width].
@@ -171,7 +171,7 @@ pub(crate) fn over_time<F: Real>(
         d_recurrent.slice_mut(s![.., .., last..]).assign(&d_apart);
     }
     let (d_product, d_gain) =
-        layer_norm::backward(product.view(), gains.product, matrix(d_recurrent.view()), &gains.stretches);
+        layer_norm::backward(product.view(), gains.product, matrix(d_recurrent.view()), &gains.groups);
     let d_product = match d_product.into_shape_with_order(over.d_gates.raw_dim()) {
         Ok(d_product) => d_product,
         Err(error) => unreachable!("as many elements as before: {error}"),
@@ -179,7 +179,7 @@ pub(crate) fn over_time<F: Real>(
     let (Some(state), Some(all)) = (gains.state, over.state) else { return (d_product, d_gain) };
     let [c, o, d_hidden] = all.map(|array| matrix(array).to_owned());
     let y = tanh(normalised_state(state, &c));
-    let d_normalised = d_hidden * o * tanh_slope(&y);
+    let d_normalised = d_hidden * o * tanh_derivative(&y);
     let (_, d_state_gain) =
         layer_norm::backward(c.view(), state.row(0), d_normalised.view(), &[matrices.units]);
     let d_shift = d_normalised.sum_axis(Axis(0));

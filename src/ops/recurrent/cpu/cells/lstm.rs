@@ -4,8 +4,8 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::super::gates::{Gate, clamped, units, units_mut};
-use super::super::weights::{Matrices, MemoryView};
-use super::{Slopes, Step, Target};
+use super::super::weights::{CellStateView, Matrices};
+use super::{Step, StepGradients, StepTarget};
 use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
@@ -178,21 +178,21 @@ struct Scratch<F> {
 pub(crate) fn forward<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
-    before: MemoryView<'_, F>,
+    before: CellStateView<'_, F>,
     seen: ArrayView2<'_, F>,
-    target: &mut Target<'_, F>,
+    target: &mut StepTarget<'_, F>,
 ) {
-    let Target { gates, saved, after } = target;
+    let StepTarget { gates, saved, after } = target;
     let lstm = Lstm::new(equations, matrices);
     matrices.add_product(0, seen, gates.view_mut());
-    let mut made = matrices.is_projected().then(|| Array2::zeros(after.cell.raw_dim()));
-    let hidden = made.as_mut().unwrap_or(&mut after.hidden);
+    let mut result = matrices.is_projected().then(|| Array2::zeros(after.cell.raw_dim()));
+    let hidden = result.as_mut().unwrap_or(&mut after.hidden);
     for (row, h) in hidden.outer_iter_mut().enumerate() {
         let c = units_mut(after.cell.row_mut(row));
         lstm.forward(units_mut(gates.row_mut(row)), units(before.cell.row(row)), c, units_mut(h));
     }
-    if let Some(made) = made {
-        after.hidden.assign(&matrices.projected(made.view(), matrices.hidden));
+    if let Some(result) = result {
+        after.hidden.assign(&matrices.projected(result.view(), matrices.hidden));
     }
     if let Some(saved) = saved {
         saved.assign(&after.cell);
@@ -203,10 +203,10 @@ pub(crate) fn backward<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
-    d_after: MemoryView<'_, F>,
-    slopes: Slopes<'_, F>,
+    d_after: CellStateView<'_, F>,
+    gradients: StepGradients<'_, F>,
 ) {
-    let Slopes { mut gates, d_before, .. } = slopes;
+    let StepGradients { mut gates, d_before, .. } = gradients;
     let lstm = Lstm::new(equations, matrices);
     let d_h = matrices.projected(d_after.hidden, matrices.units);
     let current = step.saved.unwrap_or(step.before.cell);
@@ -229,15 +229,15 @@ pub(crate) fn state<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
     mut gates: Array2<F>,
-    before: MemoryView<'_, F>,
+    before: CellStateView<'_, F>,
 ) -> Array2<F> {
     let lstm = Lstm::new(equations, matrices);
-    let mut made = Array2::zeros(before.cell.raw_dim());
-    for (row, c) in made.outer_iter_mut().enumerate() {
+    let mut result = Array2::zeros(before.cell.raw_dim());
+    for (row, c) in result.outer_iter_mut().enumerate() {
         let Blocks { i, f, g, .. } = lstm.blocks(units_mut(gates.row_mut(row)), matrices.units);
         lstm.state([i, f, g], units(before.cell.row(row)), units_mut(c));
     }
-    made
+    result
 }
 
 /// h of gates and a state c, before a projection.
@@ -248,11 +248,11 @@ pub(crate) fn hidden<F: Real>(
     current: ArrayView2<'_, F>,
 ) -> Array2<F> {
     let lstm = Lstm::new(equations, matrices);
-    let mut made = Array2::zeros(current.raw_dim());
-    for (row, h) in made.outer_iter_mut().enumerate() {
+    let mut result = Array2::zeros(current.raw_dim());
+    for (row, h) in result.outer_iter_mut().enumerate() {
         let gates = units(gates.row(row));
         let o = &gates[gates.len() - matrices.units..];
         lstm.hidden(o, units(current.row(row)), units_mut(h));
     }
-    made
+    result
 }

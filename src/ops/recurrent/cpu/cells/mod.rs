@@ -8,7 +8,7 @@ mod lstm;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Zip, concatenate, s};
 
 use super::gates::{Gate, units, units_mut};
-use super::weights::{Matrices, Memory, MemoryView, Rows};
+use super::weights::{CellState, CellStateView, Matrices, Rows};
 use crate::ops::Activation;
 use crate::ops::elementwise::cpu::derivative;
 use crate::ops::recurrent::custom_cell as custom;
@@ -16,13 +16,13 @@ use crate::ops::recurrent::{Cell, Equations};
 use crate::tensor::Real;
 
 /// Where a step leaves what it makes.
-pub(crate) struct Target<'a, F> {
+pub(crate) struct StepTarget<'a, F> {
     /// W_ih x + b_ih; becomes what backward needs of the gates [B, G·H].
     pub(crate) gates: ArrayViewMut2<'a, F>,
     /// What it needs beside them [B, H].
     pub(crate) saved: Option<ArrayViewMut2<'a, F>>,
     /// The new state.
-    pub(crate) after: &'a mut Memory<F>,
+    pub(crate) after: &'a mut CellState<F>,
 }
 
 /// What is known of a step, beside its gates, when its backward begins.
@@ -30,20 +30,20 @@ pub(crate) struct Target<'a, F> {
 pub(crate) struct Step<'a, F> {
     /// What [`forward`] left beside the gates.
     pub(crate) saved: Option<ArrayView2<'a, F>>,
-    pub(crate) before: MemoryView<'a, F>,
+    pub(crate) before: CellStateView<'a, F>,
     /// What it made of h.
     pub(crate) hidden: ArrayView2<'a, F>,
     pub(crate) rows: Rows,
 }
 
 /// Where the gradients of a step go.
-pub(crate) struct Slopes<'a, F> {
+pub(crate) struct StepGradients<'a, F> {
     /// What the step left of its gates [B, G·H]; becomes the gradient at W_ih x + b_ih.
     pub(crate) gates: ArrayViewMut2<'a, F>,
     /// At the last gate's part of W_hh h' + b_hh [B, H], for a cell where it is another.
     pub(crate) d_apart: Option<ArrayViewMut2<'a, F>>,
     /// At the previous state.
-    pub(crate) d_before: &'a mut Memory<F>,
+    pub(crate) d_before: &'a mut CellState<F>,
 }
 
 /// The blocks of a row of gates, of `units` units each.
@@ -55,9 +55,9 @@ pub(crate) fn blocks<const GATES: usize, F: Real>(row: &mut [F], units: usize) -
 pub(crate) fn forward<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
-    before: MemoryView<'_, F>,
+    before: CellStateView<'_, F>,
     rows: Rows,
-    target: &mut Target<'_, F>,
+    target: &mut StepTarget<'_, F>,
 ) {
     if let Some(gains) = &matrices.gains {
         return layer_norm::forward(gains, matrices, target.gates.view(), before).put(target);
@@ -66,7 +66,7 @@ pub(crate) fn forward<F: Real>(
     let seen = matrices.seen(before.hidden, rows);
     match equations.cell {
         Cell::Vanilla(function) => {
-            let Target { gates, after, .. } = target;
+            let StepTarget { gates, after, .. } = target;
             matrices.add_product(0, seen.view(), gates.view_mut());
             for (a, h) in gates.outer_iter().zip(after.hidden.outer_iter_mut()) {
                 let h = units_mut(h);
@@ -101,21 +101,21 @@ pub(crate) fn candidate<F: Real>(
     matrices: &Matrices<'_, F>,
     gates: ArrayView2<'_, F>,
     step: &Step<'_, F>,
-) -> Memory<F> {
-    let mut made = MemoryView { hidden: step.hidden, cell: step.before.cell }.to_owned();
+) -> CellState<F> {
+    let mut result = CellStateView { hidden: step.hidden, cell: step.before.cell }.to_owned();
     match equations.cell {
         Cell::Vanilla(function) => {
             let [gate, ..] = equations.functions();
-            for (a, h) in gates.outer_iter().zip(made.hidden.outer_iter_mut()) {
+            for (a, h) in gates.outer_iter().zip(result.hidden.outer_iter_mut()) {
                 let h = units_mut(h);
                 h.copy_from_slice(units(a));
                 Gate { function, ..gate }.apply(h);
             }
         }
-        Cell::Lstm => made.cell = lstm::state(equations, matrices, gates.to_owned(), step.before),
+        Cell::Lstm => result.cell = lstm::state(equations, matrices, gates.to_owned(), step.before),
         Cell::Gru | Cell::Custom(_) => {}
     }
-    made
+    result
 }
 
 /// Back through a step, from the gradient at the state after it.
@@ -123,21 +123,21 @@ pub(crate) fn backward<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
-    d_after: MemoryView<'_, F>,
-    slopes: Slopes<'_, F>,
+    d_after: CellStateView<'_, F>,
+    gradients: StepGradients<'_, F>,
 ) {
     if let Some(gains) = &matrices.gains {
-        let made = layer_norm::backward(gains, matrices, slopes.gates.view(), step, d_after);
-        return made.put(slopes);
+        let result = layer_norm::backward(gains, matrices, gradients.gates.view(), step, d_after);
+        return result.put(gradients);
     }
     match equations.cell {
-        Cell::Vanilla(function) => vanilla_backward(equations, function, matrices, step, d_after, slopes),
-        Cell::Lstm => lstm::backward(equations, matrices, step, d_after, slopes),
-        Cell::Gru => gru::backward(equations, matrices, step, d_after, slopes),
+        Cell::Vanilla(function) => vanilla_backward(equations, function, matrices, step, d_after, gradients),
+        Cell::Lstm => lstm::backward(equations, matrices, step, d_after, gradients),
+        Cell::Gru => gru::backward(equations, matrices, step, d_after, gradients),
         Cell::Custom(cell) => {
-            let mut made = custom::backward(cell, slopes.gates.view(), step, d_after);
-            matrices.add_back(0, made.d_recurrent.view(), step.rows, &mut made.d_memory.hidden);
-            made.put(slopes);
+            let mut result = custom::backward(cell, gradients.gates.view(), step, d_after);
+            matrices.add_back(0, result.d_recurrent.view(), step.rows, &mut result.d_memory.hidden);
+            result.put(gradients);
         }
     }
 }
@@ -147,10 +147,10 @@ fn vanilla_backward<F: Real>(
     function: Activation,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
-    d_after: MemoryView<'_, F>,
-    slopes: Slopes<'_, F>,
+    d_after: CellStateView<'_, F>,
+    gradients: StepGradients<'_, F>,
 ) {
-    let Slopes { mut gates, d_before, .. } = slopes;
+    let StepGradients { mut gates, d_before, .. } = gradients;
     match (function, equations.options.clip_gates.map(F::from_f32)) {
         (Activation::Tanh, None) => {
             Zip::from(gates.rows_mut()).and(step.hidden.rows()).and(d_after.hidden.rows()).for_each(
@@ -172,14 +172,14 @@ fn vanilla_backward<F: Real>(
 }
 
 /// What a step of some cells makes: gates, what is beside them, the new state.
-pub(crate) struct Made<F> {
+pub(crate) struct CellOutput<F> {
     pub(crate) gates: Array2<F>,
     pub(crate) saved: Option<Array2<F>>,
-    pub(crate) memory: Memory<F>,
+    pub(crate) memory: CellState<F>,
 }
 
-impl<F: Real> Made<F> {
-    fn put(self, target: &mut Target<'_, F>) {
+impl<F: Real> CellOutput<F> {
+    fn put(self, target: &mut StepTarget<'_, F>) {
         target.gates.assign(&self.gates);
         if let (Some(place), Some(saved)) = (&mut target.saved, &self.saved) {
             place.assign(saved);
@@ -189,20 +189,20 @@ impl<F: Real> Made<F> {
 }
 
 /// What a step back of some cells makes: gradients at W_ih x + b_ih and W_hh h' + b_hh [B, G·H], and at the previous state.
-pub(crate) struct MadeBack<F> {
+pub(crate) struct CellGradients<F> {
     pub(crate) d_projected: Array2<F>,
     pub(crate) d_recurrent: Array2<F>,
-    pub(crate) d_memory: Memory<F>,
+    pub(crate) d_memory: CellState<F>,
 }
 
-impl<F: Real> MadeBack<F> {
-    fn put(self, mut slopes: Slopes<'_, F>) {
-        slopes.gates.assign(&self.d_projected);
-        if let Some(mut d_apart) = slopes.d_apart {
+impl<F: Real> CellGradients<F> {
+    fn put(self, mut gradients: StepGradients<'_, F>) {
+        gradients.gates.assign(&self.d_projected);
+        if let Some(mut d_apart) = gradients.d_apart {
             let last = self.d_recurrent.ncols() - d_apart.ncols();
             d_apart.assign(&self.d_recurrent.slice(s![.., last..]));
         }
-        *slopes.d_before = self.d_memory;
+        *gradients.d_before = self.d_memory;
     }
 }
 

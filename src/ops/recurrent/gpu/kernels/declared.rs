@@ -18,7 +18,7 @@ pub(crate) struct Kernels {
     /// Those that take many steps, where a step is one dispatch.
     pub(crate) sequence: Option<Pair>,
     /// Those that keep W_hh on chip, likewise.
-    pub(crate) on_chip: Option<Pair>,
+    pub(crate) persistent: Option<Pair>,
 }
 
 impl Kernels {
@@ -31,7 +31,7 @@ impl Kernels {
         Ok(Self {
             step: both(self.step)?,
             sequence: self.sequence.map(both).transpose()?,
-            on_chip: self.on_chip.map(both).transpose()?,
+            persistent: self.persistent.map(both).transpose()?,
         })
     }
 }
@@ -50,7 +50,7 @@ macro_rules! around {
             files: ["lib/math", "lib/philox", "recurrent/common/step_flag_bits", "recurrent/common/option_places", "recurrent/common/read_options", "recurrent/common/layer", $($cell_file,)* $($file),+],
             parameters: $parameters,
             constants: [
-                ("MARKED", 2), ("BOTH", 2), ("PROJECTED", $projected), ("STATE_MASK", 2),
+                ("HAS_STEP_FLAGS", 2), ("BOTH", 2), ("PROJECTED", $projected), ("STATE_MASK", 2),
                 ("ZONEOUT", 3), ("CLIPS_GATES", 2), ("CLIPS_CELL", 2), ("HAS_ALPHA", 2), ("PHASE", $phases)
                 $(, $constant)+ $(, $own)*
             ],
@@ -127,13 +127,13 @@ macro_rules! sequence {
 }
 
 /// The kernels that take many steps, each workgroup some units, whose weights it keeps; likewise.
-macro_rules! on_chip {
+macro_rules! persistent {
     ($($cell:tt)+) => {
         way!({
-            forward: ON_CHIP_FORWARD "recurrent/persistent/forward"
+            forward: PERSISTENT_FORWARD "recurrent/persistent/forward"
                 ["recurrent/common/iteration", "recurrent/common/forward_positions", "recurrent/persistent/wait", "recurrent/persistent/exchange", "recurrent/persistent/workgroup", "recurrent/persistent/forward"]
                 SequenceForwardParameters [Read, Read, Read, Read, Write, Write, Write, Write, Write],
-            backward: ON_CHIP_BACKWARD "recurrent/persistent/backward"
+            backward: PERSISTENT_BACKWARD "recurrent/persistent/backward"
                 ["recurrent/common/iteration", "recurrent/common/backward_positions", "recurrent/persistent/wait", "recurrent/persistent/exchange", "recurrent/persistent/workgroup", "recurrent/persistent/backward"]
                 SequenceBackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write, Write, Write],
             projected: 1,
@@ -159,7 +159,7 @@ macro_rules! cell {
             use super::*;
             step!($cell $files $own);
             pub(crate) static KERNELS: Kernels =
-                Kernels { step: [&STEP_FORWARD, &STEP_BACKWARD], sequence: None, on_chip: None };
+                Kernels { step: [&STEP_FORWARD, &STEP_BACKWARD], sequence: None, persistent: None };
         }
     };
     ($cell:ident $files:tt $own:tt) => {
@@ -167,11 +167,11 @@ macro_rules! cell {
             use super::*;
             step!($cell $files $own);
             sequence!($cell $files $own);
-            on_chip!($cell $files $own);
+            persistent!($cell $files $own);
             pub(crate) static KERNELS: Kernels = Kernels {
                 step: [&STEP_FORWARD, &STEP_BACKWARD],
                 sequence: Some([&SEQUENCE_FORWARD, &SEQUENCE_BACKWARD]),
-                on_chip: Some([&ON_CHIP_FORWARD, &ON_CHIP_BACKWARD]),
+                persistent: Some([&PERSISTENT_FORWARD, &PERSISTENT_BACKWARD]),
             };
         }
     };
@@ -190,6 +190,6 @@ cell!(custom [] []);
 pub(crate) fn all() -> impl Iterator<Item = &'static Kernel> {
     let cells =
         [vanilla::KERNELS, lstm::KERNELS, lstm_coupled::KERNELS, gru::KERNELS, gru_reset_before::KERNELS];
-    let pairs = cells.into_iter().flat_map(|cell| [Some(cell.step), cell.sequence, cell.on_chip]);
+    let pairs = cells.into_iter().flat_map(|cell| [Some(cell.step), cell.sequence, cell.persistent]);
     pairs.flatten().flatten()
 }

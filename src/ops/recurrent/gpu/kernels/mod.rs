@@ -11,11 +11,11 @@ pub(crate) use declared::{Kernels, custom::KERNELS as AROUND_CUSTOM};
 use declared::{gru, gru_reset_before, lstm, lstm_coupled, vanilla};
 
 use super::per_step::StepKernel;
-use super::persistent::OnChipKernel;
+use super::persistent::PersistentKernel;
 use super::real_options::RealOptions;
-use super::sequence::{SequenceKernel, Way};
-use super::split_k::Split;
-use super::strategy::Tier;
+use super::sequence::{KernelKind, SequenceKernel};
+use super::split_k::SplitK;
+use super::strategy::Strategy;
 use crate::Result;
 use crate::gpu::{Context, Kernel};
 use crate::ops::Activation;
@@ -50,7 +50,7 @@ pub(crate) struct CellKernels {
     /// How many directions share a dispatch.
     directions: usize,
     /// How the product of a step is shared out.
-    split: Split,
+    split: SplitK,
 }
 
 /// Values of PHASE.
@@ -59,7 +59,12 @@ const IN_TWO: [u32; 2] = [1, 2];
 
 impl CellKernels {
     /// Those of one direction, or of both.
-    pub(crate) fn of(context: &Context, calls: &[Call<'_>], sizes: Sizes, marked: bool) -> Result<Self> {
+    pub(crate) fn of(
+        context: &Context,
+        calls: &[Call<'_>],
+        sizes: Sizes,
+        has_step_flags: bool,
+    ) -> Result<Self> {
         let call = &calls[0];
         let equations = &call.equations;
         let options = equations.options;
@@ -81,7 +86,7 @@ impl CellKernels {
             (Some(_), None) => 2,
         };
         let shared = [
-            u32::from(marked),
+            u32::from(has_step_flags),
             u32::from(calls.len() == 2),
             u32::from(call.weights.projection.is_some()),
             u32::from(call.state_mask.is_some()),
@@ -90,7 +95,7 @@ impl CellKernels {
             u32::from(options.clip_cell.is_some()),
             u32::from(RealOptions::has_alpha(equations)),
         ];
-        let split = Split::of(context, sizes);
+        let split = SplitK::of(context, sizes);
         Ok(Self {
             kernels,
             shared,
@@ -122,32 +127,40 @@ impl CellKernels {
     }
 
     /// The kernel that takes many steps in the given way; none where each step is a dispatch, or more than one.
-    pub(crate) fn many_forward(&self, call: &Call<'_>, tier: Tier) -> Option<SequenceKernel> {
+    pub(crate) fn many_forward(&self, call: &Call<'_>, strategy: Strategy) -> Option<SequenceKernel> {
         let width = call.weights.weight_hh.shape().last();
-        self.many(tier, 0, &[], width)
+        self.many(strategy, 0, &[], width)
     }
 
     /// As [`CellKernels::many_forward`].
-    pub(crate) fn many_backward(&self, call: &Call<'_>, tier: Tier) -> Option<SequenceKernel> {
+    pub(crate) fn many_backward(&self, call: &Call<'_>, strategy: Strategy) -> Option<SequenceKernel> {
         let width = call.weights.weight_hh.shape().rows();
-        self.many(tier, 1, &[self.clips_gradient], width)
+        self.many(strategy, 1, &[self.clips_gradient], width)
     }
 
     /// `pass` is 0 forward and 1 backward; `width` are the words that a row of a step leaves to others on chip.
-    fn many(&self, tier: Tier, pass: usize, constants: &[u32], width: usize) -> Option<SequenceKernel> {
+    fn many(
+        &self,
+        strategy: Strategy,
+        pass: usize,
+        constants: &[u32],
+        width: usize,
+    ) -> Option<SequenceKernel> {
         let all = |division: &[u32]| self.constants(WHOLE[0], &[division, constants].concat());
-        let way = match tier {
-            Tier::Steps => return None,
-            Tier::Sequence(plan) => {
-                Way::Rows { kernel: self.kernels.sequence?[pass], constants: all(&plan.constants()), plan }
-            }
-            Tier::OnChip(plan) => Way::OnChip(OnChipKernel {
-                kernel: self.kernels.on_chip?[pass],
-                constants: all(&[&[0], &plan.constants()[..]].concat()),
-                plan,
+        let kind = match strategy {
+            Strategy::PerStep => return None,
+            Strategy::Sequence(division) => KernelKind::Rows {
+                kernel: self.kernels.sequence?[pass],
+                constants: all(&division.constants()),
+                division,
+            },
+            Strategy::Persistent(division) => KernelKind::Persistent(PersistentKernel {
+                kernel: self.kernels.persistent?[pass],
+                constants: all(&[&[0], &division.constants()[..]].concat()),
+                division,
                 width,
             }),
         };
-        Some(SequenceKernel { way, directions: self.directions })
+        Some(SequenceKernel { kind, directions: self.directions })
     }
 }

@@ -17,7 +17,7 @@ const CHUNKS: usize = 32;
 
 /// What a device has for layers that stay on chip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Room {
+pub(crate) struct Capacity {
     /// How many workgroups may wait for each other.
     pub(crate) workgroups: usize,
     /// Words that the exchange of a dispatch may have.
@@ -25,7 +25,7 @@ pub(crate) struct Room {
     /// A workgroup holds at most 1024 weights times 2 to this power.
     pub(crate) weight_bits: u32,
     /// Turns of all loops together that an invocation of the workgroup that completes may take in one dispatch.
-    pub(crate) turns: usize,
+    pub(crate) iterations: usize,
 }
 
 /// The layer.
@@ -41,36 +41,47 @@ pub(crate) struct Layer {
 
 /// How the work of a dispatch is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub(crate) struct Division {
     layer: Layer,
     words: usize,
-    allowed_turns: usize,
+    allowed_iterations: usize,
     unit_bits: u32,
     quad_bits: u32,
     weight_bits: u32,
 }
 
-impl Plan {
+impl Division {
     /// Of the divisions whose weights and workgroups the device has room for, the one whose workgroups take in their operand
     /// in the fewest chunks and, of these, compute least. None where there is no room.
-    pub(crate) fn of(layer: Layer, room: Room) -> Option<Self> {
+    pub(crate) fn of(layer: Layer, capacity: Capacity) -> Option<Self> {
         let fits = |&(unit_bits, quad_bits): &(u32, u32)| {
             let work = 1usize << (unit_bits + quad_bits + layer.slice_bits);
-            let held = (layer.gates * layer.units) << unit_bits <= 1024 << room.weight_bits;
+            let held = (layer.gates * layer.units) << unit_bits <= 1024 << capacity.weight_bits;
             work <= GROUP && held
         };
-        let plan = |(unit_bits, quad_bits): (u32, u32)| {
+        let division = |(unit_bits, quad_bits): (u32, u32)| {
             let weights = (layer.gates * layer.units) << unit_bits;
             let weight_bits = weights.div_ceil(1024).next_power_of_two().ilog2();
-            Self { layer, words: room.words, allowed_turns: room.turns, unit_bits, quad_bits, weight_bits }
+            Self {
+                layer,
+                words: capacity.words,
+                allowed_iterations: capacity.iterations,
+                unit_bits,
+                quad_bits,
+                weight_bits,
+            }
         };
         let all = (0..=UNIT_BITS).flat_map(|units| (0..=QUAD_BITS).map(move |quads| (units, quads)));
-        let has_room = |plan: &Self| {
-            let [_, words] = plan.exchange(layer.gates * layer.units, 1);
-            plan.workgroups() <= room.workgroups && words <= room.words && plan.turns() <= room.turns
+        let has_capacity = |division: &Self| {
+            let [_, words] = division.exchange(layer.gates * layer.units, 1);
+            division.workgroups() <= capacity.workgroups
+                && words <= capacity.words
+                && division.iterations() <= capacity.iterations
         };
-        let possible = all.filter(fits).map(plan).filter(has_room);
-        possible.min_by_key(|plan| (plan.chunks(), plan.unit_bits + plan.quad_bits, plan.quad_bits))
+        let possible = all.filter(fits).map(division).filter(has_capacity);
+        possible.min_by_key(|division| {
+            (division.chunks(), division.unit_bits + division.quad_bits, division.quad_bits)
+        })
     }
 
     fn row_blocks(&self) -> usize {
@@ -100,12 +111,12 @@ impl Plan {
     pub(crate) fn steps(&self, width: usize) -> usize {
         let Layer { rows, directions, .. } = self.layer;
         let words = HISTORY.min(self.words - self.exchange(width, 0)[1]);
-        STEPS.min(words / (directions * rows * width)).min(self.allowed_turns / self.turns()).max(1)
+        STEPS.min(words / (directions * rows * width)).min(self.allowed_iterations / self.iterations()).max(1)
     }
 
     /// Turns of all loops together that an invocation of the workgroup that completes takes for a step: those of all units,
     /// and the weights of each anew.
-    pub(crate) fn turns(&self) -> usize {
+    pub(crate) fn iterations(&self) -> usize {
         let Layer { gates, units, slice_bits, .. } = self.layer;
         let weights = ((gates * units) << self.unit_bits).div_ceil(GROUP);
         let terms = self.chunks() * (2 * 2 * 4 + 2) + ((gates * units) >> slice_bits) + gates;
@@ -135,7 +146,8 @@ mod tests {
 
     const LAYER: Layer = Layer { gates: 4, units: 512, rows: 16, directions: 1, slice_bits: 4 };
     /// 132 units of an H100, four workgroups each.
-    const ROOM: Room = Room { workgroups: 512, words: 1 << 28, weight_bits: 3, turns: 1 << 23 };
+    const CAPACITY: Capacity =
+        Capacity { workgroups: 512, words: 1 << 28, weight_bits: 3, iterations: 1 << 23 };
 
     #[test]
     fn all_weights_are_held_by_workgroups_that_run_at_once() {
@@ -144,13 +156,19 @@ mod tests {
                 for (rows, slice_bits) in [(1, 4), (4, 4), (5, 3), (16, 2), (64, 2), (65, 2), (1000, 2)] {
                     for directions in [1, 2] {
                         let layer = Layer { gates, units, rows, directions, slice_bits };
-                        let Some(plan) = Plan::of(layer, ROOM) else { continue };
-                        assert!(plan.workgroups() <= ROOM.workgroups, "{plan:?}");
-                        assert!(plan.unit_blocks() << plan.unit_bits >= units, "{plan:?}");
-                        assert!(plan.row_blocks() * (4 << plan.quad_bits) >= rows, "{plan:?}");
-                        let held = (gates * units) << plan.unit_bits;
-                        assert!(held <= 1024 << plan.weight_bits && plan.weight_bits <= 3, "{plan:?}");
-                        assert!(1 << (plan.unit_bits + plan.quad_bits + slice_bits) <= GROUP, "{plan:?}");
+                        let Some(division) = Division::of(layer, CAPACITY) else { continue };
+                        assert!(division.workgroups() <= CAPACITY.workgroups, "{division:?}");
+                        assert!(division.unit_blocks() << division.unit_bits >= units, "{division:?}");
+                        assert!(division.row_blocks() * (4 << division.quad_bits) >= rows, "{division:?}");
+                        let held = (gates * units) << division.unit_bits;
+                        assert!(
+                            held <= 1024 << division.weight_bits && division.weight_bits <= 3,
+                            "{division:?}"
+                        );
+                        assert!(
+                            1 << (division.unit_bits + division.quad_bits + slice_bits) <= GROUP,
+                            "{division:?}"
+                        );
                     }
                 }
             }
@@ -159,21 +177,21 @@ mod tests {
 
     #[test]
     fn what_fits_no_chip_is_refused() {
-        assert!(Plan::of(LAYER, ROOM).is_some());
-        assert_eq!(Plan::of(Layer { units: 4096, ..LAYER }, ROOM), None);
-        assert_eq!(Plan::of(LAYER, Room { workgroups: 2, ..ROOM }), None);
-        assert_eq!(Plan::of(LAYER, Room { workgroups: 0, ..ROOM }), None);
-        assert_eq!(Plan::of(LAYER, Room { weight_bits: 0, ..ROOM }), None);
-        assert_eq!(Plan::of(LAYER, Room { words: 16 * 4 * 512, ..ROOM }), None);
+        assert!(Division::of(LAYER, CAPACITY).is_some());
+        assert_eq!(Division::of(Layer { units: 4096, ..LAYER }, CAPACITY), None);
+        assert_eq!(Division::of(LAYER, Capacity { workgroups: 2, ..CAPACITY }), None);
+        assert_eq!(Division::of(LAYER, Capacity { workgroups: 0, ..CAPACITY }), None);
+        assert_eq!(Division::of(LAYER, Capacity { weight_bits: 0, ..CAPACITY }), None);
+        assert_eq!(Division::of(LAYER, Capacity { words: 16 * 4 * 512, ..CAPACITY }), None);
         // Not even one step could be completed in time.
-        assert_eq!(Plan::of(LAYER, Room { turns: 1000, ..ROOM }), None);
+        assert_eq!(Division::of(LAYER, Capacity { iterations: 1000, ..CAPACITY }), None);
     }
 
     #[test]
     fn layers_of_common_sizes_take_many_steps_in_a_dispatch() {
         let steps = |units, rows| {
-            let plan = Plan::of(Layer { units, rows, ..LAYER }, ROOM).expect("there is room");
-            plan.steps(4 * units)
+            let division = Division::of(Layer { units, rows, ..LAYER }, CAPACITY).expect("there is capacity");
+            division.steps(4 * units)
         };
         assert_eq!(steps(256, 16), STEPS);
         for (units, rows) in [(512, 1), (512, 16), (1024, 16)] {
@@ -186,12 +204,14 @@ mod tests {
         for units in [64, 512] {
             for rows in [1, 64] {
                 let layer = Layer { units, rows, slice_bits: 2, ..LAYER };
-                for turns in [1 << 14, 1 << 17, 1 << 23] {
-                    let Some(plan) = Plan::of(layer, Room { turns, ..ROOM }) else { continue };
-                    let steps = plan.steps(4 * units);
-                    assert!(steps * plan.turns() <= turns, "{plan:?}: {steps}");
-                    let [head, all] = plan.exchange(4 * units, steps);
-                    assert!((1..=STEPS).contains(&steps) && all - head <= HISTORY, "{plan:?}: {steps}");
+                for iterations in [1 << 14, 1 << 17, 1 << 23] {
+                    let Some(division) = Division::of(layer, Capacity { iterations, ..CAPACITY }) else {
+                        continue;
+                    };
+                    let steps = division.steps(4 * units);
+                    assert!(steps * division.iterations() <= iterations, "{division:?}: {steps}");
+                    let [head, all] = division.exchange(4 * units, steps);
+                    assert!((1..=STEPS).contains(&steps) && all - head <= HISTORY, "{division:?}: {steps}");
                 }
             }
         }

@@ -3,25 +3,25 @@
 
 pub(crate) mod division;
 
-use division::Plan;
+use division::Division;
 
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel, Span};
 
 /// One of the two kernels of a layer, ready to be called.
-pub(crate) struct OnChipKernel {
+pub(crate) struct PersistentKernel {
     pub(crate) kernel: &'static Kernel,
     /// The values of its constants; that of COMPLETES is set at each dispatch.
     pub(crate) constants: Vec<u32>,
-    pub(crate) plan: Plan,
+    pub(crate) division: Division,
     /// Words of the history of a row at a step.
     pub(crate) width: usize,
 }
 
-impl OnChipKernel {
+impl PersistentKernel {
     /// How many steps a dispatch may take.
     pub(crate) fn steps(&self) -> usize {
-        self.plan.steps(self.width)
+        self.division.steps(self.width)
     }
 
     /// Takes `steps` steps, and then whatever of them is missing.
@@ -32,12 +32,12 @@ impl OnChipKernel {
         bindings: &[Bound<'_>],
         parameters: P,
     ) -> Result<()> {
-        let [head, words] = self.plan.exchange(self.width, steps);
-        let exchange = context.exchange(head, words, steps * self.plan.turns())?;
+        let [head, words] = self.division.exchange(self.width, steps);
+        let exchange = context.exchange(head, words, steps * self.division.iterations())?;
         let status = context.bind(context.waiting_status()?)?;
         let exchange = context.bind(Span::new(&exchange, 0, words))?;
         let bindings = [bindings, &[exchange, status]].concat();
-        for (completes, workgroups) in [(0, self.plan.workgroups()), (1, self.plan.completing())] {
+        for (completes, workgroups) in [(0, self.division.workgroups()), (1, self.division.completing())] {
             let mut constants = self.constants.clone();
             constants[COMPLETES] = completes;
             context.dispatch(Dispatch {
@@ -62,8 +62,8 @@ mod tests {
 
     #[test]
     fn completes_is_where_dispatches_set_it() {
-        let on_chip = |kernel: &&Kernel| kernel.name.starts_with("recurrent/persistent");
-        for kernel in all().filter(on_chip) {
+        let persistent = |kernel: &&Kernel| kernel.name.starts_with("recurrent/persistent");
+        for kernel in all().filter(persistent) {
             assert_eq!(kernel.constants[COMPLETES].0, "COMPLETES", "{}", kernel.name);
         }
     }

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use refrain::nn::{Cell, Draw, Model, Rnn, Sequences};
+use refrain::nn::{Cell, Model, RandomKey, Rnn, Sequences};
 use refrain::{
-    AdapterKind, Device, Error, GpuOptions, Indices, Journal, OnChip, PERSISTENT_VARIABLE, Persistent,
-    RecurrentShape, RecurrentTier, Result, Tensor, Tuning, TuningSource,
+    AdapterKind, Device, Error, GpuOptions, Indices, Journal, PERSISTENT_VARIABLE, Persistent,
+    PersistentLimits, RecurrentShape, RecurrentStrategy, Result, Tensor, Tuning, TuningSource,
 };
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
@@ -15,9 +15,13 @@ use crate::support::{all_gradients, expect_same_bits, random, step_by_step};
 
 const INPUTS: usize = 3;
 
-fn open(adapter: &Adapter, recurrent: RecurrentTier, on_chip: OnChip) -> Result<Device> {
+fn open(
+    adapter: &Adapter,
+    recurrent: RecurrentStrategy,
+    persistent_limits: PersistentLimits,
+) -> Result<Device> {
     // What it learns of waiting is this test's.
-    adapter.open_anew_with(&GpuOptions { recurrent, on_chip, ..GpuOptions::default() })
+    adapter.open_anew_with(&GpuOptions { recurrent, persistent_limits, ..GpuOptions::default() })
 }
 
 /// A layer over a batch whose rows may have several lengths, none at all among them, and resets.
@@ -75,7 +79,7 @@ fn train(device: &Device, case: &Case) -> Result<Vec<f32>> {
         false => Sequences::whole(),
     };
     let state = rnn.zero_state(device, case.batch)?;
-    let sequences = sequences.training(Draw::new(3, 9));
+    let sequences = sequences.training(RandomKey::new(3, 9));
     let (y, last, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
     let (d_x, d_initial) = trace.backward(&d_y, Some(&last), &mut gradients)?;
     let parts = [y, last.hidden(), d_x, d_initial.hidden()];
@@ -89,11 +93,15 @@ fn layers_on_chip_have_the_bits_of_steps(adapter: &Adapter) -> Outcome {
     let single = step_by_step(adapter)?;
     for case in small_cases() {
         // What a stop teaches a device is not the next case's.
-        let device = open(adapter, RecurrentTier::OnChip, OnChip { workgroups: Some(2), patience: None })?;
+        let device = open(
+            adapter,
+            RecurrentStrategy::Persistent,
+            PersistentLimits { workgroups: Some(2), spin_limit: None },
+        )?;
         let before = [&device, &single].map(|device| device.counters().dispatches);
         expect_same_bits(&format!("{case:?}"), &train(&device, &case)?, &train(&single, &case)?)?;
         let calls = [0, 1].map(|place| [&device, &single][place].counters().dispatches - before[place]);
-        let report = device.on_chip().expect("a GPU");
+        let report = device.persistent_report().expect("a GPU");
         // Forward and back.
         assert!(report.dispatches >= 2, "{case:?}: {report:?}");
         assert!(calls[0] + case.steps as u64 <= calls[1], "{case:?}: {calls:?} dispatches");
@@ -103,30 +111,33 @@ fn layers_on_chip_have_the_bits_of_steps(adapter: &Adapter) -> Outcome {
 
 /// What the self-test finds is what layers have.
 fn the_self_test_finds_a_power_of_two(adapter: &Adapter) -> Outcome {
-    let device = open(adapter, RecurrentTier::OnChip, OnChip::default())?;
-    assert_eq!(device.on_chip().expect("a GPU").workgroups, None, "before any layer has asked");
+    let device = open(adapter, RecurrentStrategy::Persistent, PersistentLimits::default())?;
+    assert_eq!(device.persistent_report().expect("a GPU").workgroups, None, "before any layer has asked");
     train(&device, &small_cases()[1])?;
-    let found = device.on_chip().and_then(|report| report.workgroups).expect("a layer has asked");
+    let found = device.persistent_report().and_then(|report| report.workgroups).expect("a layer has asked");
     assert!(found == 0 || found.is_power_of_two() && found > 1, "{found} workgroups");
     Ok(())
 }
 
 /// Layers that go another way make no self-test.
 fn who_does_not_wait_is_not_tested(adapter: &Adapter) -> Outcome {
-    let device = open(adapter, RecurrentTier::Steps, OnChip::default())?;
+    let device = open(adapter, RecurrentStrategy::PerStep, PersistentLimits::default())?;
     train(&device, &small_cases()[1])?;
-    let report = device.on_chip().expect("a GPU");
+    let report = device.persistent_report().expect("a GPU");
     assert_eq!((report.workgroups, report.dispatches), (None, 0), "{report:?}");
     // Nor do those whose step is more than a dispatch, and they have no choice to note.
-    let options =
-        GpuOptions { recurrent: RecurrentTier::OnChip, journal: Journal::Choices, ..GpuOptions::default() };
+    let options = GpuOptions {
+        recurrent: RecurrentStrategy::Persistent,
+        journal: Journal::Choices,
+        ..GpuOptions::default()
+    };
     let device = adapter.open_anew_with(&options)?;
     for layer in
         [Rnn::new(Cell::Gru, INPUTS, 9).reset_before(), Rnn::new(Cell::Lstm, INPUTS, 9).projection(4)]
     {
         train(&device, &Case { layer, steps: 5, batch: 3, ragged: false })?;
     }
-    let report = device.on_chip().expect("a GPU");
+    let report = device.persistent_report().expect("a GPU");
     assert_eq!((report.workgroups, report.dispatches), (None, 0), "{report:?}");
     assert_eq!(device.choices()?.recurrent_layers().count(), 0);
     Ok(())
@@ -137,10 +148,10 @@ fn no_layer_goes_this_way_unless_asked_to(adapter: &Adapter) -> Outcome {
     let case = &small_cases()[1];
     let shape = RecurrentShape { gates: 1, units: 30, rows: case.batch };
     let mut table = Tuning::new();
-    table.set_recurrent(shape, RecurrentTier::OnChip)?;
+    table.set_recurrent(shape, RecurrentStrategy::Persistent)?;
     let options = GpuOptions {
         // Waits for nothing here, and may run.
-        on_chip: OnChip { workgroups: Some(2), patience: None },
+        persistent_limits: PersistentLimits { workgroups: Some(2), spin_limit: None },
         tuning: TuningSource::Given(table),
         ..GpuOptions::default()
     };
@@ -149,15 +160,18 @@ fn no_layer_goes_this_way_unless_asked_to(adapter: &Adapter) -> Outcome {
         let name = format!("gpu:{}", adapter.summary().index);
         let device = Device::gpu_with(&name, &GpuOptions { persistent, ..options.clone() })?;
         train(&device, case)?;
-        Ok(device.on_chip().expect("a GPU").dispatches)
+        Ok(device.persistent_report().expect("a GPU").dispatches)
     };
     if std::env::var_os(PERSISTENT_VARIABLE).is_none() {
         assert_eq!(dispatches(Persistent::Environment)?, 0);
     }
     assert_eq!(dispatches(Persistent::Off)?, 0);
     assert!(dispatches(Persistent::On)? > 0);
-    let both =
-        GpuOptions { persistent: Persistent::Off, recurrent: RecurrentTier::OnChip, ..GpuOptions::default() };
+    let both = GpuOptions {
+        persistent: Persistent::Off,
+        recurrent: RecurrentStrategy::Persistent,
+        ..GpuOptions::default()
+    };
     let refused = adapter.open_anew_with(&both).expect_err("off, and asked for");
     assert!(matches!(refused, Error::Config { .. }), "{refused:?}");
     Ok(())
@@ -167,15 +181,19 @@ fn no_layer_goes_this_way_unless_asked_to(adapter: &Adapter) -> Outcome {
 /// with the exchange of the dispatch before would find all roles taken.
 fn dispatches_have_an_exchange_each(adapter: &Adapter) -> Outcome {
     let single = step_by_step(adapter)?;
-    let device = open(adapter, RecurrentTier::OnChip, OnChip { workgroups: Some(2), patience: None })?;
+    let device = open(
+        adapter,
+        RecurrentStrategy::Persistent,
+        PersistentLimits { workgroups: Some(2), spin_limit: None },
+    )?;
     let layer = Rnn::new(Cell::Lstm, INPUTS, 1).bidirectional();
     let case = Case { layer, steps: 300, batch: 4, ragged: false };
     let before = device.counters().dispatches;
     let found = train(&device, &case)?;
     let dispatches = device.counters().dispatches - before;
     expect_same_bits(&format!("{case:?}"), &found, &train(&single, &case)?)?;
-    let report = device.on_chip().expect("a GPU");
-    assert_eq!((report.workgroups, report.stops), (Some(2), 0), "{report:?}");
+    let report = device.persistent_report().expect("a GPU");
+    assert_eq!((report.workgroups, report.timeouts), (Some(2), 0), "{report:?}");
     assert!(dispatches < case.steps as u64, "{dispatches} dispatches");
     Ok(())
 }
@@ -184,17 +202,21 @@ fn dispatches_have_an_exchange_each(adapter: &Adapter) -> Outcome {
 fn whoever_waits_in_vain_is_completed_to_the_same_bits(adapter: &Adapter) -> Outcome {
     let single = step_by_step(adapter)?;
     let expected = cases().iter().map(|case| train(&single, case)).collect::<Result<Vec<_>>>()?;
-    for patience in 0..2 {
+    for spin_limit in [64, 1024] {
         // Whatever has stopped, half as many try the next time: there are enough for all.
         let workgroups = 1 << 15;
-        let options = OnChip { workgroups: Some(workgroups), patience: Some(patience) };
-        let device = open(adapter, RecurrentTier::OnChip, options)?;
+        let options = PersistentLimits { workgroups: Some(workgroups), spin_limit: Some(spin_limit) };
+        let device = open(adapter, RecurrentStrategy::Persistent, options)?;
         for (case, expected) in cases().iter().zip(&expected) {
-            expect_same_bits(&format!("{case:?}, patience {patience}"), &train(&device, case)?, expected)?;
+            expect_same_bits(
+                &format!("{case:?}, spin limit {spin_limit}"),
+                &train(&device, case)?,
+                expected,
+            )?;
         }
-        let report = device.on_chip().expect("a GPU");
+        let report = device.persistent_report().expect("a GPU");
         if adapter.summary().kind == AdapterKind::Software {
-            assert!(report.stops > 0 && report.last.is_some(), "{report:?}");
+            assert!(report.timeouts > 0 && report.last.is_some(), "{report:?}");
             assert!(report.workgroups.is_some_and(|left| left < workgroups as usize), "{report:?}");
         }
     }
@@ -206,8 +228,8 @@ fn timeouts_are_learnt_without_a_readback(adapter: &Adapter) -> Outcome {
     // A submission is known to be done when it leaves the window of those in flight, three later, if not before.
     const SUBMISSIONS: usize = 12;
     // A workgroup has at most 16 of these 60 units, so four are needed: after one timeout two may wait, which is too few.
-    let options = OnChip { workgroups: Some(4), patience: Some(0) };
-    let device = open(adapter, RecurrentTier::OnChip, options)?;
+    let options = PersistentLimits { workgroups: Some(4), spin_limit: Some(64) };
+    let device = open(adapter, RecurrentStrategy::Persistent, options)?;
     let (units, rows) = (60, 4);
     let mut model = Model::new(6);
     let rnn = model.add("rnn", Rnn::new(Cell::tanh(), INPUTS, units))?;
@@ -220,11 +242,14 @@ fn timeouts_are_learnt_without_a_readback(adapter: &Adapter) -> Outcome {
         let (_, _, trace) = rnn.forward(&parameters, &x, &rnn.zero_state(&device, rows)?)?;
         trace.backward(&d_y, None, &mut gradients)?;
         device.flush()?;
-        dispatches.push(device.on_chip().expect("a GPU").dispatches);
+        dispatches.push(device.persistent_report().expect("a GPU").dispatches);
     }
-    let report = device.on_chip().expect("a GPU");
+    let report = device.persistent_report().expect("a GPU");
     if adapter.summary().kind == AdapterKind::Software {
-        assert!(dispatches[0] > 0 && report.stops > 0 && report.last.is_some(), "{report:?}, {dispatches:?}");
+        assert!(
+            dispatches[0] > 0 && report.timeouts > 0 && report.last.is_some(),
+            "{report:?}, {dispatches:?}"
+        );
         assert!(
             dispatches[SUBMISSIONS / 2..].iter().all(|count| *count == dispatches[SUBMISSIONS - 1]),
             "{dispatches:?}"
@@ -235,11 +260,15 @@ fn timeouts_are_learnt_without_a_readback(adapter: &Adapter) -> Outcome {
 
 /// The bounds on waiting and completion follow from times that were measured.
 fn a_poll_and_a_turn_take_some_time(adapter: &Adapter) -> Outcome {
-    let device = open(adapter, RecurrentTier::OnChip, OnChip { workgroups: Some(2), patience: None })?;
-    assert_eq!(device.on_chip().expect("a GPU").poll, None, "before any layer has asked");
+    let device = open(
+        adapter,
+        RecurrentStrategy::Persistent,
+        PersistentLimits { workgroups: Some(2), spin_limit: None },
+    )?;
+    assert_eq!(device.persistent_report().expect("a GPU").poll, None, "before any layer has asked");
     train(&device, &small_cases()[1])?;
-    let report = device.on_chip().expect("a GPU");
-    for time in [report.poll, report.turn] {
+    let report = device.persistent_report().expect("a GPU");
+    for time in [report.poll, report.iteration] {
         let time = time.expect("a layer has asked");
         // A clock of 10 GHz does nothing in less, and 1024 of them would already be a second.
         assert!(time >= Duration::from_nanos(1) && time < Duration::from_millis(1), "{report:?}");
@@ -256,12 +285,12 @@ fn is_hardware(adapter: &Adapter) -> bool {
 fn large_layers_on_hardware_have_no_timeouts(adapter: &Adapter) -> Outcome {
     let single = step_by_step(adapter)?;
     for units in [512, 1024] {
-        let device = open(adapter, RecurrentTier::OnChip, OnChip::default())?;
+        let device = open(adapter, RecurrentStrategy::Persistent, PersistentLimits::default())?;
         let layer = Rnn::new(Cell::Lstm, INPUTS, units);
         let case = Case { layer, steps: 64, batch: 16, ragged: false };
         expect_same_bits(&format!("{case:?}"), &train(&device, &case)?, &train(&single, &case)?)?;
-        let report = device.on_chip().expect("a GPU");
-        assert_eq!(report.stops, 0, "{units} units: {report:?}");
+        let report = device.persistent_report().expect("a GPU");
+        assert_eq!(report.timeouts, 0, "{units} units: {report:?}");
     }
     Ok(())
 }
@@ -269,13 +298,13 @@ fn large_layers_on_hardware_have_no_timeouts(adapter: &Adapter) -> Outcome {
 /// The gradient at the first state of a segment is the one inside a sequence, bit by bit.
 fn checkpoints_on_chip_change_no_bit(adapter: &Adapter) -> Outcome {
     for (cell, units) in [(Cell::Lstm, 16), (Cell::Gru, 20)] {
-        let options = OnChip { workgroups: Some(64), patience: Some(1) };
-        let device = open(adapter, RecurrentTier::OnChip, options)?;
+        let options = PersistentLimits { workgroups: Some(64), spin_limit: Some(1024) };
+        let device = open(adapter, RecurrentStrategy::Persistent, options)?;
         let layer = Rnn::new(cell, INPUTS, units);
         let plain = Case { layer: layer.clone(), steps: 34, batch: 64, ragged: true };
         let segments = Case { layer: layer.checkpointed(8), ..plain.clone() };
         let found = train(&device, &segments)?;
-        let report = device.on_chip().expect("a GPU");
+        let report = device.persistent_report().expect("a GPU");
         // A dispatch for each segment at least, forward, forward again and back.
         assert!(report.dispatches >= 3 * 34 / 8, "{report:?}");
         expect_same_bits(cell.name(), &found, &train(&step_by_step(adapter)?, &plain)?)?;
@@ -283,9 +312,9 @@ fn checkpoints_on_chip_change_no_bit(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-fn patience_without_end_is_refused(adapter: &Adapter) -> Outcome {
-    let options = OnChip { workgroups: None, patience: Some(4) };
-    let refused = open(adapter, RecurrentTier::OnChip, options).expect_err("four is too much");
+fn a_spin_limit_without_end_is_refused(adapter: &Adapter) -> Outcome {
+    let options = PersistentLimits { workgroups: None, spin_limit: Some(1 << 22) };
+    let refused = open(adapter, RecurrentStrategy::Persistent, options).expect_err("four is too much");
     assert!(matches!(refused, Error::Config { .. }), "{refused:?}");
     assert!(refused.to_string().contains("at most 3, not 4"), "{refused}");
     Ok(())
@@ -303,7 +332,7 @@ pub(crate) fn register(suite: &mut Suite) {
         timeouts_are_learnt_without_a_readback,
         a_poll_and_a_turn_take_some_time,
         checkpoints_on_chip_change_no_bit,
-        patience_without_end_is_refused,
+        a_spin_limit_without_end_is_refused,
     );
     suite.gpu_if(
         concat!(module_path!(), "::large_layers_on_hardware_have_no_timeouts"),

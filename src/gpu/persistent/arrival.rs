@@ -28,13 +28,13 @@ enum State {
 #[derive(Clone, Copy)]
 pub(super) struct Arrived {
     pub(super) words: [u32; STATUS],
-    pub(super) stops: u64,
+    pub(super) timeouts: u64,
 }
 
 /// A copy that is part of a submission, to be asked for once that has been submitted.
 pub(in crate::gpu) struct Copied<'a> {
     arrival: &'a Arrival,
-    stops: u64,
+    timeouts: u64,
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -51,14 +51,14 @@ impl Arrival {
         &self,
         encoder: &mut wgpu::CommandEncoder,
         status: Span<'_>,
-        stops: u64,
+        timeouts: u64,
     ) -> Option<Copied<'_>> {
         if !matches!(*lock(&self.state), State::Idle) {
             return None;
         }
         let (from, to) = (&status.raw().buffer, &self.staging.raw.buffer);
         encoder.copy_buffer_to_buffer(from, status.byte_offset(), to, 0, BYTES);
-        Some(Copied { arrival: self, stops })
+        Some(Copied { arrival: self, timeouts })
     }
 
     /// What has arrived since the last time that this was asked.
@@ -73,7 +73,7 @@ impl Arrival {
 impl Copied<'_> {
     /// Asks for the copy: it is here after a poll that finds the submission done.
     pub(in crate::gpu) fn map(self) {
-        let Self { arrival: Arrival { staging, state }, stops } = self;
+        let Self { arrival: Arrival { staging, state }, timeouts } = self;
         *lock(state) = State::Underway;
         let (buffer, state) = (staging.raw.buffer.clone(), Arc::clone(state));
         staging.raw.buffer.map_async(wgpu::MapMode::Read, 0..BYTES, move |mapped| {
@@ -85,7 +85,7 @@ impl Copied<'_> {
                 });
             buffer.unmap();
             // A copy that cannot be read belongs to a lost device, which is reported elsewhere.
-            *lock(&state) = if read { State::Here(Arrived { words, stops }) } else { State::Idle };
+            *lock(&state) = if read { State::Here(Arrived { words, timeouts }) } else { State::Idle };
         });
     }
 }

@@ -17,7 +17,7 @@ pub(crate) const POSITIVE: Range<f64> = 0.5..1.5;
 
 /// The source of one case's inputs on one device: the n-th draw is stream n of the case's seed. All numbers are
 /// rounded to f32 first, so that the reference computes with those that the device got.
-pub(crate) struct Draw {
+pub(crate) struct Sampler {
     device: Device,
     seed: u64,
     next: Cell<u64>,
@@ -33,12 +33,12 @@ pub(crate) struct Nudge {
     pub(crate) size: f64,
 }
 
-impl Draw {
+impl Sampler {
     pub(crate) fn new(device: &Device, seed: u64) -> Self {
         Self { device: device.clone(), seed, next: Cell::new(0), nudge: None }
     }
 
-    /// As [`Draw::new`], with all numbers moved a little.
+    /// As [`Sampler::new`], with all numbers moved a little.
     pub(crate) fn nudged(device: &Device, seed: u64, nudge: Nudge) -> Self {
         Self { nudge: Some(nudge), ..Self::new(device, seed) }
     }
@@ -63,8 +63,8 @@ impl Draw {
             }
             None => value,
         };
-        let draw = |index| moved(index, stream.uniform_between(index, range.start, range.end) as f32);
-        (0..count as u64).map(draw).collect()
+        let sampler = |index| moved(index, stream.uniform_between(index, range.start, range.end) as f32);
+        (0..count as u64).map(sampler).collect()
     }
 
     pub(crate) fn tensor(&self, dimensions: &[usize], range: Range<f64>) -> Result<Tensor> {

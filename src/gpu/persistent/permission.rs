@@ -2,14 +2,14 @@
 
 use std::ffi::OsStr;
 
-use crate::gpu::RecurrentTier;
+use crate::gpu::RecurrentStrategy;
 use crate::{Error, Result};
 
 /// The environment variable that turns the persistent strategy on for every device, by `1` or `on`, or forbids it, by `0` or
 /// `off`: [`Persistent`].
 pub const PERSISTENT_VARIABLE: &str = "REFRAIN_PERSISTENT";
 
-/// Whether recurrent layers may choose [`RecurrentTier::OnChip`], the persistent strategy, by themselves. No GPU has
+/// Whether recurrent layers may choose [`RecurrentStrategy::Persistent`], the persistent strategy, by themselves. No GPU has
 /// confirmed it yet, so it is off unless asked for.
 ///
 /// Where it is on, layers still choose it only by size, on GPUs of NVIDIA, AMD and Intel through Vulkan, and after a
@@ -17,7 +17,7 @@ pub const PERSISTENT_VARIABLE: &str = "REFRAIN_PERSISTENT";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Persistent {
     /// What [`PERSISTENT_VARIABLE`] says; off where it is not set. A device whose
-    /// [`GpuOptions::recurrent`](crate::GpuOptions::recurrent) is [`RecurrentTier::OnChip`] asks for it, too, unless the
+    /// [`GpuOptions::recurrent`](crate::GpuOptions::recurrent) is [`RecurrentStrategy::Persistent`] asks for it, too, unless the
     /// variable forbids it.
     #[default]
     Environment,
@@ -59,9 +59,9 @@ impl Persistent {
     ///
     /// # Errors
     /// Those of [`Persistent::asked`].
-    pub(in crate::gpu) fn is_allowed(self, recurrent: RecurrentTier) -> Result<bool> {
+    pub(in crate::gpu) fn is_allowed(self, recurrent: RecurrentStrategy) -> Result<bool> {
         Ok(match self.asked()? {
-            Self::Environment => recurrent == RecurrentTier::OnChip,
+            Self::Environment => recurrent == RecurrentStrategy::Persistent,
             asked => asked == Self::On,
         })
     }
@@ -77,16 +77,19 @@ mod tests {
             let said = Persistent::said(value.map(OsStr::new)).expect("a value that means something");
             // What the variable said stands for it: no test sets this process's.
             match said {
-                Persistent::Environment => recurrent == RecurrentTier::OnChip,
+                Persistent::Environment => recurrent == RecurrentStrategy::Persistent,
                 asked => asked.is_allowed(recurrent).expect("not from the environment"),
             }
         };
-        for recurrent in [RecurrentTier::Auto, RecurrentTier::Steps, RecurrentTier::Sequence] {
+        for recurrent in [RecurrentStrategy::Auto, RecurrentStrategy::PerStep, RecurrentStrategy::Sequence] {
             assert!(!allowed(None, recurrent) && !allowed(Some(" "), recurrent));
             assert!(allowed(Some("1"), recurrent) && allowed(Some(" on "), recurrent));
             assert!(!allowed(Some("0"), recurrent) && !allowed(Some("off"), recurrent));
         }
-        assert!(allowed(None, RecurrentTier::OnChip) && !allowed(Some("0"), RecurrentTier::OnChip));
+        assert!(
+            allowed(None, RecurrentStrategy::Persistent)
+                && !allowed(Some("0"), RecurrentStrategy::Persistent)
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::random::Stream;
 ///
 /// Give each step a number of its own: the same draw yields the same masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Draw {
+pub struct RandomKey {
     seed: u64,
     step: u64,
 }
@@ -32,7 +32,7 @@ const PURPOSES: u64 = 16;
 /// The stream of a seed that keys of steps are drawn from: parameters draw their first values from streams 0, 1, ...
 const KEYS: u64 = u64::MAX;
 
-impl Draw {
+impl RandomKey {
     /// The numbers of step `step` under `seed`.
     pub fn new(seed: u64, step: u64) -> Self {
         Self { seed, step }
@@ -66,7 +66,7 @@ mod tests {
                         Purpose::States,
                         Purpose::Zoneout,
                     ] {
-                        let stream = Draw::new(seed, step).stream(first, purpose);
+                        let stream = RandomKey::new(seed, step).stream(first, purpose);
                         streams.insert([stream.bits(0), stream.bits(1), stream.bits(2), stream.bits(3)]);
                         count += 1;
                     }

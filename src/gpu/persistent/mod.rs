@@ -16,7 +16,7 @@
 //! How long they wait, and how long a completion may take, is bounded by what the self-test measured ([`self_test`]).
 
 mod arrival;
-mod asked;
+mod permission;
 mod self_test;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -33,30 +33,30 @@ use super::span::Span;
 use super::{AdapterKind, ELEMENTWISE_GROUP};
 use crate::{Error, Result};
 
-pub use self::asked::{PERSISTENT_VARIABLE, Persistent};
+pub use self::permission::{PERSISTENT_VARIABLE, Persistent};
 
 /// How a device may let workgroups wait for each other, for kernels that keep weights on chip
-/// ([`RecurrentTier::OnChip`](crate::RecurrentTier::OnChip)).
+/// ([`RecurrentStrategy::Persistent`](crate::RecurrentStrategy::Persistent)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OnChip {
+pub struct PersistentLimits {
     /// How many workgroups may wait for each other, at most those of the largest grid. `None`: as many as a self-test finds
     /// to run at once, when a layer first asks. Too large a number costs time, and no correctness: who waits in vain
     /// stops, and what is missing is computed by one workgroup.
     pub workgroups: Option<u32>,
-    /// For how long they wait at most: 64 · 16^patience polls of memory in a dispatch, for a patience of 0 to 3. `None`: 3.
-    /// On software adapters it is 2, and no more: Mesa's ends the loops of an invocation after 65,536 turns. In no case do
-    /// they wait longer than a quarter of a second, by the time of a poll that the self-test measures.
-    pub patience: Option<u32>,
+    /// The most polls of memory that an invocation spends on waiting in a dispatch, at most 262,144 (the default), and on
+    /// software adapters 16,384: Mesa's driver ends the loops of an invocation after 65,536 iterations. Whatever the limit,
+    /// no dispatch waits longer than a quarter of a second, by the time of a poll that the self-test measures.
+    pub spin_limit: Option<u32>,
 }
 
-impl OnChip {
-    pub(crate) const LARGEST_PATIENCE: u32 = 3;
-    const LARGEST_ON_SOFTWARE: u32 = 2;
+impl PersistentLimits {
+    pub(crate) const LARGEST_SPIN_LIMIT: u32 = 1 << 18;
+    const LARGEST_ON_SOFTWARE: u32 = 1 << 14;
 }
 
 /// What a device has seen of workgroups that wait for each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OnChipReport {
+pub struct PersistentReport {
     /// Whether layers choose it by themselves where it suits them: by the adapter's maker and [`Persistent`].
     pub trusted: bool,
     /// How many may wait for each other now; `None` as long as no layer has asked, and 0 where none may.
@@ -65,12 +65,12 @@ pub struct OnChipReport {
     /// complete what is missing: measured beside the self-test, and rounded up. The bounds on waiting and on completion
     /// follow from them.
     pub poll: Option<Duration>,
-    /// As [`OnChipReport::poll`].
-    pub turn: Option<Duration>,
+    /// As [`PersistentReport::poll`].
+    pub iteration: Option<Duration>,
     /// How many dispatches had workgroups that wait for each other, the self-test's apart.
     pub dispatches: u64,
     /// How many timeouts were seen: some workgroups had timed out since the one before.
-    pub stops: u64,
+    pub timeouts: u64,
     /// Of the last time: which step of its dispatch the first of them did not come to, and which of the dispatch's
     /// workgroups it was, in the order in which they began.
     pub last: Option<(u32, u32)>,
@@ -107,7 +107,7 @@ pub(super) const fn workgroup_bytes(weight_bits: u32) -> u32 {
 
 /// What a device knows of workgroups that wait for each other.
 pub(super) struct Waiting {
-    options: OnChip,
+    options: PersistentLimits,
     /// Whether the adapter's maker is known to let them go on.
     trusted: bool,
     /// Whether the kernels fit, and it was asked for.
@@ -121,9 +121,9 @@ pub(super) struct Waiting {
     known: Mutex<Known>,
     dispatches: AtomicU64,
     /// How many stops were seen.
-    stops: AtomicU64,
+    timeouts: AtomicU64,
     /// Turns of completions that were recorded since the last submission.
-    turns: AtomicUsize,
+    iterations: AtomicUsize,
 }
 
 /// What was learnt, and the self-test.
@@ -141,7 +141,7 @@ struct Known {
 #[derive(Clone, Copy)]
 pub(super) struct Status<'a> {
     pub(super) span: Span<'a>,
-    stops: u64,
+    timeouts: u64,
 }
 
 impl Waiting {
@@ -149,7 +149,7 @@ impl Waiting {
         info: &wgpu::AdapterInfo,
         kind: AdapterKind,
         has: &wgpu::Limits,
-        options: OnChip,
+        options: PersistentLimits,
         allowed: bool,
     ) -> Self {
         let bits = (0..WEIGHT_CLASSES).rev();
@@ -170,8 +170,8 @@ impl Waiting {
             testing: Mutex::default(),
             known: Mutex::default(),
             dispatches: AtomicU64::new(0),
-            stops: AtomicU64::new(0),
-            turns: AtomicUsize::new(0),
+            timeouts: AtomicU64::new(0),
+            iterations: AtomicUsize::new(0),
         }
     }
 
@@ -220,17 +220,17 @@ impl Context {
     }
 
     /// What was seen so far.
-    pub(crate) fn waiting_report(&self) -> OnChipReport {
+    pub(crate) fn waiting_report(&self) -> PersistentReport {
         let Known { found, pace, last, .. } = *self.waiting().known();
         let dispatches = self.waiting().dispatches.load(Ordering::Relaxed);
-        let stops = self.waiting().stops.load(Ordering::SeqCst);
-        OnChipReport {
+        let timeouts = self.waiting().timeouts.load(Ordering::SeqCst);
+        PersistentReport {
             trusted: self.trusts_waiting(),
             workgroups: found,
             poll: pace.map(|pace| pace.poll),
-            turn: pace.map(|pace| pace.turn),
+            iteration: pace.map(|pace| pace.iteration),
             dispatches,
-            stops,
+            timeouts,
             last,
         }
     }
@@ -239,14 +239,14 @@ impl Context {
     pub(crate) fn waiting_status(&self) -> Result<Span<'_>> {
         let waiting = self.waiting();
         if waiting.status.get().is_none() {
-            let made = self.allocate(STATUS_AND_LIMIT, "the status of workgroups that wait")?;
+            let result = self.allocate(STATUS_AND_LIMIT, "the status of workgroups that wait")?;
             let mut words = [0; STATUS_AND_LIMIT];
             words[STATUS] = self.spin_limit();
-            self.upload(&made, bytemuck::bytes_of(&words))?;
+            self.upload(&result, bytemuck::bytes_of(&words))?;
             let bytes = 4 * STATUS as u64;
             let staging = self.pool().take(Purpose::Download, bytes, "the status of workgroups that wait")?;
             // Of two at the same time one is given back.
-            waiting.status.set((made, Arrival::new(staging))).ok();
+            waiting.status.set((result, Arrival::new(staging))).ok();
         }
         let Some((status, _)) = waiting.status.get() else { unreachable!("set above") };
         Ok(Span::new(status, 0, STATUS_AND_LIMIT))
@@ -256,15 +256,15 @@ impl Context {
     pub(super) fn known_status(&self) -> Option<Status<'_>> {
         let waiting = self.waiting();
         let (status, _) = waiting.status.get()?;
-        Some(Status { span: Span::new(status, 0, STATUS), stops: waiting.stops.load(Ordering::SeqCst) })
+        Some(Status { span: Span::new(status, 0, STATUS), timeouts: waiting.timeouts.load(Ordering::SeqCst) })
     }
 
     /// Records the copy of the status at the end of a submission, where that has kernels which may write to it.
     pub(super) fn copy_status(&self, encoder: &mut wgpu::CommandEncoder) -> Option<Copied<'_>> {
         let waiting = self.waiting();
-        let is_used = waiting.turns.swap(0, Ordering::SeqCst) > 0;
+        let is_used = waiting.iterations.swap(0, Ordering::SeqCst) > 0;
         let (status, arrival) = waiting.status.get().filter(|_| is_used)?;
-        arrival.copy(encoder, Span::new(status, 0, STATUS), waiting.stops.load(Ordering::SeqCst))
+        arrival.copy(encoder, Span::new(status, 0, STATUS), waiting.timeouts.load(Ordering::SeqCst))
     }
 
     /// Learns from the copy of a submission's status, if one has arrived.
@@ -273,8 +273,8 @@ impl Context {
     /// Those of [`Context::learn`].
     fn learn_arrived(&self) -> Result<()> {
         let Some((status, arrival)) = self.waiting().status.get() else { return Ok(()) };
-        let Some(Arrived { words, stops }) = arrival.take() else { return Ok(()) };
-        self.learn(Status { span: Span::new(status, 0, STATUS), stops }, &words)
+        let Some(Arrived { words, timeouts }) = arrival.take() else { return Ok(()) };
+        self.learn(Status { span: Span::new(status, 0, STATUS), timeouts }, &words)
     }
 
     /// Draws conclusions from a copy of the status.
@@ -292,7 +292,7 @@ impl Context {
             );
             return Err(Error::Gpu { message });
         }
-        if groups == 0 || self.waiting().stops.load(Ordering::SeqCst) != status.stops {
+        if groups == 0 || self.waiting().timeouts.load(Ordering::SeqCst) != status.timeouts {
             return Ok(());
         }
         known.last = Some((step, place));
@@ -303,7 +303,7 @@ impl Context {
         }
         // First the clearing, then the count: a copy that is recorded in between, with the count of before, is not learnt from.
         self.clear(status.span.slice(0..PASSING))?;
-        self.waiting().stops.fetch_add(1, Ordering::SeqCst);
+        self.waiting().timeouts.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
@@ -336,13 +336,13 @@ impl Context {
     ///
     /// # Errors
     /// Those of [`Context::empty_exchange`].
-    pub(crate) fn exchange(&self, zeros: usize, words: usize, turns: usize) -> Result<Buffer> {
+    pub(crate) fn exchange(&self, zeros: usize, words: usize, iterations: usize) -> Result<Buffer> {
         let waiting = self.waiting();
-        let before = waiting.turns.load(Ordering::SeqCst);
-        if before > 0 && before + turns > self.turns_of_a_submission() {
+        let before = waiting.iterations.load(Ordering::SeqCst);
+        if before > 0 && before + iterations > self.iterations_of_a_submission() {
             self.flush()?;
         }
-        waiting.turns.fetch_add(turns, Ordering::SeqCst);
+        waiting.iterations.fetch_add(iterations, Ordering::SeqCst);
         waiting.dispatches.fetch_add(1, Ordering::Relaxed);
         self.empty_exchange(zeros, words)
     }

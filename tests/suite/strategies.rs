@@ -2,7 +2,7 @@
 //! modules run their claims in both; here is what tells the two apart.
 
 use refrain::nn::{Cell, Model, Rnn, Sequences, State};
-use refrain::{Device, GpuOptions, Indices, RecurrentTier, Result};
+use refrain::{Device, GpuOptions, Indices, RecurrentStrategy, Result};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::support::{all_gradients, expect_same_bits, random};
@@ -10,7 +10,7 @@ use crate::support::{all_gradients, expect_same_bits, random};
 const INPUTS: usize = 3;
 const CELLS: [Cell; 3] = [Cell::tanh(), Cell::Gru, Cell::Lstm];
 
-fn open(adapter: &Adapter, recurrent: RecurrentTier) -> Result<Device> {
+fn open(adapter: &Adapter, recurrent: RecurrentStrategy) -> Result<Device> {
     adapter.open_with(&GpuOptions { recurrent, ..GpuOptions::default() })
 }
 
@@ -66,11 +66,12 @@ impl Pass {
 const AROUND: u64 = 24;
 
 fn many_steps_cost_a_handful_of_dispatches(adapter: &Adapter) -> Outcome {
-    let (many, single) = (open(adapter, RecurrentTier::Sequence)?, open(adapter, RecurrentTier::Steps)?);
+    let (many, single) =
+        (open(adapter, RecurrentStrategy::Sequence)?, open(adapter, RecurrentStrategy::PerStep)?);
     for cell in CELLS {
         let counts = |device: &Device, steps: usize| -> Result<[u64; 2]> {
-            let made = Pass::new(Rnn::new(cell, INPUTS, 20), steps, 5).run(device, None)?;
-            Ok([made.forward, made.backward])
+            let result = Pass::new(Rnn::new(cell, INPUTS, 20), steps, 5).run(device, None)?;
+            Ok([result.forward, result.backward])
         };
         let name = cell.name();
         for steps in [1, 50, 100] {
@@ -90,7 +91,7 @@ const LONG: usize = 1500;
 
 /// A sequence of several dispatches has the bits of its parts, which are dispatches of their own.
 fn a_long_sequence_is_the_same_in_several_dispatches(adapter: &Adapter) -> Outcome {
-    let device = open(adapter, RecurrentTier::Sequence)?;
+    let device = open(adapter, RecurrentStrategy::Sequence)?;
     for cell in CELLS {
         let mut model = Model::new(4);
         let rnn = model.add("rnn", Rnn::new(cell, 2, 33))?;
@@ -123,7 +124,8 @@ fn a_long_sequence_is_the_same_in_several_dispatches(adapter: &Adapter) -> Outco
 
 /// What a step of more than one dispatch needs is not asked of a workgroup: such layers run as without the choice.
 fn layers_whose_step_is_more_than_a_dispatch_run_step_by_step(adapter: &Adapter) -> Outcome {
-    let (many, single) = (open(adapter, RecurrentTier::Sequence)?, open(adapter, RecurrentTier::Steps)?);
+    let (many, single) =
+        (open(adapter, RecurrentStrategy::Sequence)?, open(adapter, RecurrentStrategy::PerStep)?);
     let stacks = [
         Rnn::new(Cell::Lstm, INPUTS, 9).projection(4),
         Rnn::new(Cell::Gru, INPUTS, 9).reset_before(),

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{OnChip, WEIGHT_CLASSES};
+use super::{PersistentLimits, WEIGHT_CLASSES};
 use crate::Result;
 use crate::gpu::kernel::{kernel, parameters};
 use crate::gpu::recorder::Dispatch;
@@ -20,13 +20,13 @@ const HEAD: usize = 4;
 const LONGEST: Duration = Duration::from_millis(250);
 /// The most turns of completion, whatever a turn takes; on software adapters beside the turns of waiting, see
 /// `ops/recurrent/tier.rs`.
-const MOST_TURNS: u32 = 1 << 23;
+const MOST_ITERATIONS: u32 = 1 << 23;
 const MOST_TURNS_ON_SOFTWARE: u32 = 1 << 14;
 /// How long a measurement takes at least, so that what surrounds it is small beside it.
 const LONG_ENOUGH: Duration = Duration::from_millis(5);
 
 parameters!(ProbeParameters { groups: u32, rounds: u32, spin_limit: u32 });
-parameters!(TurnsParameters { turns: u32 });
+parameters!(CompletionTimeParameters { iterations: u32 });
 
 kernel!(PROBE: "recurrent/persistent/self_test" {
     files: ["recurrent/persistent/wait", "recurrent/persistent/self_test"],
@@ -34,21 +34,21 @@ kernel!(PROBE: "recurrent/persistent/self_test" {
     constants: [("WEIGHT_BITS", WEIGHT_CLASSES)],
     bindings: [Write],
 });
-kernel!(TURNS: "recurrent/persistent/completion_time" {
+kernel!(ITERATIONS: "recurrent/persistent/completion_time" {
     files: ["recurrent/persistent/completion_time"],
-    parameters: TurnsParameters,
+    parameters: CompletionTimeParameters,
     constants: [],
     bindings: [Write],
 });
 
 #[cfg(test)]
-pub(super) const KERNELS: [&crate::gpu::Kernel; 2] = [&PROBE, &TURNS];
+pub(super) const KERNELS: [&crate::gpu::Kernel; 2] = [&PROBE, &ITERATIONS];
 
 /// How long iterations take, measured.
 #[derive(Clone, Copy)]
 pub(super) struct Pace {
     pub(super) poll: Duration,
-    pub(super) turn: Duration,
+    pub(super) iteration: Duration,
 }
 
 /// How many iterations take no longer than `longest`, and are at most `most`.
@@ -60,41 +60,41 @@ fn iterations_within(longest: Duration, iteration: Duration, most: u32) -> u32 {
 impl Context {
     /// Measures how long a poll and a turn of completion take. **Waits** for the GPU.
     pub(super) fn measure_pace(&self) -> Result<Pace> {
-        Ok(Pace { poll: self.time_of_a_poll()?, turn: self.time_of_a_turn()? })
+        Ok(Pace { poll: self.time_of_a_poll()?, iteration: self.time_of_an_iteration()? })
     }
 
     /// How many polls an invocation may spend on waiting in a dispatch; 0 before the self-test.
     pub(super) fn spin_limit(&self) -> u32 {
-        let largest = self.largest_patience();
-        let patience = self.waiting().options.patience.map_or(largest, |patience| patience.min(largest));
+        let largest = self.largest_spin_limit();
+        let limit = self.waiting().options.spin_limit.map_or(largest, |limit| limit.min(largest));
         let pace = self.waiting().known().pace;
-        pace.map_or(0, |pace| iterations_within(LONGEST, pace.poll, 64 << (4 * patience)))
+        pace.map_or(0, |pace| iterations_within(LONGEST, pace.poll, limit))
     }
 
-    fn largest_patience(&self) -> u32 {
+    fn largest_spin_limit(&self) -> u32 {
         match self.kind() {
-            AdapterKind::Software => OnChip::LARGEST_ON_SOFTWARE,
-            _ => OnChip::LARGEST_PATIENCE,
+            AdapterKind::Software => PersistentLimits::LARGEST_ON_SOFTWARE,
+            _ => PersistentLimits::LARGEST_SPIN_LIMIT,
         }
     }
 
-    fn most_turns(&self) -> u32 {
+    fn most_iterations(&self) -> u32 {
         match self.kind() {
             AdapterKind::Software => MOST_TURNS_ON_SOFTWARE,
-            _ => MOST_TURNS,
+            _ => MOST_ITERATIONS,
         }
     }
 
     /// How many turns of its loops a workgroup that completes may take in a dispatch; 0 before the self-test.
-    pub(crate) fn completion_turns(&self) -> usize {
+    pub(crate) fn completion_iterations(&self) -> usize {
         let pace = self.waiting().known().pace;
-        pace.map_or(0, |pace| iterations_within(LONGEST, pace.turn, self.most_turns()) as usize)
+        pace.map_or(0, |pace| iterations_within(LONGEST, pace.iteration, self.most_iterations()) as usize)
     }
 
     /// How many all completions of a submission may take; 0 before the self-test.
-    pub(super) fn turns_of_a_submission(&self) -> usize {
+    pub(super) fn iterations_of_a_submission(&self) -> usize {
         let pace = self.waiting().known().pace;
-        pace.map_or(0, |pace| iterations_within(LONGEST, pace.turn, u32::MAX) as usize)
+        pace.map_or(0, |pace| iterations_within(LONGEST, pace.iteration, u32::MAX) as usize)
     }
 
     /// How many workgroups go on while they wait for each other: a power of two; 0 for fewer than two.
@@ -129,8 +129,8 @@ impl Context {
 
     /// How long a poll takes: one of two workgroups waits for the other, which is not there.
     fn time_of_a_poll(&self) -> Result<Duration> {
-        // As many as any patience allows.
-        let most = 64 << (4 * self.largest_patience());
+        // As many as any spin limit allows.
+        let most = self.largest_spin_limit();
         self.time_of_one(most, |count| {
             let words = HEAD + 2 * ELEMENTWISE_GROUP;
             let exchange = self.empty_exchange(HEAD, words)?;
@@ -145,14 +145,14 @@ impl Context {
     }
 
     /// How long a turn of the loops takes that complete what is missing.
-    fn time_of_a_turn(&self) -> Result<Duration> {
+    fn time_of_an_iteration(&self) -> Result<Duration> {
         const WORDS: usize = 4096;
         let exchange = self.empty_exchange(WORDS, WORDS)?;
-        self.time_of_one(self.most_turns(), |count| {
+        self.time_of_one(self.most_iterations(), |count| {
             self.dispatch(Dispatch {
-                kernel: &TURNS,
+                kernel: &ITERATIONS,
                 constants: &[],
-                parameters: TurnsParameters { turns: count },
+                parameters: CompletionTimeParameters { iterations: count },
                 bindings: &[self.bind(Span::new(&exchange, 0, WORDS))?],
                 grid: [1, 1, 1],
             })
@@ -189,20 +189,20 @@ mod tests {
     fn waiting_and_completion_stay_under_half_a_second_whatever_an_iteration_takes() {
         for nanoseconds in [1, 7, 30, 250, 999, 1_000, 12_345, 1_000_000, 249_999_999, 250_000_000] {
             let iteration = Duration::from_nanos(nanoseconds);
-            let [polls, turns] = [64 << (4 * OnChip::LARGEST_PATIENCE), MOST_TURNS]
+            let [polls, iterations] = [PersistentLimits::LARGEST_SPIN_LIMIT, MOST_ITERATIONS]
                 .map(|most| iterations_within(LONGEST, iteration, most));
-            assert!(polls >= 1 && turns >= 1, "{iteration:?}");
+            assert!(polls >= 1 && iterations >= 1, "{iteration:?}");
             assert!(
-                iteration * (polls + turns) <= Duration::from_millis(500),
-                "{iteration:?}: {polls}, {turns}"
+                iteration * (polls + iterations) <= Duration::from_millis(500),
+                "{iteration:?}: {polls}, {iterations}"
             );
         }
         assert_eq!(
-            iterations_within(LONGEST, Duration::from_secs(1), MOST_TURNS),
+            iterations_within(LONGEST, Duration::from_secs(1), MOST_ITERATIONS),
             0,
             "too slow for even one"
         );
-        assert_eq!(iterations_within(LONGEST, Duration::ZERO, MOST_TURNS), MOST_TURNS);
-        assert_eq!(iterations_within(LONGEST, Duration::from_nanos(500), MOST_TURNS), 500_000);
+        assert_eq!(iterations_within(LONGEST, Duration::ZERO, MOST_ITERATIONS), MOST_ITERATIONS);
+        assert_eq!(iterations_within(LONGEST, Duration::from_nanos(500), MOST_ITERATIONS), 500_000);
     }
 }

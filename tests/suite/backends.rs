@@ -5,7 +5,7 @@
 
 use libtest_mimic::Failed;
 use refrain::check;
-use refrain::{GpuOptions, ParameterPath, RecurrentTier, ShaderBuild};
+use refrain::{GpuOptions, ParameterPath, RecurrentStrategy, ShaderBuild};
 
 use crate::adapters::{Adapter, Outcome, Suite};
 
@@ -44,14 +44,14 @@ pub(crate) fn register(suite: &mut Suite) {
             $(suite.gpu_at_turn(
                 concat!(module_path!(), "::", stringify!($claim)),
                 $turn,
-                RecurrentTier::$recurrent,
+                RecurrentStrategy::$recurrent,
                 $claim,
             );)+
         };
     }
-    // The other way round than `Suite::gpu_tiers`.
+    // The other way round than `Suite::gpu_strategies`.
     at_turn!(
         1, Sequence: operations_agree_with_the_f64_twin,
-        0, Steps: operations_agree_with_the_f64_twin_step_by_step_checked_by_uniforms,
+        0, PerStep: operations_agree_with_the_f64_twin_step_by_step_checked_by_uniforms,
     );
 }
