@@ -260,10 +260,11 @@ impl Bench {
         layer: &Layer,
         measured: &mut Measured,
     ) -> Result<()> {
-        let RecurrentShape { units, rows, .. } = shape;
+        let RecurrentShape { hidden_size, rows, .. } = shape;
         let &Layer { cell, heuristic, steps: sequence } = layer;
         // One input feature: the projection costs nothing beside the loop.
-        let sizes = Shape { cell, inputs: 1, hidden: units, batch: rows, sequence, layers: 1, classes: 1 };
+        let sizes =
+            Shape { cell, inputs: 1, hidden: hidden_size, batch: rows, sequence, layers: 1, classes: 1 };
         let mut ways = Vec::with_capacity(self.strategies.len());
         let mut actions = Vec::with_capacity(self.strategies.len());
         for (strategy, device) in &self.strategies {

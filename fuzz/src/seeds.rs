@@ -228,7 +228,7 @@ fn tuning() -> Result<(), Box<dyn Error>> {
         let shape = ProductShape { form: Form::LeftTransposed, m: 3, n: 5, k, block };
         tuning.set_product(shape, MatmulVariant { tile: MatmulTile::Large, parts })?;
     }
-    let layer = refrain::RecurrentShape { gates: 4, units: 64, rows: 16 };
+    let layer = refrain::RecurrentShape { gates: 4, hidden_size: 64, rows: 16 };
     tuning.set_recurrent(layer, refrain::RecurrentStrategy::PerStep)?;
     let path = folder("tuning").join("choices.json");
     save_tuning(&path, &tuning, &card())?;

@@ -1,5 +1,5 @@
 // y[r, first_y + c] = x[r, first_x + c]: a column block of one matrix into another. Bases point at the first column.
-// CPU twin: src/ops/columns/mod.rs.
+// CPU reference: src/ops/columns/mod.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;

@@ -1,6 +1,6 @@
 // y[i] = x[i] scale where number i mod period of the stream is at least threshold, else 0; with add = 1 it is added
 // to what y holds. One invocation four neighbours, which share one block of random numbers unless the period, or the block
-// itself, ends between them. CPU twin: src/ops/dropout/cpu.rs.
+// itself, ends between them. CPU reference: src/ops/dropout/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;

@@ -1,6 +1,6 @@
 // z[r, c] = factor (first[r, c] + second[r, c]), first second, or factor first, over a block of rows; rows of each
 // matrix may lie apart. With the two halves of a bidirectional output as operands it merges them; with dy and the
-// other half it is one half's gradient. One invocation an element. CPU twin: src/ops/merge/cpu.rs.
+// other half it is one half's gradient. One invocation an element. CPU reference: src/ops/merge/cpu.rs.
 
 const SUM: u32 = 0u;
 const PRODUCT: u32 = 1u;

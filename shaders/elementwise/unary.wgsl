@@ -1,4 +1,4 @@
-// y[i] = f(x[i]); one invocation an element. CPU twin: src/ops/elementwise/cpu.rs.
+// y[i] = f(x[i]); one invocation an element. CPU reference: src/ops/elementwise/cpu.rs.
 
 override FUNCTION: u32 = 0u;
 

@@ -1,5 +1,5 @@
 // y = f(x) and f'(x), for the function with the number that `Activation::code` gives it: a pipeline constant, so that
-// what is compiled has no switch. CPU twin: src/ops/elementwise/cpu.rs.
+// what is compiled has no switch. CPU reference: src/ops/elementwise/cpu.rs.
 
 const SELU_SCALE: f32 = 1.0507009873554805;
 const SELU_ALPHA: f32 = 1.6732632423543772;

@@ -1,6 +1,6 @@
 // Elementary functions to within a few units in the last place on every driver: WGSL lets `tanh` be wrong by
 // 1e-5 and `exp` by 3 + 2|x| ulp, and some drivers use that. Series from their definitions; ranges are reduced
-// until the first omitted term is below 2^-25. CPU twin: the standard library's functions.
+// until the first omitted term is below 2^-25. CPU reference: the standard library's functions.
 
 // NaN and infinity are told by their bits. `x != x` is false for NaN in SPIR-V as naga writes it, WGSL leaves open what
 // comparisons, `min`, `max` and `clamp` make of NaN, and a driver's compiler may assume that there is none.

@@ -3,7 +3,7 @@
 //   loss_i = scale_i [ (1-e) w_t (-ln p_t) + e/C sum_j w_j (-ln p_j) ]
 //   dx_ij  = scale_i [ (1-e) w_t (p_j - [j = t]) + e/C (p_j sum_k w_k - w_j) ]
 // Rows whose label is IGNORED yield zeros. logits and d_logits are [rows, classes], losses [rows];
-// for the invocations of a row see lib/row_reduction.wgsl. CPU twin: src/ops/cross_entropy/cpu.rs.
+// for the invocations of a row see lib/row_reduction.wgsl. CPU reference: src/ops/cross_entropy/cpu.rs.
 
 // Where scale_i comes from. 0: the parameter; 1: one over scales[0]; 2: scales[i].
 override SCALE: u32 = 0u;

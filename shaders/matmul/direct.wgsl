@@ -1,6 +1,6 @@
 // C = op(A) op(B) + bias, or C += op(A) op(B), without workgroup memory: a workgroup computes 32 by 32, 8 by 8 an
 // invocation, each from operands that it reads on its own. For devices where workgroup memory is memory like any other, and
-// a barrier a switch between invocations. Bindings: matmul/matmul.wgsl. CPU twin: src/ops/matmul/cpu.rs.
+// a barrier a switch between invocations. Bindings: matmul/matmul.wgsl. CPU reference: src/ops/matmul/cpu.rs.
 
 // A at four rows from `row` and four depths from `inner` on, a vector of rows for each depth.
 fn columns_of_a(row: u32, inner: u32, end: u32) -> mat4x4<f32> {

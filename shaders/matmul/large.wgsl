@@ -1,5 +1,5 @@
 // C = op(A) op(B) + bias, or C += op(A) op(B), for many outputs: a workgroup computes 128 by 128, 8 by 8 an
-// invocation. Bindings: matmul/matmul.wgsl; how tiles are filled: matmul/tiles.wgsl. CPU twin: src/ops/matmul/cpu.rs.
+// invocation. Bindings: matmul/matmul.wgsl; how tiles are filled: matmul/tiles.wgsl. CPU reference: src/ops/matmul/cpu.rs.
 //
 // At each depth an invocation reads four vectors and multiplies 64 pairs of values; each value fetched from memory is
 // used 128 times.

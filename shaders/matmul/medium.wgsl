@@ -1,5 +1,5 @@
 // C = op(A) op(B) + bias, or C += op(A) op(B), for a medium number of outputs: a workgroup computes 64 by 64, 4 by 4 an
-// invocation. Bindings: matmul/matmul.wgsl; how tiles are filled: matmul/tiles.wgsl. CPU twin: src/ops/matmul/cpu.rs.
+// invocation. Bindings: matmul/matmul.wgsl; how tiles are filled: matmul/tiles.wgsl. CPU reference: src/ops/matmul/cpu.rs.
 
 const GROUPS: u32 = 16u;
 const DEPTH: u32 = 32u;

@@ -1,5 +1,5 @@
 // C = op(A) op(B) + bias, or C += op(A) op(B), for few rows, few columns, or few outputs: a workgroup computes 16 by 16.
-// Bindings: matmul/matmul.wgsl; how tiles are filled: matmul/tiles.wgsl. CPU twin: src/ops/matmul/cpu.rs.
+// Bindings: matmul/matmul.wgsl; how tiles are filled: matmul/tiles.wgsl. CPU reference: src/ops/matmul/cpu.rs.
 //
 // What takes time is to fetch: all 256 invocations do that, 128 deep, and a quarter of them multiplies, four outputs each.
 

@@ -1,5 +1,5 @@
 // The second pass of a matrix product whose sum over K was taken in parts: C = bias + Σ parts, or C += Σ parts, for parts
-// [parts, M, N] and C [M, N]. CPU twin: src/ops/matmul/cpu.rs.
+// [parts, M, N] and C [M, N]. CPU reference: src/ops/matmul/cpu.rs.
 //
 // One invocation an output. Parts are added one by one from the last to the first, whatever computed them.
 

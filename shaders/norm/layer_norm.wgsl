@@ -1,7 +1,7 @@
 // y = g (x - m) / sqrt(v + e) + s, where m and v are the mean and the variance of the columns [first, first + columns)
 // of a row (Ba, Kiros & Hinton 2016).
 //   x, y [rows, width]; gain, shift [width]; for the invocations of a row see lib/row_reduction.wgsl.
-//   CPU twin: src/ops/layer_norm/cpu.rs.
+//   CPU reference: src/ops/layer_norm/cpu.rs.
 
 // 1: there is a shift.
 override SHIFTED: u32 = 0u;

@@ -1,7 +1,7 @@
 // dx = (g dy - mean(g dy) - u mean(g dy u)) / sqrt(v + e), where u = (x - m) / sqrt(v + e), and m, v and the means are
 // those of the columns [first, first + columns) of a row; terms = dy u, whose sum over the rows is dg.
 //   x, d_y, d_x, terms [rows, width]; gain [width]; for the invocations of a row see lib/row_reduction.wgsl.
-//   CPU twin: src/ops/layer_norm/cpu.rs.
+//   CPU reference: src/ops/layer_norm/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> gain: array<f32>;

@@ -3,7 +3,7 @@
 //   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
 //   p -= step m / (sqrt(v or its maximum) / correction + epsilon),
 // where the host gives step = rate / (1 - beta1^t) and correction = sqrt(1 - beta2^t).
-// One invocation a parameter. CPU twin: src/ops/optimizer/cpu.rs.
+// One invocation a parameter. CPU reference: src/ops/optimizer/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> gradient: array<f32>;
 @group(0) @binding(2) var<storage, read_write> parameter: array<f32>;

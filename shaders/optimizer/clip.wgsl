@@ -1,5 +1,5 @@
 // g *= min(1, max_norm / (norm + 1e-6)), where the norm is on the device: nobody waits for it.
-// One invocation an element. CPU twin: src/ops/optimizer/cpu.rs.
+// One invocation an element. CPU reference: src/ops/optimizer/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> norm: array<f32>;
 @group(0) @binding(2) var<storage, read_write> gradient: array<f32>;

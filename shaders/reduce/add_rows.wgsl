@@ -1,6 +1,6 @@
 // y[c] = y[c] + x[r, c] over all rows r, one after the other, from the last to the first: the same bits, whether the rows
 // come at once or in several pieces, the last piece first. One invocation a column.
-//   x [rows, columns] -> y [columns]. CPU twin: src/ops/reduce/cpu.rs.
+//   x [rows, columns] -> y [columns]. CPU reference: src/ops/reduce/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;

@@ -1,6 +1,6 @@
 // Partial sums of |x|, x^2 or x, or maxima of |x|: workgroup g reduces elements [g CHUNK, (g + 1) CHUNK) to
 // partial[g], in a fixed order. Applied again to its own result until one value is left.
-// CPU twin: src/ops/reduce/cpu.rs.
+// CPU reference: src/ops/reduce/cpu.rs.
 
 // 0: sum of x, 1: sum of |x|, 2: sum of x^2, 3: maximum of |x|.
 override FUNCTION: u32 = 0u;

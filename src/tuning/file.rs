@@ -5,7 +5,7 @@
 //!   "format": "refrain tuning", "version": 1,
 //!   "crate": "0.1.0", "adapter": "...", "backend": "vulkan", "driver": "...",
 //!   "products": [{"form": "right_transposed", "m": 1024, "n": 256, "k": 64, "block": null, "tile": "large", "parts": 1}],
-//!   "recurrent": [{"gates": 4, "units": 64, "rows": 16, "tier": "steps"}]
+//!   "recurrent": [{"gates": 4, "hidden_size": 64, "rows": 16, "strategy": "per_step"}]
 //! }
 //! ```
 
@@ -64,7 +64,7 @@ struct ProductEntry {
 #[serde(deny_unknown_fields)]
 struct RecurrentEntry {
     gates: usize,
-    units: usize,
+    hidden_size: usize,
     rows: usize,
     strategy: RecurrentStrategy,
 }
@@ -115,8 +115,8 @@ impl Tuning {
             ProductEntry { form, m, n, k, block, tile: variant.tile, parts: variant.parts }
         });
         let recurrent = self.recurrent_layers().map(|(shape, strategy)| {
-            let RecurrentShape { gates, units, rows } = shape;
-            RecurrentEntry { gates, units, rows, strategy }
+            let RecurrentShape { gates, hidden_size, rows } = shape;
+            RecurrentEntry { gates, hidden_size, rows, strategy }
         });
         let file = File {
             format: FORMAT.to_owned(),
@@ -149,8 +149,8 @@ impl Tuning {
             }
             tuning.set_product(shape, MatmulVariant { tile, parts }).map_err(|error| error.to_string())?;
         }
-        for RecurrentEntry { gates, units, rows, strategy } in file.recurrent {
-            let shape = RecurrentShape { gates, units, rows };
+        for RecurrentEntry { gates, hidden_size, rows, strategy } in file.recurrent {
+            let shape = RecurrentShape { gates, hidden_size, rows };
             if tuning.recurrent(shape).is_some() {
                 return Err(format!("has two choices for {shape:?}"));
             }

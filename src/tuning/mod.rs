@@ -43,8 +43,8 @@ pub struct ProductShape {
 pub struct RecurrentShape {
     /// G, the gates of the cell.
     pub gates: usize,
-    /// H, its units.
-    pub units: usize,
+    /// H, its hidden_size.
+    pub hidden_size: usize,
     /// B, the rows of the batch.
     pub rows: usize,
 }
@@ -130,9 +130,9 @@ impl RecurrentShape {
     /// [`Error::Config`] that says what it may be.
     fn expect_allowed(&self, strategy: RecurrentStrategy) -> Result<()> {
         let refused = |message: &str| Err(Error::config(format!("the choice for {self:?}"), message));
-        let Self { gates, units, rows } = *self;
+        let Self { gates, hidden_size, rows } = *self;
         match strategy {
-            _ if [gates, units, rows].contains(&0) => refused("sizes must be at least 1"),
+            _ if [gates, hidden_size, rows].contains(&0) => refused("sizes must be at least 1"),
             RecurrentStrategy::Auto => refused(
                 "must be `steps`, `sequence` or `persistent`: `auto` chooses nothing, leave the shape out instead",
             ),
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn a_choice_of_nothing_is_refused_and_forgetting_leaves_none() {
         let mut tuning = Tuning::new();
-        let layer = RecurrentShape { gates: 4, units: 64, rows: 16 };
+        let layer = RecurrentShape { gates: 4, hidden_size: 64, rows: 16 };
         let refused =
             tuning.set_recurrent(layer, RecurrentStrategy::Auto).expect_err("no choice").to_string();
         assert!(refused.contains("leave the shape out"), "{refused}");

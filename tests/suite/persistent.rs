@@ -146,7 +146,7 @@ fn who_does_not_wait_is_not_tested(adapter: &Adapter) -> Outcome {
 /// Neither its own choice nor a table of choices has a layer go this way on a device that was not asked to.
 fn no_layer_goes_this_way_unless_asked_to(adapter: &Adapter) -> Outcome {
     let case = &small_cases()[1];
-    let shape = RecurrentShape { gates: 1, units: 30, rows: case.batch };
+    let shape = RecurrentShape { gates: 1, hidden_size: 30, rows: case.batch };
     let mut table = Tuning::new();
     table.set_recurrent(shape, RecurrentStrategy::Persistent)?;
     let options = GpuOptions {
@@ -314,9 +314,9 @@ fn checkpoints_on_chip_change_no_bit(adapter: &Adapter) -> Outcome {
 
 fn a_spin_limit_without_end_is_refused(adapter: &Adapter) -> Outcome {
     let options = PersistentLimits { workgroups: None, spin_limit: Some(1 << 22) };
-    let refused = open(adapter, RecurrentStrategy::Persistent, options).expect_err("four is too much");
+    let refused = open(adapter, RecurrentStrategy::Persistent, options).expect_err("the limit is too large");
     assert!(matches!(refused, Error::Config { .. }), "{refused:?}");
-    assert!(refused.to_string().contains("at most 3, not 4"), "{refused}");
+    assert!(refused.to_string().contains("at most 262144, not 4194304"), "{refused}");
     Ok(())
 }
 

@@ -201,7 +201,7 @@ fn shaders_name_their_twins() -> Outcome {
     for source in files("shaders", "wgsl")?.into_iter().filter(|source| source.text.contains("@compute")) {
         let top: Vec<&str> = source.text.lines().take_while(|line| line.starts_with("//")).collect();
         let text = top.join(" ");
-        if text.contains("No CPU twin: ") {
+        if text.contains("No CPU reference: ") {
             continue;
         }
         let named = text.split_whitespace().map(|word| word.trim_end_matches(['.', ',', ';', ':']));

@@ -36,7 +36,7 @@ fn card() -> AdapterSummary {
     }
 }
 
-const LAYER: RecurrentShape = RecurrentShape { gates: 4, units: 64, rows: 16 };
+const LAYER: RecurrentShape = RecurrentShape { gates: 4, hidden_size: 64, rows: 16 };
 
 fn table() -> Result<Tuning> {
     let mut tuning = Tuning::new();
@@ -81,7 +81,7 @@ fn files_that_are_broken_or_foreign_are_refused_with_what_is_wrong() -> Outcome 
     let path = folder.path().join("table.json");
     save_tuning(&path, &table()?, &card())?;
     let whole = fs::read_to_string(&path)?;
-    let entry = r#"{"gates": 4, "units": 64, "rows": 16, "strategy": "steps"}"#;
+    let entry = r#"{"gates": 4, "hidden_size": 64, "rows": 16, "strategy": "per_step"}"#;
     let twice = whole.replace(r#""recurrent": ["#, &format!(r#""recurrent": [{entry}, "#));
     for (text, part) in [
         (String::new(), "is not JSON"),
@@ -157,7 +157,7 @@ fn a_training_step_meets_all_forms_and_what_it_chose_does_the_same_again(adapter
         assert!(shapes.contains(&expected), "{expected:?} is not among {shapes:?}");
     }
     let layers: Vec<RecurrentShape> = choices.recurrent_layers().map(|(shape, _)| shape).collect();
-    assert_eq!(layers, [RecurrentShape { gates: 1, units, rows: DEEP.batch }]);
+    assert_eq!(layers, [RecurrentShape { gates: 1, hidden_size: units, rows: DEEP.batch }]);
     let tuned = open(adapter, TuningSource::Given(choices.clone()), &GpuOptions::default())?;
     assert_eq!(tuned.tuning(), Some(&choices));
     let again = DEEP.train(&tuned, STEPS)?;
@@ -252,7 +252,7 @@ fn the_chosen_tile_is_the_one_that_runs(adapter: &Adapter) -> Outcome {
 }
 
 fn the_chosen_way_through_time_is_taken_whatever_the_number_of_steps(adapter: &Adapter) -> Outcome {
-    let layer = RecurrentShape { gates: 3, units: 20, rows: 5 };
+    let layer = RecurrentShape { gates: 3, hidden_size: 20, rows: 5 };
     for strategy in [RecurrentStrategy::PerStep, RecurrentStrategy::Sequence] {
         let mut tuning = Tuning::new();
         tuning.set_recurrent(layer, strategy)?;

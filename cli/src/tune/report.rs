@@ -156,6 +156,6 @@ pub(crate) fn variant(shape: &ProductShape, variant: MatmulVariant) -> String {
 
 /// A recurrent layer in words.
 pub(crate) fn layer(shape: &RecurrentShape, steps: usize) -> String {
-    let RecurrentShape { gates, units, rows } = shape;
-    format!("gates {gates}, units {units}, rows {rows} ({steps} steps)")
+    let RecurrentShape { gates, hidden_size, rows } = shape;
+    format!("gates {gates}, hidden size {hidden_size}, rows {rows} ({steps} steps)")
 }

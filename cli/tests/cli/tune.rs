@@ -137,7 +137,7 @@ fn choices_for_other_shapes_stay_and_those_measured_again_are_replaced() {
     assert!(out.contains("gru steps") && out.contains("stored      measured choices: "), "{out}");
     let path = file(&folder);
     let mut tuning = Tuning::new();
-    let other = RecurrentShape { gates: 4, units: 77, rows: 3 };
+    let other = RecurrentShape { gates: 4, hidden_size: 77, rows: 3 };
     tuning.set_recurrent(other, RecurrentStrategy::PerStep).expect("a choice");
     save_tuning(&path, &tuning, &adapter).expect("a file that can be written");
     assert_eq!(bench_line(&folder)["tuning"], 1);

@@ -1,5 +1,5 @@
 // The functions of a gated cell, which its user may choose, and the gradients at their arguments from their values.
-// CPU twin: `Gate` in src/ops/recurrent/gate.rs.
+// CPU reference: `Gate` in src/ops/recurrent/cpu/gates.rs.
 
 override GATE_FUNCTION: u32 = 3u;
 override CANDIDATE_FUNCTION: u32 = 1u;

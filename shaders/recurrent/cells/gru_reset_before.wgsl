@@ -1,6 +1,6 @@
 // Gated recurrent unit with the reset before the product, as Cho et al. (2014) have it: r = s(a_r), z = s(a_z),
 // n = tanh(W_in x + b_in + W_hn (r h') + b_hn); h = (1 - z) n + z h'. The product with W_hn is another phase of the step.
-// The gates are kept after their activation, r h' beside them. CPU twin: src/ops/recurrent/gru.rs.
+// The gates are kept after their activation, r h' beside them. CPU reference: src/ops/recurrent/cpu/cells/gru.rs.
 
 const GATES: u32 = 3u;
 const SAVES: bool = true;

@@ -1,7 +1,7 @@
 // Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000), PyTorch's gate
 // order: i = s(a_i), f = s(a_f), g = tanh(a_g), o = s(a_o); c = f c' + i g; h = o tanh(c). With peepholes (Gers et al.
 // 2002) a_i and a_f have a part of c', a_o one of c. The gates are kept after their activation, c beside them.
-// CPU twin: src/ops/recurrent/lstm.rs.
+// CPU reference: src/ops/recurrent/cpu/cells/lstm.rs.
 
 const SAVES: bool = true;
 const HAS_CELL: bool = true;

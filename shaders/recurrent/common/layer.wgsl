@@ -30,8 +30,6 @@ const LAST_STEP: u32 = 2u;
 // The gradient at the outputs counts here; it may belong to other dispatches.
 const TAKES_OUTPUTS: u32 = 4u;
 const HAS_BIAS: u32 = 8u;
-// Time runs from the last step to the first; of both directions the first one's never does.
-const REVERSED: u32 = 16u;
 
 // 1: this invocation is of the second direction of both.
 var<private> second: u32;
@@ -41,6 +39,15 @@ fn choose_direction(z: u32) {
     second = select(0u, z, BOTH != 0u);
     read_options();
 }
+
+// How many steps of this dispatch came before the present one.
+var<private> iteration: u32;
+
+// Of both directions each walks its own way.
+fn direction() -> u32 { return select(parameters.direction, 0u - parameters.direction, second != 0u); }
+// How far the present step lies from the first one in an array with `stride` elements a step; may be negative, modulo
+// 2^32.
+fn elapsed(stride: u32) -> u32 { return iteration * direction() * stride; }
 
 // From the first direction's place in an array [2, T, ..] with `stride` elements a step to this one's.
 fn behind(stride: u32) -> u32 { return second * parameters.second_behind * stride; }

@@ -1,5 +1,5 @@
 // Marks of one row of the batch at one time step; set by recurrent/states/step_flags.wgsl, read by all that walk over a batch.
-// CPU twin: src/ops/recurrent/walk.rs, which asks the same questions of the lengths themselves.
+// CPU reference: src/ops/recurrent/traversal.rs, which asks the same questions of the lengths themselves.
 
 const VALID: u32 = 1u;
 // The state before this step is the initial one.

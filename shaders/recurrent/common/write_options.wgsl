@@ -1,6 +1,6 @@
 // The real-valued options of a recurrent layer, from parameters to the memory in which its kernels read them: their own
 // parameters have no room. One invocation.
-//   -> y [OPTIONS]. No CPU twin: there the cells read the options themselves.
+//   -> y [OPTIONS]. No CPU reference: there the cells read the options themselves.
 
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 

@@ -7,7 +7,7 @@
 //   product [T, B, G H]: W_hh h' comes in, the gradient at it goes out;
 //   carry [1 or 2, B, H]: the gradient at the state after this step comes in (hidden, then cell), what does not pass
 //   through the product goes out; d_norms [B, width_norms]: what each row adds to the gradients of norm_hh and norm_c,
-//   or of norm_hh and the last gate's bias. CPU twin: src/ops/recurrent/normalised/cpu.rs.
+//   or of norm_hh and the last gate's bias. CPU reference: src/ops/recurrent/cpu/cells/layer_norm.rs.
 
 @group(0) @binding(1) var<storage, read> norms: array<f32>;
 @group(0) @binding(2) var<storage, read> d_output: array<f32>;

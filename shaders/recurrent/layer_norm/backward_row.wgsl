@@ -1,4 +1,4 @@
-// Means over the gates of a row, and what a step back writes. CPU twin: src/ops/recurrent/normalised/cpu.rs. Parameters
+// Means over the gates of a row, and what a step back writes. CPU reference: src/ops/recurrent/cpu/cells/layer_norm.rs. Parameters
 // and bindings are those of recurrent/layer_norm/backward.wgsl.
 
 fn add_to_norms(row: u32, place: u32, value: f32) {

@@ -6,7 +6,7 @@
 //   and, beside it, the one that it makes;
 //   hidden, cell [B, H]: the state, which the step replaces but where a row is in its padding.
 // Invalid steps yield zeros. Bases already point at the step and the column block.
-// CPU twin: src/ops/recurrent/normalised/cpu.rs.
+// CPU reference: src/ops/recurrent/cpu/cells/layer_norm.rs.
 
 @group(0) @binding(1) var<storage, read> norms: array<f32>;
 @group(0) @binding(2) var<storage, read> product: array<f32>;

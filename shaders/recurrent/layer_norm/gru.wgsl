@@ -1,6 +1,6 @@
 // Gated recurrent unit with layer normalisation (Ba, Kiros & Hinton 2016, supplementary material), gates r, z, n: with
 // u = LN(W_ih x) + b_ih and q = LN(W_hh h') + b_hh, each over r and z together and over n: r = s(u_r + q_r),
-// z = s(u_z + q_z), n = tanh(u_n + r q_n); h = (1 - z) n + z h'. CPU twin: src/ops/recurrent/normalised/cpu.rs.
+// z = s(u_z + q_z), n = tanh(u_n + r q_n); h = (1 - z) n + z h'. CPU reference: src/ops/recurrent/cpu/cells/layer_norm.rs.
 
 const GATES: u32 = 3u;
 const JOINT: u32 = 2u;

@@ -1,6 +1,6 @@
 // Long short-term memory with layer normalisation (Ba, Kiros & Hinton 2016, supplementary material), gates i, f, g, o:
 // a = LN(W_ih x) + b_ih + LN(W_hh h') + b_hh; c = f c' + i g; h = o tanh(LN(c)).
-// CPU twin: src/ops/recurrent/normalised/cpu.rs.
+// CPU reference: src/ops/recurrent/cpu/cells/layer_norm.rs.
 
 const GATES: u32 = 4u;
 const JOINT: u32 = 4u;

@@ -1,7 +1,7 @@
 // Many time steps back, as recurrent/step/backward.wgsl computes one: dh = dy + what the next step's gates and the carry
 // bring, then the cell's derivative; W_hh stays on chip (recurrent/persistent/workgroup.wgsl), and the history is that of the
 // gradients that go through it.
-// W_hh is [G H, H]. Arrays: recurrent/common/backward_bindings.wgsl. CPU twin: src/ops/recurrent/cpu.rs.
+// W_hh is [G H, H]. Arrays: recurrent/common/backward_arrays.wgsl. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 @group(0) @binding(9) var<storage, read_write> exchange: array<atomic<u32>>;
 @group(0) @binding(10) var<storage, read_write> status: array<atomic<u32>>;

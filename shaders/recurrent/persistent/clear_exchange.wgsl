@@ -1,5 +1,5 @@
 // What recurrent/persistent/workgroup.wgsl starts from: y[i] = 0 for i < zeros, else a word that stands for nothing yet.
-//   y [count]: the exchange. No CPU twin: nothing is exchanged there.
+//   y [count]: the exchange. No CPU reference: nothing is exchanged there.
 
 @group(0) @binding(1) var<storage, read_write> y: array<u32>;
 

@@ -1,6 +1,6 @@
 // How long the loops of recurrent/persistent/workgroup.wgsl take for a workgroup that completes what is missing: it does, for as many turns
 // as it is asked to, what such a workgroup does for each chunk of its operand.
-//   exchange [4096]: words to load, and then the sums. No CPU twin: it asks a question of the adapter.
+//   exchange [4096]: words to load, and then the sums. No CPU reference: it asks a question of the adapter.
 
 @group(0) @binding(1) var<storage, read_write> exchange: array<atomic<u32>>;
 

@@ -1,6 +1,6 @@
 // Many time steps of a recurrent layer in one direction or both, as recurrent/step/forward.wgsl computes one: a = W_hh h' + b_hh,
 // then the cell; W_hh stays on chip (recurrent/persistent/workgroup.wgsl), and the history is that of h.
-// W_hh is [G H, H]. Arrays: recurrent/common/forward_bindings.wgsl. CPU twin: src/ops/recurrent/cpu.rs.
+// W_hh is [G H, H]. Arrays: recurrent/common/forward_arrays.wgsl. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 @group(0) @binding(8) var<storage, read_write> exchange: array<atomic<u32>>;
 @group(0) @binding(9) var<storage, read_write> status: array<atomic<u32>>;

@@ -1,7 +1,7 @@
 // Whether workgroups can wait for each other, as recurrent/persistent/workgroup.wgsl has them do: in each round all write, and wait
 // for what others wrote in the same round, by recurrent/persistent/wait.wgsl.
 //   exchange: tickets; what was found: workgroups that waited in vain, wrong numbers, workgroups that came to the
-//   end; the history [rounds, groups, 256], empty before the dispatch. No CPU twin: it asks a question of the adapter.
+//   end; the history [rounds, groups, 256], empty before the dispatch. No CPU reference: it asks a question of the adapter.
 // A dispatch of one workgroup in place of `groups` times out waiting for the others, which takes the time of `spin_limit` polls.
 
 @group(0) @binding(1) var<storage, read_write> exchange: array<atomic<u32>>;

@@ -6,7 +6,7 @@
 // with COMPLETES goes over the same steps again, one workgroup for the rows of all their tiles, and takes what is missing: by
 // the same sums, to the same bits, without waiting for anyone. Where nothing is missing it ends at once.
 // A sum is in slices, as in a step's own dispatch: slice s adds up each terms s, s + slices(), ..; then the slices are
-// added up in order. CPU twin: src/ops/recurrent/cpu.rs.
+// added up in order. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 // 2 to this power are the slices of a sum: 4 to 16.
 override SLICE_BITS: u32 = 2u;

@@ -1,7 +1,7 @@
 // Many time steps back, as recurrent/step/backward.wgsl computes one: dh = dy + what the next step's gates and the carry
 // bring, then the cell's derivative. A workgroup walks through the steps of its own rows without waiting for any other.
 // In a product an invocation computes columns of H, one or eight at a time, for all rows of the workgroup; in the cell
-// units, each always the same ones. Arrays: recurrent/common/backward_bindings.wgsl. CPU twin: src/ops/recurrent/cpu.rs.
+// units, each always the same ones. Arrays: recurrent/common/backward_arrays.wgsl. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 // Puts the next step's gradients where the product finds them. Mostly that step has done so.
 fn enter(row: u32, unit: u32) {

@@ -3,7 +3,7 @@
 // rows without waiting for any other. W_hh is transposed, [H, G H].
 // In a product an invocation computes columns of G H, one or eight at a time, for all rows of the workgroup; in the cell
 // units, each always the same ones, which is why it may read from memory what it wrote there a step before.
-// Arrays: recurrent/common/forward_bindings.wgsl. CPU twin: src/ops/recurrent/cpu.rs.
+// Arrays: recurrent/common/forward_arrays.wgsl. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 fn put_hidden(row: u32, unit: u32, value: f32) {
     output[output_at() + row * parameters.width + unit] = value;

@@ -2,7 +2,7 @@
 // dh = dy + product + carry, with the product of the next step's gates and W_hh. One invocation an element.
 //   product [rows, P]; d_output [T, B, width]: the column block of this direction; marks [T, B];
 //   carry [rows, P]: the gradient at the final state comes in, and goes out until it is used -> d_hidden [rows, P].
-// CPU twin: src/ops/recurrent/cpu.rs.
+// CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 // 1: marks are bound; 0: every step is valid, and only the first one starts.
 override HAS_STEP_FLAGS: u32 = 0u;

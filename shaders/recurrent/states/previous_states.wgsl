@@ -1,7 +1,7 @@
 // y[t, b, :] = the hidden state that step t of row b started from: that of the step before in this direction, the
 // initial state, or zero. One invocation an element of y.
 //   output [T, B, width]: the column block of this direction; initial [B, H]; marks [T, B] -> y [T, B, H].
-// CPU twin: src/ops/recurrent/cpu.rs.
+// CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 // 1: the direction runs from the end of each row to its beginning.
 override REVERSED: u32 = 0u;

@@ -1,7 +1,7 @@
 // y[b, column block] = x[step(b), b, column block]: for each row of the batch the entry of its first or its last
 // valid step. Where the mark says that no gradient flows back past it, zeros. A row without steps keeps what y holds.
 //   x [T, B, x_width], lengths [B], marks [T, B] -> y [B, y_width]; one invocation an element of the block.
-// CPU twin: src/ops/recurrent/cpu.rs.
+// CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 // 1: the last valid step of each row; 0: the first.
 override LAST: u32 = 0u;

@@ -1,5 +1,5 @@
 // The marks of every row and step from the lengths and the mask of resets; one invocation a mark.
-//   lengths [B], resets [T, B] -> marks [T, B]. CPU twin: src/ops/recurrent/walk.rs.
+//   lengths [B], resets [T, B] -> marks [T, B]. CPU reference: src/ops/recurrent/traversal.rs.
 // resets[s, b] parts step s - 1 of a row from step s: the later one starts from zeros forward, the earlier one in reverse.
 
 // 1: the direction runs from the end of each row to its beginning.

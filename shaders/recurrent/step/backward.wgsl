@@ -1,40 +1,14 @@
 // One time step back, in one direction or both: dh = dy + what the next step's gates and the carry bring, then the cell's
 // derivative.
-// Arrays: recurrent/common/backward_bindings.wgsl. With a projection `output` is what the cell made of h, `d_output` the gradient at that,
+// Arrays: recurrent/common/backward_arrays.wgsl. With a projection `output` is what the cell made of h, `d_output` the gradient at that,
 // and no product is left to this shader. What goes out of `carry` goes to the same place or another.
 // Rows may be those of several steps: the initial state is then that of row modulo batch.
 // Workgroups are of 16 units (x) and some rows (y); the product is that of recurrent/step/split_k.wgsl, over G H. Bases already point
 // at the step and the column block.
-// What follows the product is in recurrent/common/backward_unit.wgsl. CPU twin: src/ops/recurrent/cpu.rs.
+// What follows the product is in recurrent/common/backward_unit.wgsl. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 // At four rows.
 var<private> slice_sum: vec4<f32>;
-
-fn is_first() -> bool { return (parameters.pass_flags & FIRST_STEP) != 0u; }
-fn is_last() -> bool { return (parameters.pass_flags & LAST_STEP) != 0u; }
-fn first_number() -> u32 { return parameters.first_number; }
-
-// Elements from the step before to this one, in this direction. Rows of several steps are a batch apart.
-fn onwards(stride: u32) -> u32 {
-    return select(stride, 0u - stride, ((parameters.pass_flags & REVERSED) != 0u) != (second != 0u));
-}
-// Where the next step's part is, if it is not given.
-fn next_at(given: u32, at: u32, stride: u32) -> u32 { return select(given, at + onwards(stride), BOTH != 0u); }
-
-fn step_flags_at() -> u32 { return parameters.step_flags_base + behind(parameters.rows); }
-fn next_step_flags_at() -> u32 { return next_at(parameters.next_step_flags_base, step_flags_at(), parameters.rows); }
-fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()); }
-fn next_gates_at() -> u32 { return next_at(parameters.next_gates_base, gates_at(), gates_stride()); }
-fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()); }
-fn next_saved_at() -> u32 { return next_at(parameters.next_saved_base, saved_at(), saved_stride()); }
-fn previous_saved_at() -> u32 { return saved_at() - onwards(parameters.batch * parameters.hidden_size); }
-fn output_at() -> u32 { return parameters.output_base + beside(output_stride()); }
-fn previous_output_at() -> u32 { return output_at() - onwards(parameters.batch * parameters.width); }
-fn d_output_at() -> u32 { return parameters.d_output_base + beside(d_output_stride()); }
-fn carry_at() -> u32 { return parameters.carry_base + second * saved_stride(); }
-fn carry_cell_at() -> u32 { return parameters.carry_cell_base + second * saved_stride(); }
-fn carry_out_at() -> u32 { return parameters.carry_out_base + second * saved_stride(); }
-fn carry_cell_out_at() -> u32 { return parameters.carry_cell_out_base + second * saved_stride(); }
 
 fn add_term(at: u32, rows: vec4<f32>) {
     slice_sum = fma(rows, vec4<f32>(weight_hh[at]), slice_sum);

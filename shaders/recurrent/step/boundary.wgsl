@@ -1,7 +1,7 @@
 // What the first step of a sequence sends to the state before it: y = sent W, by the sums of a step back in
 // recurrent/step/backward.wgsl, in slices as there. So where a sequence is cut the gradient at a state has the bits that it has
 // inside.
-//   weight_hh [terms, H], sent [B, terms] -> y [B, H]. CPU twin: src/ops/recurrent/cpu.rs.
+//   weight_hh [terms, H], sent [B, terms] -> y [B, H]. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 @group(0) @binding(1) var<storage, read> weight_hh: array<f32>;
 @group(0) @binding(2) var<storage, read> sent: array<f32>;

@@ -1,29 +1,15 @@
 // One time step of a recurrent layer, in one direction or both: a = W_hh h' + b_hh, then the cell.
-// Arrays: recurrent/common/forward_bindings.wgsl; weight_hh is [G H, P], or transposed.
+// Arrays: recurrent/common/forward_arrays.wgsl; weight_hh is [G H, P], or transposed.
 //   unprojected [T, B, H]: what the cell makes of h, where a projection of it is the output.
 // Workgroups are of 16 units (x) and some rows of the batch (y); the product is that of recurrent/step/split_k.wgsl, over P. Bases
 // already point at the step and the column block.
 // Invalid steps yield zeros. What follows the product is in recurrent/common/forward_unit.wgsl.
-// CPU twin: src/ops/recurrent/cpu.rs.
+// CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 @group(0) @binding(8) var<storage, read_write> unprojected: array<f32>;
 
 // Of each gate, at four rows.
 var<private> slice_sums: array<vec4<f32>, GATES>;
-
-fn is_first() -> bool { return (parameters.pass_flags & FIRST_STEP) != 0u; }
-fn first_number() -> u32 { return parameters.first_number; }
-fn step_flags_at() -> u32 { return parameters.step_flags_base + behind(parameters.rows); }
-fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()); }
-fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()); }
-fn output_at() -> u32 { return parameters.output_base + beside(output_stride()); }
-
-// Elements from the step before to this one, in this direction.
-fn onwards(stride: u32) -> u32 {
-    return select(stride, 0u - stride, ((parameters.pass_flags & REVERSED) != 0u) != (second != 0u));
-}
-fn previous_output_at() -> u32 { return output_at() - onwards(output_stride()); }
-fn previous_saved_at() -> u32 { return saved_at() - onwards(saved_stride()); }
 
 fn put_hidden(row: u32, unit: u32, value: f32) {
     if PROJECTED != 0u {

@@ -85,9 +85,9 @@ pub(crate) struct Sizes {
     pub(crate) steps: usize,
     pub(crate) rows: usize,
     /// Units of the cell.
-    pub(crate) units: usize,
-    /// Width of the hidden state.
-    pub(crate) hidden: usize,
+    pub(crate) hidden_size: usize,
+    /// Width of the projection_size state.
+    pub(crate) projection_size: usize,
 }
 
 /// What the forward pass leaves for the backward one. Of two directions each array is [2, ..].

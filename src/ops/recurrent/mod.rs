@@ -29,13 +29,17 @@ use crate::{Error, Result};
 
 fn check(call: &Call<'_>, gates: &Tensor, output: &Tensor) -> Result<Sizes> {
     let [steps, rows, width] = gates.shape().exactly("gates", "[time, batch, gates x hidden]")?;
-    let units = width / call.equations.gates();
-    let hidden = call.weights.projection.map_or(units, |projection| projection.shape().dimensions()[0]);
+    let hidden_size = width / call.equations.gates();
+    let projection_size =
+        call.weights.projection.map_or(hidden_size, |projection| projection.shape().dimensions()[0]);
     let device = gates.device();
     device.expect_same("weight_hh", call.weights.weight_hh.device())?;
     device.expect_same("the initial state", call.initial.hidden.device())?;
-    call.weights.weight_hh.shape().expect("weight_hh", &[call.equations.gates() * units, hidden])?;
-    call.initial.hidden.shape().expect("the initial state", &[rows, hidden])?;
+    call.weights
+        .weight_hh
+        .shape()
+        .expect("weight_hh", &[call.equations.gates() * hidden_size, projection_size])?;
+    call.initial.hidden.shape().expect("the initial state", &[rows, projection_size])?;
     output.shape().exactly("output", "[time, batch, hidden]").and_then(|[time, batch, _]| {
         Error::expect([time, batch] == [steps, rows], || {
             format!("an output {} of gates {}", output.shape(), gates.shape())
@@ -45,7 +49,7 @@ fn check(call: &Call<'_>, gates: &Tensor, output: &Tensor) -> Result<Sizes> {
     for indices in [call.traversal.lengths, call.traversal.resets].into_iter().flatten() {
         device.expect_same("lengths or resets", indices.device())?;
     }
-    Ok(Sizes { steps, rows, units, hidden })
+    Ok(Sizes { steps, rows, hidden_size, projection_size })
 }
 
 /// [`check`] of each direction.

@@ -28,15 +28,15 @@ pub(crate) fn forward<F: Real>(
     entered: Option<Tensor>,
     output: &mut Tensor,
 ) -> Result<SavedActivations> {
-    let Sizes { steps, rows, units, hidden } = sizes;
+    let Sizes { steps, rows, hidden_size, projection_size } = sizes;
     let device = projected.device().clone();
     expect_capacity(&device, scratch(call, sizes, Pass::Forward), "a recurrent layer")?;
     let matrices = Matrices::new(call, sizes, Pass::Forward);
     let equations = &call.equations;
-    let initial = call.initial.memory::<F>(units);
-    let mut last = CellState::zeros(rows, hidden, units);
+    let initial = call.initial.memory::<F>(hidden_size);
+    let mut last = CellState::zeros(rows, projection_size, hidden_size);
     let saves = equations.saves() || matrices.gains.is_some();
-    let saved = saves.then(|| unwritten(host, Ix3(steps, rows, units), "what a recurrent layer saves"));
+    let saved = saves.then(|| unwritten(host, Ix3(steps, rows, hidden_size), "what a recurrent layer saves"));
     let mut saved = saved.transpose()?;
     let mut whole = output.view_mut()?;
     let mut gates = projected.view_mut()?;
@@ -44,7 +44,7 @@ pub(crate) fn forward<F: Real>(
         rows: Rows { first: 0, all: rows },
         gates: gates.array3(),
         saved: saved.as_mut().map(|saved| saved.view_mut()),
-        output: whole.array3().slice_move(s![.., .., call.column..call.column + hidden]),
+        output: whole.array3().slice_move(s![.., .., call.column..call.column + projection_size]),
         initial: initial.view(),
         last: CellStateMut::of(&mut last),
     });
@@ -71,7 +71,7 @@ struct BackwardArrays<F> {
 
 impl<F: Real> BackwardArrays<F> {
     fn new(host: &Host, call: &Call<'_>, sizes: Sizes) -> Result<Self> {
-        let Sizes { steps, rows, units, hidden } = sizes;
+        let Sizes { steps, rows, hidden_size, projection_size } = sizes;
         let equations = &call.equations;
         let what = "the gradient of a recurrent layer";
         let array = |asked: bool, width: usize| {
@@ -80,23 +80,23 @@ impl<F: Real> BackwardArrays<F> {
         let projected = call.weights.projection.is_some();
         let sees_cells = equations.peepholes() > 0 || call.traversal.windows().is_some();
         Ok(Self {
-            previous: unwritten(host, Ix3(steps, rows, hidden), what)?,
-            cells: array(sees_cells, units)?,
-            unprojected: array(projected, units)?,
-            d_apart: array(equations.last_gate_apart(), units)?,
-            d_hidden: array(projected || call.weights.norms.is_some(), hidden)?,
-            d_initial: CellState::zeros(rows, hidden, units),
+            previous: unwritten(host, Ix3(steps, rows, projection_size), what)?,
+            cells: array(sees_cells, hidden_size)?,
+            unprojected: array(projected, hidden_size)?,
+            d_apart: array(equations.last_gate_apart(), hidden_size)?,
+            d_hidden: array(projected || call.weights.norms.is_some(), projection_size)?,
+            d_initial: CellState::zeros(rows, projection_size, hidden_size),
         })
     }
 }
 
 /// The most values that a pass has beside its tensors, in arrays that come and go.
 fn scratch(call: &Call<'_>, sizes: Sizes, pass: Pass) -> usize {
-    let Sizes { steps, rows, units, hidden } = sizes;
-    let gates = call.equations.gates() * units;
-    let state = units + hidden;
+    let Sizes { steps, rows, hidden_size, projection_size } = sizes;
+    let gates = call.equations.gates() * hidden_size;
+    let state = hidden_size + projection_size;
     // The weights as products read them, filled up to whole panels, and the arrays of one step.
-    let weights = 2 * (gates + units) * (hidden + 64);
+    let weights = 2 * (gates + hidden_size) * (projection_size + 64);
     let step = |rows: usize| rows * (6 * gates + 16 * state);
     let of_steps = match (pass, call.traversal.windows()) {
         (Pass::Backward, Some(windows)) => steps * rows * gates + step(windows.ends(steps).len() * rows),
@@ -104,7 +104,7 @@ fn scratch(call: &Call<'_>, sizes: Sizes, pass: Pass) -> usize {
     };
     // Products and their gradients before and after the norm.
     let normalised = match (pass, call.weights.norms) {
-        (Pass::Backward, Some(_)) => steps * rows * (3 * gates + 8 * units),
+        (Pass::Backward, Some(_)) => steps * rows * (3 * gates + 8 * hidden_size),
         _ => 0,
     };
     weights + step(rows) + of_steps + normalised
@@ -119,14 +119,17 @@ pub(crate) fn backward<F: Real>(
     d_output: View<'_>,
     d_last: Option<StateView<'_>>,
 ) -> Result<Gradients> {
-    let Sizes { rows, units, hidden, .. } = sizes;
+    let Sizes { rows, hidden_size, projection_size, .. } = sizes;
     let device = output.device();
     let mut arrays = BackwardArrays::new(host, call, sizes)?;
     expect_capacity(device, scratch(call, sizes, Pass::Backward), "the gradient of a recurrent layer")?;
     let matrices = Matrices::<F>::new(call, sizes, Pass::Backward);
-    let own = s![.., .., call.column..call.column + hidden];
-    let initial = call.initial.memory::<F>(units);
-    let d_last = d_last.map_or_else(|| CellState::zeros(rows, hidden, units), |d_last| d_last.memory(units));
+    let own = s![.., .., call.column..call.column + projection_size];
+    let initial = call.initial.memory::<F>(hidden_size);
+    let d_last = d_last.map_or_else(
+        || CellState::zeros(rows, projection_size, hidden_size),
+        |d_last| d_last.memory(hidden_size),
+    );
     let mut d_gates = steps.take_gates();
     let saved: Option<ArrayView3<'_, F>> = steps.saved.as_ref().map(|saved| saved.view().array3());
     let normalises_state = matrices.gains.is_some() && call.equations.cell == Cell::Lstm;
@@ -134,7 +137,7 @@ pub(crate) fn backward<F: Real>(
     let mut gates = gates.array3::<F>();
     // The loop writes over the gates.
     let last_gate = normalises_state.then(|| {
-        let first = gates.dim().2 - units;
+        let first = gates.dim().2 - hidden_size;
         gates.slice(s![.., .., first..]).to_owned()
     });
     let all = TimeLoop {

@@ -151,7 +151,7 @@ impl<F: Real> TimeLoop<'_, '_, F> {
     }
 
     fn forward_rows(&self, mut pass: Forward<'_, F>) {
-        let (has_step_flags, units) = (self.traversal.has_step_flags(), self.matrices.units);
+        let (has_step_flags, units) = (self.traversal.has_step_flags(), self.matrices.hidden_size);
         let rows = pass.rows;
         let mut state = pass.initial.to_owned();
         let mut after = state.clone();

@@ -81,18 +81,18 @@ pub(crate) struct Matrices<'a, F: Real> {
     /// Those of layer normalisation, where there is such.
     pub(crate) gains: Option<Gains<'a, F>>,
     /// H and P.
-    pub(crate) units: usize,
-    pub(crate) hidden: usize,
+    pub(crate) hidden_size: usize,
+    pub(crate) projection_size: usize,
 }
 
 impl<'a, F: Real> Matrices<'a, F> {
     pub(crate) fn new(call: &Call<'a>, sizes: Sizes, pass: Pass) -> Self {
-        let Sizes { rows, units, hidden, .. } = sizes;
+        let Sizes { rows, hidden_size, projection_size, .. } = sizes;
         let weights = &call.weights;
         let mask = call.state_mask.map(|mask| {
             let scale = F::from_f64(1.0 / (1.0 - f64::from(mask.rate())));
-            Array2::from_shape_fn((rows, hidden), |(row, unit)| {
-                if mask.keeps(row * hidden + unit) { scale } else { F::zero() }
+            Array2::from_shape_fn((rows, projection_size), |(row, unit)| {
+                if mask.keeps(row * projection_size + unit) { scale } else { F::zero() }
             })
         });
         let weight = weights.weight_hh.array2::<F>();
@@ -103,7 +103,7 @@ impl<'a, F: Real> Matrices<'a, F> {
             _ => std::iter::once(0..all).collect(),
         };
         let group = |gates: std::ops::Range<usize>| {
-            let rows = gates.start * units..gates.end * units;
+            let rows = gates.start * hidden_size..gates.end * hidden_size;
             let block = weight.slice_move(s![rows.clone(), ..]);
             match pass {
                 Pass::Forward => F::right(block.reversed_axes(), bias.map(|bias| bias.slice_move(s![rows]))),
@@ -121,9 +121,9 @@ impl<'a, F: Real> Matrices<'a, F> {
             groups: groups.into_iter().map(group).collect(),
             projection,
             mask,
-            gains: weights.norms.map(|norms| Gains::new(&norms, call.equations.cell, units)),
-            units,
-            hidden,
+            gains: weights.norms.map(|norms| Gains::new(&norms, call.equations.cell, hidden_size)),
+            hidden_size,
+            projection_size,
         }
     }
 

@@ -1,14 +1,16 @@
 //! The way back through time on the GPU, of one direction or of both.
 
-use super::bidirectional::{DirectionOperand, part_of, second};
+use super::bidirectional::{DirectionOperand, part_of};
 use super::boundary_states::{self as support, GateGradients, States, StepFlags};
 use super::forward::{BEFORE, dummy_bindings};
-use super::kernels::{CellKernels, FIRST_STEP, LAST_STEP, REVERSED, TAKES_OUTPUTS, flag};
-use super::operands::{self as operands, InitialOperands};
-use super::per_step::{BackwardParameters, StepKernel};
+use super::kernels::CellKernels;
+use super::operands::{self, InitialOperands};
+use super::parameters::{BackwardOperands, BackwardParameters};
+use super::per_step::StepKernel;
 use super::projection::{Projection, ProjectionStep};
-use super::sequence::{self, SequenceKernel};
-use super::sliding_windows as lags;
+use super::sequence::SequenceKernel;
+use super::sliding_windows;
+use super::strategy;
 use super::time_chunks::{Arrays, Reach, TimeChunk, blocks};
 use crate::Result;
 use crate::gpu::{Context, Span};
@@ -65,7 +67,7 @@ pub(crate) fn backward(
     let result = match run.call.traversal.windows() {
         // What a step saved goes with the loop, unless gradients need it.
         None => plain(&run, gates, saved, d_last)?,
-        Some(windows) => vec![lags::backward(&run, &gates, saved.as_ref(), d_last[0], windows)?],
+        Some(windows) => vec![sliding_windows::backward(&run, &gates, saved.as_ref(), d_last[0], windows)?],
     };
     // Nothing reads it after the loop, and nothing before the loop reads what comes now: they may share memory.
     drop(d_output);
@@ -96,8 +98,12 @@ fn hidden_states(
     output: &Tensor,
     step_flags: StepFlags<'_>,
 ) -> Result<Tensor> {
-    let start =
-        States { states: output, column: call.column, columns: sizes.hidden, initial: call.initial.hidden };
+    let start = States {
+        states: output,
+        column: call.column,
+        columns: sizes.projection_size,
+        initial: call.initial.hidden,
+    };
     let previous = support::previous(context, call, sizes, &start, step_flags)?;
     match call.state_mask {
         Some(mask) => dropout(&previous, mask),
@@ -115,7 +121,7 @@ fn cell_states(
 ) -> Result<Option<(Tensor, Tensor)>> {
     match (call.equations.peepholes(), saved, call.initial.cell) {
         (1.., Some(saved), Some(initial)) => {
-            let start = States { states: &saved, column: 0, columns: sizes.units, initial };
+            let start = States { states: &saved, column: 0, columns: sizes.hidden_size, initial };
             Ok(Some((support::previous(context, call, sizes, &start, step_flags)?, saved)))
         }
         _ => Ok(None),
@@ -145,11 +151,11 @@ fn plain(
     d_last: &[Option<StateView<'_>>],
 ) -> Result<Vec<LoopGradients>> {
     let BackwardPass { context, calls, call, sizes, step_flags, .. } = *run;
-    let Sizes { steps, rows, hidden, .. } = sizes;
+    let Sizes { steps, rows, projection_size, .. } = sizes;
     let carry = operands::carry(calls, sizes, d_last)?;
     let projection = Projection::new(call, sizes, rows)?;
     let d_hidden = match projection {
-        Some(_) => Some(Tensor::unwritten(gates.device(), &[steps, rows, hidden])?),
+        Some(_) => Some(Tensor::unwritten(gates.device(), &[steps, rows, projection_size])?),
         None => None,
     };
     let split = {
@@ -159,7 +165,7 @@ fn plain(
         let arrays = Arrays {
             gates: (own.span(), Reach { before: 0, after: 1 }),
             output: (result.unwrap_or(run.output.view().span()), BEFORE),
-            d_output: Some(run.d_output.span()),
+            d_output: run.d_output.span(),
             saved: saved.as_ref().map(|saved| (saved.view().span(), Reach { before: 1, after: 1 })),
             unprojected: None,
             step_flags: step_flags.span.map(|step_flags| (step_flags, Reach { before: 0, after: 1 })),
@@ -172,16 +178,23 @@ fn plain(
         if !call.traversal.reversed() {
             time_chunks.reverse();
         }
-        let loop_back =
-            BackwardLoop { run, carry: &carry, projection: &projection, d_hidden: d_hidden.as_ref() };
+        let operands = BackwardOperands {
+            pass: run,
+            weights: &DirectionOperand::weights(calls)?,
+            initial: &InitialOperands::of(context, calls, sizes)?,
+            carry: &carry,
+            d_unprojected: projection.as_ref().map(|projection| &projection.d_unprojected),
+        };
         let kernels = CellKernels::of(context, calls, sizes, step_flags.span.is_some())?;
-        let strategy = sequence::strategy(context, calls, sizes)?;
-        let many = kernels.many_backward(call, strategy);
+        let many = kernels.many_backward(call, strategy::choose_for(context, calls, sizes)?);
         let step = kernels.backward();
         for chunk in &time_chunks {
             match &many {
-                Some(many) => many.backward(&loop_back, chunk)?,
-                None => loop_back.step_by_step(&step, own.span(), chunk)?,
+                Some(many) => many.backward(&operands, chunk)?,
+                None => {
+                    let projection = projection.as_ref().zip(d_hidden.as_ref());
+                    step_by_step(&operands, &step, projection, own.span(), chunk)?
+                }
             }
         }
         // With a projection the product of a step back is one of matrices.
@@ -206,7 +219,7 @@ fn plain(
                 0 => None,
                 cell => {
                     let left = carry.view().outer(first_cell..first_cell + cell)?;
-                    Some(operands::copy(left, &[rows, sizes.units])?)
+                    Some(operands::copy(left, &[rows, sizes.hidden_size])?)
                 }
             },
         };
@@ -215,106 +228,48 @@ fn plain(
     (0..calls.len()).map(gradients_of).collect()
 }
 
-/// The loop back over a stretch of time.
-pub(crate) struct BackwardLoop<'a> {
-    pub(crate) run: &'a BackwardPass<'a>,
-    pub(crate) carry: &'a Tensor,
-    projection: &'a Option<Projection<'a>>,
-    d_hidden: Option<&'a Tensor>,
-}
-
-impl BackwardLoop<'_> {
-    /// A dispatch for each step of a stretch.
-    fn step_by_step(&self, kernel: &StepKernel, gates: Span<'_>, chunk: &TimeChunk<'_>) -> Result<()> {
-        let BackwardPass { context, calls, call, sizes, .. } = *self.run;
-        let Sizes { steps, rows, units, hidden } = sizes;
-        let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
-        let weights = DirectionOperand::weights(calls)?;
-        let weight = context.bind(weights.span())?;
-        let operands = InitialOperands::of(context, calls, sizes)?;
-        let initial = operands.bind(context)?;
-        let carry = context.bind(self.carry.view().span())?;
-        let carry_cell = carry.base + (calls.len() * rows * hidden) as u32;
-        let blocks = blocks(context, sizes, kernel.split);
-        let Some(d_output) = chunk.d_output else { unreachable!("operands above") };
-        let d_unprojected = match self.projection {
-            Some(projection) => Some(context.bind(projection.d_unprojected.view().span())?),
-            None => None,
-        };
-        let bindings = [
-            weight,
-            chunk.output.bound,
-            d_unprojected.unwrap_or(d_output.bound),
-            initial,
-            // Where there are no marks something else is bound, and not read.
-            chunk.step_flags.map_or(weight, |step_flags| step_flags.bound),
-            chunk.gates.bound,
-            chunk.saved.bound,
-            carry,
-        ];
-        for t in call.traversal.order_of(chunk.steps.clone()).into_iter().rev() {
-            let (before, after) = (call.traversal.neighbour(t, steps), call.traversal.successor(t, steps));
+/// A dispatch for each step of a chunk of time; with a projection, and the gradient at h that it writes, products before it.
+fn step_by_step(
+    operands: &BackwardOperands<'_>,
+    kernel: &StepKernel,
+    projection: Option<(&Projection<'_>, &Tensor)>,
+    gates: Span<'_>,
+    chunk: &TimeChunk<'_>,
+) -> Result<()> {
+    let BackwardPass { context, call, sizes, .. } = *operands.pass;
+    let Sizes { steps, rows, hidden_size, projection_size } = sizes;
+    let bound = operands.bind(chunk)?;
+    let bindings = bound.bindings();
+    let blocks = blocks(context, sizes, kernel.split);
+    for t in call.traversal.order_of(chunk.steps.clone()).into_iter().rev() {
+        if let Some((projection, d_hidden)) = projection {
+            let after = call.traversal.successor(t, steps);
+            let all = rows * call.equations.gates() * hidden_size;
             let next = after.unwrap_or(t);
-            let [second_behind, second_beside] = second(calls.len(), t, sizes);
-            let all = rows * call.equations.gates() * units;
-            let has_step_flags = chunk
-                .step_flags
-                .map(|step_flags| (step_flags.bound, [step_flags.at(t), step_flags.at(next)]));
-            let [step_flags_base, next_step_flags_base] = has_step_flags.map_or([0; 2], |(_, bases)| bases);
-            if let (Some(projection), Some(d_hidden)) = (self.projection, self.d_hidden) {
-                projection.step_back(
-                    context,
-                    &ProjectionStep {
-                        rows,
-                        next_gates: after.map(|next| gates.slice(next * all..(next + 1) * all)),
-                        d_output: d_output.bound,
-                        d_output_base: d_output.at(t),
-                        width: Some(d_output.stride / rows),
-                        step_flags: has_step_flags,
-                        carry,
-                        carry_bases: [carry.base; 2],
-                        d_hidden: d_hidden.view().span().slice(t * rows * hidden..(t + 1) * rows * hidden),
-                    },
-                )?;
-            }
-            kernel.run(context, &bindings, &blocks, |block| BackwardParameters {
-                rows: rows as u32,
-                batch: rows as u32,
-                hidden_size: units as u32,
-                width: (chunk.output.stride / rows) as u32,
-                d_width: d_unprojected.map_or(d_output.stride / rows, |_| units) as u32,
-                first_row: block.rows.start as u32,
-                first_unit: block.units.start as u32,
-                weight_base: weight.base,
-                initial_base: operands.hidden(initial.base),
-                initial_cell_base: operands.cell(initial.base),
-                peepholes_base: operands.peepholes(initial.base),
-                mask_base: operands.mask(initial.base),
-                step_flags_base,
-                next_step_flags_base,
-                next_gates_base: chunk.gates.at(next),
-                next_saved_base: chunk.saved.at(next),
-                output_base: chunk.output.at(t),
-                d_output_base: d_unprojected.map_or(d_output.at(t), |bound| bound.base),
-                gates_base: chunk.gates.at(t),
-                saved_base: chunk.saved.at(t),
-                carry_base: carry.base,
-                carry_cell_base: carry_cell,
-                carry_out_base: carry.base,
-                carry_cell_out_base: carry_cell,
-                pass_flags: flag(FIRST_STEP, before.is_none())
-                    | flag(LAST_STEP, after.is_none())
-                    | flag(REVERSED, call.traversal.reversed())
-                    | TAKES_OUTPUTS,
-                second_behind,
-                second_beside,
-                first_number: ((call.traversal.first + t) * rows * units) as u32,
-                seed_low,
-                seed_high,
-                stream_low,
-                stream_high,
-            })?;
+            projection.step_back(
+                context,
+                &ProjectionStep {
+                    rows,
+                    next_gates: after.map(|next| gates.slice(next * all..(next + 1) * all)),
+                    d_output: chunk.d_output.bound,
+                    d_output_base: chunk.d_output.at(t),
+                    width: Some(chunk.d_output.stride / rows),
+                    step_flags: chunk.step_flags.map(|flags| (flags.bound, [flags.at(t), flags.at(next)])),
+                    carry: bound.carry,
+                    carry_bases: [bound.carry.base; 2],
+                    d_hidden: d_hidden
+                        .view()
+                        .span()
+                        .slice(t * rows * projection_size..(t + 1) * rows * projection_size),
+                },
+            )?;
         }
-        Ok(())
+        let parameters = bound.parameters(&[t]);
+        kernel.run(context, &bindings, &blocks, |block| BackwardParameters {
+            first_row: block.rows.start as u32,
+            first_unit: block.units.start as u32,
+            ..parameters
+        })?;
     }
+    Ok(())
 }

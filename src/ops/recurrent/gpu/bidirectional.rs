@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_second_direction_starts_at_the_end() {
-        let sizes = Sizes { steps: 5, rows: 2, units: 3, hidden: 3 };
+        let sizes = Sizes { steps: 5, rows: 2, hidden_size: 3, projection_size: 3 };
         assert_eq!(second(1, 2, sizes), [0, 0]);
         for t in 0..5 {
             let [behind, beside] = second(2, t, sizes);

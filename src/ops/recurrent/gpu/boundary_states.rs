@@ -245,7 +245,7 @@ pub(crate) fn last_state(
     output: &Tensor,
     saved: Option<&Tensor>,
 ) -> Result<StateTensors> {
-    let Sizes { rows, units, hidden, .. } = sizes;
+    let Sizes { rows, hidden_size, projection_size, .. } = sizes;
     // In the reverse direction the last step to be computed is the first in time.
     let end = if call.traversal.direction == Direction::Forward { End::Last } else { End::First };
     let part = |width: usize, from: Source<'_>, initial: View<'_>| {
@@ -259,12 +259,12 @@ pub(crate) fn last_state(
     };
     let cell = match (call.initial.cell, saved) {
         (Some(initial), Some(saved)) => {
-            Some(part(units, Source { span: saved.view().span(), column: 0 }, initial)?)
+            Some(part(hidden_size, Source { span: saved.view().span(), column: 0 }, initial)?)
         }
         _ => None,
     };
     let own = Source { span: output.view().span(), column: call.column };
-    Ok(StateTensors { hidden: part(hidden, own, call.initial.hidden)?, cell })
+    Ok(StateTensors { hidden: part(projection_size, own, call.initial.hidden)?, cell })
 }
 
 /// An array of states, one for each step [T, B, width]: the columns from `column` on, and the state before the first.
@@ -351,11 +351,11 @@ pub(crate) fn d_initial(
     step_flags: StepFlags<'_>,
     split: Option<SplitK>,
 ) -> Result<Tensor> {
-    let Sizes { rows, units, hidden, .. } = sizes;
+    let Sizes { rows, hidden_size, projection_size, .. } = sizes;
     let equations = &call.equations;
-    let all = equations.gates() * units;
+    let all = equations.gates() * hidden_size;
     // The last gate may have sent its part already, in a product of its own.
-    let width = if equations.resets_before() { all - units } else { all };
+    let width = if equations.resets_before() { all - hidden_size } else { all };
     let empty = call.traversal.has_empty_rows();
     let sent = match empty {
         true => Tensor::zeros(carry.device(), &[rows, width])?,
@@ -368,12 +368,12 @@ pub(crate) fn d_initial(
     };
     match of.apart {
         Some(apart) => {
-            gather(of.gates, 0, all - units)?;
-            gather(apart, all - units, units)?;
+            gather(of.gates, 0, all - hidden_size)?;
+            gather(apart, all - hidden_size, hidden_size)?;
         }
         None => gather(of.gates, 0, width)?,
     }
-    let mut d_initial = copy(carry, &[rows, hidden])?;
+    let mut d_initial = copy(carry, &[rows, projection_size])?;
     let weight = call.weights.weight_hh.outer(0..width)?;
     let product = match split {
         Some(split) => send(context, split, sent.view(), weight)?,
@@ -405,7 +405,7 @@ pub(crate) fn but_empty_rows(
     let target = SelectTarget { span: all.view().span(), column: 0, columns: width };
     let own = Source { span: result.view().span(), column: 0 };
     // As a sequence of one step.
-    let sizes = Sizes { steps: 1, rows, units: width, hidden: width };
+    let sizes = Sizes { steps: 1, rows, hidden_size: width, projection_size: width };
     pick(context, traversal, sizes, End::First, StepFlags { span: None }, own, &target)?;
     Ok(all)
 }

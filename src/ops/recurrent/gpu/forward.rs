@@ -1,13 +1,14 @@
 //! The time loop on the GPU: a cell's kernels over all time steps, in one pass, of one direction or of both. The way back
 //! is in `back.rs`.
 
-use super::bidirectional::{DirectionOperand, part_of, second};
+use super::bidirectional::{DirectionOperand, part_of};
 use super::boundary_states as support;
-use super::kernels::{CellKernels, FIRST_STEP, HAS_BIAS, REVERSED, flag};
-use super::operands::{self as operands, InitialOperands};
-use super::per_step::{ForwardParameters, StepKernel};
+use super::kernels::CellKernels;
+use super::operands::{self, InitialOperands};
+use super::parameters::{ForwardOperands, ForwardParameters};
+use super::per_step::StepKernel;
 use super::projection::project;
-use super::sequence;
+use super::strategy;
 use super::time_chunks::{Arrays, Reach, TimeChunk, blocks};
 use crate::Result;
 use crate::gpu::{Buffer, Context, Span};
@@ -41,11 +42,11 @@ pub(crate) fn forward(
     projected: &mut Tensor,
     output: &mut Tensor,
 ) -> Result<ForwardOutput> {
-    let Sizes { steps, rows, units, .. } = sizes;
+    let Sizes { steps, rows, hidden_size, .. } = sizes;
     let device = projected.device().clone();
     let call = &calls[0];
     let array = |exists: bool| match exists {
-        true => Tensor::unwritten(&device, &over_time(calls, sizes, units)).map(Some),
+        true => Tensor::unwritten(&device, &over_time(calls, sizes, hidden_size)).map(Some),
         false => Ok(None),
     };
     let saved = array(call.equations.saves())?;
@@ -58,7 +59,7 @@ pub(crate) fn forward(
         let arrays = Arrays {
             gates: (gates.span(), NEITHER),
             output: (target.span(), BEFORE),
-            d_output: None,
+            d_output: target.span(),
             saved: saved.as_ref().map(|saved| (saved.view().span(), BEFORE)),
             unprojected: unprojected.as_ref().map(|unprojected| unprojected.view().span()),
             step_flags: step_flags
@@ -70,15 +71,13 @@ pub(crate) fn forward(
             directions: calls.len(),
         };
         let kernels = CellKernels::of(context, calls, sizes, step_flags.is_some())?;
-        let operands = InitialOperands::of(context, calls, sizes)?;
-        let own = sequence::Forward { context, calls, sizes, operands: &operands, width };
-        let strategy = sequence::strategy(context, calls, sizes)?;
-        let many = kernels.many_forward(call, strategy);
+        let initial = InitialOperands::of(context, calls, sizes)?;
+        let many = kernels.many_forward(call, strategy::choose_for(context, calls, sizes)?);
         // Refuses a row larger than a binding, before any work.
         let mut time_chunks = arrays.time_chunks(context, sizes)?;
         // To copy W_hh moves as much as a step reads of it: not for a single one.
-        let needs_transposed = many.as_ref().map_or(steps > 1, |many| !many.is_persistent());
-        let transposed = match needs_transposed {
+        let is_transposed = many.as_ref().map_or(steps > 1, |many| !many.is_persistent());
+        let transposed = match is_transposed {
             true => Some(transposed(calls)?),
             false => None,
         };
@@ -88,17 +87,17 @@ pub(crate) fn forward(
             }
             None => DirectionOperand::weights(calls)?,
         };
+        let biases = DirectionOperand::biases(calls)?;
+        let operands =
+            ForwardOperands { context, calls, sizes, weights, is_transposed, biases, initial, width };
         if call.traversal.reversed() {
             time_chunks.reverse();
         }
         let step = kernels.forward();
         for chunk in &time_chunks {
             match &many {
-                Some(many) => many.forward(&own, &weights, chunk)?,
-                None => {
-                    let weights = StepWeights { values: &weights, transposed: needs_transposed };
-                    step_by_step(&own, &step, &weights, chunk, &arrays)?
-                }
+                Some(many) => many.forward(&operands, chunk)?,
+                None => step_by_step(&operands, &step, chunk, &arrays)?,
             }
         }
     }
@@ -120,81 +119,29 @@ fn transposed(calls: &[Call<'_>]) -> Result<Tensor> {
     }
 }
 
-/// W_hh of one direction or both, as [G·H, P] or as [P, G·H].
-struct StepWeights<'a> {
-    values: &'a DirectionOperand<'a>,
-    transposed: bool,
-}
-
-/// A dispatch for each step of a stretch. What there may be of `transposed` weights has the same sums.
+/// A dispatch for each step of a chunk of time.
 fn step_by_step(
-    of: &sequence::Forward<'_>,
+    operands: &ForwardOperands<'_>,
     kernel: &StepKernel,
-    weights: &StepWeights<'_>,
     chunk: &TimeChunk<'_>,
     arrays: &Arrays<'_>,
 ) -> Result<()> {
-    let sequence::Forward { context, calls, sizes, operands, width } = *of;
+    let ForwardOperands { context, calls, sizes, width, .. } = *operands;
     let call = &calls[0];
-    let Sizes { steps, rows, units, hidden } = sizes;
-    let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
-    let [weight_unit, weight_term] = match weights.transposed {
-        true => [1, call.equations.gates() * units],
-        false => [hidden, 1],
-    };
-    let biases = DirectionOperand::biases(calls)?;
-    let weight = context.bind(weights.values.span())?;
-    let bias = biases.as_ref().map(|bias| context.bind(bias.span())).transpose()?;
-    let initial = operands.bind(context)?;
+    let Sizes { rows, hidden_size, projection_size, .. } = sizes;
+    let bound = operands.bind(chunk)?;
+    let bindings = [&bound.bindings()[..], &[chunk.unprojected.bound]].concat();
     let blocks = blocks(context, sizes, kernel.split);
-    let bindings = [
-        weight,
-        // What is missing is replaced by something else, and not read.
-        bias.unwrap_or(weight),
-        initial,
-        chunk.step_flags.map_or(weight, |step_flags| step_flags.bound),
-        chunk.gates.bound,
-        chunk.output.bound,
-        chunk.saved.bound,
-        chunk.unprojected.bound,
-    ];
     for t in call.traversal.order_of(chunk.steps.clone()) {
-        let before = call.traversal.neighbour(t, steps);
-        let [second_behind, second_beside] = second(calls.len(), t, sizes);
+        let parameters = bound.parameters(&[t]);
         kernel.run(context, &bindings, &blocks, |block| ForwardParameters {
-            rows: rows as u32,
-            hidden_size: units as u32,
-            projection_size: hidden as u32,
-            width: width as u32,
             first_row: block.rows.start as u32,
             first_unit: block.units.start as u32,
-            weight_base: weight.base,
-            weight_unit: weight_unit as u32,
-            weight_term: weight_term as u32,
-            bias_base: bias.map_or(0, |bias| bias.base),
-            initial_base: operands.hidden(initial.base),
-            initial_cell_base: operands.cell(initial.base),
-            peepholes_base: operands.peepholes(initial.base),
-            mask_base: operands.mask(initial.base),
-            step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
-            gates_base: chunk.gates.at(t),
-            output_base: chunk.output.at(t),
-            saved_base: chunk.saved.at(t),
-            unprojected_base: chunk.unprojected.at(t),
-            pass_flags: flag(FIRST_STEP, before.is_none())
-                | flag(HAS_BIAS, bias.is_some())
-                | flag(REVERSED, call.traversal.reversed()),
-            second_behind,
-            second_beside,
-            first_number: ((call.traversal.first + t) * rows * units) as u32,
-            seed_low,
-            seed_high,
-            stream_low,
-            stream_high,
+            ..parameters
         })?;
         if let (Some(projection), Some(unprojected)) = (call.weights.projection, arrays.unprojected) {
-            let own = unprojected.slice(t * rows * units..(t + 1) * rows * units);
-            let last = (t + 1) * rows * width - width + call.column + hidden;
+            let own = unprojected.slice(t * rows * hidden_size..(t + 1) * rows * hidden_size);
+            let last = (t + 1) * rows * width - width + call.column + projection_size;
             let columns = arrays.output.0.slice(t * rows * width + call.column..last);
             project(context, projection, own, columns, width)?;
         }

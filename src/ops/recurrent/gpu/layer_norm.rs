@@ -117,12 +117,13 @@ pub(crate) fn forward(
     projected: &mut Tensor,
     output: &mut Tensor,
 ) -> Result<ForwardOutput> {
-    let Sizes { steps, rows, units, .. } = sizes;
+    let Sizes { steps, rows, hidden_size, .. } = sizes;
     let device = projected.device().clone();
     let gates = projected.shape().last();
-    let hidden = operands::copy(call.initial.hidden, &[rows, units])?;
-    let cell = call.initial.cell.map(|cell| operands::copy(cell, &[rows, units])).transpose()?;
-    let saved = cell.as_ref().map(|_| Tensor::unwritten(&device, &[steps, rows, 2 * units])).transpose()?;
+    let hidden = operands::copy(call.initial.hidden, &[rows, hidden_size])?;
+    let cell = call.initial.cell.map(|cell| operands::copy(cell, &[rows, hidden_size])).transpose()?;
+    let saved =
+        cell.as_ref().map(|_| Tensor::unwritten(&device, &[steps, rows, 2 * hidden_size])).transpose()?;
     let product = Tensor::unwritten(&device, &[steps, rows, gates])?;
     let step_flags = support::step_flags(context, std::slice::from_ref(call), steps, rows)?;
     let dummy_bindings = dummy_bindings(context)?;
@@ -133,7 +134,7 @@ pub(crate) fn forward(
         let arrays = Arrays {
             gates: (own.span(), NEITHER),
             output: (target.span(), NEITHER),
-            d_output: None,
+            d_output: target.span(),
             saved: saved.as_ref().map(|saved| (saved.view().span(), NEITHER)),
             // The slot of what a projection leaves, which there is none of.
             unprojected: Some(product.view().span()),
@@ -150,7 +151,7 @@ pub(crate) fn forward(
         let state = context.bind(hidden.view().span())?;
         let state_cell = context.bind(cell.as_ref().map_or(dummy_spans[1], |cell| cell.view().span()))?;
         let [kernel, _] = kernels(call.equations.cell);
-        let reduction = RowReduction::new(context, units);
+        let reduction = RowReduction::new(context, hidden_size);
         let mut time_chunks = arrays.time_chunks(context, sizes)?;
         if call.traversal.reversed() {
             time_chunks.reverse();
@@ -168,7 +169,8 @@ pub(crate) fn forward(
                 state_cell,
             ];
             for t in call.traversal.order_of(chunk.steps.clone()) {
-                let size = ProductSizes { m: rows, n: gates, k: units, a_width: units, c_width: gates };
+                let size =
+                    ProductSizes { m: rows, n: gates, k: hidden_size, a_width: hidden_size, c_width: gates };
                 let step = product.view().span().slice(t * rows * gates..(t + 1) * rows * gates);
                 let spans = [hidden.view().span(), call.weights.weight_hh.span(), step];
                 matmul(context, spans, size, Form::RightTransposed, Add::Bias(None))?;
@@ -181,7 +183,7 @@ pub(crate) fn forward(
                             call.weights.bias_hh.is_some().into(),
                         ],
                         parameters: ForwardParameters {
-                            hidden_size: units as u32,
+                            hidden_size: hidden_size as u32,
                             width: width as u32,
                             first_row: piece.start as u32,
                             end_row: piece.end as u32,
@@ -239,7 +241,7 @@ pub(crate) fn backward(
     upstream: &Upstream<'_>,
 ) -> Result<Gradients> {
     let Upstream { sizes, output, d_output, d_last } = *upstream;
-    let Sizes { rows, units, steps, .. } = sizes;
+    let Sizes { rows, hidden_size, steps, .. } = sizes;
     let equations = call.equations;
     let mut gates = kept.take_gates();
     let SavedActivations { saved, product, step_flags, .. } = kept;
@@ -247,10 +249,11 @@ pub(crate) fn backward(
     let width = gates.shape().last();
     let step_flags =
         StepFlags { span: step_flags.as_ref().map(|step_flags| Span::new(step_flags, 0, steps * rows)) };
-    let start = States { states: output, column: call.column, columns: units, initial: call.initial.hidden };
+    let start =
+        States { states: output, column: call.column, columns: hidden_size, initial: call.initial.hidden };
     let previous = support::previous(context, call, sizes, &start, step_flags)?;
     let carry = operands::carry(std::slice::from_ref(call), sizes, &[d_last])?;
-    let rest = if equations.has_cell_state() { 2 * units } else { units };
+    let rest = if equations.has_cell_state() { 2 * hidden_size } else { hidden_size };
     let d_norms = Tensor::zeros(gates.device(), &[rows, width + rest])?;
     let before = saved.as_ref().unwrap_or(&previous);
     let back = LayerNormLoop {
@@ -267,14 +270,14 @@ pub(crate) fn backward(
     back.run(gates.view_mut()?.span(), product.view_mut()?.span())?;
     let d_norms = sum_rows(&d_norms)?;
     let (carried, cell) = operands::carry_sizes(call, sizes);
-    let part = |from: usize, to: usize| operands::copy(carry.view().outer(from..to)?, &[rows, units]);
+    let part = |from: usize, to: usize| operands::copy(carry.view().outer(from..to)?, &[rows, hidden_size]);
     let d_initial = StateTensors {
         hidden: part(0, carried)?,
         cell: if cell > 0 { Some(part(carried, carried + cell)?) } else { None },
     };
     // The gradient at the recurrent bias of a GRU's last gate, summed already: as if there were one step of one row.
     let d_apart = match equations.last_gate_apart() {
-        true => Some(operands::copy(d_norms.view().outer(width..width + rest)?, &[1, 1, units])?),
+        true => Some(operands::copy(d_norms.view().outer(width..width + rest)?, &[1, 1, hidden_size])?),
         false => None,
     };
     Ok(Gradients {
@@ -295,14 +298,14 @@ impl LayerNormLoop<'_> {
     /// From the last step to the first: gradients replace gates and products.
     fn run(&self, gates: Span<'_>, product: Span<'_>) -> Result<()> {
         let Self { context, call, sizes, .. } = *self;
-        let Sizes { steps, rows, units, .. } = sizes;
+        let Sizes { steps, rows, hidden_size, .. } = sizes;
         let width = product.len() / (steps * rows);
         let dummy_bindings = dummy_bindings(context)?;
         let arrays = Arrays {
             gates: (gates, NEITHER),
             // Nothing reads the outputs: the slot is that of the gradient at them.
             output: (self.d_output.span(), NEITHER),
-            d_output: None,
+            d_output: self.d_output.span(),
             saved: Some((self.before.view().span(), NEITHER)),
             unprojected: Some(product),
             step_flags: self.step_flags.span.map(|step_flags| (step_flags, Reach { before: 0, after: 1 })),
@@ -316,7 +319,7 @@ impl LayerNormLoop<'_> {
         let carry = context.bind(self.carry.view().span())?;
         let d_norms = context.bind(self.d_norms.view().span())?;
         let [_, kernel] = kernels(call.equations.cell);
-        let reduction = RowReduction::new(context, units);
+        let reduction = RowReduction::new(context, hidden_size);
         let mut time_chunks = arrays.time_chunks(context, sizes)?;
         if !call.traversal.reversed() {
             time_chunks.reverse();
@@ -343,7 +346,7 @@ impl LayerNormLoop<'_> {
                             call.weights.bias_hh.is_some().into(),
                         ],
                         parameters: BackwardParameters {
-                            hidden_size: units as u32,
+                            hidden_size: hidden_size as u32,
                             d_width: (chunk.output.stride / rows) as u32,
                             first_row: piece.start as u32,
                             end_row: piece.end as u32,
@@ -360,7 +363,7 @@ impl LayerNormLoop<'_> {
                             gates_base: chunk.gates.at(t),
                             product_base: chunk.unprojected.at(t),
                             carry_base: carry.base,
-                            carry_cell_base: carry.base + (rows * units) as u32,
+                            carry_cell_base: carry.base + (rows * hidden_size) as u32,
                             d_norms_base: d_norms.base,
                             norms_width: (self.d_norms.shape().last()) as u32,
                         },
@@ -368,9 +371,10 @@ impl LayerNormLoop<'_> {
                         grid: reduction.grid(piece.len()),
                     })?;
                 }
-                let size = ProductSizes { m: rows, n: units, k: width, a_width: width, c_width: units };
+                let size =
+                    ProductSizes { m: rows, n: hidden_size, k: width, a_width: width, c_width: hidden_size };
                 let step = product.slice(t * rows * width..(t + 1) * rows * width);
-                let carried = self.carry.view().span().slice(0..rows * units);
+                let carried = self.carry.view().span().slice(0..rows * hidden_size);
                 let spans = [step, call.weights.weight_hh.span(), carried];
                 matmul(context, spans, size, Form::Plain, Add::Previous)?;
             }

@@ -7,6 +7,7 @@ mod forward;
 pub(crate) mod kernels;
 pub(crate) mod layer_norm;
 mod operands;
+mod parameters;
 mod per_step;
 mod persistent;
 pub(crate) mod projection;

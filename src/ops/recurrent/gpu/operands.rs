@@ -25,7 +25,7 @@ impl<'a> InitialOperands<'a> {
     /// Of one direction, or of both: then each part is that of both.
     pub(crate) fn of(context: &Context, calls: &[Call<'a>], sizes: Sizes) -> Result<Self> {
         let hidden = calls[0].initial.hidden;
-        let count = sizes.rows * sizes.hidden;
+        let count = sizes.rows * sizes.projection_size;
         let mut masks = Vec::new();
         for mask in calls.iter().filter_map(|call| call.state_mask) {
             let ones = Tensor::from_slice(hidden.device(), hidden.shape().dimensions(), &vec![1.0; count])?;
@@ -126,6 +126,6 @@ pub(crate) fn carry(calls: &[Call<'_>], sizes: Sizes, d_last: &[Option<StateView
 
 /// Elements of the two parts of a carry of one direction.
 pub(crate) fn carry_sizes(call: &Call<'_>, sizes: Sizes) -> (usize, usize) {
-    let cell = if call.equations.has_cell_state() { sizes.rows * sizes.units } else { 0 };
-    (sizes.rows * sizes.hidden, cell)
+    let cell = if call.equations.has_cell_state() { sizes.rows * sizes.hidden_size } else { 0 };
+    (sizes.rows * sizes.projection_size, cell)
 }

@@ -91,19 +91,25 @@ impl<'a> Projection<'a> {
             call,
             projection,
             sizes,
-            product: Tensor::unwritten(device, &[rows, sizes.hidden])?,
-            d_unprojected: Tensor::unwritten(device, &[rows, sizes.units])?,
+            product: Tensor::unwritten(device, &[rows, sizes.projection_size])?,
+            d_unprojected: Tensor::unwritten(device, &[rows, sizes.hidden_size])?,
         }))
     }
 
     /// The gradients at h, and at what the cell made of it.
     pub(crate) fn step_back(&self, context: &Context, place: &ProjectionStep<'_>) -> Result<()> {
-        let Sizes { units, hidden, .. } = self.sizes;
+        let Sizes { hidden_size, projection_size, .. } = self.sizes;
         let rows = place.rows;
-        let product = self.product.view().span().slice(0..rows * hidden);
+        let product = self.product.view().span().slice(0..rows * projection_size);
         if let Some(gates) = place.next_gates {
             let width = gates.len() / rows;
-            let sizes = ProductSizes { m: rows, n: hidden, k: width, a_width: width, c_width: hidden };
+            let sizes = ProductSizes {
+                m: rows,
+                n: projection_size,
+                k: width,
+                a_width: width,
+                c_width: projection_size,
+            };
             let spans = [gates, self.call.weights.weight_hh.span(), product];
             matmul(context, spans, sizes, Form::Plain, Add::Bias(None))?;
         }
@@ -115,8 +121,15 @@ impl<'a> Projection<'a> {
             None => self.gather(context, place, product)?,
         }
         let d_unprojected = self.d_unprojected.view();
-        let sizes = ProductSizes { m: rows, n: units, k: hidden, a_width: hidden, c_width: units };
-        let spans = [place.d_hidden, self.projection.span(), d_unprojected.span().slice(0..rows * units)];
+        let sizes = ProductSizes {
+            m: rows,
+            n: hidden_size,
+            k: projection_size,
+            a_width: projection_size,
+            c_width: hidden_size,
+        };
+        let spans =
+            [place.d_hidden, self.projection.span(), d_unprojected.span().slice(0..rows * hidden_size)];
         matmul(context, spans, sizes, Form::Plain, Add::Bias(None))
     }
 
@@ -125,14 +138,16 @@ impl<'a> Projection<'a> {
         let d_hidden = context.bind(place.d_hidden)?;
         let bound = self.call.equations.options.clip_gradient;
         let (step_flags, bases) = place.step_flags.unwrap_or((product, [0; 2]));
-        for piece in pieces(place.rows * self.sizes.hidden, context.limits().elements(ELEMENTWISE_GROUP)) {
+        for piece in
+            pieces(place.rows * self.sizes.projection_size, context.limits().elements(ELEMENTWISE_GROUP))
+        {
             context.dispatch(Dispatch {
                 kernel: &GATHER,
                 constants: &[place.step_flags.is_some().into(), bound.is_some().into()],
                 parameters: GatherParameters {
                     count: piece.len() as u32,
                     first: piece.start as u32,
-                    projection_size: self.sizes.hidden as u32,
+                    projection_size: self.sizes.projection_size as u32,
                     width: place.width.unwrap_or(0) as u32,
                     product_base: product.base,
                     d_output_base: place.d_output_base,

@@ -4,18 +4,20 @@
 use std::ops::Range;
 
 use super::backward::{BackwardPass, LoopGradients};
+use super::bidirectional::DirectionOperand;
 use super::boundary_states::{self as support, GateGradients, StepFlags};
-use super::kernels::{CellKernels, LAST_STEP, TAKES_OUTPUTS, flag};
+use super::kernels::CellKernels;
 use super::operands::InitialOperands;
-use super::per_step::{BackwardParameters, StepKernel};
+use super::parameters::{BackwardOperands, BackwardParameters, LAST_STEP, TAKES_OUTPUTS, flag};
+use super::per_step::StepKernel;
 use super::projection::{Projection, ProjectionStep};
-use super::time_chunks::blocks;
-use crate::Result;
-use crate::gpu::{Bound, Buffer, Span, pieces};
+use super::time_chunks::{ChunkArray, TimeChunk, blocks};
+use crate::gpu::{Buffer, Span, pieces};
 use crate::ops::elementwise::{add_into, copy_into};
 use crate::ops::embedding_backward;
 use crate::ops::recurrent::{Call, Sizes, SlidingWindows, StateTensors, StateView, Traversal};
 use crate::tensor::{Indices, Tensor, View};
+use crate::{Error, Result};
 
 /// The windows that end at some consecutive steps, and the memory that they go back through: two of each, for the
 /// lag before and the present one.
@@ -26,7 +28,8 @@ struct Group<'a> {
     windows: SlidingWindows,
     /// The last steps of the windows.
     ends: Range<usize>,
-    operands: &'a InitialOperands<'a>,
+    weights: &'a DirectionOperand<'a>,
+    initial: &'a InitialOperands<'a>,
     kernel: &'a StepKernel,
     projection: &'a Option<Projection<'a>>,
     /// Gradients of the gates [2, N, B, G·H].
@@ -59,7 +62,7 @@ pub(crate) fn backward(
     windows: SlidingWindows,
 ) -> Result<LoopGradients> {
     let BackwardPass { context, call, sizes, step_flags, .. } = *run;
-    let Sizes { steps, rows, units, hidden } = sizes;
+    let Sizes { steps, rows, hidden_size, projection_size } = sizes;
     let device = gates.device();
     let equations = &call.equations;
     let ends: Vec<Range<usize>> = match windows.every {
@@ -72,16 +75,17 @@ pub(crate) fn backward(
     let zeros = |width: usize| Tensor::zeros(device, &[steps, rows, width]);
     let cell = equations.has_cell_state();
     let mut result = LoopGradients {
-        d_projected: zeros(equations.gates() * units)?,
-        d_apart: if equations.last_gate_apart() { Some(zeros(units)?) } else { None },
-        d_hidden: if is_projected { Some(zeros(hidden)?) } else { None },
+        d_projected: zeros(equations.gates() * hidden_size)?,
+        d_apart: if equations.last_gate_apart() { Some(zeros(hidden_size)?) } else { None },
+        d_hidden: if is_projected { Some(zeros(projection_size)?) } else { None },
         d_initial: StateTensors {
-            hidden: Tensor::zeros(device, &[rows, hidden])?,
-            cell: if cell { Some(Tensor::zeros(device, &[rows, units])?) } else { None },
+            hidden: Tensor::zeros(device, &[rows, projection_size])?,
+            cell: if cell { Some(Tensor::zeros(device, &[rows, hidden_size])?) } else { None },
         },
     };
     let one = std::slice::from_ref(call);
-    let operands = InitialOperands::of(context, one, sizes)?;
+    let weights = DirectionOperand::weights(one)?;
+    let initial = InitialOperands::of(context, one, sizes)?;
     let kernel = CellKernels::of(context, one, sizes, step_flags.span.is_some())?.backward();
     for ends in ends {
         let both = |width: usize| Tensor::zeros(device, &[2, ends.len(), rows, width]);
@@ -90,17 +94,21 @@ pub(crate) fn backward(
             gates,
             saved,
             windows,
-            operands: &operands,
+            weights: &weights,
+            initial: &initial,
             kernel: &kernel,
             projection: &projection,
-            d_gates: both(equations.gates() * units)?,
-            d_apart: if equations.last_gate_apart() { Some(both(units)?) } else { None },
+            d_gates: both(equations.gates() * hidden_size)?,
+            d_apart: if equations.last_gate_apart() { Some(both(hidden_size)?) } else { None },
             d_hidden: if is_projected {
-                Some(Tensor::unwritten(device, &[ends.len(), rows, hidden])?)
+                Some(Tensor::unwritten(device, &[ends.len(), rows, projection_size])?)
             } else {
                 None
             },
-            carry: Tensor::zeros(device, &[2 * ends.len() * rows * (hidden + if cell { units } else { 0 })])?,
+            carry: Tensor::zeros(
+                device,
+                &[2 * ends.len() * rows * (projection_size + if cell { hidden_size } else { 0 })],
+            )?,
             dummy: context.allocate(1, "a stand-in for what a cell does not save")?,
             ends,
         };
@@ -123,8 +131,8 @@ pub(crate) fn backward(
 
 /// How many windows go together, so that all that they read and write fits bindings.
 fn largest(run: &BackwardPass<'_>, gates: &Tensor) -> usize {
-    let Sizes { rows, units, hidden, .. } = run.sizes;
-    let carry = rows * (hidden + units);
+    let Sizes { rows, hidden_size, projection_size, .. } = run.sizes;
+    let carry = rows * (projection_size + hidden_size);
     let step = 2 * gates.shape().inner().elements().max(run.output.shape().inner().elements()).max(carry);
     (run.context.limits().binding_elements / step).saturating_sub(1).max(1)
 }
@@ -164,9 +172,10 @@ impl Group<'_> {
 
     /// Where some rows of the hidden (0) or the cell part (1) of a half of the carry stand in it.
     fn carried(&self, part: usize, half: usize, rows: Range<usize>) -> Range<usize> {
-        let Sizes { rows: batch, units, hidden, .. } = self.run.sizes;
+        let Sizes { rows: batch, hidden_size, projection_size, .. } = self.run.sizes;
         let all = self.ends.len() * batch;
-        let (first, width) = if part == 0 { (0, hidden) } else { (2 * all * hidden, units) };
+        let (first, width) =
+            if part == 0 { (0, projection_size) } else { (2 * all * projection_size, hidden_size) };
         let start = first + half * all * width;
         start + rows.start * width..start + rows.end * width
     }
@@ -198,130 +207,109 @@ impl Group<'_> {
 
     fn dispatch(&self, stand: &Stand) -> Result<()> {
         let BackwardPass { context, call, sizes, step_flags, output, unprojected, d_output, .. } = *self.run;
-        let Sizes { rows, units, hidden, .. } = sizes;
+        let Sizes { rows, hidden_size, projection_size, .. } = sizes;
         let (steps, half) = (stand.steps.clone(), stand.half);
         let count = steps.len() * rows;
         let ahead = stand.ahead * rows;
-        let gate_row = call.equations.gates() * units;
+        let gate_row = call.equations.gates() * hidden_size;
         let windows = self.ends.len() * rows;
         // Row `row` of a half of an array of both lags, where a row is `width` wide.
         let row_of = |half: usize, row: usize, width: usize| (half * windows + row) * width;
 
-        // The step before the first is read, too, and the mark of the step after the last.
+        // The step before the first is read, too, and the flags of the step after the last.
         let first = steps.start.saturating_sub(1);
-        let states_array = unprojected.unwrap_or(output);
-        let column = if unprojected.is_some() { 0 } else { call.column };
-        let states = BoundSteps::bind(self.run, states_array.view().span(), first..steps.end)?;
-        let d_outputs = BoundSteps::bind(self.run, d_output.span(), steps.clone())?;
-        let step_flags = match step_flags.span {
-            Some(span) => {
-                Some(BoundSteps::bind(self.run, span, steps.start..(steps.end + 1).min(sizes.steps))?)
-            }
-            None => None,
-        };
-        let d_gates = context.bind(self.d_gates.view().span())?;
+        let over_time = |span, steps, column| self.bind(span, steps, column);
         let dummy = context.bind(Span::new(&self.dummy, 0, 1))?;
-        let (saved, [saved_base, next_saved_base]) = match (&self.d_apart, self.saved) {
-            (Some(d_apart), _) => {
-                let bound = context.bind(d_apart.view().span())?;
-                let at = |half, row| bound.base + row_of(half, row, units) as u32;
-                (bound, [at(half, 0), at(1 - half, ahead)])
-            }
-            (None, Some(saved)) => {
-                let saved = BoundSteps::bind(self.run, saved.view().span(), first..steps.end)?;
-                (saved.bound, [saved.at(steps.start), 0])
-            }
-            (None, None) => (dummy, [0; 2]),
+        let dummy = ChunkArray { bound: dummy, first: 0, stride: 0, column: 0 };
+        // Arrays of both lags have no steps: they are bound whole, and the half is added below.
+        let of_lags = |span| Ok::<_, Error>(ChunkArray { bound: context.bind(span)?, ..dummy });
+        let chunk = TimeChunk {
+            steps: steps.clone(),
+            gates: of_lags(self.d_gates.view().span())?,
+            output: match unprojected {
+                Some(unprojected) => over_time(unprojected.view().span(), first..steps.end, 0)?,
+                None => over_time(output.view().span(), first..steps.end, call.column)?,
+            },
+            d_output: over_time(d_output.span(), steps.clone(), call.column)?,
+            saved: match (&self.d_apart, self.saved) {
+                (Some(d_apart), _) => of_lags(d_apart.view().span())?,
+                (None, Some(saved)) => over_time(saved.view().span(), first..steps.end, 0)?,
+                (None, None) => dummy,
+            },
+            unprojected: dummy,
+            step_flags: match step_flags.span {
+                Some(span) => Some(over_time(span, steps.start..(steps.end + 1).min(sizes.steps), 0)?),
+                None => None,
+            },
         };
-        let carry = context.bind(self.carry.view().span())?;
+        let operands = BackwardOperands {
+            pass: self.run,
+            weights: self.weights,
+            initial: self.initial,
+            carry: &self.carry,
+            d_unprojected: self.projection.as_ref().map(|projection| &projection.d_unprojected),
+        };
+        let bound = operands.bind(&chunk)?;
+        let carry = bound.carry;
         let carry_at = |part, half, row| carry.base + self.carried(part, half, row..row).start as u32;
-        let [step_flags_base, next_step_flags_base] = step_flags
-            .as_ref()
-            .map_or([0; 2], |step_flags| [step_flags.at(steps.start), step_flags.at(steps.start + 1)]);
         // Windows go together only where each has one output of its own; the last may have fewer than the others.
         let end = self.ends.end - 1;
         let takes_outputs = self.windows.owns(self.windows.owner(end), end - stand.lag);
-        let d_width = d_outputs.step / rows;
-        let mut d_unprojected = None;
         if let (Some(projection), Some(d_hidden)) = (self.projection, &self.d_hidden) {
             let next = row_of(1 - half, ahead, gate_row);
             let all = self.d_gates.view().span();
+            let flags_at = |flags: ChunkArray<'_>| [flags.at(steps.start), flags.at(steps.start + 1)];
             projection.step_back(
                 context,
                 &ProjectionStep {
                     rows: count,
                     next_gates: (stand.lag > 0).then(|| all.slice(next..next + count * gate_row)),
-                    d_output: d_outputs.bound,
-                    d_output_base: d_outputs.at(steps.start) + call.column as u32,
-                    width: takes_outputs.then_some(d_width),
-                    step_flags: step_flags
-                        .as_ref()
-                        .map(|step_flags| (step_flags.bound, [step_flags_base, next_step_flags_base])),
+                    d_output: chunk.d_output.bound,
+                    d_output_base: chunk.d_output.at(steps.start),
+                    width: takes_outputs.then_some(chunk.d_output.stride / rows),
+                    step_flags: chunk.step_flags.map(|flags| (flags.bound, flags_at(flags))),
                     carry,
                     carry_bases: [carry_at(0, 1 - half, ahead), carry_at(0, half, 0)],
-                    d_hidden: d_hidden.view().span().slice(0..count * hidden),
+                    d_hidden: d_hidden.view().span().slice(0..count * projection_size),
                 },
             )?;
-            d_unprojected = Some(context.bind(projection.d_unprojected.view().span())?);
         }
-        let weight = context.bind(call.weights.weight_hh.span())?;
-        let initial = self.operands.bind(context)?;
-        let bindings = [
-            weight,
-            states.bound,
-            d_unprojected.unwrap_or(d_outputs.bound),
-            initial,
-            step_flags.as_ref().map_or(weight, |step_flags| step_flags.bound),
-            d_gates,
-            saved,
-            carry,
-        ];
-        let blocks = blocks(context, Sizes { rows: count, ..sizes }, self.kernel.split);
-        let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
-        self.kernel.run(context, &bindings, &blocks, |block| BackwardParameters {
+        let own = bound.parameters(&[steps.start]);
+        // The rows of the lag before are in the other half, `ahead` rows further on.
+        let next_row = ((1 - half) * windows + ahead).wrapping_sub(half * windows) as u32;
+        let apart_row = if self.d_apart.is_some() { row_of(half, 0, hidden_size) as u32 } else { 0 };
+        let parameters = BackwardParameters {
             rows: count as u32,
-            batch: rows as u32,
-            hidden_size: units as u32,
-            width: (states.step / rows) as u32,
-            d_width: d_unprojected.map_or(d_width, |_| units) as u32,
+            gates_base: own.gates_base + row_of(half, 0, gate_row) as u32,
+            saved_base: own.saved_base + apart_row,
+            carry_base: carry_at(0, half, 0),
+            carry_cell_base: carry_at(1, half, 0),
+            next_row,
+            carry_row: next_row,
+            pass_flags: flag(LAST_STEP, stand.lag == 0)
+                | flag(TAKES_OUTPUTS, takes_outputs || self.projection.is_some()),
+            first_number: (steps.start * rows * hidden_size) as u32,
+            ..own
+        };
+        let blocks = blocks(context, Sizes { rows: count, ..sizes }, self.kernel.split);
+        self.kernel.run(context, &bound.bindings(), &blocks, |block| BackwardParameters {
             first_row: block.rows.start as u32,
             first_unit: block.units.start as u32,
-            weight_base: weight.base,
-            initial_base: self.operands.hidden(initial.base),
-            initial_cell_base: self.operands.cell(initial.base),
-            peepholes_base: self.operands.peepholes(initial.base),
-            mask_base: self.operands.mask(initial.base),
-            step_flags_base,
-            next_step_flags_base,
-            next_gates_base: d_gates.base + row_of(1 - half, ahead, gate_row) as u32,
-            next_saved_base,
-            output_base: states.at(steps.start) + column as u32,
-            d_output_base: match d_unprojected {
-                Some(bound) => bound.base,
-                None => d_outputs.at(steps.start) + call.column as u32,
-            },
-            gates_base: d_gates.base + row_of(half, 0, gate_row) as u32,
-            saved_base,
-            carry_base: carry_at(0, 1 - half, ahead),
-            carry_cell_base: carry_at(1, 1 - half, ahead),
-            carry_out_base: carry_at(0, half, 0),
-            carry_cell_out_base: carry_at(1, half, 0),
-            pass_flags: flag(LAST_STEP, stand.lag == 0)
-                | flag(TAKES_OUTPUTS, takes_outputs || d_unprojected.is_some()),
-            second_behind: 0,
-            second_beside: 0,
-            first_number: (steps.start * rows * units) as u32,
-            seed_low,
-            seed_high,
-            stream_low,
-            stream_high,
+            ..parameters
         })
+    }
+
+    /// The steps `steps` of an array over time, of whose rows the columns from `column` on are read.
+    fn bind<'s>(&self, span: Span<'s>, steps: Range<usize>, column: usize) -> Result<ChunkArray<'s>> {
+        let stride = span.len() / self.run.sizes.steps;
+        let bound = self.run.context.bind(span.slice(steps.start * stride..steps.end * stride))?;
+        Ok(ChunkArray { bound, first: steps.start, stride, column })
     }
 
     /// Adds to the gradient at the initial state what the rows of the first step, which come first, send there.
     fn arrive(&self, half: usize, d_initial: &mut StateTensors) -> Result<()> {
         let BackwardPass { context, call, sizes, step_flags, .. } = *self.run;
-        let Sizes { rows, units, .. } = sizes;
+        let Sizes { rows, hidden_size, .. } = sizes;
         let gates = self.d_gates.view().entry(half)?.outer(0..1)?;
         let apart = match &self.d_apart {
             Some(d_apart) => Some(d_apart.view().entry(half)?.outer(0..1)?.span()),
@@ -338,28 +326,8 @@ impl Group<'_> {
         add_into(d_initial.hidden.view_mut()?, sent.view())?;
         if let Some(d_cell) = &mut d_initial.cell {
             let carry = self.carry.view().outer(self.carried(1, half, 0..rows))?;
-            add_into(d_cell.view_mut()?, carry.reshaped(&[rows, units])?)?;
+            add_into(d_cell.view_mut()?, carry.reshaped(&[rows, hidden_size])?)?;
         }
         Ok(())
-    }
-}
-
-/// A bound stretch of an array over time.
-struct BoundSteps<'a> {
-    bound: Bound<'a>,
-    first: usize,
-    /// Elements of a step.
-    step: usize,
-}
-
-impl<'a> BoundSteps<'a> {
-    fn bind(run: &BackwardPass<'_>, span: Span<'a>, steps: Range<usize>) -> Result<Self> {
-        let step = span.len() / run.sizes.steps;
-        let bound = run.context.bind(span.slice(steps.start * step..steps.end * step))?;
-        Ok(Self { bound, first: steps.start, step })
-    }
-
-    fn at(&self, t: usize) -> u32 {
-        self.bound.base + ((t - self.first) * self.step) as u32
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct SplitK {
 impl SplitK {
     /// That of a layer with `sizes.rows` rows of the batch, whatever part of them a dispatch takes.
     pub(crate) fn of(context: &Context, sizes: Sizes) -> Self {
-        Self::choose(context.kind(), sizes.units, sizes.rows)
+        Self::choose(context.kind(), sizes.hidden_size, sizes.rows)
     }
 
     /// On hardware as many rows as leave a workgroup for each compute unit; on a software adapter, whose cores are few,
@@ -83,18 +83,18 @@ impl SplitK {
 
 /// sent W \[B, H\] for W \[terms, H\] and sent \[B, terms\]: the product of a step back.
 pub(crate) fn send(context: &Context, split: SplitK, sent: View<'_>, weight: View<'_>) -> Result<Tensor> {
-    let (rows, terms, units) = (sent.shape().rows(), sent.shape().last(), weight.shape().last());
-    let product = Tensor::unwritten(sent.device(), &[rows, units])?;
+    let (rows, terms, hidden_size) = (sent.shape().rows(), sent.shape().last(), weight.shape().last());
+    let product = Tensor::unwritten(sent.device(), &[rows, hidden_size])?;
     let (weights, sent) = (context.bind(weight.span())?, context.bind(sent.span())?);
     let y = context.bind(product.view().span())?;
-    let sizes = Sizes { steps: 1, rows, units, hidden: units };
+    let sizes = Sizes { steps: 1, rows, hidden_size, projection_size: hidden_size };
     for block in blocks(context, sizes, split) {
         context.dispatch(Dispatch {
             kernel: &BOUNDARY,
             constants: &[split.constant()],
             parameters: BoundaryParameters {
                 rows: rows as u32,
-                hidden_size: units as u32,
+                hidden_size: hidden_size as u32,
                 terms: terms as u32,
                 first_row: block.rows.start as u32,
                 first_unit: block.units.start as u32,

@@ -12,14 +12,18 @@
 //! what a pass over the whole does, bit by bit.
 
 use super::persistent::division::{Capacity, Division as PersistentDivision, Layer};
-use crate::gpu::{AdapterKind, RecurrentStrategy};
+use super::split_k::SplitK;
+use crate::Result;
+use crate::gpu::{AdapterKind, Context, RecurrentStrategy};
+use crate::ops::recurrent::{Call, Sizes};
+use crate::tuning::RecurrentShape;
 
 /// Elements of workgroup memory of the kernels: `POOL` in `shaders/recurrent/sequence/workgroup.wgsl`.
 const POOL: usize = 4096;
 /// The most elements of W_hh that hardware reads at every step: 256 KiB. A compute unit gets some 64 bytes per clock from
 /// the cache that all share, so that they take about as long as a dispatch, 3 to 5 µs.
 const WEIGHTS: usize = 1 << 16;
-/// Workgroups that hardware should have before any of them takes more rows: about as many as there are compute units.
+/// Workgroups that hardware should have before any of them takes more rows: about as many as there are compute hidden_size.
 pub(crate) const UNITS_TO_FILL: usize = 128;
 /// Workgroups that a software adapter should have before any of them takes more rows: it runs as many at a time as there are
 /// cores.
@@ -45,8 +49,8 @@ pub(crate) enum Strategy {
 pub(crate) struct StrategyInputs {
     /// G, the gates of the cell.
     pub(crate) gates: usize,
-    /// H, its units.
-    pub(crate) units: usize,
+    /// H, its hidden_size.
+    pub(crate) hidden_size: usize,
     /// B, the rows of the batch.
     pub(crate) rows: usize,
     /// How many directions share a dispatch.
@@ -77,6 +81,58 @@ enum Columns {
     Eight,
 }
 
+/// How the steps of `calls`, one direction or both, are taken.
+///
+/// # Errors
+/// Those of [`Context::waiting_workgroups`].
+pub(crate) fn choose_for(context: &Context, calls: &[Call<'_>], sizes: Sizes) -> Result<Strategy> {
+    let call = &calls[0];
+    // A step of theirs is more than a dispatch.
+    if call.weights.projection.is_some() || call.equations.resets_before() {
+        return Ok(Strategy::PerStep);
+    }
+    let (gates, Sizes { hidden_size, rows, .. }) = (call.equations.gates(), sizes);
+    let inputs = |wanted, capacity| StrategyInputs {
+        gates,
+        hidden_size,
+        rows,
+        directions: calls.len(),
+        slice_bits: SplitK::of(context, sizes).slice_bits(),
+        capacity,
+        kind: context.kind(),
+        wanted,
+    };
+    let choices = context.choices();
+    let shape = RecurrentShape { gates, hidden_size, rows };
+    let wanted = choices.recurrent(shape);
+    // Nobody makes the self-test who would not wait; who compares all ways does.
+    let asks = match wanted {
+        RecurrentStrategy::Persistent => true,
+        _ => context.trusts_waiting() && (choices.notes() || inputs(wanted, None).depends_on_capacity()),
+    };
+    let capacity = if asks { capacity(context)? } else { None };
+    let taken = |wanted| choose(&inputs(wanted, capacity));
+    // There is nothing to note where all wishes lead to the same.
+    let others = [RecurrentStrategy::Sequence, RecurrentStrategy::Persistent];
+    if choices.notes() && others.into_iter().any(|way| taken(way) != Strategy::PerStep) {
+        choices.note_recurrent(shape, taken(wanted).name());
+    }
+    Ok(taken(wanted))
+}
+
+/// What there is for workgroups that wait for each other, where they may.
+fn capacity(context: &Context) -> Result<Option<Capacity>> {
+    let workgroups = context.waiting_workgroups()?;
+    let words = context.limits().binding_elements;
+    let iterations = context.completion_iterations();
+    Ok((workgroups > 0).then(|| Capacity {
+        workgroups,
+        words,
+        weight_bits: context.weight_bits(),
+        iterations,
+    }))
+}
+
 /// Many steps at a time where that is possible and asked for or, if the choice is free, likely to be faster.
 pub(crate) fn choose(inputs: &StrategyInputs) -> Strategy {
     match inputs.wanted {
@@ -92,8 +148,8 @@ pub(crate) fn choose(inputs: &StrategyInputs) -> Strategy {
 }
 
 fn persistent(inputs: &StrategyInputs) -> Option<PersistentDivision> {
-    let &StrategyInputs { gates, units, rows, directions, slice_bits, capacity, .. } = inputs;
-    PersistentDivision::of(Layer { gates, units, rows, directions, slice_bits }, capacity?)
+    let &StrategyInputs { gates, hidden_size, rows, directions, slice_bits, capacity, .. } = inputs;
+    PersistentDivision::of(Layer { gates, hidden_size, rows, directions, slice_bits }, capacity?)
 }
 
 impl Strategy {
@@ -110,25 +166,26 @@ impl Strategy {
 impl StrategyInputs {
     /// Whether the choice depends on the room that there is on chip.
     pub(crate) fn depends_on_capacity(&self) -> bool {
-        let is_large = self.kind != AdapterKind::Software && self.gates * self.units * self.units > WEIGHTS;
+        let is_large =
+            self.kind != AdapterKind::Software && self.gates * self.hidden_size * self.hidden_size > WEIGHTS;
         self.wanted == RecurrentStrategy::Persistent || (self.wanted == RecurrentStrategy::Auto && is_large)
     }
 }
 
 /// As many rows for each workgroup as leave enough workgroups, and fit its memory; none where not even one does.
 fn division(inputs: &StrategyInputs) -> Option<RowDivision> {
-    let &StrategyInputs { gates, units, rows, kind, .. } = inputs;
+    let &StrategyInputs { gates, hidden_size, rows, kind, .. } = inputs;
     let software = kind == AdapterKind::Software;
     let (groups, columns) = match software {
         true => (CORES_TO_FILL, Columns::Eight),
         false => (UNITS_TO_FILL, Columns::One),
     };
-    let fits = |bits: u32| ((gates + 1) * units) << bits <= POOL;
+    let fits = |bits: u32| ((gates + 1) * hidden_size) << bits <= POOL;
     let fills = |bits: u32| bits == 0 || rows.div_ceil(1 << bits) >= groups;
     // Hardware has its invocations, a software adapter the registers of a processor.
     let most = if software { 3 } else { 2 };
     let row_bits = (0..=most).rev().find(|&bits| fits(bits) && fills(bits))?;
-    let widest = (gates * units).div_ceil(columns.number());
+    let widest = (gates * hidden_size).div_ceil(columns.number());
     let lane_bits = (0..3).find(|&bits| 32 << bits >= widest).unwrap_or(3);
     Some(RowDivision { row_bits, lane_bits, columns })
 }
@@ -154,20 +211,20 @@ impl RowDivision {
     }
 
     /// How many steps one dispatch may take.
-    pub(crate) fn steps(self, gates: usize, units: usize) -> usize {
-        (ITERATIONS / self.iterations(gates, units)).max(1)
+    pub(crate) fn steps(self, gates: usize, hidden_size: usize) -> usize {
+        (ITERATIONS / self.iterations(gates, hidden_size)).max(1)
     }
 
     /// Turns of loops that an invocation takes in a step, in the direction that takes more, rounded up.
-    fn iterations(self, gates: usize, units: usize) -> usize {
+    fn iterations(self, gates: usize, hidden_size: usize) -> usize {
         let lanes = 32 << self.lane_bits;
         let product = |columns: usize, depth: usize| {
             columns.div_ceil(self.columns.number()).div_ceil(lanes) * (depth + 1)
         };
-        let forward = product(gates * units, units);
-        let backward = product(units, gates * units);
+        let forward = product(gates * hidden_size, hidden_size);
+        let backward = product(hidden_size, gates * hidden_size);
         // Of a unit: loops over its gates, and the rounds of its random numbers.
-        let pointwise = (units << self.row_bits).div_ceil(lanes) * (6 * gates + 24);
+        let pointwise = (hidden_size << self.row_bits).div_ceil(lanes) * (6 * gates + 24);
         forward.max(backward) + pointwise + 1
     }
 }
@@ -178,7 +235,7 @@ mod tests {
 
     const PLAIN: StrategyInputs = StrategyInputs {
         gates: 4,
-        units: 64,
+        hidden_size: 64,
         rows: 16,
         directions: 1,
         slice_bits: 4,
@@ -196,7 +253,7 @@ mod tests {
 
     #[test]
     fn hardware_takes_small_layers_in_one_dispatch_and_large_ones_step_by_step() {
-        let takes = |gates, units| rows_of(StrategyInputs { gates, units, ..PLAIN }).is_some();
+        let takes = |gates, hidden_size| rows_of(StrategyInputs { gates, hidden_size, ..PLAIN }).is_some();
         assert!(takes(4, 128) && !takes(4, 129));
         assert!(takes(3, 147) && !takes(3, 148));
         assert!(takes(1, 256) && !takes(1, 257));
@@ -204,7 +261,7 @@ mod tests {
 
     #[test]
     fn rows_are_shared_out_until_the_device_is_filled() {
-        let small = StrategyInputs { units: 32, ..PLAIN };
+        let small = StrategyInputs { hidden_size: 32, ..PLAIN };
         let rows = |rows, kind| rows_of(StrategyInputs { rows, kind, ..small });
         assert_eq!(
             [1, 128, 256, 512, 4096].map(|batch| rows(batch, AdapterKind::Discrete)),
@@ -218,10 +275,10 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_workgroup_memory_is_left_to_steps() {
-        let forced = |gates, units| {
+        let forced = |gates, hidden_size| {
             rows_of(StrategyInputs {
                 gates,
-                units,
+                hidden_size,
                 wanted: RecurrentStrategy::Sequence,
                 kind: AdapterKind::Software,
                 ..PLAIN
@@ -229,11 +286,11 @@ mod tests {
         };
         // (G + 1) H rows are held.
         assert_eq!(
-            [256, 257, 512, 513, 1024, 1025, 2048, 2049].map(|units| forced(1, units)),
+            [256, 257, 512, 513, 1024, 1025, 2048, 2049].map(|hidden_size| forced(1, hidden_size)),
             [Some(8), Some(4), Some(4), Some(2), Some(2), Some(1), Some(1), None]
         );
         assert_eq!(
-            [102, 204, 205, 819, 820].map(|units| forced(4, units)),
+            [102, 204, 205, 819, 820].map(|hidden_size| forced(4, hidden_size)),
             [Some(8), Some(4), Some(2), Some(1), None]
         );
     }
@@ -242,9 +299,9 @@ mod tests {
     fn large_layers_stay_on_chip_where_there_is_room_and_their_rows_are_few() {
         let capacity =
             Some(Capacity { workgroups: 512, words: 1 << 28, weight_bits: 3, iterations: 1 << 23 });
-        let way = |units, rows, capacity| {
+        let way = |hidden_size, rows, capacity| {
             choose(&StrategyInputs {
-                units,
+                hidden_size,
                 rows,
                 capacity,
                 slice_bits: if rows > 16 { 2 } else { 4 },
@@ -253,22 +310,23 @@ mod tests {
             .name()
         };
         assert_eq!(
-            [64, 512].map(|units| way(units, 16, None)),
+            [64, 512].map(|hidden_size| way(hidden_size, 16, None)),
             [RecurrentStrategy::Sequence, RecurrentStrategy::PerStep]
         );
         assert_eq!(
-            [64, 512].map(|units| way(units, 16, capacity)),
+            [64, 512].map(|hidden_size| way(hidden_size, 16, capacity)),
             [RecurrentStrategy::Sequence, RecurrentStrategy::Persistent]
         );
         assert_eq!(way(512, 256, capacity), RecurrentStrategy::PerStep);
-        let asks = |units, wanted| StrategyInputs { units, wanted, ..PLAIN }.depends_on_capacity();
+        let asks =
+            |hidden_size, wanted| StrategyInputs { hidden_size, wanted, ..PLAIN }.depends_on_capacity();
         assert!(asks(512, RecurrentStrategy::Auto) && !asks(64, RecurrentStrategy::Auto));
         assert!(!asks(512, RecurrentStrategy::PerStep) && asks(64, RecurrentStrategy::Persistent));
     }
 
     #[test]
     fn what_the_user_asks_for_comes_first() {
-        let large = StrategyInputs { units: 200, ..PLAIN };
+        let large = StrategyInputs { hidden_size: 200, ..PLAIN };
         assert_eq!(rows_of(large), None);
         assert_eq!(rows_of(StrategyInputs { wanted: RecurrentStrategy::Sequence, ..large }), Some(1));
         assert_eq!(rows_of(StrategyInputs { wanted: RecurrentStrategy::PerStep, ..PLAIN }), None);
@@ -278,18 +336,22 @@ mod tests {
     fn no_dispatch_takes_more_turns_than_any_driver_allows() {
         for kind in [AdapterKind::Software, AdapterKind::Integrated] {
             for gates in 1..=8 {
-                for units in 1..=POOL {
+                for hidden_size in 1..=POOL {
                     for rows in [1, 16, 1024] {
                         let wanted = RecurrentStrategy::Sequence;
-                        let inputs = StrategyInputs { gates, units, rows, kind, wanted, ..PLAIN };
+                        let inputs = StrategyInputs { gates, hidden_size, rows, kind, wanted, ..PLAIN };
                         let Strategy::Sequence(division) = choose(&inputs) else {
-                            assert!((gates + 1) * units > POOL, "{gates} gates, {units} units");
+                            assert!(
+                                (gates + 1) * hidden_size > POOL,
+                                "{gates} gates, {hidden_size} hidden_size"
+                            );
                             continue;
                         };
-                        let iterations = division.steps(gates, units) * division.iterations(gates, units);
+                        let iterations =
+                            division.steps(gates, hidden_size) * division.iterations(gates, hidden_size);
                         assert!(
                             iterations <= ITERATIONS,
-                            "{gates} gates, {units} units, {rows} rows: {iterations} iterations"
+                            "{gates} gates, {hidden_size} hidden_size, {rows} rows: {iterations} iterations"
                         );
                     }
                 }

@@ -24,7 +24,7 @@ impl Block {
 pub(crate) fn blocks(context: &Context, sizes: Sizes, split: SplitK) -> Vec<Block> {
     let side = context.limits().workgroups;
     let columns = |rows: Range<usize>| {
-        pieces(sizes.units, side * UNITS).map(move |units| Block { rows: rows.clone(), units })
+        pieces(sizes.hidden_size, side * UNITS).map(move |units| Block { rows: rows.clone(), units })
     };
     pieces(sizes.rows, side * split.rows()).flat_map(columns).collect()
 }
@@ -34,7 +34,7 @@ pub(crate) struct TimeChunk<'a> {
     pub(crate) steps: Range<usize>,
     pub(crate) gates: ChunkArray<'a>,
     pub(crate) output: ChunkArray<'a>,
-    pub(crate) d_output: Option<ChunkArray<'a>>,
+    pub(crate) d_output: ChunkArray<'a>,
     pub(crate) saved: ChunkArray<'a>,
     pub(crate) unprojected: ChunkArray<'a>,
     pub(crate) step_flags: Option<ChunkArray<'a>>,
@@ -70,7 +70,8 @@ pub(crate) struct Reach {
 pub(crate) struct Arrays<'a> {
     pub(crate) gates: (Span<'a>, Reach),
     pub(crate) output: (Span<'a>, Reach),
-    pub(crate) d_output: Option<Span<'a>>,
+    /// At the output; forward, which has none, the output itself.
+    pub(crate) d_output: Span<'a>,
     pub(crate) saved: Option<(Span<'a>, Reach)>,
     pub(crate) unprojected: Option<Span<'a>>,
     pub(crate) step_flags: Option<(Span<'a>, Reach)>,
@@ -94,7 +95,7 @@ impl<'a> Arrays<'a> {
             (elements * sizes.steps / span.len()).saturating_sub(reach.before + reach.after)
         };
         let only = Reach { before: 0, after: 0 };
-        let d_output = self.d_output.map(|span| (span, only));
+        let d_output = Some((self.d_output, only));
         let unprojected = self.unprojected.map(|span| (span, only));
         let all =
             [Some(self.gates), Some(self.output), self.saved, d_output, unprojected].into_iter().flatten();
@@ -124,7 +125,7 @@ impl<'a> Arrays<'a> {
         Ok(TimeChunk {
             gates: window(self.gates, 0, self.directions)?,
             output: window(self.output, self.columns[0], 1)?,
-            d_output: self.d_output.map(|span| window((span, only), self.columns[1], 1)).transpose()?,
+            d_output: window((self.d_output, only), self.columns[1], 1)?,
             saved,
             unprojected,
             step_flags: self

@@ -22,7 +22,7 @@ pub(crate) fn forward<F: Real>(
 ) {
     let StepTarget { gates, saved, after } = target;
     let Some(saved) = saved else { unreachable!("a GRU saves what its last gate's product is or is of") };
-    let width = matrices.units;
+    let width = matrices.hidden_size;
     let [gate, candidate, _] = equations.functions();
     matrices.add_product(BOTH, seen, gates.slice_mut(s![.., ..2 * width]));
     if !equations.resets_before() {
@@ -68,7 +68,7 @@ pub(crate) fn backward<F: Real>(
     gradients: StepGradients<'_, F>,
 ) {
     let StepGradients { mut gates, mut d_apart, d_before } = gradients;
-    let width = matrices.units;
+    let width = matrices.hidden_size;
     let [gate, candidate, _] = equations.functions();
     let mut scratch = vec![F::zero(); width];
     for (row, past) in d_before.hidden.outer_iter_mut().enumerate() {

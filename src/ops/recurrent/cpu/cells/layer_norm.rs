@@ -74,7 +74,7 @@ pub(crate) fn forward<F: Real>(
     let product = product(matrices, before.hidden);
     let recurrent = layer_norm::forward(product.view(), gains.product, matrices.bias, &gains.groups);
     let sum = &projected + &recurrent;
-    let at = |gate| block(sum.view(), gate, matrices.units);
+    let at = |gate| block(sum.view(), gate, matrices.hidden_size);
     match gains.state {
         Some(state) => {
             let (i, f, g, o) = (sigmoid(at(0)), sigmoid(at(1)), tanh(at(2)), sigmoid(at(3)));
@@ -85,8 +85,8 @@ pub(crate) fn forward<F: Real>(
         }
         None => {
             let (r, z) = (sigmoid(at(0)), sigmoid(at(1)));
-            let q = block(recurrent.view(), 2, matrices.units);
-            let n = tanh(block(projected, 2, matrices.units) + &r * &q);
+            let q = block(recurrent.view(), 2, matrices.hidden_size);
+            let n = tanh(block(projected, 2, matrices.hidden_size) + &r * &q);
             let hidden = one_minus(&z) * &n + &z * &before.hidden;
             let memory = CellState { hidden, cell: before.cell.to_owned() };
             CellOutput { gates: joined(&[&r, &z, &n]), saved: Some(q), memory }
@@ -101,7 +101,7 @@ pub(crate) fn backward<F: Real>(
     step: &Step<'_, F>,
     d_after: CellStateView<'_, F>,
 ) -> CellGradients<F> {
-    let at = |gate| block(gates, gate, matrices.units);
+    let at = |gate| block(gates, gate, matrices.hidden_size);
     let kept = || step.saved.unwrap_or(step.before.cell).to_owned();
     let d_h = &d_after.hidden;
     let (d_projected, d_recurrent, past, d_cell) = match gains.state {
@@ -112,7 +112,7 @@ pub(crate) fn backward<F: Real>(
             let d_o = d_h * &y * sigmoid_derivative(&o);
             let d_normalised = d_h * &o * tanh_derivative(&y);
             let (d_c, _) =
-                layer_norm::backward(c.view(), state.row(0), d_normalised.view(), &[matrices.units]);
+                layer_norm::backward(c.view(), state.row(0), d_normalised.view(), &[matrices.hidden_size]);
             let d_c = &d_after.cell + &d_c;
             let d_i = &d_c * &g * sigmoid_derivative(&i);
             let d_f = &d_c * &step.before.cell * sigmoid_derivative(&f);
@@ -167,7 +167,7 @@ pub(crate) fn over_time<F: Real>(
     let product = product(matrices, matrix(over.previous));
     let mut d_recurrent = over.d_gates.to_owned();
     if let Some(d_apart) = over.d_apart {
-        let last = d_recurrent.dim().2 - matrices.units;
+        let last = d_recurrent.dim().2 - matrices.hidden_size;
         d_recurrent.slice_mut(s![.., .., last..]).assign(&d_apart);
     }
     let (d_product, d_gain) =
@@ -181,7 +181,7 @@ pub(crate) fn over_time<F: Real>(
     let y = tanh(normalised_state(state, &c));
     let d_normalised = d_hidden * o * tanh_derivative(&y);
     let (_, d_state_gain) =
-        layer_norm::backward(c.view(), state.row(0), d_normalised.view(), &[matrices.units]);
+        layer_norm::backward(c.view(), state.row(0), d_normalised.view(), &[matrices.hidden_size]);
     let d_shift = d_normalised.sum_axis(Axis(0));
     match concatenate(Axis(0), &[d_gain.view(), d_state_gain.view(), d_shift.view()]) {
         Ok(all) => (d_product, all),

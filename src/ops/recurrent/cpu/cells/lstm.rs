@@ -192,7 +192,7 @@ pub(crate) fn forward<F: Real>(
         lstm.forward(units_mut(gates.row_mut(row)), units(before.cell.row(row)), c, units_mut(h));
     }
     if let Some(result) = result {
-        after.hidden.assign(&matrices.projected(result.view(), matrices.hidden));
+        after.hidden.assign(&matrices.projected(result.view(), matrices.projection_size));
     }
     if let Some(saved) = saved {
         saved.assign(&after.cell);
@@ -208,9 +208,10 @@ pub(crate) fn backward<F: Real>(
 ) {
     let StepGradients { mut gates, d_before, .. } = gradients;
     let lstm = Lstm::new(equations, matrices);
-    let d_h = matrices.projected(d_after.hidden, matrices.units);
+    let d_h = matrices.projected(d_after.hidden, matrices.hidden_size);
     let current = step.saved.unwrap_or(step.before.cell);
-    let mut scratch = Scratch { y: vec![F::zero(); matrices.units], d_c: vec![F::zero(); matrices.units] };
+    let mut scratch =
+        Scratch { y: vec![F::zero(); matrices.hidden_size], d_c: vec![F::zero(); matrices.hidden_size] };
     for (row, d_c_before) in d_before.cell.outer_iter_mut().enumerate() {
         let known = Known {
             d_h: units(d_h.row(row)),
@@ -234,7 +235,7 @@ pub(crate) fn state<F: Real>(
     let lstm = Lstm::new(equations, matrices);
     let mut result = Array2::zeros(before.cell.raw_dim());
     for (row, c) in result.outer_iter_mut().enumerate() {
-        let Blocks { i, f, g, .. } = lstm.blocks(units_mut(gates.row_mut(row)), matrices.units);
+        let Blocks { i, f, g, .. } = lstm.blocks(units_mut(gates.row_mut(row)), matrices.hidden_size);
         lstm.state([i, f, g], units(before.cell.row(row)), units_mut(c));
     }
     result
@@ -251,7 +252,7 @@ pub(crate) fn hidden<F: Real>(
     let mut result = Array2::zeros(current.raw_dim());
     for (row, h) in result.outer_iter_mut().enumerate() {
         let gates = units(gates.row(row));
-        let o = &gates[gates.len() - matrices.units..];
+        let o = &gates[gates.len() - matrices.hidden_size..];
         lstm.hidden(o, units(current.row(row)), units_mut(h));
     }
     result

@@ -1,8 +1,7 @@
 //! Which shaders make up the kernels of each cell. A kernel has the files that all begin with, the cell's, and those around it;
 //! likewise its constants.
 
-use super::super::per_step::{BackwardParameters, ForwardParameters};
-use super::super::sequence::{SequenceBackwardParameters, SequenceForwardParameters};
+use super::super::parameters::{BackwardParameters, ForwardParameters};
 use super::FUNCTIONS;
 use crate::Result;
 use crate::gpu::{Kernel, WEIGHT_CLASSES, kernel};
@@ -71,7 +70,7 @@ macro_rules! way {
     } $cell:ident $files:tt $own:tt) => {
         around!($forward: $forward_stem {
             files: [
-                "recurrent/common/forward_bindings", "recurrent/common/forward_operands", "recurrent/common/forward_unit",
+                "recurrent/common/forward_arrays", "recurrent/common/forward_operands", "recurrent/common/forward_unit",
                 $($forward_file),+
             ],
             parameters: $forward_parameters,
@@ -82,7 +81,7 @@ macro_rules! way {
         } $cell $files $own);
         around!($backward: $backward_stem {
             files: [
-                "recurrent/common/backward_bindings", "recurrent/common/backward_operands", "recurrent/common/backward_unit",
+                "recurrent/common/backward_arrays", "recurrent/common/backward_operands", "recurrent/common/backward_unit",
                 $($backward_file),+
             ],
             parameters: $backward_parameters,
@@ -114,11 +113,11 @@ macro_rules! sequence {
     ($($cell:tt)+) => {
         way!({
             forward: SEQUENCE_FORWARD "recurrent/sequence/forward"
-                ["recurrent/common/iteration", "recurrent/common/forward_positions", "recurrent/sequence/workgroup", "recurrent/sequence/forward"]
-                SequenceForwardParameters [Read, Read, Read, Read, Write, Write, Write],
+                ["recurrent/sequence/workgroup", "recurrent/sequence/forward"]
+                ForwardParameters [Read, Read, Read, Read, Write, Write, Write],
             backward: SEQUENCE_BACKWARD "recurrent/sequence/backward"
-                ["recurrent/common/iteration", "recurrent/common/backward_positions", "recurrent/sequence/workgroup", "recurrent/sequence/backward"]
-                SequenceBackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write],
+                ["recurrent/sequence/workgroup", "recurrent/sequence/backward"]
+                BackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write],
             projected: 1,
             phases: 1,
             constants: [("ROW_BITS", 4), ("LANE_BITS", 4), ("WIDE", 2)],
@@ -131,11 +130,11 @@ macro_rules! persistent {
     ($($cell:tt)+) => {
         way!({
             forward: PERSISTENT_FORWARD "recurrent/persistent/forward"
-                ["recurrent/common/iteration", "recurrent/common/forward_positions", "recurrent/persistent/wait", "recurrent/persistent/exchange", "recurrent/persistent/workgroup", "recurrent/persistent/forward"]
-                SequenceForwardParameters [Read, Read, Read, Read, Write, Write, Write, Write, Write],
+                ["recurrent/persistent/wait", "recurrent/persistent/exchange", "recurrent/persistent/workgroup", "recurrent/persistent/forward"]
+                ForwardParameters [Read, Read, Read, Read, Write, Write, Write, Write, Write],
             backward: PERSISTENT_BACKWARD "recurrent/persistent/backward"
-                ["recurrent/common/iteration", "recurrent/common/backward_positions", "recurrent/persistent/wait", "recurrent/persistent/exchange", "recurrent/persistent/workgroup", "recurrent/persistent/backward"]
-                SequenceBackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write, Write, Write],
+                ["recurrent/persistent/wait", "recurrent/persistent/exchange", "recurrent/persistent/workgroup", "recurrent/persistent/backward"]
+                BackwardParameters [Read, Read, Read, Read, Read, Write, Write, Write, Write, Write],
             projected: 1,
             phases: 1,
             constants: [

@@ -22,18 +22,6 @@ use crate::ops::Activation;
 use crate::ops::recurrent::custom_cell as custom;
 use crate::ops::recurrent::{Call, Cell, Reset, Sizes};
 
-/// Bits of `flags`, as in `shaders/recurrent/common/layer.wgsl`.
-pub(crate) const FIRST_STEP: u32 = 1;
-pub(crate) const LAST_STEP: u32 = 2;
-pub(crate) const TAKES_OUTPUTS: u32 = 4;
-pub(crate) const HAS_BIAS: u32 = 8;
-pub(crate) const REVERSED: u32 = 16;
-
-/// `flag` where it holds, else nothing.
-pub(crate) fn flag(flag: u32, holds: bool) -> u32 {
-    if holds { flag } else { 0 }
-}
-
 /// How many functions there are to choose from.
 const FUNCTIONS: u32 = Activation::ALL.len() as u32;
 

@@ -32,7 +32,7 @@ pub(crate) struct Capacity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layer {
     pub(crate) gates: usize,
-    pub(crate) units: usize,
+    pub(crate) hidden_size: usize,
     pub(crate) rows: usize,
     pub(crate) directions: usize,
     /// 2 to this power are the slices of a sum.
@@ -56,11 +56,11 @@ impl Division {
     pub(crate) fn of(layer: Layer, capacity: Capacity) -> Option<Self> {
         let fits = |&(unit_bits, quad_bits): &(u32, u32)| {
             let work = 1usize << (unit_bits + quad_bits + layer.slice_bits);
-            let held = (layer.gates * layer.units) << unit_bits <= 1024 << capacity.weight_bits;
+            let held = (layer.gates * layer.hidden_size) << unit_bits <= 1024 << capacity.weight_bits;
             work <= GROUP && held
         };
         let division = |(unit_bits, quad_bits): (u32, u32)| {
-            let weights = (layer.gates * layer.units) << unit_bits;
+            let weights = (layer.gates * layer.hidden_size) << unit_bits;
             let weight_bits = weights.div_ceil(1024).next_power_of_two().ilog2();
             Self {
                 layer,
@@ -73,7 +73,7 @@ impl Division {
         };
         let all = (0..=UNIT_BITS).flat_map(|units| (0..=QUAD_BITS).map(move |quads| (units, quads)));
         let has_capacity = |division: &Self| {
-            let [_, words] = division.exchange(layer.gates * layer.units, 1);
+            let [_, words] = division.exchange(layer.gates * layer.hidden_size, 1);
             division.workgroups() <= capacity.workgroups
                 && words <= capacity.words
                 && division.iterations() <= capacity.iterations
@@ -89,7 +89,7 @@ impl Division {
     }
 
     fn unit_blocks(&self) -> usize {
-        self.layer.units.div_ceil(1 << self.unit_bits)
+        self.layer.hidden_size.div_ceil(1 << self.unit_bits)
     }
 
     /// How many workgroups wait for each other.
@@ -104,7 +104,7 @@ impl Division {
 
     /// Chunks of the operand that a workgroup takes in at a step back.
     fn chunks(&self) -> usize {
-        (self.layer.gates * self.layer.units).div_ceil(POOL >> self.quad_bits)
+        (self.layer.gates * self.layer.hidden_size).div_ceil(POOL >> self.quad_bits)
     }
 
     /// How many steps one dispatch may take whose history has `width` words a row.
@@ -117,9 +117,9 @@ impl Division {
     /// Turns of all loops together that an invocation of the workgroup that completes takes for a step: those of all units,
     /// and the weights of each anew.
     pub(crate) fn iterations(&self) -> usize {
-        let Layer { gates, units, slice_bits, .. } = self.layer;
-        let weights = ((gates * units) << self.unit_bits).div_ceil(GROUP);
-        let terms = self.chunks() * (2 * 2 * 4 + 2) + ((gates * units) >> slice_bits) + gates;
+        let Layer { gates, hidden_size, slice_bits, .. } = self.layer;
+        let weights = ((gates * hidden_size) << self.unit_bits).div_ceil(GROUP);
+        let terms = self.chunks() * (2 * 2 * 4 + 2) + ((gates * hidden_size) >> slice_bits) + gates;
         self.unit_blocks() * (weights + terms + gates * (1 << slice_bits) + 8 * gates + 32)
     }
 
@@ -144,7 +144,7 @@ impl Division {
 mod tests {
     use super::*;
 
-    const LAYER: Layer = Layer { gates: 4, units: 512, rows: 16, directions: 1, slice_bits: 4 };
+    const LAYER: Layer = Layer { gates: 4, hidden_size: 512, rows: 16, directions: 1, slice_bits: 4 };
     /// 132 units of an H100, four workgroups each.
     const CAPACITY: Capacity =
         Capacity { workgroups: 512, words: 1 << 28, weight_bits: 3, iterations: 1 << 23 };
@@ -152,15 +152,15 @@ mod tests {
     #[test]
     fn all_weights_are_held_by_workgroups_that_run_at_once() {
         for gates in [1, 3, 4, 8] {
-            for units in [1, 5, 64, 256, 512, 1000, 1024, 2048] {
+            for hidden_size in [1, 5, 64, 256, 512, 1000, 1024, 2048] {
                 for (rows, slice_bits) in [(1, 4), (4, 4), (5, 3), (16, 2), (64, 2), (65, 2), (1000, 2)] {
                     for directions in [1, 2] {
-                        let layer = Layer { gates, units, rows, directions, slice_bits };
+                        let layer = Layer { gates, hidden_size, rows, directions, slice_bits };
                         let Some(division) = Division::of(layer, CAPACITY) else { continue };
                         assert!(division.workgroups() <= CAPACITY.workgroups, "{division:?}");
-                        assert!(division.unit_blocks() << division.unit_bits >= units, "{division:?}");
+                        assert!(division.unit_blocks() << division.unit_bits >= hidden_size, "{division:?}");
                         assert!(division.row_blocks() * (4 << division.quad_bits) >= rows, "{division:?}");
-                        let held = (gates * units) << division.unit_bits;
+                        let held = (gates * hidden_size) << division.unit_bits;
                         assert!(
                             held <= 1024 << division.weight_bits && division.weight_bits <= 3,
                             "{division:?}"
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn what_fits_no_chip_is_refused() {
         assert!(Division::of(LAYER, CAPACITY).is_some());
-        assert_eq!(Division::of(Layer { units: 4096, ..LAYER }, CAPACITY), None);
+        assert_eq!(Division::of(Layer { hidden_size: 4096, ..LAYER }, CAPACITY), None);
         assert_eq!(Division::of(LAYER, Capacity { workgroups: 2, ..CAPACITY }), None);
         assert_eq!(Division::of(LAYER, Capacity { workgroups: 0, ..CAPACITY }), None);
         assert_eq!(Division::of(LAYER, Capacity { weight_bits: 0, ..CAPACITY }), None);
@@ -189,28 +189,33 @@ mod tests {
 
     #[test]
     fn layers_of_common_sizes_take_many_steps_in_a_dispatch() {
-        let steps = |units, rows| {
-            let division = Division::of(Layer { units, rows, ..LAYER }, CAPACITY).expect("there is capacity");
-            division.steps(4 * units)
+        let steps = |hidden_size, rows| {
+            let division =
+                Division::of(Layer { hidden_size, rows, ..LAYER }, CAPACITY).expect("there is capacity");
+            division.steps(4 * hidden_size)
         };
         assert_eq!(steps(256, 16), STEPS);
-        for (units, rows) in [(512, 1), (512, 16), (1024, 16)] {
-            assert!(steps(units, rows) >= 16, "{units} units, {rows} rows: {}", steps(units, rows));
+        for (hidden_size, rows) in [(512, 1), (512, 16), (1024, 16)] {
+            assert!(
+                steps(hidden_size, rows) >= 16,
+                "{hidden_size} units, {rows} rows: {}",
+                steps(hidden_size, rows)
+            );
         }
     }
 
     #[test]
     fn no_history_is_larger_than_it_may_be() {
-        for units in [64, 512] {
+        for hidden_size in [64, 512] {
             for rows in [1, 64] {
-                let layer = Layer { units, rows, slice_bits: 2, ..LAYER };
+                let layer = Layer { hidden_size, rows, slice_bits: 2, ..LAYER };
                 for iterations in [1 << 14, 1 << 17, 1 << 23] {
                     let Some(division) = Division::of(layer, Capacity { iterations, ..CAPACITY }) else {
                         continue;
                     };
-                    let steps = division.steps(4 * units);
+                    let steps = division.steps(4 * hidden_size);
                     assert!(steps * division.iterations() <= iterations, "{division:?}: {steps}");
-                    let [head, all] = division.exchange(4 * units, steps);
+                    let [head, all] = division.exchange(4 * hidden_size, steps);
                     assert!((1..=STEPS).contains(&steps) && all - head <= HISTORY, "{division:?}: {steps}");
                 }
             }
