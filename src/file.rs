@@ -326,6 +326,19 @@ mod tests {
     }
 
     #[test]
+    fn a_writer_that_was_suspended_for_long_still_has_its_partial_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        let written = replace(&path, |file| {
+            file.write_all(b"late")?;
+            file.set_modified(SystemTime::now() - 2 * ABANDONED)?;
+            write_atomically(&path, b"in between").map_err(io::Error::other)
+        });
+        assert!(written.is_ok(), "{written:?}");
+        assert_eq!(fs::read(&path).unwrap(), b"late");
+    }
+
+    #[test]
     fn the_longest_name_that_a_folder_takes_can_be_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ü".repeat(127));

@@ -193,6 +193,13 @@ mod tests {
                 }
             }
         }
+        // Without a blank or a line break there are no zeros: the mark alone tells.
+        for (order, name) in
+            [(u16::to_le_bytes as fn(u16) -> _, "is UTF-16LE"), (u16::to_be_bytes, "is UTF-16BE")]
+        {
+            let message = refused(&utf16("\u{feff}東京の夜", order));
+            assert!(message.contains(name), "{message}");
+        }
         let wide = |order: fn(u32) -> [u8; 4]| -> Vec<u8> {
             "\u{feff}ab".chars().flat_map(|character| order(character.into())).collect()
         };

@@ -1,10 +1,12 @@
 //! What the WGSL of a custom cell may be: whatever could run without an end, need a stack without an end, or touch what is
 //! not the cell's is refused by the cell's name before a driver sees it, and what equations need is not.
 
+use std::time::Duration;
+
 use libtest_mimic::Failed;
 use refrain::check::custom_cell;
 use refrain::nn::{Cell, CustomCell, Model, Rnn, UnitBackward, UnitForward, UnitState, UnitStep};
-use refrain::{Error, Result};
+use refrain::{Error, GpuOptions, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 
@@ -96,6 +98,7 @@ fn loops_without_a_constant_end_are_refused_by_the_name_of_the_cell() -> Outcome
             ("by_data", "for (var i = 0; i < i32(sum); i++) { sum += 1.0; }", endless),
             ("from_data", "for (var i = i32(sum); i < 8; i++) { sum += 1.0; }", endless),
             ("written_inside", "for (var i = 0; i < 8; i++) { i = 0; }", endless),
+            ("written_after_a_start", "var i = 7; i = 0; for (; i < 8; i++) { i = 0; }", endless),
             ("by_a_pointer", "for (var i = 0; i < 8; i++) { let at = &i; *at = 0; }", endless),
             ("by_a_call", "for (var i = 0; i < 8; i++) { back(&i); }", endless),
             ("standing", "for (var i = 0; i < 8; i += 0) { sum += 1.0; }", endless),
@@ -108,6 +111,12 @@ fn loops_without_a_constant_end_are_refused_by_the_name_of_the_cell() -> Outcome
             ),
             ("old_value", "var i = 0; let k = i; for (; k < 8; i++) { sum += 1.0; }", endless),
             ("old_step", "var i = 0; let k = i; for (; i < 8; i = k + 1) { sum += 1.0; }", endless),
+            ("other_step", "var j = 0; for (var i = 0; i < 8; i = j + 1) { sum += 1.0; }", endless),
+            (
+                "to_and_fro",
+                "var i = 7; i = 0; loop { if i < 8 { } else { break; } sum += 1.0; continuing { i++; i--; } }",
+                endless,
+            ),
             ("old_truth", "var i = 0; let t = i < 8; for (; t; i++) { sum += 1.0; }", endless),
             ("long", "for (var i = 0; i < 1000000000; i++) { sum += 1.0; }", endless),
             (
@@ -153,6 +162,7 @@ fn sources_that_nest_too_deep_or_are_too_long_are_refused() -> Outcome {
         ("calls", format!("sum = {}sum{};", "abs(".repeat(1000), ")".repeat(1000)), nested),
         ("blocks", format!("{}{}", "{".repeat(1000), "}".repeat(1000)), nested),
         ("chain", format!("if sum > 0.0 {{ }} {}", "else if sum > 1.0 { }".repeat(1000)), nested),
+        ("plain_chain", format!("let up = sum > 0.0; if up {{ }} {}", "else if up { }".repeat(1000)), nested),
         ("types", format!("var a: {}f32{};", "array<".repeat(1000), ",1>".repeat(1000)), nested),
         ("large", "var a: array<f32, 268435456>; sum += a[u32(sum)];".to_owned(), "values have at most 1024"),
     ] {
@@ -236,6 +246,25 @@ fn what_equations_need_runs_on_a_gpu_from_any_thread(adapter: &Adapter) -> Outco
     Ok(())
 }
 
+/// Where the wait for a submission ends that calls a cell's kernel, the error names the cell: its text is the first suspect.
+fn a_wait_that_ends_names_the_cell_that_was_running(adapter: &Adapter) -> Outcome {
+    let options = GpuOptions { wait_limit: Duration::from_nanos(1), ..GpuOptions::default() };
+    let device = adapter.open_anew_with(&options)?;
+    let name = format!("slow_{}", adapter.summary().index);
+    let mut model = Model::new(1);
+    let rnn = model.add("rnn", Rnn::new(Cell::Custom(cell(&name, ordinary_text())), 2, 64))?;
+    let parameters = model.initialize(&device)?;
+    let x = Tensor::zeros(&device, &[200, 16, 2])?;
+    let (y, _) = rnn.infer(&parameters, &x, &rnn.zero_state(&device, 16)?)?;
+    let refused = y.download();
+    assert!(
+        matches!(&refused, Err(Error::DeviceLost { reason }) if reason.contains("did not end within")
+            && reason.contains(&name) && reason.contains("a user's WGSL")),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
 pub(crate) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
@@ -245,5 +274,9 @@ pub(crate) fn register(suite: &mut Suite) {
         what_the_device_is_not_opened_with_is_refused,
         what_is_not_the_cells_is_refused,
     );
-    on_gpu!(suite, what_equations_need_runs_on_a_gpu_from_any_thread);
+    on_gpu!(
+        suite,
+        what_equations_need_runs_on_a_gpu_from_any_thread,
+        a_wait_that_ends_names_the_cell_that_was_running,
+    );
 }

@@ -206,6 +206,13 @@ fn large_files_of_zeros_are_refused_by_their_headers() -> Outcome {
         File::options().write(true).open(&path)?.set_len(header.len() as u64 + SIZE)?;
         within(QUICK, "refusing a header and zeros", || refused_by_every_reader(&path))??;
     }
+    // A header that would be there, but is longer than the format allows: not a byte of it is read.
+    let path = folder.path().join("long.safetensors");
+    fs::write(&path, SIZE.to_le_bytes())?;
+    File::options().write(true).open(&path)?.set_len(8 + SIZE)?;
+    let load = || Checkpoint::load(&path, &Device::cpu()).map(|_| ());
+    let refused = within(QUICK, "refusing a long header", load)?;
+    expect_refused(refused, &[&format!("a header of {SIZE} would not fit")])?;
     Ok(())
 }
 
@@ -279,7 +286,18 @@ fn arrays_whose_shapes_overflow_are_refused_by_every_importer() -> Outcome {
     }
     // All but the few layers of one unit that eight values are enough for.
     assert!(refused > 3800, "only {refused} were refused");
-    Ok(())
+    // Four gates of so many units wrap to four rows, and so does each array to four values.
+    const UNITS: usize = (1 << 62) + 1;
+    let values = [0.5; 4];
+    let kernel = HostArray::new(&[UNITS, 4], &values);
+    let config = KerasConfig::new(KerasClass::Lstm, KerasVersion::V3);
+    expect_refused(
+        KerasLayer::new(&config, &KerasWeights::new(kernel, kernel)),
+        &["recurrent_kernel", "2^31"],
+    )?;
+    let node = OnnxNode::new("LSTM", OnnxAttributes { hidden_size: UNITS, ..OnnxAttributes::default() })?;
+    let (w, r) = (HostArray::new(&[1, 4, 1], &values), HostArray::new(&[1, 4, UNITS], &values));
+    expect_refused(node.layers(&OnnxTensors::new(w, r)), &["hidden_size", "2^31"])
 }
 
 fn layers_of_absurd_sizes_are_refused_and_not_counted_wrong() -> Outcome {

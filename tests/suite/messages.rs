@@ -155,6 +155,8 @@ fn files_of_another_kind_are_named_by_their_first_bytes() -> Outcome {
         (b"the rain in spain", ["is text, not a safetensors file", ""]),
         // A header of 200 bytes that is not there.
         (b"\xc8\0\0\0\0\0\0\0{\"head.weight\":", ["is not a whole safetensors file", "cut short"]),
+        // The same behind one that is whole.
+        (b"\xc8\0\0\0\0\0\0\0{}", ["is not a whole safetensors file", "a header of 200 would not fit"]),
         (&[0xff; 64], ["is not a whole safetensors file", "cut short"]),
     ] {
         let path = folder.path().join("model.safetensors");

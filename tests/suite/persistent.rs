@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use refrain::nn::{Cell, Model, RandomKey, Rnn, Sequences};
+use refrain::nn::{Cell, Layer, Model, RandomKey, Rnn, Sequences};
 use refrain::{
     AdapterKind, Device, Error, GpuOptions, Indices, Journal, PERSISTENT_VARIABLE, Persistent,
-    PersistentLimits, RecurrentShape, RecurrentStrategy, Result, Tensor, Tuning, TuningSource,
+    PersistentLimits, PersistentReport, RecurrentShape, RecurrentStrategy, Result, Tensor, Tuning, TuningSource,
 };
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
@@ -258,6 +258,38 @@ fn timeouts_are_learnt_without_a_readback(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
+/// A timeout that a readback brings, and the copy of its submission after it, is one; what is known is not brought again.
+fn a_timeout_counts_once(adapter: &Adapter) -> Outcome {
+    // As above: a workgroup has at most 16 of these 60 units, and after one timeout two may wait.
+    let options = PersistentLimits { workgroups: Some(4), spin_limit: Some(64) };
+    let device = open(adapter, RecurrentStrategy::Persistent, options)?;
+    let mut model = Model::new(6);
+    let four = model.add("four", Rnn::new(Cell::tanh(), INPUTS, 60))?;
+    // One workgroup a direction waits for nobody.
+    let two = model.add("two", Rnn::new(Cell::tanh(), INPUTS, 1).bidirectional())?;
+    let parameters = model.initialize(&device)?;
+    let x = random(&device, 51, &[8, 4, INPUTS], 1.0)?;
+    let pass = |rnn: &Layer<Rnn>| -> Result<PersistentReport> {
+        rnn.infer(&parameters, &x, &rnn.zero_state(&device, 4)?)?.0.download()?;
+        Ok(device.persistent_report().expect("a GPU"))
+    };
+    let mut report = pass(&four)?;
+    for _ in 0..10 {
+        if report.timeouts == 0 {
+            report = pass(&four)?;
+        }
+    }
+    if report.timeouts > 0 {
+        let before = report.dispatches;
+        for _ in 0..3 {
+            report = pass(&two)?;
+        }
+        assert!(report.dispatches > before, "{report:?}");
+        assert_eq!((report.timeouts, report.workgroups), (1, Some(2)), "{report:?}");
+    }
+    Ok(())
+}
+
 /// The bounds on waiting and completion follow from times that were measured.
 fn a_poll_and_a_turn_take_some_time(adapter: &Adapter) -> Outcome {
     let device = open(
@@ -330,6 +362,7 @@ pub(crate) fn register(suite: &mut Suite) {
         dispatches_have_an_exchange_each,
         whoever_waits_in_vain_is_completed_to_the_same_bits,
         timeouts_are_learnt_without_a_readback,
+        a_timeout_counts_once,
         a_poll_and_a_turn_take_some_time,
         checkpoints_on_chip_change_no_bit,
         a_spin_limit_without_end_is_refused,

@@ -106,6 +106,10 @@ fn a_replaced_file_keeps_its_mode_and_a_link_stays_a_link() -> Outcome {
         write_atomically(&path, b"three")?;
         let found = fs::metadata(&path)?;
         assert_eq!((found.uid(), found.gid(), mode(&path)?), (1234, 4321, 0o755));
+        // A change of owner clears the bit that runs a program as its owner: the mode comes after it.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o4755))?;
+        write_atomically(&path, b"four")?;
+        assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o7777, 0o4755);
     }
 
     let elsewhere = folder.path().join("elsewhere");

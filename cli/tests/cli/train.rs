@@ -1,6 +1,7 @@
 //! `refrain train`: what it writes and says, and what it refuses before any work or stops at.
 
 use std::fs;
+use std::process::Command;
 
 use super::{Folder, SMALL, json_lines};
 
@@ -227,6 +228,23 @@ fn unwritable_destinations_are_refused_before_training() {
 }
 
 #[cfg(target_os = "linux")]
+/// A limit on the size of a file stands for a full disk.
+#[cfg(unix)]
+#[test]
+fn destinations_without_room_are_refused_before_training() {
+    let folder = Folder::new("no-room");
+    let program = env!("CARGO_BIN_EXE_refrain");
+    let mut command = Command::new("sh");
+    // Whoever writes more gets an error, where the signal is ignored.
+    command.args(["-c", &format!("trap '' XFSZ; ulimit -f 1; exec '{program}' {SMALL}")]);
+    let output = command.current_dir(&folder.0).output().expect("a shell");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("refrain.safetensors: File too large"), "{message}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "nothing was trained");
+    assert!(folder.names().is_empty(), "{:?}", folder.names());
+}
+
 #[test]
 fn a_device_file_is_never_replaced() {
     let folder = Folder::new("device-file");
