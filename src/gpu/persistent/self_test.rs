@@ -45,10 +45,27 @@ kernel!(ITERATIONS: "recurrent/persistent/completion_time" {
 pub(super) const KERNELS: [&crate::gpu::Kernel; 2] = [&PROBE, &ITERATIONS];
 
 /// How long iterations take, measured.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     pub(super) poll: Duration,
     pub(super) iteration: Duration,
+}
+
+impl Pace {
+    /// How many polls an invocation may spend on waiting in a dispatch, at most `limit`.
+    fn polls(self, limit: u32) -> u32 {
+        iterations_within(LONGEST, self.poll, limit)
+    }
+
+    /// How many iterations a workgroup that completes may take in a dispatch, at most `most`.
+    fn iterations(self, most: u32) -> u32 {
+        iterations_within(LONGEST, self.iteration, most)
+    }
+
+    /// How many iterations all completions of a submission may take.
+    fn iterations_of_a_submission(self) -> u32 {
+        iterations_within(LONGEST, self.iteration, u32::MAX)
+    }
 }
 
 /// How many iterations take no longer than `longest`, and are at most `most`.
@@ -68,7 +85,7 @@ impl Context {
         let largest = self.largest_spin_limit();
         let limit = self.waiting().options.spin_limit.map_or(largest, |limit| limit.min(largest));
         let pace = self.waiting().known().pace;
-        pace.map_or(0, |pace| iterations_within(LONGEST, pace.poll, limit))
+        pace.map_or(0, |pace| pace.polls(limit))
     }
 
     fn largest_spin_limit(&self) -> u32 {
@@ -88,13 +105,13 @@ impl Context {
     /// How many turns of its loops a workgroup that completes may take in a dispatch; 0 before the self-test.
     pub(crate) fn completion_iterations(&self) -> usize {
         let pace = self.waiting().known().pace;
-        pace.map_or(0, |pace| iterations_within(LONGEST, pace.iteration, self.most_iterations()) as usize)
+        pace.map_or(0, |pace| pace.iterations(self.most_iterations()) as usize)
     }
 
     /// How many all completions of a submission may take; 0 before the self-test.
     pub(super) fn iterations_of_a_submission(&self) -> usize {
         let pace = self.waiting().known().pace;
-        pace.map_or(0, |pace| iterations_within(LONGEST, pace.iteration, u32::MAX) as usize)
+        pace.map_or(0, |pace| pace.iterations_of_a_submission() as usize)
     }
 
     /// How many workgroups go on while they wait for each other: a power of two; 0 for fewer than two.
@@ -187,15 +204,21 @@ mod tests {
 
     #[test]
     fn waiting_and_completion_stay_under_half_a_second_whatever_an_iteration_takes() {
-        for nanoseconds in [1, 7, 30, 250, 999, 1_000, 12_345, 1_000_000, 249_999_999, 250_000_000] {
-            let iteration = Duration::from_nanos(nanoseconds);
-            let [polls, iterations] = [PersistentLimits::LARGEST_SPIN_LIMIT, MOST_ITERATIONS]
-                .map(|most| iterations_within(LONGEST, iteration, most));
-            assert!(polls >= 1 && iterations >= 1, "{iteration:?}");
-            assert!(
-                iteration * (polls + iterations) <= Duration::from_millis(500),
-                "{iteration:?}: {polls}, {iterations}"
-            );
+        let times = [1, 7, 30, 250, 999, 1_000, 12_345, 1_000_000, 249_999_999, 250_000_000];
+        let paces = times
+            .into_iter()
+            .flat_map(|poll| times.map(|iteration| [poll, iteration].map(Duration::from_nanos)));
+        for [poll, iteration] in paces {
+            let pace = Pace { poll, iteration };
+            for limit in [64, PersistentLimits::LARGEST_ON_SOFTWARE, PersistentLimits::LARGEST_SPIN_LIMIT] {
+                let (polls, iterations) = (pace.polls(limit), pace.iterations(MOST_ITERATIONS));
+                let all = pace.iterations_of_a_submission();
+                assert!(polls >= 1 && (1..=all).contains(&iterations), "{pace:?}: {polls}, {iterations} of {all}");
+                assert!(
+                    poll * polls + iteration * all <= Duration::from_millis(500),
+                    "{pace:?}: {polls} polls, {all} iterations"
+                );
+            }
         }
         assert_eq!(
             iterations_within(LONGEST, Duration::from_secs(1), MOST_ITERATIONS),
