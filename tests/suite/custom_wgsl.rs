@@ -117,6 +117,12 @@ fn loops_without_a_constant_end_are_refused_by_the_name_of_the_cell() -> Outcome
                 "var i = 7; i = 0; loop { if i < 8 { } else { break; } sum += 1.0; continuing { i++; i--; } }",
                 endless,
             ),
+            (
+                "sometimes",
+                "var i = 0; loop { if i < 8 { } else { break; } sum += 1.0; \
+                 continuing { let next = i + 1; if sum > 1e30 { i = next; } } }",
+                endless,
+            ),
             ("old_truth", "var i = 0; let t = i < 8; for (; t; i++) { sum += 1.0; }", endless),
             ("long", "for (var i = 0; i < 1000000000; i++) { sum += 1.0; }", endless),
             (

@@ -212,8 +212,15 @@ impl Checked<'_> {
     /// a constant, and is written nowhere else; none for every other loop, and for more than [`MAX_ITERATIONS`].
     fn iterations(&self, body: &Block, continuing: &Block, before: Option<&Statement>) -> Option<usize> {
         let (counter, op, end) = self.condition(body)?;
-        // The counter changes in one place, and by what it is there.
+        // The counter changes in one place, in every iteration, and by what it is there.
         let [value] = self.stores(continuing, counter)[..] else { return None };
+        let is_change = |statement: &Statement| match statement {
+            Statement::Store { pointer, .. } => self.variable(*pointer) == Some(counter),
+            _ => false,
+        };
+        if !continuing.iter().any(is_change) {
+            return None;
+        }
         if !self.stores(body, counter).is_empty() || self.is_passed(&self.function.body, counter) {
             return None;
         }
