@@ -6,7 +6,8 @@ use std::time::Duration;
 use refrain::nn::{Cell, Layer, Model, RandomKey, Rnn, Sequences};
 use refrain::{
     AdapterKind, Device, Error, GpuOptions, Indices, Journal, PERSISTENT_VARIABLE, Persistent,
-    PersistentLimits, PersistentReport, RecurrentShape, RecurrentStrategy, Result, Tensor, Tuning, TuningSource,
+    PersistentLimits, PersistentReport, RecurrentShape, RecurrentStrategy, Result, Tensor, Tuning,
+    TuningSource,
 };
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};

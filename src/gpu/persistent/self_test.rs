@@ -213,7 +213,10 @@ mod tests {
             for limit in [64, PersistentLimits::LARGEST_ON_SOFTWARE, PersistentLimits::LARGEST_SPIN_LIMIT] {
                 let (polls, iterations) = (pace.polls(limit), pace.iterations(MOST_ITERATIONS));
                 let all = pace.iterations_of_a_submission();
-                assert!(polls >= 1 && (1..=all).contains(&iterations), "{pace:?}: {polls}, {iterations} of {all}");
+                assert!(
+                    polls >= 1 && (1..=all).contains(&iterations),
+                    "{pace:?}: {polls}, {iterations} of {all}"
+                );
                 assert!(
                     poll * polls + iteration * all <= Duration::from_millis(500),
                     "{pace:?}: {polls} polls, {all} iterations"
