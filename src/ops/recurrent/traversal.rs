@@ -41,6 +41,7 @@ pub(crate) enum Truncation {
     /// Not past any step whose number is a multiple of this.
     Chunks(usize),
     /// In windows that overlap.
+    #[serde(rename = "windows")]
     SlidingWindows(SlidingWindows),
 }
 
