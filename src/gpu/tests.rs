@@ -9,7 +9,7 @@ use naga::{AddressSpace, Module};
 
 use super::kernel::{Access, Kernel, MAX_BINDINGS};
 use super::persistent;
-use crate::ops::kernels;
+use crate::ops::{kernels, recurrent};
 
 /// Limits that WebGPU promises everywhere.
 const PROMISED_STORAGE_BUFFERS: usize = 8;
@@ -80,17 +80,35 @@ fn constants(kernel: &Kernel) -> Vec<HashMap<String, f64>> {
 fn for_every_variant(mut look: impl FnMut(&str, &Module, &ModuleInfo)) {
     for kernel in kernels() {
         for immediates in [false, true] {
-            let (module, info) = parse(kernel, immediates);
-            for values in constants(kernel) {
-                let values: naga::back::PipelineConstants = values.into_iter().collect();
-                let name = format!("{} {values:?}", kernel.name);
-                let stage = Some((naga::ShaderStage::Compute, "main"));
-                let (module, info) = process_overrides(&module, &info, stage, &values)
-                    .unwrap_or_else(|error| panic!("{name}: {error}"));
-                look(&name, &module, &info);
-            }
+            for_every_variant_of(kernel, immediates, |name, _, module, info| look(name, module, info));
         }
     }
+}
+
+/// Calls `look` for every combination of the kernel's constants.
+fn for_every_variant_of(
+    kernel: &Kernel,
+    immediates: bool,
+    mut look: impl FnMut(&str, &HashMap<String, f64>, &Module, &ModuleInfo),
+) {
+    let (module, info) = parse(kernel, immediates);
+    for values in constants(kernel) {
+        let name = format!("{} {values:?}", kernel.name);
+        let stage = Some((naga::ShaderStage::Compute, "main"));
+        let overrides: naga::back::PipelineConstants = values.clone().into_iter().collect();
+        let (module, info) = process_overrides(&module, &info, stage, &overrides)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        look(&name, &values, &module, &info);
+    }
+}
+
+/// The workgroup memory that a variant declares.
+fn workgroup_bytes(name: &str, module: &Module) -> u32 {
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let variables = module.global_variables.iter();
+    let shared = variables.filter(|(_, variable)| variable.space == AddressSpace::WorkGroup);
+    shared.map(|(_, variable)| layouter[variable.ty].size).sum()
 }
 
 #[test]
@@ -178,14 +196,7 @@ fn every_kernel_fits_the_limits_that_all_devices_have() {
     for_every_variant(|name, module, _| {
         let [x, y, z] = module.entry_points[0].workgroup_size;
         assert!((1..=PROMISED_INVOCATIONS).contains(&(x * y * z)), "{name}: {x} x {y} x {z}");
-        let mut layouter = naga::proc::Layouter::default();
-        layouter.update(module.to_ctx()).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let bytes: u32 = module
-            .global_variables
-            .iter()
-            .filter(|(_, variable)| variable.space == AddressSpace::WorkGroup)
-            .map(|(_, variable)| layouter[variable.ty].size)
-            .sum();
+        let bytes = workgroup_bytes(name, module);
         let most = match asks_for_more(name) {
             true => persistent::workgroup_bytes(persistent::WEIGHT_CLASSES - 1),
             false => PROMISED_WORKGROUP_BYTES,
@@ -215,4 +226,27 @@ fn kernel_names_are_unique_and_every_shader_file_is_used() {
         }
     }
     assert!(seen >= 70, "found only {seen} shader files under {shaders}");
+}
+
+/// What `scripts/tint` hands to another compiler of WGSL: of each kernel its text, and of each of its variants the constants
+/// and the workgroup memory.
+#[test]
+#[ignore = "writes a file for scripts/tint, to the path in REFRAIN_WRITE_SHADERS"]
+fn every_shader_is_written_for_other_compilers() {
+    let Some(path) = std::env::var_os("REFRAIN_WRITE_SHADERS") else {
+        panic!("set REFRAIN_WRITE_SHADERS to the path of the file to write")
+    };
+    let written = |kernel: &Kernel| {
+        let mut variants = Vec::new();
+        for_every_variant_of(kernel, false, |name, values, module, _| {
+            let bytes = workgroup_bytes(name, module);
+            variants.push(serde_json::json!({ "constants": values, "workgroup_bytes": bytes }));
+        });
+        let (name, text) = (kernel.name, kernel.wgsl(false));
+        serde_json::json!({ "name": name, "wgsl": text, "storage_buffers": kernel.bindings.len(), "variants": variants })
+    };
+    let kernels = kernels().into_iter().chain(recurrent::custom_examples());
+    let shaders: Vec<_> = kernels.map(written).collect();
+    std::fs::write(&path, serde_json::Value::from(shaders).to_string())
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }

@@ -23,8 +23,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let unit = parameters.first_unit + group.x * UNITS + own_unit_of(index);
     // Units beyond the last are computed as the last, and not kept.
     let weights = weight_at() + first_weight() * parameters.hidden_size + min(unit, parameters.hidden_size - 1u);
-    // Without a next step the product has no terms.
-    let terms = select(depth(), 0u, PHASE != 2u && is_last());
+    // Without a next step the product has no terms. Of uniform values alone, which is_last() is not, for barriers follow.
+    let terms = select(depth(), 0u, PHASE != 2u && (parameters.pass_flags & LAST_STEP) != 0u);
     add_terms(index, first_row, terms, weights, parameters.hidden_size);
     workgroupBarrier();
     pool[index] = slice_sum;

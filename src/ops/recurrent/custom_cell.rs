@@ -202,6 +202,16 @@ impl Facts {
              {cell_state};\nconst LAST_GATE_APART: bool = {apart};\n{around}"
         )
     }
+
+    /// One of the kernels, with texts that are kept for the life of the program, as built-in ones are.
+    fn assembled(&self, name: &str, around: &Kernel) -> Kernel {
+        Kernel {
+            name: Box::leak(format!("{}.{name}", around.name).into_boxed_str()),
+            source: Box::leak(self.source(around.source).into_boxed_str()),
+            origin: Origin::User,
+            ..around.clone()
+        }
+    }
 }
 
 fn refused(cell: &dyn CustomCell, message: impl Into<String>) -> Error {
@@ -243,12 +253,7 @@ fn expect_sensible(cell: &dyn CustomCell) -> Result<()> {
 
 /// One of the kernels: what is around the cell, and the cell; checked by a compiler of WGSL.
 fn kernel(cell: &dyn CustomCell, facts: &Facts, around: &Kernel) -> Result<&'static Kernel> {
-    let kernel = Kernel {
-        name: Box::leak(format!("{}.{}", around.name, cell.name()).into_boxed_str()),
-        source: Box::leak(facts.source(around.source).into_boxed_str()),
-        origin: Origin::User,
-        ..around.clone()
-    };
+    let kernel = facts.assembled(cell.name(), around);
     inspect(facts.wgsl, &kernel.wgsl(false), &RULES)
         .map_err(|fault| Error::Shader { what: format!("the cell `{}`", cell.name()), message: fault })?;
     // Kept for the life of the program, as built-in ones are.
@@ -379,4 +384,31 @@ pub(crate) fn backward<F: Real>(
         }
     }
     CellGradients { d_projected, d_recurrent, d_memory }
+}
+
+/// The kernels around a cell of each kind, for the tests that look at shaders.
+#[cfg(test)]
+pub(crate) fn examples() -> Vec<&'static Kernel> {
+    let wgsl = "
+        fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {
+            let gate = accurate_sigmoid(p[0] + q[0]);
+            let hidden = accurate_tanh(p[1] + gate * q[1] + previous.cell);
+            return Forward(array<f32, GATES>(gate, hidden), q[1], gate * previous.hidden + hidden);
+        }
+        fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
+            let d_gates = array<f32, GATES>(d_hidden * step.saved, d_cell);
+            return Backward(d_gates, d_hidden * step.gates[0], d_hidden, d_cell);
+        }
+    ";
+    let plain = Facts { wgsl, gates: 2, cell_state: false, saves: false, apart: false };
+    let kinds = [
+        ("plain", plain),
+        ("state", Facts { cell_state: true, saves: true, ..plain }),
+        ("apart", Facts { saves: true, apart: true, ..plain }),
+    ];
+    let Kernels { step, sequence, persistent } = AROUND_CUSTOM;
+    let around: Vec<_> = [Some(step), sequence, persistent].into_iter().flatten().flatten().collect();
+    let kernels =
+        kinds.iter().flat_map(|(name, facts)| around.iter().map(|around| facts.assembled(name, around)));
+    kernels.map(|kernel| &*Box::leak(Box::new(kernel))).collect()
 }

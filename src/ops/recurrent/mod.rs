@@ -14,6 +14,8 @@ mod weight_gradients;
 pub(crate) use call::{Call, RecurrentWeights, SavedActivations, Sizes, StateTensors, StateView};
 pub use cell::Cell;
 pub(crate) use cell::{CellOptions, Equations, Reset};
+#[cfg(test)]
+pub(crate) use custom_cell::examples as custom_examples;
 pub use custom_cell::{CustomCell, UnitBackward, UnitForward, UnitState, UnitStep};
 pub(crate) use gpu::bidirectional::{project, together};
 pub(crate) use layer_norm::Norms;
