@@ -19,7 +19,7 @@ use crate::tensor::{Tensor, View};
 /// How many of a layer's directions [`forward`](super::forward) computes at once: 2, or 1 for one after the
 /// other.
 ///
-/// Directions are computed one after the other on the CPU; with layer normalization, a projection or sliding
+/// Directions are computed one after the other on the CPU; with layer normalisation, a projection or sliding
 /// windows, whose loops use other dispatches; with random zoneout, since each direction has a stream of its
 /// own; and where the arrays of both do not fit a binding or two workgroups do not fit a grid.
 pub(crate) fn together(device: &Device, calls: &[Call<'_>], [steps, rows]: [usize; 2]) -> usize {

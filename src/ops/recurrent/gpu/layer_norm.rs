@@ -1,4 +1,4 @@
-//! The time loop with layer normalization on the GPU (Ba et al., 2016, arXiv:1607.06450, equations 20 to 22):
+//! The time loop with layer normalisation on the GPU (Ba et al., 2016, arXiv:1607.06450, equations 20 to 22):
 //! each step is a matrix product with W_hh and one dispatch of
 //! `shaders/recurrent/layer_norm/{forward,backward}.wgsl`. CPU reference:
 //! `src/ops/recurrent/cpu/cells/layer_norm.rs`.
@@ -96,7 +96,7 @@ pub(crate) static KERNELS: &[&Kernel] = &[&LSTM_FORWARD, &LSTM_BACKWARD, &GRU_FO
 fn kernels(cell: Cell) -> [&'static Kernel; 2] {
     match cell {
         Cell::Gru => [&GRU_FORWARD, &GRU_BACKWARD],
-        // `Rnn` refuses layer normalization for any other cell.
+        // `Rnn` refuses layer normalisation for any other cell.
         _ => [&LSTM_FORWARD, &LSTM_BACKWARD],
     }
 }
@@ -138,7 +138,7 @@ pub(crate) fn forward(
             output: (target.span(), NEITHER),
             d_output: target.span(),
             saved: saved.as_ref().map(|saved| (saved.view().span(), NEITHER)),
-            // The binding of the unprojected outputs is free: layer normalization excludes a projection.
+            // The binding of the unprojected outputs is free: layer normalisation excludes a projection.
             unprojected: Some(product.view().span()),
             step_flags: step_flags
                 .as_ref()

@@ -3,7 +3,7 @@
 //! - `per_step` dispatches one kernel per time step. A dispatch that depends on the previous one costs
 //!   microseconds, whatever it computes.
 //! - `sequence` dispatches one kernel for many steps. Each workgroup owns some rows of the batch, so
-//!   workgroups need no synchronization; but each reads all of W_hh at every step and has only its own
+//!   workgroups need no synchronisation; but each reads all of W_hh at every step and has only its own
 //!   invocations to do so. It is fast while W_hh is small.
 //! - `persistent` divides a larger W_hh between workgroups that keep their share for many steps and exchange
 //!   states (Diamos et al., 2016, "Persistent RNNs"). It requires an adapter on which workgroups may wait for
