@@ -1,4 +1,4 @@
-// Initialises the exchange buffer of a persistent kernel: y[i] = 0 for i < zeros, else EMPTY.
+// Initializes the exchange buffer of a persistent kernel: y[i] = 0 for i < zeros, else EMPTY.
 //   y [count]: the exchange buffer. One invocation per element.
 // No CPU reference: the CPU backend has no exchange.
 
