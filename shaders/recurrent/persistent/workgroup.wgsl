@@ -1,8 +1,8 @@
 // The loop of both persistent kernels (persistent RNNs: Diamos et al. 2016). A workgroup of 256 holds the
 // weights of some units in workgroup memory for all steps of a dispatch, and computes these units for some
 // rows in each step, once the other workgroups have published its operand
-// (recurrent/persistent/exchange.wgsl). These units and rows are its tile. Workgroups draw tiles in order, so
-// that those that run have the first ones.
+// (recurrent/persistent/exchange.wgsl). These units and rows are its tile. Tiles are assigned in the order in
+// which workgroups start, so that running workgroups have the first ones.
 // A workgroup that times out stops before it writes anything of the step, and then all others do. A second
 // dispatch, with COMPLETES, computes the missing steps without waiting: one workgroup computes all tiles of
 // some rows, with the same sums and so the same bits. If no step is missing it returns at once.

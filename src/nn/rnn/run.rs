@@ -246,7 +246,7 @@ impl Layer<Rnn> {
         // The batch sizes of state and x differ: usually because x has its batch first.
         if state.batch() != batch && state.batch() == steps {
             let expected = format!("[time, batch, inputs] with a batch of {steps}, as the state has");
-            let found = format!("{}: time must come first; time and batch seem to be swapped", x.shape());
+            let found = format!("{}: time comes first; time and batch seem to be swapped", x.shape());
             return Err(Error::shape("x", expected, found));
         }
         state.expect("the state", self.state_sizes(batch))?;

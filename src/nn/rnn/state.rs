@@ -160,7 +160,7 @@ impl State {
     /// let parameters = model.initialize(&device)?;
     /// let x = Tensor::zeros(&device, &[5, 2, 3])?;
     /// let (_, state) = rnn.infer(&parameters, &x, &rnn.zero_state(&device, 2)?)?;
-    /// // The next window goes on in row 0 and begins anew in row 1.
+    /// // The next window continues in row 0 and restarts in row 1.
     /// let state = state.reset(&Indices::from_slice(&device, &[2], &[0, 1])?)?;
     /// assert_eq!(state.hidden().download()?[8..], [0.0; 8]);
     /// # let _ = rnn.infer(&parameters, &x, &state)?;
