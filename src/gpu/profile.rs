@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_adapter_without_timestamps_is_refused_unless_nothing_is_asked_of_it() {
+    fn an_adapter_without_timestamps_is_an_error_only_if_profiled() {
         use wgpu::Features as Has;
         let features = |present, profiling| Profiler::features("card", present, profiling);
         for profiling in [Profiling::Kernels, Profiling::Passes] {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_told_in_nanoseconds_since_the_first_one_of_all() {
+    fn dispatches_are_reported_in_nanoseconds_since_the_first() {
         let mut tape = Tape::default();
         let first = tape.calls(2.0, &["a", "b"], &[100, 103, 110, 120]);
         assert_eq!(first[0], KernelCall { kernel: "a", start_nanoseconds: 0.0, nanoseconds: 6.0 });

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_persistent_strategy_is_off_unless_asked_for() {
+    fn the_persistent_strategy_is_off_by_default() {
         let allowed = |value: Option<&str>, recurrent| {
             let said = Persistent::said(value.map(OsStr::new)).expect("a value that means something");
             // `said` replaces the variable: tests do not set variables of this process.
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_means_nothing_is_an_error_that_says_what_does() {
+    fn an_unknown_value_is_an_error_that_lists_the_known_ones() {
         for value in ["true", "2", "On"] {
             let error = Persistent::said(Some(OsStr::new(value))).expect_err("means nothing");
             let message = error.to_string();

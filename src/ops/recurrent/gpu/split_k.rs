@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn software_adapters_take_the_rows_there_are() {
+    fn software_adapters_give_a_workgroup_all_rows() {
         let software = |batch| rows(AdapterKind::Software, 512, batch);
         assert_eq!([1, 4, 5, 8, 9, 16, 17, 64].map(software), [4, 4, 8, 8, 16, 16, 16, 16]);
     }

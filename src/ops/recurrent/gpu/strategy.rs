@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn hardware_takes_small_layers_in_one_dispatch_and_large_ones_step_by_step() {
+    fn hardware_runs_small_layers_as_sequence_and_large_ones_per_step() {
         let takes = |gates, hidden_size| rows_of(StrategyInputs { gates, hidden_size, ..PLAIN }).is_some();
         assert!(takes(4, 128) && !takes(4, 129));
         assert!(takes(3, 147) && !takes(3, 148));
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_shared_out_until_the_device_is_filled() {
+    fn rows_are_divided_until_the_device_is_filled() {
         let small = StrategyInputs { hidden_size: 32, ..PLAIN };
         let rows = |rows, kind| rows_of(StrategyInputs { rows, kind, ..small });
         assert_eq!(
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_workgroup_memory_is_left_to_steps() {
+    fn layers_that_exceed_workgroup_memory_run_per_step() {
         let forced = |gates, hidden_size| {
             rows_of(StrategyInputs {
                 gates,
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn large_layers_stay_on_chip_where_there_is_room_and_their_rows_are_few() {
+    fn large_layers_with_few_rows_are_persistent_within_the_capacity() {
         let capacity =
             Some(Capacity { workgroups: 512, words: 1 << 28, weight_bits: 3, iterations: 1 << 23 });
         let way = |hidden_size, rows, capacity| {
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_asks_for_comes_first() {
+    fn requested_strategies_take_precedence() {
         let large = StrategyInputs { hidden_size: 200, ..PLAIN };
         assert_eq!(rows_of(large), None);
         assert_eq!(rows_of(StrategyInputs { wanted: RecurrentStrategy::Sequence, ..large }), Some(1));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn no_dispatch_takes_more_turns_than_any_driver_allows() {
+    fn no_dispatch_exceeds_the_iterations_that_drivers_allow() {
         for kind in [AdapterKind::Software, AdapterKind::Integrated] {
             for gates in 1..=8 {
                 for hidden_size in 1..=POOL {

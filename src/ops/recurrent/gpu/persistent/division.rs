@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_no_chip_is_refused() {
+    fn layers_that_exceed_the_capacity_have_no_division() {
         assert!(Division::of(LAYER, CAPACITY).is_some());
         assert_eq!(Division::of(Layer { hidden_size: 4096, ..LAYER }, CAPACITY), None);
         assert_eq!(Division::of(LAYER, Capacity { workgroups: 2, ..CAPACITY }), None);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_of_common_sizes_take_many_steps_in_a_dispatch() {
+    fn common_layers_have_many_steps_per_dispatch() {
         let steps = |hidden_size, rows| {
             let division =
                 Division::of(Layer { hidden_size, rows, ..LAYER }, CAPACITY).expect("there is capacity");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn no_history_is_larger_than_it_may_be() {
+    fn histories_stay_within_their_limit() {
         for hidden_size in [64, 512] {
             for rows in [1, 64] {
                 let layer = Layer { hidden_size, rows, slice_bits: 2, ..LAYER };
