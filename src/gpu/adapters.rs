@@ -1,20 +1,20 @@
-//! Finding adapters and ordering them: discrete, integrated, virtual, other, software.
+//! Enumerates adapters in order of preference: discrete, integrated, virtual, other, software.
 
 use std::fmt;
 use std::sync::OnceLock;
 
-/// What sort of hardware an adapter is.
+/// The kind of an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AdapterKind {
     /// A GPU with memory of its own.
     Discrete,
     /// A GPU that shares the host's memory.
     Integrated,
-    /// A GPU lent to a virtual machine.
+    /// A GPU shared with a virtual machine.
     Virtual,
-    /// Hardware that does not say what it is.
+    /// Hardware of an unknown kind.
     Other,
-    /// A software renderer: correct, slow, taken only when asked for by name or number.
+    /// A software renderer: correct but slow. It is used only if requested by name or number.
     Software,
 }
 
@@ -30,26 +30,26 @@ impl fmt::Display for AdapterKind {
     }
 }
 
-/// An adapter that is there, with the limits and features that matter here.
+/// An available adapter, with its limits and features.
 #[derive(Clone, Debug)]
 pub struct AdapterSummary {
-    /// Its place in the order of preference: the `N` of `gpu:N`.
+    /// The index in order of preference: the `N` of `gpu:N`.
     pub index: usize,
-    /// The name its driver gives.
+    /// The name reported by the driver.
     pub name: String,
-    /// What sort of hardware it is.
+    /// The kind of hardware.
     pub kind: AdapterKind,
-    /// The graphics interface it is reached through, such as `vulkan`.
+    /// The graphics interface, such as `vulkan`.
     pub backend: String,
     /// Driver name and version.
     pub driver: String,
     /// The largest buffer, in bytes.
     pub max_buffer_bytes: u64,
-    /// The largest range of a buffer that a shader can see at once, in bytes; larger work is cut into pieces.
+    /// The largest binding of a buffer, in bytes; larger work is split.
     pub max_binding_bytes: u64,
     /// Workgroup memory, in bytes.
     pub workgroup_bytes: u32,
-    /// Invocations in a workgroup.
+    /// The most invocations of a workgroup.
     pub workgroup_invocations: u32,
     /// The smallest and the largest subgroup size.
     pub subgroup_sizes: (u32, u32),
@@ -74,21 +74,21 @@ fn kind(info: &wgpu::AdapterInfo) -> AdapterKind {
     }
 }
 
-/// The entry to all graphics interfaces; `None` on Linux without a Vulkan loader.
+/// The `wgpu` instance; `None` on Linux without a Vulkan loader.
 #[cfg(not(target_os = "linux"))]
 fn instance() -> Option<wgpu::Instance> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
-    // Validation layers and debug labels belong to the driver's developers, not to every run.
+    // Validation layers and debug labels are for debugging drivers.
     descriptor.flags = wgpu::InstanceFlags::empty();
     Some(wgpu::Instance::new(descriptor))
 }
 
-/// The entry to Vulkan; `None` without a loader.
+/// The Vulkan instance; `None` without a loader.
 ///
-/// The extensions of window systems are not enabled. Where they are, as `wgpu::Instance::new` has it, Mesa's
-/// device-selection layer connects to the window system at every enumeration of adapters, and libwayland prints an error
-/// on a machine that has none.
+/// The extensions of window systems are not enabled. `wgpu::Instance::new` enables them; Mesa's
+/// device-selection layer then connects to the window system at every enumeration of adapters, and libwayland
+/// prints an error on a machine without one.
 #[cfg(target_os = "linux")]
 fn instance() -> Option<wgpu::Instance> {
     use wgpu::hal::{InstanceDescriptor, vulkan};
@@ -105,16 +105,16 @@ fn instance() -> Option<wgpu::Instance> {
         let window_systems = [c"VK_KHR_wayland_surface", c"VK_KHR_xcb_surface", c"VK_KHR_xlib_surface"];
         arguments.extensions.retain(|name| !window_systems.contains(name));
     });
-    // SAFETY: the list of extensions is all that the callback changes, and wgpu creates the instance from the changed
-    // list and keeps that list. It is the one that wgpu itself would enable on a loader without these three, so it
-    // works with it; each of its three uses, all of them to create a surface, which this crate never does, first looks
-    // the extension up in the list.
+    // SAFETY: the callback changes only the list of extensions, and wgpu creates the instance from the
+    // changed list and stores that list. It is the list that wgpu itself would use on a loader without these
+    // three extensions. wgpu uses each of the three only to create a surface, which this crate never does,
+    // and looks the extension up in the list first.
     let vulkan = unsafe { vulkan::Instance::init_with_callback(&descriptor, Some(without_window_systems)) };
-    // SAFETY: the instance has just been created, and nothing else holds it.
+    // SAFETY: the instance has just been created and has no other owner.
     vulkan.ok().map(|vulkan| unsafe { wgpu::Instance::from_hal::<wgpu::hal::api::Vulkan>(vulkan) })
 }
 
-/// All adapters in order of preference. A machine without any graphics loader yields none.
+/// All adapters in order of preference; none on a machine without a graphics loader.
 pub(super) fn candidates() -> Vec<Candidate> {
     static INSTANCE: OnceLock<Option<wgpu::Instance>> = OnceLock::new();
     let Some(instance) = INSTANCE.get_or_init(instance) else { return Vec::new() };
@@ -161,14 +161,14 @@ pub(super) fn summary(index: usize, candidate: &Candidate) -> AdapterSummary {
     }
 }
 
-/// Which adapter is wanted.
+/// The requested adapter.
 #[derive(Clone, Debug)]
 pub(crate) enum Wanted {
-    /// The first that is not software.
+    /// The first that is not a software renderer.
     Hardware,
-    /// The N-th in the order of preference, software included.
+    /// The N-th in order of preference, software included.
     Number(usize),
-    /// The first whose name contains this text, in any case; the text is in lower case.
+    /// The first whose name contains this lower-case text, ignoring case.
     Named(String),
 }
 
@@ -182,7 +182,7 @@ impl Wanted {
     }
 }
 
-/// Reads `gpu`, `gpu:N` or a part of a name, in any case.
+/// Parses `gpu`, `gpu:N` or a part of a name, ignoring case.
 pub(crate) fn choose(text: &str) -> Wanted {
     let text = text.trim().to_lowercase();
     match text.strip_prefix("gpu") {
@@ -195,7 +195,7 @@ pub(crate) fn choose(text: &str) -> Wanted {
     }
 }
 
-/// The first adapter that is wanted, if one is there, with its place among all.
+/// Returns the first adapter that matches, with its index.
 pub(super) fn find(wanted: &Wanted) -> Option<(usize, Candidate)> {
     candidates().into_iter().enumerate().find(|(index, candidate)| wanted.accepts(*index, candidate))
 }

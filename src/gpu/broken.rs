@@ -1,4 +1,5 @@
-//! Faults made on purpose, for `crate::testing`: what a driver refuses, when it is called and when it is submitted.
+//! Deliberate faults for `crate::testing`: calls that a driver refuses immediately, and calls that it refuses
+//! when they are submitted.
 
 use super::context::Context;
 use super::kernel::{Kernel, Origin, parameters};
@@ -9,7 +10,7 @@ use crate::Result;
 
 parameters!(NoParameters { unused: u32 });
 
-/// Valid WGSL that no device makes a pipeline of: its constant has no value.
+/// Valid WGSL that no device compiles to a pipeline: its constant has no value.
 static REFUSED: Kernel = Kernel {
     name: "refused",
     source: "override no_value: u32;
@@ -23,13 +24,13 @@ static REFUSED: Kernel = Kernel {
 };
 
 impl Context {
-    /// Calls a kernel that the driver refuses to compile.
+    /// Dispatches a kernel that the driver refuses to compile.
     pub(crate) fn refused_kernel(&self) -> Result<()> {
         let parameters = NoParameters { unused: 0 };
         self.dispatch(Dispatch { kernel: &REFUSED, constants: &[], parameters, bindings: &[], grid: [1; 3] })
     }
 
-    /// Records a command on a destroyed buffer, which the driver refuses with its whole submission.
+    /// Records a command on a destroyed buffer, for which the driver refuses the whole submission.
     pub(crate) fn break_submission(&self) -> Result<()> {
         self.faults().check()?;
         let buffer = self.pool().take(Purpose::Storage, 4, "a destroyed buffer")?;

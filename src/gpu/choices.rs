@@ -1,5 +1,5 @@
-//! Who decides between several ways to compute the same: whoever opened the device, or what was measured on it, or else a
-//! heuristic.
+//! [`Choices`]: how a device selects between several implementations of the same operation. The options of
+//! the device take precedence over measured choices, and these over heuristics.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,32 +9,32 @@ use super::products::MatmulVariant;
 use crate::tuning::{ProductShape, RecurrentShape, Tuning};
 use crate::{Error, Result};
 
-/// Where a device takes measured choices from.
+/// Where a device reads measured choices from.
 ///
-/// What they say of the shapes that were measured is done; every other shape is left to heuristics.
+/// They apply to the shapes that were measured; heuristics select for all other shapes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TuningSource {
-    /// What [`TUNING_VARIABLE`](crate::TUNING_VARIABLE) asks for: `on` or a folder are [`TuningSource::Stored`], and
-    /// without it heuristics decide.
+    /// As [`TUNING_VARIABLE`](crate::TUNING_VARIABLE) says: [`TuningSource::Stored`] for `on` or a folder,
+    /// and heuristics without it.
     #[default]
     Environment,
-    /// What `refrain tune` stored for this adapter, driver and version of the crate: [`Tuning::stored`]. Nothing where
-    /// it never ran, and where the variable is `0`. A file that cannot be read or understood is ignored, and
-    /// [`Device::tuning_warning`](crate::Device::tuning_warning) says so.
+    /// What `refrain tune` stored for this adapter, driver and version of the crate: [`Tuning::stored`].
+    /// Heuristics apply where it never ran, and where the variable is `0`. A file that cannot be read or
+    /// parsed is ignored, and [`Device::tuning_warning`](crate::Device::tuning_warning) reports it.
     Stored,
-    /// Nowhere: heuristics decide.
+    /// Heuristics only.
     Off,
-    /// These.
+    /// These choices.
     Given(Tuning),
 }
 
-/// Whether a device notes the choices that its work meets.
+/// Whether a device records the choices that it makes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Journal {
     /// It does not.
     #[default]
     Off,
-    /// Each shape once, with how it was computed last.
+    /// Records each shape with its last choice.
     Choices,
 }
 
@@ -43,13 +43,13 @@ pub(crate) struct Choices {
     matmul: Option<MatmulVariant>,
     recurrent: RecurrentStrategy,
     tuning: Option<Tuning>,
-    /// Why what is stored is not obeyed.
+    /// Why the stored choices are ignored.
     warning: Option<String>,
     journal: Option<Mutex<Tuning>>,
 }
 
 impl Choices {
-    /// Those that `options` ask for on `adapter`.
+    /// The choices that `options` select on `adapter`.
     pub(super) fn of(adapter: &AdapterSummary, options: &ContextOptions) -> Self {
         let found = match &options.tuning {
             TuningSource::Environment if !Tuning::is_asked_for() => Ok(None),
@@ -88,7 +88,7 @@ impl Choices {
         variant
     }
 
-    /// What is wanted of a layer's loop over time.
+    /// The requested strategy of a recurrent layer.
     pub(crate) fn recurrent(&self, shape: RecurrentShape) -> RecurrentStrategy {
         match self.recurrent {
             RecurrentStrategy::Auto => {
@@ -99,12 +99,12 @@ impl Choices {
         }
     }
 
-    /// Whether what is chosen is noted.
+    /// Whether choices are recorded.
     pub(crate) fn notes(&self) -> bool {
         self.journal.is_some()
     }
 
-    /// Notes which way a layer went.
+    /// Records the strategy of a layer.
     pub(crate) fn note_recurrent(&self, shape: RecurrentShape, taken: RecurrentStrategy) {
         self.note(|journal| journal.note_recurrent(shape, taken));
     }
@@ -115,10 +115,10 @@ impl Choices {
         }
     }
 
-    /// What has been noted.
+    /// Returns the recorded choices.
     ///
     /// # Errors
-    /// [`Error::Config`] without a journal.
+    /// [`Error::Config`] if nothing is recorded.
     pub(crate) fn noted(&self) -> Result<Tuning> {
         match &self.journal {
             Some(journal) => Ok(journal.lock().unwrap_or_else(PoisonError::into_inner).clone()),

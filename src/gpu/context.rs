@@ -1,4 +1,4 @@
-//! One opened GPU and everything that lives as long as it.
+//! [`Context`]: one opened GPU and the resources it owns.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,28 +17,28 @@ use super::profile::{Profiler, Profiling};
 use super::recorder::Recorder;
 use crate::{Error, Result};
 
-/// Immediate data that this crate's largest kernel needs; every Vulkan device has it.
+/// Bytes of immediate data of this crate's largest kernel; every Vulkan device supports it.
 pub(crate) const IMMEDIATE_BYTES: u32 = 128;
 
-/// How recurrent layers run over time on a GPU.
+/// The strategy of recurrent layers on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecurrentStrategy {
-    /// By the size of the layer and the sort of adapter.
+    /// Selects by the size of the layer and the kind of adapter.
     #[default]
     Auto,
     /// One dispatch for each time step.
     PerStep,
-    /// Many steps in one dispatch, wherever a layer can: its step is one dispatch, and what is known of a row in a step fits
-    /// the memory of a workgroup.
+    /// Many steps per dispatch, for every layer whose step is one dispatch and whose values per row and step
+    /// fit workgroup memory.
     Sequence,
-    /// Many steps in one dispatch, whose workgroups keep W_hh on chip and wait for each other at every step, wherever a
-    /// layer and the adapter can: its step is one dispatch, and as many workgroups run at once as hold all of W_hh. No layer
-    /// chooses it unless [`Persistent`](crate::Persistent) is on.
+    /// Many steps per dispatch, by workgroups that keep W_hh in workgroup memory and wait for each other at
+    /// every step; for every layer whose step is one dispatch and whose W_hh fits the workgroups that run at
+    /// once. `Auto` does not select it unless [`Persistent`](crate::Persistent) is on.
     Persistent,
 }
 
-/// How to open a GPU.
+/// Options for opening a GPU.
 #[derive(Clone, Debug)]
 pub(crate) struct ContextOptions {
     pub(crate) wanted: Wanted,
@@ -59,7 +59,7 @@ pub(crate) struct ContextOptions {
 
 /// An opened GPU.
 pub(crate) struct Context {
-    // The recorder goes first: its pass and encoder end before the device does.
+    // Dropped first: its pass and encoder must end before the device does.
     recorder: Mutex<Recorder>,
     device: wgpu::Device,
     queue: wgpu::Queue,
@@ -77,7 +77,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Opens the wanted adapter with all the limits it has; `None` if it is not there.
+    /// Opens the requested adapter with all its limits; `None` if there is none.
     pub(crate) fn open(options: &ContextOptions) -> Result<Option<Arc<Self>>> {
         let Some((index, candidate)) = find(&options.wanted) else { return Ok(None) };
         let summary = summary(index, &candidate);
@@ -111,11 +111,11 @@ impl Context {
             .map_err(|error| Error::Gpu { message: error.to_string() })?;
         let faults = Arc::new(Faults::default());
         let uncaptured = Arc::clone(&faults);
-        // Calls that may fail have scopes of their own; an error outside of them has cost recorded work.
+        // Calls that may fail have error scopes; an error outside of them lost recorded work.
         device.on_uncaptured_error(Arc::new(move |error| uncaptured.lose(error.to_string())));
         let lost = Arc::clone(&faults);
         device.set_device_lost_callback(move |reason, message| {
-            // `Destroyed` is this program letting go of the device.
+            // `Destroyed` means that this program dropped the device.
             if reason != wgpu::DeviceLostReason::Destroyed {
                 lost.lose(message);
             }
@@ -142,7 +142,7 @@ impl Context {
         })
     }
 
-    /// What the driver says of the adapter.
+    /// The adapter as the driver describes it.
     pub(crate) fn adapter(&self) -> &AdapterSummary {
         &self.adapter
     }
@@ -159,15 +159,15 @@ impl Context {
         &self.limits
     }
 
-    /// Who decides between ways to compute the same.
+    /// The choices between implementations.
     pub(crate) fn choices(&self) -> &Choices {
         &self.choices
     }
 
-    /// Memory for `elements` four-byte values; their content is undefined until written.
+    /// Allocates `elements` four-byte values with undefined content.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`], once even the memory that is kept for reuse has been let go.
+    /// [`Error::OutOfMemory`], after the buffers kept for reuse have been freed.
     pub(crate) fn allocate(&self, elements: usize, what: &str) -> Result<Buffer> {
         let bytes = elements as u64 * 4;
         match self.pool.take(Purpose::Storage, bytes, what) {
@@ -179,12 +179,12 @@ impl Context {
         }
     }
 
-    /// Gives all memory that is kept for reuse back to the driver. **Waits** for the GPU: it may still be in use.
+    /// Frees all buffers that are kept for reuse. **Waits** for the GPU, which may still use them.
     pub(crate) fn release_unused(&self) -> Result<()> {
         self.synchronize()?;
         self.recorder().forget_bind_groups();
         self.pool.clear();
-        // What nobody holds any more goes at the next poll.
+        // The driver frees unreferenced buffers at the next poll.
         self.poll(wgpu::PollType::Poll)
     }
 
@@ -241,7 +241,7 @@ fn limits(has: &wgpu::Limits, options: &ContextOptions) -> Limits {
     let workgroups = has.max_compute_workgroups_per_dimension;
     let workgroups = options.workgroups.map_or(workgroups, |asked| asked.min(workgroups));
     Limits {
-        // A binding may have to start up to one alignment before the first element.
+        // A binding may begin up to one alignment before the first element.
         binding_elements: (binding.saturating_sub(alignment) / 4).max(1) as usize,
         workgroups: workgroups as usize,
         buffer_bytes: has.max_buffer_size,

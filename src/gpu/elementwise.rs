@@ -1,14 +1,14 @@
-//! Kernels that treat every element alike, over any number of elements.
+//! Dispatch of element-wise kernels over any number of elements.
 
 use super::{Context, Dispatch, Kernel, Span, pieces};
 use crate::Result;
 
-/// Invocations in a workgroup of every element-wise shader.
+/// Invocations per workgroup of every element-wise shader.
 pub(crate) const ELEMENTWISE_GROUP: usize = 256;
 
 impl Context {
-    /// Calls `kernel` once for each piece of `spans`, which are equally long; `parameters` gets the number of
-    /// elements of the piece and the base of each binding.
+    /// Dispatches `kernel` once for each piece of `spans`, which must have the same length; `parameters`
+    /// receives the number of elements of the piece and the base of each binding.
     pub(crate) fn elementwise<P: bytemuck::Pod, const N: usize>(
         &self,
         kernel: &'static Kernel,
@@ -19,8 +19,8 @@ impl Context {
         self.elementwise_with_gaps(kernel, constants, spans[0].len(), spans.map(Some), parameters)
     }
 
-    /// As [`Context::elementwise`] over `count` elements, where some spans may be missing: a scrap of memory is
-    /// bound in their place, which the kernel does not touch.
+    /// As [`Context::elementwise`] over `count` elements, where some spans may be absent: a dummy binding
+    /// replaces them, which the kernel does not access.
     pub(crate) fn elementwise_with_gaps<P: bytemuck::Pod, const N: usize>(
         &self,
         kernel: &'static Kernel,
@@ -30,7 +30,7 @@ impl Context {
         parameters: impl Fn(u32, [u32; N]) -> P,
     ) -> Result<()> {
         let scrap = match spans.iter().any(Option::is_none) {
-            true => Some(self.allocate(1, "a stand-in for an optional buffer")?),
+            true => Some(self.allocate(1, "a dummy binding for an optional buffer")?),
             false => None,
         };
         for piece in pieces(count, self.limits().elements(ELEMENTWISE_GROUP)) {

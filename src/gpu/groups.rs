@@ -1,4 +1,4 @@
-//! Bind groups by what they bind, so that a steady loop makes none.
+//! A cache of bind groups by what they bind, so that a steady loop creates none.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,66 +11,66 @@ use super::span::Bound;
 use crate::Result;
 
 const MAX_BIND_GROUPS: usize = 8192;
-/// The parameters, and the storage bindings behind them.
+/// The parameters, followed by the storage bindings.
 const MAX_PLACES: usize = 1 + MAX_BINDINGS;
 
-/// A part of a buffer: the buffer's number, where the part begins, its bytes.
+/// A part of a buffer: the buffer's number, the offset and the size in bytes.
 type Place = (u64, u64, u64);
 
-/// What a bind group binds, for which pipeline.
+/// The key of a bind group: a pipeline and what is bound.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pipeline: usize,
     places: [Place; MAX_PLACES],
 }
 
-/// A bind group and the number that tells it from every other one of its cache.
+/// A bind group, with a number that is unique in its cache.
 #[derive(Clone)]
 pub(super) struct Group {
     pub(super) group: wgpu::BindGroup,
     pub(super) number: u64,
 }
 
-/// What a kernel is to be bound to.
+/// The bindings requested for a kernel.
 pub(super) struct Wanted<'a> {
     pub(super) kernel: &'static Kernel,
     pub(super) compiled: &'a Compiled,
-    /// Where parameters are read from, unless they are immediates.
+    /// The uniform buffer of the parameters, unless they are immediates.
     pub(super) uniform: Option<&'a Buffer>,
     pub(super) bindings: &'a [Bound<'a>],
 }
 
-/// All bind groups that have been made and not forgotten.
+/// All cached bind groups.
 #[derive(Default)]
 pub(super) struct BindGroups {
     groups: HashMap<Key, Group, BuildHasherDefault<Mixer>>,
-    /// The one asked for before, which a loop over time asks for again.
+    /// The group requested last, which a time loop requests again.
     last: Option<(Key, Group)>,
     result: u64,
 }
 
 impl BindGroups {
-    /// How many were ever made.
+    /// How many groups have been created so far.
     pub(super) fn result(&self) -> u64 {
         self.result
     }
 
-    /// Lets go of all groups, and with them of the buffers they hold.
+    /// Drops all groups, and their references to buffers.
     pub(super) fn clear(&mut self) {
         self.groups.clear();
         self.last = None;
     }
 
-    /// Lets go of the groups of a pipeline that is kept no longer.
+    /// Drops the groups of a pipeline that is no longer cached.
     pub(super) fn forget_pipeline(&mut self, id: usize) {
         self.groups.retain(|key, _| key.pipeline != id);
         self.last.take_if(|(key, _)| key.pipeline == id);
     }
 
-    /// The group that binds what is wanted, made on first use.
+    /// Returns the group with the requested bindings, and creates it on first use.
     ///
     /// # Errors
-    /// What the driver says of it, as [`refused`] tells it.
+    /// The driver's error, as [`refused`] describes it.
     pub(super) fn get(&mut self, device: &wgpu::Device, wanted: &Wanted<'_>) -> Result<&Group> {
         let key = wanted.key();
         if self.last.as_ref().is_none_or(|(last, _)| *last != key) {
@@ -94,7 +94,7 @@ impl BindGroups {
 }
 
 impl Wanted<'_> {
-    /// The buffer at binding 0, if there is one, and how much of it a dispatch sees.
+    /// The buffer at binding 0, if there is one, and the bytes that a dispatch reads of it.
     fn parameters(&self) -> Option<(&Raw, u64)> {
         self.uniform.map(|buffer| (&buffer.raw, self.kernel.parameter_bytes as u64))
     }
@@ -104,7 +104,7 @@ impl Wanted<'_> {
         if let Some((raw, size)) = self.parameters() {
             places[0] = (raw.id, 0, size);
         }
-        // Every binding has its place: a group found by fewer would be one for other buffers.
+        // Every binding must be part of the key: otherwise a group could bind other buffers.
         for (place, bound) in (1..).zip(self.bindings) {
             places[place] = (bound.raw.id, bound.offset, bound.size);
         }
@@ -136,7 +136,7 @@ impl Wanted<'_> {
     }
 }
 
-/// A fast hash of keys that nobody chooses to collide: each word is multiplied into the ones before.
+/// A fast hash, not protected against chosen collisions: each word is multiplied into the previous ones.
 #[derive(Default)]
 pub(super) struct Mixer(u64);
 
@@ -150,7 +150,8 @@ impl Hasher for Mixer {
     }
 
     fn write_u64(&mut self, word: u64) {
-        // 2^64 divided by the golden ratio, rounded to an odd number (Knuth, The Art of Computer Programming 3, 6.4).
+        // 2^64 divided by the golden ratio, rounded to an odd number (Knuth, The Art of Computer Programming
+        // 3, 6.4).
         self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 
@@ -159,7 +160,7 @@ impl Hasher for Mixer {
     }
 
     fn finish(&self) -> u64 {
-        // The upper bits are the mixed ones; tables look at the lower ones too.
+        // The upper bits are well mixed; hash tables use the lower bits too.
         self.0 ^ (self.0 >> 32)
     }
 }

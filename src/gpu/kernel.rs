@@ -1,4 +1,4 @@
-//! Shaders as data, and the cache of their compiled pipelines.
+//! [`Kernel`], a shader described as data, and the cache of compiled pipelines.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -10,15 +10,15 @@ use super::groups::Mixer;
 use super::stack::on_compiler_stack;
 use crate::{Error, Result};
 
-/// The most pipelines that a device keeps. Training and inference of a model take some tens; software adapters need some MiB
-/// for each.
+/// The most pipelines that a device caches. Training and inference of a model use some tens; software
+/// adapters need some MiB for each.
 pub(super) const MAX_PIPELINES: usize = 512;
-/// The most override constants a kernel may have.
+/// The most override constants of a kernel.
 const MAX_CONSTANTS: usize = 32;
-/// The most storage bindings a kernel may have: those of the kernels whose workgroups wait for each other.
+/// The most storage bindings of a kernel: those of the persistent kernels.
 pub(super) const MAX_BINDINGS: usize = 10;
 
-/// How a shader uses a binding.
+/// How a shader accesses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// `var<storage, read>`.
@@ -27,12 +27,12 @@ pub(crate) enum Access {
     Write,
 }
 
-/// Who wrote a shader.
+/// The origin of a shader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// This crate: a release build trusts it.
+    /// This crate: release builds run it without run-time checks.
     Crate,
-    /// A user, in part: it is guarded at run time in every build.
+    /// Partly the user: it has run-time checks in every build.
     User,
 }
 
@@ -41,28 +41,30 @@ pub(crate) enum Origin {
 pub(crate) struct Kernel {
     /// The stem of its file under `shaders/`.
     pub(crate) name: &'static str,
-    /// Its WGSL, included parts and all.
+    /// The WGSL of all its files.
     pub(crate) source: &'static str,
     pub(crate) origin: Origin,
-    /// Its `override` constants, in the order in which a dispatch gives their values, and how many values each may
-    /// take. Each combination compiles a pipeline: what has many values, such as a real number, is a parameter.
+    /// The `override` constants, in the order in which a dispatch passes their values, with the number of
+    /// values of each. Each combination compiles a pipeline: a constant with many values, such as a real
+    /// number, should be a parameter.
     pub(crate) constants: &'static [(&'static str, u32)],
-    /// Its storage bindings, from binding 1 on.
+    /// The storage bindings, from binding 1 on.
     pub(crate) bindings: &'static [Access],
-    /// The members of its parameter struct in WGSL, as [`parameters`] emits them.
+    /// The members of the parameter struct in WGSL, as [`parameters`] emits them.
     pub(crate) members: &'static str,
-    /// Size of the parameter struct in bytes.
+    /// The size of the parameter struct in bytes.
     pub(crate) parameter_bytes: usize,
 }
 
 impl Kernel {
-    /// Refuses, when this crate is compiled, a kernel that the keys of the caches have no room for.
+    /// Checks, at compile time of this crate, that the kernel fits the keys of the caches.
     pub(crate) const fn checked(self) -> Self {
         assert!(self.constants.len() <= MAX_CONSTANTS && self.bindings.len() <= MAX_BINDINGS);
         self
     }
 
-    /// The shader's text as a device compiles it: its files, then its parameters, in the address space that the device offers.
+    /// The complete text that a device compiles: the shader's files, and the parameters in the address space
+    /// that the device supports.
     pub(crate) fn wgsl(&self, immediates: bool) -> String {
         let variable = if immediates { "var<immediate>" } else { "@group(0) @binding(0) var<uniform>" };
         let Self { source, members, .. } = self;
@@ -80,8 +82,9 @@ impl Kernel {
     }
 }
 
-/// Declares the parameters of a kernel once: the `#[repr(C)]` struct that Rust fills, and the members of the WGSL struct
-/// that its shader reads as `parameters`. Members have four bytes each, so that both have the same layout.
+/// Declares the parameters of a kernel once: the `#[repr(C)]` struct in Rust, and the members of the WGSL
+/// struct that the shader reads as `parameters`. All members have four bytes, so that both have the same
+/// layout.
 macro_rules! parameters {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $kind:ident),* $(,)? }) => {
         $(#[$meta])*
@@ -92,7 +95,7 @@ macro_rules! parameters {
         }
 
         impl $name {
-            /// The members in WGSL, a line each.
+            /// The members in WGSL, one per line.
             pub(crate) const MEMBERS: &'static str =
                 concat!($("    ", stringify!($field), ": ", stringify!($kind), ",\n"),*);
         }
@@ -102,8 +105,8 @@ macro_rules! parameters {
 }
 pub(crate) use parameters;
 
-/// Declares a [`Kernel`]: its name, and of which cell it is one, the files under `shaders/` that make it up, its
-/// parameters, the override constants with the number of values each may take, and its bindings.
+/// Declares a [`Kernel`]: its name, optionally the cell it is assembled with, its files under `shaders/`, its
+/// parameters, the override constants with the number of values of each, and its bindings.
 macro_rules! kernel {
     ($name:ident: $stem:literal $(of $cell:ident)? {
         files: [$($file:literal),+],
@@ -131,10 +134,10 @@ pub(crate) use kernel;
 pub(super) struct Compiled {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
-    /// Its number among all that were ever compiled, by which bind groups and passes know it.
+    /// A number that is unique among all compiled pipelines, used by bind groups and passes.
     pub(super) id: usize,
     kernel: &'static Kernel,
-    /// The constants' values, then zeros.
+    /// The values of the constants, followed by zeros.
     values: [u32; MAX_CONSTANTS],
 }
 
@@ -147,7 +150,7 @@ impl Compiled {
 
 type Key = (&'static str, [u32; MAX_CONSTANTS]);
 
-/// Compiled pipelines by kernel and constants; modules by kernel.
+/// Compiled pipelines by kernel and constants, and shader modules by kernel.
 pub(super) struct KernelCache {
     most: usize,
     pipelines: Mutex<Pipelines>,
@@ -156,29 +159,29 @@ pub(super) struct KernelCache {
 #[derive(Default)]
 struct Pipelines {
     cached: HashMap<Key, CachedPipeline, BuildHasherDefault<Mixer>>,
-    /// Those of the kept pipelines.
+    /// The modules of the cached pipelines.
     modules: HashMap<&'static str, wgpu::ShaderModule>,
-    /// How many were ever compiled.
+    /// How many pipelines have been compiled so far.
     compiled: usize,
-    /// How many were ever asked for.
+    /// How many pipelines have been requested so far.
     requests: u64,
 }
 
 struct CachedPipeline {
     compiled: Arc<Compiled>,
-    /// The number of the last request for it.
+    /// The number of its last request.
     used: u64,
 }
 
-/// A pipeline that was asked for, and the one that was let go for it.
+/// A requested pipeline, and the one that was evicted for it.
 pub(super) struct Fetched {
     pub(super) compiled: Arc<Compiled>,
-    /// The number of a pipeline for which nothing may be kept any more.
+    /// The number of the evicted pipeline, whose bind groups must be dropped.
     pub(super) dropped: Option<usize>,
 }
 
 impl KernelCache {
-    /// A cache of at most `most` pipelines; of one at least.
+    /// Creates a cache of at most `most` pipelines, and at least one.
     pub(super) fn new(most: usize) -> Self {
         Self { most: most.max(1), pipelines: Mutex::default() }
     }
@@ -192,8 +195,8 @@ impl Pipelines {
         Some(Arc::clone(&cached.compiled))
     }
 
-    /// Lets go of the pipeline that was not used for the longest time, and of its module unless it is that of the kernel `next` or
-    /// of another pipeline.
+    /// Evicts the least recently used pipeline, and its module unless the kernel `next` or another pipeline
+    /// uses it.
     fn drop_one(&mut self, next: &str) -> Option<usize> {
         let (&key, _) = self.cached.iter().min_by_key(|(_, cached)| cached.used)?;
         let dropped = self.cached.remove(&key)?;
@@ -205,11 +208,11 @@ impl Pipelines {
 }
 
 impl Context {
-    /// The pipeline of `kernel` with its constants set to `values`, compiled unless it is kept.
+    /// Returns the pipeline of `kernel` with its constants set to `values`; compiles it unless it is cached.
     ///
     /// # Errors
-    /// [`Error::Shader`] for a user's kernel that the device refuses; [`Error::Internal`] for values that the kernel does not
-    /// take; out of memory; whatever else the driver says of it.
+    /// [`Error::Shader`] for a user's kernel that the device refuses; [`Error::Internal`] for values that the
+    /// kernel does not accept; out of memory; other errors of the driver.
     pub(super) fn compiled(&self, kernel: &'static Kernel, values: &[u32]) -> Result<Fetched> {
         let mut pairs = kernel.constants.iter().zip(values);
         let allowed =
@@ -235,11 +238,11 @@ impl Context {
         };
         let compiled = match kernel.origin {
             Origin::Crate => compile(),
-            // As deep as a user's text may nest; without a thread to be had the caller's stack has to do.
+            // A user's text may nest deeply; if no thread can be created, compile on the caller's stack.
             Origin::User => on_compiler_stack(&mut compile).unwrap_or_else(|_| compile()),
         };
         let compiled = Arc::new(compiled.map_err(|error| {
-            // It may be the module that the device refused.
+            // The device may have refused this module.
             pipelines.modules.remove(kernel.name);
             kernel.refused(&error)
         })?);
@@ -251,7 +254,7 @@ impl Context {
         Ok(Fetched { compiled, dropped })
     }
 
-    /// How many pipelines were ever compiled.
+    /// How many pipelines have been compiled so far.
     pub(crate) fn pipelines(&self) -> usize {
         self.kernels().pipelines.lock().unwrap_or_else(PoisonError::into_inner).compiled
     }
@@ -320,9 +323,9 @@ impl Context {
         if self.checked() || kernel.origin == Origin::User {
             return self.device().create_shader_module(descriptor);
         }
-        // SAFETY: the shader is one of this crate's own. Each guards its indexes by sizes that the contract of
-        // its operation derived from the bound buffers, its loops end, and the same tests pass with the runtime
-        // checks on.
+        // SAFETY: the shader is one of this crate's own. Each checks its indices against sizes that its
+        // operation derived from the bound buffers, its loops terminate, and the same tests pass with
+        // run-time checks enabled.
         unsafe {
             self.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
         }

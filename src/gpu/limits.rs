@@ -1,30 +1,30 @@
-//! The limits that operations cut their work by.
+//! The device limits by which operations split their work.
 
 use std::ops::Range;
 
-/// What one dispatch and one binding may hold on this device, in the units that operations think in.
+/// Limits of one dispatch and one binding on this device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Four-byte elements that one binding may span, wherever it starts.
+    /// The most four-byte elements of a binding, at any offset.
     pub(crate) binding_elements: usize,
-    /// Workgroups along one axis of a dispatch.
+    /// The most workgroups along one axis of a dispatch.
     pub(crate) workgroups: usize,
     /// The largest buffer, in bytes.
     pub(crate) buffer_bytes: u64,
-    /// Alignment of a storage binding's start, in bytes.
+    /// The alignment of a storage binding's offset, in bytes.
     pub(crate) storage_alignment: u64,
-    /// Alignment of a uniform's dynamic offset, in bytes.
+    /// The alignment of a uniform's dynamic offset, in bytes.
     pub(crate) uniform_alignment: u64,
 }
 
 impl Limits {
-    /// How many elements an element-wise dispatch of `workgroup_size` invocations may cover.
+    /// The most elements of an element-wise dispatch with workgroups of `workgroup_size`.
     pub(crate) fn elements(&self, workgroup_size: usize) -> usize {
         self.binding_elements.min(self.workgroups * workgroup_size)
     }
 }
 
-/// Consecutive ranges of at most `largest` that cover `0..total`.
+/// Splits `0..total` into consecutive ranges of at most `largest`.
 pub(crate) fn pieces(total: usize, largest: usize) -> impl Iterator<Item = Range<usize>> {
     let largest = largest.max(1);
     (0..total).step_by(largest).map(move |start| start..total.min(start + largest))

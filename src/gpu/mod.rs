@@ -1,9 +1,9 @@
-//! Everything that knows `wgpu`; no other module names it.
+//! The only module that uses `wgpu`.
 //!
-//! [`Context`] owns one device: its [`Pool`] of buffers, its kernel cache and its recorder. Operations describe
-//! their shader as a [`Kernel`], borrow device memory as [`Span`]s and call [`Context::dispatch`]; nothing runs
-//! until the recorder is flushed, and nothing waits but what is in [`readback`], [`Context::profile`], the bound on work
-//! in flight (see [`recorder`]) and an allocation that ran out of memory.
+//! [`Context`] owns one device: its [`Pool`] of buffers, its kernel cache and its recorder. Operations
+//! describe their shader as a [`Kernel`], borrow device memory as [`Span`]s and call [`Context::dispatch`].
+//! Nothing runs until the recorder is flushed. The host waits only in [`readback`], in [`Context::profile`],
+//! for the bound on submissions in flight (see [`recorder`]), and in an allocation that ran out of memory.
 
 mod adapters;
 mod broken;

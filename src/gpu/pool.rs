@@ -1,12 +1,13 @@
 //! Reuse of device memory by size class, so that a steady training loop allocates nothing.
 //!
-//! A buffer returns to its class when the last tensor that uses it is dropped, even while recorded work still
-//! reads it: commands on one queue run in the order they were recorded, so whoever gets the buffer next writes
-//! it after that work is done.
+//! A buffer returns to its class when the last tensor that uses it is dropped, even if recorded work still
+//! reads it: commands on one queue run in the order in which they were recorded, so the next user writes it
+//! after that work is done.
 //!
-//! Of the unused buffers of a class the oldest is taken: so the same calls soon get the same buffers at each step of a loop,
-//! and find the bind groups of the step before. The one given back last would depend on the order in which a step
-//! before let go of them, and buffers would go on changing places for hundreds of steps.
+//! The oldest unused buffer of a class is reused first. So the same calls get the same buffers at each step
+//! of a loop after a few steps, and find the bind groups of the previous step. With the newest first, the
+//! choice would depend on the order in which buffers were dropped, and buffers would change places for
+//! hundreds of steps.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,21 +18,21 @@ use crate::{Error, Result};
 
 /// Bytes between two classes of small buffers.
 const FINEST: u64 = 256;
-/// Classes from one power of two to the next, where those are further apart.
+/// Classes per power of two, for larger buffers.
 const CLASSES: u64 = 16;
-/// A buffer is lent for another class if it is larger by at most this part of what was asked for.
+/// A larger buffer is reused if its excess is at most the requested size divided by this.
 const SPARE: u64 = 4;
 
-/// What a buffer is for; decides its usage flags and which shelf it returns to.
+/// What a buffer is used for; determines its usage flags and its shelf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
     /// Read and written by shaders.
     Storage,
-    /// Kernel parameters, where immediates are missing.
+    /// Kernel parameters, where immediates are not supported.
     Uniform,
-    /// Written by the host, copied to the others. Returns to its shelf mapped.
+    /// Written by the host and copied to other buffers. Returns to its shelf mapped.
     Upload,
-    /// Copied to from the others, read by the host.
+    /// Copied to from other buffers and read by the host.
     Download,
 }
 
@@ -47,20 +48,20 @@ impl Purpose {
     }
 }
 
-/// A buffer with the number that tells it from every other one of the process.
+/// A buffer with a number that is unique in the process.
 #[derive(Clone)]
 pub(super) struct Raw {
     pub(super) buffer: wgpu::Buffer,
     pub(super) id: u64,
 }
 
-/// Unused buffers of one purpose and size by their numbers.
+/// Unused buffers of one purpose and size, by their numbers.
 type Shelf = BTreeMap<u64, wgpu::Buffer>;
 
 /// Shelves by purpose and size; none is empty.
 type Shelves = BTreeMap<(Purpose, u64), Shelf>;
 
-/// Shelves of unused buffers, and a count of all that were ever made.
+/// The unused buffers, and a count of all buffers created.
 pub(crate) struct Pool {
     device: wgpu::Device,
     largest: u64,
@@ -71,17 +72,17 @@ pub(crate) struct Pool {
     peak: AtomicU64,
 }
 
-/// Memory on the device, given back to the pool when dropped.
+/// Memory on the device, returned to the pool when dropped.
 pub(crate) struct Buffer {
     pub(super) raw: Raw,
     purpose: Purpose,
     pool: Arc<Pool>,
-    /// Whether the buffer must not be used again.
+    /// Whether the buffer must not be reused.
     discarded: bool,
 }
 
 impl Buffer {
-    /// Lets go of a buffer whose state is unknown: it does not return to the pool.
+    /// Drops a buffer whose state is unknown: it does not return to the pool.
     pub(super) fn discard(mut self) {
         self.discarded = true;
     }
@@ -96,15 +97,15 @@ impl Drop for Buffer {
     }
 }
 
-/// The size of the smallest class that holds `bytes`: at most a sixteenth, or 255 bytes, more than that.
+/// The size of the smallest class that holds `bytes`: larger by at most a sixteenth, or 255 bytes.
 fn class(bytes: u64) -> u64 {
     let power = bytes.max(FINEST).next_power_of_two();
     let step = (power / (2 * CLASSES)).max(FINEST);
     bytes.max(FINEST).div_ceil(step) * step
 }
 
-/// Takes an unused buffer of `size` or, of those that are not much larger, the smallest: batches of ever other lengths
-/// then share what they need.
+/// Takes an unused buffer of `size`, or the smallest of those that are not much larger, so that batches of
+/// varying lengths share buffers.
 fn take_from(shelves: &mut Shelves, purpose: Purpose, size: u64) -> Option<(u64, wgpu::Buffer)> {
     let largest = match purpose {
         Purpose::Storage => size + size / SPARE,
@@ -132,32 +133,32 @@ impl Pool {
         }
     }
 
-    /// How many buffers this pool ever asked the driver for.
+    /// How many buffers this pool has requested from the driver.
     pub(crate) fn allocations(&self) -> u64 {
         self.allocations.load(Ordering::Relaxed)
     }
 
-    /// Bytes of all buffers that exist, in use or on a shelf.
+    /// Bytes of all buffers that exist, in use or unused.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the buffers that are in use.
+    /// Bytes of the buffers in use.
     pub(crate) fn in_use(&self) -> u64 {
         self.in_use.load(Ordering::Relaxed)
     }
 
-    /// The most bytes that were in use at once, since the last [`Pool::reset_peak`].
+    /// The most bytes in use at once since the last [`Pool::reset_peak`].
     pub(crate) fn peak(&self) -> u64 {
         self.peak.load(Ordering::Relaxed)
     }
 
-    /// Begins to look for the peak anew, from what is in use.
+    /// Resets the peak to the bytes in use now.
     pub(crate) fn reset_peak(&self) {
         self.peak.store(self.in_use(), Ordering::Relaxed);
     }
 
-    /// A buffer of at least `bytes`; its content is whatever was there before.
+    /// Returns a buffer of at least `bytes`, with undefined content.
     pub(super) fn take(self: &Arc<Self>, purpose: Purpose, bytes: u64, what: &str) -> Result<Buffer> {
         let raw = self.take_raw(purpose, bytes, what)?;
         Ok(Buffer { raw, purpose, pool: Arc::clone(self), discarded: false })
@@ -190,13 +191,13 @@ impl Pool {
         self.shelves().entry((purpose, raw.buffer.size())).or_default().insert(raw.id, raw.buffer);
     }
 
-    /// Counts a buffer in use as gone.
+    /// Removes a buffer in use from the counts.
     pub(super) fn forget(&self, raw: &Raw) {
         self.in_use.fetch_sub(raw.buffer.size(), Ordering::Relaxed);
         self.bytes.fetch_sub(raw.buffer.size(), Ordering::Relaxed);
     }
 
-    /// Forgets all unused buffers.
+    /// Drops all unused buffers.
     pub(super) fn clear(&self) {
         let unused = std::mem::take(&mut *self.shelves());
         let freed: u64 = unused.into_values().flatten().map(|(_, buffer)| buffer.size()).sum();

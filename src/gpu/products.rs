@@ -1,5 +1,5 @@
-//! The ways in which a GPU can compute a matrix product. Which one is taken is decided by `ops::matmul`, unless whoever
-//! opened the device did.
+//! The implementations of a matrix product on a GPU. `ops::matmul` selects one, unless the options of the
+//! device do.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,23 +33,23 @@ impl Form {
 
 /// The square of outputs that one workgroup computes.
 ///
-/// Every tile adds up each output in the same order: they differ in speed, not in bits.
+/// Every tile adds the terms of each output in the same order: tiles differ in speed, not in bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MatmulTile {
-    /// 16 by 16: few rows, few columns, or too few outputs to keep a GPU busy otherwise.
+    /// 16 × 16: for few rows or columns, or too few outputs to fill a GPU otherwise.
     Narrow,
-    /// 32 by 32, 8 by 8 an invocation, each reading its operands on its own: for software adapters, which have no workgroup
-    /// memory apart from any other.
+    /// 32 × 32, with 8 × 8 per invocation, each of which reads its operands directly: for software adapters,
+    /// whose workgroup memory is ordinary memory.
     Direct,
-    /// 64 by 64, 4 by 4 an invocation.
+    /// 64 × 64, with 4 × 4 per invocation.
     Medium,
-    /// 128 by 128, 8 by 8 an invocation: the fastest where there are outputs enough.
+    /// 128 × 128, with 8 × 8 per invocation: the fastest for many outputs.
     Large,
 }
 
 impl MatmulTile {
-    /// All of them, the smallest first.
+    /// All tiles, the smallest first.
     pub const ALL: [Self; 4] = [Self::Narrow, Self::Direct, Self::Medium, Self::Large];
 
     /// Outputs along each side.
@@ -66,9 +66,9 @@ impl MatmulTile {
 /// How a GPU computes a matrix product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MatmulVariant {
-    /// What a workgroup computes.
+    /// The tile of a workgroup.
     pub tile: MatmulTile,
-    /// In how many parts the sum over K is taken, at least 1. Parts are computed at once and added up in a second pass,
-    /// from the last to the first.
+    /// The number of split-K slices of the sum over K, at least 1. They are computed at once, and a second
+    /// pass adds them from the last to the first.
     pub parts: usize,
 }

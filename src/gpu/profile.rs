@@ -1,39 +1,40 @@
-//! Kernels timed by timestamp queries, on a device that was opened for it.
+//! Measures kernels with timestamp queries, on a device that was opened for profiling.
 //!
-//! Each dispatch has two queries of a query set that belongs to its submission. Where the adapter can, the two are
-//! written inside the pass, before and after the dispatch; elsewhere each dispatch has a pass of its own, and the
-//! queries are written where the pass begins and ends. The submission ends with the copy of its timestamps to a
-//! buffer that the host reads in [`Context::profile`].
+//! Each dispatch has two queries in the query set of its submission. Where the adapter supports it, both are
+//! written inside the pass, before and after the dispatch; otherwise each dispatch has a pass of its own, and
+//! the queries are written at its beginning and end. At the end of the submission its timestamps are copied
+//! to a buffer that the host reads in [`Context::profile`].
 
 use super::context::Context;
 use super::readback::Mapping;
 use crate::{Error, Result};
 
-/// Dispatches that the largest query set has room for.
+/// The most dispatches of a query set.
 const DISPATCHES_IN_SET: usize = wgpu::QUERY_SET_MAX_QUERIES as usize / 2;
 /// Bytes of one timestamp.
 const TIMESTAMP_BYTES: u64 = wgpu::QUERY_SIZE as u64;
 
-/// Whether a GPU notes when each kernel ran.
+/// Whether a GPU records when each kernel ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profiling {
-    /// No: nothing is paid.
+    /// No, without any cost.
     Off,
-    /// Yes, for [`Device::profile`](crate::Device::profile). Kernels that could overlap may then run one after the other.
+    /// Yes, for [`Device::profile`](crate::Device::profile). Kernels that could overlap may then run one
+    /// after the other.
     Kernels,
-    /// As [`Profiling::Kernels`], with a pass for each kernel: what that does anyway on adapters that can only time whole
-    /// passes. Each time then has what it costs to begin a pass.
+    /// As [`Profiling::Kernels`], with a pass for each kernel, which is what that does on adapters that can
+    /// only measure whole passes. Each time then includes the beginning of a pass.
     Passes,
 }
 
-/// One call of a kernel, as [`Device::profile`](crate::Device::profile) reports it.
+/// One dispatch of a kernel, as [`Device::profile`](crate::Device::profile) reports it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KernelCall {
-    /// The kernel's name: the stem of its file under `shaders/`.
+    /// The name of the kernel: the stem of its file under `shaders/`.
     pub kernel: &'static str,
-    /// When it began, in nanoseconds since the device's first call that was reported.
+    /// The start time in nanoseconds since the first reported dispatch of the device.
     pub start_nanoseconds: f64,
-    /// How long it ran, in nanoseconds.
+    /// The duration in nanoseconds.
     pub nanoseconds: f64,
 }
 
@@ -44,15 +45,15 @@ enum Place {
     AroundPasses,
 }
 
-/// What a profiled device knows of its clock.
+/// The clock of a profiled device.
 pub(super) struct Profiler {
     place: Place,
-    /// Nanoseconds from one tick to the next.
+    /// Nanoseconds per tick.
     period: f64,
 }
 
 impl Profiler {
-    /// The features that profiling takes of those that the adapter `name` has.
+    /// The features that profiling requests of those that the adapter `name` supports.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if it has no timestamps.
@@ -78,7 +79,8 @@ impl Profiler {
         Err(Error::Unsupported { what: "profiling".into(), message })
     }
 
-    /// For a device with what [`Profiler::features`] asked for; `None` if that was nothing.
+    /// Creates the profiler of a device with the features of [`Profiler::features`]; `None` if there are
+    /// none.
     pub(super) fn new(queue: &wgpu::Queue, features: wgpu::Features) -> Option<Self> {
         if features.is_empty() {
             return None;
@@ -97,7 +99,7 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    /// What times the pass around the dispatch, where only whole passes can be timed.
+    /// The timestamp writes of the pass around the dispatch, where only whole passes can be measured.
     pub(super) fn around_pass(&self) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
         (self.place == Place::AroundPasses).then_some(wgpu::ComputePassTimestampWrites {
             query_set: &self.queries,
@@ -119,24 +121,24 @@ impl Timer {
     }
 }
 
-/// What has been timed and not yet reported; empty where the device is not profiled.
+/// What has been measured and not reported; empty where the device is not profiled.
 #[derive(Default)]
 pub(super) struct Tape {
-    /// Of the submission that is being recorded.
+    /// The query set and kernels of the current submission.
     open: Option<(wgpu::QuerySet, Vec<&'static str>)>,
-    /// Of earlier submissions: the kernels of their dispatches, and the buffer for their timestamps.
+    /// Earlier submissions: the kernels of their dispatches, and the buffer of their timestamps.
     submitted: Vec<(Vec<&'static str>, wgpu::Buffer)>,
-    /// The first timestamp that was reported.
+    /// The first reported timestamp.
     origin: Option<u64>,
 }
 
 impl Tape {
-    /// Whether the submission has no room for another dispatch.
+    /// Whether the query set has no space for another dispatch.
     pub(super) fn is_full(&self) -> bool {
         self.open.as_ref().is_some_and(|(_, kernels)| kernels.len() >= DISPATCHES_IN_SET)
     }
 
-    /// The queries of the next dispatch, which is one of `kernel`.
+    /// The queries of the next dispatch, of `kernel`.
     pub(super) fn timer(
         &mut self,
         profiler: &Profiler,
@@ -157,7 +159,7 @@ impl Tape {
         Timer { place: profiler.place, queries: queries.clone(), first }
     }
 
-    /// Ends the submission's part: records the copy of its timestamps, after the last pass.
+    /// Ends the current submission: records the copy of its timestamps, after the last pass.
     pub(super) fn cut(&mut self, device: &wgpu::Device, encoder: &mut wgpu::CommandEncoder) {
         let Some((queries, kernels)) = self.open.take() else { return };
         let count = 2 * kernels.len() as u32;
@@ -173,10 +175,10 @@ impl Tape {
         self.submitted.push((kernels, readable));
     }
 
-    /// The calls of one submission from its timestamps.
+    /// The dispatches of one submission from its timestamps.
     fn calls(&mut self, period: f64, kernels: &[&'static str], timestamps: &[u64]) -> Vec<KernelCall> {
         let origin = *self.origin.get_or_insert(timestamps.first().copied().unwrap_or_default());
-        // A clock of few bits may begin anew in between: then a duration is zero, and not the age of the universe.
+        // A clock of few bits may wrap around in between: the duration is then zero instead of huge.
         let nanoseconds = |from: u64, to: u64| to.saturating_sub(from) as f64 * period;
         let pairs = kernels.iter().zip(timestamps.chunks_exact(2));
         pairs
@@ -190,10 +192,10 @@ impl Tape {
 }
 
 impl Context {
-    /// The calls recorded since the last time that this was asked. **Waits** for the GPU.
+    /// Returns the dispatches since the previous call. **Waits** for the GPU.
     ///
     /// # Errors
-    /// [`Error::Config`] for a device that is not profiled; whatever the device reported.
+    /// [`Error::Config`] for a device that is not profiled; any error that the device reports.
     pub(crate) fn profile(&self) -> Result<Vec<KernelCall>> {
         let Some(profiler) = self.profiler() else {
             let message =
@@ -220,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_adapter_without_timestamps_is_refused_unless_nothing_is_asked_of_it() {
+    fn an_adapter_without_timestamps_is_an_error_only_if_profiled() {
         use wgpu::Features as Has;
         let features = |present, profiling| Profiler::features("card", present, profiling);
         for profiling in [Profiling::Kernels, Profiling::Passes] {
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_told_in_nanoseconds_since_the_first_one_of_all() {
+    fn dispatches_are_reported_in_nanoseconds_since_the_first() {
         let mut tape = Tape::default();
         let first = tape.calls(2.0, &["a", "b"], &[100, 103, 110, 120]);
         assert_eq!(first[0], KernelCall { kernel: "a", start_nanoseconds: 0.0, nanoseconds: 6.0 });

@@ -1,4 +1,4 @@
-//! Bringing values to the host: where it waits for the GPU's results.
+//! Copies values to the host, which waits for the GPU.
 
 use std::ops::RangeBounds;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -10,7 +10,7 @@ use super::pool::{Buffer, Purpose};
 use super::span::Span;
 use crate::Result;
 
-/// How long one look for a mapped buffer takes at most, where another thread has yet to report it.
+/// The longest single wait for a buffer whose mapping another thread has yet to report.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A copy that was recorded for the host.
@@ -19,17 +19,17 @@ struct Staged {
     bytes: u64,
 }
 
-/// A buffer that was asked for, and word of its arrival.
+/// A requested mapping, and the channel that reports it.
 pub(super) struct Mapping {
     reported: Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
 }
 
 impl Mapping {
-    /// Asks for a range of `buffer`, to which the copy has been submitted.
+    /// Requests the mapping of a range of `buffer`, to which a copy has been submitted.
     pub(super) fn request(buffer: &wgpu::Buffer, range: impl RangeBounds<u64>) -> Self {
         let (sender, reported) = channel();
         buffer.map_async(wgpu::MapMode::Read, range, move |outcome| {
-            // The receiver lives until the wait is over.
+            // The receiver exists until the wait is over.
             sender.send(outcome).ok();
         });
         Self { reported }
@@ -37,7 +37,7 @@ impl Mapping {
 }
 
 impl Context {
-    /// Submits everything recorded so far and waits for it.
+    /// Submits all recorded work and waits for it.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -46,14 +46,14 @@ impl Context {
         self.faults().check()
     }
 
-    /// Copies `span` to the host: submits everything recorded so far and waits for it.
+    /// Copies `span` to the host: submits all recorded work and waits for it.
     ///
     /// # Errors
     /// [`Error::DeviceLost`], and [`Error::OutOfMemory`] for the staging buffer.
     pub(crate) fn download<T: bytemuck::Pod>(&self, span: Span<'_>) -> Result<Vec<T>> {
         self.faults().check()?;
         let values = self.staged(span)?;
-        // What kernels say of waiting for each other comes along.
+        // Also reads the timeouts of persistent kernels.
         let status = self.known_status();
         let told = status.map(|status| self.staged(status.span)).transpose()?;
         self.finish()?;
@@ -81,19 +81,20 @@ impl Context {
             self.mapped(&mapping)?;
             let view = staging.raw.buffer.get_mapped_range(0..bytes);
             let view = view.map_err(|error| self.faults().lost(error.to_string()))?;
-            // `pod_collect_to_vec` copies by bytes: the mapping need not be aligned for `T`.
+            // `pod_collect_to_vec` copies bytes: the mapping need not be aligned for `T`.
             Ok(bytemuck::pod_collect_to_vec(&view))
         };
         let values = read();
         match &values {
             Ok(_) => staging.raw.buffer.unmap(),
-            // It may still be mapped, or become so later.
+            // The buffer may be mapped now or later.
             Err(_) => staging.discard(),
         }
         values
     }
 
-    /// Waits until a buffer is mapped whose submission is finished. The report may come on any thread that polls the device.
+    /// Waits until a buffer is mapped whose submission is finished. Any thread that polls the device may
+    /// report it.
     pub(super) fn mapped(&self, mapping: &Mapping) -> Result<()> {
         let faults: &Faults = self.faults();
         let start = Instant::now();
@@ -103,7 +104,7 @@ impl Context {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => return Err(faults.lost(error.to_string())),
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(faults.lost("a download was never answered"));
+                    return Err(faults.lost("a download did not finish"));
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     faults.check()?;

@@ -2,13 +2,14 @@
 
 use super::{AdapterKind, Context};
 
-/// Invocations in a workgroup of these kernels.
+/// Invocations per workgroup of these kernels.
 const GROUP: usize = 256;
-/// The longest row that one invocation of a software adapter walks alone. It has a few threads, which any number of rows
-/// keeps busy, and pays for every barrier with a switch between all invocations of a workgroup.
+/// The longest row that a single invocation of a software adapter reduces. Such an adapter has few threads,
+/// which any number of rows fills, and each barrier switches between all invocations of a workgroup.
 const ALONE: usize = 1024;
 
-/// The rows of a matrix, and how a workgroup shares them out. By their length alone: a row's bits depend on no other row.
+/// How the rows of a matrix are divided between invocations. It depends only on their length: a row has the
+/// same bits whatever the other rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowReduction {
     columns: usize,
@@ -26,7 +27,7 @@ impl RowReduction {
         self.lane_bits
     }
 
-    /// The most rows that one dispatch may take.
+    /// The most rows of one dispatch.
     pub(crate) fn rows_at_once(self, context: &Context) -> usize {
         let limits = context.limits();
         (limits.binding_elements / self.columns).clamp(1, limits.workgroups * self.rows_of_group())
@@ -42,8 +43,8 @@ impl RowReduction {
     }
 }
 
-/// Two elements or more for each invocation, so that short rows share a workgroup; eight invocations at least on hardware,
-/// which fetches 32 bytes at a time.
+/// At least two elements per invocation, so that short rows share a workgroup; at least eight invocations on
+/// hardware, which loads 32 bytes at a time.
 fn lane_bits(columns: usize, kind: AdapterKind) -> u32 {
     if kind == AdapterKind::Software && columns <= ALONE {
         return 0;

@@ -1,4 +1,4 @@
-//! A stretch of four-byte elements in a buffer, and how a shader sees it.
+//! [`Span`], a range of four-byte elements of a buffer, and [`Bound`], its binding.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ pub(crate) struct Span<'a> {
     buffer: &'a Buffer,
     start: usize,
     len: usize,
-    /// The parameter that it belongs to.
+    /// The name of the parameter that it is part of.
     name: Option<&'a str>,
 }
 
@@ -21,7 +21,7 @@ impl<'a> Span<'a> {
         Self { buffer, start, len, name: None }
     }
 
-    /// The same elements, as those of the parameter `name`.
+    /// The same elements, as part of the parameter `name`.
     pub(crate) fn named(self, name: Option<&'a str>) -> Self {
         Self { name, ..self }
     }
@@ -30,14 +30,14 @@ impl<'a> Span<'a> {
         self.len
     }
 
-    /// The elements `range` of this span. One that reaches beyond it is refused where it is used.
+    /// The elements `range` of this span. A range beyond the span is an error where it is used.
     pub(crate) fn slice(&self, range: Range<usize>) -> Self {
         let (start, len) = part(self.start, self.len, range);
         Self { start, len, ..*self }
     }
 
-    /// Itself, if it lies inside its buffer. Shaders run without checks of their own in release builds, so everything that
-    /// hands a span to the driver comes by here.
+    /// Returns the span if it lies inside its buffer. Shaders have no run-time checks in release builds, so
+    /// every span that is passed to the driver is checked here.
     ///
     /// # Errors
     /// [`Error::Internal`].
@@ -58,28 +58,29 @@ impl<'a> Span<'a> {
     }
 }
 
-/// A span as a binding: its start rounded down to the device's alignment, the remainder left in `base`.
+/// A span as a binding: its offset rounded down to the device's alignment, and the remainder in `base`.
 #[derive(Clone, Copy)]
 pub(crate) struct Bound<'a> {
     pub(super) raw: &'a Raw,
     pub(super) offset: u64,
     pub(super) size: u64,
-    /// Index, in the binding, of the span's first element; every kernel adds it.
+    /// The index of the span's first element in the binding; every kernel adds it.
     pub(crate) base: u32,
 }
 
 impl Bound<'_> {
-    /// Whether the span starts where a shader can read it by fours, as `array<vec4<f32>>`.
+    /// Whether the span can be read as `array<vec4<f32>>`.
     pub(crate) fn is_in_fours(&self) -> bool {
         self.base.is_multiple_of(4) && self.offset.is_multiple_of(16)
     }
 }
 
 impl Context {
-    /// Prepares `span` for a dispatch.
+    /// Converts `span` to a binding.
     ///
     /// # Errors
-    /// [`Error::ExceedsLimit`] if it is larger than one binding; operations cut their work so that it is not.
+    /// [`Error::ExceedsLimit`] if it is larger than one binding; operations split their work so that it is
+    /// not.
     pub(crate) fn bind<'a>(&self, span: Span<'a>) -> Result<Bound<'a>> {
         let limits = self.limits();
         let span = span.inside()?;
@@ -102,8 +103,8 @@ impl Context {
     }
 }
 
-/// Start and length of the elements `range` of a span; the length is one that no buffer has where the range reaches beyond the
-/// span.
+/// Start and length of the elements `range` of a span. The length is larger than any buffer if the range
+/// reaches beyond the span.
 fn part(start: usize, len: usize, range: Range<usize>) -> (usize, usize) {
     let inside = range.start <= range.end && range.end <= len;
     (start.saturating_add(range.start), if inside { range.len() } else { usize::MAX })
@@ -131,7 +132,7 @@ mod tests {
             assert!(matches!(expect_inside(start, len, bytes), Err(Error::Internal { .. })), "{start} {len}");
         }
         assert_eq!(part(8, 8, 2..5), (10, 3));
-        // Inside the buffer, and beyond the span.
+        // Inside the buffer, but beyond the span.
         let (start, len) = part(8, 8, 2..9);
         assert!(expect_inside(start, len, 1 << 20).is_err());
         #[expect(clippy::reversed_empty_ranges, reason = "a range that a slip could make")]

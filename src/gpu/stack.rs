@@ -1,14 +1,15 @@
-//! A stack for compilers of shaders: they recurse as deep as the source nests.
+//! A large stack for shader compilers, which recurse as deep as the source nests.
 
 use std::{io, thread};
 
-/// naga, built without optimisation, takes up to 40 KiB for each level of nesting; `inspect/text.rs` bounds the levels.
+/// naga, built without optimization, uses up to 40 KiB per level of nesting; `inspect/text.rs` bounds the
+/// levels.
 const BYTES: usize = 32 << 20;
 
-/// Runs `work` on a thread of its own with a stack of a known size, whatever the caller's is, and waits for it.
+/// Runs `work` on a thread with a stack of a known size, and waits for it.
 ///
 /// # Errors
-/// The system refuses a thread.
+/// The system cannot create a thread.
 pub(super) fn on_compiler_stack<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("refrain compiler".into()).stack_size(BYTES);

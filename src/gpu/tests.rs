@@ -1,5 +1,5 @@
-//! What can be proved of the shaders without any GPU: every variant is valid WGSL, translates to every platform's
-//! language, and fits the limits that every device has.
+//! Checks of the shaders that need no GPU: every variant is valid WGSL, translates to the language of every
+//! platform, and is within the limits that every device supports.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,12 +11,12 @@ use super::kernel::{Access, Kernel, MAX_BINDINGS};
 use super::persistent;
 use crate::ops::{kernels, recurrent};
 
-/// Limits that WebGPU promises everywhere.
+/// Limits that WebGPU guarantees.
 const PROMISED_STORAGE_BUFFERS: usize = 8;
 const PROMISED_INVOCATIONS: u32 = 256;
 const PROMISED_WORKGROUP_BYTES: u32 = 16 * 1024;
 
-/// Kernels that run only where `on_chip` has found what they need: no device promises it.
+/// Persistent kernels exceed the guaranteed limits: they run only where `persistent` has checked the device.
 fn asks_for_more(name: &str) -> bool {
     name.starts_with("recurrent/persistent") && !name.starts_with("recurrent/persistent/clear")
 }
@@ -33,23 +33,23 @@ fn parse(kernel: &Kernel, immediates: bool) -> (Module, ModuleInfo) {
     (module, info)
 }
 
-/// The most combinations of constants that are all tried.
+/// The most combinations of constants of which all are tested.
 const ALL_COMBINATIONS: usize = 64;
 
-/// Constants that are sizes and nothing else: no branch asks for one of their values.
+/// Constants that are only sizes: no branch depends on a single value.
 const SIZES: [&str; 4] = ["SLICE_BITS", "UNIT_BITS", "QUAD_BITS", "WEIGHT_BITS"];
 
-/// The values of a constant that stand for all.
+/// The values of a constant that are tested.
 fn sample(name: &str, allowed: u32) -> Vec<f64> {
     match allowed {
-        // The least and the largest.
+        // The smallest and the largest.
         sizes if SIZES.contains(&name) => vec![0.0, f64::from(sizes - 1)],
         allowed => (0..allowed).map(f64::from).collect(),
     }
 }
 
-/// All combinations of values that the kernel's constants may take; where those are many, each value of each constant
-/// beside the first, and the last, of all others.
+/// All combinations of values of the kernel's constants; if there are many, each value of each constant with
+/// the first, and with the last, of all others.
 fn constants(kernel: &Kernel) -> Vec<HashMap<String, f64>> {
     let values: Vec<(String, Vec<f64>)> =
         kernel.constants.iter().map(|&(name, allowed)| (name.to_owned(), sample(name, allowed))).collect();

@@ -1,4 +1,4 @@
-//! Vectors by token.
+//! The embedding layer: y_i = weight_{token_i}.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,8 @@ use crate::ops;
 use crate::shape::Shape;
 use crate::tensor::{Indices, Tensor};
 
-/// y_i = weight_{token_i}. Parameter, as in PyTorch: `weight` \[vocabulary, features\], drawn from N(0, 1).
+/// Embedding: y_i = weight_{token_i}. Parameter, as in PyTorch: `weight` \[vocabulary, features\],
+/// initialized from N(0, 1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Embedding {
     vocabulary: usize,
@@ -17,7 +18,7 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// A vector of `features` for each of `vocabulary` tokens.
+    /// Creates an embedding of `vocabulary` tokens with `features` features each.
     pub fn new(vocabulary: usize, features: usize) -> Self {
         Self { vocabulary, features }
     }
@@ -49,7 +50,7 @@ impl From<Embedding> for LayerConfig {
     }
 }
 
-/// What [`Layer<Embedding>::forward`] leaves for backward.
+/// The trace of [`Layer<Embedding>::forward`].
 pub struct EmbeddingTrace<'p> {
     layer: Layer<Embedding>,
     parameters: &'p Parameters,
@@ -68,7 +69,7 @@ impl Layer<Embedding> {
         self.named(model.and_then(|()| ops::embedding(tokens, parameters.section(self.first))))
     }
 
-    /// As [`Layer::<Embedding>::infer`], with the trace that backward needs.
+    /// As [`Layer::<Embedding>::infer`]; also returns the trace for the backward pass.
     ///
     /// # Errors
     /// As [`Layer::<Embedding>::infer`].
@@ -83,7 +84,7 @@ impl Layer<Embedding> {
 }
 
 impl EmbeddingTrace<'_> {
-    /// dweight_v += Σ dy_i over the places i of token v.
+    /// Adds dweight_v = Σ dy_i over all i with token v to `gradients`.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch),

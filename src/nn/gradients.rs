@@ -1,4 +1,4 @@
-//! The gradients of a model: one flat buffer, section by section like its parameters.
+//! The gradients of a model: one flat buffer with the same sections as its parameters.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::ops::{Norm, norm, optimizer};
 use crate::tensor::{Storage, Tensor, View, ViewMut};
 use crate::{Error, Result};
 
-/// Gradients of all parameters of a [`Model`](super::Model); traces add to them.
+/// The gradients of all parameters of a [`Model`](super::Model), to which traces add.
 pub struct Gradients {
     device: Device,
     storage: Storage,
@@ -22,16 +22,16 @@ impl Gradients {
         Ok(Self { device: device.clone(), storage, layout })
     }
 
-    /// The gradient of one parameter, by its full name.
+    /// Returns the gradient of one parameter by its full name.
     ///
     /// # Errors
-    /// [`Error::Config`], listing the names there are.
+    /// [`Error::Config`] for an unknown name; the message lists the known ones.
     pub fn view(&self, name: &str) -> Result<View<'_>> {
         let index = self.layout.find(name)?;
         Ok(self.layout.view(&self.device, &self.storage, index))
     }
 
-    /// ‖g‖ over all gradients together, as a tensor of one; nobody waits.
+    /// Returns ‖g‖ over all gradients as a tensor of one element, without waiting for the device.
     ///
     /// # Errors
     /// Out of memory.
@@ -39,8 +39,8 @@ impl Gradients {
         norm(self.flat(), kind)
     }
 
-    /// Scales all gradients by min(1, max_norm / (‖g‖₂ + 10⁻⁶)) (Pascanu et al. 2013) and returns ‖g‖₂ before
-    /// that, as PyTorch's `clip_grad_norm_`. Nobody waits: the norm stays on the device.
+    /// Multiplies all gradients by min(1, max_norm / (‖g‖₂ + 10⁻⁶)) (Pascanu et al. 2013) and returns the
+    /// previous ‖g‖₂, as PyTorch's `clip_grad_norm_`. The norm stays on the device: the call does not wait.
     ///
     /// # Errors
     /// [`Error::Config`] for a `max_norm` that is not positive.
@@ -48,7 +48,7 @@ impl Gradients {
         self.clip(max_norm, Norm::L2)
     }
 
-    /// As [`Gradients::clip_norm`], by another norm.
+    /// As [`Gradients::clip_norm`], with another norm.
     ///
     /// # Errors
     /// As [`Gradients::clip_norm`].
@@ -71,7 +71,7 @@ impl Gradients {
         self.layout.view_mut(&self.device, &mut self.storage, index)
     }
 
-    /// Fails unless these are gradients of `parameters`, and of no other initialization.
+    /// Checks that these are gradients of `parameters`, not of another initialization.
     pub(crate) fn expect_of(&self, parameters: &Parameters) -> Result<()> {
         parameters.device().expect_same("gradients", &self.device)?;
         self.layout.expect_id("gradients", parameters.layout().id())

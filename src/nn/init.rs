@@ -2,7 +2,7 @@
 
 use crate::random::Stream;
 
-/// The distribution that a parameter is drawn from.
+/// The distribution of a parameter's initial values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// Uniform between −bound and bound.
@@ -12,22 +12,23 @@ pub enum Init {
     },
     /// Normal with mean 0 and variance 1.
     Normal,
-    /// Zero, always.
+    /// Zero.
     Zero,
-    /// One for the first `count` values, zero for those after: gains and, where they are in one parameter, shifts.
+    /// One for the first `count` values and zero for the rest: gains, followed by shifts in the same
+    /// parameter.
     Ones {
-        /// How many are one.
+        /// The number of ones.
         count: usize,
     },
 }
 
 impl Init {
-    /// U(±1/√n): what PyTorch uses for recurrent layers (n hidden units) and linear ones (n inputs).
+    /// U(±1/√n), as PyTorch initializes recurrent layers (n hidden units) and linear layers (n inputs).
     pub fn inverse_root(n: usize) -> Self {
         Self::Uniform { bound: 1.0 / (n as f64).sqrt() }
     }
 
-    /// Value `index` of a parameter whose random stream is `stream`.
+    /// Returns value `index` of a parameter whose random stream is `stream`.
     pub(crate) fn random_key(self, stream: &Stream, index: u64) -> f64 {
         match self {
             Self::Uniform { bound } => stream.uniform_between(index, -bound, bound),

@@ -1,4 +1,4 @@
-//! The affine map y = x Wᵀ + b.
+//! The linear layer: y = x Wᵀ + b.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +11,8 @@ use crate::shape::Shape;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// y = x Wᵀ + b. Parameters, as in PyTorch: `weight` \[outputs, inputs\], `bias` \[outputs\], both drawn from
-/// U(±1/√inputs).
+/// Linear layer: y = x Wᵀ + b. Parameters, as in PyTorch: `weight` \[outputs, inputs\], `bias` \[outputs\],
+/// both initialized from U(±1/√inputs).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Linear {
     inputs: usize,
@@ -21,12 +21,12 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A map from `inputs` features to `outputs`.
+    /// Creates a layer with `inputs` input and `outputs` output features.
     pub fn new(inputs: usize, outputs: usize) -> Self {
         Self { inputs, outputs, bias: true }
     }
 
-    /// Without b.
+    /// Omits the bias b.
     pub fn without_bias(self) -> Self {
         Self { bias: false, ..self }
     }
@@ -75,7 +75,7 @@ impl From<Linear> for LayerConfig {
     }
 }
 
-/// What [`Layer<Linear>::forward`] leaves for backward.
+/// The trace of [`Layer<Linear>::forward`].
 pub struct LinearTrace<'p> {
     layer: Layer<Linear>,
     parameters: &'p Parameters,
@@ -102,7 +102,7 @@ impl Layer<Linear> {
         matmul(x.view(), parameters.section(self.first), Form::RightTransposed, bias)
     }
 
-    /// As [`Layer::<Linear>::infer`], with the trace that backward needs.
+    /// As [`Layer::<Linear>::infer`]; also returns the trace for the backward pass.
     ///
     /// # Errors
     /// As [`Layer::<Linear>::infer`].
@@ -113,7 +113,7 @@ impl Layer<Linear> {
 }
 
 impl LinearTrace<'_> {
-    /// dW += dyᵀ x, db += Σ dy; returns dx = dy W.
+    /// Adds dW = dyᵀ x and db = Σ dy to `gradients`; returns dx = dy W.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::DeviceMismatch`], [`Error::ModelMismatch`].

@@ -1,15 +1,15 @@
-//! Layers and models. A layer is a description (sizes and options); its numbers live in [`Parameters`], one flat
-//! buffer for the whole model.
+//! Layers and models. A layer is a description (sizes and options); its values are in [`Parameters`], one
+//! flat buffer for the whole model.
 //!
-//! [`Model::add`] turns a description into a [`Layer`], whose `forward` returns outputs and a trace; the trace's
-//! `backward` consumes it and adds to [`Gradients`]. A trace borrows the parameters, so they cannot change
-//! between the two. `infer` computes the same outputs and keeps nothing.
+//! [`Model::add`] turns a description into a [`Layer`], whose `forward` returns outputs and a trace;
+//! `backward` consumes the trace and adds to [`Gradients`]. A trace borrows the parameters, so they cannot
+//! change between the two. `infer` computes the same outputs and saves nothing.
 //!
-//! Layers may be threaded by hand, or run as one: [`Model::forward`] runs them in the order in which they were
-//! added and gives one trace.
+//! Layers can be called one by one, or together: [`Model::forward`] runs them in the order in which they were
+//! added and returns one trace.
 //!
-//! Nothing depends on a hidden mode. A stack with dropout has its passes told by [`Sequences`] whether they are training,
-//! with the random numbers of a [`RandomKey`], or evaluation; `infer` is evaluation unless told otherwise.
+//! There is no hidden training mode. For a stack with dropout, [`Sequences`] states whether a pass is
+//! training, with the random numbers of a [`RandomKey`], or evaluation; `infer` defaults to evaluation.
 
 mod embedding;
 mod gradients;

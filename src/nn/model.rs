@@ -1,4 +1,4 @@
-//! A model: named layers, their parameters' names and shapes, and a seed.
+//! [`Model`]: named layers, the names and shapes of their parameters, and a seed.
 
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
@@ -10,18 +10,18 @@ use super::{Embedding, Linear, OneHot, ParameterSpec, Parameters, Rnn};
 use crate::device::Device;
 use crate::{Error, Result};
 
-/// The description of any layer: what a checkpoint stores of it.
+/// The description of any layer, as checkpoints store it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "layer", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LayerConfig {
-    /// Vectors by token.
+    /// Embedding.
     Embedding(Embedding),
-    /// One-hot vectors by token.
+    /// One-hot encoding.
     OneHot(OneHot),
     /// A stack of recurrent layers.
     Rnn(Rnn),
-    /// An affine map.
+    /// Linear layer.
     Linear(Linear),
 }
 
@@ -45,16 +45,16 @@ impl LayerConfig {
     }
 }
 
-/// A model as plain data: enough to build it again.
+/// A model as plain data, from which it can be built again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
-    /// What first values are drawn from.
+    /// The seed of the initial values.
     pub seed: u64,
-    /// Names and descriptions, in the order in which layers run.
+    /// Names and descriptions, in the order in which the layers run.
     pub layers: Vec<(String, LayerConfig)>,
 }
 
-/// A list of named layers. Descriptions only: numbers live in [`Parameters`].
+/// A list of named layers. It holds descriptions only; the values are in [`Parameters`].
 ///
 /// ```
 /// use refrain::Device;
@@ -67,28 +67,28 @@ pub struct ModelConfig {
 /// # Ok::<(), refrain::Error>(())
 /// ```
 ///
-/// [`Model::initialize`] completes the description: no layer can be added after it, so whatever was created from a model
-/// fits all of its parameters.
+/// [`Model::initialize`] completes the description: no layer can be added after it, so that everything
+/// created from a model fits all of its parameters.
 pub struct Model {
     id: ModelId,
     initialized: OnceLock<()>,
     seed: u64,
     layers: Vec<Added>,
-    /// Those of the layers.
+    /// The names of the layers.
     names: HashSet<String>,
     specs: Vec<ParameterSpec>,
-    /// Numbers of all parameters.
+    /// The number of elements of all parameters.
     scalars: usize,
 }
 
-/// A layer and the place of its first parameter.
+/// A layer and the index of its first parameter.
 pub(super) struct Added {
     pub(super) name: Arc<str>,
     pub(super) config: LayerConfig,
     pub(super) first: usize,
 }
 
-/// A layer that belongs to a model: its description, and the place of its parameters.
+/// A layer of a model: its description, and the index of its first parameter.
 #[derive(Clone, Debug)]
 pub struct Layer<D> {
     pub(super) name: Arc<str>,
@@ -98,24 +98,24 @@ pub struct Layer<D> {
 }
 
 impl<D> Layer<D> {
-    /// The sizes and options it was described with.
+    /// The sizes and options of the layer.
     pub fn description(&self) -> &D {
         &self.description
     }
 
-    /// `result`, whose error tells of this layer by its name.
+    /// Adds the layer's name to the error of `result`.
     pub(super) fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| error.in_layer(&self.name))
     }
 }
 
-/// The most parameters one model may have: what one shader can index.
+/// The most elements that all parameters of a model may have, which a shader can index.
 const MAX_PARAMETERS: usize = 1 << 30;
 /// The most characters of a layer's name.
 const MAX_NAME: usize = 256;
 
 impl Model {
-    /// A model without layers, whose first values are drawn from `seed`.
+    /// Creates a model without layers; `seed` determines the initial values of its parameters.
     pub fn new(seed: u64) -> Self {
         Self {
             id: ModelId::new(),
@@ -128,7 +128,7 @@ impl Model {
         }
     }
 
-    /// The model that `config` describes.
+    /// Builds the model that `config` describes.
     ///
     /// # Errors
     /// As [`Model::add`].
@@ -136,8 +136,8 @@ impl Model {
         Self::from_config_with(config, |_| Ok(()))
     }
 
-    /// As [`Model::from_config`], where `accept` may refuse the parameters of each layer before they are kept: a short
-    /// description can ask for any number of them.
+    /// As [`Model::from_config`]; `accept` may refuse the parameters of each layer before they are stored,
+    /// since a short description can request any number of them.
     pub(crate) fn from_config_with(
         config: &ModelConfig,
         accept: impl Fn(&[ParameterSpec]) -> Result<()>,
@@ -149,17 +149,18 @@ impl Model {
         Ok(model)
     }
 
-    /// This model as plain data.
+    /// Returns this model as plain data.
     pub fn config(&self) -> ModelConfig {
         let layers = self.layers.iter().map(|added| (added.name.to_string(), added.config.clone()));
         ModelConfig { seed: self.seed, layers: layers.collect() }
     }
 
-    /// Adds a layer at the end. Its parameters are called `name.parameter`.
+    /// Adds a layer at the end. Its parameters are named `name.parameter`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a name that is empty, taken, longer than 256 characters or has a dot, for sizes of zero, options that make no
-    /// sense, and a model that has been initialized; [`Error::ExceedsLimit`] for more than 2³⁰ parameters in all.
+    /// [`Error::Config`] for a name that is empty, not unique, longer than 256 characters or contains a dot;
+    /// for sizes of zero; for options that cannot be combined; and for a model that has been initialized.
+    /// [`Error::ExceedsLimit`] for more than 2³⁰ parameter elements in total.
     pub fn add<D: Clone + Into<LayerConfig>>(&mut self, name: &str, description: D) -> Result<Layer<D>> {
         let first = self.specs.len();
         self.add_config(name, description.clone().into(), |_| Ok(()))?;
@@ -180,14 +181,20 @@ impl Model {
             ));
         }
         if name.chars().count() > MAX_NAME {
-            let message = format!("has {} characters; {MAX_NAME} are the most", name.chars().count());
+            let message = format!("has {} characters; the limit is {MAX_NAME}", name.chars().count());
             return Err(Error::config("layer name", message));
         }
         if name.is_empty() || name.contains('.') {
-            return Err(Error::config("layer name", format!("`{name}` must have letters and no dot")));
+            return Err(Error::config(
+                "layer name",
+                format!("`{name}` must be a non-empty name with no dot"),
+            ));
         }
         if self.names.contains(name) {
-            return Err(Error::config("layer name", format!("`{name}` is taken; each layer needs its own")));
+            return Err(Error::config(
+                "layer name",
+                format!("`{name}` is already taken: names must be unique"),
+            ));
         }
         config.validate(name)?;
         let specs = config.parameters(name)?;
@@ -207,9 +214,9 @@ impl Model {
         Ok(())
     }
 
-    /// First values for all parameters, on `device`: the same for the same seed on every device. Each call returns
-    /// parameters of their own, with which gradients, optimizers and learned states of another do not go. From the first
-    /// call on, no layer can be added.
+    /// Creates the parameters with their initial values on `device`. The values depend only on the seed, not
+    /// on the device. Each call returns a distinct set, which cannot be mixed with the gradients, optimizers
+    /// and learned states of another. After the first call no layer can be added.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::ExceedsLimit`].
@@ -237,7 +244,7 @@ impl Model {
     }
 }
 
-/// Fails for a size of zero or one that no memory could hold.
+/// Checks that a size is neither zero nor too large for any memory.
 pub(super) fn expect_size(layer: &str, what: &str, size: usize) -> Result<()> {
     const LARGEST: usize = 1 << 24;
     if (1..=LARGEST).contains(&size) {

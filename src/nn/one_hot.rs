@@ -1,4 +1,4 @@
-//! One-hot vectors by token: an embedding that is not learned.
+//! The one-hot layer: an embedding without parameters.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,14 +8,14 @@ use crate::Result;
 use crate::ops;
 use crate::tensor::{Indices, Tensor};
 
-/// y_iv = 1 where v = token_i, else 0. It has no parameters, so it has no backward.
+/// One-hot encoding: y_iv = 1 if v = token_i, else 0. It has no parameters and no backward pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OneHot {
     vocabulary: usize,
 }
 
 impl OneHot {
-    /// Vectors of `vocabulary` features.
+    /// Creates a layer with `vocabulary` output features.
     pub fn new(vocabulary: usize) -> Self {
         Self { vocabulary }
     }

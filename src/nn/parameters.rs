@@ -1,4 +1,4 @@
-//! The weights of a model: one flat buffer with a named section for each parameter.
+//! The parameters of a model: one flat buffer with a named section for each parameter.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -23,8 +23,8 @@ impl ModelId {
     }
 }
 
-/// Identifies one initialization of a model: its [`Parameters`], and the gradients, optimizers and learned states that
-/// were created from them.
+/// Identifies one initialization of a model: its [`Parameters`], and the gradients, optimizers and learned
+/// states created from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ParametersId(u64);
 
@@ -33,23 +33,23 @@ fn next_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A parameter before it has values.
+/// The description of a parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParameterSpec {
-    /// Its full name, such as `rnn.weight_ih_l0`.
+    /// The full name, such as `rnn.weight_ih_l0`.
     pub name: String,
-    /// Its sizes.
+    /// The shape.
     pub shape: Shape,
-    /// What its first values are drawn from.
+    /// The distribution of the initial values.
     pub init: Init,
 }
 
-/// Where each parameter lies in a flat buffer on one device.
+/// The sections of a flat buffer on one device.
 pub(crate) struct Layout {
     model: ModelId,
     id: ParametersId,
     sections: Vec<Section>,
-    /// The place of each section by its name.
+    /// The index of each section by its name.
     places: HashMap<String, usize>,
     total: usize,
 }
@@ -68,12 +68,12 @@ impl Layout {
             sections.push(Section { name: spec.name.clone(), shape: spec.shape, offset: total });
             total = (total + spec.shape.elements()).next_multiple_of(alignment);
         }
-        // A model without parameters still has a buffer.
+        // The buffer of a model without parameters is not empty.
         let places = specs.iter().zip(0..).map(|(spec, place)| (spec.name.clone(), place)).collect();
         Self { model, id: ParametersId(next_id()), sections, places, total: total.max(1) }
     }
 
-    /// Elements of the flat buffer, padding included.
+    /// Elements of the flat buffer, including padding.
     pub(crate) fn total(&self) -> usize {
         self.total
     }
@@ -96,7 +96,7 @@ impl Layout {
     pub(crate) fn find(&self, name: &str) -> Result<usize> {
         self.places.get(name).copied().ok_or_else(|| {
             let names: Vec<&str> = self.names().collect();
-            Error::config("parameter", format!("there is no `{name}`; there are {}", names.join(", ")))
+            Error::config("parameter", format!("there is no `{name}`; known names: {}", names.join(", ")))
         })
     }
 
@@ -108,7 +108,7 @@ impl Layout {
         self.id
     }
 
-    /// Fails unless this is the layout of parameters of `model`.
+    /// Checks that this layout belongs to `model`.
     pub(crate) fn expect_model(&self, what: &str, model: ModelId) -> Result<()> {
         if self.model == model {
             return Ok(());
@@ -116,7 +116,7 @@ impl Layout {
         Err(Error::ModelMismatch { what: what.to_owned() })
     }
 
-    /// Fails unless this is the layout of the parameters `id`, and of no other initialization.
+    /// Checks that this is the layout of the parameters `id`, not of another initialization.
     pub(crate) fn expect_id(&self, what: &str, id: ParametersId) -> Result<()> {
         if self.id == id {
             return Ok(());
@@ -127,13 +127,13 @@ impl Layout {
 
 /// Several parameters on the host.
 pub(crate) struct Downloaded {
-    /// The part of the flat buffer that they lie in.
+    /// The part of the flat buffer that contains them.
     pub(crate) values: Vec<f32>,
-    /// For each parameter its shape, and where in `values` it is.
+    /// For each parameter its shape, and its range in `values`.
     pub(crate) places: Vec<(Shape, Range<usize>)>,
 }
 
-/// All weights of a [`Model`], in one flat buffer on one device; made by [`Model::initialize`].
+/// All parameters of a [`Model`] in one flat buffer on one device, created by [`Model::initialize`].
 pub struct Parameters {
     device: Device,
     storage: Storage,
@@ -142,7 +142,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Draws first values: parameter p of the model from stream p of its seed.
+    /// Computes the initial values: parameter p of the model from stream p of its seed.
     pub(crate) fn initialize(model: &Model, device: &Device) -> Result<Self> {
         let mut parameters = Self::zeros(model, device)?;
         let mut host = reserved(parameters.layout.total(), "the model's first values")?;
@@ -172,7 +172,7 @@ impl Parameters {
         Ok(Self { device: device.clone(), storage, layout: Arc::new(layout), scalars })
     }
 
-    /// Replaces the whole flat buffer, padding included.
+    /// Overwrites the whole flat buffer, including padding.
     fn write(&mut self, host: &[f64]) -> Result<()> {
         on_device!(self.device,
             F => {
@@ -192,12 +192,12 @@ impl Parameters {
         )
     }
 
-    /// The device they live on.
+    /// The device of the parameters.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// How many numbers there are, padding not counted.
+    /// The number of elements of all parameters, without padding.
     pub fn count(&self) -> usize {
         self.scalars
     }
@@ -207,10 +207,10 @@ impl Parameters {
         self.layout.names()
     }
 
-    /// One parameter, by its full name such as `rnn.weight_ih_l0`.
+    /// Returns one parameter by its full name, such as `rnn.weight_ih_l0`.
     ///
     /// # Errors
-    /// [`Error::Config`], listing the names there are.
+    /// [`Error::Config`] for an unknown name; the message lists the known ones.
     pub fn view(&self, name: &str) -> Result<View<'_>> {
         Ok(self.section(self.layout.find(name)?))
     }
@@ -235,11 +235,11 @@ impl Parameters {
         Ok(Downloaded { values, places: places.collect() })
     }
 
-    /// Replaces one parameter by host values of the shape `dimensions`, row-major. **Waits** for the GPU.
+    /// Overwrites one parameter with host values of the shape `dimensions`, row-major. **Waits** for the GPU.
     ///
     /// # Errors
-    /// [`Error::Config`] for an unknown name; [`Error::Shape`] for another shape than the parameter's, or another number
-    /// of values; [`Error::NonFinite`] for NaN and infinities.
+    /// [`Error::Config`] for an unknown name; [`Error::Shape`] for another shape than the parameter's, or
+    /// another number of values; [`Error::NonFinite`] for NaN and infinities.
     ///
     /// ```
     /// use refrain::nn::{Linear, Model};
@@ -256,11 +256,12 @@ impl Parameters {
         self.set_all([(name, dimensions, wide.as_slice())])
     }
 
-    /// Replaces several parameters at once by (name, shape, values): one transfer each way. **Waits** for the GPU.
+    /// Overwrites several parameters at once by (name, shape, values), with one transfer in each direction.
+    /// **Waits** for the GPU.
     ///
     /// # Errors
-    /// As [`Parameters::set`]; [`Error::NonFinite`] too for values that the device's floats cannot hold, such as 10³⁰⁰ in
-    /// 32 bits. After an error nothing has changed.
+    /// As [`Parameters::set`]; [`Error::NonFinite`] also for values outside the range of the device's floats,
+    /// such as 10³⁰⁰ in 32 bits. On an error no parameter is changed.
     pub fn set_all<'v>(
         &mut self,
         values: impl IntoIterator<Item = (&'v str, &'v [usize], &'v [f64])>,
@@ -287,7 +288,7 @@ impl Parameters {
         self.write(&host)
     }
 
-    /// Gradients of zero for these parameters.
+    /// Creates gradients of zero for these parameters.
     ///
     /// # Errors
     /// Out of memory.
@@ -295,7 +296,7 @@ impl Parameters {
         Gradients::zeros(&self.device, Arc::clone(&self.layout))
     }
 
-    /// All sections and their padding as one vector.
+    /// All sections with their padding as one vector.
     pub(crate) fn flat(&self) -> View<'_> {
         View::new(&self.device, &self.storage, 0, flat_shape(&self.layout))
     }

@@ -1,44 +1,46 @@
-//! Which random numbers a training step draws.
+//! The random numbers of a training step.
 
 use crate::random::Stream;
 
-/// The random numbers of one training step: a seed and the step's number. Every mask of every layer is a function of
-/// these two, so that nothing is stored for backward, and a step can be repeated on any device.
+/// The key of one training step's random numbers: a seed and the number of the step. Every mask of every
+/// layer is a function of the key, so that nothing is stored for the backward pass, and a step can be
+/// repeated on any device.
 ///
-/// Give each step a number of its own: the same draw yields the same masks.
+/// Use a different step number for each step: the same key yields the same masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RandomKey {
     seed: u64,
     step: u64,
 }
 
-/// What a layer draws numbers for.
+/// What the random numbers of a layer are used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Dropout on outputs.
     Outputs = 0,
-    /// Dropout on inputs, locked over time.
+    /// Dropout on inputs, with one mask for all steps.
     Inputs = 1,
     /// Dropout on recurrent weights.
     Weights = 2,
-    /// Dropout on the state where it enters a recurrent product, locked over time.
+    /// Dropout on the state in the recurrent product, with one mask for all steps.
     States = 3,
     /// Zoneout.
     Zoneout = 4,
 }
 
-/// Numbers that a step may draw for different purposes in one place.
+/// Streams reserved for each layer, one per purpose.
 const PURPOSES: u64 = 16;
-/// The stream of a seed that keys of steps are drawn from: parameters draw their first values from streams 0, 1, ...
+/// The stream of a seed from which the keys of steps are computed; streams 0, 1, ... give the parameters'
+/// initial values.
 const KEYS: u64 = u64::MAX;
 
 impl RandomKey {
-    /// The numbers of step `step` under `seed`.
+    /// The key of step `step` under `seed`.
     pub fn new(seed: u64, step: u64) -> Self {
         Self { seed, step }
     }
 
-    /// The numbers for `purpose` of the layer whose first parameter has index `first` in its model.
+    /// The stream for `purpose` of the layer whose first parameter has index `first` in its model.
     pub(crate) fn stream(&self, first: usize, purpose: Purpose) -> Stream {
         let keys = Stream::new(self.seed, KEYS);
         let word = |half: u64| u64::from(keys.bits(self.step.wrapping_mul(2).wrapping_add(half)));

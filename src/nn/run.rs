@@ -1,4 +1,4 @@
-//! A whole model as one function: its layers run in the order in which they were added.
+//! Runs a whole model: its layers in the order in which they were added.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::ops::zero_padding;
 use crate::tensor::{Indices, Tensor};
 use crate::{Error, Result};
 
-/// What a model's first layer reads.
+/// The input of a model's first layer.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// Tokens \[T, B\], for an embedding or one-hot layer.
@@ -33,7 +33,7 @@ impl<'a> From<&'a Tensor> for Input<'a> {
     }
 }
 
-/// The states of all recurrent layers of a model, in their order.
+/// The states of all recurrent layers of a model, in the order of the layers.
 #[derive(Clone, Debug)]
 pub struct ModelState {
     states: Vec<State>,
@@ -45,7 +45,8 @@ impl ModelState {
         &self.states
     }
 
-    /// The same states, but zeros in the rows of the batch where `resets` \[B\] is not zero: see [`State::reset`].
+    /// Returns a copy with zeros in the rows of the batch where `resets` \[B\] is not zero: see
+    /// [`State::reset`].
     ///
     /// # Errors
     /// As [`State::reset`].
@@ -55,7 +56,7 @@ impl ModelState {
     }
 }
 
-/// What [`Model::forward`] leaves for backward.
+/// The trace of [`Model::forward`].
 pub struct ModelTrace<'p> {
     traces: Vec<AnyTrace<'p>>,
     lengths: Option<Indices>,
@@ -68,7 +69,7 @@ enum AnyTrace<'p> {
     Linear(LinearTrace<'p>),
 }
 
-/// What flows between layers.
+/// The value passed from one layer to the next.
 enum Signal<'a> {
     Tokens(&'a Indices),
     Features(Tensor),
@@ -80,7 +81,7 @@ impl Signal<'_> {
             Self::Tokens(tokens) => Ok(tokens),
             Self::Features(_) => Err(Error::config(
                 format!("layer `{layer}`"),
-                "reads tokens, but gets features: it must come first and be given tokens",
+                "reads tokens, but gets features: it must be the first layer, with tokens as input",
             )),
         }
     }
@@ -90,7 +91,7 @@ impl Signal<'_> {
             Self::Features(features) => Ok(features),
             Self::Tokens(_) => Err(Error::config(
                 format!("layer `{layer}`"),
-                "reads features, but gets tokens: put an embedding or one-hot layer before it",
+                "reads features, but gets tokens: add an embedding or one-hot layer before it",
             )),
         }
     }
@@ -108,7 +109,7 @@ impl Added {
 }
 
 impl Model {
-    /// The states of all recurrent layers before a sequence begins: zeros.
+    /// Returns states of zero for all recurrent layers.
     ///
     /// # Errors
     /// [`Error::Shape`] for a batch of zero; out of memory.
@@ -120,8 +121,8 @@ impl Model {
         Ok(ModelState { states: states.collect::<Result<_>>()? })
     }
 
-    /// The states that recurrent layers begin with: learned ones where a stack has
-    /// [`learned_initial_state`](Rnn::learned_initial_state), zeros elsewhere.
+    /// Returns the initial states of all recurrent layers: learned ones where a stack has
+    /// [`learned_initial_state`](Rnn::learned_initial_state), else zeros.
     ///
     /// # Errors
     /// [`Error::Shape`] for a batch of zero, [`Error::ModelMismatch`]; out of memory.
@@ -134,11 +135,12 @@ impl Model {
         Ok(ModelState { states: states.collect::<Result<_>>()? })
     }
 
-    /// Runs all layers; returns the last one's output and the states after the last step. Keeps nothing.
+    /// Runs all layers; returns the output of the last one and the states after the last step. Saves nothing
+    /// for a backward pass.
     ///
     /// # Errors
-    /// As the layers' own `infer`; [`Error::Config`] for a model without layers, a layer that cannot read what
-    /// the one before it gives, and a state of another model.
+    /// As the layers' own `infer`; [`Error::Config`] for a model without layers, a layer that cannot read the
+    /// output of the previous one, and a state of another model.
     pub fn infer<'a>(
         &self,
         parameters: &Parameters,
@@ -148,13 +150,13 @@ impl Model {
         self.infer_sequences(parameters, input, state, Sequences::whole())
     }
 
-    /// As [`Model::infer`], over the steps of each row that `sequences` tells, in all recurrent layers; in evaluation,
-    /// unless it asks for the random numbers of training. In the padding of ragged rows the model's output is zero,
-    /// whatever stands in its input.
+    /// As [`Model::infer`], with the lengths and resets of `sequences` in all recurrent layers; in
+    /// evaluation, unless `sequences` requests training. The model's output is zero in the padding of ragged
+    /// rows, whatever its input holds there.
     ///
     /// # Errors
-    /// As [`Model::infer`] and the layers' own `infer_sequences`; [`Error::Config`] for lengths or resets that no
-    /// layer reads.
+    /// As [`Model::infer`] and the layers' own `infer_sequences`; [`Error::Config`] for lengths or resets in
+    /// a model without recurrent layers.
     pub fn infer_sequences<'a>(
         &self,
         parameters: &Parameters,
@@ -184,11 +186,11 @@ impl Model {
         })
     }
 
-    /// As [`Model::infer`], with the one trace that backward needs.
+    /// As [`Model::infer`]; also returns the trace for the backward pass.
     ///
     /// # Errors
-    /// As [`Model::infer`]; [`Error::Config`] for a model with dropout, which must be told by
-    /// [`Model::forward_sequences`] whether this is training.
+    /// As [`Model::infer`]; [`Error::Config`] for a model with dropout, which requires
+    /// [`Model::forward_sequences`] to choose training or evaluation.
     pub fn forward<'a, 'p>(
         &self,
         parameters: &'p Parameters,
@@ -198,12 +200,12 @@ impl Model {
         self.forward_sequences(parameters, input, state, Sequences::whole())
     }
 
-    /// As [`Model::infer_sequences`], with the one trace that backward needs. What stands in the padding of the
-    /// gradient at its output reaches no layer.
+    /// As [`Model::infer_sequences`]; also returns the trace for the backward pass. The gradient of the
+    /// output is ignored in the padding.
     ///
     /// # Errors
-    /// As [`Model::infer_sequences`]; [`Error::Config`] for a model with dropout and `sequences` that do not say
-    /// whether this is training.
+    /// As [`Model::infer_sequences`]; [`Error::Config`] for a model with dropout if `sequences` requests
+    /// neither training nor evaluation.
     pub fn forward_sequences<'a, 'p>(
         &self,
         parameters: &'p Parameters,
@@ -242,7 +244,7 @@ impl Model {
         Ok((output, next, ModelTrace { traces, lengths: sequences.lengths.cloned() }))
     }
 
-    /// Threads the signal and the states through `step`, layer by layer.
+    /// Passes the signal and the states through `step`, layer by layer.
     fn run<'a, 's>(
         &self,
         parameters: &Parameters,
@@ -284,7 +286,7 @@ impl Model {
         }
     }
 
-    /// Fails for lengths or resets in a model without recurrent layers, where nothing would read them.
+    /// Checks that a model with lengths or resets has a recurrent layer that reads them.
     fn expect_recurrent(&self, sequences: Sequences<'_>) -> Result<()> {
         let recurrent = self.layers().iter().any(|added| matches!(added.config, LayerConfig::Rnn(_)));
         if recurrent || sequences.is_whole() {
@@ -297,7 +299,7 @@ impl Model {
     }
 }
 
-/// `x` with zeros in the padding, where rows have lengths.
+/// Returns `x` with zeros in the padding, where rows have lengths.
 fn without_padding(x: &Tensor, lengths: Option<&Indices>) -> Result<Tensor> {
     match lengths {
         Some(lengths) => zero_padding(x, lengths),
@@ -306,7 +308,7 @@ fn without_padding(x: &Tensor, lengths: Option<&Indices>) -> Result<Tensor> {
 }
 
 impl ModelTrace<'_> {
-    /// Back-propagates the gradient at the model's output through all layers, adding to `gradients`.
+    /// Back-propagates the gradient of the model's output through all layers and adds to `gradients`.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::DeviceMismatch`], [`Error::ModelMismatch`].
@@ -314,8 +316,8 @@ impl ModelTrace<'_> {
         self.backward_from(d_output.clone(), gradients)
     }
 
-    /// As [`ModelTrace::backward`]; lets go of the gradient at the output as soon as nothing reads it any more, so that its
-    /// memory serves the layers below.
+    /// As [`ModelTrace::backward`]; frees the gradient of the output once it is no longer read, so that the
+    /// lower layers can reuse its memory.
     ///
     /// # Errors
     /// As [`ModelTrace::backward`].
@@ -324,7 +326,7 @@ impl ModelTrace<'_> {
         drop(d_output);
         let mut traces = self.traces;
         while let Some(trace) = traces.pop() {
-            // The gradient at a model's own input is nobody's business: it is not computed.
+            // The gradient of a model's own input is not computed.
             let reads_data = matches!(traces.last(), None | Some(AnyTrace::OneHot));
             match trace {
                 AnyTrace::Embedding(trace) => return trace.backward(&d_y, gradients),

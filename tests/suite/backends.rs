@@ -1,7 +1,7 @@
-//! GPU against the 64-bit twin, operation by operation: the table of `refrain check`, run with both builds of the shaders,
-//! both ways of their parameters and both ways of recurrent layers; `equivalence` shows that builds and parameters change
-//! no bit of either way. Where there are several adapters, each runs the table in the way of recurrent layers in which it
-//! runs no other module's claims: so every adapter runs both, and each way has the table.
+//! GPU against the 64-bit CPU reference, operation by operation: the table of `refrain check`, with both
+//! builds of the shaders, both ways to pass parameters and both strategies of recurrent layers. `equivalence`
+//! shows that builds and parameters change no bit. With several adapters, each runs the table with the
+//! strategy in which it runs no other module's tests, so that every adapter runs both strategies.
 
 use libtest_mimic::Failed;
 use refrain::check;
@@ -30,11 +30,11 @@ fn operations_agree(adapter: &Adapter, build: ShaderBuild, parameters: Parameter
     }
 }
 
-fn operations_agree_with_the_f64_twin(adapter: &Adapter) -> Outcome {
+fn operations_agree_with_the_f64_reference(adapter: &Adapter) -> Outcome {
     operations_agree(adapter, ShaderBuild::Trusted, ParameterPath::Fastest)
 }
 
-fn operations_agree_with_the_f64_twin_step_by_step_checked_by_uniforms(adapter: &Adapter) -> Outcome {
+fn operations_agree_with_the_f64_reference_per_step_checked_with_uniforms(adapter: &Adapter) -> Outcome {
     operations_agree(adapter, ShaderBuild::Checked, ParameterPath::Uniforms)
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn register(suite: &mut Suite) {
     }
     // The other way round than `Suite::gpu_strategies`.
     at_turn!(
-        1, Sequence: operations_agree_with_the_f64_twin,
-        0, PerStep: operations_agree_with_the_f64_twin_step_by_step_checked_by_uniforms,
+        1, Sequence: operations_agree_with_the_f64_reference,
+        0, PerStep: operations_agree_with_the_f64_reference_per_step_checked_with_uniforms,
     );
 }

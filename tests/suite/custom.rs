@@ -22,7 +22,7 @@ fn sigmoid(x: f64) -> f64 {
 pub(crate) struct Coupled {
     name: &'static str,
     wgsl: &'static str,
-    /// What the twin's gradient at g is multiplied by: 1 is right.
+    /// The factor of the CPU reference's gradient of g: 1 is correct.
     factor: f64,
 }
 
@@ -203,7 +203,7 @@ impl CustomCell for Gated {
 pub(crate) static GATED: Gated = Gated;
 static PLAIN: Elman = Elman { name: "elman", wgsl: ELMAN, gates: 1 };
 
-fn a_right_cell_agrees_with_differences_and_with_its_twin() -> Outcome {
+fn a_correct_cell_agrees_with_finite_differences_and_with_its_cpu_reference() -> Outcome {
     for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN, &GATED] {
         for device in [Device::cpu(), Device::reference()] {
             let report = custom_cell(cell, &device)?;
@@ -214,7 +214,7 @@ fn a_right_cell_agrees_with_differences_and_with_its_twin() -> Outcome {
     Ok(())
 }
 
-fn a_right_cell_agrees_on_a_gpu(adapter: &Adapter) -> Outcome {
+fn a_correct_cell_agrees_on_a_gpu(adapter: &Adapter) -> Outcome {
     for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN, &GATED] {
         let report = custom_cell(cell, &adapter.open()?)?;
         assert!(report.passed(), "{report}");
@@ -222,7 +222,7 @@ fn a_right_cell_agrees_on_a_gpu(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-fn a_twin_that_differs_from_finite_differences_is_told_by_the_gradient() -> Outcome {
+fn a_cpu_reference_that_differs_from_finite_differences_is_reported_by_gradient() -> Outcome {
     let report = custom_cell(&WRONG_TWIN, &Device::reference())?;
     let wrong: Vec<&str> = report
         .checks
@@ -236,7 +236,7 @@ fn a_twin_that_differs_from_finite_differences_is_told_by_the_gradient() -> Outc
     Ok(())
 }
 
-fn wgsl_that_differs_from_its_twin_is_told_by_the_result(adapter: &Adapter) -> Outcome {
+fn wgsl_that_differs_from_its_cpu_reference_is_reported_by_result(adapter: &Adapter) -> Outcome {
     let device = adapter.open()?;
     for (name, right, wrong, told) in [
         ("wrong_forward", "i * g;", "i * g * 1.01;", "saved, the new c"),
@@ -354,7 +354,7 @@ fn wgsl_that_does_not_compile_is_refused_with_its_own_line() -> Outcome {
     Ok(())
 }
 
-fn a_cell_without_one_of_its_functions_is_refused_in_words() -> Outcome {
+fn a_cell_without_one_of_its_functions_is_refused() -> Outcome {
     let half: &'static str = ELMAN.split("fn cell_backward").next().unwrap_or_default();
     let message = refusal(Box::leak(Box::new(Elman { name: "half", wgsl: half, gates: 1 })))?.to_string();
     assert!(message.contains("cell_backward") && message.contains("the layer around it"), "{message}");
@@ -417,19 +417,19 @@ fn a_model_with_a_custom_cell_is_described_by_its_name() -> Outcome {
 pub(crate) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
-        a_right_cell_agrees_with_differences_and_with_its_twin,
-        a_twin_that_differs_from_finite_differences_is_told_by_the_gradient,
+        a_correct_cell_agrees_with_finite_differences_and_with_its_cpu_reference,
+        a_cpu_reference_that_differs_from_finite_differences_is_reported_by_gradient,
         a_custom_cell_is_a_layer_like_the_built_in_one,
         wgsl_that_does_not_compile_is_refused_with_its_own_line,
-        a_cell_without_one_of_its_functions_is_refused_in_words,
+        a_cell_without_one_of_its_functions_is_refused,
         facts_that_make_no_sense_are_refused,
         options_of_built_in_cells_are_refused_by_both_names,
         a_model_with_a_custom_cell_is_described_by_its_name,
     );
     on_gpu_strategies!(
         suite,
-        a_right_cell_agrees_on_a_gpu,
-        wgsl_that_differs_from_its_twin_is_told_by_the_result,
+        a_correct_cell_agrees_on_a_gpu,
+        wgsl_that_differs_from_its_cpu_reference_is_reported_by_result,
         the_whole_layer_of_a_custom_cell_runs_on_a_gpu,
     );
 }

@@ -179,7 +179,7 @@ fn sources_that_nest_too_deep_or_are_too_long_are_refused() -> Outcome {
 }
 
 /// A device is opened without optional features: what asks for one is refused here, not by the device.
-fn what_the_device_is_not_opened_with_is_refused() -> Outcome {
+fn capabilities_that_the_device_lacks_are_refused() -> Outcome {
     for (name, first, part) in [
         ("half", "enable f16;", "line 1: `enable` is refused"),
         ("groups", "enable subgroups;", "line 1: `enable` is refused"),
@@ -197,7 +197,7 @@ fn what_the_device_is_not_opened_with_is_refused() -> Outcome {
     Ok(())
 }
 
-fn what_is_not_the_cells_is_refused() -> Outcome {
+fn foreign_functions_and_variables_are_refused() -> Outcome {
     let global = "a cell has no variables outside its functions";
     every_part_of(
         &[
@@ -253,7 +253,7 @@ fn what_equations_need_runs_on_a_gpu_from_any_thread(adapter: &Adapter) -> Outco
 }
 
 /// Where the wait for a submission ends that calls a cell's kernel, the error names the cell: its text is the first suspect.
-fn a_wait_that_ends_names_the_cell_that_was_running(adapter: &Adapter) -> Outcome {
+fn a_wait_that_expires_names_the_running_cell(adapter: &Adapter) -> Outcome {
     let options = GpuOptions { wait_limit: Duration::from_nanos(1), ..GpuOptions::default() };
     let device = adapter.open_anew_with(&options)?;
     let name = format!("slow_{}", adapter.summary().index);
@@ -277,12 +277,12 @@ pub(crate) fn register(suite: &mut Suite) {
         loops_without_a_constant_end_are_refused_by_the_name_of_the_cell,
         calls_that_double_are_refused,
         sources_that_nest_too_deep_or_are_too_long_are_refused,
-        what_the_device_is_not_opened_with_is_refused,
-        what_is_not_the_cells_is_refused,
+        capabilities_that_the_device_lacks_are_refused,
+        foreign_functions_and_variables_are_refused,
     );
     on_gpu!(
         suite,
         what_equations_need_runs_on_a_gpu_from_any_thread,
-        a_wait_that_ends_names_the_cell_that_was_running,
+        a_wait_that_expires_names_the_running_cell,
     );
 }

@@ -170,7 +170,9 @@ fn train(device: &Device, stack: &Rnn, batch: Batch) -> Result<(Vec<f32>, u64)> 
 }
 
 /// Where two directions do not fit a binding, each goes on its own.
-fn directions_that_do_not_fit_a_binding_go_apart_with_the_same_bits(adapter: &Adapter) -> Outcome {
+fn directions_that_do_not_fit_a_binding_run_one_after_the_other_with_the_same_bits(
+    adapter: &Adapter,
+) -> Outcome {
     let together = step_by_step(adapter)?;
     let of = |cell| Rnn::new(cell, INPUTS, HIDDEN);
     let masks = |stack: Rnn| stack.dropout(0.3).input_dropout(0.2).recurrent_dropout(0.25).weight_drop(0.2);
@@ -257,7 +259,7 @@ pub(crate) fn register(suite: &mut Suite) {
     on_gpu_strategies!(suite, both_directions_have_the_bits_of_each_alone);
     on_gpu!(
         suite,
-        directions_that_do_not_fit_a_binding_go_apart_with_the_same_bits,
+        directions_that_do_not_fit_a_binding_run_one_after_the_other_with_the_same_bits,
         a_time_step_of_both_directions_is_one_dispatch_each_way,
         many_steps_of_both_directions_are_as_few_dispatches,
     );

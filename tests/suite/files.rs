@@ -191,7 +191,7 @@ fn tensors_that_do_not_fit_are_named() -> Outcome {
     Ok(())
 }
 
-fn foreign_and_newer_checkpoints_say_so() -> Outcome {
+fn foreign_and_newer_checkpoints_are_errors() -> Outcome {
     let folder = Folder::new("foreign")?;
     let path = folder.path().join("model.safetensors");
     let weight: (&str, &[usize], &[f32]) = ("head.weight", &[1, 2], &[1.0, 2.0]);
@@ -337,7 +337,7 @@ pub(crate) fn register(suite: &mut Suite) {
         garbage_is_refused,
         no_flipped_byte_panics,
         tensors_that_do_not_fit_are_named,
-        foreign_and_newer_checkpoints_say_so,
+        foreign_and_newer_checkpoints_are_errors,
         paths_that_are_no_files_are_errors,
         a_failed_write_leaves_everything_as_it_was,
         a_pytorch_state_dict_loads_as_it_is,

@@ -208,7 +208,7 @@ fn a_case_without_one_of_its_results_is_an_error() {
     }
 }
 
-fn a_tensor_that_nothing_asks_for_is_not_passed_over() {
+fn a_case_with_an_unread_tensor_is_unsupported() {
     let case = Altered::header("torch_tanh", "extra", |header| {
         header["__metadata__"]["note"] = "as it was".into();
         let whole = header["y"].clone();
@@ -220,7 +220,7 @@ fn a_tensor_that_nothing_asks_for_is_not_passed_over() {
     assert!(report.message.unwrap().contains("mask"));
 }
 
-fn what_is_not_built_is_unsupported_and_says_so() {
+fn unknown_kinds_and_options_are_unsupported() {
     for (name, key, value) in [
         ("torch_tanh", "kind", "gelu"),
         ("torch_tanh", "family", "torch_gelu"),
@@ -305,8 +305,8 @@ pub(crate) fn register(suite: &mut Suite) {
         a_truncated_file_is_an_error,
         a_missing_file_is_an_error,
         a_case_without_one_of_its_results_is_an_error,
-        a_tensor_that_nothing_asks_for_is_not_passed_over,
-        what_is_not_built_is_unsupported_and_says_so,
+        a_case_with_an_unread_tensor_is_unsupported,
+        unknown_kinds_and_options_are_unsupported,
         an_attribute_that_cannot_be_read_is_an_error,
         a_folder_without_cases_is_an_error_and_not_an_empty_success,
     );

@@ -1,10 +1,11 @@
-//! Every analytic gradient against central finite differences, in 64-bit floats on the CPU twin.
+//! Every analytic gradient against central finite differences, in 64-bit floats on the CPU reference.
 //!
-//! (f(x + h) − f(x − h)) / 2h differs from f'(x) by h² f'''/6 from the Taylor series and by about ε |f| / h from
-//! rounding. h = ∛ε makes the two alike: each is about 4·10⁻¹¹ times a constant of the function. Where a function
-//! has a kink the series does not hold, so inputs are drawn again until none lies within [`MARGIN`] of one.
+//! (f(x + h) − f(x − h)) / 2h differs from f'(x) by h² f'''/6 from the Taylor series and by about ε |f| / h
+//! from rounding. h = ∛ε makes the two equal: each is about 4·10⁻¹¹ times a constant of the function. At a
+//! kink of a function the series does not hold, so inputs are sampled again until none lies within [`MARGIN`]
+//! of one.
 //!
-//! Long, because each case carries its own textbook form beside the twin that it is compared with.
+//! Long, because each case has its own textbook form besides the CPU reference that it is compared with.
 
 use std::f64::consts::FRAC_1_SQRT_2;
 

@@ -216,7 +216,7 @@ fn large_files_of_zeros_are_refused_by_their_headers() -> Outcome {
     Ok(())
 }
 
-/// A named pipe without a writer would block whoever opens it; so could a device.
+/// Opening a named pipe without a writer would block; so could a device.
 fn paths_that_are_no_regular_files_are_refused_and_not_waited_for() -> Outcome {
     let folder = Folder::new("pipes")?;
     let pipe = folder.path().join("pipe.safetensors");

@@ -300,7 +300,7 @@ fn keys_and_values_that_are_not_understood_are_refused_by_name() -> Outcome {
 }
 
 /// Keras returns the outputs in the order in which it computes them; here each is in the place of its step.
-fn a_keras_layer_that_goes_backwards_runs_from_the_end() -> Outcome {
+fn a_keras_layer_with_go_backwards_runs_from_the_end() -> Outcome {
     let x = values(54, STEPS * INPUTS, 1.0);
     for form in FORMS {
         let keras = Keras::new(form, 160, true);
@@ -317,7 +317,7 @@ fn a_keras_layer_that_goes_backwards_runs_from_the_end() -> Outcome {
     Ok(())
 }
 
-fn a_bidirectional_keras_layer_is_its_two_side_by_side() -> Outcome {
+fn a_bidirectional_keras_layer_is_its_two_directions_concatenated() -> Outcome {
     let x = values(51, STEPS * INPUTS, 1.0);
     for form in FORMS {
         let (forward, backward) = (Keras::new(form, 90, true), Keras::new(form, 95, true));
@@ -359,8 +359,8 @@ pub(crate) fn register(suite: &mut Suite) {
         keras_activations_are_those_of_the_configuration,
         configurations_of_every_version_of_keras_are_read,
         keys_and_values_that_are_not_understood_are_refused_by_name,
-        a_keras_layer_that_goes_backwards_runs_from_the_end,
-        a_bidirectional_keras_layer_is_its_two_side_by_side,
+        a_keras_layer_with_go_backwards_runs_from_the_end,
+        a_bidirectional_keras_layer_is_its_two_directions_concatenated,
         keras_arrays_of_another_shape_are_refused_by_name,
     );
 }

@@ -25,8 +25,8 @@ fn reference(dimensions: &[usize], data: &[f64]) -> Result<Tensor> {
     Tensor::from_slice_f64(&Device::reference(), dimensions, data)
 }
 
-/// Mean 3, variance (4 + 1 + 0 + 9) / 4 = 3.5; then a stretch of one entry, which is its own mean, and one of three with
-/// mean 11/3 and variance 26/9.
+/// Mean 3, variance (4 + 1 + 0 + 9) / 4 = 3.5; then a group of one entry, which equals its mean, and one of
+/// three with mean 11/3 and variance 26/9.
 fn a_row_is_normalised_as_by_hand() -> Outcome {
     let x = reference(&[1, 4], &[1.0, 2.0, 3.0, 6.0])?;
     let gain = reference(&[4], &[1.0, 2.0, 3.0, -1.0])?;
@@ -393,7 +393,7 @@ fn gradients_match_finite_differences() -> Outcome {
     Ok(())
 }
 
-fn a_learned_initial_state_has_the_gradient_at_it_summed_over_the_batch() -> Outcome {
+fn a_learned_initial_state_has_its_gradient_summed_over_the_batch() -> Outcome {
     for cell in CELLS {
         let variant = Variant::of(cell, "learned", Rnn::learned_initial_state);
         let setting = Setting::new(&Device::reference(), variant)?;
@@ -420,7 +420,7 @@ fn standard(x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| (x - mean) / (variance + f64::from(LAYER_NORM_EPSILON)).sqrt()).collect()
 }
 
-/// Rows of `weight` times x, normalised in the stretches of the cell, times the gain, and the bias.
+/// Rows of `weight` times x, normalised in the groups of the cell, times the gain, plus the bias.
 fn normalised_product(cell: Cell, weight: &[f64], x: &[f64], gain: &[f64], bias: &[f64]) -> Vec<f64> {
     let product: Vec<f64> = weight.chunks(x.len()).map(|row| dot(row, x)).collect();
     let joint = if cell == Cell::Gru { product.len() / 3 * 2 } else { product.len() };
@@ -550,7 +550,7 @@ fn stacks_agree_with_the_reference_on_the_gpu(adapter: &Adapter) -> Outcome {
 }
 
 /// A cut every 2 of 4 steps: the gradients of two windows of 2 steps, the second of which starts from values only.
-fn truncation_is_windows_threaded_by_hand() -> Outcome {
+fn truncation_equals_windows_run_by_hand() -> Outcome {
     let device = Device::reference();
     for cell in CELLS {
         let variant = Variant::of(cell, "truncated", |stack| stack.truncated(2));
@@ -684,10 +684,10 @@ pub(crate) fn register(suite: &mut Suite) {
         what_does_not_fit_is_refused,
         parameters_have_names_sizes_and_first_values,
         gradients_match_finite_differences,
-        a_learned_initial_state_has_the_gradient_at_it_summed_over_the_batch,
+        a_learned_initial_state_has_its_gradient_summed_over_the_batch,
         outputs_are_those_of_the_equations_written_out,
         stacks_agree_with_the_reference,
-        truncation_is_windows_threaded_by_hand,
+        truncation_equals_windows_run_by_hand,
         ragged_rows_are_rows_one_by_one,
     );
     on_gpu!(

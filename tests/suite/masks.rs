@@ -58,7 +58,7 @@ fn the_share_of_kept_elements_is_one_minus_the_rate() -> Outcome {
     Ok(())
 }
 
-fn a_locked_mask_is_that_of_the_first_step_at_every_step() -> Outcome {
+fn a_locked_mask_is_the_same_at_every_step() -> Outcome {
     let mask = mask(1)?;
     let locked = kept(&Device::cpu(), &[6, 5, 7], mask.repeated(35)?)?;
     assert_eq!(locked[..35], kept(&Device::cpu(), &[5, 7], mask)?[..]);
@@ -67,7 +67,7 @@ fn a_locked_mask_is_that_of_the_first_step_at_every_step() -> Outcome {
     Ok(())
 }
 
-fn streams_and_seeds_draw_different_masks() -> Outcome {
+fn streams_and_seeds_yield_different_masks() -> Outcome {
     let of = |seed, stream| kept(&Device::cpu(), &[100], Mask::new(Stream::new(seed, stream), 0.5)?);
     let first = of(1, 1)?;
     for (seed, stream) in [(2, 1), (1, 2), (1 << 32 | 1, 1), (1, 1 << 32 | 1)] {
@@ -83,7 +83,7 @@ fn dropout_at_rate_zero_changes_nothing() -> Outcome {
     expect_same_bits("y", &x.download()?, &y.download()?)
 }
 
-fn what_is_dropped_may_be_anything() -> Outcome {
+fn dropped_values_may_be_anything() -> Outcome {
     let mask = mask(0)?;
     let x = Tensor::from_slice(&Device::cpu(), &[50], &[f32::NAN; 50])?;
     let y = ops::dropout(&x, mask)?.download()?;
@@ -170,10 +170,10 @@ pub(crate) fn register(suite: &mut Suite) {
         suite,
         masks_are_the_same_integers_on_the_cpu,
         the_share_of_kept_elements_is_one_minus_the_rate,
-        a_locked_mask_is_that_of_the_first_step_at_every_step,
-        streams_and_seeds_draw_different_masks,
+        a_locked_mask_is_the_same_at_every_step,
+        streams_and_seeds_yield_different_masks,
         dropout_at_rate_zero_changes_nothing,
-        what_is_dropped_may_be_anything,
+        dropped_values_may_be_anything,
         rates_and_periods_that_make_no_sense_are_refused,
         dropout_backward_is_itself_by_finite_differences,
         merge_backward_matches_finite_differences,

@@ -9,7 +9,7 @@ use refrain::{AdapterKind, Device, Error, GpuOptions, Indices, Result};
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::support::{Folder, random};
 
-fn a_hardware_gpu_that_is_not_there_is_told_apart_from_a_wrong_name() -> Outcome {
+fn a_missing_hardware_gpu_and_a_wrong_name_are_different_errors() -> Outcome {
     let listed = Device::list();
     let hardware = listed.iter().any(|found| found.kind != AdapterKind::Software);
     for wanted in ["gpu", "GPU", " gpu "] {
@@ -104,7 +104,7 @@ fn parameters_beyond_the_largest_buffer_name_the_largest(adapter: &Adapter) -> O
     Ok(())
 }
 
-fn a_batch_that_comes_first_is_told_the_layout() -> Outcome {
+fn a_batch_first_input_is_an_error_that_names_the_layout() -> Outcome {
     let device = Device::cpu();
     let (steps, batch) = (5, 4);
     let mut model = Model::new(1);
@@ -205,9 +205,9 @@ fn saving_a_model_waits_once(adapter: &Adapter) -> Outcome {
 pub(crate) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
-        a_hardware_gpu_that_is_not_there_is_told_apart_from_a_wrong_name,
+        a_missing_hardware_gpu_and_a_wrong_name_are_different_errors,
         errors_inside_a_model_name_the_layer,
-        a_batch_that_comes_first_is_told_the_layout,
+        a_batch_first_input_is_an_error_that_names_the_layout,
         files_of_another_kind_are_named_by_their_first_bytes,
     );
     on_gpu!(suite, a_limit_that_is_exceeded_names_layer_and_parameter, saving_a_model_waits_once);

@@ -24,7 +24,7 @@ type Build = fn(Rnn) -> Rnn;
 const WAYS: [(&str, Build); 3] =
     [("forward", |stack| stack), ("reverse", Rnn::reverse), ("bidirectional", Rnn::bidirectional)];
 
-/// The options that draw numbers in training and do nothing in evaluation.
+/// Options that use random numbers in training and do nothing in evaluation.
 const RANDOM: [(&str, Build); 4] = [
     ("dropout", |stack| stack.dropout(0.4)),
     ("input dropout", |stack| stack.input_dropout(0.3)),
@@ -97,7 +97,7 @@ fn of_ones(layer: &Layer<Rnn>, parameters: &Parameters, step: u64) -> Result<Vec
     y.download_f64()
 }
 
-fn dropout_falls_between_layers_anew_at_each_step() -> Outcome {
+fn dropout_between_layers_has_a_new_mask_at_each_step() -> Outcome {
     let (layer, parameters) = linear(|stack| stack.dropout(0.5), 3, 0.0)?;
     let mut seen = Vec::new();
     for step in 0..20 {
@@ -177,7 +177,7 @@ fn copied(model: &Model, source: &Parameters, rename: impl Fn(&str) -> String) -
     Ok(parameters)
 }
 
-fn merges_and_residual_connections_are_layers_threaded_by_hand() -> Outcome {
+fn merges_and_residual_connections_equal_layers_called_by_hand() -> Outcome {
     let device = Device::cpu();
     for merge in Merge::ALL {
         for cell in CELLS {
@@ -239,10 +239,10 @@ pub(crate) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
         evaluation_equals_the_stack_without_the_option,
-        dropout_falls_between_layers_anew_at_each_step,
+        dropout_between_layers_has_a_new_mask_at_each_step,
         input_dropout_is_locked_over_time_and_different_in_each_layer,
         weight_drop_masks_w_hh_for_the_whole_window,
-        merges_and_residual_connections_are_layers_threaded_by_hand,
+        merges_and_residual_connections_equal_layers_called_by_hand,
     );
     on_gpu_strategies!(suite, masks_agree_between_devices);
 }

@@ -1,4 +1,5 @@
-//! Sequences packed into one row: a mark parts them in both directions, so that each yields what it yields alone.
+//! Sequences packed into one row: a reset separates them in both directions, so that each yields what it
+//! yields alone.
 
 use refrain::nn::{Cell, Layer, Merge, Model, Parameters, Rnn, Sequences, State};
 use refrain::ops::Activation;
@@ -32,7 +33,7 @@ impl Case {
     }
 }
 
-/// Every cell, and whatever reads the marks of steps: both directions, stacks, truncation, checkpoints.
+/// Every cell, and everything that reads step flags: both directions, stacks, truncation, checkpoints.
 fn cases() -> Vec<Case> {
     let of = |cell| Rnn::new(cell, INPUTS, 5);
     let all = |stack: Rnn| {
@@ -221,9 +222,9 @@ fn packed_equals_each_alone(device: &Device, case: &Case) -> Outcome {
     expect_close(name, &packed.gradients, &gradients, rounding)
 }
 
-/// A mark that no sequence needs does not part one: at a row's first step it takes the initial state of the forward direction
-/// away, and in reverse there is no step before it.
-fn a_mark_at_the_first_step_replaces_the_initial_state_of_the_forward_direction_only() -> Outcome {
+/// A reset before the first sequence: in the forward direction it replaces the row's initial state, and in
+/// reverse there is no step before it.
+fn a_reset_at_the_first_step_replaces_the_initial_state_of_the_forward_direction_only() -> Outcome {
     for device in [Device::cpu(), Device::reference()] {
         for case in cases() {
             let name = case.name;
@@ -256,7 +257,7 @@ fn sequences_packed_into_a_row_equal_each_alone_on_the_cpu() -> Outcome {
 
 fn sequences_packed_into_a_row_equal_each_alone(adapter: &Adapter) -> Outcome {
     let device = adapter.open()?;
-    // One for each place that reads marks; which cell it is makes no difference to that.
+    // One for each kernel that reads step flags; the cell makes no difference.
     let own = [
         "reverse tanh",
         "bidirectional gru",
@@ -271,7 +272,7 @@ fn sequences_packed_into_a_row_equal_each_alone(adapter: &Adapter) -> Outcome {
 }
 
 /// The masks of a long batch are cut where a binding ends: the boundary of a step in reverse lies in the next piece.
-fn masks_that_exceed_a_binding_part_the_same_steps(adapter: &Adapter) -> Outcome {
+fn reset_masks_that_exceed_a_binding_separate_the_same_steps(adapter: &Adapter) -> Outcome {
     let device = adapter.open()?;
     let small = GpuOptions { workgroups: Some(2), ..GpuOptions::default() };
     let small = adapter.open_anew_with(&small)?;
@@ -290,8 +291,8 @@ pub(crate) fn register(suite: &mut Suite) {
     crate::adapters::on_cpu!(
         suite,
         sequences_packed_into_a_row_equal_each_alone_on_the_cpu,
-        a_mark_at_the_first_step_replaces_the_initial_state_of_the_forward_direction_only,
+        a_reset_at_the_first_step_replaces_the_initial_state_of_the_forward_direction_only,
     );
     crate::adapters::on_gpu_strategies!(suite, sequences_packed_into_a_row_equal_each_alone);
-    crate::adapters::on_gpu!(suite, masks_that_exceed_a_binding_part_the_same_steps,);
+    crate::adapters::on_gpu!(suite, reset_masks_that_exceed_a_binding_separate_the_same_steps,);
 }

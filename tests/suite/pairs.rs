@@ -171,7 +171,7 @@ impl Variant {
         Self::all().into_iter().filter(|variant| variant.refusal().is_none())
     }
 
-    /// Of those, each pair with one of its cells by turns.
+    /// Each of these pairs with one of its cells, alternately.
     fn of_one_cell() -> impl Iterator<Item = Self> {
         let mut pairs: Vec<Vec<Self>> = Vec::new();
         for variant in Self::taken() {
@@ -711,7 +711,7 @@ fn every_pair_of_options_agrees_with_the_reference_on_the_gpu(adapter: &Adapter)
     agree_with_the_reference(&adapter.open()?, Variant::of_one_cell())
 }
 
-fn garbage_in_the_padding_changes_nothing_on(device: &Device) -> Outcome {
+fn values_in_the_padding_change_nothing_on(device: &Device) -> Outcome {
     let is_padding = |place: usize| place / BATCH >= LENGTHS[place % BATCH] as usize;
     let spoil = |values: &mut [f64], width: usize, garbage: f64| {
         let padding = values.chunks_mut(width).enumerate().filter(|(place, _)| is_padding(*place));
@@ -742,12 +742,12 @@ fn garbage_in_the_padding_changes_nothing_on(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn garbage_in_the_padding_changes_nothing() -> Outcome {
-    garbage_in_the_padding_changes_nothing_on(&Device::cpu())
+fn values_in_the_padding_change_nothing() -> Outcome {
+    values_in_the_padding_change_nothing_on(&Device::cpu())
 }
 
-fn garbage_in_the_padding_changes_nothing_on_the_gpu(adapter: &Adapter) -> Outcome {
-    garbage_in_the_padding_changes_nothing_on(&adapter.open()?)
+fn values_in_the_padding_change_nothing_on_the_gpu(adapter: &Adapter) -> Outcome {
+    values_in_the_padding_change_nothing_on(&adapter.open()?)
 }
 
 pub(crate) fn register(suite: &mut Suite) {
@@ -762,11 +762,11 @@ pub(crate) fn register(suite: &mut Suite) {
         windows_as_deep_as_the_sequence_change_nothing,
         no_option_of_a_pair_is_ignored,
         every_pair_of_options_agrees_with_the_reference,
-        garbage_in_the_padding_changes_nothing,
+        values_in_the_padding_change_nothing,
     );
     on_gpu_strategies!(
         suite,
         every_pair_of_options_agrees_with_the_reference_on_the_gpu,
-        garbage_in_the_padding_changes_nothing_on_the_gpu,
+        values_in_the_padding_change_nothing_on_the_gpu,
     );
 }

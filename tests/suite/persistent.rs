@@ -1,5 +1,6 @@
-//! Layers whose workgroups keep W_hh on chip and wait for each other: the same bits as step by step, whether they wait in
-//! vain or not. Software adapters run few workgroups at once or one after the other, so that both happen here.
+//! Persistent kernels, whose workgroups keep W_hh and wait for each other: the same bits as per_step, with
+//! and without timeouts. Software adapters run few workgroups at once or one after the other, so that both
+//! occur here.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ fn open(
     recurrent: RecurrentStrategy,
     persistent_limits: PersistentLimits,
 ) -> Result<Device> {
-    // What it learns of waiting is this test's.
+    // A device of its own, whose observations belong to this test.
     adapter.open_anew_with(&GpuOptions { recurrent, persistent_limits, ..GpuOptions::default() })
 }
 
@@ -34,7 +35,7 @@ struct Case {
     ragged: bool,
 }
 
-/// Every cell and every option that reaches the kernels, over sizes around those of the division.
+/// Every cell and every option of the kernels, over sizes around those of the division.
 fn cases() -> Vec<Case> {
     let of = |cell, units| Rnn::new(cell, INPUTS, units);
     let case = |layer, batch, ragged| Case { layer, steps: 7, batch, ragged };
@@ -63,7 +64,7 @@ fn small_cases() -> Vec<Case> {
     ]
 }
 
-/// Outputs, last states, gradients of everything.
+/// Returns outputs, final states and all gradients.
 fn train(device: &Device, case: &Case) -> Result<Vec<f32>> {
     let mut model = Model::new(6);
     let rnn = model.add("rnn", case.layer.clone())?;
@@ -89,11 +90,12 @@ fn train(device: &Device, case: &Case) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// Two workgroups, which run at once if the machine is idle: whether they wait in vain or not, each pass is on chip.
-fn layers_on_chip_have_the_bits_of_steps(adapter: &Adapter) -> Outcome {
+/// Two workgroups, which run at once if the machine is idle: each pass uses the persistent kernels, whether
+/// they time out or not.
+fn persistent_layers_have_the_bits_of_per_step(adapter: &Adapter) -> Outcome {
     let single = step_by_step(adapter)?;
     for case in small_cases() {
-        // What a stop teaches a device is not the next case's.
+        // A device of its own for each case: a timeout affects later layers of a device.
         let device = open(
             adapter,
             RecurrentStrategy::Persistent,
@@ -103,14 +105,14 @@ fn layers_on_chip_have_the_bits_of_steps(adapter: &Adapter) -> Outcome {
         expect_same_bits(&format!("{case:?}"), &train(&device, &case)?, &train(&single, &case)?)?;
         let calls = [0, 1].map(|place| [&device, &single][place].counters().dispatches - before[place]);
         let report = device.persistent_report().expect("a GPU");
-        // Forward and back.
+        // Forward and backward.
         assert!(report.dispatches >= 2, "{case:?}: {report:?}");
         assert!(calls[0] + case.steps as u64 <= calls[1], "{case:?}: {calls:?} dispatches");
     }
     Ok(())
 }
 
-/// What the self-test finds is what layers have.
+/// Layers may use as many workgroups as the self-test found.
 fn the_self_test_finds_a_power_of_two(adapter: &Adapter) -> Outcome {
     let device = open(adapter, RecurrentStrategy::Persistent, PersistentLimits::default())?;
     assert_eq!(device.persistent_report().expect("a GPU").workgroups, None, "before any layer has asked");
@@ -120,13 +122,13 @@ fn the_self_test_finds_a_power_of_two(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-/// Layers that go another way make no self-test.
-fn who_does_not_wait_is_not_tested(adapter: &Adapter) -> Outcome {
+/// Layers with another strategy run no self-test.
+fn devices_without_persistent_kernels_run_no_self_test(adapter: &Adapter) -> Outcome {
     let device = open(adapter, RecurrentStrategy::PerStep, PersistentLimits::default())?;
     train(&device, &small_cases()[1])?;
     let report = device.persistent_report().expect("a GPU");
     assert_eq!((report.workgroups, report.dispatches), (None, 0), "{report:?}");
-    // Nor do those whose step is more than a dispatch, and they have no choice to note.
+    // Nor do layers with more than one dispatch per step, which have no choice to record.
     let options = GpuOptions {
         recurrent: RecurrentStrategy::Persistent,
         journal: Journal::Choices,
@@ -144,20 +146,20 @@ fn who_does_not_wait_is_not_tested(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-/// Neither its own choice nor a table of choices has a layer go this way on a device that was not asked to.
-fn no_layer_goes_this_way_unless_asked_to(adapter: &Adapter) -> Outcome {
+/// Neither `Auto` nor a table of choices selects the strategy on a device on which it is not enabled.
+fn no_layer_is_persistent_unless_enabled(adapter: &Adapter) -> Outcome {
     let case = &small_cases()[1];
     let shape = RecurrentShape { gates: 1, hidden_size: 30, rows: case.batch };
     let mut table = Tuning::new();
     table.set_recurrent(shape, RecurrentStrategy::Persistent)?;
     let options = GpuOptions {
-        // Waits for nothing here, and may run.
+        // Would allow two workgroups without a self-test.
         persistent_limits: PersistentLimits { workgroups: Some(2), spin_limit: None },
         tuning: TuningSource::Given(table),
         ..GpuOptions::default()
     };
     let dispatches = |persistent| -> Result<u64> {
-        // Not as the suite opens devices, which asks for one way or the other.
+        // Not opened as in the rest of the suite, which requests one strategy or the other.
         let name = format!("gpu:{}", adapter.summary().index);
         let device = Device::gpu_with(&name, &GpuOptions { persistent, ..options.clone() })?;
         train(&device, case)?;
@@ -178,8 +180,8 @@ fn no_layer_goes_this_way_unless_asked_to(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-/// One workgroup a direction waits for nobody and so never stops. Over more steps than any dispatch takes, one that began
-/// with the exchange of the dispatch before would find all roles taken.
+/// With one workgroup per direction nothing waits, and nothing times out. Over more steps than fit a
+/// dispatch, a dispatch that reused the exchange of the previous one would find no tile left.
 fn dispatches_have_an_exchange_each(adapter: &Adapter) -> Outcome {
     let single = step_by_step(adapter)?;
     let device = open(
@@ -199,12 +201,12 @@ fn dispatches_have_an_exchange_each(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-/// More workgroups than any software adapter runs at once, which give up soon.
-fn whoever_waits_in_vain_is_completed_to_the_same_bits(adapter: &Adapter) -> Outcome {
+/// More workgroups than any software adapter runs at once, with a small spin limit.
+fn timed_out_steps_are_completed_to_the_same_bits(adapter: &Adapter) -> Outcome {
     let single = step_by_step(adapter)?;
     let expected = cases().iter().map(|case| train(&single, case)).collect::<Result<Vec<_>>>()?;
     for spin_limit in [64, 1024] {
-        // Whatever has stopped, half as many try the next time: there are enough for all.
+        // After each timeout half as many workgroups may wait: this suffices for all cases.
         let workgroups = 1 << 15;
         let options = PersistentLimits { workgroups: Some(workgroups), spin_limit: Some(spin_limit) };
         let device = open(adapter, RecurrentStrategy::Persistent, options)?;
@@ -224,11 +226,13 @@ fn whoever_waits_in_vain_is_completed_to_the_same_bits(adapter: &Adapter) -> Out
     Ok(())
 }
 
-/// Without any readback, a loop learns of its timeouts from its submissions, and goes step by step again.
-fn timeouts_are_learnt_without_a_readback(adapter: &Adapter) -> Outcome {
-    // A submission is known to be done when it leaves the window of those in flight, three later, if not before.
+/// Without a readback, a loop learns of its timeouts at later submissions and returns to per_step.
+fn timeouts_are_known_without_a_readback(adapter: &Adapter) -> Outcome {
+    // A submission is known to be finished at the latest three submissions later, when it leaves the window
+    // in flight.
     const SUBMISSIONS: usize = 12;
-    // A workgroup has at most 16 of these 60 units, so four are needed: after one timeout two may wait, which is too few.
+    // A workgroup has at most 16 of these 60 units, so four are needed; after one timeout two may wait, which
+    // is too few.
     let options = PersistentLimits { workgroups: Some(4), spin_limit: Some(64) };
     let device = open(adapter, RecurrentStrategy::Persistent, options)?;
     let (units, rows) = (60, 4);
@@ -259,14 +263,14 @@ fn timeouts_are_learnt_without_a_readback(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-/// A timeout that a readback brings, and the copy of its submission after it, is one; what is known is not brought again.
+/// A timeout that is seen by a readback and in the copy of its submission counts once.
 fn a_timeout_counts_once(adapter: &Adapter) -> Outcome {
     // As above: a workgroup has at most 16 of these 60 units, and after one timeout two may wait.
     let options = PersistentLimits { workgroups: Some(4), spin_limit: Some(64) };
     let device = open(adapter, RecurrentStrategy::Persistent, options)?;
     let mut model = Model::new(6);
     let four = model.add("four", Rnn::new(Cell::tanh(), INPUTS, 60))?;
-    // One workgroup a direction waits for nobody.
+    // One workgroup per direction, which does not wait.
     let two = model.add("two", Rnn::new(Cell::tanh(), INPUTS, 1).bidirectional())?;
     let parameters = model.initialize(&device)?;
     let x = random(&device, 51, &[8, 4, INPUTS], 1.0)?;
@@ -291,8 +295,8 @@ fn a_timeout_counts_once(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-/// The bounds on waiting and completion follow from times that were measured.
-fn a_poll_and_a_turn_take_some_time(adapter: &Adapter) -> Outcome {
+/// The bounds on waiting and completion follow from measured times.
+fn polls_and_iterations_take_some_time(adapter: &Adapter) -> Outcome {
     let device = open(
         adapter,
         RecurrentStrategy::Persistent,
@@ -303,18 +307,19 @@ fn a_poll_and_a_turn_take_some_time(adapter: &Adapter) -> Outcome {
     let report = device.persistent_report().expect("a GPU");
     for time in [report.poll, report.iteration] {
         let time = time.expect("a layer has asked");
-        // A clock of 10 GHz does nothing in less, and 1024 of them would already be a second.
+        // Shorter is impossible with a clock of 10 GHz, and 1024 longer ones would take a second.
         assert!(time >= Duration::from_nanos(1) && time < Duration::from_millis(1), "{report:?}");
     }
     Ok(())
 }
 
-/// Whether the device chooses this way by itself where it is on.
+/// Whether `Auto` selects the strategy where it is enabled.
 fn is_hardware(adapter: &Adapter) -> bool {
     adapter.summary().kind != AdapterKind::Software
 }
 
-/// What the way is for, forward and backward: no workgroup waits in vain, and the bits are those of steps.
+/// The purpose of the strategy, forward and backward: no workgroup times out, and the bits are those of
+/// per_step.
 fn large_layers_on_hardware_have_no_timeouts(adapter: &Adapter) -> Outcome {
     let single = step_by_step(adapter)?;
     for units in [512, 1024] {
@@ -328,8 +333,8 @@ fn large_layers_on_hardware_have_no_timeouts(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-/// The gradient at the first state of a segment is the one inside a sequence, bit by bit.
-fn checkpoints_on_chip_change_no_bit(adapter: &Adapter) -> Outcome {
+/// The gradient of the first state of a segment has the bits that it has inside a sequence.
+fn persistent_checkpoints_change_no_bit(adapter: &Adapter) -> Outcome {
     for (cell, units) in [(Cell::Lstm, 16), (Cell::Gru, 20)] {
         let options = PersistentLimits { workgroups: Some(64), spin_limit: Some(1024) };
         let device = open(adapter, RecurrentStrategy::Persistent, options)?;
@@ -338,14 +343,14 @@ fn checkpoints_on_chip_change_no_bit(adapter: &Adapter) -> Outcome {
         let segments = Case { layer: layer.checkpointed(8), ..plain.clone() };
         let found = train(&device, &segments)?;
         let report = device.persistent_report().expect("a GPU");
-        // A dispatch for each segment at least, forward, forward again and back.
+        // At least one dispatch per segment for forward, recomputation and backward.
         assert!(report.dispatches >= 3 * 34 / 8, "{report:?}");
         expect_same_bits(cell.name(), &found, &train(&step_by_step(adapter)?, &plain)?)?;
     }
     Ok(())
 }
 
-fn a_spin_limit_without_end_is_refused(adapter: &Adapter) -> Outcome {
+fn too_large_a_spin_limit_is_refused(adapter: &Adapter) -> Outcome {
     let options = PersistentLimits { workgroups: None, spin_limit: Some(1 << 22) };
     let refused = open(adapter, RecurrentStrategy::Persistent, options).expect_err("the limit is too large");
     assert!(matches!(refused, Error::Config { .. }), "{refused:?}");
@@ -356,17 +361,17 @@ fn a_spin_limit_without_end_is_refused(adapter: &Adapter) -> Outcome {
 pub(crate) fn register(suite: &mut Suite) {
     on_gpu!(
         suite,
-        layers_on_chip_have_the_bits_of_steps,
+        persistent_layers_have_the_bits_of_per_step,
         the_self_test_finds_a_power_of_two,
-        who_does_not_wait_is_not_tested,
-        no_layer_goes_this_way_unless_asked_to,
+        devices_without_persistent_kernels_run_no_self_test,
+        no_layer_is_persistent_unless_enabled,
         dispatches_have_an_exchange_each,
-        whoever_waits_in_vain_is_completed_to_the_same_bits,
-        timeouts_are_learnt_without_a_readback,
+        timed_out_steps_are_completed_to_the_same_bits,
+        timeouts_are_known_without_a_readback,
         a_timeout_counts_once,
-        a_poll_and_a_turn_take_some_time,
-        checkpoints_on_chip_change_no_bit,
-        a_spin_limit_without_end_is_refused,
+        polls_and_iterations_take_some_time,
+        persistent_checkpoints_change_no_bit,
+        too_large_a_spin_limit_is_refused,
     );
     suite.gpu_if(
         concat!(module_path!(), "::large_layers_on_hardware_have_no_timeouts"),

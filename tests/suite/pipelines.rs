@@ -1,4 +1,5 @@
-//! How many pipelines a device compiles and keeps: one for all values of a real-valued option, and as few as it is told to.
+//! How many pipelines a device compiles and caches: one for all values of a real-valued option, and at most a
+//! given number.
 
 use refrain::loss::CrossEntropy;
 use refrain::nn::{Cell, Model, RandomKey, Rnn, Sequences};
@@ -24,7 +25,7 @@ fn work(device: &Device) -> Result<Vec<f32>> {
     Ok(parts.iter().map(Tensor::download).collect::<Result<Vec<_>>>()?.concat())
 }
 
-fn a_pipeline_that_was_let_go_comes_back_with_the_same_numbers(adapter: &Adapter) -> Outcome {
+fn an_evicted_pipeline_recompiles_to_the_same_results(adapter: &Adapter) -> Outcome {
     let all = adapter.open_anew()?;
     let expected = work(&all)?;
     let compiled = all.counters().pipelines;
@@ -136,6 +137,6 @@ fn all_values_of_a_real_valued_option_share_their_pipelines(adapter: &Adapter) -
 }
 
 pub(crate) fn register(suite: &mut Suite) {
-    on_gpu!(suite, a_pipeline_that_was_let_go_comes_back_with_the_same_numbers);
+    on_gpu!(suite, an_evicted_pipeline_recompiles_to_the_same_results);
     on_gpu_strategies!(suite, all_values_of_a_real_valued_option_share_their_pipelines);
 }

@@ -1,9 +1,9 @@
-//! Every way of computing matrix products, whichever the shape would choose: each gives what the reference gives, those
-//! that take a sum at once give the same bits, and so do both builds of the shaders. Where there are several adapters, they
-//! take turns at the forms of a product.
+//! Every variant of a matrix product, whichever the shape would select: each agrees with the reference; those
+//! that add a sum in the same order give the same bits, and so do both builds of the shaders. With several
+//! adapters, they share the forms of a product alternately.
 //!
-//! A sum of K products of numbers between −1 and 1 has K roundings, each of at most ε/2 of a partial sum, which stays
-//! within 4 √K; they add up like a random walk, to 2 K ε, with a factor of two for the tails.
+//! A sum of K products of numbers between −1 and 1 has K roundings, each of at most ε/2 of a partial sum,
+//! which stays within 4 √K; they add up like a random walk, to 2 K ε, with a factor of two for the tails.
 
 use refrain::nn::{Cell, Model, Rnn};
 use refrain::ops::{self, Form};
@@ -101,7 +101,7 @@ fn sums_taken_at_once_have_the_same_bits_in_every_tile_and_build(adapter: &Adapt
     Ok(())
 }
 
-fn sums_in_many_parts_have_the_same_bits_in_every_tile_and_build(adapter: &Adapter) -> Outcome {
+fn split_k_sums_have_the_same_bits_in_every_tile_and_build(adapter: &Adapter) -> Outcome {
     let mut devices = Vec::new();
     for tile in MatmulTile::ALL {
         for build in [ShaderBuild::Checked, ShaderBuild::Trusted] {
@@ -128,7 +128,7 @@ fn sums_in_many_parts_have_the_same_bits_in_every_tile_and_build(adapter: &Adapt
 }
 
 /// Checkpoints and windows rest on this: a layer's input is projected in pieces of any number of rows.
-fn a_row_has_the_same_bits_whatever_stands_beside_it(adapter: &Adapter) -> Outcome {
+fn a_row_has_the_same_bits_whatever_the_other_rows(adapter: &Adapter) -> Outcome {
     const ROWS: usize = 300;
     let device = adapter.open()?;
     for [n, k] in [[40, 300], [1, 1025], [129, 64], [20, 2100]] {
@@ -149,7 +149,7 @@ fn a_row_has_the_same_bits_whatever_stands_beside_it(adapter: &Adapter) -> Outco
     Ok(())
 }
 
-/// Some drivers end a loop after 65,536 turns without a word. Ones add up exactly.
+/// Some drivers silently end a loop after 65,536 iterations. Ones add up exactly.
 fn no_sum_is_too_deep_for_a_loop(adapter: &Adapter) -> Outcome {
     // More than one dispatch takes.
     const DEPTH: usize = (1 << 17) + 5;
@@ -202,8 +202,8 @@ pub(crate) fn register(suite: &mut Suite) {
         suite,
         every_variant_gives_what_the_reference_gives,
         sums_taken_at_once_have_the_same_bits_in_every_tile_and_build,
-        sums_in_many_parts_have_the_same_bits_in_every_tile_and_build,
-        a_row_has_the_same_bits_whatever_stands_beside_it,
+        split_k_sums_have_the_same_bits_in_every_tile_and_build,
+        a_row_has_the_same_bits_whatever_the_other_rows,
         no_sum_is_too_deep_for_a_loop,
         gradients_have_the_same_bits_whether_blocks_are_summed_at_once_or_in_turn,
     );

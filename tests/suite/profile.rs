@@ -64,7 +64,7 @@ fn a_profile_by_passes_has_an_entry_for_each_dispatch(adapter: &Adapter) -> Outc
     expect_whole_profile(&profiled(adapter, Profiling::Passes, ParameterPath::Fastest)?)
 }
 
-fn a_profile_goes_on_where_a_query_set_ends(adapter: &Adapter) -> Outcome {
+fn a_profile_continues_in_the_next_query_set(adapter: &Adapter) -> Outcome {
     let device = profiled(adapter, Profiling::Kernels, ParameterPath::Fastest)?;
     device.profile()?;
     let before = device.counters().submissions;
@@ -119,7 +119,7 @@ fn the_cpu_has_no_profile_and_counts_nothing() -> Outcome {
     Ok(())
 }
 
-fn counters_tell_what_is_in_use_and_the_peak_of_it(adapter: &Adapter) -> Outcome {
+fn counters_report_bytes_in_use_and_their_peak(adapter: &Adapter) -> Outcome {
     const BYTES: u64 = 4 * 1024;
     let device = adapter.open_anew()?;
     let one = Tensor::zeros(&device, &[1024])?;
@@ -155,7 +155,7 @@ pub(crate) fn register(suite: &mut Suite) {
     on_gpu!(
         suite,
         a_device_that_was_not_opened_for_it_has_no_profile,
-        counters_tell_what_is_in_use_and_the_peak_of_it,
+        counters_report_bytes_in_use_and_their_peak,
         synchronising_submits_once_and_waits_once,
     );
     macro_rules! on_gpu_if {
@@ -167,7 +167,7 @@ pub(crate) fn register(suite: &mut Suite) {
         has_timestamps:
         a_profile_has_an_entry_for_each_dispatch,
         a_profile_by_passes_has_an_entry_for_each_dispatch,
-        a_profile_goes_on_where_a_query_set_ends,
+        a_profile_continues_in_the_next_query_set,
         profiling_changes_no_bit,
     );
     on_gpu_if!(has_no_timestamps: an_adapter_without_timestamps_refuses_to_be_profiled);

@@ -28,7 +28,7 @@ struct Kind {
     name: &'static str,
     cell: Cell,
     build: Build,
-    /// Whether its gradients are clipped on their way back.
+    /// Whether its gradients are clipped in the backward pass.
     clips_gradients: bool,
 }
 
@@ -176,7 +176,7 @@ fn picked(tensor: &Tensor, steps: &[usize], rows: &[usize]) -> Result<Tensor> {
     Tensor::from_slice_f64(tensor.device(), &[steps.len(), rows.len(), width], &own)
 }
 
-fn padding_garbage_changes_nothing_on(device: &Device) -> Outcome {
+fn padding_changes_nothing_on(device: &Device) -> Outcome {
     let lengths = Indices::from_slice(device, &[BATCH], &LENGTHS)?;
     let spoiled = |tensor: &Tensor| -> Result<Tensor> {
         let (mut values, width) = (tensor.download()?, tensor.shape().last());
@@ -281,7 +281,7 @@ fn permuting_the_batch_permutes_the_result_on(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn both_directions_are_the_two_side_by_side_on(device: &Device) -> Outcome {
+fn both_directions_are_the_two_concatenated_on(device: &Device) -> Outcome {
     for kind in KINDS {
         let both = Setting::new(device, kind, Way::Both, 1)?;
         let Given { x, d_y, .. } = both.given()?;
@@ -450,11 +450,11 @@ macro_rules! on_all {
 pub(crate) fn register(suite: &mut Suite) {
     on_all!(
         suite,
-        padding_garbage_changes_nothing: padding_garbage_changes_nothing_on,
+        padding_garbage_changes_nothing: padding_changes_nothing_on,
         a_ragged_batch_equals_its_rows_one_by_one: a_ragged_batch_equals_its_rows_one_by_one_on,
         reverse_is_forward_over_reversed_time: reverse_is_forward_over_reversed_time_on,
         permuting_the_batch_permutes_the_result: permuting_the_batch_permutes_the_result_on,
-        both_directions_are_the_two_side_by_side: both_directions_are_the_two_side_by_side_on,
+        both_directions_are_the_two_side_by_side: both_directions_are_the_two_concatenated_on,
         windows_with_carried_state_are_the_whole: windows_with_carried_state_are_the_whole_on,
         a_reset_is_a_fresh_start: a_reset_is_a_fresh_start_on,
         truncation_changes_gradients_only: truncation_changes_gradients_only_on,

@@ -10,7 +10,7 @@ const STEPS: usize = 3;
 const BATCH: usize = 4;
 
 /// A row that is reset goes on as from zeros, the others as if nothing had been.
-fn a_reset_begins_rows_anew_on(device: &Device) -> Outcome {
+fn a_reset_restarts_rows_on(device: &Device) -> Outcome {
     for stack in [
         Rnn::new(Cell::tanh(), 2, 5),
         Rnn::new(Cell::Gru, 2, 5).layers(2),
@@ -36,12 +36,12 @@ fn a_reset_begins_rows_anew_on(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn a_reset_begins_rows_anew() -> Outcome {
-    a_reset_begins_rows_anew_on(&Device::cpu())
+fn a_reset_restarts_rows() -> Outcome {
+    a_reset_restarts_rows_on(&Device::cpu())
 }
 
-fn a_reset_begins_rows_anew_on_the_gpu(adapter: &Adapter) -> Outcome {
-    a_reset_begins_rows_anew_on(&adapter.open()?)
+fn a_reset_restarts_rows_on_the_gpu(adapter: &Adapter) -> Outcome {
+    a_reset_restarts_rows_on(&adapter.open()?)
 }
 
 fn a_reset_of_other_rows_is_refused() -> Outcome {
@@ -55,7 +55,7 @@ fn a_reset_of_other_rows_is_refused() -> Outcome {
 }
 
 /// What a reverse layer ended a window with belongs before that window, not after it.
-fn a_carried_state_is_refused_where_time_runs_back() -> Outcome {
+fn a_carried_state_is_refused_by_reverse_stacks() -> Outcome {
     let device = Device::cpu();
     for (stack, takes) in [
         (Rnn::new(Cell::Lstm, 2, 5), true),
@@ -89,9 +89,9 @@ fn a_carried_state_is_refused_where_time_runs_back() -> Outcome {
 pub(crate) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
-        a_reset_begins_rows_anew,
+        a_reset_restarts_rows,
         a_reset_of_other_rows_is_refused,
-        a_carried_state_is_refused_where_time_runs_back,
+        a_carried_state_is_refused_by_reverse_stacks,
     );
-    on_gpu_strategies!(suite, a_reset_begins_rows_anew_on_the_gpu);
+    on_gpu_strategies!(suite, a_reset_restarts_rows_on_the_gpu);
 }

@@ -14,10 +14,10 @@ use refrain::{Device, Indices, Result, Tensor, ops};
 
 use crate::support::all_gradients;
 
-/// How far gradients flow back, and how large they may be on their way.
+/// Truncation and clipping of gradients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
-    /// After this many steps the gradients at the outputs since the last time go back,
+    /// After this many steps the gradients of the outputs since the last time flow back,
     pub(crate) every: usize,
     /// through this many steps.
     pub(crate) depth: usize,
@@ -25,7 +25,7 @@ pub(crate) struct Plan {
     pub(crate) bound: Option<f64>,
 }
 
-/// One layer in one direction over rows of one length.
+/// One layer in one direction over rows of equal length.
 struct Strand<'a> {
     layer: &'a Layer<Rnn>,
     parameters: &'a Parameters,
@@ -39,9 +39,9 @@ struct Strand<'a> {
     batch: usize,
 }
 
-/// What goes back.
+/// The results of a backward pass.
 struct Back {
-    /// At all parameters, one after the other.
+    /// The gradients of all parameters, concatenated.
     parameters: Vec<f64>,
     /// \[T, B, I\].
     d_x: Vec<f64>,
@@ -73,7 +73,7 @@ fn add(total: &mut [f64], values: &[f64]) {
 }
 
 impl<'a> Strand<'a> {
-    /// Runs over x \[T, B, I\] from `initial`; returns outputs \[T, B, ..\] beside.
+    /// Runs over x \[T, B, I\] from `initial`; also returns the outputs \[T, B, ..\].
     fn run(
         layer: &'a Layer<Rnn>,
         parameters: &'a Parameters,
@@ -116,7 +116,7 @@ impl<'a> Strand<'a> {
         }
     }
 
-    /// Window after window, each from its last step backwards; all that they send anywhere adds up.
+    /// Computes window after window, each from its last step backwards, and adds all gradients.
     fn back(&self, plan: Plan, d_y: &[f64], d_last: Option<&[Vec<f64>]>) -> Result<Back> {
         let steps = self.x.len();
         let step_values = d_y.len() / steps;
@@ -159,17 +159,17 @@ impl<'a> Strand<'a> {
     }
 }
 
-/// A stack put together by hand from single layers in single directions.
+/// A stack assembled from single layers in single directions.
 pub(crate) struct ByHand<'a> {
-    /// One layer in one direction over this many inputs, without clip of the gradient or truncation.
+    /// One layer in one direction over this many inputs, without clipping of the gradient or truncation.
     pub(crate) describe: &'a dyn Fn(usize) -> Rnn,
-    /// Those of the stack, under the name `rnn`.
+    /// The parameters of the stack, which is named `rnn`.
     pub(crate) parameters: &'a Parameters,
     pub(crate) layers: usize,
     pub(crate) directions: &'a [Time],
     pub(crate) merge: Merge,
     pub(crate) residual: bool,
-    /// What the outputs of all layers but the last are multiplied by.
+    /// The factors of the outputs of all layers except the last.
     pub(crate) mask: Option<Vec<f64>>,
     pub(crate) random_key: Option<RandomKey>,
     pub(crate) steps: usize,
@@ -179,14 +179,14 @@ pub(crate) struct ByHand<'a> {
     pub(crate) plan: Plan,
 }
 
-/// Which way time runs.
+/// The direction of time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Time {
     Forward,
     Reverse,
 }
 
-/// One layer in one direction, and what it reads.
+/// One layer in one direction, and its input.
 struct Lane {
     layer: Layer<Rnn>,
     parameters: Parameters,
@@ -196,18 +196,18 @@ struct Lane {
     initial: Vec<Vec<f64>>,
 }
 
-/// What a stack yields.
+/// The results of a stack.
 pub(crate) struct Yield {
     pub(crate) y: Vec<f64>,
     pub(crate) d_x: Vec<f64>,
     /// Hidden and cell \[L·D, B, ..\].
     pub(crate) d_initial: Vec<Vec<f64>>,
-    /// By the names that the stack has for its parameters, but for those of an initial state.
+    /// By the stack's names of its parameters, without those of an initial state.
     pub(crate) gradients: BTreeMap<String, Vec<f64>>,
 }
 
 impl ByHand<'_> {
-    /// Rows of one length go together; where rows differ, each goes alone.
+    /// Rows of equal length run together; where rows differ, each runs alone.
     fn groups(&self) -> Vec<(Range<usize>, usize)> {
         match self.lengths.iter().all(|length| *length == self.steps) {
             true => vec![(0..self.lengths.len(), self.steps)],
@@ -215,15 +215,17 @@ impl ByHand<'_> {
         }
     }
 
-    /// Where the first `steps` steps of some rows stand in an array \[T, B, ..\], in the order of this direction.
+    /// The places of the first `steps` steps of some rows in an array \[T, B, ..\], in the order of this
+    /// direction.
     fn places(&self, rows: &Range<usize>, steps: usize, time: Time) -> Vec<usize> {
         let step = |step| if time == Time::Forward { step } else { steps - 1 - step };
         let batch = self.lengths.len();
         (0..steps).flat_map(|at| rows.clone().map(move |row| step(at) * batch + row)).collect()
     }
 
-    /// Which of the steps at `places`, in the order of this direction, start from zeros. A mark is the boundary between a step
-    /// and the one before it in time: it parts the step that has it forward, and the one after that in reverse.
+    /// Which of the steps at `places`, in the order of this direction, start from zeros. A reset separates a
+    /// step from the previous one in time: forward, its own step starts from zeros; in reverse, the step
+    /// before it.
     fn restarts(&self, resets: &[u32], time: Time, places: &[usize], rows: usize) -> Vec<u32> {
         let marks = places.iter().map(|&place| resets[place]);
         match time {
@@ -258,7 +260,7 @@ impl ByHand<'_> {
         own.replace("_l0", &format!("_l{layer}{suffix}"))
     }
 
-    /// Calls `take` with the strand and the outputs of each group of rows, and with where these stand.
+    /// Calls `take` with the strand and the outputs of each group of rows, and with their places.
     fn strands(
         &self,
         lane: &Lane,
@@ -314,7 +316,7 @@ impl ByHand<'_> {
         Ok(all)
     }
 
-    /// Forward through all layers and back again. `d_last` is the gradient at the final state.
+    /// The forward and backward pass of all layers. `d_last` is the gradient of the final state.
     pub(crate) fn pass(
         &self,
         x: &[f64],
@@ -384,7 +386,7 @@ impl ByHand<'_> {
         self.residual && (layer > 0 || read == given)
     }
 
-    /// The same values, zero in the padding, which residual connections would hand on.
+    /// The same values with zeros in the padding, which residual connections would pass on.
     fn without_padding(&self, values: &[f64]) -> Vec<f64> {
         let (batch, mut values) = (self.lengths.len(), values.to_vec());
         let width = values.len() / self.steps / batch;
@@ -414,7 +416,7 @@ impl ByHand<'_> {
         self.tensor(&places.flat_map(row).copied().collect::<Vec<f64>>())
     }
 
-    /// The gradient at the outputs of each direction.
+    /// The gradient of the outputs of each direction.
     fn unmerged(&self, output: &Tensor, d_merged: &[f64]) -> Result<Vec<Vec<f64>>> {
         let d_output = match self.merge {
             Merge::Concat => d_merged.to_vec(),

@@ -1,5 +1,5 @@
-//! The two ways in which recurrent layers run over time on a GPU: step by step, and many steps in one dispatch. Other
-//! modules run their claims in both; here is what tells the two apart.
+//! The strategies per_step and sequence of recurrent layers on a GPU. Other modules run their tests with
+//! both; this one tests the differences.
 
 use refrain::nn::{Cell, Model, Rnn, Sequences, State};
 use refrain::{Device, GpuOptions, Indices, RecurrentStrategy, Result};
@@ -22,21 +22,21 @@ struct Pass {
     batch: usize,
 }
 
-/// What a pass makes, and how many kernel calls its two halves took.
+/// The results of a pass, and the number of dispatches of its two halves.
 struct Made {
-    /// Outputs, the gradients at x and at the initial state, those of the weights.
+    /// Outputs, and the gradients of x, of the initial state and of the weights.
     values: Vec<f32>,
     forward: u64,
     backward: u64,
 }
 
 impl Pass {
-    /// Of a layer with [`INPUTS`] inputs.
+    /// With [`INPUTS`] inputs.
     fn new(stack: Rnn, steps: usize, batch: usize) -> Self {
         Self { stack, steps, batch }
     }
 
-    /// The batch is ragged where `lengths` are given.
+    /// The batch is ragged if there are `lengths`.
     fn run(&self, device: &Device, lengths: Option<&[u32]>) -> Result<Made> {
         let mut model = Model::new(4);
         let rnn = model.add("rnn", self.stack.clone())?;
@@ -62,7 +62,7 @@ impl Pass {
     }
 }
 
-/// Kernel calls of a pass beside those of its steps: products, sums, states at both ends.
+/// Dispatches of a pass besides those of its steps: products, sums, boundary states.
 const AROUND: u64 = 24;
 
 fn many_steps_cost_a_handful_of_dispatches(adapter: &Adapter) -> Outcome {
@@ -86,10 +86,10 @@ fn many_steps_cost_a_handful_of_dispatches(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-/// So many steps that one dispatch does not take them all.
+/// More steps than fit one dispatch.
 const LONG: usize = 1500;
 
-/// A sequence of several dispatches has the bits of its parts, which are dispatches of their own.
+/// A sequence of several dispatches has the bits of its parts, computed in dispatches of their own.
 fn a_long_sequence_is_the_same_in_several_dispatches(adapter: &Adapter) -> Outcome {
     let device = open(adapter, RecurrentStrategy::Sequence)?;
     for cell in CELLS {
@@ -122,8 +122,8 @@ fn a_long_sequence_is_the_same_in_several_dispatches(adapter: &Adapter) -> Outco
     Ok(())
 }
 
-/// What a step of more than one dispatch needs is not asked of a workgroup: such layers run as without the choice.
-fn layers_whose_step_is_more_than_a_dispatch_run_step_by_step(adapter: &Adapter) -> Outcome {
+/// Layers with more than one dispatch per step run the same without the choice.
+fn layers_with_several_dispatches_per_step_run_per_step(adapter: &Adapter) -> Outcome {
     let (many, single) =
         (open(adapter, RecurrentStrategy::Sequence)?, open(adapter, RecurrentStrategy::PerStep)?);
     let stacks = [
@@ -148,6 +148,6 @@ pub(crate) fn register(suite: &mut Suite) {
         suite,
         many_steps_cost_a_handful_of_dispatches,
         a_long_sequence_is_the_same_in_several_dispatches,
-        layers_whose_step_is_more_than_a_dispatch_run_step_by_step,
+        layers_with_several_dispatches_per_step_run_per_step,
     );
 }

@@ -1,4 +1,4 @@
-//! Rules of the house that a compiler does not check, read from the sources themselves.
+//! Rules of the code base that a compiler does not check, read from the sources.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::support::root;
 
 const SOURCE_LINES: usize = 400;
 const SHADER_LINES: usize = 160;
-/// Floors from the ground up; code names modules of its own floor and of those below.
+/// Layers of modules from the bottom up; code may name modules of its own layer and of those below.
 const FLOORS: [&[&str]; 6] = [
     &["error", "file", "shape", "random", "math"],
     &["gpu", "tuning"],
@@ -38,7 +38,7 @@ struct Source {
     text: String,
 }
 
-/// All files under `folder` with this extension, by their paths from there.
+/// All files under `folder` with this extension, by their relative paths.
 fn files(folder: &str, extension: &str) -> std::io::Result<Vec<Source>> {
     let (base, mut open, mut found) = (root().join(folder), vec![root().join(folder)], Vec::new());
     while let Some(folder) = open.pop() {
@@ -136,7 +136,7 @@ fn imports_go_down_only() -> Outcome {
     let mut seen = 0;
     for source in files("src", "rs")? {
         let module = source.path.split(['/', '.']).next().unwrap_or_default();
-        // The crate's face names everything; a module of tests may look at whatever it tests.
+        // `lib.rs` names everything; a module of tests may use whatever it tests.
         if module == "lib" || source.path.ends_with("/tests.rs") {
             continue;
         }
@@ -144,7 +144,7 @@ fn imports_go_down_only() -> Outcome {
             offences.push(format!("src/{}: `{module}` stands on no floor", source.path));
             continue;
         };
-        // Tests inside a module may look at whatever they test.
+        // Tests inside a module may use whatever they test.
         for (number, line) in code(&source).take_while(|(_, line)| line.trim() != "mod tests {") {
             for named in named_modules(line) {
                 seen += 1;
@@ -195,8 +195,8 @@ fn long_files_say_why() -> Outcome {
     none("files that are too long", &offences)
 }
 
-/// Each shader names the twin that it is tested against, and that file exists; or says why it has none.
-fn shaders_name_their_twins() -> Outcome {
+/// Each shader names its CPU reference, which must exist, or says why it has none.
+fn shaders_name_their_cpu_references() -> Outcome {
     let mut offences = Vec::new();
     for source in files("shaders", "wgsl")?.into_iter().filter(|source| source.text.contains("@compute")) {
         let top: Vec<&str> = source.text.lines().take_while(|line| line.starts_with("//")).collect();
@@ -211,7 +211,7 @@ fn shaders_name_their_twins() -> Outcome {
             offences.push(format!("shaders/{}: names {twins:?}", source.path));
         }
     }
-    none("shaders without their twin", &offences)
+    none("shaders without a CPU reference", &offences)
 }
 
 /// The suite has its own harness: a function with the attribute would be compiled away.
@@ -232,7 +232,7 @@ pub(crate) fn register(suite: &mut Suite) {
         imports_go_down_only,
         imports_are_read_from_lines_as_they_are_written,
         long_files_say_why,
-        shaders_name_their_twins,
+        shaders_name_their_cpu_references,
         every_test_is_registered_by_hand,
     );
 }

@@ -34,8 +34,8 @@ pub(crate) fn register(suite: &mut Suite) {
     suite.gpu("threads with a device each read what each reads alone", devices_on_threads);
     suite.gpu("an error is returned to the thread that caused it", errors_stay_with_their_thread);
     suite.gpu("a device that gave up waiting stays lost for all", a_device_stays_lost);
-    suite.gpu("what a refused submission lost is an error for ever", lost_work_is_an_error_for_ever);
-    suite.gpu("memory that cannot be had loses no work", memory_that_cannot_be_had_loses_no_work);
+    suite.gpu("what a refused submission lost is an error for ever", lost_work_is_a_permanent_error);
+    suite.gpu("memory that cannot be had loses no work", failed_allocations_lose_no_work);
 }
 
 /// What one thread does: calls in an order drawn from its seed, each value that it reads kept by its bits.
@@ -269,7 +269,7 @@ fn errors_stay_with_their_thread(adapter: &Adapter) -> Outcome {
     compare(&expected, found)
 }
 
-fn lost_work_is_an_error_for_ever(adapter: &Adapter) -> Outcome {
+fn lost_work_is_a_permanent_error(adapter: &Adapter) -> Outcome {
     let device = adapter.open_anew()?;
     let old = Tensor::from_slice(&device, &[4], &[10.0, 20.0, 30.0, 40.0])?;
     let read = old.download()?;
@@ -281,7 +281,7 @@ fn lost_work_is_an_error_for_ever(adapter: &Adapter) -> Outcome {
         let guilty = || testing::break_submission(&device).and_then(|()| device.flush());
         scope.spawn(guilty).join().map_err(|_| Failed::from("the thread panicked"))
     })?;
-    // The thread that caused it is told first, and then every caller whose work went with it.
+    // The thread that caused it gets the error first, and then every caller whose work was lost with it.
     assert!(
         matches!(&flushed, Err(Error::DeviceLost { reason }) if reason.contains("a submission failed")),
         "{flushed:?}"
@@ -318,7 +318,7 @@ fn a_device_stays_lost(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-fn memory_that_cannot_be_had_loses_no_work(adapter: &Adapter) -> Outcome {
+fn failed_allocations_lose_no_work(adapter: &Adapter) -> Outcome {
     let device = adapter.open()?;
     let x = Tensor::from_slice(&device, &[4], &[1.0, 2.0, 3.0, 4.0])?;
     let y = ops::scale(&x, 10.0)?;

@@ -251,11 +251,11 @@ fn model_equals_layers(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn model_equals_hand_threaded_layers() -> Outcome {
+fn model_equals_layers_called_by_hand() -> Outcome {
     model_equals_layers(&Device::cpu())
 }
 
-fn model_equals_hand_threaded_layers_on_the_gpu(adapter: &Adapter) -> Outcome {
+fn model_equals_layers_called_by_hand_on_the_gpu(adapter: &Adapter) -> Outcome {
     model_equals_layers(&adapter.open()?)
 }
 
@@ -302,7 +302,7 @@ pub(crate) fn register(suite: &mut Suite) {
         copy_memory_is_learned,
         windows_carry_the_state_on_the_cpu,
         windows_of_tokens_follow_each_other,
-        model_equals_hand_threaded_layers,
+        model_equals_layers_called_by_hand,
         clipping_scales_only_what_is_too_long,
     );
     on_gpu!(
@@ -311,7 +311,7 @@ pub(crate) fn register(suite: &mut Suite) {
         gpu_repeats_bit_for_bit,
         initial_values_are_the_same_on_every_device,
         windows_carry_the_state_on_the_gpu,
-        model_equals_hand_threaded_layers_on_the_gpu,
+        model_equals_layers_called_by_hand_on_the_gpu,
         a_loss_may_be_read_in_any_order,
     );
 }

@@ -57,7 +57,7 @@ fn table() -> Result<Tuning> {
     Ok(tuning)
 }
 
-fn a_table_comes_back_from_its_file() -> Outcome {
+fn a_table_survives_a_round_trip() -> Outcome {
     let folder = Folder::new("tuning")?;
     let path = folder.path().join("not yet there").join("table.json");
     save_tuning(&path, &table()?, &card())?;
@@ -165,7 +165,7 @@ fn a_training_step_meets_all_forms_and_what_it_chose_does_the_same_again(adapter
     expect_same_bits("parameters", &plain.parameters, &again.parameters)
 }
 
-/// Other tiles for every product, and blocks at once where they were taken in turn and the other way round.
+/// Other tiles for every product; split sums where they were sequential, and the other way round.
 fn others(choices: &Tuning) -> Result<Tuning> {
     let mut others = Tuning::new();
     for (shape, variant) in choices.products() {
@@ -251,7 +251,7 @@ fn the_chosen_tile_is_the_one_that_runs(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-fn the_chosen_way_through_time_is_taken_whatever_the_number_of_steps(adapter: &Adapter) -> Outcome {
+fn the_chosen_strategy_runs_whatever_the_number_of_steps(adapter: &Adapter) -> Outcome {
     let layer = RecurrentShape { gates: 3, hidden_size: 20, rows: 5 };
     for strategy in [RecurrentStrategy::PerStep, RecurrentStrategy::Sequence] {
         let mut tuning = Tuning::new();
@@ -277,7 +277,7 @@ fn the_chosen_way_through_time_is_taken_whatever_the_number_of_steps(adapter: &A
     Ok(())
 }
 
-fn a_trial_computes_the_product_in_every_way(adapter: &Adapter) -> Outcome {
+fn a_trial_computes_every_variant_of_the_product(adapter: &Adapter) -> Outcome {
     let device = adapter.open()?;
     for form in Form::ALL {
         let left = matches!(form, Form::LeftTransposed | Form::BothTransposed);
@@ -305,7 +305,7 @@ fn a_trial_computes_the_product_in_every_way(adapter: &Adapter) -> Outcome {
     Ok(())
 }
 
-fn choices_are_noted_only_where_that_was_asked_for_and_nothing_is_forced(adapter: &Adapter) -> Outcome {
+fn choices_are_recorded_only_with_a_journal_and_without_forced_choices(adapter: &Adapter) -> Outcome {
     match adapter.open()?.choices() {
         Err(Error::Config { what, message }) => {
             assert!(what == "choices" && message.contains("Journal::Choices"), "{what}: {message}");
@@ -324,7 +324,7 @@ fn choices_are_noted_only_where_that_was_asked_for_and_nothing_is_forced(adapter
 pub(crate) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
-        a_table_comes_back_from_its_file,
+        a_table_survives_a_round_trip,
         files_that_are_broken_or_foreign_are_refused_with_what_is_wrong,
         the_cpu_makes_no_choices,
     );
@@ -333,9 +333,9 @@ pub(crate) fn register(suite: &mut Suite) {
         a_training_step_meets_all_forms_and_what_it_chose_does_the_same_again,
         other_tiles_change_no_bit_of_training,
         sums_taken_otherwise_train_the_same_to_rounding_and_the_same_bits_each_time,
-        the_chosen_way_through_time_is_taken_whatever_the_number_of_steps,
-        a_trial_computes_the_product_in_every_way,
-        choices_are_noted_only_where_that_was_asked_for_and_nothing_is_forced,
+        the_chosen_strategy_runs_whatever_the_number_of_steps,
+        a_trial_computes_every_variant_of_the_product,
+        choices_are_recorded_only_with_a_journal_and_without_forced_choices,
     );
     suite.gpu_if(
         concat!(module_path!(), "::the_chosen_tile_is_the_one_that_runs"),

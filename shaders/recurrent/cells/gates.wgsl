@@ -1,5 +1,5 @@
-// The functions of a gated cell, which its user may choose, and the gradients at their arguments from their values.
-// CPU reference: `Gate` in src/ops/recurrent/cpu/gates.rs.
+// The configurable activations of a gated cell, and the gradients of their arguments computed from their
+// values. CPU reference: `Gate` in src/ops/recurrent/cpu/gates.rs.
 
 override GATE_FUNCTION: u32 = 3u;
 override CANDIDATE_FUNCTION: u32 = 1u;
@@ -21,12 +21,13 @@ fn output_value(c: f32) -> f32 {
     return activate(OUTPUT_FUNCTION, c, output_alpha, output_beta);
 }
 
-// Whether what entered was at its bound: y is then one of the two values there.
+// Whether the argument was clipped: y is then one of the two values at the bounds.
 fn at_bound(y: f32, one: f32, other: f32) -> bool {
     return clip_gates > 0.0 && !has_nan_bits(y) && (y <= min(one, other) || y >= max(one, other));
 }
 
-// The gradient at what entered a gate, from its value and the gradient at that: zero at the bound, whatever the latter.
+// The gradient of a gate's argument, from the gate's value and its gradient: zero where the argument was
+// clipped, even if `d` is NaN.
 fn gate_gradient(y: f32, d: f32) -> f32 {
     let inside = chain(d, derivative_at_output(GATE_FUNCTION, y, gate_alpha, gate_beta));
     return select(inside, 0.0, at_bound(y, gate_value(-clip_gates), gate_value(clip_gates)));

@@ -1,6 +1,6 @@
-// Gated recurrent unit (Cho et al. 2014) with the reset after the product, as cuDNN and PyTorch have it:
-// r = s(a_r), z = s(a_z), n = tanh(W_in x + b_in + r q) with q = W_hn h' + b_hn; h = (1 - z) n + z h'.
-// The gates are kept after their activation, q beside them; backward leaves the gradient at q in its place.
+// GRU (Cho et al. 2014) with the reset after the product, as in cuDNN and PyTorch:
+//   r = s(a_r), z = s(a_z), n = tanh(W_in x + b_in + r q) with q = W_hn h' + b_hn; h = (1 - z) n + z h'.
+// `gates` holds r, z, n and `saved` holds q, which the backward pass overwrites with its gradient.
 // CPU reference: src/ops/recurrent/cpu/cells/gru.rs.
 
 const GATES: u32 = 3u;

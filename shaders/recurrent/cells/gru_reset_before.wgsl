@@ -1,6 +1,7 @@
-// Gated recurrent unit with the reset before the product, as Cho et al. (2014) have it: r = s(a_r), z = s(a_z),
-// n = tanh(W_in x + b_in + W_hn (r h') + b_hn); h = (1 - z) n + z h'. The product with W_hn is another phase of the step.
-// The gates are kept after their activation, r h' beside them. CPU reference: src/ops/recurrent/cpu/cells/gru.rs.
+// GRU with the reset before the product, as in Cho et al. (2014):
+//   r = s(a_r), z = s(a_z), n = tanh(W_in x + b_in + W_hn (r h') + b_hn); h = (1 - z) n + z h'.
+// The product with W_hn is the second phase of the step. `gates` holds r, z, n and `saved` holds r h'.
+// CPU reference: src/ops/recurrent/cpu/cells/gru.rs.
 
 const GATES: u32 = 3u;
 const SAVES: bool = true;
@@ -18,7 +19,7 @@ fn cell_forward(projected: array<f32, GATES>, recurrent: array<f32, GATES>, prev
     return Forward(array<f32, GATES>(projected[0], z, n), 0.0, (1.0 - z) * n + z * previous.hidden);
 }
 
-// In phase 2 `d_hidden` is the gradient at r h'.
+// In phase 2, `d_hidden` is the gradient of r h'.
 fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
     let r = step.gates[0];
     let z = step.gates[1];

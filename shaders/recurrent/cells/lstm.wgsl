@@ -1,17 +1,18 @@
-// Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000), PyTorch's gate
-// order: i = s(a_i), f = s(a_f), g = tanh(a_g), o = s(a_o); c = f c' + i g; h = o tanh(c). With peepholes (Gers et al.
-// 2002) a_i and a_f have a part of c', a_o one of c. The gates are kept after their activation, c beside them.
+// LSTM (Hochreiter & Schmidhuber 1997, forget gate of Gers et al. 2000), gates in PyTorch's order:
+//   i = s(a_i), f = s(a_f), g = tanh(a_g), o = s(a_o); c = f c' + i g; h = o tanh(c).
+// With peepholes (Gers et al. 2002), p c' is added to a_i and a_f, and p c to a_o. `gates` holds i, f, g, o
+// and `saved` holds c.
 // CPU reference: src/ops/recurrent/cpu/cells/lstm.rs.
 
 const SAVES: bool = true;
 const HAS_CELL: bool = true;
 const LAST_GATE_APART: bool = false;
 
-// 1: gates see the cell state.
+// 1: the layer has peepholes.
 override PEEPHOLES: u32 = 0u;
 
-// p c, where p is the peephole of the input gate (0), the forget gate (1) or the output gate (the last); without peepholes
-// zero, also of an infinite c.
+// p c for the peephole of the input gate (0), the forget gate (1) or the output gate (the last). Without
+// peepholes zero, even for an infinite c.
 fn peephole(place: u32, c: f32) -> f32 {
     if PEEPHOLES == 0u {
         return 0.0;

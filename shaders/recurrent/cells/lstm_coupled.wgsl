@@ -1,4 +1,4 @@
-// The gate blocks of a long short-term memory whose input and forget gates are coupled, f = 1 - i: i, g, o.
+// The gates of an LSTM with coupled input and forget gates, f = 1 - i: i, g, o.
 
 const GATES: u32 = 3u;
 const COUPLED: bool = true;

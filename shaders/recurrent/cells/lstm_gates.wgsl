@@ -1,4 +1,4 @@
-// The gate blocks of a long short-term memory: i, f, g, o.
+// The gates of an LSTM: i, f, g, o.
 
 const GATES: u32 = 4u;
 const COUPLED: bool = false;

@@ -1,10 +1,10 @@
-// The arrays of every kernel that goes back in time, and how far a step lies from the next one in them.
-//   weight_hh [G H, H]; output, d_output [T, B, widths]: the column block of this direction; initial: hidden state [B, H],
-//   cell state and peepholes where there are such; marks [T, B];
-//   gates [T, B, G H]: what forward kept comes in, the gradients before the activation go out, step by step;
-//   saved [T, B, H]: likewise; where the cell has a gate apart, its recurrent gradient goes out;
-//   carry [1 or 2, B, H]: the gradient at the state after a step comes in (hidden, then cell), what does not pass through
-//   the weights goes out. Before the last step it holds the gradient at the final state.
+// The bindings of every backward kernel, and the offsets of a step in them.
+//   weight_hh [G H, H]; output, d_output [T, B, widths]: the columns of this direction; step_flags [T, B];
+//   initial: initial hidden state [B, H], and the cell state and peepholes that the cell has;
+//   gates [T, B, G H]: read as the forward pass saved them, overwritten with their gradients before the activation;
+//   saved [T, B, H]: likewise; with LAST_GATE_APART overwritten with the recurrent gradient of the last gate;
+//   carry [1 or 2, B, H]: read as the gradient of the state after a step (hidden, then cell), overwritten with what
+//   reaches the state before it other than through the weights; initially the gradient of the final state.
 
 @group(0) @binding(1) var<storage, read> weight_hh: array<f32>;
 @group(0) @binding(2) var<storage, read> output: array<f32>;
@@ -24,7 +24,7 @@ fn is_first() -> bool { return iteration + 1u == parameters.steps && (parameters
 fn is_last() -> bool { return iteration == 0u && (parameters.pass_flags & LAST_STEP) != 0u; }
 fn first_number() -> u32 { return parameters.first_number + elapsed(saved_stride()); }
 
-// Rows from the present step to the next one in the direction of the layer, where both are in one array.
+// Rows from this step to the following one in the order of the layer, in the same array.
 fn next_rows() -> u32 { return select(parameters.next_row, 0u - parameters.next_row, second != 0u); }
 
 fn step_flags_at() -> u32 { return parameters.step_flags_base + behind(parameters.rows) + elapsed(parameters.rows); }
@@ -33,7 +33,7 @@ fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()) + e
 fn next_gates_at() -> u32 { return gates_at() + next_rows() * GATES * parameters.hidden_size; }
 fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()) + elapsed(saved_stride()); }
 fn next_saved_at() -> u32 { return saved_at() + next_rows() * parameters.hidden_size; }
-// Rows may be those of several steps, which are a batch apart.
+// Rows may be those of several steps, one batch apart.
 fn previous_saved_at() -> u32 { return saved_at() + direction() * parameters.batch * parameters.hidden_size; }
 fn output_at() -> u32 { return parameters.output_base + beside(output_stride()) + elapsed(output_stride()); }
 fn previous_output_at() -> u32 { return output_at() + direction() * parameters.batch * parameters.width; }

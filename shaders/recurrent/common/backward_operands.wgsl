@@ -1,7 +1,7 @@
-// What a backward step reads: the state before it, and what W_hh is multiplied with. Parameters and bindings are
-// those of the kernel around it.
+// The operands of a backward step: the previous state, and the operand of the product with W_hh. Parameters
+// and bindings: those of the including kernel.
 
-// 1: the gradient at the state that a step started from is bounded.
+// 1: the gradient of the previous state is clipped.
 override CLIPS_GRADIENT: u32 = 0u;
 
 fn has_next(row: u32) -> bool {
@@ -11,7 +11,7 @@ fn has_next(row: u32) -> bool {
     return (step_flags[next_step_flags_at() + row] & VALID) != 0u;
 }
 
-// Whether the next step's gates send a gradient to this step's state.
+// Whether the following step's gates contribute to the gradient of this step's state.
 fn next_sends(row: u32) -> bool {
     if HAS_STEP_FLAGS == 0u || is_last() {
         return !is_last();
@@ -19,7 +19,7 @@ fn next_sends(row: u32) -> bool {
     return (step_flags[next_step_flags_at() + row] & (VALID | STARTS | RESETS | CUTS)) == VALID;
 }
 
-// How many of the rows of W_hh the product runs over.
+// The number of rows of W_hh in the product.
 fn depth() -> u32 {
     switch PHASE {
         case 1u: { return (GATES - 1u) * parameters.hidden_size; }
@@ -31,7 +31,8 @@ fn depth() -> u32 {
 // The first of these rows.
 fn first_weight() -> u32 { return select(0u, (GATES - 1u) * parameters.hidden_size, PHASE == 2u); }
 
-// The gradient at place `place` of the recurrent product: the next step's, or of this step's last gate.
+// Element `place` of the operand: the following step's gate gradient or, in phase 2, that of this step's last
+// gate.
 fn gradient(row: u32, place: u32) -> f32 {
     if row >= parameters.rows || place >= depth() {
         return 0.0;
@@ -73,7 +74,7 @@ fn within_bound(gradient: f32) -> f32 {
     return clamp_or_nan(gradient, -bound, bound);
 }
 
-// The gradient at what the cell makes of h.
+// The gradient of h, or of m with a projection h = W_hr m.
 fn gradient_at_hidden(row: u32, unit: u32, product: f32) -> f32 {
     if PHASE == 2u {
         return product;
@@ -87,6 +88,6 @@ fn gradient_at_hidden(row: u32, unit: u32, product: f32) -> f32 {
     }
     let carried = product * state_mask(row % parameters.batch, unit, parameters.hidden_size)
         + carry[carry_at() + row * parameters.hidden_size + unit];
-    // What comes from a later step is bounded; what is given at the final state is not.
+    // The gradient from a later step is clipped; that of the final state is not.
     return sum + select(carried, within_bound(carried), has_next(row));
 }

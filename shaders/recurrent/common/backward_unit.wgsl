@@ -1,12 +1,12 @@
-// What becomes of the gradient at a unit's state in a step back: zoneout, the cell's derivative, and where the results go.
-// Returns the gradients at the gates; zeros for an invalid step. Parameters and bindings are those of the kernel around it.
+// A unit's backward step after the product: zoneout, the cell's derivatives, and the results. Returns the
+// gradients of the gates; zeros for a padded step. Parameters and bindings: those of the including kernel.
 
 fn finish(row: u32, unit: u32, product: f32) -> Backward {
     let gates_row = gates_at() + row * GATES * parameters.hidden_size + unit;
     let place = row * parameters.hidden_size + unit;
     let flags = step_flags_of(row);
     if (flags & VALID) == 0u {
-        // The carry waits for the row's last valid step.
+        // The carry is kept until the row's last valid step.
         if PROJECTED == 0u {
             carry[carry_out_at() + place] = carry[carry_at() + place];
         }
@@ -33,7 +33,7 @@ fn finish(row: u32, unit: u32, product: f32) -> Backward {
     var direct = CellState(0.0, 0.0);
     var d_made = CellState(d_hidden, d_cell);
     if ZONEOUT != 0u && PHASE != 2u {
-        // The old state's part goes past the cell, which is taken back to what it made.
+        // The old state's share bypasses the cell, whose outputs before zoneout are recomputed.
         let old = zoneout(place);
         let hidden_parts = parted(old.hidden, d_hidden);
         let cell_parts = parted(old.cell, d_cell);
@@ -46,7 +46,7 @@ fn finish(row: u32, unit: u32, product: f32) -> Backward {
     var made = cell_backward(step, d_made.hidden, d_made.cell);
     made.d_hidden = made.d_hidden * select(1.0, mask, PHASE == 2u) + direct.hidden;
     made.d_cell = made.d_cell + direct.cell;
-    // The last gate's gradient is what other invocations of phase 2 read.
+    // Other invocations of phase 2 read the last gate's gradient.
     let written = select(GATES, GATES - 1u, PHASE == 2u);
     for (var gate = 0u; gate < written; gate = gate + 1u) {
         gates[gates_row + gate * parameters.hidden_size] = made.d_gates[gate];

@@ -1,9 +1,9 @@
-// The arrays of every kernel that goes forward in time, and how far a step lies from the next one in them.
-//   weight_hh: as the kernel says; bias_hh [G H]; initial: the hidden state [B, P], the cell state [B, H] and the peepholes
-//   where there are such; marks [T, B]; gates [T, B, G H]: the projected input comes in, what backward needs of the gates
-//   goes out; output [T, B, width]: the column block of this direction; earlier steps are read, a step's is written;
-//   saved [T, B, H]: what backward needs beside the gates.
-// P is H without a projection.
+// The bindings of every forward kernel, and the offsets of a step in them.
+//   weight_hh: see the kernel; bias_hh [G H]; step_flags [T, B]; initial: initial hidden state [B, P], and the cell state
+//   [B, H] and peepholes that the cell has;
+//   gates [T, B, G H]: read as the projected input, overwritten with the gates as the backward pass reads them;
+//   output [T, B, width]: the columns of this direction, of which earlier steps are read;
+//   saved [T, B, H]: other values for the backward pass. P = H without a projection.
 
 @group(0) @binding(1) var<storage, read> weight_hh: array<f32>;
 @group(0) @binding(2) var<storage, read> bias_hh: array<f32>;

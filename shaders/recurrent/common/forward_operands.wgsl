@@ -1,5 +1,5 @@
-// What a forward step reads: the state before it, and what W_hh is multiplied with. Parameters and bindings are
-// those of the kernel around it.
+// The operands of a forward step: the previous state, and the operand of the product with W_hh. Parameters
+// and bindings: those of the including kernel.
 
 fn previous_hidden(row: u32, place: u32) -> f32 {
     if row >= parameters.rows || place >= parameters.projection_size {
@@ -15,7 +15,7 @@ fn previous_hidden(row: u32, place: u32) -> f32 {
     return output[previous_output_at() + row * parameters.width + place];
 }
 
-// What W_hh is multiplied with.
+// Element `place` of the operand of W_hh.
 fn source(row: u32, place: u32) -> f32 {
     if PHASE != 2u {
         let state = previous_hidden(row, place);

@@ -1,5 +1,5 @@
-// What a unit makes of its product in a forward step: bias, cell, zoneout, and where the results go. `previous` is the
-// unit's own h before the step. Parameters and bindings are those of the kernel around it.
+// A unit's forward step after the product: bias, cell, zoneout, and the results. `previous` is the unit's h
+// before the step. Parameters and bindings: those of the including kernel.
 
 fn finish(row: u32, unit: u32, products: array<f32, GATES>, previous: f32) {
     let gates_row = gates_at() + row * GATES * parameters.hidden_size + unit;
@@ -25,7 +25,7 @@ fn finish(row: u32, unit: u32, products: array<f32, GATES>, previous: f32) {
     }
     own_unit = unit;
     let before = CellState(previous, previous_cell(row, unit));
-    // Before its product, the last gate sees the state as that product does.
+    // In phase 1 the state is masked here, as it is for the product of phase 2.
     let seen = select(before.hidden, before.hidden * state_mask(row, unit, parameters.projection_size), PHASE == 1u);
     var made = cell_forward(projected, recurrent, CellState(seen, before.cell));
     if ZONEOUT != 0u && PHASE != 1u {

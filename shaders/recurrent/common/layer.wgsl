@@ -1,5 +1,5 @@
-// What the kernels that walk over time and the cells share. GATES is the cell's. Where the arrays of a step begin is for
-// each kernel to say, by functions whose names end in `_at`.
+// Common code of the kernels of the time loop and the cells. The cell defines GATES; each kernel defines
+// functions named `*_at`, which return the offsets of a step in the arrays.
 
 // The state of one unit.
 struct CellState {
@@ -7,51 +7,50 @@ struct CellState {
     cell: f32,
 }
 
-// 1: marks are bound; 0: every step is valid, and only the first one starts.
+// 1: step flags are bound; 0: every step is valid, and only the first starts from the initial state.
 override HAS_STEP_FLAGS: u32 = 0u;
-// 1: the dispatch is of both directions, and its workgroups with z = 1 (on chip the second half of the roles) are of the reverse one. What is given for a
-// direction, and arrays over time, stand one behind the other for both ([2, ..]); outputs, and gradients at them, side by
-// side.
+// 1: the dispatch computes both directions; the reverse one has the workgroups with z = 1, or in persistent
+// kernels the second half of the tiles. Operands of a direction and arrays over time are concatenated, [2,
+// ..]; outputs and their gradients are side by side.
 override BOTH: u32 = 0u;
-// 1: a projection stands between what the cell makes of h and h itself.
+// 1: the layer has a projection, h = W_hr m.
 override PROJECTED: u32 = 0u;
-// 0: a dispatch does all of a step. For a cell whose last gate has a product of its own: 1: all before that product; 2: it
-// and what follows.
+// 0: a dispatch computes a whole step. For a cell whose last gate has a product of its own: 1: everything
+// before that product; 2: the product and what follows.
 override PHASE: u32 = 0u;
 
-// 1: the state is masked where it enters the product with W_hh.
+// 1: the state is multiplied by a dropout mask before the product with W_hh.
 override STATE_MASK: u32 = 0u;
-// Zoneout: 0 none; 1 by random numbers; 2 in expectation.
+// Zoneout: 0: none; 1: random; 2: in expectation.
 override ZONEOUT: u32 = 0u;
 
 // Bits of `parameters.pass_flags`.
 const FIRST_STEP: u32 = 1u;
 const LAST_STEP: u32 = 2u;
-// The gradient at the outputs counts here; it may belong to other dispatches.
+// d_output is added; in some dispatches of sliding windows it is not.
 const TAKES_OUTPUTS: u32 = 4u;
 const HAS_BIAS: u32 = 8u;
 
-// 1: this invocation is of the second direction of both.
+// 1: this invocation belongs to the second direction.
 var<private> second: u32;
 
-// Comes first in every kernel.
+// Every kernel calls it first.
 fn choose_direction(z: u32) {
     second = select(0u, z, BOTH != 0u);
     read_options();
 }
 
-// How many steps of this dispatch came before the present one.
+// The index of the current step in this dispatch.
 var<private> iteration: u32;
 
-// Of both directions each walks its own way.
+// The increment of the step, opposite for the second direction.
 fn direction() -> u32 { return select(parameters.direction, 0u - parameters.direction, second != 0u); }
-// How far the present step lies from the first one in an array with `stride` elements a step; may be negative, modulo
-// 2^32.
+// The offset from the first step to the current one in an array with `stride` elements per step, modulo 2^32.
 fn elapsed(stride: u32) -> u32 { return iteration * direction() * stride; }
 
-// From the first direction's place in an array [2, T, ..] with `stride` elements a step to this one's.
+// The offset from the first direction to this one in an array [2, T, ..] with `stride` elements per step.
 fn behind(stride: u32) -> u32 { return second * parameters.second_behind * stride; }
-// Likewise in an array [T, .., 2 H].
+// As `behind`, in an array [T, .., 2 H].
 fn beside(stride: u32) -> u32 { return second * (parameters.second_beside * stride + parameters.hidden_size); }
 
 fn weight_at() -> u32 { return parameters.weight_base + second * GATES * parameters.hidden_size * parameters.hidden_size; }
@@ -60,7 +59,7 @@ fn initial_cell_at() -> u32 { return parameters.initial_cell_base + second * par
 fn peepholes_at() -> u32 { return parameters.peepholes_base + second * (GATES - 1u) * parameters.hidden_size; }
 fn mask_at() -> u32 { return parameters.mask_base + second * parameters.rows * parameters.hidden_size; }
 
-// The unit that this invocation computes, for cells that have weights of their own for each.
+// The unit of this invocation, for cells with weights per unit.
 var<private> own_unit: u32;
 
 fn step_flags_of(row: u32) -> u32 {
@@ -71,9 +70,9 @@ fn step_flags_of(row: u32) -> u32 {
 }
 
 struct Forward {
-    // What backward needs of the gates.
+    // The gates as the backward pass reads them.
     gates: array<f32, GATES>,
-    // What backward needs beside them: the new cell state, where there is one.
+    // The other value that it reads: the new cell state, where the cell has one.
     saved: f32,
     hidden: f32,
 }
@@ -86,16 +85,16 @@ struct Step {
 }
 
 struct Backward {
-    // The gradient at the gates before their activation, as the projected input sees them.
+    // The gradient of the input part of the gates before their activation.
     d_gates: array<f32, GATES>,
-    // The gradient at the last gate's recurrent part, where it is not the same.
+    // The gradient of the last gate's recurrent part, with LAST_GATE_APART.
     d_apart: f32,
-    // What flows to the previous state beside the product with the weights.
+    // The gradient of the previous state other than through the product with the weights.
     d_hidden: f32,
     d_cell: f32,
 }
 
-// What a unit's state is multiplied by on its way into the product with W_hh.
+// The factor of the state in the product with W_hh.
 fn state_mask(row: u32, place: u32, width: u32) -> f32 {
     if STATE_MASK == 0u {
         return 1.0;
@@ -103,19 +102,19 @@ fn state_mask(row: u32, place: u32, width: u32) -> f32 {
     return initial[mask_at() + row * width + place];
 }
 
-// keep old + (1 - keep) made, where the one of which there is nothing has no part, be it NaN.
+// keep old + (1 - keep) made; a NaN in the value with weight 0 does not propagate.
 fn mixed(keep: f32, old: f32, made: f32) -> f32 {
     return select(select(keep * old + (1.0 - keep) * made, old, keep == 1.0), made, keep == 0.0);
 }
 
-// The parts of the gradient at that which are the old value's and the new one's.
+// The gradients of old and of made.
 fn parted(keep: f32, d: f32) -> vec2<f32> {
     let old = select(select(keep * d, d, keep == 1.0), 0.0, keep == 0.0);
     return vec2<f32>(old, select(select(d - old, 0.0, keep == 1.0), d, keep == 0.0));
 }
 
-// How much of its old state a unit keeps: element `place` of this dispatch's rows by units. Hidden states have the even
-// numbers of the stream, cell states the odd ones.
+// The weights of the old hidden and cell state at element `place` of this dispatch's rows by units. Hidden
+// states use the even numbers of the stream, cell states the odd ones.
 fn zoneout(place: u32) -> CellState {
     if ZONEOUT != 1u {
         return CellState(zoneout_hidden, zoneout_cell);
@@ -130,7 +129,7 @@ fn zoneout(place: u32) -> CellState {
     );
 }
 
-// The first number that does not keep: the rate times 2^32, rounded up, in whole numbers.
+// rate * 2^32, rounded up, in integer arithmetic: numbers below it keep the old state.
 fn threshold(rate: f32) -> u32 {
     let high = floor(rate * 65536.0);
     return (u32(high) << 16u) + u32(ceil((rate * 65536.0 - high) * 65536.0));

@@ -1,5 +1,6 @@
-// Where the real-valued options of a recurrent layer stand, before its initial state: written once a pass by
-// recurrent/common/write_options.wgsl, read by the kernels of the layer.
+// Offsets of a recurrent layer's real-valued options, which are stored before its initial state.
+// recurrent/common/write_options.wgsl writes them once per pass; recurrent/common/read_options.wgsl reads
+// them.
 
 const ZONEOUT_HIDDEN: u32 = 0u;
 const ZONEOUT_CELL: u32 = 1u;
@@ -12,5 +13,5 @@ const CANDIDATE_ALPHA: u32 = 7u;
 const CANDIDATE_BETA: u32 = 8u;
 const OUTPUT_ALPHA: u32 = 9u;
 const OUTPUT_BETA: u32 = 10u;
-// How many there are.
+// The number of options.
 const OPTIONS: u32 = 11u;

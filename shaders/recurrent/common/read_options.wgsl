@@ -1,14 +1,14 @@
-// The real-valued options of a layer, as its kernels read them: the rates of zoneout, bounds, parameters of functions. They are no
-// constants, so that all their values share a pipeline.
+// Reads the real-valued options of a layer: zoneout rates, clipping bounds, parameters of activations. As
+// pipeline constants, each value would compile a pipeline of its own.
 
-// 1: what enters the functions of gates is bounded.
+// 1: the arguments of the gates' activations are clipped.
 override CLIPS_GATES: u32 = 0u;
-// 1: the cell state is bounded.
+// 1: the cell state is clipped.
 override CLIPS_CELL: u32 = 0u;
-// 1: functions of gates have parameters.
+// 1: activations of gates have parameters.
 override HAS_ALPHA: u32 = 0u;
 
-// Zero where there is none.
+// Zero where the layer has none.
 var<private> zoneout_hidden: f32;
 var<private> zoneout_cell: f32;
 var<private> clip_gates: f32;
@@ -20,7 +20,7 @@ var<private> candidate_beta: f32;
 var<private> output_alpha: f32;
 var<private> output_beta: f32;
 
-// Those of a layer that has any stand before its initial state (recurrent/common/option_places.wgsl).
+// The options are stored before the initial state (recurrent/common/option_places.wgsl).
 fn option_at(place: u32) -> f32 { return initial[parameters.initial_base - OPTIONS + place]; }
 
 fn read_options() {

@@ -1,6 +1,7 @@
-// The real-valued options of a recurrent layer, from parameters to the memory in which its kernels read them: their own
-// parameters have no room. One invocation.
-//   -> y [OPTIONS]. No CPU reference: there the cells read the options themselves.
+// Writes the real-valued options of a recurrent layer from parameters to the buffer in which its kernels read
+// them, whose own parameters have no space left. One invocation.
+//   -> y [OPTIONS].
+// No CPU reference: the CPU cells read the options directly.
 
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 

@@ -1,13 +1,14 @@
-// One time step back of a cell with layer normalisation in one direction; a product of d_product with W_hh follows, which
-// adds to the carry. For the invocations of a row see lib/row_reduction.wgsl.
-//   norms: see recurrent/layer_norm/row.wgsl; d_output [T, B, width]: the column block of this direction; marks [T, B];
-//   before [T, B, 2 H]: the cell state that the step started from, and the one that it made; [T, B, H]: the hidden state that
-//   it started from, where there is no other;
-//   gates [T, B, G H]: after their activation they come in, their gradients before it go out;
-//   product [T, B, G H]: W_hh h' comes in, the gradient at it goes out;
-//   carry [1 or 2, B, H]: the gradient at the state after this step comes in (hidden, then cell), what does not pass
-//   through the product goes out; d_norms [B, width_norms]: what each row adds to the gradients of norm_hh and norm_c,
-//   or of norm_hh and the last gate's bias. CPU reference: src/ops/recurrent/cpu/cells/layer_norm.rs.
+// Layer normalisation, backward pass of one time step and direction. Afterwards d_product W_hh is added to
+// the carry. Invocations per row: lib/row_reduction.wgsl. Equations: recurrent/layer_norm/{lstm,gru}.wgsl.
+//   norms: see recurrent/layer_norm/row.wgsl; d_output [T, B, width]: the columns of this direction;
+//   step_flags [T, B]; before [T, B, 2 H]: the cell states before and after the step, or [T, B, H]: the hidden state
+//   before the step, for a GRU; gates [T, B, G H]: read after the activation, overwritten with their gradients before it;
+//   product [T, B, G H]: read as W_hh h', overwritten with its gradient;
+//   carry [1 or 2, B, H]: read as the gradient of the state after the step (hidden, then cell), overwritten with what
+//   reaches the state before it other than through the product;
+//   d_norms [B, norms_width]: each row's contribution to the gradients of norm_hh and norm_c, or of norm_hh and the last
+//   gate's bias.
+// CPU reference: src/ops/recurrent/cpu/cells/layer_norm.rs.
 
 @group(0) @binding(1) var<storage, read> norms: array<f32>;
 @group(0) @binding(2) var<storage, read> d_output: array<f32>;
@@ -18,8 +19,8 @@
 @group(0) @binding(7) var<storage, read_write> carry: array<f32>;
 @group(0) @binding(8) var<storage, read_write> d_norms: array<f32>;
 
-// Statistics of the cell state, and the means of the gradient at it before its normalisation: alone, and times its
-// standard value.
+// Statistics of the cell state; the means over the row of the gradient at the gain, and of it times the
+// standardised state.
 struct StateRow {
     statistics: Statistics,
     average: f32,
@@ -36,7 +37,7 @@ fn before_place(row: u32, unit: u32) -> u32 {
 
 fn gradient_at_hidden(row: u32, unit: u32) -> f32 {
     var carried = carry[parameters.carry_base + row * parameters.hidden_size + unit];
-    // The product has brought what the next step sent, and a cut holds back.
+    // The product has added the following step's gradient even where a cut ends the flow of gradients.
     if HAS_STEP_FLAGS != 0u && parameters.ends == 0u && (step_flags[parameters.next_step_flags_base + row] & CUTS) != 0u {
         carried = 0.0;
     }
@@ -52,13 +53,13 @@ fn step_of(row: u32, unit: u32) -> Step {
     return step;
 }
 
-// The cell state that the step made, as it was kept: another evaluation may differ in its last bit, and where all units
-// are alike their deviation is no larger.
+// The cell state after the step, as saved: recomputing it could differ in the last bit, which matters where
+// the deviation of the row is as small.
 fn state_at(row: u32, unit: u32) -> f32 {
     return before[before_place(row, unit) + parameters.hidden_size];
 }
 
-// The gradient at the normalised cell state.
+// The gradient of the normalised cell state.
 fn gradient_at_state(row: u32, unit: u32, standard: f32) -> f32 {
     let step = step_of(row, unit);
     return state_derivative(step.gates, normalised_state(unit, standard), gradient_at_hidden(row, unit));
@@ -100,7 +101,7 @@ fn gradients_of(row: u32, unit: u32, statistics: RowStatistics, state: StateRow)
     return cell_backward(step, gradient_at_hidden(row, unit), d_state);
 }
 
-// The gradient at the recurrent part of a gate.
+// The gradient of the recurrent part of a gate.
 fn d_recurrent(gradients: GateGradients, gate: u32) -> f32 {
     return select(gradients.d_gates[gate], gradients.d_last, gate == GATES - 1u);
 }

@@ -1,13 +1,14 @@
-// Means over the gates of a row, and what a step back writes. CPU reference: src/ops/recurrent/cpu/cells/layer_norm.rs. Parameters
-// and bindings are those of recurrent/layer_norm/backward.wgsl.
+// Layer normalisation, backward pass: the means over the gates of a row, and the results of a step.
+// Parameters and bindings: recurrent/layer_norm/backward.wgsl. CPU reference:
+// src/ops/recurrent/cpu/cells/layer_norm.rs.
 
 fn add_to_norms(row: u32, place: u32, value: f32) {
     let target_place = parameters.d_norms_base + row * parameters.norms_width + place;
     d_norms[target_place] = d_norms[target_place] + value;
 }
 
-// `joint` and `others`: means of the gradients at the standard products of the joint gates and of the others: alone, and
-// times those products.
+// `joint` and `others`: for the joint gates and for the others, the mean of the gradient at the gain, and of
+// it times the standardised product.
 fn finish(
     row: u32, unit: u32, statistics: RowStatistics, state: StateRow, joint: vec2<f32>, others: vec2<f32>,
 ) {

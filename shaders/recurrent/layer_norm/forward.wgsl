@@ -1,11 +1,10 @@
-// One time step of a cell with layer normalisation in one direction, after the product with W_hh. For the
-// invocations of a row see lib/row_reduction.wgsl.
-//   norms: see recurrent/layer_norm/row.wgsl; product [T, B, G H]; marks [T, B];
-//   gates [T, B, G H]: the normalised projected input comes in, the gates after their activation go out;
-//   output [T, B, width]: the column block of this direction; saved [T, B, 2 H]: the cell state that the step starts from
-//   and, beside it, the one that it makes;
-//   hidden, cell [B, H]: the state, which the step replaces but where a row is in its padding.
-// Invalid steps yield zeros. Bases already point at the step and the column block.
+// Layer normalisation, forward pass of one time step and direction, after the product with W_hh. Invocations
+// per row: lib/row_reduction.wgsl. Equations: recurrent/layer_norm/{lstm,gru}.wgsl.
+//   norms: see recurrent/layer_norm/row.wgsl; product [T, B, G H]: W_hh h'; step_flags [T, B];
+//   gates [T, B, G H]: read as the normalised projected input, overwritten with the gates after their activation;
+//   output [T, B, width]: the columns of this direction; saved [T, B, 2 H]: the cell states before and after the step;
+//   hidden, cell [B, H]: the running state, unchanged by a row's padding.
+// Padded steps have output zero. Bases include the offsets of the step and of the columns.
 // CPU reference: src/ops/recurrent/cpu/cells/layer_norm.rs.
 
 @group(0) @binding(1) var<storage, read> norms: array<f32>;
@@ -33,7 +32,7 @@ fn before_of(row: u32, unit: u32) -> f32 {
     return select(value, 0.0, (step_flags_of(row) & RESETS) != 0u);
 }
 
-// Gates and cell state of a unit; returns the latter.
+// Computes the gates and the cell state of a unit; returns the cell state.
 fn advance(row: u32, unit: u32, statistics: RowStatistics) -> f32 {
     let place = row * parameters.hidden_size + unit;
     let valid = (step_flags_of(row) & VALID) != 0u;

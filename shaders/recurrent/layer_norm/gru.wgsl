@@ -1,6 +1,7 @@
-// Gated recurrent unit with layer normalisation (Ba, Kiros & Hinton 2016, supplementary material), gates r, z, n: with
-// u = LN(W_ih x) + b_ih and q = LN(W_hh h') + b_hh, each over r and z together and over n: r = s(u_r + q_r),
-// z = s(u_z + q_z), n = tanh(u_n + r q_n); h = (1 - z) n + z h'. CPU reference: src/ops/recurrent/cpu/cells/layer_norm.rs.
+// GRU with layer normalisation (Ba, Kiros & Hinton 2016, supplementary material), gates r, z, n. With u =
+// LN(W_ih x) + b_ih and q = LN(W_hh h') + b_hh, each over r and z together and over n:
+//   r = s(u_r + q_r), z = s(u_z + q_z), n = tanh(u_n + r q_n); h = (1 - z) n + z h'.
+// CPU reference: src/ops/recurrent/cpu/cells/layer_norm.rs.
 
 const GATES: u32 = 3u;
 const JOINT: u32 = 2u;
@@ -16,7 +17,7 @@ fn cell_state(gates: array<f32, GATES>, before: f32) -> f32 {
     return 0.0;
 }
 
-// h, from the state before.
+// h, from the previous one.
 fn cell_hidden(gates: array<f32, GATES>, before: f32, normalised: f32) -> f32 {
     return (1.0 - gates[1]) * gates[2] + gates[1] * before;
 }

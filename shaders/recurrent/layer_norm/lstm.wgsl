@@ -1,5 +1,5 @@
-// Long short-term memory with layer normalisation (Ba, Kiros & Hinton 2016, supplementary material), gates i, f, g, o:
-// a = LN(W_ih x) + b_ih + LN(W_hh h') + b_hh; c = f c' + i g; h = o tanh(LN(c)).
+// LSTM with layer normalisation (Ba, Kiros & Hinton 2016, supplementary material), gates i, f, g, o:
+//   a = LN(W_ih x) + b_ih + LN(W_hh h') + b_hh; c = f c' + i g; h = o tanh(LN(c)).
 // CPU reference: src/ops/recurrent/cpu/cells/layer_norm.rs.
 
 const GATES: u32 = 4u;
@@ -15,7 +15,7 @@ fn cell_gates(projected: array<f32, GATES>, recurrent: array<f32, GATES>) -> arr
     );
 }
 
-// c, from the state before.
+// c, from the previous one.
 fn cell_state(gates: array<f32, GATES>, before: f32) -> f32 {
     return gates[1] * before + gates[0] * gates[2];
 }
@@ -25,13 +25,13 @@ fn cell_hidden(gates: array<f32, GATES>, before: f32, normalised: f32) -> f32 {
     return gates[3] * accurate_tanh(normalised);
 }
 
-// The gradient at the normalised c.
+// The gradient of the normalised c.
 fn state_derivative(gates: array<f32, GATES>, normalised: f32, d_hidden: f32) -> f32 {
     let y = accurate_tanh(normalised);
     return d_hidden * gates[3] * ((1.0 - y) * (1.0 + y));
 }
 
-// `d_state` is the gradient at c, all of it.
+// `d_state` is the whole gradient of c.
 fn cell_backward(step: Step, d_hidden: f32, d_state: f32) -> GateGradients {
     let i = step.gates[0];
     let f = step.gates[1];

@@ -1,10 +1,11 @@
-// What the two steps with layer normalisation share. Parameters and bindings are theirs: `product` [T, B, G H] is W_hh h',
-// `norms` holds norm_hh [G H], bias_hh [G H] and norm_c [2, H] as far as there are such. GATES and JOINT are the cell's:
-// how many gates there are, and how many of them, from the first on, are normalised together; the others are likewise.
+// Common code of the forward and backward step with layer normalisation, whose parameters and bindings it
+// uses: `product` [T, B, G H] is W_hh h'; `norms` holds norm_hh [G H], bias_hh [G H] and norm_c [2, H], as
+// far as the layer has them. The cell defines GATES, the number of gates, and JOINT: the first JOINT gates
+// are normalised together, and so are the others.
 
-// 1: marks are bound; 0: every step is valid.
+// 1: step flags are bound; 0: every step is valid.
 override HAS_STEP_FLAGS: u32 = 0u;
-// 1: there is a bias.
+// 1: the layer has a recurrent bias.
 override BIASED: u32 = 0u;
 
 struct Statistics {
@@ -13,29 +14,29 @@ struct Statistics {
     scale: f32,
 }
 
-// Those of the joint gates and of the others.
+// Statistics of the joint gates and of the others.
 struct RowStatistics {
     joint: Statistics,
     others: Statistics,
 }
 
-// What is known of a unit when its backward begins.
+// The values of a unit that its backward step reads.
 struct Step {
     gates: array<f32, GATES>,
     // c' of an LSTM, h' of a GRU.
     before: f32,
     // The normalised cell state.
     normalised: f32,
-    // What the last gate sees of the state.
+    // The recurrent part of the last gate.
     last: f32,
 }
 
 struct GateGradients {
-    // The gradient at the gates before their activation, as the projected input sees them.
+    // The gradient of the input part of the gates before their activation.
     d_gates: array<f32, GATES>,
-    // The same for the recurrent part of the last gate.
+    // The gradient of the recurrent part of the last gate.
     d_last: f32,
-    // What flows to the previous state beside the product.
+    // The gradient of the previous state other than through the product.
     d_hidden: f32,
     d_cell: f32,
 }
@@ -47,13 +48,13 @@ fn step_flags_of(row: u32) -> u32 {
     return VALID;
 }
 
-// W_hh h' at `place` of a row; of a state that was reset it is zero.
+// W_hh h' at `place` of a row; zero after a reset.
 fn product_at(row: u32, place: u32) -> f32 {
     let value = product[parameters.product_base + row * GATES * parameters.hidden_size + place];
     return select(value, 0.0, (step_flags_of(row) & RESETS) != 0u);
 }
 
-// How many of `count` places of a row there are: none past the last row.
+// `count`, or 0 for rows past the last.
 fn places(row: u32, count: u32) -> u32 {
     return select(0u, count, row < parameters.end_row);
 }
@@ -86,7 +87,7 @@ fn row_statistics(row: u32, index: u32) -> RowStatistics {
     return statistics;
 }
 
-// The product with mean 0 and variance 1.
+// The standardised product: mean 0, variance 1.
 fn standard_at(row: u32, gate: u32, unit: u32, statistics: RowStatistics) -> f32 {
     var own = statistics.others;
     if gate < JOINT { own = statistics.joint; }
@@ -97,7 +98,7 @@ fn gain_at(gate: u32, unit: u32) -> f32 {
     return norms[parameters.norms_base + gate * parameters.hidden_size + unit];
 }
 
-// What a gate sees of the state.
+// The recurrent part of a gate: LN(W_hh h') + b_hh.
 fn recurrent_at(row: u32, gate: u32, unit: u32, statistics: RowStatistics) -> f32 {
     var value = gain_at(gate, unit) * standard_at(row, gate, unit, statistics);
     if BIASED != 0u {
@@ -106,7 +107,7 @@ fn recurrent_at(row: u32, gate: u32, unit: u32, statistics: RowStatistics) -> f3
     return value;
 }
 
-// What the output sees of a cell state.
+// LN(c), from the standardised c.
 fn normalised_state(unit: u32, standard: f32) -> f32 {
     let gain = parameters.state_norm_base + unit;
     return norms[gain] * standard + norms[gain + parameters.hidden_size];

@@ -1,23 +1,25 @@
-// Many time steps back, as recurrent/step/backward.wgsl computes one: dh = dy + what the next step's gates and the carry
-// bring, then the cell's derivative; W_hh stays on chip (recurrent/persistent/workgroup.wgsl), and the history is that of the
-// gradients that go through it.
-// W_hh is [G H, H]. Arrays: recurrent/common/backward_arrays.wgsl. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
+// Persistent kernel, backward pass: many time steps per dispatch. Per step, as recurrent/step/backward.wgsl:
+//   dh_t = dy_t + W_hh^T da_{t+1} + carry; then the cell's derivatives give da_t.
+// W_hh stays in workgroup memory (recurrent/persistent/workgroup.wgsl); the workgroups exchange da_t.
+//   weight_hh [G H, H]; exchange: recurrent/persistent/exchange.wgsl; status: likewise;
+//   the others: recurrent/common/backward_arrays.wgsl.
+// CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 @group(0) @binding(9) var<storage, read_write> exchange: array<atomic<u32>>;
 @group(0) @binding(10) var<storage, read_write> status: array<atomic<u32>>;
 
-// Of this invocation's slice, at four rows.
+// The sum of this invocation's slice, for four rows.
 var<private> slice_sum: vec4<f32>;
 
 fn width() -> u32 { return GATES * parameters.hidden_size; }
-// Without a next step the product has no terms.
+// The last step of a sequence has no following one, and its product has no terms.
 fn terms(step: u32) -> u32 {
     return select(GATES * parameters.hidden_size, 0u, step == 0u && (parameters.pass_flags & LAST_STEP) != 0u);
 }
 
 fn weight_of(depth: u32, unit: u32) -> f32 { return weight_hh[weight_at() + depth * parameters.hidden_size + unit]; }
 
-// Whether an element of the operand is another workgroup's or this one's of the step after.
+// Whether the exchange holds an element of the operand: a gradient of the following step.
 fn travels(row: u32, place: u32) -> bool {
     return iteration != 0u && row < parameters.rows && place < GATES * parameters.hidden_size && next_sends(row);
 }

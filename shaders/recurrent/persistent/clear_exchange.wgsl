@@ -1,5 +1,6 @@
-// What recurrent/persistent/workgroup.wgsl starts from: y[i] = 0 for i < zeros, else a word that stands for nothing yet.
-//   y [count]: the exchange. No CPU reference: nothing is exchanged there.
+// Initializes the exchange buffer of a persistent kernel: y[i] = 0 for i < zeros, else EMPTY.
+//   y [count]: the exchange buffer. One invocation per element.
+// No CPU reference: the CPU backend has no exchange.
 
 @group(0) @binding(1) var<storage, read_write> y: array<u32>;
 

@@ -1,11 +1,12 @@
-// How long the loops of recurrent/persistent/workgroup.wgsl take for a workgroup that completes what is missing: it does, for as many turns
-// as it is asked to, what such a workgroup does for each chunk of its operand.
-//   exchange [4096]: words to load, and then the sums. No CPU reference: it asks a question of the adapter.
+// Measures the time of a completing workgroup of recurrent/persistent/workgroup.wgsl: executes `iterations`
+// loop iterations like those that load and multiply a chunk of its operand. One workgroup.
+//   exchange [4096]: words to load; the first 256 receive the sums.
+// No CPU reference: it measures the adapter.
 
 @group(0) @binding(1) var<storage, read_write> exchange: array<atomic<u32>>;
 
 const WORDS: u32 = 4096u;
-// Eight loads, eight terms of sums.
+// Loop iterations per chunk: eight loads and eight terms.
 const ITERATIONS: u32 = 16u;
 
 var<workgroup> pool: array<vec4<f32>, 512>;

@@ -1,26 +1,27 @@
-// How the workgroups of recurrent/persistent/workgroup.wgsl tell each other what they made: through `exchange`, a history of all steps
-// that is EMPTY everywhere before the dispatch. A number there is either not yet written or right, so that no order
-// between memory accesses is needed (payload and readiness in one word: Merrill and Garland 2016).
-//   exchange: the next tile; how many steps each tile has finished; the history [1 or 2, steps, B, width()];
-//   status: of the device, what happened to any dispatch so far.
-// How it waits: recurrent/persistent/wait.wgsl. Who sees in `status` that another waited in vain does not go on either.
+// How workgroups of a persistent kernel exchange results: through a history of all steps that is EMPTY before
+// the dispatch. Each word is either EMPTY or final, so no memory ordering between words is required (payload
+// and flag in one word: Merrill and Garland 2016).
+//   exchange: the next tile; the number of steps each tile finished; the history [1 or 2, steps, B, width()];
+//   status: the timeouts of all dispatches of the device so far.
+// Waiting is in recurrent/persistent/wait.wgsl. Workgroups stop when `status` shows a timeout of another
+// workgroup.
 
 const NOT_A_NUMBER: u32 = 0x7fc00000u;
-// Words of `status`: how many workgroups the dispatch had of which one stopped, at which step the first did, and its tile;
-// 1: something is missing for good; the spin limit of this device.
+// Words of `status`: the number of workgroups of the first dispatch in which one timed out, or 0; the step
+// and the tile of the first timeout; 1 if steps could not be completed; the spin limit of this device.
 const TIMED_OUT: u32 = 0u;
 const TIMEOUT_STEP: u32 = 1u;
 const TIMEOUT_TILE: u32 = 2u;
 const LOST: u32 = 3u;
 const SPIN_LIMIT: u32 = 4u;
-// In `exchange`.
+// Words of `exchange`.
 const TICKETS: u32 = 0u;
 const PROGRESS: u32 = 1u;
 
-// What has been seen of the chunk to come.
+// The words of the next chunk that have been read so far.
 var<private> seen: array<vec4<u32>, 2>;
 
-// Where the history has an element of the given step of this dispatch.
+// The index of an element of the given step of this dispatch in the history.
 fn history_at(step: u32, row: u32, place: u32) -> u32 {
     return PROGRESS + tiles() + ((second * parameters.steps + step) * parameters.rows + row) * width() + place;
 }
@@ -33,7 +34,7 @@ fn publish(row: u32, place: u32, value: f32) {
 fn others_timed_out() -> bool { return atomicLoad(&status[TIMED_OUT]) != 0u; }
 fn spin_limit() -> u32 { return atomicLoad(&status[SPIN_LIMIT]); }
 
-// Looks at a chunk of the operand, whose first place is `first`, and waits for nothing.
+// Reads the chunk of the operand that begins at `first`, without waiting.
 fn request(lane: u32, first: u32) {
     for (var half = 0u; half < 2u; half = half + 1u) {
         let at = lane + half * GROUP;
@@ -48,7 +49,7 @@ fn request(lane: u32, first: u32) {
     }
 }
 
-// Puts the chunk where the product finds it, and waits for what had not come.
+// Stores the requested chunk in `pool`; waits for the words that were EMPTY.
 fn enter(lane: u32, first: u32) {
     for (var half = 0u; half < 2u; half = half + 1u) {
         let at = lane + half * GROUP;

@@ -1,11 +1,14 @@
-// Many time steps of a recurrent layer in one direction or both, as recurrent/step/forward.wgsl computes one: a = W_hh h' + b_hh,
-// then the cell; W_hh stays on chip (recurrent/persistent/workgroup.wgsl), and the history is that of h.
-// W_hh is [G H, H]. Arrays: recurrent/common/forward_arrays.wgsl. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
+// Persistent kernel, forward pass: many time steps per dispatch, one direction or both. Per step, as
+// recurrent/step/forward.wgsl: a = W_hh h' + b_hh, then the cell. W_hh stays in workgroup memory
+// (recurrent/persistent/workgroup.wgsl); the workgroups exchange h.
+//   weight_hh [G H, H]; exchange: recurrent/persistent/exchange.wgsl; status: likewise;
+//   the others: recurrent/common/forward_arrays.wgsl.
+// CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 @group(0) @binding(8) var<storage, read_write> exchange: array<atomic<u32>>;
 @group(0) @binding(9) var<storage, read_write> status: array<atomic<u32>>;
 
-// Of this invocation's slice, of each gate at four rows.
+// The sums of this invocation's slice, per gate, for four rows.
 var<private> slice_sums: array<vec4<f32>, GATES>;
 
 fn width() -> u32 { return parameters.hidden_size; }
@@ -16,7 +19,7 @@ fn weight_of(depth: u32, unit: u32) -> f32 {
     return weight_hh[weight_at() + row * parameters.hidden_size + depth % parameters.hidden_size];
 }
 
-// Whether an element of the operand is another workgroup's or this one's of the step before.
+// Whether the exchange holds an element of the operand: a state of the previous step.
 fn travels(row: u32, place: u32) -> bool {
     return iteration != 0u && row < parameters.rows && place < parameters.hidden_size
         && (step_flags_of(row) & (VALID | STARTS | RESETS)) == VALID;

@@ -1,27 +1,29 @@
-// Whether workgroups can wait for each other, as recurrent/persistent/workgroup.wgsl has them do: in each round all write, and wait
-// for what others wrote in the same round, by recurrent/persistent/wait.wgsl.
-//   exchange: tickets; what was found: workgroups that waited in vain, wrong numbers, workgroups that came to the
-//   end; the history [rounds, groups, 256], empty before the dispatch. No CPU reference: it asks a question of the adapter.
-// A dispatch of one workgroup in place of `groups` times out waiting for the others, which takes the time of `spin_limit` polls.
+// Tests whether workgroups can wait for each other as in recurrent/persistent/workgroup.wgsl: in each round,
+// every invocation writes a word and waits for the word of another workgroup
+// (recurrent/persistent/wait.wgsl).
+//   exchange: tickets; results: workgroups that timed out, wrong words, workgroups that finished;
+//   the history [rounds, groups, 256], EMPTY before the dispatch.
+// A dispatch of one workgroup instead of `groups` times out, which measures the time of `spin_limit` polls.
+// No CPU reference: it tests the adapter.
 
 @group(0) @binding(1) var<storage, read_write> exchange: array<atomic<u32>>;
 
-// 1024 times 2 to this power are the numbers held in workgroup memory.
+// The array in workgroup memory has 1024 << WEIGHT_BITS elements.
 override WEIGHT_BITS: u32 = 0u;
 const TIMEOUTS: u32 = 1u;
 const WRONG: u32 = 2u;
 const ENDED: u32 = 3u;
 const HISTORY: u32 = 4u;
 
-// As much as a layer's kernel holds, so that no more workgroups run at once for want of workgroup memory than there would.
-// A kernel that needs many registers may still have fewer: then it stops once, and fewer wait.
+// As much workgroup memory as the kernel of a layer uses, so that no more workgroups run at once than there.
+// A kernel that needs many registers may run fewer: then it times out once, and fewer workgroups are used.
 var<workgroup> held: array<u32, 1024u << WEIGHT_BITS>;
 var<workgroup> more: array<vec4<u32>, 512>;
 
 fn others_timed_out() -> bool { return atomicLoad(&exchange[TIMEOUTS]) != 0u; }
 fn spin_limit() -> u32 { return parameters.spin_limit; }
 
-// A number for each round, workgroup and invocation; never the empty one.
+// A distinct word for each round, workgroup and invocation; never EMPTY.
 fn number(round: u32, group: u32, lane: u32) -> u32 {
     return (((round * parameters.groups + group) * 256u + lane) * 2654435761u) >> 1u;
 }
@@ -46,7 +48,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     workgroupBarrier();
     var round = 0u;
     for (; round < parameters.rounds; round = round + 1u) {
-        // What is held goes into what is written, and out of it again: nothing of it may be left out.
+        // Adds and subtracts what the arrays hold, so that the compiler cannot remove them.
         let own = held[(lane * 33u + round) & ((1024u << WEIGHT_BITS) - 1u)];
         let extra = more[(lane + round) & 511u].x;
         let expected = ((lane * 33u + round) & ((1024u << WEIGHT_BITS) - 1u)) + ((lane + round) & 255u);

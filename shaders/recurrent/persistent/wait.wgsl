@@ -1,24 +1,24 @@
-// How an invocation waits for a word of `exchange` that another workgroup writes. Who waits in vain, or learns by
-// `others_timed_out` of the kernel around it that another has, sets `stops`. The kernel around it also defines `spin_limit`: how
-// many polls an invocation may spend on waiting in a dispatch.
+// Waits for a word of `exchange` that another workgroup writes. The kernel around it defines `spin_limit`,
+// the most polls of an invocation in a dispatch, and `others_timed_out`, whether another workgroup has timed
+// out. In both cases `timed_out` is set.
 
-// The bits of no number that is ever written.
+// A word that is never written.
 const EMPTY: u32 = 0xffffffffu;
 
-// This workgroup waited in vain.
+// 1: this workgroup timed out.
 var<workgroup> timed_out: atomic<u32>;
 var<workgroup> told: u32;
-// The polls spent so far. A driver may end all loops of an invocation after so many turns of all of them together, without a
-// word: waiting must end before.
+// Polls of this invocation so far. A driver may silently end all loops of an invocation after some number of
+// iterations, counted over all of them: the spin limit is lower.
 var<private> polls: u32;
 
-// What invocation 0 says, to all of the workgroup.
+// Broadcasts invocation 0's value to the workgroup.
 fn tell(lane: u32, value: u32) -> u32 {
     if lane == 0u { told = value; }
     return workgroupUniformLoad(&told);
 }
 
-// The word, or EMPTY.
+// Returns the word, or EMPTY after a timeout.
 fn wait(at: u32) -> u32 {
     let limit = spin_limit();
     for (; polls < limit; polls = polls + 1u) {

@@ -1,29 +1,30 @@
-// What the two kernels share that keep W_hh on chip. A workgroup of 256 holds the weights of its units in workgroup
-// memory for all steps of a dispatch, and takes these units of its rows of the batch from step to step, as soon as the
-// others have made what it needs (recurrent/persistent/exchange.wgsl; persistent RNNs: Diamos et al. 2016).
-// Units and rows of a workgroup are its tile. Roles are taken in turn, so that workgroups which run have the first ones.
-// Who waits in vain stops before it has written anything of the step, and so, one after the other, do all. The same kernel
-// with COMPLETES goes over the same steps again, one workgroup for the rows of all their tiles, and takes what is missing: by
-// the same sums, to the same bits, without waiting for anyone. Where nothing is missing it ends at once.
-// A sum is in slices, as in a step's own dispatch: slice s adds up each terms s, s + slices(), ..; then the slices are
-// added up in order. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
+// The loop of both persistent kernels (persistent RNNs: Diamos et al. 2016). A workgroup of 256 holds the
+// weights of some units in workgroup memory for all steps of a dispatch, and computes these units for some
+// rows in each step, once the other workgroups have published its operand
+// (recurrent/persistent/exchange.wgsl). These units and rows are its tile. Tiles are assigned in the order in
+// which workgroups start, so that running workgroups have the first ones.
+// A workgroup that times out stops before it writes anything of the step, and then all others do. A second
+// dispatch, with COMPLETES, computes the missing steps without waiting: one workgroup computes all tiles of
+// some rows, with the same sums and so the same bits. If no step is missing it returns at once.
+// Sums are computed in slices: slice s adds the terms s, s + slices(), ..; then the slices are added in
+// order. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
-// 2 to this power are the slices of a sum: 4 to 16.
+// A sum has 1 << SLICE_BITS slices: 4 to 16.
 override SLICE_BITS: u32 = 2u;
-// 2 to this power are the units of a workgroup, and the fours of rows; together with the slices at most 256.
+// A tile has 1 << UNIT_BITS units and 1 << QUAD_BITS groups of four rows; times the slices, at most 256.
 override UNIT_BITS: u32 = 0u;
 override QUAD_BITS: u32 = 0u;
-// 1024 times 2 to this power are the weights that it holds.
+// The tile has at most 1024 << WEIGHT_BITS weights.
 override WEIGHT_BITS: u32 = 0u;
-// 1: takes what is missing of steps that stopped.
+// 1: completes the steps that timed out.
 override COMPLETES: u32 = 0u;
 
 const GROUP: u32 = 256u;
-// Fours of rows of the operand at a time.
+// Groups of four rows of the operand that are loaded at a time.
 const POOL: u32 = 512u;
 
 var<workgroup> weights: array<f32, 1024u << WEIGHT_BITS>;
-// A chunk of the operand, [fours of rows, chunk()]; later the sums of all invocations.
+// A chunk of the operand, [groups of four rows, chunk()]; later the sums of all invocations.
 var<workgroup> pool: array<vec4<f32>, 512>;
 var<workgroup> least: atomic<u32>;
 
@@ -38,12 +39,12 @@ fn group_rows() -> u32 { return 4u << QUAD_BITS; }
 fn unit_blocks() -> u32 { return (parameters.hidden_size + group_units() - 1u) >> UNIT_BITS; }
 fn row_blocks() -> u32 { return (parameters.rows + group_rows() - 1u) / group_rows(); }
 fn tiles() -> u32 { return unit_blocks() * row_blocks() * select(1u, 2u, BOTH != 0u); }
-// The unit, the four rows and the slice that this invocation adds up; slices beyond the last have no terms.
+// The unit, four rows and slice of this invocation; slices beyond the last have no terms.
 fn own_unit_of(lane: u32) -> u32 { return lane & (group_units() - 1u); }
 fn own_quad(lane: u32) -> u32 { return (lane >> UNIT_BITS) & ((1u << QUAD_BITS) - 1u); }
 fn own_slice(lane: u32) -> u32 { return lane >> (UNIT_BITS + QUAD_BITS); }
 
-// Takes over a tile: its direction, rows, units and their weights, [depth, units].
+// Selects a tile: its direction, rows and units. Loads its weights, [depth, units].
 fn take(number: u32, lane: u32) {
     tile = number;
     choose_direction(number / (unit_blocks() * row_blocks()));
@@ -54,7 +55,7 @@ fn take(number: u32, lane: u32) {
     }
 }
 
-// The sum, at the row and unit that this invocation finishes, of what every invocation has of its slice.
+// Adds the slices of all invocations, at the row and unit that this invocation finishes.
 fn add_slices(lane: u32, sums: vec4<f32>) -> f32 {
     workgroupBarrier();
     pool[lane] = sums;
@@ -68,14 +69,14 @@ fn add_slices(lane: u32, sums: vec4<f32>) -> f32 {
     return total;
 }
 
-// Whether this invocation has a row and a unit to finish.
+// Whether this invocation finishes a row and unit.
 fn finishes(lane: u32) -> bool {
     let row = lane >> UNIT_BITS;
     return row < group_rows() && first_row + row < parameters.rows
         && first_unit + own_unit_of(lane) < parameters.hidden_size;
 }
 
-// One step of a tile; false where something it needs has not come. Then nothing of the step is written.
+// Computes one step of the tile. Returns false, without writing anything, after a timeout.
 fn step(lane: u32, terms: u32) -> bool {
     clear_sums();
     request(lane, 0u);
@@ -93,25 +94,25 @@ fn step(lane: u32, terms: u32) -> bool {
         }
         workgroupBarrier();
     }
-    // After a stop no chunk is waited for any longer.
+    // After a timeout the remaining chunks are not waited for.
     if tell(lane, atomicLoad(&timed_out)) != 0u { return false; }
     leave(lane);
     return true;
 }
 
-// A tile of its own for this workgroup, from the first step to the last.
+// Computes all steps of a tile of its own.
 fn run(lane: u32) {
     var ticket = 0u;
     if lane == 0u { ticket = atomicAdd(&exchange[TICKETS], 1u); }
     take(tell(lane, ticket), lane);
-    // After one dispatch has stopped those that are under way already do not try.
+    // After a timeout in one dispatch, those already submitted compute nothing.
     var done = 0u;
     if tell(lane, atomicLoad(&status[TIMED_OUT])) == 0u {
         for (; done < parameters.steps; done = done + 1u) {
             iteration = done;
             if !step(lane, terms(done)) { break; }
         }
-        // Only the first says where.
+        // Only the first timeout is recorded.
         if lane == 0u && done < parameters.steps && atomicMax(&status[TIMED_OUT], tiles()) == 0u {
             atomicStore(&status[TIMEOUT_STEP], done);
             atomicStore(&status[TIMEOUT_TILE], tile);
@@ -120,7 +121,7 @@ fn run(lane: u32) {
     if lane == 0u { atomicStore(&exchange[PROGRESS + tile], done); }
 }
 
-// What the tiles of some rows have left, step by step.
+// Completes the missing steps of all tiles of some rows, step by step.
 fn complete(lane: u32, first_tile: u32) {
     for (var place = lane; place < unit_blocks(); place = place + GROUP) {
         atomicMin(&least, atomicLoad(&exchange[PROGRESS + first_tile + place]));

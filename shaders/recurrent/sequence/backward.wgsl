@@ -1,9 +1,13 @@
-// Many time steps back, as recurrent/step/backward.wgsl computes one: dh = dy + what the next step's gates and the carry
-// bring, then the cell's derivative. A workgroup walks through the steps of its own rows without waiting for any other.
-// In a product an invocation computes columns of H, one or eight at a time, for all rows of the workgroup; in the cell
-// units, each always the same ones. Arrays: recurrent/common/backward_arrays.wgsl. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
+// Strategy `sequence`, backward pass: many time steps per dispatch. Per step, as
+// recurrent/step/backward.wgsl:
+//   dh_t = dy_t + W_hh^T da_{t+1} + carry; then the cell's derivatives give da_t.
+// A workgroup owns some rows (x) of a direction (z) and waits for no other. In the product an invocation
+// computes one or eight columns of H at a time for all rows of the workgroup; in the cell always the same
+// units.
+//   Arrays: recurrent/common/backward_arrays.wgsl.
+// CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
-// Puts the next step's gradients where the product finds them. Mostly that step has done so.
+// Stores the following step's gradients in `pool`, unless that step has just done so.
 fn enter(row: u32, unit: u32) {
     if iteration != 0u && next_sends(row) {
         return;
@@ -31,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     first_row = parameters.first_row + (group.x << ROW_BITS);
     let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden_size;
     let first = unit_at(lane);
-    // Divided once: it takes longer than what else a turn does.
+    // Computed once: the division takes longer than the rest of an iteration.
     let apart = Unit(lanes() / parameters.hidden_size, lanes() % parameters.hidden_size);
     clear(lane);
     for (var step = 0u; step < parameters.steps; step = step + 1u) {

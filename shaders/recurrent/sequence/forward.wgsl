@@ -1,16 +1,17 @@
-// Many time steps of a recurrent layer in one direction or both, as recurrent/step/forward.wgsl computes one: a = W_hh h' + b_hh,
-// then the cell. Rows of the batch do not depend on each other, so that a workgroup walks through the steps of its own
-// rows without waiting for any other. W_hh is transposed, [H, G H].
-// In a product an invocation computes columns of G H, one or eight at a time, for all rows of the workgroup; in the cell
-// units, each always the same ones, which is why it may read from memory what it wrote there a step before.
-// Arrays: recurrent/common/forward_arrays.wgsl. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
+// Strategy `sequence`, forward pass: many time steps per dispatch, one direction or both. Per step, as
+// recurrent/step/forward.wgsl: a = W_hh h' + b_hh, then the cell.
+// A workgroup owns some rows (x) of a direction (z). Rows do not depend on each other, so it waits for no
+// other. In the product an invocation computes one or eight columns of G H at a time for all rows of the
+// workgroup; in the cell always the same units, so it may read what it stored in the previous step.
+//   weight_hh [H, G H], transposed; the others: recurrent/common/forward_arrays.wgsl.
+// CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 fn put_hidden(row: u32, unit: u32, value: f32) {
     output[output_at() + row * parameters.width + unit] = value;
     pool[state_place(row, unit)] = value;
 }
 
-// Puts what W_hh is multiplied with where the product finds it. Mostly the step before has done so.
+// Stores the operand of the product in `pool`, unless the previous step has just done so.
 fn enter(row: u32, unit: u32) {
     let goes_on = (step_flags_of(row) & (VALID | STARTS | RESETS)) == VALID;
     if iteration == 0u || STATE_MASK != 0u || !goes_on {
@@ -34,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     first_row = parameters.first_row + (group.x << ROW_BITS);
     let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden_size;
     let first = unit_at(lane);
-    // Divided once: it takes longer than what else a turn does.
+    // Computed once: the division takes longer than the rest of an iteration.
     let apart = Unit(lanes() / parameters.hidden_size, lanes() % parameters.hidden_size);
     clear(lane);
     for (var step = 0u; step < parameters.steps; step = step + 1u) {

@@ -1,15 +1,15 @@
-// What the two kernels share that walk over many steps in one dispatch. A workgroup owns some rows of the batch; what
-// its invocations tell each other stands in workgroup memory, element by element, rows together:
-//   the state or the gradient at it [H, rows], then the gates' sums or gradients [G H, rows].
+// Common code of both kernels of the strategy `sequence`. A workgroup owns some rows of the batch; its
+// invocations share, in workgroup memory, element by element with rows together:
+//   the state or its gradient [H, rows], then the gates' sums or gradients [G H, rows].
 
-// 2 to this power are the rows of a workgroup: 1, 2, 4 or 8.
+// A workgroup owns 1 << ROW_BITS rows: 1, 2, 4 or 8.
 override ROW_BITS: u32 = 0u;
-// 32 times 2 to this power are its invocations.
+// A workgroup has 32 << LANE_BITS invocations.
 override LANE_BITS: u32 = 0u;
 // 1: an invocation computes eight neighbouring columns of a product at a time; 0: one.
 override WIDE: u32 = 0u;
 
-// All that a device has to have.
+// The workgroup memory that WebGPU guarantees, 16 KiB.
 const POOL: u32 = 4096u;
 
 var<workgroup> pool: array<f32, 4096>;
@@ -20,21 +20,22 @@ var<private> first_row: u32;
 fn lanes() -> u32 { return 32u << LANE_BITS; }
 fn group_rows() -> u32 { return 1u << ROW_BITS; }
 
-// Where the pool has element `place` of the state, or of the gates.
+// The index in `pool` of element `place` of the state, or of the gates.
 fn state_place(row: u32, place: u32) -> u32 { return (place << ROW_BITS) + (row - first_row); }
 fn gates_place(row: u32, place: u32) -> u32 { return state_place(row, parameters.hidden_size + place); }
 
-// Rows of the pool at one place: the first four, and four more.
+// All rows at one element: the first four, and four more.
 struct Rows {
     lower: vec4<f32>,
     upper: vec4<f32>,
 }
 
-// pool[to ..][columns, rows] = W^T pool[from ..][depth, rows], W [depth, columns]. Sums run over the depth in order.
+// pool[to ..][columns, rows] = W^T pool[from ..][depth, rows], for W [depth, columns]; sums run over the
+// depth in order.
 fn multiply(lane: u32, from_place: u32, depth: u32, to_place: u32, columns: u32) {
     let width = select(1u, 8u, WIDE != 0u);
     for (var column = lane * width; column < columns; column = column + lanes() * width) {
-        // Columns beyond the last are computed as the last, and not kept.
+        // Columns beyond the last are computed as the last and not stored.
         let last = columns - 1u - column;
         let near = min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last));
         let far = min(vec4<u32>(4u, 5u, 6u, 7u), vec4<u32>(last));
@@ -108,13 +109,13 @@ fn store(at: u32, rows: Rows) {
     }
 }
 
-// A unit of a row: what an invocation takes a turn for.
+// A unit of a row.
 struct Unit {
     row: u32,
     unit: u32,
 }
 
-// The units of a workgroup in turn, row by row: the one at `place`, and the one that lies `places` further on.
+// The units of a workgroup, row by row: the one at `place`, and the one `places` further.
 fn unit_at(place: u32) -> Unit {
     return Unit(first_row + place / parameters.hidden_size, place % parameters.hidden_size);
 }
@@ -125,7 +126,7 @@ fn further(start: Unit, places: Unit) -> Unit {
     return Unit(start.row + places.row + select(0u, 1u, wraps), select(unit, unit - parameters.hidden_size, wraps));
 }
 
-// Rows beyond the batch stay zero.
+// Rows beyond the batch remain zero.
 fn clear(lane: u32) {
     for (var at = lane; at < POOL; at = at + lanes()) {
         pool[at] = 0.0;

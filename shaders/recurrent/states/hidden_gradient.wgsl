@@ -1,12 +1,12 @@
-// The gradient at the hidden state of one time step, where a projection stands between it and the cell:
-// dh = dy + product + carry, with the product of the next step's gates and W_hh. One invocation an element.
-//   product [rows, P]; d_output [T, B, width]: the column block of this direction; marks [T, B];
-//   carry [rows, P]: the gradient at the final state comes in, and goes out until it is used -> d_hidden [rows, P].
+// The gradient of the hidden state of one time step with a projection: dh_t = dy_t + product + carry, where
+// product = da_{t+1} W_hh. One invocation per element.
+//   product [rows, P]; d_output [T, B, width]: the columns of this direction; step_flags [T, B];
+//   carry [rows, P]: the gradient of the final state until the row's last step -> d_hidden [rows, P].
 // CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
-// 1: marks are bound; 0: every step is valid, and only the first one starts.
+// 1: step flags are bound; 0: every step is valid.
 override HAS_STEP_FLAGS: u32 = 0u;
-// 1: the gradient at the state that a step started from is bounded.
+// 1: the gradient of the previous state is clipped.
 override CLIPS_GRADIENT: u32 = 0u;
 
 @group(0) @binding(1) var<storage, read> product: array<f32>;
@@ -31,7 +31,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = place / parameters.projection_size;
     let carried = carry[parameters.carry_base + place];
     if (step_flags_of(row, parameters.step_flags_base) & VALID) == 0u {
-        // The carry waits for the row's last valid step.
+        // The carry is kept until the row's last valid step.
         carry[parameters.carry_out_base + place] = carried;
         d_hidden[parameters.d_hidden_base + place] = 0.0;
         return;

@@ -1,11 +1,11 @@
-// y[t, b, :] = the hidden state that step t of row b started from: that of the step before in this direction, the
-// initial state, or zero. One invocation an element of y.
-//   output [T, B, width]: the column block of this direction; initial [B, H]; marks [T, B] -> y [T, B, H].
+// y[t, b, :] = the state before step t of row b: that of the previous step in this direction, the initial
+// state, or zero. One invocation per element of y.
+//   output [T, B, width]: the columns of this direction; initial [B, H]; step_flags [T, B] -> y [T, B, H].
 // CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 // 1: the direction runs from the end of each row to its beginning.
 override REVERSED: u32 = 0u;
-// 1: marks are bound; 0: every step is valid, and only the first one starts.
+// 1: step flags are bound; 0: every step is valid, and only the first starts from the initial state.
 override HAS_STEP_FLAGS: u32 = 0u;
 
 @group(0) @binding(1) var<storage, read> output: array<f32>;

@@ -1,13 +1,14 @@
-// y[b, column block] = x[step(b), b, column block]: for each row of the batch the entry of its first or its last
-// valid step. Where the mark says that no gradient flows back past it, zeros. A row without steps keeps what y holds.
-//   x [T, B, x_width], lengths [B], marks [T, B] -> y [B, y_width]; one invocation an element of the block.
+// y[b, columns] = x[step(b), b, columns], where step(b) is the first or last valid step of row b; zeros where
+// the step flags say that no gradient flows past it. A row without steps is left unchanged in y. One
+// invocation per element.
+//   x [T, B, x_width], lengths [B], step_flags [T, B] -> y [B, y_width].
 // CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 // 1: the last valid step of each row; 0: the first.
 override LAST: u32 = 0u;
-// 1: there are lengths.
+// 1: lengths are bound.
 override RAGGED: u32 = 0u;
-// 1: marks are bound.
+// 1: step flags are bound.
 override HAS_STEP_FLAGS: u32 = 0u;
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;

@@ -1,12 +1,15 @@
-// The marks of every row and step from the lengths and the mask of resets; one invocation a mark.
-//   lengths [B], resets [T, B] -> marks [T, B]. CPU reference: src/ops/recurrent/traversal.rs.
-// resets[s, b] parts step s - 1 of a row from step s: the later one starts from zeros forward, the earlier one in reverse.
+// Computes the step flags of every row and step from the lengths and the reset mask. One invocation per
+// element.
+//   lengths [B], resets [T, B] -> step_flags [T, B].
+// resets[s, b] separates step s - 1 of row b from step s: step s starts from zeros in the forward direction,
+// step s - 1 in the reverse direction.
+// CPU reference: src/ops/recurrent/traversal.rs.
 
 // 1: the direction runs from the end of each row to its beginning.
 override REVERSED: u32 = 0u;
-// 1: there are lengths; 0: every row has all steps.
+// 1: lengths are bound; 0: every row has all steps.
 override RAGGED: u32 = 0u;
-// 1: there is a mask of resets.
+// 1: a reset mask is bound.
 override MASKED: u32 = 0u;
 
 @group(0) @binding(1) var<storage, read> lengths: array<u32>;
@@ -27,7 +30,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     var flags = 0u;
     if step < length {
         flags = VALID;
-        // How many steps of this row come before this one, in this direction.
+        // How many steps of this row precede this one in this direction.
         let before = select(step, length - 1u - step, REVERSED != 0u);
         if before == 0u {
             flags = flags | STARTS;

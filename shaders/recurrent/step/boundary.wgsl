@@ -1,7 +1,9 @@
-// What the first step of a sequence sends to the state before it: y = sent W, by the sums of a step back in
-// recurrent/step/backward.wgsl, in slices as there. So where a sequence is cut the gradient at a state has the bits that it has
-// inside.
-//   weight_hh [terms, H], sent [B, terms] -> y [B, H]. CPU reference: src/ops/recurrent/cpu/time_loop.rs.
+// The gradient that the first step of a sequence sends to the initial state: y = sent W, with the sums and
+// slices of recurrent/step/backward.wgsl, so that the gradient of a state has the same bits wherever the
+// sequence is cut.
+//   weight_hh [terms, H], sent [B, terms] -> y [B, H].
+// Workgroups: 16 units (x), some rows (y).
+// CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 @group(0) @binding(1) var<storage, read> weight_hh: array<f32>;
 @group(0) @binding(2) var<storage, read> sent: array<f32>;
@@ -24,7 +26,7 @@ fn operand(row: u32, place: u32) -> f32 {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     let first_row = parameters.first_row + group.y * group_rows();
     let unit = parameters.first_unit + group.x * UNITS + own_unit_of(index);
-    // Units beyond the last are computed as the last, and not kept.
+    // Units beyond the last are computed as the last and not stored.
     let weights = parameters.weight_base + min(unit, parameters.hidden_size - 1u);
     add_terms(index, first_row, parameters.terms, weights, parameters.hidden_size);
     workgroupBarrier();

@@ -1,14 +1,15 @@
-// One time step of a recurrent layer, in one direction or both: a = W_hh h' + b_hh, then the cell.
-// Arrays: recurrent/common/forward_arrays.wgsl; weight_hh is [G H, P], or transposed.
-//   unprojected [T, B, H]: what the cell makes of h, where a projection of it is the output.
-// Workgroups are of 16 units (x) and some rows of the batch (y); the product is that of recurrent/step/split_k.wgsl, over P. Bases
-// already point at the step and the column block.
-// Invalid steps yield zeros. What follows the product is in recurrent/common/forward_unit.wgsl.
+// Strategy `per_step`, forward pass of one time step, one direction or both: a = W_hh h' + b_hh, then the
+// cell (recurrent/common/forward_unit.wgsl).
+//   weight_hh [G H, P], or transposed; unprojected [T, B, H]: m, with a projection h = W_hr m;
+//   the others: recurrent/common/forward_arrays.wgsl.
+// Workgroups: 16 units (x), some rows (y), a direction (z); the product is split-K over P
+// (recurrent/step/split_k.wgsl). Padded steps have output zero. Bases include the offsets of the step and of
+// the columns.
 // CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 @group(0) @binding(8) var<storage, read_write> unprojected: array<f32>;
 
-// Of each gate, at four rows.
+// The sums of this invocation's slice, per gate, for four rows.
 var<private> slice_sums: array<vec4<f32>, GATES>;
 
 fn put_hidden(row: u32, unit: u32, value: f32) {
@@ -37,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     choose_direction(group.z);
     let first_row = parameters.first_row + group.y * group_rows();
     let unit = parameters.first_unit + group.x * UNITS + own_unit_of(index);
-    // Units beyond the last are computed as the last, and not kept.
+    // Units beyond the last are computed as the last and not stored.
     let weights = weight_at() + min(unit, parameters.hidden_size - 1u) * parameters.weight_unit;
     add_terms(index, first_row, parameters.projection_size, weights, parameters.weight_term);
     var sums: array<f32, GATES>;

@@ -1,32 +1,35 @@
-// The product of a time step, for recurrent_{forward,backward,boundary}.wgsl. A workgroup of 256 invocations computes 16 units
-// of 4 << ROW_BITS rows, and cuts their sums into slices: an invocation adds up each slices()-th term at one unit of four
-// rows. It reads weights where they stand, and the other operand from workgroup memory, whence it comes in chunks. In the
-// end the slices are added up, in order. So a small batch, too, keeps all invocations busy, with many weights under way.
+// The product of a time step, for recurrent/step/{forward,backward,boundary}.wgsl, as split-K. A workgroup of
+// 256 invocations computes 16 units of 4 << ROW_BITS rows, with each sum in slices: an invocation adds every
+// slices()-th term for one unit of four rows. It reads weights from storage, and the other operand from
+// workgroup memory, where it is loaded in chunks. Finally the slices are added in order. So a small batch
+// uses all invocations, with many loads of weights in flight.
 //
-// The kernel around it has `operand`, that of a row at a place of the sums, and `add_term`, which adds a term to the sums.
+// The including kernel defines `operand`, an element of a row of the other operand, and `add_term`, which
+// adds a term to the sums.
 
-// How many rows there are to a workgroup: Split in src/ops/recurrent/slices.rs.
+// Rows of a workgroup, as `SplitK` in src/ops/recurrent/gpu/split_k.rs chooses.
 override ROW_BITS: u32 = 0u;
 
 const UNITS: u32 = 16u;
 const GROUP: u32 = 256u;
 
-// Of four rows each: a chunk of the operand, [depth, rows / 4]; then up to four sums of every invocation.
+// Four rows per element: a chunk of the operand, [depth, rows / 4]; later up to four sums of every
+// invocation.
 var<workgroup> pool: array<vec4<f32>, 1024>;
 const SUMS: u32 = 4u;
 
 fn group_rows() -> u32 { return 4u << ROW_BITS; }
 fn slices() -> u32 { return 16u >> ROW_BITS; }
-// How deep a chunk is.
+// The depth of a chunk.
 fn chunk() -> u32 { return 1024u >> ROW_BITS; }
 
-// The unit, the four rows and the slice of an invocation. Neighbours have neighbouring units.
+// The unit, four rows and slice of an invocation. Neighbouring invocations have neighbouring units.
 fn own_unit_of(index: u32) -> u32 { return index % UNITS; }
 fn own_quad(index: u32) -> u32 { return (index / UNITS) & ((1u << ROW_BITS) - 1u); }
 fn own_slice(index: u32) -> u32 { return index / (UNITS << ROW_BITS); }
 
-// Adds this invocation's slice of the first `terms` terms; `weights` is the place of the first weight of its unit, and
-// `stride` how far the next term's lies from it.
+// Adds this invocation's slice of the first `terms` terms; `weights` is the offset of its unit's first
+// weight, and `stride` the distance to the next term's weight.
 fn add_terms(index: u32, first_row: u32, terms: u32, weights: u32, stride: u32) {
     let quad = own_quad(index);
     let further = slices() * stride;
@@ -42,7 +45,8 @@ fn add_terms(index: u32, first_row: u32, terms: u32, weights: u32, stride: u32) 
         workgroupBarrier();
         var inner = own_slice(index);
         var at = weights + (first + inner) * stride;
-        // Four at a time, so that as many weights are under way; their operands are 16 places apart, slices() << ROW_BITS.
+        // Four terms at a time keep four loads in flight; their operands are 16 elements apart, slices() <<
+        // ROW_BITS.
         for (; inner + 3u * slices() < end; inner = inner + 4u * slices()) {
             let place = (inner << ROW_BITS) + quad;
             add_term(at, pool[place]);
@@ -58,10 +62,11 @@ fn add_terms(index: u32, first_row: u32, terms: u32, weights: u32, stride: u32) 
     }
 }
 
-// The row, of those of the workgroup, at which this invocation adds up the slices; beyond them there is none.
+// The row of the workgroup for which this invocation adds the slices; there is none from group_rows() on.
 fn summed_row(index: u32) -> u32 { return index / UNITS; }
 
-// The sum at that row and the invocation's unit, of what every invocation has put of its slice as number `sum`.
+// Returns the sum for that row and the invocation's unit; every invocation has stored its slice as number
+// `sum`.
 fn add_slices(index: u32, sum: u32) -> f32 {
     let row = summed_row(index);
     let slices = select(0u, slices(), row < group_rows());

@@ -1,7 +1,8 @@
-//! The WGSL of a custom cell, checked before a driver gets it: it compiles, it ends, and it touches only what it is given.
+//! Checks the WGSL of a custom cell before a driver compiles it: it compiles, terminates, and accesses only
+//! its arguments.
 //!
-//! [`text`] limits the source before any compiler reads it; [`work`] limits what its functions do, from naga's
-//! representation of them.
+//! [`text`] limits the source before any compiler reads it; [`work`] limits what its functions do, from
+//! naga's intermediate representation.
 
 mod text;
 mod work;
@@ -11,21 +12,21 @@ use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use super::stack::on_compiler_stack;
 
-/// What the device is opened with: none of the optional capabilities of shaders.
+/// The device is opened without any optional shader capability.
 const CAPABILITIES: Capabilities = Capabilities::empty();
 
-/// Checks `own`, WGSL of a user's, and `source`: `own` followed by the shader of this crate that calls it. A function of
-/// this crate may call those of the user that `provides` names, and a function of the user those of this crate that
-/// `offers` names.
+/// Checks `own`, the user's WGSL, and `source`: `own` followed by the shader of this crate that calls it.
+/// Functions of this crate may call the user's functions in `provides`; the user's functions may call this
+/// crate's functions in `offers`.
 ///
 /// # Errors
-/// What is wrong, with its line in `own`.
+/// A description of the problem, with its line in `own`.
 pub(crate) fn inspect(own: &str, source: &str, rules: &Rules) -> Result<(), String> {
     text::expect_within_limits(own)?;
     on_compiler_stack(|| compile(own, source, rules)).map_err(|error| error.to_string())?
 }
 
-/// Which functions may be called across the line between the user's text and this crate's.
+/// Which functions may be called between the user's text and this crate's.
 pub(crate) struct Rules {
     /// The user's functions that this crate calls.
     pub(crate) provides: &'static [&'static str],
@@ -37,12 +38,12 @@ fn compile(own: &str, source: &str, rules: &Rules) -> Result<(), String> {
     let lines = own.lines().count();
     let describe = |line: Option<u32>, message: String, summary: String| match line {
         Some(line) if line as usize <= lines => message.trim_end().to_owned(),
-        // The place is in the layer's own part, whose lines the user has never seen.
+        // The error is in this crate's part of the source, whose lines the user does not see.
         _ if summary.starts_with("redefinition of") => {
             format!("{summary}: the layer around the cell uses this name, choose another")
         }
         _ => {
-            format!("{summary}: what the layer around it needs of the cell is not there, or of another type")
+            format!("{summary}: a declaration that the cell must provide is missing or has another type")
         }
     };
     let mut options = Options::new();
@@ -58,7 +59,7 @@ fn compile(own: &str, source: &str, rules: &Rules) -> Result<(), String> {
     work::expect_bounded(&module, &info, own, rules)
 }
 
-/// The line, counted from 1, of a place in `text`.
+/// The line number, from 1, of an offset in `text`.
 fn line_of(text: &str, place: usize) -> usize {
     text.bytes().take(place).filter(|&byte| byte == b'\n').count() + 1
 }

@@ -1,28 +1,30 @@
-//! Limits on a user's WGSL that hold before any compiler reads it: compilers recurse as deep as the source nests.
+//! Limits on the text of a user's WGSL, checked before any compiler reads it: compilers recurse as deep as
+//! the source nests.
 
 use super::line_of;
 
 /// The most bytes of source.
 const MAX_BYTES: usize = 64 << 10;
-/// The deepest that blocks, brackets, chains of `else` and operators may nest: `a + b + c` nests (a + b) in a sum.
+/// The deepest nesting of blocks, brackets, chains of `else` and operators: `a + b + c` nests (a + b) in a
+/// sum.
 const MAX_NESTING: usize = 128;
 
-/// Words that ask a device for more than it is opened with, or for values that the crate does not set.
+/// Keywords that require capabilities the device is opened without, or values that the crate does not set.
 const REFUSED: [(&str, &str); 3] = [
     ("enable", "the device is opened without optional extensions of WGSL"),
     ("requires", "the device is opened without optional extensions of WGSL"),
     ("override", "nothing sets the value of an override: declare a `const`"),
 ];
 
-/// Fails for a source that is too long, nests too deep, or declares what no cell can have.
+/// Checks the length and nesting of a source, and the keywords that no cell may use.
 ///
 /// # Errors
-/// What is wrong, with its line.
+/// A description of the problem, with its line.
 pub(super) fn expect_within_limits(source: &str) -> Result<(), String> {
     if source.len() > MAX_BYTES {
         return Err(format!("it has {} bytes, and may have at most {MAX_BYTES}", source.len()));
     }
-    // For each open bracket: the levels of the expression or statement in it so far.
+    // For each open bracket, the depth of its current expression or statement.
     let mut open = vec![0];
     let mut before = "";
     for (place, token) in Tokens::of(source) {
@@ -35,7 +37,7 @@ pub(super) fn expect_within_limits(source: &str) -> Result<(), String> {
             let message = "a cell has no variables outside its functions: it computes from its arguments";
             return Err(format!("line {}: {message}", line()));
         }
-        // A block ends a statement, unless an `else` nests another one in it.
+        // A block ends a statement, unless an `else` nests another in it.
         if before == "}" && token != "else" {
             *innermost(&mut open) = 0;
         }
@@ -65,7 +67,7 @@ fn innermost(open: &mut [usize]) -> &mut usize {
     &mut open[last]
 }
 
-/// The words, numbers and other characters of a source, each with its place; comments and blanks are left out.
+/// The tokens of a source with their offsets, without comments and blanks.
 struct Tokens<'a> {
     source: &'a str,
     place: usize,
@@ -76,7 +78,7 @@ impl<'a> Tokens<'a> {
         Self { source, place: 0 }
     }
 
-    /// Passes over a comment, if one begins here.
+    /// Skips a comment, if one begins here.
     fn skips_comment(&mut self) -> bool {
         let rest = &self.source[self.place..];
         if rest.starts_with("//") {
@@ -160,7 +162,7 @@ mod tests {
             let message = body(&text).expect_err("too much");
             assert!(message.contains(part), "{part} in {message}");
         }
-        // Many statements, and many arguments, nest no deeper than one.
+        // Many statements or arguments nest no deeper than one.
         assert!(body(&"let b = a + a * a;".repeat(1000)).is_ok());
         assert!(body(&format!("array<f32, 500>({})", "a * a, ".repeat(500))).is_ok());
     }

@@ -1,5 +1,5 @@
-//! Limits on what the functions of a user's WGSL do: loops of a constant number of iterations, no more work than a cell's
-//! equations need, and no access to memory, barriers or functions of the shader around them.
+//! Limits on the functions of a user's WGSL: loops with a constant number of iterations, no more work than a
+//! cell's equations need, and no access to memory, barriers or functions of the shader around them.
 
 use std::collections::HashMap;
 
@@ -10,16 +10,17 @@ use wgpu::naga::{
 
 use super::{Rules, line_of};
 
-/// The most iterations of loops in one call, those of nested loops and of called functions included: three loops over eight
-/// gates. Mesa's software driver ends an invocation's loops after 65,536 iterations of all of them, and the kernels that
-/// take many steps in a dispatch leave at least 30 for a cell: `ops/recurrent/tier.rs`.
+/// The most loop iterations of one call, including nested loops and called functions: three loops over eight
+/// gates. Mesa's software driver ends an invocation's loops after 65,536 iterations in total, and
+/// `ITERATIONS` in `src/ops/recurrent/gpu/strategy.rs` leaves at least 30 for a cell.
 const MAX_ITERATIONS: usize = 24;
-/// The most expressions that one call computes: a compiler copies a function to each place where it is called.
+/// The most expressions that one call evaluates: a compiler copies a function to each place where it is
+/// called.
 const MAX_EXPRESSIONS: usize = 1 << 13;
-/// The most bytes of one value or variable: registers hold them.
+/// The most bytes of one value or variable, which is held in registers.
 const MAX_VALUE_BYTES: u32 = 1 << 10;
 
-/// What a call of a function takes.
+/// The work of one call of a function.
 #[derive(Clone, Copy, Default)]
 struct Work {
     iterations: usize,
@@ -40,10 +41,10 @@ impl Work {
     }
 }
 
-/// Fails unless every function that is declared in `own`, the start of the source of `module`, keeps to the limits.
+/// Checks that every function declared in `own`, the start of the source of `module`, is within the limits.
 ///
 /// # Errors
-/// What is wrong, with its line in `own`.
+/// A description of the problem, with its line in `own`.
 pub(super) fn expect_bounded(
     module: &Module,
     info: &ModuleInfo,
@@ -70,7 +71,7 @@ pub(super) fn expect_bounded(
             }
         }
     }
-    // A function comes behind those that it calls.
+    // A function is checked after those that it calls.
     let mut known = HashMap::new();
     for (handle, function) in module.functions.iter().filter(|&(handle, _)| is_own(handle)) {
         let line = line_of(own, place(handle));
@@ -123,7 +124,7 @@ fn inner(statement: &Statement) -> Vec<&Block> {
     }
 }
 
-/// One of the user's functions, with what is known of those that it calls.
+/// One of the user's functions, and the work of the functions that it calls.
 struct Checked<'a> {
     module: &'a Module,
     function: &'a Function,
@@ -154,7 +155,7 @@ impl Checked<'_> {
         Ok(())
     }
 
-    /// What a block takes.
+    /// The work of a block.
     fn block(&self, block: &Block) -> Result<Work, String> {
         let mut work = Work::default();
         let mut before = None;
@@ -208,11 +209,12 @@ impl Checked<'_> {
         Ok(Work { iterations: 0, expressions: function.expressions.len() })
     }
 
-    /// How many iterations a `for` takes whose counter starts from a constant, changes by a constant, is compared with
-    /// a constant, and is written nowhere else; none for every other loop, and for more than [`MAX_ITERATIONS`].
+    /// The number of iterations of a `for` loop whose counter starts from a constant, changes by a constant,
+    /// is compared with a constant, and is not written elsewhere. None for other loops, and for more than
+    /// [`MAX_ITERATIONS`].
     fn iterations(&self, body: &Block, continuing: &Block, before: Option<&Statement>) -> Option<usize> {
         let (counter, op, end) = self.condition(body)?;
-        // The counter changes in one place, in every iteration, and by what it is there.
+        // The counter must change in one place, in every iteration, by a constant.
         let [value] = self.stores(continuing, counter)[..] else { return None };
         let is_change = |statement: &Statement| match statement {
             Statement::Store { pointer, .. } => self.variable(*pointer) == Some(counter),
@@ -253,13 +255,13 @@ impl Checked<'_> {
             if !holds {
                 return Some(count);
             }
-            // A counter that wraps around may never come to its end.
+            // A counter that wraps around may never reach its end.
             value = Some(value + step).filter(|next| (least..=i32::MAX.into()).contains(next))?;
         }
         None
     }
 
-    /// The counter with which a loop's body begins: as long as the comparison with a constant holds nothing, else `break`.
+    /// The counter of a loop whose body begins with `break` unless a comparison with a constant holds.
     fn condition(&self, body: &Block) -> Option<(Handle<LocalVariable>, BinaryOperator, i64)> {
         let first = body.iter().position(|statement| !matches!(statement, Statement::Emit(_)))?;
         let &Statement::If { condition, ref accept, ref reject } = &body[first] else { return None };
@@ -287,7 +289,7 @@ impl Checked<'_> {
         }
     }
 
-    /// The value of a constant, and the least of its type that a counter may have.
+    /// The value of a constant, and the least value of its type for a counter.
     fn constant(&self, value: Handle<Expression>) -> Option<(i64, i64)> {
         let expression = match self.function.expressions[value] {
             Expression::Constant(constant) => {
@@ -302,7 +304,7 @@ impl Checked<'_> {
         }
     }
 
-    /// What is stored to a variable in a block.
+    /// The values stored to a variable in a block.
     fn stores(&self, block: &Block, to: Handle<LocalVariable>) -> Vec<Handle<Expression>> {
         let of = |statement: &Statement| match statement {
             Statement::Store { pointer, value } if self.variable(*pointer) == Some(to) => vec![*value],
@@ -311,7 +313,7 @@ impl Checked<'_> {
         block.iter().flat_map(of).collect()
     }
 
-    /// Whether a call in a block has a pointer to the variable among its arguments.
+    /// Whether a call in a block has a pointer to the variable as an argument.
     fn is_passed(&self, block: &Block, variable: Handle<LocalVariable>) -> bool {
         block.iter().any(|statement| match statement {
             Statement::Call { arguments, .. } => {
@@ -322,7 +324,7 @@ impl Checked<'_> {
     }
 }
 
-/// Whether a block computes an expression, outside of the blocks in it.
+/// Whether a block evaluates an expression, outside of nested blocks.
 fn emits(block: &Block, expression: Handle<Expression>) -> bool {
     block.iter().any(|statement| match statement {
         Statement::Emit(range) => range.clone().any(|emitted| emitted == expression),

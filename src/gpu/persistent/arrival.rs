@@ -1,5 +1,5 @@
-//! How a timeout becomes known without a readback: each submission that may change the status copies it for the host, which
-//! reads it once the submission is done, and waits for nothing.
+//! Reports timeouts to the host without a readback: each submission that may change the status copies it to a
+//! staging buffer, which the host reads once the submission is finished, without waiting.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,8 +10,8 @@ use crate::gpu::span::Span;
 /// Bytes of the status.
 const BYTES: u64 = 4 * STATUS as u64;
 
-/// The host's copy of the status; there is one, and while it is under way later submissions make none: what they would bring
-/// stays in the status until it has been learnt.
+/// The host's copy of the status. There is one; while it is in use, later submissions record no copy, and
+/// timeouts remain in the status until the next copy.
 pub(super) struct Arrival {
     staging: Buffer,
     state: Arc<Mutex<State>>,
@@ -24,14 +24,14 @@ enum State {
     Here(Arrived),
 }
 
-/// What a copy brought, and how many stops had been seen when it was recorded.
+/// The words of a copy, and how many timeouts had been seen when it was recorded.
 #[derive(Clone, Copy)]
 pub(super) struct Arrived {
     pub(super) words: [u32; STATUS],
     pub(super) timeouts: u64,
 }
 
-/// A copy that is part of a submission, to be asked for once that has been submitted.
+/// A copy that is part of a submission, to be mapped after that has been submitted.
 pub(in crate::gpu) struct Copied<'a> {
     arrival: &'a Arrival,
     timeouts: u64,
@@ -46,7 +46,7 @@ impl Arrival {
         Self { staging, state: Arc::new(Mutex::new(State::Idle)) }
     }
 
-    /// Records a copy of `status`, unless another is under way or has not been learnt yet.
+    /// Records a copy of `status`, unless another is in flight or has not been read.
     pub(super) fn copy(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -61,7 +61,7 @@ impl Arrival {
         Some(Copied { arrival: self, timeouts })
     }
 
-    /// What has arrived since the last time that this was asked.
+    /// Takes the words of a finished copy.
     pub(super) fn take(&self) -> Option<Arrived> {
         let mut state = lock(&self.state);
         let State::Here(arrived) = *state else { return None };
@@ -71,7 +71,7 @@ impl Arrival {
 }
 
 impl Copied<'_> {
-    /// Asks for the copy: it is here after a poll that finds the submission done.
+    /// Requests the mapping of the copy, which completes at a poll after the submission is finished.
     pub(in crate::gpu) fn map(self) {
         let Self { arrival: Arrival { staging, state }, timeouts } = self;
         *lock(state) = State::Underway;

@@ -1,19 +1,22 @@
-//! Whether workgroups of one dispatch may wait for each other here, which kernels that keep weights on chip need.
+//! Whether workgroups of one dispatch may wait for each other on this device, as persistent kernels require.
 //!
-//! No graphics interface promises that a workgroup goes on while another one waits for it. GPUs of NVIDIA, AMD and Intel let
-//! all workgroups go on that run at once (Sorensen et al., OOPSLA 2016); some others do not, and software adapters run as
-//! many at once as there are cores. So no device does it unless it was asked to ([`Persistent`]), and then three things stand
-//! between a kernel that waits and a wrong number:
+//! No graphics interface guarantees that a workgroup makes progress while another one waits for it. On GPUs
+//! of NVIDIA, AMD and Intel, all workgroups that run at once make progress (Sorensen et al., OOPSLA 2016); on
+//! some others they do not, and software adapters run as many at once as there are cores. So persistent
+//! kernels are off unless enabled ([`Persistent`]), with three safeguards against wrong results:
 //!
-//! 1. A device chooses such kernels by itself only on adapters of those makers, through Vulkan; and a self-test finds
-//!    how many workgroups run at once and that what one writes reaches the others unharmed. It is made once, when a
-//!    layer first asks.
-//! 2. Who waits in vain stops, and what is missing is made up for in the same submission: `shaders/recurrent/persistent/workgroup.wgsl`.
-//!    Should that miss something, every readback is an error from then on.
-//! 3. That it happened is learnt when a submission with such a kernel is found to be done, at one of the next submissions or at
-//!    a readback ([`arrival`]): from then on only half as many workgroups may wait as the dispatch had, in the end none.
+//! 1. `Auto` selects persistent kernels only on adapters of those vendors, through Vulkan, and after a
+//! self-test of how many workgroups run at once, and that they read each other's words correctly. The
+//! self-test runs once, when a layer first needs it.
+//! 2. A workgroup that times out stops, and a second dispatch in the same submission completes the missing
+//! steps: `shaders/recurrent/persistent/workgroup.wgsl`. If that cannot complete them, every later readback
+//! returns an error.
+//! 3. After a timeout at most half as many workgroups as that dispatch had may wait for each other, finally
+//! none. The host learns of a timeout when the submission is found to be finished, at a later submission or
+//! readback ([`arrival`]).
 //!
-//! How long they wait, and how long a completion may take, is bounded by what the self-test measured ([`self_test`]).
+//! The self-test measures how long a poll and an iteration of a completion take, which bounds the time of
+//! waiting and of completions ([`self_test`]).
 
 mod arrival;
 mod permission;
@@ -35,17 +38,18 @@ use crate::{Error, Result};
 
 pub use self::permission::{PERSISTENT_VARIABLE, Persistent};
 
-/// How a device may let workgroups wait for each other, for kernels that keep weights on chip
-/// ([`RecurrentStrategy::Persistent`](crate::RecurrentStrategy::Persistent)).
+/// Limits of persistent kernels ([`RecurrentStrategy::Persistent`](crate::RecurrentStrategy::Persistent)),
+/// whose workgroups wait for each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PersistentLimits {
-    /// How many workgroups may wait for each other, at most those of the largest grid. `None`: as many as a self-test finds
-    /// to run at once, when a layer first asks. Too large a number costs time, and no correctness: who waits in vain
-    /// stops, and what is missing is computed by one workgroup.
+    /// The most workgroups that may wait for each other, at most those of the largest grid. `None`: as many
+    /// as a self-test finds to run at once, when a layer first needs it. If the number is too large, results
+    /// are correct but slow: workgroups time out, and one workgroup computes the missing steps.
     pub workgroups: Option<u32>,
-    /// The most polls of memory that an invocation spends on waiting in a dispatch, at most 262,144 (the default), and on
-    /// software adapters 16,384: Mesa's driver ends the loops of an invocation after 65,536 iterations. Whatever the limit,
-    /// no dispatch waits longer than a quarter of a second, by the time of a poll that the self-test measures.
+    /// The spin limit: the most polls of an invocation per dispatch, at most 262,144 (the default), and on
+    /// software adapters 16,384, since Mesa's driver ends the loops of an invocation after 65,536 iterations.
+    /// In any case a dispatch waits at most a quarter of a second, by the time of a poll that the self-test
+    /// measures.
     pub spin_limit: Option<u32>,
 }
 
@@ -54,35 +58,35 @@ impl PersistentLimits {
     const LARGEST_ON_SOFTWARE: u32 = 1 << 14;
 }
 
-/// What a device has seen of workgroups that wait for each other.
+/// What a device has observed of persistent kernels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PersistentReport {
-    /// Whether layers choose it by themselves where it suits them: by the adapter's maker and [`Persistent`].
+    /// Whether `Auto` may select persistent kernels, by the adapter's vendor and [`Persistent`].
     pub trusted: bool,
-    /// How many may wait for each other now; `None` as long as no layer has asked, and 0 where none may.
+    /// How many workgroups may wait for each other now; `None` before the self-test, and 0 where they may
+    /// not.
     pub workgroups: Option<usize>,
-    /// How long a poll of memory takes here that waits for the word of another workgroup, and a turn of the loops that
-    /// complete what is missing: measured beside the self-test, and rounded up. The bounds on waiting and on completion
-    /// follow from them.
+    /// The time of a poll for another workgroup's word, as measured beside the self-test and rounded up. The
+    /// spin limit is at most what takes a quarter of a second.
     pub poll: Option<Duration>,
-    /// As [`PersistentReport::poll`].
+    /// The time of a loop iteration of a completion, likewise; it bounds the completions.
     pub iteration: Option<Duration>,
-    /// How many dispatches had workgroups that wait for each other, the self-test's apart.
+    /// How many dispatches had workgroups that wait for each other, without the self-test.
     pub dispatches: u64,
-    /// How many timeouts were seen: some workgroups had timed out since the one before.
+    /// How many timeouts the host has observed; timeouts between two observations count as one.
     pub timeouts: u64,
-    /// Of the last time: which step of its dispatch the first of them did not come to, and which of the dispatch's
-    /// workgroups it was, in the order in which they began.
+    /// The first timeout of the last observation: the step of its dispatch that was not computed, and the
+    /// tile of the workgroup.
     pub last: Option<(u32, u32)>,
 }
 
-/// Makers of GPUs whose workgroups go on: NVIDIA, AMD, Intel.
+/// Vendors whose workgroups all make progress: NVIDIA, AMD, Intel.
 const MAKERS: [u32; 3] = [0x10de, 0x1002, 0x8086];
-/// Words of the status: how many workgroups a dispatch had of which some stopped; the step at which the first did; its
-/// place; whether something is lost. Behind them is the spin limit.
+/// Words of the status: how many workgroups the dispatch had that timed out; the step and the tile of the
+/// first timeout; whether steps are lost. The spin limit follows them.
 const STATUS: usize = 4;
 const STATUS_AND_LIMIT: usize = STATUS + 1;
-/// Those of them that are done with once they are known: what is lost stays lost.
+/// The words that are cleared once read; a loss is permanent.
 const PASSING: usize = 3;
 
 parameters!(ClearParameters { count: u32, first: u32, zeros: u32 });
@@ -97,47 +101,47 @@ kernel!(CLEAR: "recurrent/persistent/clear_exchange" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&super::Kernel] = &[&CLEAR, self_test::KERNELS[0], self_test::KERNELS[1]];
 
-/// How many sizes of workgroup memory the kernels come in: 1024 weights times a power of two.
+/// The number of sizes of workgroup memory of the kernels: 1024 weights times a power of two.
 pub(crate) const WEIGHT_CLASSES: u32 = 4;
 
-/// Bytes of workgroup memory of a kernel that holds 1024 · 2^`weight_bits` weights.
+/// Bytes of workgroup memory of a kernel with 1024 · 2^`weight_bits` weights.
 pub(super) const fn workgroup_bytes(weight_bits: u32) -> u32 {
     (4096 << weight_bits) + 8192 + 64
 }
 
-/// What a device knows of workgroups that wait for each other.
+/// What a device knows about workgroups that wait for each other.
 pub(super) struct Waiting {
     options: PersistentLimits,
-    /// Whether the adapter's maker is known to let them go on.
+    /// Whether workgroups of the adapter's vendor are known to make progress.
     trusted: bool,
-    /// Whether the kernels fit, and it was asked for.
+    /// Whether the kernels fit the device and are enabled.
     possible: bool,
     /// The largest class of weights that fits workgroup memory.
     weight_bits: u32,
-    /// The status on the device, and how it comes to the host.
+    /// The status on the device, and its copy to the host.
     status: OnceLock<(Buffer, Arrival)>,
-    /// Held by who makes the self-test: two at once would take workgroups from each other.
+    /// Held during the self-test: two at once would compete for workgroups.
     testing: Mutex<()>,
     known: Mutex<Known>,
     dispatches: AtomicU64,
-    /// How many stops were seen.
+    /// How many timeouts have been observed.
     timeouts: AtomicU64,
-    /// Turns of completions that were recorded since the last submission.
+    /// Loop iterations of the completions recorded since the last submission.
     iterations: AtomicUsize,
 }
 
-/// What was learnt, and the self-test.
+/// Observed timeouts, and the result of the self-test.
 #[derive(Default)]
 struct Known {
     found: Option<usize>,
     pace: Option<Pace>,
     last: Option<(u32, u32)>,
-    /// Something was missing for good: nothing that this device holds can be trusted.
+    /// Steps were lost: no value on this device can be trusted.
     lost: bool,
 }
 
-/// The status as a readback is to bring it: where it is, and how many stops had been seen when it was copied. Of two
-/// copies of the same stop only one counts.
+/// Where the status is, and how many timeouts had been observed when it was copied. Of two copies of the same
+/// timeout only one counts.
 #[derive(Clone, Copy)]
 pub(super) struct Status<'a> {
     pub(super) span: Span<'a>,
@@ -160,7 +164,7 @@ impl Waiting {
             && has.max_compute_invocations_per_workgroup >= ELEMENTWISE_GROUP as u32;
         Self {
             options,
-            // Through Vulkan, whose atomic loads are what WGSL asks for.
+            // Through Vulkan, whose atomic loads have the semantics of WGSL's.
             trusted: info.backend == wgpu::Backend::Vulkan
                 && matches!(kind, AdapterKind::Discrete | AdapterKind::Integrated)
                 && MAKERS.contains(&info.vendor),
@@ -181,15 +185,16 @@ impl Waiting {
 }
 
 impl Context {
-    /// Whether kernels whose workgroups wait for each other are a choice here without being asked for.
+    /// Whether `Auto` may select kernels whose workgroups wait for each other.
     pub(crate) fn trusts_waiting(&self) -> bool {
         self.waiting().possible && self.waiting().trusted
     }
 
-    /// How many workgroups may wait for each other; 0 where none may. The first call **waits** for the GPU: it makes the self-test.
+    /// How many workgroups may wait for each other; 0 where they may not. The first call **waits** for the
+    /// GPU: it runs the self-test.
     ///
     /// # Errors
-    /// Whatever the device reports.
+    /// Any error that the device reports.
     pub(crate) fn waiting_workgroups(&self) -> Result<usize> {
         let waiting = self.waiting();
         if !waiting.possible {
@@ -204,7 +209,7 @@ impl Context {
         let pace = self.measure_pace()?;
         waiting.known().pace = Some(pace);
         let found = match waiting.options.workgroups {
-            // Not even one poll is short enough.
+            // Even a single poll takes too long.
             _ if self.spin_limit() == 0 => 0,
             Some(given) => given as usize,
             None => self.probe()?,
@@ -219,7 +224,7 @@ impl Context {
         self.waiting().weight_bits
     }
 
-    /// What was seen so far.
+    /// What has been observed so far.
     pub(crate) fn waiting_report(&self) -> PersistentReport {
         let Known { found, pace, last, .. } = *self.waiting().known();
         let dispatches = self.waiting().dispatches.load(Ordering::Relaxed);
@@ -235,31 +240,31 @@ impl Context {
         }
     }
 
-    /// The status that kernels write timeouts to and read the spin limit from; zeros at first.
+    /// The status, to which kernels write timeouts and from which they read the spin limit; initially zeros.
     pub(crate) fn waiting_status(&self) -> Result<Span<'_>> {
         let waiting = self.waiting();
         if waiting.status.get().is_none() {
-            let result = self.allocate(STATUS_AND_LIMIT, "the status of workgroups that wait")?;
+            let result = self.allocate(STATUS_AND_LIMIT, "the status of persistent kernels")?;
             let mut words = [0; STATUS_AND_LIMIT];
             words[STATUS] = self.spin_limit();
             self.upload(&result, bytemuck::bytes_of(&words))?;
             let bytes = 4 * STATUS as u64;
-            let staging = self.pool().take(Purpose::Download, bytes, "the status of workgroups that wait")?;
-            // Of two at the same time one is given back.
+            let staging = self.pool().take(Purpose::Download, bytes, "the status of persistent kernels")?;
+            // If two threads create it at the same time, one is dropped.
             waiting.status.set((result, Arrival::new(staging))).ok();
         }
         let Some((status, _)) = waiting.status.get() else { unreachable!("set above") };
         Ok(Span::new(status, 0, STATUS_AND_LIMIT))
     }
 
-    /// The status, where a kernel may have written to it.
+    /// The status, if a kernel may have written to it.
     pub(super) fn known_status(&self) -> Option<Status<'_>> {
         let waiting = self.waiting();
         let (status, _) = waiting.status.get()?;
         Some(Status { span: Span::new(status, 0, STATUS), timeouts: waiting.timeouts.load(Ordering::SeqCst) })
     }
 
-    /// Records the copy of the status at the end of a submission, where that has kernels which may write to it.
+    /// Records the copy of the status at the end of a submission, if that has kernels which may write to it.
     pub(super) fn copy_status(&self, encoder: &mut wgpu::CommandEncoder) -> Option<Copied<'_>> {
         let waiting = self.waiting();
         let is_used = waiting.iterations.swap(0, Ordering::SeqCst) > 0;
@@ -267,7 +272,7 @@ impl Context {
         arrival.copy(encoder, Span::new(status, 0, STATUS), waiting.timeouts.load(Ordering::SeqCst))
     }
 
-    /// Learns from the copy of a submission's status, if one has arrived.
+    /// Handles the copy of a submission's status, if one is finished.
     ///
     /// # Errors
     /// Those of [`Context::learn`].
@@ -277,10 +282,10 @@ impl Context {
         self.learn(Status { span: Span::new(status, 0, STATUS), timeouts }, &words)
     }
 
-    /// Draws conclusions from a copy of the status.
+    /// Handles a copy of the status: reduces the number of workgroups after a timeout.
     ///
     /// # Errors
-    /// [`Error::Gpu`] where numbers are missing, from then on at every readback.
+    /// [`Error::Gpu`] where steps were lost, from then on at every readback.
     pub(super) fn learn(&self, status: Status<'_>, words: &[u32]) -> Result<()> {
         let &[groups, step, place, lost] = words else { return Ok(()) };
         let mut known = self.waiting().known();
@@ -297,23 +302,23 @@ impl Context {
         }
         known.last = Some((step, place));
         if let Some(found) = &mut known.found {
-            // One workgroup waits for nobody: fewer than two are none.
+            // A single workgroup does not wait: fewer than two count as none.
             let fewer = (*found).min(groups as usize) / 2;
             *found = if fewer < 2 { 0 } else { fewer };
         }
-        // First the clearing, then the count: a copy that is recorded in between, with the count of before, is not learnt from.
+        // Clear first, then count: a copy recorded in between has the old count and is ignored.
         self.clear(status.span.slice(0..PASSING))?;
         self.waiting().timeouts.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
-    /// What workgroups of one dispatch tell each other through: `words`, of which the first are zeros and all others what
-    /// stands for nothing yet.
+    /// Creates the exchange buffer of a dispatch: `words` words, of which the first `zeros` are zero and the
+    /// others EMPTY.
     ///
     /// # Errors
-    /// Out of memory, and whatever the device reports.
+    /// Out of memory, and any error that the device reports.
     fn empty_exchange(&self, zeros: usize, words: usize) -> Result<Buffer> {
-        let exchange = self.allocate(words, "what workgroups tell each other")?;
+        let exchange = self.allocate(words, "the exchange of a persistent kernel")?;
         let target = self.bind(Span::new(&exchange, 0, words))?;
         for piece in super::pieces(words, self.limits().elements(ELEMENTWISE_GROUP)) {
             self.dispatch(Dispatch {
@@ -331,8 +336,9 @@ impl Context {
         Ok(exchange)
     }
 
-    /// That of a layer's dispatch, as [`Context::empty_exchange`]. `turns` are those that its completion may take: submits
-    /// what was recorded where all completions of a submission could together take too long.
+    /// The exchange buffer of a layer's dispatch, as [`Context::empty_exchange`]. `iterations` is the bound
+    /// of its completion: if all completions of the submission could together take too long, the recorded
+    /// work is submitted first.
     ///
     /// # Errors
     /// Those of [`Context::empty_exchange`].
@@ -355,7 +361,7 @@ mod tests {
     #[test]
     fn adapters_with_more_workgroup_memory_hold_more_weights() {
         let bytes: Vec<u32> = (0..WEIGHT_CLASSES).map(workgroup_bytes).collect();
-        // What every device has, and what NVIDIA's have.
+        // 16 KiB on every device, 48 KiB on those of NVIDIA.
         assert!(bytes[0] <= 16 << 10 && bytes[3] <= 48 << 10, "{bytes:?}");
         assert!(bytes.is_sorted(), "{bytes:?}");
     }

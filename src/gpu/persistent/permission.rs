@@ -1,37 +1,37 @@
-//! Whether the persistent strategy was asked for.
+//! Whether persistent kernels are enabled.
 
 use std::ffi::OsStr;
 
 use crate::gpu::RecurrentStrategy;
 use crate::{Error, Result};
 
-/// The environment variable that turns the persistent strategy on for every device, by `1` or `on`, or forbids it, by `0` or
-/// `off`: [`Persistent`].
+/// The environment variable that enables persistent kernels on every device, if `1` or `on`, or disables
+/// them, if `0` or `off`: [`Persistent`].
 pub const PERSISTENT_VARIABLE: &str = "REFRAIN_PERSISTENT";
 
-/// Whether recurrent layers may choose [`RecurrentStrategy::Persistent`], the persistent strategy, by themselves. No GPU has
-/// confirmed it yet, so it is off unless asked for.
+/// Whether `Auto` may select the strategy [`RecurrentStrategy::Persistent`]. It has not been confirmed on any
+/// GPU yet, so it is off by default.
 ///
-/// Where it is on, layers still choose it only by size, on GPUs of NVIDIA, AMD and Intel through Vulkan, and after a
+/// If it is on, layers select it only by size, on GPUs of NVIDIA, AMD and Intel through Vulkan, and after a
 /// self-test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Persistent {
-    /// What [`PERSISTENT_VARIABLE`] says; off where it is not set. A device whose
-    /// [`GpuOptions::recurrent`](crate::GpuOptions::recurrent) is [`RecurrentStrategy::Persistent`] asks for it, too, unless the
-    /// variable forbids it.
+    /// As [`PERSISTENT_VARIABLE`] says; off if it is not set. A device whose
+    /// [`GpuOptions::recurrent`](crate::GpuOptions::recurrent) is [`RecurrentStrategy::Persistent`] enables
+    /// it too, unless the variable disables it.
     #[default]
     Environment,
     /// Off, for choices of [`Tuning`](crate::Tuning) as well.
     Off,
-    /// On, whatever the variable says.
+    /// On, regardless of the variable.
     On,
 }
 
 impl Persistent {
-    /// What is asked for: for [`Persistent::Environment`] what the variable says, if it is set.
+    /// Resolves [`Persistent::Environment`] by the variable, if it is set.
     ///
     /// # Errors
-    /// [`Error::Config`] for a value of the variable that means nothing.
+    /// [`Error::Config`] for an unknown value of the variable.
     fn asked(self) -> Result<Self> {
         match self {
             Self::Environment => Self::said(std::env::var_os(PERSISTENT_VARIABLE).as_deref()),
@@ -55,7 +55,7 @@ impl Persistent {
         }
     }
 
-    /// Whether a device that is opened with `recurrent` may use it at all.
+    /// Whether a device opened with `recurrent` may use persistent kernels at all.
     ///
     /// # Errors
     /// Those of [`Persistent::asked`].
@@ -72,10 +72,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_persistent_strategy_is_off_unless_asked_for() {
+    fn the_persistent_strategy_is_off_by_default() {
         let allowed = |value: Option<&str>, recurrent| {
             let said = Persistent::said(value.map(OsStr::new)).expect("a value that means something");
-            // What the variable said stands for it: no test sets this process's.
+            // `said` replaces the variable: tests do not set variables of this process.
             match said {
                 Persistent::Environment => recurrent == RecurrentStrategy::Persistent,
                 asked => asked.is_allowed(recurrent).expect("not from the environment"),
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_means_nothing_is_an_error_that_says_what_does() {
+    fn an_unknown_value_is_an_error_that_lists_the_known_ones() {
         for value in ["true", "2", "On"] {
             let error = Persistent::said(Some(OsStr::new(value))).expect_err("means nothing");
             let message = error.to_string();

@@ -1,5 +1,5 @@
-//! The self-test: how many workgroups run at once, and how long a poll and a turn of completion take, from which the bounds on
-//! both follow.
+//! The self-test of persistent kernels: how many workgroups run at once, and how long a poll and an iteration
+//! of a completion take, which bounds both.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,19 @@ use crate::gpu::recorder::Dispatch;
 use crate::gpu::span::Span;
 use crate::gpu::{AdapterKind, Context, ELEMENTWISE_GROUP};
 
-/// The most workgroups that the self-test asks for.
+/// The most workgroups that the self-test dispatches.
 const MOST: usize = 1024;
 const ROUNDS: usize = 8;
-/// Words of its exchange before the history.
+/// Words of its exchange buffer before the history.
 const HEAD: usize = 4;
-/// The longest that a dispatch may wait, and the longest that the completions of a submission may take: together well below
-/// the two seconds after which Windows resets a GPU.
+/// The longest that a dispatch may wait, and that the completions of a submission may take: together well
+/// below the two seconds after which Windows resets a GPU.
 const LONGEST: Duration = Duration::from_millis(250);
-/// The most turns of completion, whatever a turn takes; on software adapters beside the turns of waiting, see
-/// `ops/recurrent/tier.rs`.
+/// The most iterations of a completion, however short; on software adapters fewer, since the iterations of
+/// waiting count too: see `ITERATIONS` in `src/ops/recurrent/gpu/strategy.rs`.
 const MOST_ITERATIONS: u32 = 1 << 23;
 const MOST_TURNS_ON_SOFTWARE: u32 = 1 << 14;
-/// How long a measurement takes at least, so that what surrounds it is small beside it.
+/// The shortest measurement, so that the time of submission is small in comparison.
 const LONG_ENOUGH: Duration = Duration::from_millis(5);
 
 parameters!(ProbeParameters { groups: u32, rounds: u32, spin_limit: u32 });
@@ -44,7 +44,7 @@ kernel!(ITERATIONS: "recurrent/persistent/completion_time" {
 #[cfg(test)]
 pub(super) const KERNELS: [&crate::gpu::Kernel; 2] = [&PROBE, &ITERATIONS];
 
-/// How long iterations take, measured.
+/// Measured times of iterations.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     pub(super) poll: Duration,
@@ -52,35 +52,35 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// How many polls an invocation may spend on waiting in a dispatch, at most `limit`.
+    /// The spin limit: polls of an invocation per dispatch, at most `limit`.
     fn polls(self, limit: u32) -> u32 {
         iterations_within(LONGEST, self.poll, limit)
     }
 
-    /// How many iterations a workgroup that completes may take in a dispatch, at most `most`.
+    /// Iterations of a completing workgroup per dispatch, at most `most`.
     fn iterations(self, most: u32) -> u32 {
         iterations_within(LONGEST, self.iteration, most)
     }
 
-    /// How many iterations all completions of a submission may take.
+    /// Iterations of all completions of a submission.
     fn iterations_of_a_submission(self) -> u32 {
         iterations_within(LONGEST, self.iteration, u32::MAX)
     }
 }
 
-/// How many iterations take no longer than `longest`, and are at most `most`.
+/// How many iterations take at most `longest`, up to `most`.
 fn iterations_within(longest: Duration, iteration: Duration, most: u32) -> u32 {
     let count = longest.as_nanos() / iteration.as_nanos().max(1);
     u32::try_from(count).unwrap_or(u32::MAX).min(most)
 }
 
 impl Context {
-    /// Measures how long a poll and a turn of completion take. **Waits** for the GPU.
+    /// Measures the time of a poll and of an iteration of a completion. **Waits** for the GPU.
     pub(super) fn measure_pace(&self) -> Result<Pace> {
         Ok(Pace { poll: self.time_of_a_poll()?, iteration: self.time_of_an_iteration()? })
     }
 
-    /// How many polls an invocation may spend on waiting in a dispatch; 0 before the self-test.
+    /// The spin limit; 0 before the self-test.
     pub(super) fn spin_limit(&self) -> u32 {
         let largest = self.largest_spin_limit();
         let limit = self.waiting().options.spin_limit.map_or(largest, |limit| limit.min(largest));
@@ -102,19 +102,20 @@ impl Context {
         }
     }
 
-    /// How many turns of its loops a workgroup that completes may take in a dispatch; 0 before the self-test.
+    /// The most iterations of a completing workgroup per dispatch; 0 before the self-test.
     pub(crate) fn completion_iterations(&self) -> usize {
         let pace = self.waiting().known().pace;
         pace.map_or(0, |pace| pace.iterations(self.most_iterations()) as usize)
     }
 
-    /// How many all completions of a submission may take; 0 before the self-test.
+    /// The most iterations of all completions of a submission; 0 before the self-test.
     pub(super) fn iterations_of_a_submission(&self) -> usize {
         let pace = self.waiting().known().pace;
         pace.map_or(0, |pace| pace.iterations_of_a_submission() as usize)
     }
 
-    /// How many workgroups go on while they wait for each other: a power of two; 0 for fewer than two.
+    /// How many workgroups make progress while they wait for each other: a power of two; 0 for fewer than
+    /// two.
     pub(super) fn probe(&self) -> Result<usize> {
         let mut found = 0;
         let mut groups = 2;
@@ -125,10 +126,10 @@ impl Context {
         Ok(found)
     }
 
-    /// As many iterations as take [`LONG_ENOUGH`], and no more than `most`: the time of one. **Waits** for the GPU.
+    /// The time of one iteration, from as many as take [`LONG_ENOUGH`], up to `most`. **Waits** for the GPU.
     fn time_of_one(&self, most: u32, run: impl Fn(u32) -> Result<()>) -> Result<Duration> {
         const FIRST: u32 = 1 << 10;
-        // What was recorded before is not measured, nor is the compilation of the kernel.
+        // Excludes earlier recorded work and the compilation of the kernel from the measurement.
         run(1)?;
         self.synchronize()?;
         let mut count = FIRST;
@@ -144,9 +145,9 @@ impl Context {
         }
     }
 
-    /// How long a poll takes: one of two workgroups waits for the other, which is not there.
+    /// The time of a poll: a single workgroup waits for a second one that is not dispatched.
     fn time_of_a_poll(&self) -> Result<Duration> {
-        // As many as any spin limit allows.
+        // The largest spin limit.
         let most = self.largest_spin_limit();
         self.time_of_one(most, |count| {
             let words = HEAD + 2 * ELEMENTWISE_GROUP;
@@ -161,7 +162,7 @@ impl Context {
         })
     }
 
-    /// How long a turn of the loops takes that complete what is missing.
+    /// The time of a loop iteration of a completion.
     fn time_of_an_iteration(&self) -> Result<Duration> {
         const WORDS: usize = 4096;
         let exchange = self.empty_exchange(WORDS, WORDS)?;

@@ -1,7 +1,8 @@
-//! Gathers dispatches and copies into few submissions: one open compute pass until something else must happen.
+//! Collects dispatches and copies into few submissions. Dispatches share one compute pass until another
+//! command must be recorded.
 //!
 //! Work is submitted by [`Context::flush`], which optimizers call at the end of a training step and readbacks
-//! call before they wait, and by itself after [`MAX_DISPATCHES`]. [`submission`] has what happens then.
+//! call before they wait, and automatically after [`MAX_DISPATCHES`]. See [`submission`].
 
 mod submission;
 
@@ -20,63 +21,63 @@ use crate::{Error, Result};
 const MAX_DISPATCHES: usize = 4096;
 const UNIFORM_BYTES: u64 = 1 << 20;
 
-/// One call of a kernel.
+/// One dispatch of a kernel.
 pub(crate) struct Dispatch<'a, P> {
     pub(crate) kernel: &'static Kernel,
     /// Values of the kernel's override constants.
     pub(crate) constants: &'a [u32],
-    /// The twin of the shader's `Parameters`.
+    /// The parameters of the shader, as `parameters!` declares them.
     pub(crate) parameters: P,
     pub(crate) bindings: &'a [Bound<'a>],
     /// Workgroups along x, y and z.
     pub(crate) grid: [usize; 3],
 }
 
-/// What has been recorded and not yet submitted, and what has been submitted and not yet finished.
+/// What has been recorded and not submitted, and what has been submitted and not finished.
 #[derive(Default)]
 pub(super) struct Recorder {
-    // Order matters when this is dropped: a pass ends before its encoder.
+    // Dropped in this order: a pass must end before its encoder.
     pass: Option<Open>,
     encoder: Option<wgpu::CommandEncoder>,
     dispatches: usize,
     uniforms: Vec<u8>,
     uniform_buffer: Option<Buffer>,
     uploads: Vec<Raw>,
-    /// The last kernel of a user's own that was recorded since the last submission.
+    /// The last custom kernel recorded since the last submission.
     user_kernel: Option<&'static str>,
     in_flight: VecDeque<Submitted>,
-    /// The submission made last.
+    /// The last submission.
     last: Option<(u64, wgpu::SubmissionIndex)>,
     bind_groups: BindGroups,
-    /// The pipeline of the dispatch before, which a loop over time asks for again.
+    /// The pipeline of the previous dispatch, which a time loop requests again.
     compiled: Option<Arc<Compiled>>,
-    /// Of a profiled device: when which kernel ran.
+    /// The measurements of a profiled device.
     tape: Tape,
     counted: Counted,
 }
 
-/// The pass that dispatches are recorded into, and what is set in it.
+/// The open pass, and the state set in it.
 struct Open {
     pass: wgpu::ComputePass<'static>,
     /// The number of the pipeline.
     pipeline: Option<usize>,
-    /// The number of the bind group, where it has no dynamic offset.
+    /// The number of the bind group, if it has no dynamic offset.
     group: Option<u64>,
 }
 
-/// What was ever recorded.
+/// Counts of everything recorded so far.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counted {
     pub(crate) dispatches: u64,
     pub(crate) submissions: u64,
-    /// How often the host waited for the GPU.
+    /// How many times the host waited for the GPU.
     pub(crate) waits: u64,
-    /// Bind groups made.
+    /// Bind groups created.
     pub(crate) bind_groups: u64,
 }
 
 impl Recorder {
-    /// Lets go of all cached bind groups, and with them of the buffers they hold.
+    /// Drops all cached bind groups, and their references to buffers.
     pub(super) fn forget_bind_groups(&mut self) {
         self.bind_groups.clear();
     }
@@ -87,11 +88,12 @@ impl Recorder {
 }
 
 impl Context {
-    /// Records one call of a kernel.
+    /// Records one dispatch.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`]; [`Error::Shader`] for a user's kernel that the device refuses; [`Error::Internal`] for a call that
-    /// its kernel or the device does not allow; out of memory. Nothing was recorded then.
+    /// [`Error::DeviceLost`]; [`Error::Shader`] for a custom kernel that the device refuses;
+    /// [`Error::Internal`] for arguments that the kernel or the device does not allow; out of memory. Nothing
+    /// is recorded on an error.
     pub(crate) fn dispatch<P: bytemuck::Pod>(&self, call: Dispatch<'_, P>) -> Result<()> {
         self.faults().check()?;
         let sizes = [call.bindings.len(), call.constants.len(), size_of::<P>()];
@@ -111,7 +113,7 @@ impl Context {
         let uniform = offset.and(recorder.uniform_buffer.as_ref());
         let wanted = Wanted { kernel: call.kernel, compiled, uniform, bindings: call.bindings };
         let group = recorder.bind_groups.get(self.device(), &wanted)?;
-        // Nothing fails from here on: either all of the call is recorded or nothing.
+        // Nothing fails from here on: a dispatch is recorded completely or not at all.
         let tape = &mut recorder.tape;
         let timer = self.profiler().map(|profiler| tape.timer(profiler, self.device(), call.kernel.name));
         let open = self.open_pass(&mut recorder.pass, &mut recorder.encoder, timer.as_ref());
@@ -142,7 +144,7 @@ impl Context {
         Ok(())
     }
 
-    /// Records the upload of `bytes` to the start of `target`; runs in order with what was recorded before.
+    /// Records the upload of `bytes` to the start of `target`, in order with the other commands.
     pub(crate) fn upload(&self, target: &Buffer, bytes: &[u8]) -> Result<()> {
         self.faults().check()?;
         let padded = (bytes.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
@@ -174,13 +176,13 @@ impl Context {
         Ok(())
     }
 
-    /// What was ever recorded.
+    /// Counts of everything recorded so far.
     pub(crate) fn counted(&self) -> Counted {
         let recorder = self.recorder();
         Counted { bind_groups: recorder.bind_groups.result(), ..recorder.counted }
     }
 
-    /// A mapped upload buffer filled with `bytes`, and unmapped.
+    /// An upload buffer that contains `bytes`, unmapped.
     fn stage(&self, bytes: &[u8], padded: u64) -> Result<Raw> {
         let raw = self.pool().take_raw(Purpose::Upload, padded, "an upload")?;
         let filled = raw.buffer.get_mapped_range_mut(0..padded).map(|mut view| {
@@ -203,7 +205,7 @@ impl Context {
         recorder.encoder.get_or_insert_with(|| self.device().create_command_encoder(&Default::default()))
     }
 
-    /// The open pass: a new one for each timer that times whole passes.
+    /// The open pass; a new one for each timer that measures whole passes.
     fn open_pass<'r>(
         &self,
         pass: &'r mut Option<Open>,
@@ -223,7 +225,7 @@ impl Context {
         })
     }
 
-    /// The pipeline of a dispatch: the one before where it is the same, for no more than a comparison.
+    /// The pipeline of a dispatch. If it is the previous one, this costs only a comparison.
     fn pipeline<'r>(
         &self,
         last: &'r mut Option<Arc<Compiled>>,
@@ -259,7 +261,8 @@ impl Context {
         Ok(start as u32)
     }
 
-    /// The copy of all gathered parameters, to run before the dispatches that read them, and its staging buffer.
+    /// The copy of all collected parameters, to run before the dispatches that read them, and its staging
+    /// buffer.
     fn uniform_commands(&self, buffer: &Buffer, uniforms: &[u8]) -> Result<(wgpu::CommandBuffer, Raw)> {
         let padded = (uniforms.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
         let staging = self.stage(uniforms, padded)?;
@@ -269,9 +272,9 @@ impl Context {
     }
 }
 
-/// Fails for a call that `kernel` or a device with up to `largest` workgroups along an axis does not allow: one of other numbers
-/// of bindings, constants or bytes of parameters, or with an empty or too large grid. The driver would refuse it later, and
-/// with it everything recorded beside it.
+/// Checks a dispatch against `kernel` and against the most workgroups along an axis, `largest`: the numbers
+/// of bindings, constants and parameter bytes, and that the grid is neither empty nor too large. The driver
+/// would refuse it later, together with everything else in the submission.
 fn expect_allowed(
     kernel: &Kernel,
     [bindings, constants, bytes]: [usize; 3],

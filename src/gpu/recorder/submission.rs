@@ -1,9 +1,9 @@
-//! Submissions: what was recorded goes to the driver, and the host waits for what is in flight.
+//! Submissions: passes recorded work to the driver and bounds the work in flight.
 //!
-//! A submission that makes more than [`MAX_IN_FLIGHT`] that have not been waited for waits for the oldest: a loop that never reads
-//! anything still has a fixed memory ceiling. Upload buffers come back when their submission leaves that window, and not when
-//! the GPU happens to be done with them: how many there are does not depend on which is faster, and a steady loop has them
-//! all after a few steps.
+//! After more than [`MAX_IN_FLIGHT`] submissions without a wait, the next one waits for the oldest, so that a
+//! loop that never reads anything has bounded memory. Upload buffers return when their submission leaves that
+//! window, not when the GPU finishes them: their number does not depend on which of the two is faster, and a
+//! steady loop has allocated all of them after a few steps.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ const MAX_IN_FLIGHT: usize = 3;
 
 /// A submission that may be unfinished, and the upload buffers that it reads.
 pub(super) struct Submitted {
-    /// How many submissions there were with it.
+    /// The number of the submission.
     number: u64,
     index: wgpu::SubmissionIndex,
     uploads: Vec<Raw>,
@@ -25,10 +25,11 @@ pub(super) struct Submitted {
 }
 
 impl Context {
-    /// Submits what was recorded, without waiting for it.
+    /// Submits all recorded work without waiting for it.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`], also where the driver refuses the submission: then the work of all threads in it is lost.
+    /// [`Error::DeviceLost`], also if the driver refuses the submission: the work of all threads in it is
+    /// then lost.
     pub(crate) fn flush(&self) -> Result<()> {
         let mut recorder = self.recorder();
         self.submit(&mut recorder)?;
@@ -36,7 +37,7 @@ impl Context {
         self.faults().check()
     }
 
-    /// Submits what `recorder` holds, if it holds anything.
+    /// Submits the work of `recorder`, if there is any.
     ///
     /// # Errors
     /// As [`Context::flush`].
@@ -44,7 +45,8 @@ impl Context {
         if recorder.encoder.is_none() {
             return Ok(());
         }
-        // What can fail by itself comes first: then the recording is still whole, and can be submitted later.
+        // Calls that may fail come first: on an error the recorded work is still complete and can be
+        // submitted later.
         let uniforms = match &recorder.uniform_buffer {
             Some(buffer) => Some(self.uniform_commands(buffer, &recorder.uniforms)?),
             None => None,
@@ -92,8 +94,8 @@ impl Context {
         self.reclaim(oldest.uploads)
     }
 
-    /// Submits everything recorded so far, waits for it and takes its upload buffers back. Work that other threads record
-    /// meanwhile is not waited for.
+    /// Submits all recorded work, waits for it and reclaims its upload buffers. Does not wait for work that
+    /// other threads record meanwhile.
     pub(in crate::gpu) fn finish(&self) -> Result<()> {
         let mut recorder = self.recorder();
         self.submit(&mut recorder)?;
@@ -110,7 +112,7 @@ impl Context {
         self.reclaim(finished.into_iter().flat_map(|submitted| submitted.uploads))
     }
 
-    /// Waits for a submission, for [`Context::wait_limit`] at most.
+    /// Waits for a submission, at most [`Context::wait_limit`].
     fn wait_for(&self, index: wgpu::SubmissionIndex, user_kernel: Option<&'static str>) -> Result<()> {
         let timeout = Some(self.wait_limit());
         match self.poll_device(wgpu::PollType::Wait { submission_index: Some(index), timeout }) {
@@ -120,7 +122,7 @@ impl Context {
         }
     }
 
-    /// Ends the device because a submission did not end within [`Context::wait_limit`].
+    /// Marks the device as lost because a submission did not finish within [`Context::wait_limit`].
     pub(in crate::gpu) fn wait_expired(&self, user_kernel: Option<&'static str>) -> Error {
         let seconds = self.wait_limit().as_secs_f64();
         let cause = match user_kernel {
@@ -130,22 +132,22 @@ impl Context {
         self.faults().lost(format!("a submission did not end within {seconds} s; {cause}"))
     }
 
-    /// Lets the driver report what it has finished, and call back.
+    /// Polls the device: the driver reports finished work and runs callbacks.
     pub(in crate::gpu) fn poll(&self, kind: wgpu::PollType) -> Result<()> {
         match self.poll_device(kind) {
             Ok(_) => self.faults().check(),
             Err(Some(error)) => Err(self.faults().lost(error.to_string())),
-            Err(None) => Err(self.faults().lost("the driver gave up while it was polled")),
+            Err(None) => Err(self.faults().lost("the driver failed during a poll")),
         }
     }
 
-    /// `None` where `wgpu` panics, as it does for a device that the driver reports as lost during a wait.
+    /// `None` if `wgpu` panics, as it does for a device that the driver reports as lost during a wait.
     fn poll_device(&self, kind: wgpu::PollType) -> Result<wgpu::PollStatus, Option<wgpu::PollError>> {
         let poll = std::panic::AssertUnwindSafe(|| self.device().poll(kind));
         std::panic::catch_unwind(poll).map_or(Err(None), |polled| polled.map_err(Some))
     }
 
-    /// Puts upload buffers that the GPU has read back on their shelf, mapped.
+    /// Returns upload buffers that the GPU has read to their shelf, mapped.
     fn reclaim(&self, uploads: impl IntoIterator<Item = Raw>) -> Result<()> {
         for staging in uploads {
             let pool = Arc::clone(self.pool());
@@ -153,12 +155,12 @@ impl Context {
             buffer.map_async(wgpu::MapMode::Write, .., move |mapped| {
                 match mapped {
                     Ok(()) => pool.put(Purpose::Upload, staging),
-                    // A buffer that cannot be mapped again belongs to a lost device: let it go.
+                    // A buffer that cannot be mapped again belongs to a lost device and is dropped.
                     Err(_) => pool.forget(&staging),
                 }
             });
         }
-        // The mapping of an idle buffer is done at the next poll.
+        // An idle buffer is mapped at the next poll.
         self.poll(wgpu::PollType::Poll)
     }
 }

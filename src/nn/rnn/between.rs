@@ -1,7 +1,8 @@
-//! What happens between the layers of a stack: masks, merges and residual connections, forward and backward.
+//! What a stack computes around the time loops of a layer: masks, merges and residual connections, forward
+//! and backward.
 //!
-//! Layer l reads x' = dropout(x) under a mask locked over time, runs its directions over x' with W_hh under a mask,
-//! and gives y = dropout(merge(outputs)) + x, where the options ask for each of these.
+//! Layer l reads x' = dropout(x) with one mask for all steps, runs its directions over x' with W_hh masked,
+//! and returns y = dropout(merge(outputs)) + x, each if the stack has the option.
 
 use super::sequences::Mode;
 use super::{Rnn, Sequences};
@@ -15,7 +16,7 @@ use crate::tensor::{Tensor, ViewMut};
 use crate::{Error, Result};
 
 impl Layer<Rnn> {
-    /// Fails for a stack that draws numbers in training, unless `sequences` says whether this is training.
+    /// Checks that `sequences` requests training or evaluation if the stack uses random numbers.
     pub(super) fn expect_mode(&self, sequences: Sequences<'_>) -> Result<()> {
         if sequences.mode.is_some() || !self.description.is_random() {
             return Ok(());
@@ -27,7 +28,7 @@ impl Layer<Rnn> {
         ))
     }
 
-    /// The mask that layer `layer` has for `purpose`, in its direction number `direction`; none in evaluation.
+    /// The mask of a layer and direction for `purpose`; none in evaluation.
     fn mask(
         &self,
         mode: Option<Mode>,
@@ -41,7 +42,7 @@ impl Layer<Rnn> {
             Purpose::Inputs => options.input_dropout,
             Purpose::Weights => options.weight_drop,
             Purpose::States => options.recurrent_dropout,
-            // Its rates are the cell's.
+            // The cell has the rates of zoneout.
             Purpose::Zoneout => 0.0,
         };
         match mode {
@@ -53,7 +54,7 @@ impl Layer<Rnn> {
         }
     }
 
-    /// The mask over the input \[T, B, F\] of a layer: the same at each step.
+    /// The mask of a layer's input \[T, B, F\], the same at each step.
     fn input_mask(&self, mode: Option<Mode>, layer: usize, x: &Tensor) -> Result<Option<Mask>> {
         let step = x.shape().inner().elements();
         self.mask(mode, [layer, 0], Purpose::Inputs)?.map(|mask| mask.repeated(step)).transpose()
@@ -66,7 +67,7 @@ impl Layer<Rnn> {
         mask.map(|mask| mask.repeated(batch * self.description.hidden_width())).transpose()
     }
 
-    /// What zoneout at `place` draws its numbers from; nothing in evaluation.
+    /// The random stream of zoneout at `place`; none in evaluation.
     pub(super) fn noise(&self, mode: Option<Mode>, place: usize) -> Option<Stream> {
         match mode {
             Some(Mode::Training(random_key)) => {
@@ -76,19 +77,19 @@ impl Layer<Rnn> {
         }
     }
 
-    /// The mask over the output \[T, B, F\] of a layer, which begins at the first of the steps that there are.
+    /// The mask of a layer's output \[T, B, F\], from the first of these steps on.
     fn output_mask(&self, sequences: Sequences<'_>, layer: usize, y: &Tensor) -> Result<Option<Mask>> {
         let earlier = sequences.first * y.shape().inner().elements();
         Ok(self.mask(sequences.mode, [layer, 0], Purpose::Outputs)?.map(|mask| mask.after(earlier)))
     }
 
-    /// What the directions of a layer read of its input.
+    /// The input of a layer's directions, from the layer's input.
     pub(super) fn enter(&self, mode: Option<Mode>, layer: usize, x: &Tensor) -> Result<Tensor> {
         dropped(x, self.input_mask(mode, layer, x)?)
     }
 
-    /// The gradient at a layer's input from the one at what its directions read, and, of a residual layer, the one at what it
-    /// gave.
+    /// The gradient of a layer's input, from the gradient of its directions' input and, for a residual layer,
+    /// of its output.
     pub(super) fn enter_backward(
         &self,
         mode: Option<Mode>,
@@ -106,7 +107,7 @@ impl Layer<Rnn> {
         Ok(d_x)
     }
 
-    /// What a layer gives on, from the outputs of its directions and its input.
+    /// The output of a layer, from the outputs of its directions and its input.
     pub(super) fn leave(
         &self,
         sequences: Sequences<'_>,
@@ -125,7 +126,7 @@ impl Layer<Rnn> {
         }
     }
 
-    /// The gradient at the outputs of a layer's directions, from the one at what it gave.
+    /// The gradient of the outputs of a layer's directions, from the gradient of the layer's output.
     pub(super) fn leave_backward(
         &self,
         sequences: Sequences<'_>,
@@ -140,7 +141,7 @@ impl Layer<Rnn> {
         }
     }
 
-    /// The copy of W_hh at `place` that a window runs with, where it is a masked one.
+    /// The masked copy of W_hh at `place` for a window; none without weight_drop.
     pub(super) fn masked_weight(
         &self,
         mode: Option<Mode>,
@@ -154,20 +155,20 @@ impl Layer<Rnn> {
     }
 }
 
-/// W_hh with some entries left out.
+/// A masked copy of W_hh.
 pub(super) struct MaskedWeight {
     pub(super) copy: Tensor,
     mask: Mask,
 }
 
-/// The gradient at a masked W_hh, while a pass adds to it.
+/// A masked W_hh and its gradient, to which a pass adds.
 pub(super) struct MaskedGradient {
     pub(super) weight: MaskedWeight,
     pub(super) d_copy: Tensor,
 }
 
 impl MaskedWeight {
-    /// With a gradient of zero.
+    /// Adds a gradient of zero.
     pub(super) fn with_gradient(self) -> Result<MaskedGradient> {
         let d_copy = Tensor::zeros(self.copy.device(), self.copy.shape().dimensions())?;
         Ok(MaskedGradient { weight: self, d_copy })

@@ -1,4 +1,4 @@
-//! What the cells of a stack may have beside their standard equations, and how far gradients flow back through time.
+//! Options of the cells of a stack, and truncated back-propagation through time.
 
 use super::options::{Exclusive, Options};
 use super::{Directions, Rnn};
@@ -8,7 +8,7 @@ use crate::ops::Activation;
 use crate::ops::recurrent::{CellOptions, Equations, Reset, SlidingWindows, Truncation};
 use crate::{Error, Result};
 
-/// The option that asks for a truncation.
+/// The option that selects a truncation.
 fn option_of(truncation: Truncation) -> Option<Exclusive> {
     match truncation {
         Truncation::None => None,
@@ -28,88 +28,88 @@ impl Rnn {
         Self { options: Options { truncation, ..options }, ..self }
     }
 
-    /// With gates that see the cell state, in an LSTM (Gers, Schraudolph & Schmidhuber 2002): i = σ(a_i + p_i c'),
-    /// f = σ(a_f + p_f c'), o = σ(a_o + p_o c). Parameters `weight_ch_l{l}` \[3, H\] with rows p_i, p_f, p_o; without the
-    /// second where gates are [coupled](Rnn::coupled).
+    /// Adds peepholes to an LSTM (Gers, Schraudolph & Schmidhuber 2002): i = σ(a_i + p_i c'), f = σ(a_f + p_f
+    /// c'), o = σ(a_o + p_o c). Parameters `weight_ch_l{l}` \[3, H\] with rows p_i, p_f, p_o; without p_f if
+    /// gates are [coupled](Rnn::coupled).
     pub fn peepholes(self) -> Self {
         let equations = CellOptions { peepholes: true, ..self.options.equations };
         self.with_equations(equations)
     }
 
-    /// With f = 1 − i in an LSTM (Greff et al. 2017, the CIFG variant; ONNX `input_forget`): gate rows i, g, o, three
-    /// instead of four.
+    /// Couples the gates of an LSTM: f = 1 − i (Greff et al. 2017, the CIFG variant; ONNX `input_forget`). It
+    /// then has three gates, in the order i, g, o.
     pub fn coupled(self) -> Self {
         let equations = CellOptions { coupled: true, ..self.options.equations };
         self.with_equations(equations)
     }
 
-    /// With these functions in an LSTM or a GRU instead of σ, tanh and tanh: that of the gates i, f, o or r, z; that of
-    /// the candidate g or n; that of the cell state on its way to h = o · function(c), which a GRU has no use for. They
-    /// are ONNX's f, g and h.
+    /// Replaces σ, tanh and tanh in an LSTM or a GRU by `gates` (i, f, o or r, z), `candidate` (g or n) and
+    /// `output` (h = o · output(c), which a GRU does not use): ONNX's f, g and h.
     pub fn gate_activations(self, gates: Activation, candidate: Activation, output: Activation) -> Self {
         let activations = Some([gates, candidate, output]);
         let equations = CellOptions { activations, ..self.options.equations };
         self.with_equations(equations)
     }
 
-    /// With everything that enters a gate's function kept between −`bound` and `bound` (ONNX `clip`). Where the bound
-    /// holds, no gradient flows.
+    /// Clips the arguments of the gates' activations to \[−`bound`, `bound`\] (ONNX `clip`). No gradient
+    /// flows where an argument is clipped.
     pub fn clip_gates(self, bound: f32) -> Self {
         let equations = CellOptions { clip_gates: Some(bound), ..self.options.equations };
         self.with_equations(equations)
     }
 
-    /// With the cell state of an LSTM kept between −`bound` and `bound` (Sak et al. 2014). Where the bound holds, no
-    /// gradient flows.
+    /// Clips the cell state of an LSTM to \[−`bound`, `bound`\] (Sak et al. 2014). No gradient flows where it
+    /// is clipped.
     pub fn clip_cell(self, bound: f32) -> Self {
         let equations = CellOptions { clip_cell: Some(bound), ..self.options.equations };
         self.with_equations(equations)
     }
 
-    /// With each entry of the gradient at the state that a step started from kept between −`bound` and `bound` on its way
-    /// back through time (Graves 2013, section 2.1, keeps those of an LSTM so).
+    /// Clips each entry of the gradient of the state before each step to \[−`bound`, `bound`\] in the
+    /// backward pass (Graves 2013, section 2.1, does so in an LSTM).
     pub fn clip_gradient(self, bound: f32) -> Self {
         let equations = CellOptions { clip_gradient: Some(bound), ..self.options.equations };
         self.with_equations(equations)
     }
 
-    /// With the reset before the product in a GRU, as Cho et al. (2014) have it (ONNX `linear_before_reset` = 0, Keras
-    /// `reset_after=False`): n = tanh(W_in x + b_in + W_hn (r h') + b_hn).
+    /// Applies the reset gate of a GRU before the product, as Cho et al. (2014) (ONNX `linear_before_reset` =
+    /// 0, Keras `reset_after=False`): n = tanh(W_in x + b_in + W_hn (r h') + b_hn).
     pub fn reset_before(self) -> Self {
         let equations = CellOptions { reset: Reset::BeforeProduct, ..self.options.equations };
         self.with_equations(equations)
     }
 
-    /// With a projection in an LSTM (Sak et al. 2014; PyTorch's `proj_size`): h = W_hr (o tanh(c)), with `weight_hr_l{l}`
-    /// \[P, H\]. The hidden state and the output of a direction are P wide, the cell state H.
+    /// Adds a projection to an LSTM (Sak et al. 2014; PyTorch's `proj_size`): h = W_hr (o tanh(c)), with
+    /// `weight_hr_l{l}` \[P, H\] and P = `width`. The hidden state and the output of a direction have P
+    /// features, the cell state H.
     pub fn projection(self, width: usize) -> Self {
         Self { options: Options { projection: Some(width), ..self.options }, ..self }
     }
 
-    /// With truncated back-propagation through time: no gradient flows back past every `steps`-th step of a window,
-    /// as if the state were detached there. Outputs stay the same.
+    /// Truncates back-propagation through time: no gradient flows past every `steps`-th step of a window, as
+    /// if the state were detached there. Outputs do not change.
     pub fn truncated(self, steps: usize) -> Self {
         self.with_truncation(Truncation::Chunks(steps))
     }
 
-    /// With back-propagation in a window that slides: the gradient of each output goes through its own last `lags` + 1
-    /// steps and no further (Williams & Peng 1990, h' = 1). Outputs stay the same; a backward pass costs `lags` + 1 times
-    /// one without truncation. For stacks that run forward only.
+    /// Truncates back-propagation to a sliding window: the gradient of each output flows through its last
+    /// `lags` + 1 steps (Williams & Peng 1990, h' = 1). Outputs do not change; a backward pass costs `lags` +
+    /// 1 times one without truncation. For forward stacks only.
     pub fn windowed(self, lags: usize) -> Self {
         self.truncated_every(1, lags.saturating_add(1))
     }
 
-    /// With truncated back-propagation through time as Williams & Peng (1990) have it, k1 = `every` and k2 = `depth`:
-    /// after every `every` steps the gradients at the outputs since the last time go back through `depth` steps. The last time
-    /// is the end of the sequence, with the outputs that are left. For stacks that run forward only; `depth` is at least
+    /// Truncated back-propagation through time as Williams & Peng (1990), with k1 = `every` and k2 = `depth`:
+    /// after every `every` steps, and at the end of the sequence, the gradients of the outputs since the
+    /// previous time flow back through `depth` steps. For forward stacks only; `depth` must be at least
     /// `every`.
     pub fn truncated_every(self, every: usize, depth: usize) -> Self {
         self.with_truncation(Truncation::SlidingWindows(SlidingWindows { every, depth }))
     }
 
-    /// With units that keep their old state in training, each at each step with this probability: `hidden` for h, `cell`
-    /// for the cell state of an LSTM (Krueger et al. 2017, "Zoneout"). In evaluation each state is the mean of both: h =
-    /// p h' + (1 − p) h̃.
+    /// Zoneout (Krueger et al. 2017): in training, each unit keeps its old state at each step with
+    /// probability `hidden` for h and `cell` for the cell state of an LSTM. In evaluation each state is the
+    /// expectation: h = p h' + (1 − p) h̃.
     pub fn zoneout(self, hidden: f32, cell: f32) -> Self {
         let equations = CellOptions { zoneout: Some([hidden, cell]), ..self.options.equations };
         self.with_equations(equations)
@@ -120,7 +120,7 @@ impl Rnn {
         Equations { cell: self.cell, options: self.options.equations, noise: None }
     }
 
-    /// How gradients are truncated, in words.
+    /// A description of the truncation.
     pub(super) fn describe_truncation(&self) -> Option<String> {
         match self.options.truncation {
             Truncation::None => None,
@@ -145,8 +145,7 @@ impl Rnn {
                 return clash("projection", message);
             }
             if self.options.equations.zoneout.is_some() {
-                let message =
-                    "units keep h before it is projected, and the state after: choose one".to_owned();
+                let message = "cannot be combined: choose one of the two".to_owned();
                 return clash("zoneout and projection", message);
             }
             if width == 0 || width >= self.hidden {
@@ -160,8 +159,7 @@ impl Rnn {
             Truncation::SlidingWindows(windows) if self.directions != Directions::Forward => {
                 let windows = if windows.every == 1 { "windowed" } else { "truncated_every" };
                 let direction = if self.directions == Directions::Both { "bidirectional" } else { "reverse" };
-                let message = "a window looks back from an output to earlier steps: run forward, or truncate by \
-                               `truncated`";
+                let message = "windows require a forward stack: use one, or `truncated` instead";
                 clash(&format!("{windows} and {direction}"), message.to_owned())
             }
             Truncation::SlidingWindows(SlidingWindows { every, depth }) => {
@@ -170,8 +168,8 @@ impl Rnn {
                 expect_size(name, option, depth)?;
                 if depth < every {
                     let message = format!(
-                        "every {every} steps back through {depth} would lose outputs between: let the depth be at \
-                         least {every}"
+                        "every {every} steps back through {depth} would give some outputs no gradient: the depth must be \
+                         at least {every}"
                     );
                     return clash("truncated_every", message);
                 }

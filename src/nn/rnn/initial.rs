@@ -1,4 +1,4 @@
-//! Initial states that are learned.
+//! Learned initial states.
 
 use super::{Rnn, State};
 use crate::nn::{Gradients, Layer, Parameters};
@@ -8,10 +8,12 @@ use crate::tensor::{Indices, Tensor};
 use crate::{Error, Result};
 
 impl Layer<Rnn> {
-    /// The learned initial state of a stack with [`Rnn::learned_initial_state`], the same for each of `batch` rows.
+    /// Returns the learned initial state of a stack with [`Rnn::learned_initial_state`], the same for each of
+    /// `batch` rows.
     ///
-    /// It is a copy: make it anew after each step of the optimizer. [`RnnTrace::backward`](super::RnnTrace::backward)
-    /// of a pass that starts from it adds the gradient, summed over the batch, to those of the parameters.
+    /// The state is a copy: create a new one after each step of the optimizer.
+    /// [`RnnTrace::backward`](super::RnnTrace::backward) of a pass that starts from it adds the gradient,
+    /// summed over the batch, to the gradients of the parameters.
     ///
     /// # Errors
     /// [`Error::Config`] for a stack without that option, [`Error::Shape`] for a batch of zero,
@@ -50,7 +52,7 @@ impl Layer<Rnn> {
         Ok(state.learned_by(self.model, self.first, parameters.layout().id()))
     }
 
-    /// The learned initial state, or zeros where there is none.
+    /// The learned initial state, or zeros for a stack without one.
     pub(crate) fn initial_or_zero_state(&self, parameters: &Parameters, batch: usize) -> Result<State> {
         match self.description.options.learned_initial_state {
             true => self.initial_state(parameters, batch),
@@ -58,12 +60,13 @@ impl Layer<Rnn> {
         }
     }
 
-    /// Part `part` of the learned state of all layers and directions, for each row of the batch \[L·D, B, units\].
+    /// Part `part` of the learned state of all layers and directions, repeated for each row of the batch
+    /// \[L·D, B, H or P\].
     fn learned_part(&self, parameters: &Parameters, part: usize, batch: usize) -> Result<Tensor> {
         let places = self.places();
         let units = parameters.section(self.initial_of(0) + part).shape().elements();
         let mut whole = Tensor::unwritten(parameters.device(), &[places, batch, units])?;
-        // Row 0 of a table of one, for each row of the batch.
+        // Looks up row 0 of a table of one row for each row of the batch.
         let rows = Indices::from_slice(parameters.device(), &[batch], &vec![0; batch])?;
         for place in 0..places {
             let learned = parameters.section(self.initial_of(place) + part).reshaped(&[1, units])?;
@@ -73,8 +76,8 @@ impl Layer<Rnn> {
         Ok(whole)
     }
 
-    /// Adds the gradient at a learned initial state to those of its parameters; of a state that came from elsewhere it
-    /// adds nothing.
+    /// Adds the gradient of a learned initial state to the gradients of its parameters; does nothing for
+    /// other states.
     pub(super) fn accumulate_initial(
         &self,
         initial: &State,

@@ -8,12 +8,13 @@ use crate::tensor::{Indices, Tensor};
 use crate::{Error, Result};
 
 impl Layer<Rnn> {
-    /// What each direction gave at its own last step of each row: the forward one at step lengths_b − 1, the reverse one
-    /// at step 0; zeros for a row of length 0. output \[T, B, D·H\], lengths \[B\] → \[B, D·H\].
+    /// Returns the output of each direction at its last step of each row: step lengths_b − 1 in the forward
+    /// direction, step 0 in reverse; zeros for a row of length 0. output \[T, B, D·H\], lengths \[B\] → \[B,
+    /// D·H\].
     ///
     /// # Errors
-    /// [`Error::Config`] for a stack whose directions are merged: their last steps differ, and a merged output does
-    /// not have them apart. [`Error::Index`] for a length beyond T; [`Error::Shape`], [`Error::DeviceMismatch`].
+    /// [`Error::Config`] for a stack whose directions are merged, since their last steps differ.
+    /// [`Error::Index`] for a length beyond T; [`Error::Shape`], [`Error::DeviceMismatch`].
     ///
     /// ```
     /// use refrain::nn::{Cell, Model, Rnn, Sequences};
@@ -38,8 +39,8 @@ impl Layer<Rnn> {
         but_empty_rows(picked, lengths)
     }
 
-    /// The gradient at the output \[T, B, D·H\] of `steps` steps, from d_last \[B, D·H\] at what
-    /// [`Layer::<Rnn>::last_valid`] picked: zero elsewhere, and in all of a row of length 0.
+    /// The backward pass of [`Layer::<Rnn>::last_valid`]: the gradient of the output \[T, B, D·H\] of `steps`
+    /// steps from d_last \[B, D·H\], zero elsewhere and for rows of length 0.
     ///
     /// # Errors
     /// As [`Layer::<Rnn>::last_valid`].
@@ -54,23 +55,23 @@ impl Layer<Rnn> {
         d_output.reshape(&[steps, batch, self.description.outputs()])
     }
 
-    /// Blocks of H features in an output of T steps and B rows.
+    /// The number of blocks of H features in an output of T steps and B rows.
     fn blocks(&self, steps: usize, batch: usize) -> usize {
         steps * batch * self.description.directions.all().len()
     }
 
-    /// Which of the output's blocks of H features are each row's last, direction by direction \[B·D\]; those of step 0 for a
-    /// row of length 0.
+    /// The index of each row's last block of H features in the output, direction by direction \[B·D\]; of
+    /// step 0 for a row of length 0.
     fn last_places(&self, steps: usize, batch: usize, lengths: &Indices) -> Result<Indices> {
         let Rnn { options, directions, .. } = &self.description;
         if options.merge != Merge::Concat {
             let message = format!(
-                "the last steps of two directions differ, and {:?} has merged them: take the final state, or concat",
+                "requires unmerged directions, but they are merged by {:?}: use the final state",
                 options.merge
             );
             return Err(Error::config("last_valid and merge", message));
         }
-        // Refuses absurd numbers of steps before they are multiplied.
+        // Returns an error before the product of the sizes overflows.
         Shape::named("the output [steps, batch, features]", &[steps, batch, self.description.outputs()])?;
         lengths.shape().expect("lengths", &[batch])?;
         lengths.expect_below("lengths", steps + 1)?;
@@ -95,6 +96,6 @@ fn but_empty_rows(x: Tensor, lengths: &Indices) -> Result<Tensor> {
         return Ok(x);
     }
     let [batch, features] = x.shape().exactly("x", "[batch, features]")?;
-    // As a sequence of one step, which is padding where a row has none.
+    // A sequence of one step, which is padding in rows of length 0.
     zero_padding(&x.reshape(&[1, batch, features])?, lengths)?.reshape(&[batch, features])
 }

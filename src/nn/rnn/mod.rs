@@ -28,7 +28,7 @@ use crate::shape::Shape;
 use crate::tensor::View;
 use crate::{Error, Result};
 
-/// Which way a stack runs through time.
+/// The directions of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Directions {
@@ -38,7 +38,7 @@ enum Directions {
 }
 
 impl Directions {
-    /// The option that asks for it.
+    /// The option that selects it.
     fn option(self) -> Option<Exclusive> {
         match self {
             Self::Forward => None,
@@ -56,17 +56,17 @@ impl Directions {
     }
 }
 
-/// A stack of L recurrent layers of H units over time: PyTorch's `nn.RNN`, `nn.LSTM` and `nn.GRU`. Layer l reads the
-/// outputs of layer l − 1; the equations of a step are those of its [`Cell`].
+/// A stack of L recurrent layers of H units over time, as PyTorch's `nn.RNN`, `nn.LSTM` and `nn.GRU`. Layer l
+/// reads the outputs of layer l − 1; [`Cell`] defines the equations of a step.
 ///
-/// Parameters of layer l, for a cell of G gates: `weight_ih_l{l}` \[G·H, I or D·H\], `weight_hh_l{l}` \[G·H, H\],
-/// `bias_ih_l{l}` and `bias_hh_l{l}` \[G·H\], all drawn from U(±1/√H); those of the reverse direction end in
-/// `_reverse`. D is 2 for a bidirectional stack whose directions are not merged, else 1.
+/// Parameters of layer l, for a cell of G gates: `weight_ih_l{l}` \[G·H, I or D·H\], `weight_hh_l{l}` \[G·H,
+/// H\], `bias_ih_l{l}` and `bias_hh_l{l}` \[G·H\], all initialized from U(±1/√H); those of the reverse
+/// direction end in `_reverse`. D is 2 for a bidirectional stack whose directions are not merged, else 1.
 ///
-/// What a training step takes of memory is a formula: [`Cost::training_bytes`](crate::nn::Cost::training_bytes).
+/// [`Cost::training_bytes`](crate::nn::Cost::training_bytes) gives the memory of a training step.
 ///
-/// Sequences are \[T, B, I\]: time first, so that a step is contiguous. Data in another layout comes in through
-/// [`permute`](crate::ops::permute).
+/// Sequences are \[T, B, I\]: time first, so that a step is contiguous. Use [`permute`](crate::ops::permute)
+/// for data in another layout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rnn {
     cell: Cell,
@@ -79,11 +79,11 @@ pub struct Rnn {
     options: Options,
 }
 
-/// The deepest stack.
+/// The most layers of a stack.
 const MAX_LAYERS: usize = 1024;
 
 impl Rnn {
-    /// One layer of `hidden` units over `inputs` features.
+    /// Creates a stack of one layer with `hidden` units and `inputs` input features.
     pub fn new(cell: Cell, inputs: usize, hidden: usize) -> Self {
         Self {
             cell,
@@ -96,27 +96,27 @@ impl Rnn {
         }
     }
 
-    /// With this many layers.
+    /// Sets the number of layers.
     pub fn layers(self, layers: usize) -> Self {
         Self { layers, ..self }
     }
 
-    /// Without b_ih and b_hh.
+    /// Omits b_ih and b_hh.
     pub fn without_bias(self) -> Self {
         Self { bias: false, ..self }
     }
 
-    /// In both directions: the output of each layer is the forward one's followed by the reverse one's (Schuster &
-    /// Paliwal 1997), or what [`Rnn::merge`] makes of the two.
+    /// Runs both directions (Schuster & Paliwal 1997). The output of each layer is the forward output
+    /// followed by the reverse output, or the two merged by [`Rnn::merge`].
     ///
-    /// On a GPU a dispatch takes a step of both, so that a layer costs as many dispatches as one direction. With layer
-    /// normalisation, a projection, windows that overlap or random zoneout, and where arrays of both do not fit a binding,
-    /// the directions go one after the other.
+    /// On a GPU one dispatch computes a step of both, so that a layer has as many dispatches as one
+    /// direction. The directions run one after the other with layer normalisation, a projection, overlapping
+    /// windows or random zoneout, and where the arrays of both do not fit a binding.
     pub fn bidirectional(self) -> Self {
         self.with_directions(Directions::Both)
     }
 
-    /// From the last step of each row to its first.
+    /// Runs from the last step of each row to its first.
     pub fn reverse(self) -> Self {
         self.with_directions(Directions::Reverse)
     }
@@ -126,17 +126,18 @@ impl Rnn {
         Self { directions, options, ..self }
     }
 
-    /// The equations of a step.
+    /// The cell.
     pub fn cell(&self) -> Cell {
         self.cell
     }
 
-    /// Units in each layer and direction.
+    /// The number of units H of each layer and direction.
     pub fn hidden(&self) -> usize {
         self.hidden
     }
 
-    /// Features of the output: units times directions, or units where directions are merged.
+    /// Features of the output: P (or H without a projection) times the number of directions, unless they are
+    /// merged.
     pub fn outputs(&self) -> usize {
         match self.options.merge {
             Merge::Concat => self.width(),
@@ -144,9 +145,9 @@ impl Rnn {
         }
     }
 
-    /// Features of the outputs of all directions side by side.
+    /// Features of the outputs of all directions, concatenated.
     fn width(&self) -> usize {
-        // Before a description is checked its sizes may be anything.
+        // The sizes are not validated yet.
         self.hidden_width().saturating_mul(self.directions.all().len())
     }
 
@@ -155,7 +156,7 @@ impl Rnn {
         self.options.projection.unwrap_or(self.hidden)
     }
 
-    /// The widths of the parts of a state, hidden first.
+    /// Names and widths of the parts of a state, hidden first.
     fn state_widths(&self) -> impl Iterator<Item = (&'static str, usize)> {
         let cell = self.cell.has_cell_state().then_some(("cell", self.hidden));
         [("hidden", self.hidden_width())].into_iter().chain(cell)
@@ -165,7 +166,7 @@ impl Rnn {
         self.cell.validate()?;
         expect_size(name, "inputs", self.inputs)?;
         expect_size(name, "hidden", self.hidden)?;
-        // Each layer is described before the parameters are counted: a limit of its own.
+        // Layers are described before their parameters are counted, so they need a limit of their own.
         if !(1..=MAX_LAYERS).contains(&self.layers) {
             let message = format!("must be between 1 and {MAX_LAYERS}, not {}", self.layers);
             return Err(Error::config(format!("{name}: layers"), message));
@@ -173,12 +174,12 @@ impl Rnn {
         self.validate_options(name)
     }
 
-    /// Parameters of one layer in one direction before its initial state.
+    /// The number of parameters of one layer in one direction, without its initial state.
     fn weights_per_direction(&self) -> usize {
         2 + 2 * usize::from(self.bias) + self.extra_weights().count() + self.norms().len()
     }
 
-    /// The recurrent weights beside W_hh: name, rows, columns.
+    /// The recurrent weights besides W_hh: name, rows, columns.
     fn extra_weights(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
         let peepholes = self.equations().peepholes();
         let peepholes = (peepholes > 0).then_some(("weight_ch", peepholes, self.hidden));
@@ -237,7 +238,7 @@ impl From<Rnn> for LayerConfig {
     }
 }
 
-/// The parameters of one layer of the stack in one direction.
+/// The parameters of one layer in one direction.
 #[derive(Clone, Copy)]
 struct LayerWeights<'a> {
     weight_ih: View<'a>,
@@ -246,7 +247,7 @@ struct LayerWeights<'a> {
 }
 
 impl Layer<Rnn> {
-    /// The parameters at `place`: layer times directions, plus direction.
+    /// The parameters at `place`, which is layer times directions, plus direction.
     fn weights<'p>(&self, parameters: &'p Parameters, place: usize) -> LayerWeights<'p> {
         let first = self.first_of(place);
         let bias = |offset| self.description.bias.then(|| parameters.section(first + offset));
@@ -254,7 +255,7 @@ impl Layer<Rnn> {
         let norms = self.norms_at(parameters, place, bias(2));
         LayerWeights {
             weight_ih: parameters.section(first),
-            // Where products are normalised, the bias comes after that.
+            // With layer normalisation, the bias is added after it.
             bias_ih: bias(2).filter(|_| norms.is_none()),
             recurrent: RecurrentWeights {
                 weight_hh: parameters.section(first + 1),
@@ -266,7 +267,7 @@ impl Layer<Rnn> {
         }
     }
 
-    /// The indexes of peepholes and projection at `place`.
+    /// The indices of peepholes and projection at `place`.
     fn extra_of(&self, place: usize) -> [Option<usize>; 2] {
         let first = self.first_of(place) + 2 + 2 * usize::from(self.description.bias);
         let peepholes = (self.description.equations().peepholes() > 0).then_some(first);

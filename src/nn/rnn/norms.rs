@@ -1,4 +1,4 @@
-//! Layer normalisation as an option of a stack: its parameters, and what it cannot be combined with.
+//! Layer normalisation of a stack: the option, its parameters, and the options that exclude it.
 
 use super::checkpoints::Checkpoints;
 use super::options::Options;
@@ -10,18 +10,19 @@ use crate::tensor::View;
 use crate::{Error, Result};
 
 impl Rnn {
-    /// With layer normalisation in an LSTM or a GRU (Ba, Kiros & Hinton 2016, "Layer normalization", supplementary
-    /// material), LN as in [`layer_norm`](crate::ops::layer_norm):
+    /// Enables layer normalisation in an LSTM or a GRU (Ba, Kiros & Hinton 2016, "Layer normalization",
+    /// supplementary material), with LN as in [`layer_norm`](crate::ops::layer_norm):
     ///
-    /// - LSTM: a = LN(W_ih x) + b_ih + LN(W_hh h') + b_hh over all gates together; c = f c' + i g; h = o tanh(LN(c)).
-    /// - GRU: r and z as usual from LN(W_ih x) + b_ih and LN(W_hh h') + b_hh over both gates together;
-    ///   n = tanh(LN(W_in x) + b_in + r (LN(W_hn h') + b_hn)).
+    /// - LSTM: a = LN(W_ih x) + b_ih + LN(W_hh h') + b_hh over all gates together; c = f c' + i g; h = o
+    ///   tanh(LN(c)).
+    /// - GRU: r and z as usual from LN(W_ih x) + b_ih and LN(W_hh h') + b_hh over both gates together; n =
+    ///   tanh(LN(W_in x) + b_in + r (LN(W_hn h') + b_hn)).
     ///
-    /// Parameters beside the usual ones: the gains `norm_ih_l{l}` and `norm_hh_l{l}` \[G·H\], with first values of one,
-    /// and for an LSTM `norm_c_l{l}` \[2, H\], gain and shift of the cell state, with first values of one and zero.
+    /// Additional parameters: the gains `norm_ih_l{l}` and `norm_hh_l{l}` \[G·H\], initialized to one; for an
+    /// LSTM `norm_c_l{l}` \[2, H\], gain and shift of the cell state, initialized to one and zero.
     ///
-    /// Not together with peepholes, coupled, reset_before, gate_activations, clip_gates, clip_cell, clip_gradient, zoneout,
-    /// projection, recurrent_dropout, checkpoints or overlapping windows.
+    /// Cannot be combined with peepholes, coupled, reset_before, gate_activations, clip_gates, clip_cell,
+    /// clip_gradient, zoneout, projection, recurrent_dropout, checkpoints or overlapping windows.
     ///
     /// ```
     /// use refrain::nn::{Cell, Model, Rnn};
@@ -39,7 +40,7 @@ impl Rnn {
         self.options.equations.layer_norm
     }
 
-    /// Name, sizes and first values of the parameters of one layer in one direction.
+    /// Name, shape and initialization of the parameters of one layer in one direction.
     pub(super) fn norms(&self) -> Vec<(&'static str, Vec<usize>, Init)> {
         if !self.has_layer_norm() {
             return Vec::new();
@@ -53,7 +54,7 @@ impl Rnn {
         all
     }
 
-    /// Fails for a cell or an option that layer normalisation does not go with.
+    /// Checks that the cell and the other options can be combined with layer normalisation.
     pub(super) fn validate_norms(&self, name: &str) -> Result<()> {
         if !self.has_layer_norm() {
             return Ok(());
@@ -95,7 +96,7 @@ impl Layer<Rnn> {
         self.first_of(place) + rnn.weights_per_direction() - rnn.norms().len()
     }
 
-    /// The gains at `place`, and the bias that comes after that of the input.
+    /// The gains at `place`, and the bias that is added after the normalisation of the input.
     pub(super) fn norms_at<'p>(
         &self,
         parameters: &'p Parameters,

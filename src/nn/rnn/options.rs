@@ -1,4 +1,4 @@
-//! What a stack may have beside its layers: random masks, merged directions, residual connections, a learned initial
+//! Options of a stack besides its layers: dropout, merged directions, residual connections, a learned initial
 //! state.
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::ops::dropout::expect_rate;
 use crate::ops::recurrent::{CellOptions, Truncation};
 use crate::{Error, Result};
 
-/// Options that a stack has none of unless asked to; those absent are not stored.
+/// The options of a stack. Absent ones are not stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Options {
     #[serde(default, skip_serializing_if = "is_default")]
@@ -27,7 +27,7 @@ pub(super) struct Options {
     pub(super) residual: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) learned_initial_state: bool,
-    /// Width of the projected hidden state.
+    /// P, the width of a projected hidden state.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) projection: Option<usize>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -36,7 +36,7 @@ pub(super) struct Options {
     pub(super) equations: CellOptions,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) checkpoints: Checkpoints,
-    /// Two options of which a stack can only have one, if both were asked for.
+    /// Two options that exclude each other, if both were selected.
     #[serde(skip)]
     pub(super) clash: Option<[Exclusive; 2]>,
 }
@@ -54,7 +54,7 @@ pub(super) enum Exclusive {
 }
 
 impl Exclusive {
-    /// The name of the function that asks for it.
+    /// The name of the builder function that selects it.
     fn name(self) -> &'static str {
         match self {
             Self::Reverse => "reverse",
@@ -69,7 +69,7 @@ impl Exclusive {
 }
 
 impl Options {
-    /// The same, with a note where one option takes the place of another one.
+    /// These options, with `clash` set if `new` replaces another option.
     pub(super) fn instead_of(self, old: Option<Exclusive>, new: Option<Exclusive>) -> Self {
         match (old, new) {
             (Some(old), Some(new)) if old != new => Self { clash: self.clash.or(Some([old, new])), ..self },
@@ -83,52 +83,53 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl Rnn {
-    /// With dropout at this rate on the outputs of every layer but the last, in training (PyTorch's `dropout`).
+    /// Applies dropout at this rate to the outputs of every layer except the last, in training (PyTorch's
+    /// `dropout`).
     pub fn dropout(self, rate: f32) -> Self {
         Self { options: Options { dropout: rate, ..self.options }, ..self }
     }
 
-    /// With dropout at this rate on the inputs of every layer, in training, under one mask for all steps (Gal &
-    /// Ghahramani 2016).
+    /// Applies dropout at this rate to the inputs of every layer, in training, with one mask for all steps
+    /// (Gal & Ghahramani 2016).
     pub fn input_dropout(self, rate: f32) -> Self {
         Self { options: Options { input_dropout: rate, ..self.options }, ..self }
     }
 
-    /// With dropout at this rate on the state where it enters the product with W_hh, in training, under one mask for all
-    /// steps (Gal & Ghahramani 2016): a = W_hh (m h') + b_hh. A GRU's z h' stays whole.
+    /// Applies dropout at this rate to the state in the product with W_hh, in training, with one mask for all
+    /// steps (Gal & Ghahramani 2016): a = W_hh (m h') + b_hh. The term z h' of a GRU is not masked.
     pub fn recurrent_dropout(self, rate: f32) -> Self {
         Self { options: Options { recurrent_dropout: rate, ..self.options }, ..self }
     }
 
-    /// With dropout at this rate on the entries of every W_hh, in training: one mask for a whole window, and for its
-    /// gradient (Merity et al. 2018, "Regularizing and optimizing LSTM language models").
+    /// Applies dropout at this rate to the entries of every W_hh, in training, with one mask for a whole
+    /// window and its gradient (Merity et al. 2018, "Regularizing and optimizing LSTM language models").
     pub fn weight_drop(self, rate: f32) -> Self {
         Self { options: Options { weight_drop: rate, ..self.options }, ..self }
     }
 
-    /// With the outputs of both directions merged so, in a bidirectional stack: at the output, and for the layer above.
+    /// Merges the outputs of both directions of every layer of a bidirectional stack.
     pub fn merge(self, merge: Merge) -> Self {
         Self { options: Options { merge, ..self.options }, ..self }
     }
 
-    /// With each layer's input added to its output where both are equally wide: in every layer from the second on,
-    /// and in the first if the stack has as many outputs as inputs (He et al. 2016). Dropout comes before the sum:
-    /// what is added is what the layer below gave.
+    /// Adds each layer's input to its output where both have the same width: in every layer from the second
+    /// on, and in the first if the stack has as many outputs as inputs (He et al. 2016). Dropout is applied
+    /// before the sum.
     pub fn residual(self) -> Self {
         Self { options: Options { residual: true, ..self.options }, ..self }
     }
 
-    /// With initial states among the parameters: `initial_hidden_l{l}` \[H\], and `initial_cell_l{l}` \[H\] for an LSTM,
-    /// with first values of zero; those of the reverse direction end in `_reverse`.
+    /// Adds initial states to the parameters: `initial_hidden_l{l}` \[H\], and `initial_cell_l{l}` \[H\] for
+    /// an LSTM, initialized to zero; those of the reverse direction end in `_reverse`.
     ///
-    /// [`Layer::initial_state`](crate::nn::Layer::initial_state) makes a state of them. A pass that starts from it adds
-    /// to their gradients; one that starts from another state does not. A reset inside a row starts from zeros all the
-    /// same.
+    /// [`Layer::initial_state`](crate::nn::Layer::initial_state) copies them to a state. A pass that starts
+    /// from this state adds to their gradients; a pass from another state does not. A reset inside a row
+    /// starts from zeros.
     pub fn learned_initial_state(self) -> Self {
         Self { options: Options { learned_initial_state: true, ..self.options }, ..self }
     }
 
-    /// Whether training draws random numbers.
+    /// Whether training uses random numbers.
     pub(super) fn is_random(&self) -> bool {
         let Options { dropout, input_dropout, weight_drop, recurrent_dropout, equations, .. } = self.options;
         let [hidden, cell] = equations.zoneout.unwrap_or_default();
@@ -161,21 +162,20 @@ impl Rnn {
         let clash =
             |options: &str, message: String| Err(Error::config(format!("{name}: {options}"), message));
         if dropout > 0.0 && self.layers == 1 {
-            let message = "drops between layers, and there is 1: take more layers or no dropout; on inputs \
-                           there is input_dropout";
+            let message = "applies between layers, and there is 1: use more layers, or input_dropout";
             return clash("dropout and layers", message.to_owned());
         }
         if merge != Merge::Concat && self.directions != Directions::Both {
             let message =
-                format!("{merge:?} merges two directions, but the stack runs in one: make it bidirectional");
+                format!("{merge:?} merges two directions, but the stack has one: make it bidirectional");
             let reverse = self.directions == Directions::Reverse;
             return clash(if reverse { "merge and reverse" } else { "merge and bidirectional" }, message);
         }
         if residual && !(0..self.layers).any(|layer| self.is_residual(layer)) {
             let (inputs, outputs) = (self.inputs, self.outputs());
             let message = format!(
-                "a single layer of {inputs} inputs and {outputs} outputs has nothing to add: make them equal, or \
-                 take more layers"
+                "a single layer of {inputs} inputs and {outputs} outputs has no residual connection: make \
+                 them equal, or use more layers"
             );
             return clash("residual and layers", message);
         }

@@ -16,7 +16,7 @@ use crate::tensor::{Tensor, View};
 use crate::{Error, Result};
 
 impl Layer<Rnn> {
-    /// The state before a sequence begins: zeros.
+    /// Returns a state of zeros.
     ///
     /// # Errors
     /// [`Error::Shape`] for a batch of zero; out of memory.
@@ -37,8 +37,8 @@ impl Layer<Rnn> {
         }
     }
 
-    /// Outputs of the last layer \[T, B, D·H\] and the state after the last step, from x \[T, B, I\] and the state
-    /// before the first step. Keeps nothing.
+    /// Returns the outputs of the last layer \[T, B, D·H\] and the state after the last step, from x \[T, B,
+    /// I\] and the initial state. Saves nothing for a backward pass.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::DeviceMismatch`], [`Error::ModelMismatch`].
@@ -46,8 +46,8 @@ impl Layer<Rnn> {
         self.infer_sequences(parameters, x, state, Sequences::whole())
     }
 
-    /// As [`Layer::<Rnn>::infer`], over the steps of each row that `sequences` tells; in evaluation, unless it asks
-    /// for the random numbers of training.
+    /// As [`Layer::<Rnn>::infer`], with the lengths and resets of `sequences`; in evaluation, unless
+    /// `sequences` requests training.
     ///
     /// # Errors
     /// As [`Layer::<Rnn>::infer`]; [`Error::Index`] for lengths beyond T.
@@ -61,11 +61,11 @@ impl Layer<Rnn> {
         self.named(self.run(parameters, x, state, sequences.or_evaluation(), drop))
     }
 
-    /// As [`Layer::<Rnn>::infer`], with the trace that backward needs.
+    /// As [`Layer::<Rnn>::infer`]; also returns the trace for the backward pass.
     ///
     /// # Errors
-    /// As [`Layer::<Rnn>::infer`]; [`Error::Config`] for a stack with dropout, which must be told by
-    /// [`Layer::<Rnn>::forward_sequences`] whether this is training.
+    /// As [`Layer::<Rnn>::infer`]; [`Error::Config`] for a stack with dropout, which requires
+    /// [`Layer::<Rnn>::forward_sequences`] to choose training or evaluation.
     pub fn forward<'p>(
         &self,
         parameters: &'p Parameters,
@@ -75,11 +75,11 @@ impl Layer<Rnn> {
         self.forward_sequences(parameters, x, state, Sequences::whole())
     }
 
-    /// As [`Layer::<Rnn>::infer_sequences`], with the trace that backward needs.
+    /// As [`Layer::<Rnn>::infer_sequences`]; also returns the trace for the backward pass.
     ///
     /// # Errors
-    /// As [`Layer::<Rnn>::infer_sequences`]; [`Error::Config`] for a stack with dropout and `sequences` that do not say
-    /// whether this is training.
+    /// As [`Layer::<Rnn>::infer_sequences`]; [`Error::Config`] for a stack with dropout if `sequences`
+    /// requests neither training nor evaluation.
     pub fn forward_sequences<'p>(
         &self,
         parameters: &'p Parameters,
@@ -122,13 +122,13 @@ impl Layer<Rnn> {
             segments.push(own);
             next = after;
         }
-        // What the last segment reads is kept by its layers.
+        // The layers of the last segment save its input themselves.
         let x = (segments.len() > 1).then(|| x.clone());
         let trace = RnnTrace { layer: self.clone(), parameters, mode: sequences.mode, x, segments, layers };
         Ok((output.whole(), next, trace))
     }
 
-    /// What the layers leave that run over a segment of `x` again.
+    /// Recomputes the layers' traces of a segment of `x`.
     pub(super) fn retrace(
         &self,
         parameters: &Parameters,
@@ -148,8 +148,8 @@ impl Layer<Rnn> {
         Ok(layers)
     }
 
-    /// Runs layer after layer, handing what each leaves to `keep`; returns the last one's output and the state at the
-    /// end.
+    /// Runs all layers and passes their traces to `keep`; returns the output of the last layer and the final
+    /// state.
     fn run(
         &self,
         parameters: &Parameters,
@@ -162,7 +162,7 @@ impl Layer<Rnn> {
         let Rnn { layers, directions, .. } = self.description;
         let directions = directions.all();
         let mut next = State::unwritten(x.device(), self.state_sizes(batch))?;
-        // What stands in the padding may be anything: products would spread it.
+        // The padding may hold anything, NaN included, which products would spread.
         let mut input = match sequences.lengths {
             Some(lengths) => zero_padding(x, lengths)?,
             None => x.clone(),
@@ -195,8 +195,8 @@ impl Layer<Rnn> {
         Ok((input, next.carried_by(self.model, self.first)))
     }
 
-    /// The time loops at `places` of a layer, before their input is known; `masked` gives the W_hh of a place, where it is
-    /// not the parameter itself.
+    /// The time loops at `places` of a layer, without their input; `masked` returns the masked W_hh of a
+    /// place, if there is one.
     pub(super) fn calls<'a>(
         &self,
         parameters: &'a Parameters,
@@ -229,7 +229,7 @@ impl Layer<Rnn> {
         Traversal { direction, lengths, resets, truncation: self.description.options.truncation, first }
     }
 
-    /// Checks what comes in; returns T and B.
+    /// Checks the operands of a forward pass; returns T and B.
     fn check(&self, parameters: &Parameters, x: &Tensor, state: &State) -> Result<[usize; 2]> {
         let Rnn { inputs, .. } = self.description;
         parameters.layout().expect_model("parameters", self.model)?;
@@ -243,22 +243,22 @@ impl Layer<Rnn> {
                 x.shape(),
             ));
         }
-        // A batch of one size in the state and of another in x: the usual cause is a batch that comes first in x.
+        // The batch sizes of state and x differ: usually because x has its batch first.
         if state.batch() != batch && state.batch() == steps {
             let expected = format!("[time, batch, inputs] with a batch of {steps}, as the state has");
-            let found = format!("{}: time comes first, and these two seem to be swapped", x.shape());
+            let found = format!("{}: time comes first; time and batch seem to be swapped", x.shape());
             return Err(Error::shape("x", expected, found));
         }
         state.expect("the state", self.state_sizes(batch))?;
-        // A learned state of other parameters would get no gradient, in silence.
+        // A learned state of other parameters would silently get no gradient.
         if state.is_learned_by(self.model, self.first) {
             state.expect_learned_from(parameters.layout().id())?;
         }
         if self.description.directions != Directions::Forward && state.is_carried_by(self.model, self.first) {
             return Err(Error::config(
                 "the state and reverse or bidirectional",
-                "do not go together: the reverse direction begins at the end of a window, and what it ended the window \
-                 before with comes from the beginning of that; start each window from `zero_state`",
+                "cannot be combined: the reverse direction starts at the end of a window, but its previous state \
+                 is of the beginning of the previous window; start each window from `zero_state`",
             ));
         }
         Ok([steps, batch])

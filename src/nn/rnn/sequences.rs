@@ -1,21 +1,21 @@
-//! How a batch is to be read: which steps of which rows there are, and whether numbers are drawn.
+//! [`Sequences`]: the lengths and resets of a batch's rows, and whether a pass is training or evaluation.
 
 use crate::nn::RandomKey;
 use crate::tensor::Indices;
 
-/// Whether a pass through a stack draws random numbers.
+/// Whether a pass through a stack uses random numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::nn) enum Mode {
     Training(RandomKey),
     Evaluation,
 }
 
-/// How the rows of a batch \[T, B\] are to be read: all of them whole, or ragged, or with restarts inside; and whether
-/// the pass is one of training or of evaluation.
+/// The sequences in the rows of a batch \[T, B\]: whole, ragged, or with resets inside; and whether the pass
+/// is training or evaluation.
 ///
-/// A row of a ragged batch ends after its length, in any order of lengths: its state stays as it is from there on,
-/// its output and the gradient at its input are zero in the padding, whatever stands there, and the reverse
-/// direction begins at its last valid step.
+/// A row of a ragged batch ends after its length; lengths need not be sorted. From there on its state is
+/// constant, its output and the gradient of its input are zero whatever the input holds, and the reverse
+/// direction starts at its last valid step.
 ///
 /// ```
 /// use refrain::Device;
@@ -31,7 +31,7 @@ pub(in crate::nn) enum Mode {
 ///     let (y, _, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
 /// #   trace.backward(&y, None, &mut parameters.zero_gradients()?)?;
 /// }
-/// // The stack draws numbers in training: whoever wants gradients has to say which it is.
+/// // The stack uses random numbers in training: a forward pass must request training or evaluation.
 /// assert!(rnn.forward(&parameters, &x, &state).is_err());
 /// # Ok::<(), refrain::Error>(())
 /// ```
@@ -40,7 +40,7 @@ pub struct Sequences<'a> {
     pub(in crate::nn) lengths: Option<&'a Indices>,
     pub(super) resets: Option<&'a Indices>,
     pub(super) mode: Option<Mode>,
-    /// How many steps of the sequence came before these.
+    /// How many steps of the sequence precede these.
     pub(super) first: usize,
 }
 
@@ -50,42 +50,42 @@ impl<'a> Sequences<'a> {
         Self::default()
     }
 
-    /// The first `lengths[b]` steps of each row b; lengths \[B\], from 0 to T. In a row of length 0 nothing happens: its
-    /// outputs are zero, its final state is the initial one, and so are the gradients at the two.
+    /// The first `lengths[b]` steps of each row b; lengths \[B\], from 0 to T. The outputs of a row of length
+    /// 0 are zero, its final state is its initial state, and the gradients of the two are equal.
     pub fn ragged(lengths: &'a Indices) -> Self {
         Self { lengths: Some(lengths), ..Self::default() }
     }
 
-    /// With rows parted where `resets` \[T, B\] is not zero: a mark at step s of a row is the boundary between its steps
-    /// s − 1 and s, which neither a state nor a gradient passes. The forward direction starts from zeros at step s, the
-    /// reverse direction at step s − 1, so that sequences packed into one row yield what each yields alone from a zero
-    /// state. A mark at a row's first step replaces the initial state of the forward direction by zeros and changes
-    /// nothing in reverse; a mark in the padding changes nothing.
+    /// Resets the state where `resets` \[T, B\] is not zero. An entry at step s separates steps s − 1 and s
+    /// of a row, so that neither state nor gradient crosses. The forward direction starts from zeros at step
+    /// s, the reverse direction at step s − 1: sequences packed into one row yield what each yields alone
+    /// from a zero state. An entry at a row's first step replaces the initial state of the forward direction
+    /// by zeros and has no effect in reverse; an entry in the padding has no effect.
     ///
-    /// A row has one initial and one final state: the first sequence has the final state of the reverse direction, the last
-    /// one that of the forward direction, and the initial states are theirs the other way round.
-    /// Chunks of [`Rnn::truncated`](super::Rnn::truncated) and windows of [`Rnn::windowed`](super::Rnn::windowed) count the
-    /// steps of the row, whatever it is parted into.
+    /// A row has one initial and one final state. In the forward direction the initial state belongs to the
+    /// row's first sequence and the final state to its last; in reverse it is the other way round. Chunks of
+    /// [`Rnn::truncated`](super::Rnn::truncated) and windows of [`Rnn::windowed`](super::Rnn::windowed) count
+    /// the steps of the whole row.
     pub fn resets(self, resets: &'a Indices) -> Self {
         Self { resets: Some(resets), ..self }
     }
 
-    /// In training: dropout and whatever else is random draws the numbers of `draw`.
+    /// Training: dropout and zoneout use the random numbers of `random_key`.
     pub fn training(self, random_key: RandomKey) -> Self {
         Self { mode: Some(Mode::Training(random_key)), ..self }
     }
 
-    /// In evaluation: nothing is random, and everything is kept. Gradients exist here too.
+    /// Evaluation: dropout and zoneout are not random. Gradients can be computed here too.
     pub fn evaluation(self) -> Self {
         Self { mode: Some(Mode::Evaluation), ..self }
     }
 
-    /// Whether rows are neither ragged nor reset.
+    /// Whether there are neither lengths nor resets.
     pub(in crate::nn) fn is_whole(&self) -> bool {
         self.lengths.is_none() && self.resets.is_none()
     }
 
-    /// The same steps, in evaluation unless something else was said.
+    /// The same sequences, in evaluation unless training was requested.
     pub(super) fn or_evaluation(self) -> Self {
         Self { mode: Some(self.mode.unwrap_or(Mode::Evaluation)), ..self }
     }

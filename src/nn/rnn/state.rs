@@ -1,4 +1,4 @@
-//! What a stack carries from one window of time to the next.
+//! The state of a stack between two windows of time.
 
 use crate::device::Device;
 use crate::nn::parameters::{ModelId, ParametersId};
@@ -8,26 +8,27 @@ use crate::ops::zero_padding;
 use crate::tensor::{Indices, Tensor};
 use crate::{Error, Result};
 
-/// What a stack carries from one window of time to the next, or the gradient at it. Values only: the history that
-/// led to a state ends with it.
+/// The state of a stack between two windows of time, or its gradient. It holds values only: gradients do not
+/// flow through it to the previous window.
 ///
-/// Its parts have an entry for each layer and direction, as in PyTorch: layer by layer, forward before reverse.
+/// Its parts have an entry for each layer and direction, as in PyTorch: layer by layer, forward before
+/// reverse.
 #[derive(Clone, Debug)]
 pub struct State {
-    /// \[L·D, B, H\], or \[L·D, B, P\] where the hidden state is projected.
+    /// \[L·D, B, H\], or \[L·D, B, P\] with a projection.
     hidden: Tensor,
     /// \[L·D, B, H\].
     cell: Option<Tensor>,
     origin: Origin,
 }
 
-/// Where a state comes from; layers are told apart by their model and their first parameter.
+/// The origin of a state. A layer is identified by its model and its first parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Origin {
     Given,
     /// The learned initial state of a layer, copied from these parameters.
     Learned(ModelId, usize, ParametersId),
-    /// What a layer ended a window with.
+    /// The final state of a layer in a window.
     Carried(ModelId, usize),
 }
 
@@ -39,12 +40,12 @@ pub(super) struct StateSizes {
     pub(super) batch: usize,
     /// Width of the hidden state.
     pub(super) hidden: usize,
-    /// Width of the cell state, where there is one.
+    /// Width of the cell state.
     pub(super) cell: Option<usize>,
 }
 
 impl State {
-    /// A state from the hidden states of all layers \[L·D, B, H\], for cells that have no other.
+    /// Creates a state from the hidden states of all layers \[L·D, B, H\], for cells without a cell state.
     ///
     /// # Errors
     /// [`Error::Shape`] unless there are three dimensions.
@@ -53,8 +54,8 @@ impl State {
         Ok(Self { hidden: hidden.clone(), cell: None, origin: Origin::Given })
     }
 
-    /// A state from the hidden states of all layers \[L·D, B, H\] and their cell states \[L·D, B, H\], for an LSTM.
-    /// With a projection the hidden states are as wide as that: \[L·D, B, P\].
+    /// Creates a state from the hidden states \[L·D, B, H\] and cell states \[L·D, B, H\] of all layers, for
+    /// an LSTM. With a projection the hidden states are \[L·D, B, P\].
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::DeviceMismatch`].
@@ -79,7 +80,7 @@ impl State {
         })
     }
 
-    /// A state whose places are all about to be [`put`](State::put).
+    /// A state with uninitialized values, every entry of which must be written by [`put`](State::put).
     pub(super) fn unwritten(device: &Device, sizes: StateSizes) -> Result<Self> {
         let part = |width| Tensor::unwritten(device, &[sizes.places, sizes.batch, width]);
         Ok(Self {
@@ -89,7 +90,7 @@ impl State {
         })
     }
 
-    /// The hidden states of all layers \[L·D, B, H\]; \[L·D, B, P\] where they are projected.
+    /// The hidden states of all layers \[L·D, B, H\]; \[L·D, B, P\] with a projection.
     pub fn hidden(&self) -> Tensor {
         self.hidden.clone()
     }
@@ -115,7 +116,7 @@ impl State {
         self.cell.as_ref().map(|cell| Self::expect_place(cell, place)).transpose()
     }
 
-    /// The same values, as the learned initial state of a layer.
+    /// The same values, marked as the learned initial state of a layer.
     pub(super) fn learned_by(self, model: ModelId, first: usize, from: ParametersId) -> Self {
         Self { origin: Origin::Learned(model, first, from), ..self }
     }
@@ -124,7 +125,7 @@ impl State {
         matches!(self.origin, Origin::Learned(of, at, _) if (of, at) == (model, first))
     }
 
-    /// Fails for a learned initial state that was copied from other parameters than `from`.
+    /// Checks that a learned initial state was copied from the parameters `from`.
     pub(super) fn expect_learned_from(&self, from: ParametersId) -> Result<()> {
         match self.origin {
             Origin::Learned(_, _, other) if other != from => {
@@ -134,7 +135,7 @@ impl State {
         }
     }
 
-    /// The same values, as what a layer ended a window with.
+    /// The same values, marked as the final state of a layer.
     pub(super) fn carried_by(self, model: ModelId, first: usize) -> Self {
         Self { origin: Origin::Carried(model, first), ..self }
     }
@@ -143,8 +144,9 @@ impl State {
         self.origin == Origin::Carried(model, first)
     }
 
-    /// The same state, but zeros in the rows of the batch where `resets` \[B\] is not zero: where one sequence of a
-    /// batch ends and another takes its row. Inside a window there is [`Sequences::resets`](super::Sequences::resets).
+    /// Returns a copy with zeros in the rows of the batch where `resets` \[B\] is not zero: where one
+    /// sequence of a row ends and another begins between two windows. For resets inside a window see
+    /// [`Sequences::resets`](super::Sequences::resets).
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::DeviceMismatch`]; out of memory.
@@ -158,7 +160,7 @@ impl State {
     /// let parameters = model.initialize(&device)?;
     /// let x = Tensor::zeros(&device, &[5, 2, 3])?;
     /// let (_, state) = rnn.infer(&parameters, &x, &rnn.zero_state(&device, 2)?)?;
-    /// // The next window goes on in row 0 and begins anew in row 1.
+    /// // The next window continues in row 0 and restarts in row 1.
     /// let state = state.reset(&Indices::from_slice(&device, &[2], &[0, 1])?)?;
     /// assert_eq!(state.hidden().download()?[8..], [0.0; 8]);
     /// # let _ = rnn.infer(&parameters, &x, &state)?;
@@ -168,7 +170,7 @@ impl State {
         let [places, batch, _] = self.hidden.shape().exactly("the state", "[layers, batch, hidden]")?;
         resets.shape().expect("resets", &[batch])?;
         self.device().expect_same("resets", resets.device())?;
-        // Layer by layer as if they were steps: all of them are padding in a row that is reset.
+        // Treats layers as time steps: all of them are padding in a row that is reset.
         let kept: Vec<u32> =
             resets.values().iter().map(|&reset| if reset == 0 { places as u32 } else { 0 }).collect();
         let kept = Indices::from_slice(self.device(), &[batch], &kept)?;
@@ -199,7 +201,7 @@ impl State {
         self.hidden.device()
     }
 
-    /// Fails unless this state has these sizes.
+    /// Checks the sizes of this state.
     pub(super) fn expect(&self, what: &str, sizes: StateSizes) -> Result<()> {
         let StateSizes { places, batch, hidden, cell } = sizes;
         let part = |name: &str, part: &Tensor, width: usize| {
@@ -226,7 +228,7 @@ impl State {
         Ok(StateView { hidden: self.hidden.view().entry(place)?, cell })
     }
 
-    /// Replaces the state at `place`.
+    /// Overwrites the state at `place`.
     pub(super) fn put(&mut self, place: usize, parts: &StateTensors) -> Result<()> {
         copy_into(self.hidden.view_mut()?.entry(place)?, parts.hidden.view())?;
         if let (Some(cell), Some(part)) = (&mut self.cell, &parts.cell) {

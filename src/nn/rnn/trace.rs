@@ -11,36 +11,38 @@ use crate::ops::recurrent::{self, SavedActivations};
 use crate::ops::{Form, matmul, zero_padding};
 use crate::tensor::Tensor;
 
-/// What [`Layer<Rnn>::forward`](Layer) leaves for backward: for each layer its input, gates and states; of a
-/// [checkpointed](Rnn::checkpointed) stack those of the last segment, and the states that the segments start from.
+/// The trace of [`Layer<Rnn>::forward`](Layer): for each layer its input, gates and states. For a
+/// [checkpointed](Rnn::checkpointed) stack, those of the last segment, and the initial states of all
+/// segments.
 pub struct RnnTrace<'p> {
     pub(super) layer: Layer<Rnn>,
     pub(super) parameters: &'p Parameters,
     pub(super) mode: Option<Mode>,
-    /// The input of all steps, where segments are run again.
+    /// The input of all steps, where segments are recomputed.
     pub(super) x: Option<Tensor>,
-    /// One for all steps, unless the stack is checkpointed.
+    /// One segment for all steps, unless the stack is checkpointed.
     pub(super) segments: Vec<Segment>,
-    /// What the layers left of the last segment.
+    /// The layers' traces of the last segment.
     pub(super) layers: Vec<LayerTrace>,
 }
 
-/// What one layer leaves.
+/// The trace of one layer.
 pub(super) struct LayerTrace {
-    /// What its directions read.
+    /// The input of its directions.
     pub(super) x: Tensor,
-    /// What they gave, side by side.
+    /// The outputs of its directions, concatenated.
     pub(super) output: Tensor,
-    /// One for each direction, or for both where they go together.
+    /// One for each direction, or one for both where they run together.
     pub(super) directions: Vec<SavedActivations>,
 }
 
 impl RnnTrace<'_> {
     /// Back-propagation through time over the whole window (Werbos 1990).
     ///
-    /// Takes the gradient at the outputs \[T, B, outputs\] and, where something was computed from it, at the final state;
-    /// adds to the gradients of all weights, and of the initial state where the pass started from a learned one; returns
-    /// the gradients at x \[T, B, I\] and at the initial state.
+    /// `d_output` is the gradient of the outputs \[T, B, outputs\], and `d_state` the gradient of the final
+    /// state if something was computed from it. Adds to the gradients of all weights, and of a learned
+    /// initial state if the pass started from it; returns the gradients of x \[T, B, I\] and of the initial
+    /// state.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch),
@@ -57,8 +59,8 @@ impl RnnTrace<'_> {
         Ok((d_x.whole(), d_initial))
     }
 
-    /// As [`RnnTrace::backward`] from the outputs alone: the gradient at x. Lets go of that at the outputs as soon as nothing
-    /// reads it any more.
+    /// As [`RnnTrace::backward`] from the gradient of the outputs alone; returns the gradient of x. Frees the
+    /// gradient of the outputs once it is no longer read.
     pub(in crate::nn) fn backward_outputs(
         self,
         d_output: Tensor,
@@ -70,8 +72,9 @@ impl RnnTrace<'_> {
         Ok(d_x.whole())
     }
 
-    /// As [`RnnTrace::backward`] from the outputs alone, without the gradients at x and at the initial state: where x is
-    /// data and the state is not an output of anything, nobody needs them, and a matrix product is saved.
+    /// As [`RnnTrace::backward`] from the gradient of the outputs alone, without the gradients of x and of
+    /// the initial state. This saves a matrix product where x is data and the initial state is not an output
+    /// of another computation.
     ///
     /// # Errors
     /// As [`RnnTrace::backward`].
@@ -79,13 +82,14 @@ impl RnnTrace<'_> {
         self.parameters_from(d_output.clone(), gradients)
     }
 
-    /// As [`RnnTrace::backward_parameters`]; lets go of the gradient at the outputs as soon as nothing reads it any more.
+    /// As [`RnnTrace::backward_parameters`]; frees the gradient of the outputs once it is no longer read.
     pub(in crate::nn) fn parameters_from(self, d_output: Tensor, gradients: &mut Gradients) -> Result<()> {
         self.check(&d_output, None, gradients)?;
         self.run(d_output, None, gradients, None).map(drop)
     }
 
-    /// Back through all segments; the gradient at x goes to `d_x`, and that at the initial state is returned.
+    /// Runs the backward pass of all segments; writes the gradient of x to `d_x` and returns that of the
+    /// initial state.
     fn run(
         self,
         d_output: Tensor,
@@ -118,7 +122,7 @@ impl RnnTrace<'_> {
                 (None, Some(x)) => layer.retrace(parameters, x, &segment, mode)?,
                 (None, None) => unreachable!("the only segment's trace is kept"),
             };
-            // The first segment in time is the last to need it.
+            // The first segment in time is the last to read it.
             let whole = if segment.steps.start == 0 { d_output.take() } else { d_output.clone() };
             let Some(whole) = whole else { unreachable!("one segment begins at the first step") };
             let d_own = whole.outer(segment.steps.clone())?;
@@ -138,7 +142,7 @@ impl RnnTrace<'_> {
         Ok(d_initial)
     }
 
-    /// Checks what backward is given; returns T.
+    /// Checks the operands of a backward pass; returns T.
     fn check(&self, d_output: &Tensor, d_state: Option<&State>, gradients: &Gradients) -> Result<usize> {
         self.layer.named(self.check_shapes(d_output, d_state, gradients))
     }
@@ -164,16 +168,16 @@ impl RnnTrace<'_> {
     }
 }
 
-/// What the first layer reads.
+/// The input of the first layer.
 #[derive(Clone, Copy, PartialEq)]
 enum Entry {
-    /// What other layers made: the gradient at it goes back to them.
+    /// The output of other layers: its gradient is computed.
     Computed,
-    /// Data: nobody asks for the gradient at it.
+    /// Data: its gradient is not computed.
     Data,
 }
 
-/// A backward pass on its way through the segments.
+/// The state of a backward pass over the segments.
 struct Pass<'a> {
     layer: &'a Layer<Rnn>,
     parameters: &'a Parameters,
@@ -185,8 +189,8 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Back through the layers of one segment, from the gradients at its outputs and at the state after it. Gives the
-    /// gradient at what the first layer reads, unless that is data, and the one at the state before.
+    /// Computes the backward pass of one segment from the gradients of its outputs and of its final state.
+    /// Returns the gradients of its input, unless that is data, and of its initial state.
     fn segment(
         &mut self,
         segment: &Segment,
@@ -205,7 +209,7 @@ impl Pass<'_> {
             let index = layers.len();
             let d_output = layer.leave_backward(sequences, index, &output, &d_given)?;
             let d_given = layer.description.is_residual(index).then_some(d_given);
-            // What both directions read goes with the last one: its memory is that of what comes next.
+            // The last direction consumes what both read, so that its memory can be reused.
             let mut shared = Some((output, d_output));
             let mut d_x: Option<Tensor> = None;
             let passes = steps.len();
@@ -236,7 +240,7 @@ impl Pass<'_> {
         Ok((d_y, d_initial))
     }
 
-    /// Adds dgates_t W_ih of the direction at `place` to the gradient at what the layer reads.
+    /// Adds dgates_t W_ih of the direction at `place` to the gradient of the layer's input.
     fn add_d_x(&self, place: usize, d_projected: &Tensor, d_x: &mut Option<Tensor>) -> Result<()> {
         let weight_ih = self.layer.weights(self.parameters, place).weight_ih;
         match d_x {
@@ -275,7 +279,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Adds the gradients at masked weights to those of the weights.
+    /// Adds the gradients of masked weights to those of the weights.
     fn add_masked(&mut self) -> Result<()> {
         for (place, masked) in self.masked.iter().enumerate() {
             if let Some(masked) = masked {
@@ -287,8 +291,8 @@ impl Pass<'_> {
 }
 
 impl Layer<Rnn> {
-    /// The gradient at the stack's output. What stands in its padding may be anything: the time loop passes over it, but a
-    /// residual connection would not.
+    /// The gradient of the stack's output with zeros in the padding: the time loop ignores padding, a
+    /// residual connection does not.
     fn d_output(&self, d_output: Tensor, sequences: Sequences<'_>) -> Result<Tensor> {
         match sequences.lengths {
             Some(lengths) if self.description.is_residual(self.description.layers - 1) => {
@@ -298,7 +302,8 @@ impl Layer<Rnn> {
         }
     }
 
-    /// The masked weights of all layers and directions, with gradients of zero; none where nothing is masked.
+    /// The masked weights of all layers and directions, with gradients of zero; none where a weight is not
+    /// masked.
     fn masked(&self, parameters: &Parameters, mode: Option<Mode>) -> Result<Vec<Option<MaskedGradient>>> {
         let Rnn { layers, directions, .. } = &self.description;
         let places =

@@ -1,4 +1,5 @@
-//! What one pass of a recurrent layer is asked for and what it saves.
+//! The operands of a pass of a recurrent layer, and the activations that the forward pass saves for the
+//! backward pass.
 
 use super::cpu::weights::CellState;
 use super::{Equations, Norms, Traversal};
@@ -8,34 +9,34 @@ use crate::gpu::Buffer;
 use crate::ops::Mask;
 use crate::tensor::{Real, Tensor, View};
 
-/// The recurrent weights of one layer in one direction: weight_hh \[G·H, P\], bias_hh \[G·H\], peepholes \[3, H\]
-/// (weight_ch), projection \[P, H\] (weight_hr). P is H where there is no projection.
+/// The recurrent weights of one layer in one direction: weight_hh \[G·H, P\], bias_hh \[G·H\], peepholes \[3,
+/// H\] (weight_ch), projection \[P, H\] (weight_hr). P = H without a projection.
 #[derive(Clone, Copy)]
 pub(crate) struct RecurrentWeights<'a> {
     pub(crate) weight_hh: View<'a>,
     pub(crate) bias_hh: Option<View<'a>>,
     pub(crate) peepholes: Option<View<'a>>,
     pub(crate) projection: Option<View<'a>>,
-    /// Where products are normalised.
+    /// With layer normalisation.
     pub(crate) norms: Option<Norms<'a>>,
 }
 
-/// The state of one layer in one direction, or the gradient at it: hidden \[B, P\], cell \[B, H\].
+/// The state of one layer in one direction, or its gradient: hidden \[B, P\], cell \[B, H\].
 #[derive(Clone, Copy)]
 pub(crate) struct StateView<'a> {
     pub(crate) hidden: View<'a>,
-    /// Where the cell has one.
+    /// None for a cell without cell state.
     pub(crate) cell: Option<View<'a>>,
 }
 
-/// What a [`StateView`] borrows.
+/// The owned form of [`StateView`].
 pub(crate) struct StateTensors {
     pub(crate) hidden: Tensor,
     pub(crate) cell: Option<Tensor>,
 }
 
 impl SavedActivations {
-    /// The gates on the way back, where they have memory even if nobody reads them.
+    /// The buffer for the gates' gradients. It exists in a backward pass even if no gates were saved.
     pub(crate) fn take_gates(&mut self) -> Tensor {
         match self.gates.take() {
             Some(gates) => gates,
@@ -45,7 +46,7 @@ impl SavedActivations {
 }
 
 impl StateView<'_> {
-    /// The twin's copy; a cell state of zeros [B, `units`] where there is none.
+    /// Copies the state to arrays; without a cell state, the cell part is zeros [B, `units`].
     pub(crate) fn memory<F: Real>(&self, units: usize) -> CellState<F> {
         let hidden = self.hidden.array2::<F>().to_owned();
         let cell = match self.cell {
@@ -66,16 +67,16 @@ impl StateTensors {
     }
 }
 
-/// A layer in one direction, before its input is known.
+/// The operands of one layer in one direction, except its input.
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
     pub(crate) equations: Equations,
     pub(crate) weights: RecurrentWeights<'a>,
     pub(crate) initial: StateView<'a>,
     pub(crate) traversal: Traversal<'a>,
-    /// What is left out of the state [B, P] on its way into the product with W_hh, at every step alike.
+    /// The dropout mask of the state [B, P] in the product with W_hh, the same at every step.
     pub(crate) state_mask: Option<Mask>,
-    /// The first column that this direction has in the output.
+    /// The first column of this direction in the output.
     pub(crate) column: usize,
 }
 
@@ -84,26 +85,26 @@ pub(crate) struct Call<'a> {
 pub(crate) struct Sizes {
     pub(crate) steps: usize,
     pub(crate) rows: usize,
-    /// Units of the cell.
+    /// H.
     pub(crate) hidden_size: usize,
-    /// Width of the projection_size state.
+    /// P; H without a projection.
     pub(crate) projection_size: usize,
 }
 
-/// What the forward pass leaves for the backward one. Of two directions each array is [2, ..].
+/// What the forward pass saves for the backward pass. For two directions each array is [2, ..].
 pub(crate) struct SavedActivations {
-    /// What backward needs of the gates \[T, B, G·H\], where it reads them.
+    /// The gates \[T, B, G·H\], if the backward pass reads them.
     pub(crate) gates: Option<Tensor>,
-    /// What it needs beside them \[T, B, H\], for the cells that have such; \[T, B, 2·H\] on the GPU where it is
-    /// normalised.
+    /// Other values of a step \[T, B, H\] that the backward pass of the cell reads; on the GPU with layer
+    /// normalisation \[T, B, 2·H\].
     pub(crate) saved: Option<Tensor>,
-    /// What each step made of h before its projection \[T, B, H\], on the GPU.
+    /// With a projection on the GPU, m \[T, B, H\], where h = W_hr m.
     pub(crate) unprojected: Option<Tensor>,
-    /// W_ih x [T, B, G·H] where it is normalised and, on the GPU, W_hh h' likewise.
+    /// With layer normalisation, W_ih x [T, B, G·H] before it; `product` is W_hh h', on the GPU.
     pub(crate) entered: Option<Tensor>,
     pub(crate) product: Option<Tensor>,
-    /// The marks of each step and row on the GPU, where rows differ.
+    /// The step flags of each step and row on the GPU, where rows differ.
     pub(crate) step_flags: Option<Buffer>,
-    /// The state after each row's last step, of each direction.
+    /// The state after each row's last step, per direction.
     pub(crate) last: Vec<StateTensors>,
 }

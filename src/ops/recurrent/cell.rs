@@ -1,5 +1,4 @@
-//! What tells one recurrent layer from another, as its user names it, and the equations of a step with all choices
-//! made.
+//! [`Cell`], the kind of a recurrent layer, its options, and the equations that both determine.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,23 +8,24 @@ use crate::ops::dropout::{expect_rate, threshold};
 use crate::random::Stream;
 use crate::{Error, Result};
 
-/// The pointwise equations of a recurrent layer: what a step does with its gates.
+/// The pointwise equations of a recurrent layer.
 ///
-/// A cell is the only thing that tells one recurrent layer from another: one file in `shaders/cells/` and one arm
-/// in each of the twin's two functions. With a = W_ih x + b_ih + W_hh h' + b_hh, row block by row block:
+/// Each cell is one file in `shaders/recurrent/cells/` and one in `src/ops/recurrent/cpu/cells/`. With a =
+/// W_ih x + b_ih + W_hh h' + b_hh, split into one block of H rows per gate:
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Cell {
     /// h = f(a) (Elman 1990, "Finding structure in time").
     Vanilla(Activation),
-    /// Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate of Gers et al. 2000), gate rows i, f, g, o:
-    /// i = σ(a_i), f = σ(a_f), g = tanh(a_g), o = σ(a_o); c = f c' + i g; h = o tanh(c).
+    /// Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate of Gers et al. 2000), gates in the
+    /// order i, f, g, o: i = σ(a_i), f = σ(a_f), g = tanh(a_g), o = σ(a_o); c = f c' + i g; h = o tanh(c).
     Lstm,
-    /// Gated recurrent unit (Cho et al. 2014) with the reset after the product, as PyTorch and cuDNN have it, gate
-    /// rows r, z, n: r = σ(a_r), z = σ(a_z), n = tanh(W_in x + b_in + r (W_hn h' + b_hn)); h = (1 − z) n + z h'.
+    /// Gated recurrent unit (Cho et al. 2014) with the reset after the product, as in PyTorch and cuDNN,
+    /// gates in the order r, z, n: r = σ(a_r), z = σ(a_z), n = tanh(W_in x + b_in + r (W_hn h' + b_hn)); h =
+    /// (1 − z) n + z h'.
     Gru,
-    /// A cell of the user's own.
+    /// A user-defined cell.
     #[serde(with = "custom::by_name")]
     Custom(&'static dyn CustomCell),
 }
@@ -41,7 +41,7 @@ impl Cell {
         Self::Vanilla(Activation::Relu)
     }
 
-    /// Its standard name: `lstm`, `gru`, or that of a vanilla cell's activation.
+    /// The name of the cell: `lstm`, `gru`, or that of a vanilla cell's activation.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vanilla(activation) => activation.name(),
@@ -51,7 +51,7 @@ impl Cell {
         }
     }
 
-    /// How many blocks of `hidden` rows its weights have.
+    /// The number of gates G: weights have G·H rows.
     pub fn gates(self) -> usize {
         match self {
             Self::Vanilla(_) => 1,
@@ -61,7 +61,7 @@ impl Cell {
         }
     }
 
-    /// Whether its state has a second part, c, beside h.
+    /// Whether the state has a cell state c beside h.
     pub fn has_cell_state(self) -> bool {
         match self {
             Self::Custom(cell) => cell.has_cell_state(),
@@ -78,7 +78,7 @@ impl Cell {
     }
 }
 
-/// Where a GRU resets the state: h' in the product of the candidate gate.
+/// Where a GRU applies the reset gate in the candidate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reset {
@@ -89,36 +89,39 @@ pub(crate) enum Reset {
     BeforeProduct,
 }
 
-/// The choices that a user may make beside the cell. All absent: PyTorch's layers.
+/// The options of a cell. By default all are absent, as in PyTorch's layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct CellOptions {
-    /// The functions of a gated cell: gates, candidate, output.
+    /// The activations of a gated cell: gates, candidate, output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) activations: Option<[Activation; 3]>,
-    /// f = 1 − i, without rows of its own.
+    /// Coupled gates of an LSTM: f = 1 − i, without weights of its own.
     pub(crate) coupled: bool,
-    /// Products and the cell state of an LSTM are normalised.
+    /// Layer normalisation of the products, and of the cell state of an LSTM.
     pub(crate) layer_norm: bool,
-    /// The gates of an LSTM see its cell state.
+    /// Peepholes of an LSTM.
     pub(crate) peepholes: bool,
     pub(crate) reset: Reset,
-    /// Bound of what enters the gates' functions.
+    /// Clips the arguments of the gates' activations to ± this value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clip_gates: Option<f32>,
-    /// Bound of c.
+    /// Clips c to ± this value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clip_cell: Option<f32>,
-    /// Bound of the gradient at the state that a step started from.
+    /// Clips the gradient of the previous state to ± this value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clip_gradient: Option<f32>,
-    /// How much of the hidden and of the cell state stays as it was.
+    /// The zoneout rates of the hidden and the cell state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) zoneout: Option<[f32; 2]>,
 }
 
 impl CellOptions {
-    /// Fails for options that `cell` has no use for, naming both.
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// If an option does not apply to `cell`; the message names both.
     pub(crate) fn validate(&self, layer: &str, cell: Cell) -> Result<()> {
         let lstm = cell == Cell::Lstm;
         let gated = lstm || cell == Cell::Gru;
@@ -193,17 +196,18 @@ impl CellOptions {
 pub(crate) struct Equations {
     pub(crate) cell: Cell,
     pub(crate) options: CellOptions,
-    /// What zoneout draws its numbers from; without it, it is taken in expectation.
+    /// The random stream of zoneout; without it, zoneout is computed in expectation.
     pub(crate) noise: Option<Stream>,
 }
 
 impl Equations {
-    /// How many blocks of rows the weights have.
+    /// The number of gates that have weights of their own.
     pub(crate) fn gates(&self) -> usize {
         self.cell.gates() - usize::from(self.options.coupled)
     }
 
-    /// Whether backward reads the gates of a step. Of vanilla cells whose derivative is known from h it does not.
+    /// Whether the backward pass reads the gates. It does not for a vanilla cell whose derivative is a
+    /// function of h.
     pub(crate) fn reads_gates(&self) -> bool {
         let CellOptions { clip_gates, zoneout, .. } = self.options;
         let known_from_state = matches!(
@@ -213,7 +217,7 @@ impl Equations {
         !known_from_state || clip_gates.is_some() || zoneout.is_some()
     }
 
-    /// How many rows the peepholes have: one for each gate that sees the cell state.
+    /// The number of rows of the peepholes: one for each gate that reads the cell state.
     pub(crate) fn peepholes(&self) -> usize {
         match (self.options.peepholes, self.options.coupled) {
             (false, _) => 0,
@@ -226,7 +230,7 @@ impl Equations {
         self.cell.has_cell_state()
     }
 
-    /// Whether the last gate's recurrent part has a gradient of its own.
+    /// Whether the gradient of the last gate's recurrent part differs from that of its input part.
     pub(crate) fn last_gate_apart(&self) -> bool {
         match self.cell {
             Cell::Custom(cell) => cell.last_gate_apart(),
@@ -234,38 +238,38 @@ impl Equations {
         }
     }
 
-    /// Whether the last gate's product is that of another array than the state.
+    /// Whether the operand of the last gate's product is r h' instead of h'.
     pub(crate) fn resets_before(&self) -> bool {
         self.options.reset == Reset::BeforeProduct
     }
 
-    /// Whether backward needs more of a step than its gates and states.
+    /// Whether the forward pass saves values beside gates and states.
     pub(crate) fn saves(&self) -> bool {
         match self.cell {
             Cell::Custom(cell) => custom::saves(cell),
-            // The product that a GRU saves is another array, where it is normalised.
+            // With layer normalisation a GRU saves its product in another array.
             Cell::Gru => !self.options.layer_norm,
             _ => self.cell == Cell::Lstm,
         }
     }
 
-    /// The key and the stream of the noise, low words first: what a shader draws the same numbers from.
+    /// The key and stream of the random numbers as shader parameters, low words first.
     pub(crate) fn words(&self) -> [u32; 4] {
         self.noise.map_or([0; 4], |noise| noise.words())
     }
 
-    /// How much of its old hidden and cell state unit `place` of all steps' rows by units keeps; none without zoneout.
-    /// Hidden states have the even numbers of the stream, cell states the odd ones.
+    /// How much of the old hidden and cell state unit `place` keeps, counted over all steps' rows by units;
+    /// none without zoneout. Hidden states use the even numbers of the stream, cell states the odd ones.
     pub(crate) fn keeps(&self, place: usize) -> Option<[f64; 2]> {
         let rates = self.options.zoneout?;
         let Some(noise) = self.noise else { return Some(rates.map(f64::from)) };
-        // A shader counts in 32 bits.
+        // As in the shaders, modulo 2^32.
         let number = u64::from((place as u32).wrapping_mul(2));
         let keep = |part: u64, rate: f32| f64::from(u8::from(noise.bits(number + part) < threshold(rate)));
         Some([keep(0, rates[0]), keep(1, rates[1])])
     }
 
-    /// The functions of gates, candidate and output.
+    /// The activations of gates, candidate and output.
     pub(crate) fn activations(&self) -> [Activation; 3] {
         self.options.activations.unwrap_or([Activation::Sigmoid, Activation::Tanh, Activation::Tanh])
     }

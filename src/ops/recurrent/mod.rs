@@ -1,5 +1,9 @@
-//! The time loop of a recurrent layer, in one direction or in both at once, over an input that is already projected; the
-//! same for every [`Cell`].
+//! The time loop of a recurrent layer, for every [`Cell`], in one direction or both:
+//!
+//! `h_t, c_t = cell(W_ih x_t + b_ih, W_hh h_{t-1} + b_hh, c_{t-1})`
+//!
+//! The input projection W_ih x + b_ih is computed for all steps before the loop. `cpu` is the reference,
+//! `gpu` dispatches the shaders of `shaders/recurrent/`.
 
 mod call;
 mod cell;
@@ -54,7 +58,7 @@ fn check(call: &Call<'_>, gates: &Tensor, output: &Tensor) -> Result<Sizes> {
     Ok(Sizes { steps, rows, hidden_size, projection_size })
 }
 
-/// [`check`] of each direction.
+/// [`check`] for each direction.
 fn check_all(calls: &[Call<'_>], gates: &Tensor, output: &Tensor) -> Result<Sizes> {
     let mut sizes = None;
     for (index, call) in calls.iter().enumerate() {
@@ -64,11 +68,12 @@ fn check_all(calls: &[Call<'_>], gates: &Tensor, output: &Tensor) -> Result<Size
     Ok(sizes)
 }
 
-/// Runs the cell over all steps: h_t = cell(projected_t, W_hh h' + b_hh), where h' is the state before step t.
+/// Runs the cell over all steps: h_t = cell(projected_t, W_hh h' + b_hh), where h' is the state before step
+/// t.
 ///
-/// projected \[T, B, G·H\] is consumed: its memory becomes the gates. The states are written to the column block of
-/// `output` \[T, B, width\]; padding yields zeros. Two directions that go [`together`] are two calls, and projected is
-/// \[2, T, B, G·H\].
+/// `projected` \[T, B, G·H\] is consumed: its buffer becomes the gates. The hidden states are written to this
+/// direction's columns of `output` \[T, B, width\], with zeros in the padding. Two directions that
+/// [`together`] computes at once are two calls; projected is then \[2, T, B, G·H\].
 pub(crate) fn forward(
     calls: &[Call<'_>],
     mut projected: Tensor,
@@ -100,11 +105,12 @@ pub(crate) fn forward(
     Ok(result)
 }
 
-/// Back-propagation through the loop of [`forward`]. `output` is what it wrote to, d_output \[T, B, width\] the
-/// gradient at that, d_last the one at the state after each row's last step.
+/// The backward pass of [`forward`]; returns the gradients of each direction. `output` is the output of
+/// `forward`, d_output \[T, B, width\] its gradient, d_last the gradient of the state after each row's last
+/// step.
 ///
-/// The steps are consumed: the gates' memory becomes their gradient. So is `d_output`: on the GPU, what nobody else holds of
-/// it is free for what comes after the loop. Gives the gradients of each direction.
+/// The saved activations are consumed: the buffer of the gates becomes their gradient. So is `d_output`: on
+/// the GPU its buffer is freed after the loop unless it is shared.
 pub(crate) fn backward(
     calls: &[Call<'_>],
     mut steps: SavedActivations,
@@ -116,7 +122,7 @@ pub(crate) fn backward(
     let device = output.device().clone();
     let gates = match steps.gates.take() {
         Some(gates) => gates,
-        // Only their gradients will stand there, and zeros in the padding, which the loop passes over.
+        // The loop writes all gradients except those of the padding, which must be zero.
         None => {
             let [time, rows, _] = output.shape().exactly("output", "[time, batch, width]")?;
             let sizes = [calls.len(), time, rows, call.weights.weight_hh.shape().rows()];

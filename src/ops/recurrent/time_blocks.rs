@@ -1,8 +1,8 @@
-//! The blocks of time in which sums over all steps are added up.
+//! Sums over all steps, in fixed blocks of time.
 //!
-//! The gradient of a weight is a sum over T·B places. It is added up block by block from the last block to the first, where
-//! a block is the least number of steps with [`ROWS`] rows: so the bits of the sum are the same whether backward sees
-//! all steps at once, or whole blocks of them at a time, the last ones first.
+//! The gradient of a weight is a sum over T·B rows. It is added block by block, from the last block to the
+//! first; a block is the fewest steps with at least [`ROWS`] rows. So the sum has the same bits whether the
+//! backward pass computes all steps at once or whole blocks at a time, from the last.
 
 use std::ops::Range;
 
@@ -12,10 +12,10 @@ use crate::ops::matmul::matmul_columns_into;
 use crate::ops::reduce;
 use crate::tensor::{Tensor, View, ViewMut};
 
-/// The least rows of a block: products as deep as this lose nothing to their number.
+/// The fewest rows of a block: a matrix product of this depth runs at full speed.
 const ROWS: usize = 512;
 
-/// The steps of a block, for a batch of `batch` rows.
+/// Steps per block for a batch of `batch` rows.
 pub(crate) fn block_steps(batch: usize) -> usize {
     ROWS.div_ceil(batch)
 }
@@ -27,14 +27,14 @@ pub(crate) fn add_products(d: ViewMut<'_>, a: View<'_>, range: Range<usize>, b: 
     matmul_columns_into(d, a.matrix()?, range, b.matrix()?, block)
 }
 
-/// The sums of gradients over each block.
+/// The sum of each block.
 pub(crate) struct Sums {
     /// \[blocks, features\].
     sums: Tensor,
 }
 
 impl Sums {
-    /// Of x \[T, B, features\].
+    /// Computes the sums of x \[T, B, features\].
     pub(crate) fn of(x: View<'_>) -> Result<Self> {
         let [_, batch, _] = x.shape().exactly("gradients over time", "[time, batch, features]")?;
         Ok(Self { sums: reduce::block_sums(x, block_steps(batch) * batch)? })
@@ -45,7 +45,7 @@ impl Sums {
         reduce::add_rows_into(d, self.sums.view())
     }
 
-    /// As [`Sums::add_into`], of some features.
+    /// As [`Sums::add_into`], for the features `range`.
     pub(crate) fn add_columns_into(&self, d: ViewMut<'_>, range: Range<usize>) -> Result<()> {
         reduce::add_rows_into(d, columns(self.sums.view(), range)?.view())
     }

@@ -1,4 +1,5 @@
-//! In which order, and over which steps, a direction of a layer visits each row of a batch.
+//! [`Traversal`]: the direction of a layer, the lengths and resets of each row, and how far gradients flow
+//! back.
 
 use std::ops::Range;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::tensor::Indices;
 
-/// Which way time runs.
+/// The direction of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// From the first step of each row to its last.
@@ -16,18 +17,19 @@ pub(crate) enum Direction {
     Reverse,
 }
 
-/// The way through a batch.
+/// How a time loop traverses a batch.
 #[derive(Clone, Copy)]
 pub(crate) struct Traversal<'a> {
     pub(crate) direction: Direction,
-    /// How many steps of each row are valid [B], from none to T; all where there are no lengths.
+    /// The number of valid steps of each row [B], 0 to T; without lengths every row has T.
     pub(crate) lengths: Option<&'a Indices>,
-    /// Where a row is parted [T, B]: a mark at step s is the boundary between s - 1 and s, which neither a state nor a gradient
-    /// passes in either direction. Forward, step s starts from zeros; in reverse, step s - 1 does.
+    /// Reset mask [T, B]: a nonzero entry at step s separates steps s - 1 and s, so that neither state nor
+    /// gradient crosses in either direction. Forward, step s starts from zeros; in reverse, step s - 1 does.
     pub(crate) resets: Option<&'a Indices>,
     /// How far gradients flow back.
     pub(crate) truncation: Truncation,
-    /// How many steps of the sequence came before these, in the forward direction: truncation counts them.
+    /// How many steps of the sequence precede these in the forward direction; truncation counts from the
+    /// sequence's start.
     pub(crate) first: usize,
 }
 
@@ -35,20 +37,20 @@ pub(crate) struct Traversal<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Truncation {
-    /// To the beginning.
+    /// To the first step.
     #[default]
     None,
-    /// Not past any step whose number is a multiple of this.
+    /// Not past a step whose number is a multiple of this.
     Chunks(usize),
-    /// In windows that overlap.
+    /// Overlapping windows.
     #[serde(rename = "windows")]
     SlidingWindows(SlidingWindows),
 }
 
-/// Truncated back-propagation through time as Williams & Peng (1990, "An efficient gradient-based algorithm for
-/// on-line training of recurrent network trajectories") have it: every `every` steps the gradient at the outputs since
-/// the last time goes back through `depth` steps. With `every` = 1 the gradient of each output goes through its own
-/// last `depth` steps and no further.
+/// Truncated back-propagation through time, BPTT(h; h') of Williams & Peng (1990, "An efficient
+/// gradient-based algorithm for on-line training of recurrent network trajectories"): every `every` steps,
+/// the gradients of the outputs since the previous time flow back through `depth` steps. With `every` = 1 the
+/// gradient of each output flows through its last `depth` steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SlidingWindows {
     pub(crate) every: usize,
@@ -61,7 +63,7 @@ impl SlidingWindows {
         (0..steps).step_by(self.every).map(|start| (start + self.every).min(steps) - 1).collect()
     }
 
-    /// The window that takes the gradient at output `t`.
+    /// The window that contains the gradient of output `t`.
     pub(crate) fn owner(self, t: usize) -> usize {
         t / self.every
     }
@@ -71,10 +73,10 @@ impl SlidingWindows {
     }
 }
 
-/// What a row's state is before a step.
+/// The state of a row before a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Before {
-    /// The step is padding: nothing happens.
+    /// The step is padding and computes nothing.
     Padding,
     Initial,
     Zero,
@@ -86,12 +88,15 @@ impl Traversal<'_> {
         self.direction == Direction::Reverse
     }
 
-    /// Whether steps differ by row, or gradients end within the sequence.
+    /// Whether rows differ, or gradients stop within the sequence.
     pub(crate) fn has_step_flags(&self) -> bool {
         self.lengths.is_some() || self.resets.is_some() || self.truncation != Truncation::None
     }
 
-    /// Fails unless the lengths and resets fit a batch of `rows` rows of `steps` steps.
+    /// Checks lengths and resets against a batch of `rows` rows of `steps` steps.
+    ///
+    /// # Errors
+    /// If their shapes or values do not fit.
     pub(crate) fn check(&self, steps: usize, rows: usize) -> Result<()> {
         if let Some(lengths) = self.lengths {
             lengths.shape().expect("lengths", &[rows])?;
@@ -103,17 +108,17 @@ impl Traversal<'_> {
         Ok(())
     }
 
-    /// Whether there are rows without any step: their state passes through, and so does the gradient at it.
+    /// Whether some rows have no steps: their final state is the initial one, and so is its gradient.
     pub(crate) fn has_empty_rows(&self) -> bool {
         self.lengths.is_some_and(|lengths| lengths.values().contains(&0))
     }
 
-    /// The order of steps, all rows together.
+    /// The steps in the order of this direction.
     pub(crate) fn order(&self, steps: usize) -> Vec<usize> {
         self.order_of(0..steps)
     }
 
-    /// The order of the steps of a stretch of time.
+    /// The steps of a time chunk in the order of this direction.
     pub(crate) fn order_of(&self, stretch: Range<usize>) -> Vec<usize> {
         match self.direction {
             Direction::Forward => stretch.collect(),
@@ -155,7 +160,7 @@ impl Traversal<'_> {
         self.lengths.map_or(steps, |lengths| lengths.values()[row] as usize)
     }
 
-    /// How many steps of the row come before step `t`, in this direction; `None` for padding.
+    /// How many steps of the row precede step `t` in this direction; `None` for padding.
     fn position(&self, t: usize, row: usize, steps: usize) -> Option<usize> {
         let length = self.length(row, steps);
         match self.direction {
@@ -174,7 +179,7 @@ impl Traversal<'_> {
         }
     }
 
-    /// Whether a mark parts valid step `t` of the row from the step before it in this direction.
+    /// Whether a reset separates the valid step `t` of the row from the previous step in this direction.
     fn starts_from_zeros(&self, t: usize, row: usize, steps: usize, rows: usize) -> bool {
         let boundary = match self.direction {
             Direction::Forward => t,

@@ -1,4 +1,5 @@
-//! The gradients that a backward pass over time yields, and those of the weights that are made of them.
+//! The gradients of a backward pass over time, and the weight gradients computed from them: each one matrix
+//! product or reduction over all steps.
 
 use crate::Result;
 use crate::ops::columns::columns;
@@ -8,30 +9,31 @@ use crate::ops::recurrent::time_blocks::{Sums, add_products};
 use crate::ops::recurrent::{Equations, StateTensors};
 use crate::tensor::{Tensor, View, ViewMut};
 
-/// What the backward pass yields.
+/// The gradients that the time loop computes.
 pub(crate) struct Gradients {
     pub(crate) equations: Equations,
-    /// At W_ih x + b_ih \[T, B, G·H\]; at W_ih x where that is normalised.
+    /// The gradient of W_ih x + b_ih \[T, B, G·H\]; with layer normalisation, of W_ih x.
     pub(crate) d_projected: Tensor,
-    /// At the recurrent part of the last gate \[T, B, H\], for the cell where it is not the same; or its sum \[1, 1, H\].
+    /// The gradient of the last gate's recurrent part \[T, B, H\], where it differs; or its sum \[1, 1, H\].
     pub(crate) d_apart: Option<Tensor>,
-    /// The hidden state that each step started from \[T, B, P\].
+    /// The hidden state before each step \[T, B, P\].
     pub(crate) previous: Tensor,
-    /// What the last gate's product is of \[T, B, H\], where that is not the previous state.
+    /// The operand of the last gate's product \[T, B, H\], where it is not the previous state.
     pub(crate) modulated: Option<Tensor>,
-    /// The cell state that each step started from and the one that it made \[T, B, H\], where gates see it.
+    /// With peepholes, the cell states before and after each step \[T, B, H\].
     pub(crate) cells: Option<(Tensor, Tensor)>,
-    /// The gradient at h \[T, B, P\], and h before its projection \[T, B, H\].
+    /// With a projection h = W_hr m, the gradient of h \[T, B, P\], and m \[T, B, H\].
     pub(crate) projection: Option<(Tensor, Tensor)>,
-    /// What comes through the normalisation of W_hh h', and of W_ih x, where there is such.
+    /// With layer normalisation, the gradients of the recurrent part (`product`) and of the input part
+    /// (`entry`).
     pub(crate) product: Option<Product>,
     pub(crate) entry: Option<Entry>,
-    /// At the initial state.
+    /// The gradient of the initial state.
     pub(crate) d_initial: StateTensors,
 }
 
 impl Gradients {
-    /// The gradient at W_ih x + b_ih alone: what else there is, is let go.
+    /// Returns the gradient of W_ih x + b_ih and drops the others.
     pub(crate) fn into_projected(self) -> Tensor {
         self.d_projected
     }
@@ -52,7 +54,7 @@ impl Gradients {
         if self.d_apart.is_none() && self.modulated.is_none() {
             return add_products(d_weight_hh, all, 0..rows, previous);
         }
-        // All gates but the last share their gradient with the projected input, and have the state as their source.
+        // All gates except the last share their gradient with the input part, and their operand is the state.
         let split = self.split();
         add_products(d_weight_hh.outer(0..split)?, all, 0..split, previous)?;
         let d_last_gate = d_weight_hh.outer(split..rows)?;
@@ -62,13 +64,13 @@ impl Gradients {
         }
     }
 
-    /// The rows of all gates but the last.
+    /// The rows of all gates except the last.
     fn split(&self) -> usize {
         let all = self.d_projected.shape().last();
         all - all / self.equations.gates()
     }
 
-    /// The sums that the gradients of both biases are made of.
+    /// The sums from which both bias gradients are computed.
     pub(crate) fn sums(&self) -> Result<Sums> {
         match &self.entry {
             Some(Entry { d_bias, .. }) => {
@@ -78,7 +80,8 @@ impl Gradients {
         }
     }
 
-    /// Those of norm_ih, norm_hh and norm_c, as far as there are such, in the order of the parameters.
+    /// The gradients of norm_ih, norm_hh and norm_c, as far as the layer has them, in the order of the
+    /// parameters.
     pub(crate) fn norms(&self) -> Result<Vec<View<'_>>> {
         let (Some(entry), Some(product)) = (&self.entry, &self.product) else { return Ok(Vec::new()) };
         let (rows, all) = (entry.d_gain.shape().elements(), product.d_norms.shape().elements());
@@ -89,7 +92,7 @@ impl Gradients {
         Ok(result)
     }
 
-    /// db_hh += Σ_t d(b_hh)_t, where `sums` are those of d(b_ih).
+    /// db_hh += Σ_t d(b_hh)_t, where `sums` are the sums of the gradient of b_ih.
     pub(crate) fn accumulate_bias(&self, mut d_bias_hh: ViewMut<'_>, sums: &Sums) -> Result<()> {
         let Some(apart) = &self.d_apart else { return sums.add_into(d_bias_hh) };
         let split = self.split();
@@ -98,7 +101,7 @@ impl Gradients {
         Sums::of(apart.view())?.add_into(d_bias_hh.outer(split..rows)?)
     }
 
-    /// dp_i += Σ_t d(a_i)_t c'_t, and so for f; dp_o += Σ_t d(a_o)_t c_t.
+    /// dp_i += Σ_t d(a_i)_t c'_t, likewise for f; dp_o += Σ_t d(a_o)_t c_t.
     pub(crate) fn accumulate_peepholes(&self, mut d_peepholes: ViewMut<'_>) -> Result<()> {
         let Some((previous, current)) = &self.cells else { return Ok(()) };
         let units = current.shape().last();

@@ -17,7 +17,7 @@ pub(crate) struct Adapter {
     pub(super) turn: Turn,
 }
 
-/// An adapter's place among those that take turns.
+/// The index of an adapter among those that share the cases.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
     pub(super) place: usize,
@@ -53,7 +53,7 @@ impl Adapter {
         self.really_open(&self.options(options))
     }
 
-    /// Whether it is this adapter's turn at the case of this number. Where there are several adapters, each case is one's.
+    /// Whether this adapter runs the case of this number. With several adapters, each case runs on one.
     pub(crate) fn takes(&self, case: usize) -> bool {
         case % self.turn.of == self.turn.place
     }

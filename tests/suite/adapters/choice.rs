@@ -57,7 +57,7 @@ fn summary(index: usize, name: &str) -> AdapterSummary {
     }
 }
 
-fn wishes_choose_adapters_and_missing_ones_are_told() -> Outcome {
+fn requests_select_adapters_and_missing_ones_are_errors() -> Outcome {
     let found =
         || vec![summary(0, "llvmpipe (LLVM 15)"), summary(1, "SwiftShader Device"), summary(2, "Card")];
     let labels = |chosen: &Chosen| -> Vec<String> {
@@ -80,5 +80,5 @@ fn wishes_choose_adapters_and_missing_ones_are_told() -> Outcome {
 }
 
 pub(super) fn register(suite: &mut Suite) {
-    on_cpu!(suite, wishes_choose_adapters_and_missing_ones_are_told);
+    on_cpu!(suite, requests_select_adapters_and_missing_ones_are_errors);
 }

@@ -75,8 +75,8 @@ impl Suite {
         self.on_adapters(name, Company::Welcome, |_| true, body);
     }
 
-    /// A claim about each way in which recurrent layers may run on an adapter. Where there are several adapters, they take
-    /// turns at the ways: what each computes in the other, `twins` compares.
+    /// A test for each strategy of recurrent layers on an adapter. With several adapters, they share the
+    /// strategies alternately.
     pub(crate) fn gpu_strategies(&mut self, name: &str, body: OnGpu) {
         let ways = [
             (RecurrentStrategy::Sequence, "many steps at a time"),
@@ -87,7 +87,7 @@ impl Suite {
         }
     }
 
-    /// A claim about one of two ways, on every second adapter from number `turn` on; on all where there is one.
+    /// A test of one strategy on every second adapter from number `turn` on; on all if there is only one.
     pub(crate) fn gpu_at_turn(&mut self, name: &str, turn: usize, recurrent: RecurrentStrategy, body: OnGpu) {
         let adapters = self.chosen.adapters.clone();
         let mut own: Vec<Adapter> = adapters.iter().skip(turn).step_by(2).cloned().collect();

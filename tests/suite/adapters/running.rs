@@ -17,7 +17,7 @@ pub(super) enum Company {
     Alone,
 }
 
-/// What all trials share: who ran where, and the lock that keeps others out.
+/// State shared by all trials: which tests ran on which adapter, and the lock that excludes others.
 #[derive(Default)]
 pub(super) struct Shared {
     /// Trials by the place where they ran.

@@ -63,7 +63,7 @@ fn options_that_checkpoints_clash_with_are_named() -> Outcome {
     Ok(())
 }
 
-fn descriptions_tell_of_checkpoints_and_keep_them() -> Outcome {
+fn descriptions_show_checkpoints_and_preserve_them() -> Outcome {
     let every = Rnn::new(Cell::Gru, INPUTS, HIDDEN).checkpointed(8);
     let within = Rnn::new(Cell::Gru, INPUTS, HIDDEN).checkpointed_within(5000);
     for (stack, words) in [(every, "checkpointed 8"), (within, "checkpointed within 5000 bytes")] {
@@ -81,6 +81,6 @@ pub(super) fn register(suite: &mut Suite) {
         suite,
         lengths_that_do_not_fit_are_refused_before_they_are_cut,
         options_that_checkpoints_clash_with_are_named,
-        descriptions_tell_of_checkpoints_and_keep_them,
+        descriptions_show_checkpoints_and_preserve_them,
     );
 }

@@ -192,13 +192,13 @@ fn stack_has_both(stack: &Rnn) -> bool {
     stack.outputs() == 2 * stack.hidden()
 }
 
-fn extremes_in_a_row_of_a_recurrent_layer_stay_in_their_row(adapter: &Adapter) -> Outcome {
+fn extreme_values_in_a_row_of_a_recurrent_layer_do_not_affect_other_rows(adapter: &Adapter) -> Outcome {
     // Where there are several adapters, each runs every stack in one way, and another in the other.
     let mut pairs = pairs(adapter)?.into_iter().enumerate();
     pairs.try_for_each(|(way, device)| expect_confined(&device, |stack| adapter.takes(stack + way)))
 }
 
-fn extremes_in_a_row_of_a_recurrent_layer_stay_in_their_row_on_the_cpu() -> Outcome {
+fn extreme_values_in_a_row_of_a_recurrent_layer_do_not_affect_other_rows_on_the_cpu() -> Outcome {
     expect_confined(&Device::cpu(), |_| true)
 }
 
@@ -246,12 +246,12 @@ fn expect_clean_padding(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn what_is_in_padding_reaches_nothing(adapter: &Adapter) -> Outcome {
+fn padding_does_not_propagate(adapter: &Adapter) -> Outcome {
     let mut pairs = pairs(adapter)?.into_iter().enumerate().filter(|(way, _)| adapter.takes(*way));
     pairs.try_for_each(|(_, device)| expect_clean_padding(&device))
 }
 
-fn what_is_in_padding_reaches_nothing_on_the_cpu() -> Outcome {
+fn padding_does_not_propagate_on_the_cpu() -> Outcome {
     expect_clean_padding(&Device::cpu())
 }
 
@@ -285,16 +285,16 @@ fn expect_clean_after_nan(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn a_pass_over_nan_leaves_nothing_to_the_next(adapter: &Adapter) -> Outcome {
+fn a_pass_over_nan_does_not_affect_the_next(adapter: &Adapter) -> Outcome {
     let mut pairs = pairs(adapter)?.into_iter().enumerate().filter(|(way, _)| adapter.takes(*way));
     pairs.try_for_each(|(_, device)| expect_clean_after_nan(&device))
 }
 
-fn a_pass_over_nan_leaves_nothing_to_the_next_on_the_cpu() -> Outcome {
+fn a_pass_over_nan_does_not_affect_the_next_on_the_cpu() -> Outcome {
     expect_clean_after_nan(&Device::cpu())
 }
 
-/// Workgroups that exchange states take one NaN for "not there yet": no state may look like it.
+/// One NaN means EMPTY in the exchange of persistent kernels: no state may have these bits.
 fn persistent_kernels_exchange_every_nan(adapter: &Adapter) -> Outcome {
     let persistent_limits = PersistentLimits { workgroups: Some(2), ..PersistentLimits::default() };
     let options =
@@ -318,15 +318,15 @@ fn persistent_kernels_exchange_every_nan(adapter: &Adapter) -> Outcome {
 pub(super) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
-        extremes_in_a_row_of_a_recurrent_layer_stay_in_their_row_on_the_cpu,
-        what_is_in_padding_reaches_nothing_on_the_cpu,
-        a_pass_over_nan_leaves_nothing_to_the_next_on_the_cpu,
+        extreme_values_in_a_row_of_a_recurrent_layer_do_not_affect_other_rows_on_the_cpu,
+        padding_does_not_propagate_on_the_cpu,
+        a_pass_over_nan_does_not_affect_the_next_on_the_cpu,
     );
     on_gpu!(
         suite,
-        extremes_in_a_row_of_a_recurrent_layer_stay_in_their_row,
-        what_is_in_padding_reaches_nothing,
-        a_pass_over_nan_leaves_nothing_to_the_next,
+        extreme_values_in_a_row_of_a_recurrent_layer_do_not_affect_other_rows,
+        padding_does_not_propagate,
+        a_pass_over_nan_does_not_affect_the_next,
         persistent_kernels_exchange_every_nan,
     );
 }

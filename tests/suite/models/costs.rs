@@ -53,7 +53,7 @@ fn a_trace_keeps_the_bytes_that_the_cost_says(adapter: &Adapter) -> Outcome {
 
 /// Of a model that reads data and of a stack asked for no more, the gradients of the parameters have the same bits as with the
 /// gradient at the input, for fewer multiplications.
-fn gradients_at_data_are_not_computed() -> Outcome {
+fn gradients_of_data_are_not_computed() -> Outcome {
     let device = Device::cpu();
     let stacks: [fn(Rnn) -> Rnn; 3] =
         [|stack| stack, |stack| stack.bidirectional().layers(2), |stack| stack.residual().checkpointed(1)];
@@ -107,6 +107,6 @@ fn costs_count_the_entries_of_all_matrices() -> Outcome {
 }
 
 pub(super) fn register(suite: &mut Suite) {
-    on_cpu!(suite, gradients_at_data_are_not_computed, costs_count_the_entries_of_all_matrices);
+    on_cpu!(suite, gradients_of_data_are_not_computed, costs_count_the_entries_of_all_matrices);
     on_gpu!(suite, a_trace_keeps_the_bytes_that_the_cost_says);
 }

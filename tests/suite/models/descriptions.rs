@@ -34,7 +34,7 @@ fn options_that_make_no_sense_are_refused_by_name() -> Outcome {
     Ok(())
 }
 
-fn passes_that_do_not_say_what_they_are_are_refused() -> Outcome {
+fn passes_without_a_mode_are_refused() -> Outcome {
     let device = Device::cpu();
     let mut model = Model::new(1);
     let layer = model.add("rnn", Rnn::new(Cell::Gru, 3, 3).weight_drop(0.5))?;
@@ -97,7 +97,7 @@ pub(super) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
         options_that_make_no_sense_are_refused_by_name,
-        passes_that_do_not_say_what_they_are_are_refused,
+        passes_without_a_mode_are_refused,
         configurations_come_back_as_they_were_and_store_no_absent_option,
         names_of_layers_are_bounded,
     );

@@ -1,7 +1,7 @@
-//! Whole models: what they learn from ragged batches, where a sequence begins and ends in them, what they must be told, and
-//! what they cost.
+//! Whole models: training on ragged batches, where a sequence begins and ends in them, required arguments,
+//! and costs.
 //!
-//! Here stand the batch and the model that several rooms use.
+//! This module has the batch and the model that its submodules use.
 
 mod costs;
 mod descriptions;

@@ -1,16 +1,17 @@
-//! Arrays over a batch, cut between its rows, so that threads can have some rows each: no row of a time loop reads another.
+//! Splits arrays by rows of the batch, so that each thread gets some rows. No row of a time loop reads
+//! another.
 
 use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 
 use super::weights::{CellState, CellStateView, Rows};
 
-/// What can be cut between two rows of a batch.
+/// A value that can be split between two rows of a batch.
 pub(crate) trait BatchSplit: Sized {
-    /// The rows before `row`, and the others.
+    /// Returns the rows before `row`, and the others.
     fn split(self, row: usize) -> (Self, Self);
 }
 
-/// Arrays [B, ..] have rows along the first axis, arrays [T, B, ..] along the second.
+/// Arrays [B, ..] have the batch in the first axis, arrays [T, B, ..] in the second.
 macro_rules! split_array {
     ($($array:ident, $axis:literal;)*) => {$(
         impl<F> BatchSplit for $array<'_, F> {
@@ -39,7 +40,7 @@ impl BatchSplit for Rows {
     }
 }
 
-/// A structure of parts that can be split.
+/// Implements [`BatchSplit`] for a struct whose fields implement it.
 macro_rules! split_fields {
     ($name:ident { $($field:ident),* $(,)? }) => {
         impl<F> $crate::ops::recurrent::cpu::batch_split::BatchSplit for $name<'_, F> {
@@ -54,7 +55,7 @@ pub(crate) use split_fields;
 
 split_fields!(CellStateView { hidden, cell });
 
-/// A [`Memory`] that is written.
+/// The mutable view of a [`CellState`](super::weights::CellState).
 pub(crate) struct CellStateMut<'a, F> {
     pub(crate) hidden: ArrayViewMut2<'a, F>,
     pub(crate) cell: ArrayViewMut2<'a, F>,
@@ -68,7 +69,7 @@ impl<'a, F> CellStateMut<'a, F> {
     }
 }
 
-/// `whole` of `rows` rows in parts of `part` rows each, but for the last.
+/// Splits `whole`, with `rows` rows, into parts of `part` rows each; the last may be smaller.
 pub(crate) fn cut<S: BatchSplit>(whole: S, rows: usize, part: usize) -> Vec<S> {
     let (mut rest, mut parts) = (whole, Vec::with_capacity(rows.div_ceil(part)));
     for _ in 1..rows.div_ceil(part) {

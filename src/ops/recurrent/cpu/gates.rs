@@ -1,4 +1,4 @@
-//! The functions of gates over rows of units.
+//! The activations of gates, over rows of units.
 
 use ndarray::{ArrayView1, ArrayViewMut1};
 
@@ -7,7 +7,7 @@ use crate::ops::elementwise::cpu::{apply, derivative_at_output};
 use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
-/// The units of a row. Arrays of states and gates have contiguous rows.
+/// A row as a slice. Rows of states and gates are contiguous.
 pub(crate) fn units<'a, F: Real>(row: ArrayView1<'a, F>) -> &'a [F] {
     match row.to_slice() {
         Some(units) => units,
@@ -15,7 +15,7 @@ pub(crate) fn units<'a, F: Real>(row: ArrayView1<'a, F>) -> &'a [F] {
     }
 }
 
-/// As [`units`], to write them.
+/// As [`units`], mutable.
 pub(crate) fn units_mut<'a, F: Real>(row: ArrayViewMut1<'a, F>) -> &'a mut [F] {
     match row.into_slice() {
         Some(units) => units,
@@ -31,7 +31,7 @@ pub(crate) fn clamped<F: Real>(x: F, bound: Option<F>) -> F {
     }
 }
 
-/// A gate's function with the bound on what enters it.
+/// The activation of a gate, with the bound that clips its argument.
 #[derive(Clone, Copy)]
 pub(crate) struct Gate {
     pub(crate) function: Activation,
@@ -61,7 +61,7 @@ impl Gate {
                 gradients.for_each(|(unit, y)| *y = d(unit) * derivative_at_output(function, *y))
             }
             (Some(bound), function) => {
-                // What entered lay within the bound if its value lies between those at the bound.
+                // The argument was within the bound if its value lies between the values at the bounds.
                 let mut ends = [-bound, bound].map(F::from_f32);
                 apply(function, &mut ends);
                 let [low, high] = if ends[0] < ends[1] { ends } else { [ends[1], ends[0]] };
@@ -75,7 +75,7 @@ impl Gate {
 }
 
 impl Equations {
-    /// The functions of gates, candidate and output. The bound is for the sums of products: not for what leaves c.
+    /// The activations of gates, candidate and output. The bound applies to sums of products only, not to c.
     pub(crate) fn functions(&self) -> [Gate; 3] {
         let [gate, candidate, output] = self.activations();
         let bound = self.options.clip_gates;

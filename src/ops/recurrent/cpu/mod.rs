@@ -1,4 +1,5 @@
-//! The time loop on the CPU: tensors as arrays for its twin, and what it makes as tensors.
+//! The time loop on the CPU, in ndarray: the reference for the shaders of `shaders/recurrent/`. This module
+//! converts tensors to arrays and back; `time_loop` has the loop, `cells` the equations.
 
 mod batch_split;
 pub(crate) mod cells;
@@ -59,7 +60,7 @@ pub(crate) fn forward<F: Real>(
     })
 }
 
-/// Arrays that a backward pass fills.
+/// The arrays that a backward pass writes.
 struct BackwardArrays<F> {
     previous: Array3<F>,
     cells: Option<Array3<F>>,
@@ -90,19 +91,19 @@ impl<F: Real> BackwardArrays<F> {
     }
 }
 
-/// The most values that a pass has beside its tensors, in arrays that come and go.
+/// The most elements of temporary arrays of a pass.
 fn scratch(call: &Call<'_>, sizes: Sizes, pass: Pass) -> usize {
     let Sizes { steps, rows, hidden_size, projection_size } = sizes;
     let gates = call.equations.gates() * hidden_size;
     let state = hidden_size + projection_size;
-    // The weights as products read them, filled up to whole panels, and the arrays of one step.
+    // The packed weights, padded to whole panels, and the arrays of one step.
     let weights = 2 * (gates + hidden_size) * (projection_size + 64);
     let step = |rows: usize| rows * (6 * gates + 16 * state);
     let of_steps = match (pass, call.traversal.windows()) {
         (Pass::Backward, Some(windows)) => steps * rows * gates + step(windows.ends(steps).len() * rows),
         _ => 0,
     };
-    // Products and their gradients before and after the norm.
+    // Products and their gradients, before and after the normalisation.
     let normalised = match (pass, call.weights.norms) {
         (Pass::Backward, Some(_)) => steps * rows * (3 * gates + 8 * hidden_size),
         _ => 0,
@@ -135,7 +136,7 @@ pub(crate) fn backward<F: Real>(
     let normalises_state = matrices.gains.is_some() && call.equations.cell == Cell::Lstm;
     let mut gates = d_gates.view_mut()?;
     let mut gates = gates.array3::<F>();
-    // The loop writes over the gates.
+    // The loop overwrites the gates.
     let last_gate = normalises_state.then(|| {
         let first = gates.dim().2 - hidden_size;
         gates.slice(s![.., .., first..]).to_owned()
@@ -193,7 +194,7 @@ pub(crate) fn backward<F: Real>(
     finish(call, d_gates, steps, arrays, &matrices, product.transpose()?)
 }
 
-/// The gradients as tensors; those at the gates have their memory.
+/// Converts the gradients to tensors; the gates' gradients are in the buffer of the gates.
 fn finish<F: Real>(
     call: &Call<'_>,
     d_projected: Tensor,

@@ -1,4 +1,5 @@
-//! The twin of truncated back-propagation in windows that overlap, all windows side by side.
+//! Truncated back-propagation through time with overlapping windows, on the CPU: BPTT(h; h') of Williams &
+//! Peng (1990). For each lag, one backward step computes all windows together.
 
 use ndarray::{Array2, Array3, ArrayView3, ArrayViewMut3, Axis, s};
 
@@ -9,7 +10,7 @@ use crate::ops::recurrent::SlidingWindows;
 use crate::ops::recurrent::traversal::{Before, Traversal};
 use crate::tensor::Real;
 
-/// The entries `steps` of [T, B, width], one below the other [steps * B, width].
+/// The entries `steps` of [T, B, width], concatenated [steps * B, width].
 fn gather<F: Real>(all: ArrayView3<'_, F>, steps: &[usize]) -> Array2<F> {
     let (_, rows, width) = all.dim();
     let chosen = all.select(Axis(0), steps);
@@ -19,16 +20,16 @@ fn gather<F: Real>(all: ArrayView3<'_, F>, steps: &[usize]) -> Array2<F> {
     }
 }
 
-/// Where the windows stand after `lag` steps back: the number of the first that has not reached the beginning, and
-/// the step of each from there on.
+/// The positions of the windows after `lag` backward steps: the first window that has not passed the first
+/// step, and the step of each window from there on.
 pub(crate) fn places(windows: SlidingWindows, steps: usize, lag: usize) -> (usize, Vec<usize>) {
     let ends = windows.ends(steps);
     let first = ends.iter().position(|&end| end >= lag).unwrap_or(ends.len());
     (first, ends[first..].iter().map(|end| end - lag).collect())
 }
 
-/// Back-propagation in windows, see [`Windows`]: at each lag one backward step of all windows together, which are
-/// rows of one large batch.
+/// The backward pass with windows, see [`SlidingWindows`]. For each lag, one backward step computes all
+/// windows as rows of one large batch.
 pub(crate) fn backward<F: Real>(
     all: &TimeLoop<'_, '_, F>,
     mut pass: Backward<'_, F>,
@@ -40,7 +41,7 @@ pub(crate) fn backward<F: Real>(
     for summed in [&mut pass.result.d_apart, &mut pass.result.d_hidden].into_iter().flatten() {
         summed.fill(F::zero());
     }
-    // The gradient at each window's state, on its way back: [windows * B, ..].
+    // The carried gradient of each window's state [windows * B, ..].
     let mut d_state = first_state(pass.d_last, traversal, windows, steps);
     for lag in 0..windows.depth.min(steps) {
         let (first, places) = places(windows, steps, lag);
@@ -86,20 +87,20 @@ pub(crate) fn backward<F: Real>(
     all.pass_empty_rows(&mut pass);
 }
 
-/// Adds row `from` to a row of a step.
+/// Adds row `from` of `source` to a row of a step.
 fn add<F: Real>(target: &mut ArrayViewMut3<'_, F>, [t, row]: [usize; 2], source: &Array2<F>, from: usize) {
     let mut target = target.slice_mut(s![t, row, ..]);
     target += &source.row(from);
 }
 
-/// What the rows of some steps make on their way back.
+/// The gradients that a backward step of several steps' rows computes.
 struct WindowGradients<F> {
     d_gates: Array2<F>,
     d_apart: Option<Array2<F>>,
     d_before: CellState<F>,
 }
 
-/// One step back of all rows of the steps `places`.
+/// Computes one backward step of all rows of the steps `places`.
 fn step_back<F: Real>(
     all: &TimeLoop<'_, '_, F>,
     pass: &Backward<'_, F>,
@@ -135,7 +136,8 @@ fn step_back<F: Real>(
     result
 }
 
-/// The gradient at each row's final state, in the window that its last step belongs to; that of a row without steps in none.
+/// The gradient of each row's final state, in the window that contains its last step. Rows without steps are
+/// in no window.
 fn first_state<F: Real>(
     d_last: CellStateView<'_, F>,
     traversal: &Traversal<'_>,

@@ -1,6 +1,6 @@
-//! The twin of the recurrent shaders: back-propagation through time as Werbos (1990, "Backpropagation through time:
-//! what it does and how to do it") writes it, one step after another, row by row where rows differ. Threads share out the
-//! rows of a large batch.
+//! The time loop on the CPU, the reference for the kernels of `shaders/recurrent/`: back-propagation through
+//! time (Werbos 1990, "Backpropagation through time: what it does and how to do it"), step by step, and row
+//! by row where rows differ. Threads divide the rows of a large batch.
 
 use ndarray::{Array2, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, CowArray, Ix2};
 
@@ -13,7 +13,7 @@ use crate::ops::recurrent::Equations;
 use crate::ops::recurrent::traversal::{Before, Traversal};
 use crate::tensor::Real;
 
-/// One layer in one direction: all that its steps have in common.
+/// The operands that all steps of one layer in one direction share.
 pub(crate) struct TimeLoop<'a, 'm, F: Real> {
     pub(crate) equations: &'a Equations,
     pub(crate) matrices: &'a Matrices<'m, F>,
@@ -24,11 +24,11 @@ pub(crate) struct TimeLoop<'a, 'm, F: Real> {
 /// The arrays of a forward pass.
 pub(crate) struct Forward<'a, F> {
     pub(crate) rows: Rows,
-    /// W_ih x + b_ih [T, B, G·H]; becomes what backward needs of the gates.
+    /// W_ih x + b_ih [T, B, G·H]; overwritten with the gates as the backward pass reads them.
     pub(crate) gates: ArrayViewMut3<'a, F>,
-    /// What it needs beside them [T, B, H].
+    /// Other values that the backward pass reads [T, B, H].
     pub(crate) saved: Option<ArrayViewMut3<'a, F>>,
-    /// The column block of this direction [T, B, P].
+    /// The columns of this direction in the output [T, B, P].
     pub(crate) output: ArrayViewMut3<'a, F>,
     pub(crate) initial: CellStateView<'a, F>,
     /// The state after each row's last step.
@@ -40,11 +40,11 @@ split_fields!(Forward { rows, gates, saved, output, initial, last });
 /// The arrays of a backward pass.
 pub(crate) struct Backward<'a, F> {
     pub(crate) saved_steps: SavedSteps<'a, F>,
-    /// What forward left of the gates [T, B, G·H]; becomes the gradient at W_ih x + b_ih.
+    /// The gates that the forward pass saved [T, B, G·H]; overwritten with the gradient of W_ih x + b_ih.
     pub(crate) gates: ArrayViewMut3<'a, F>,
-    /// The gradient at the outputs [T, B, P].
+    /// The gradient of the output [T, B, P].
     pub(crate) d_output: ArrayView3<'a, F>,
-    /// That at the state after each row's last step.
+    /// The gradient of the state after each row's last step.
     pub(crate) d_last: CellStateView<'a, F>,
     pub(crate) d_initial: CellStateMut<'a, F>,
     pub(crate) result: GradientArrays<'a, F>,
@@ -52,7 +52,7 @@ pub(crate) struct Backward<'a, F> {
 
 split_fields!(Backward { saved_steps, gates, d_output, d_last, d_initial, result });
 
-/// What the forward pass left beside the gates, for one direction.
+/// What the forward pass saved besides the gates, for one direction.
 #[derive(Clone, Copy)]
 pub(crate) struct SavedSteps<'a, F> {
     pub(crate) rows: Rows,
@@ -63,7 +63,7 @@ pub(crate) struct SavedSteps<'a, F> {
 
 split_fields!(SavedSteps { rows, saved, output, initial });
 
-/// The states that a step started from: where they lie, or made for it where rows differ.
+/// The states before a step: borrowed, or copied where rows differ.
 pub(crate) struct Previous<'a, F> {
     hidden: CowArray<'a, F, Ix2>,
     cell: CowArray<'a, F, Ix2>,
@@ -102,29 +102,30 @@ impl<'a, F: Real> SavedSteps<'a, F> {
     }
 }
 
-/// What gradients of weights are made of, beside that at the gates; zeros in padding. The pass writes all of it.
+/// The arrays from which weight gradients are computed, besides the gates' gradients; zeros in the padding.
+/// The pass writes every element.
 pub(crate) struct GradientArrays<'a, F> {
-    /// The hidden state that each step started from [T, B, P].
+    /// The hidden state before each step [T, B, P].
     pub(crate) previous: ArrayViewMut3<'a, F>,
-    /// The cell state that each step started from [T, B, H], where it is asked for.
+    /// The cell state before each step [T, B, H], if requested.
     pub(crate) cells: Option<ArrayViewMut3<'a, F>>,
-    /// What each step made of h before its projection [T, B, H], where there is one.
+    /// With a projection h = W_hr m, m of each step [T, B, H].
     pub(crate) unprojected: Option<ArrayViewMut3<'a, F>>,
-    /// The gradient at the last gate's part of W_hh h' + b_hh [T, B, H], where it is another.
+    /// The gradient of the last gate's part of W_hh h' + b_hh [T, B, H], where it differs.
     pub(crate) d_apart: Option<ArrayViewMut3<'a, F>>,
-    /// At h [T, B, P], whole, where it is asked for.
+    /// The whole gradient of h [T, B, P], if requested.
     pub(crate) d_hidden: Option<ArrayViewMut3<'a, F>>,
 }
 
 split_fields!(GradientArrays { previous, cells, unprojected, d_apart, d_hidden });
 
 impl<F: Real> TimeLoop<'_, '_, F> {
-    /// How many rows a thread takes.
+    /// Rows per thread.
     fn part(&self, rows: usize) -> usize {
         part_rows(rows, self.steps * rows * self.matrices.weight.len(), TILE_ROWS)
     }
 
-    /// What row `row` of the part `rows` has before step `t`.
+    /// The state of row `row` of the part `rows` before step `t`.
     fn before(&self, t: usize, row: usize, rows: Rows) -> Before {
         self.traversal.before(t, rows.first + row, self.steps, rows.all)
     }
@@ -134,7 +135,7 @@ impl<F: Real> TimeLoop<'_, '_, F> {
         (0..count).filter(move |&row| self.before(t, row, rows) == Before::Padding)
     }
 
-    /// Writes to `state` where the walk says that it is initial or zero before step `t`.
+    /// Overwrites rows of `state` that start from the initial state or from zeros at step `t`.
     fn begin(&self, t: usize, rows: Rows, initial: CellStateView<'_, F>, state: &mut CellState<F>) {
         for row in 0..state.hidden.nrows() {
             match self.before(t, row, rows) {
@@ -176,7 +177,7 @@ impl<F: Real> TimeLoop<'_, '_, F> {
             let mut output = pass.output.index_axis_mut(now, t);
             output.assign(&after.hidden);
             if has_step_flags {
-                // Rows in their padding keep the state they ended with, and leave nothing.
+                // Padded rows keep their final state, and their arrays are zero.
                 for row in self.padding(t, rows, count) {
                     gates.row_mut(row).fill(F::zero());
                     output.row_mut(row).fill(F::zero());
@@ -199,7 +200,7 @@ impl<F: Real> TimeLoop<'_, '_, F> {
 
     fn backward_rows(&self, mut pass: Backward<'_, F>) {
         let saved_steps = pass.saved_steps;
-        // The gradient at each row's state, on its way back: after and before a step.
+        // The carried gradient of each row's state, after and before a step.
         let mut d_state = pass.d_last.to_owned();
         let mut d_before = d_state.clone();
         let mut d_hidden = d_state.hidden.clone();
@@ -231,7 +232,7 @@ impl<F: Real> TimeLoop<'_, '_, F> {
         self.pass_empty_rows(&mut pass);
     }
 
-    /// The gradient at the state after a row without steps is that at the state before it.
+    /// A row without steps passes the gradient of its final state to the initial state.
     pub(crate) fn pass_empty_rows(&self, pass: &mut Backward<'_, F>) {
         let first = pass.saved_steps.rows.first;
         let is_empty = |row: &usize| self.traversal.length(first + row, self.steps) == 0;
@@ -241,7 +242,8 @@ impl<F: Real> TimeLoop<'_, '_, F> {
         }
     }
 
-    /// Gradients where rows differ: none of padding, none past the places where they end, those at initial states.
+    /// The gradients where rows differ: zero in the padding and past the points where gradients stop; stored
+    /// at initial states.
     fn end_rows(
         &self,
         t: usize,
@@ -269,8 +271,8 @@ impl<F: Real> TimeLoop<'_, '_, F> {
         }
     }
 
-    /// One step back of the rows of these steps: the gradients of the gates, and at the states that the steps started
-    /// from, within the bound.
+    /// Computes one backward step: the gradients of the gates, and of the states before the step, clipped
+    /// where there is a bound.
     pub(crate) fn step_back(
         &self,
         step: &Step<'_, F>,
@@ -298,7 +300,7 @@ impl<F: Real> TimeLoop<'_, '_, F> {
         }
     }
 
-    /// Keeps what gradients of weights need of step `t`, but for gradients.
+    /// Stores the values of step `t` that weight gradients need, besides gradients.
     fn remember(
         &self,
         t: usize,
@@ -328,7 +330,7 @@ impl<F: Real> TimeLoop<'_, '_, F> {
         }
     }
 
-    /// As [`Self::remember`], of all steps.
+    /// As [`Self::remember`], for all steps.
     pub(crate) fn remember_all(&self, pass: &mut Backward<'_, F>) {
         let saved_steps = pass.saved_steps;
         for t in 0..self.steps {

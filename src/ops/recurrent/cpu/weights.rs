@@ -1,4 +1,4 @@
-//! The recurrent weights as the twin's products read them, and the states of a batch.
+//! The recurrent weights, packed for matrix products, and the states of a batch.
 
 use ndarray::{Array2, Array3, ArrayView1, ArrayView2, ArrayViewMut2, CowArray, Ix2, s};
 
@@ -6,7 +6,7 @@ use super::cells::layer_norm::Gains;
 use crate::ops::recurrent::{Call, Cell, Sizes};
 use crate::tensor::Real;
 
-/// The state of a batch: h [B, P] and, where the cell has one, c [B, H].
+/// The state of a batch: h [B, P] and, if the cell has one, c [B, H].
 #[derive(Clone)]
 pub(crate) struct CellState<F> {
     pub(crate) hidden: Array2<F>,
@@ -14,7 +14,7 @@ pub(crate) struct CellState<F> {
 }
 
 impl<F: Real> CellState<F> {
-    /// Zeros for rows of `hidden` and `units` numbers.
+    /// Zeros [rows, `hidden`] and [rows, `units`].
     pub(crate) fn zeros(rows: usize, hidden: usize, units: usize) -> Self {
         Self { hidden: Array2::zeros((rows, hidden)), cell: Array2::zeros((rows, units)) }
     }
@@ -23,7 +23,7 @@ impl<F: Real> CellState<F> {
         CellStateView { hidden: self.hidden.view(), cell: self.cell.view() }
     }
 
-    /// Takes a row of another state.
+    /// Copies a row of another state.
     pub(crate) fn take(&mut self, row: usize, from: CellStateView<'_, F>) {
         self.hidden.row_mut(row).assign(&from.hidden.row(row));
         self.cell.row_mut(row).assign(&from.cell.row(row));
@@ -35,7 +35,7 @@ impl<F: Real> CellState<F> {
     }
 }
 
-/// A [`Memory`] that is read.
+/// A view of a [`CellState`].
 #[derive(Clone, Copy)]
 pub(crate) struct CellStateView<'a, F> {
     pub(crate) hidden: ArrayView2<'a, F>,
@@ -48,7 +48,7 @@ impl<F: Real> CellStateView<'_, F> {
     }
 }
 
-/// Which rows of a batch some arrays hold.
+/// The rows of a batch that an array holds.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows {
     pub(crate) first: usize,
@@ -56,12 +56,12 @@ pub(crate) struct Rows {
     pub(crate) all: usize,
 }
 
-/// Which way products go.
+/// The pass for which weights are packed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
     /// From states to gates: W h.
     Forward,
-    /// From gradients at gates to those at states: dᵀ W.
+    /// From gradients of gates to gradients of states: dᵀ W.
     Backward,
 }
 
@@ -72,13 +72,13 @@ pub(crate) struct Matrices<'a, F: Real> {
     pub(crate) bias: Option<ArrayView1<'a, F>>,
     /// [3, H], rows i, f, o; [2, H] for coupled gates.
     pub(crate) peepholes: Option<ArrayView2<'a, F>>,
-    /// What each group of gates is multiplied by: all of them, but for the last gate of a GRU.
+    /// The packed weights of each group of gates: all gates; in a GRU the last gate is a group of its own.
     groups: Vec<F::Right<'a>>,
     /// W_hr [P, H].
     projection: Option<F::Right<'a>>,
-    /// What the state is multiplied by on its way into the product [B, P].
+    /// The dropout mask of the state in the product [B, P].
     mask: Option<Array2<F>>,
-    /// Those of layer normalisation, where there is such.
+    /// The gains of layer normalisation.
     pub(crate) gains: Option<Gains<'a, F>>,
     /// H and P.
     pub(crate) hidden_size: usize,
@@ -127,8 +127,8 @@ impl<'a, F: Real> Matrices<'a, F> {
         }
     }
 
-    /// The state as the product sees it, or its gradient on the way back; the rows of a batch, or of several below each
-    /// other.
+    /// The state, or its gradient, multiplied by the mask. The rows are those of one batch, or of several
+    /// concatenated.
     pub(crate) fn seen<'s>(&self, state: ArrayView2<'s, F>, rows: Rows) -> CowArray<'s, F, Ix2> {
         let Some(mask) = &self.mask else { return state.into() };
         let mut state = state.to_owned();
@@ -138,7 +138,7 @@ impl<'a, F: Real> Matrices<'a, F> {
         state.into()
     }
 
-    /// The states of all steps as the product sees them.
+    /// As [`Self::seen`], for the states of all steps.
     pub(crate) fn seen_all(&self, mut states: Array3<F>) -> Array3<F> {
         if let Some(mask) = &self.mask {
             states *= mask;
@@ -146,12 +146,12 @@ impl<'a, F: Real> Matrices<'a, F> {
         states
     }
 
-    /// target += W x + b for a group of gates, or xᵀ W on the way back.
+    /// target += W x + b for a group of gates; in the backward pass xᵀ W.
     pub(crate) fn add_product(&self, group: usize, x: ArrayView2<'_, F>, target: ArrayViewMut2<'_, F>) {
         F::add_product(x, &self.groups[group], target);
     }
 
-    /// target += what reaches the state from gradients at a group of gates.
+    /// target += the gradient of the state that gradients of a group of gates send through W.
     pub(crate) fn add_back(&self, group: usize, d: ArrayView2<'_, F>, rows: Rows, target: &mut Array2<F>) {
         if self.mask.is_none() {
             return self.add_product(group, d, target.view_mut());
@@ -165,7 +165,8 @@ impl<'a, F: Real> Matrices<'a, F> {
         self.projection.is_some()
     }
 
-    /// h = W_hr m, or the gradient at m from that at h; what is given where there is no projection.
+    /// Returns h = W_hr m; in the backward pass the gradient of m from that of h. Without a projection
+    /// returns `source`.
     pub(crate) fn projected<'s>(&self, source: ArrayView2<'s, F>, width: usize) -> CowArray<'s, F, Ix2> {
         let Some(projection) = &self.projection else { return source.into() };
         let mut result = Array2::zeros((source.nrows(), width));

@@ -1,6 +1,6 @@
-//! The twin of zoneout: units that keep their old state (Krueger et al. 2017, "Zoneout: Regularizing RNNs by randomly
-//! preserving hidden activations"): h = k h' + (1 − k) h̃ and, with numbers of its own, c = k c' + (1 − k) c̃; k is 1 with
-//! the rate's probability, and the rate itself in evaluation.
+//! Zoneout on the CPU (Krueger et al. 2017, "Zoneout: Regularizing RNNs by randomly preserving hidden
+//! activations"): h = k h' + (1 − k) h̃ and, with its own random numbers, c = k c' + (1 − k) c̃. In training
+//! k is 1 with the probability of the rate, else 0; in evaluation it is the rate.
 
 use ndarray::{Array2, ArrayView2, Zip};
 
@@ -9,7 +9,7 @@ use super::weights::{CellState, CellStateView, Matrices, Rows};
 use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
-/// k for some rows of steps, one step below the other.
+/// k for some rows of some steps, concatenated.
 pub(crate) fn keeps<F: Real>(
     equations: &Equations,
     steps: &[usize],
@@ -31,7 +31,7 @@ pub(crate) fn keeps<F: Real>(
     Some(result)
 }
 
-/// new ← k old + (1 − k) new. Where k is 0 or 1 the other has no part, be it NaN.
+/// new ← k old + (1 − k) new. Where k is 0 or 1, a NaN in the value with weight 0 does not propagate.
 fn mix<F: Real>(keep: &Array2<F>, old: ArrayView2<'_, F>, new: &mut Array2<F>) {
     Zip::from(new).and(keep).and(old).for_each(|new, &keep, &old| {
         if keep == F::one() {
@@ -42,7 +42,7 @@ fn mix<F: Real>(keep: &Array2<F>, old: ArrayView2<'_, F>, new: &mut Array2<F>) {
     });
 }
 
-/// The parts of the gradient at k old + (1 − k) new that are the old state's, and the new one's.
+/// The gradients of old and of new from that of k old + (1 − k) new.
 fn parts<F: Real>(keep: &Array2<F>, d: ArrayView2<'_, F>) -> [Array2<F>; 2] {
     let (zero, one) = (F::zero(), F::one());
     let old = Zip::from(keep).and(d).map_collect(|&keep, &d| match keep {
@@ -58,7 +58,7 @@ fn parts<F: Real>(keep: &Array2<F>, d: ArrayView2<'_, F>) -> [Array2<F>; 2] {
     [old, new]
 }
 
-/// What the step made, with what units keep.
+/// Applies zoneout to the result of a step.
 pub(crate) fn hold<F: Real>(
     equations: &Equations,
     keeps: &CellState<F>,
@@ -75,7 +75,7 @@ pub(crate) fn hold<F: Real>(
     }
 }
 
-/// A step back through a cell whose units keep old states.
+/// The backward pass of a cell with zoneout.
 pub(crate) fn backward<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
@@ -87,7 +87,7 @@ pub(crate) fn backward<F: Real>(
     let [direct_hidden, made_hidden] = parts(&keeps.hidden, d_after.hidden);
     let [direct_cell, made_cell] = parts(&keeps.cell, d_after.cell);
     let d_made = CellState { hidden: made_hidden, cell: made_cell };
-    // The cell's derivatives are those at what it made, before anything was kept.
+    // The derivatives of the cell are those at its result before zoneout, which is recomputed.
     let result = cells::candidate(equations, matrices, gradients.gates.view(), step);
     let step = Step {
         saved: match &step.saved {

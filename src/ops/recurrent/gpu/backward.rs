@@ -1,4 +1,7 @@
-//! The way back through time on the GPU, of one direction or of both.
+//! The backward pass of the time loop on the GPU, for one direction or for both: from the last step to the
+//! first, each step computes the gradients of its gates from d_output and from the gates' gradients of the
+//! following step through W_hh. The gradients of weights and inputs are computed afterwards from all steps
+//! together (`src/ops/recurrent/weight_gradients.rs`). CPU reference: `src/ops/recurrent/cpu/time_loop.rs`.
 
 use super::bidirectional::{DirectionOperand, part_of};
 use super::boundary_states::{self as support, GateGradients, States, StepFlags};
@@ -18,17 +21,17 @@ use crate::ops::dropout;
 use crate::ops::recurrent::{Call, Gradients, SavedActivations, Sizes, StateTensors, StateView};
 use crate::tensor::{Tensor, View};
 
-/// What the gradients of a backward pass are made of.
+/// The results of the backward loop of one direction.
 pub(crate) struct LoopGradients {
     pub(crate) d_projected: Tensor,
-    /// At the last gate's recurrent part, where it is another.
+    /// The gradient of the last gate's recurrent part, where it differs from that of its input part (GRU).
     pub(crate) d_apart: Option<Tensor>,
-    /// At h [T, B, P], where a projection makes it.
+    /// The gradient of h [T, B, P], with a projection.
     pub(crate) d_hidden: Option<Tensor>,
     pub(crate) d_initial: StateTensors,
 }
 
-/// Back through the loop: the gradients of each direction.
+/// Runs the backward loop and returns the gradients of each direction.
 pub(crate) fn backward(
     context: &Context,
     calls: &[Call<'_>],
@@ -65,11 +68,11 @@ pub(crate) fn backward(
         |(index, call): (usize, &Call<'_>)| saved_of(index).filter(|_| call.equations.resets_before());
     let modulated: Vec<_> = calls.iter().enumerate().map(modulated).collect();
     let result = match run.call.traversal.windows() {
-        // What a step saved goes with the loop, unless gradients need it.
+        // The backward loop overwrites the saved activations unless the gradients need them.
         None => plain(&run, gates, saved, d_last)?,
         Some(windows) => vec![sliding_windows::backward(&run, &gates, saved.as_ref(), d_last[0], windows)?],
     };
-    // Nothing reads it after the loop, and nothing before the loop reads what comes now: they may share memory.
+    // Nothing reads d_output after the loop; freed here, its memory can be reused by what is allocated next.
     drop(d_output);
     let mut gradients = Vec::with_capacity(count);
     for (index, ((result, cells), modulated)) in result.into_iter().zip(cells).zip(modulated).enumerate() {
@@ -90,7 +93,8 @@ pub(crate) fn backward(
     Ok(gradients)
 }
 
-/// The hidden states that the steps of a direction started from [T, B, P], as the product with W_hh sees them.
+/// The hidden state before each step of a direction [T, B, P], multiplied by the state's dropout mask where
+/// there is one.
 fn hidden_states(
     context: &Context,
     call: &Call<'_>,
@@ -111,7 +115,7 @@ fn hidden_states(
     }
 }
 
-/// The cell states that the steps of a direction started from, and those that they made [T, B, H], where gates see them.
+/// The cell states before and after each step [T, B, H], where peepholes read them.
 fn cell_states(
     context: &Context,
     call: &Call<'_>,
@@ -128,22 +132,23 @@ fn cell_states(
     }
 }
 
-/// What both ways back through time have to know.
+/// The operands of a backward pass.
 pub(crate) struct BackwardPass<'a> {
     pub(crate) context: &'a Context,
     /// One direction, or both.
     pub(crate) calls: &'a [Call<'a>],
-    /// The first of them.
+    /// The first of `calls`.
     pub(crate) call: &'a Call<'a>,
     pub(crate) sizes: Sizes,
     pub(crate) step_flags: StepFlags<'a>,
     pub(crate) output: &'a Tensor,
-    /// What the cell made of h, where a projection follows.
+    /// With a projection, m before it [T, B, H], where h = W_hr m.
     pub(crate) unprojected: Option<&'a Tensor>,
     pub(crate) d_output: View<'a>,
 }
 
-/// From the last step to the first: each step's gradients replace what was kept of it.
+/// The backward pass without sliding windows, from the last step to the first. The gradients of each step
+/// replace its saved activations.
 fn plain(
     run: &BackwardPass<'_>,
     mut gates: Tensor,
@@ -197,7 +202,7 @@ fn plain(
                 }
             }
         }
-        // With a projection the product of a step back is one of matrices.
+        // With a projection, the backward product of a step is a matrix product of its own.
         let is_in_slices = many.as_ref().map_or(projection.is_none(), SequenceKernel::is_persistent);
         is_in_slices.then_some(step.split)
     };
@@ -228,7 +233,8 @@ fn plain(
     (0..calls.len()).map(gradients_of).collect()
 }
 
-/// A dispatch for each step of a chunk of time; with a projection, and the gradient at h that it writes, products before it.
+/// Strategy `per_step`: one dispatch per step of a time chunk. With a projection, the products of the step
+/// are dispatched before it and write the gradient of h.
 fn step_by_step(
     operands: &BackwardOperands<'_>,
     kernel: &StepKernel,

@@ -1,9 +1,11 @@
-//! Both directions of a layer in the same dispatches.
+//! Computes both directions of a layer in the same dispatches.
 //!
-//! At each turn of the loop one direction takes step t and the other step T − 1 − t, and neither waits for the other. So
-//! one dispatch takes both: its workgroups with z = 1, or on chip the second half of its roles, are those of the reverse direction. Weights, biases and states of
-//! the two are copied one behind the other, arrays over time are made so from the start ([2, T, ..]), and outputs stand
-//! side by side as ever. Each sum runs over its terms as in a dispatch of its own: no bit changes.
+//! In each iteration of the loop the forward direction computes step t and the reverse direction step T − 1 −
+//! t; neither depends on the other, so one dispatch computes both. The reverse direction has the workgroups
+//! with z = 1, or in persistent kernels the second half of the tiles. Weights, biases and states of the two
+//! directions are concatenated, arrays over time are allocated as [2, T, ..], and outputs are stored side by
+//! side [T, B, 2·P]. Every sum has the order of terms that it has in a dispatch of one direction, so the
+//! results have the same bits.
 
 use super::operands::joined;
 use super::real_options::RealOptions;
@@ -14,12 +16,12 @@ use crate::ops::matmul::{Form, matmul, matmul_to};
 use crate::ops::recurrent::{Call, Direction, Sizes};
 use crate::tensor::{Tensor, View};
 
-/// How many of a layer's directions, of which these are the time loops, [`forward`](super::forward) takes at once: all,
-/// or one after the other.
+/// How many of a layer's directions [`forward`](super::forward) computes at once: 2, or 1 for one after the
+/// other.
 ///
-/// They go one after the other on the CPU; with layer normalisation, a projection or windows that overlap, whose loops have
-/// dispatches of other kinds; with random zoneout, since each direction draws from a stream of its own; and where arrays
-/// of both do not fit a binding, or two workgroups no grid.
+/// Directions are computed one after the other on the CPU; with layer normalisation, a projection or sliding
+/// windows, whose loops use other dispatches; with random zoneout, since each direction has a stream of its
+/// own; and where the arrays of both do not fit a binding or two workgroups do not fit a grid.
 pub(crate) fn together(device: &Device, calls: &[Call<'_>], [steps, rows]: [usize; 2]) -> usize {
     let [one, other] = calls else { return 1 };
     on_device!(device,
@@ -42,7 +44,7 @@ pub(crate) fn together(device: &Device, calls: &[Call<'_>], [steps, rows]: [usiz
     )
 }
 
-/// W_ih x + b_ih of directions that go together, for x \[T, B, I\]: \[T, B, G·H\] of one, \[2, T, B, G·H\] of two.
+/// W_ih x + b_ih for x \[T, B, I\]: \[T, B, G·H\] for one direction, \[2, T, B, G·H\] for both.
 pub(crate) fn project(x: &Tensor, weights: &[(View<'_>, Option<View<'_>>)]) -> Result<Tensor> {
     let form = Form::RightTransposed;
     if let [(weight, bias)] = *weights {
@@ -58,18 +60,18 @@ pub(crate) fn project(x: &Tensor, weights: &[(View<'_>, Option<View<'_>>)]) -> R
     Ok(projected)
 }
 
-/// The elements of the largest array that is bound for two directions like this one.
+/// Elements of the largest array that is bound for two directions like this one.
 fn largest(call: &Call<'_>, steps: usize, rows: usize) -> usize {
     let weights = call.weights.weight_hh.shape();
     let wide = weights.dimensions()[0];
     let units = wide / call.equations.gates();
     let over_time = steps * rows * wide.max(units);
-    // States, their mask, peepholes, and what stands before them.
+    // Initial states, their mask, peepholes, and the real-valued options.
     let operands = 3 * rows * units + wide + RealOptions::COUNT;
     2 * over_time.max(weights.elements()).max(operands)
 }
 
-/// What several time loops read: of a single one itself, of two a copy of both, one behind the other.
+/// An operand of the time loop: a view for one direction, a concatenated copy for both.
 pub(crate) enum DirectionOperand<'a> {
     One(View<'a>),
     Both(Tensor),
@@ -87,7 +89,7 @@ impl<'a> DirectionOperand<'a> {
         Self::of(&calls.iter().map(|call| call.weights.weight_hh).collect::<Vec<_>>())
     }
 
-    /// None where there are no biases.
+    /// None where the layer has no biases.
     pub(crate) fn biases(calls: &[Call<'a>]) -> Result<Option<Self>> {
         let biases: Option<Vec<_>> = calls.iter().map(|call| call.weights.bias_hh).collect();
         biases.map(|biases| Self::of(&biases)).transpose()
@@ -101,13 +103,13 @@ impl<'a> DirectionOperand<'a> {
     }
 }
 
-/// The part of a direction in an array over time of `count` directions.
+/// The part of direction `index` of an array over time of `count` directions.
 pub(crate) fn part_of(array: &Tensor, index: usize, count: usize) -> Tensor {
     if count == 1 { array.clone() } else { array.entry(index) }
 }
 
-/// Where the second of `directions` is when the first is at step `t`: how many steps behind it in arrays [2, T, ..], and
-/// in arrays [T, ..], in the shaders' wrapping numbers. Zeros for one direction.
+/// The offsets in steps, modulo 2^32, from the first direction's step `t` to the second direction's step: in
+/// arrays [2, T, ..] and in arrays [T, ..]. Zeros for one direction.
 pub(crate) fn second(directions: usize, t: usize, sizes: Sizes) -> [u32; 2] {
     if directions == 1 {
         return [0; 2];

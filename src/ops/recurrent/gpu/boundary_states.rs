@@ -1,5 +1,7 @@
-//! What surrounds the time loop on the GPU: marks, states at either end, the states that steps started from.
-//! Dispatch of `shaders/{marks,pick,previous}.wgsl`.
+//! Step flags and boundary states of the time loop on the GPU: the state before each step, the final state,
+//! the gradient of the initial state. One long file, because all of them read the same flags and the same
+//! three kernels, `shaders/recurrent/states/{step_flags,select_step,previous_states}.wgsl`. CPU reference:
+//! `src/ops/recurrent/cpu/time_loop.rs`.
 
 use super::operands::copy;
 use super::split_k::{SplitK, send};
@@ -15,12 +17,13 @@ use crate::tensor::{Tensor, View};
 
 parameters!(StepFlagsParameters {
     count: u32,
-    /// ProjectionStep of the first mark of this stretch in all of them.
+    /// Index of the first flag of this dispatch among all flags.
     first: u32,
     rows: u32,
     steps: u32,
     lengths_base: u32,
-    /// ProjectionStep of the first mark's boundary in the mask: its own step forward, the next one in reverse.
+    /// Offset, in the reset mask, of the boundary of the first flag: its own step, or the next one in
+    /// reverse.
     resets_base: u32,
     step_flags_base: u32,
     /// The gradient is cut before every `chunk`-th step of the sequence; 0: nowhere.
@@ -30,7 +33,7 @@ parameters!(StepFlagsParameters {
 });
 parameters!(PickParameters {
     count: u32,
-    /// ProjectionStep of the first element of this dispatch in the block.
+    /// Index of the first element of this dispatch in the block.
     first: u32,
     rows: u32,
     steps: u32,
@@ -41,7 +44,7 @@ parameters!(PickParameters {
     y_width: u32,
     lengths_base: u32,
     step_flags_base: u32,
-    /// The steps whose arrays are bound; rows whose step is another are left to other dispatches.
+    /// The bound steps; rows whose step is not among them are left to other dispatches.
     first_step: u32,
     bound_steps: u32,
 });
@@ -55,9 +58,9 @@ parameters!(PreviousParameters {
     initial_base: u32,
     step_flags_base: u32,
     y_base: u32,
-    /// ProjectionStep of the first element of this dispatch in its stretch of y.
+    /// Index of the first element of this dispatch in the bound part of y.
     y_first: u32,
-    /// The first step of the stretch, and of the stretch of the output that is bound.
+    /// The first bound step of y, and of the output.
     first_step: u32,
     first_bound: u32,
 });
@@ -84,22 +87,21 @@ kernel!(PREVIOUS: "recurrent/states/previous_states" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&STEP_FLAGS, &PICK, &PREVIOUS];
 
-/// The marks of all steps and rows [T, B], where there are any.
+/// The flags of all steps and rows [T, B]; none where no step needs any.
 #[derive(Clone, Copy)]
 pub(crate) struct StepFlags<'a> {
     pub(crate) span: Option<Span<'a>>,
 }
 
 impl StepFlags<'_> {
-    /// Those of one of `count` directions.
+    /// The flags of one of `count` directions.
     pub(crate) fn of(&self, index: usize, count: usize) -> Self {
         let part = |span: Span<'_>| span.len() / count;
         Self { span: self.span.map(|span| span.slice(index * part(span)..(index + 1) * part(span))) }
     }
 }
 
-/// Computes the marks that the walks of `calls` ask for, one behind the other; none where every step of every row is
-/// alike.
+/// Computes the flags of all directions, concatenated; none where every step of every row is alike.
 pub(crate) fn step_flags(
     context: &Context,
     calls: &[Call<'_>],
@@ -110,7 +112,7 @@ pub(crate) fn step_flags(
         return Ok(None);
     }
     let count = steps * rows;
-    let result = context.allocate(calls.len() * count, "the step_flags of a ragged batch")?;
+    let result = context.allocate(calls.len() * count, "the step flags of a batch")?;
     for (index, call) in calls.iter().enumerate() {
         write_step_flags(context, &call.traversal, Span::new(&result, index * count, count), rows)?;
     }
@@ -124,13 +126,14 @@ fn write_step_flags(
     rows: usize,
 ) -> Result<()> {
     let count = result.len();
-    // What is missing is replaced by a stand-in, and not read.
-    let dummy = context.allocate(1, "a stand-in for lengths or resets")?;
+    // A dummy binding replaces missing lengths or resets; the kernel does not read it.
+    let dummy = context.allocate(1, "a dummy binding for lengths or resets")?;
     let stand_in = context.bind(Span::new(&dummy, 0, 1))?;
     let lengths = traversal.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
     for piece in pieces(count, context.limits().elements(ELEMENTWISE_GROUP)) {
         let target = context.bind(result.slice(piece.clone()))?;
-        // The boundary before a step lies in the mask at that step, and in reverse at the next one; the last step has none.
+        // The boundary before a step is in the mask at that step, and in reverse at the next one; the last
+        // step has none.
         let ahead = if traversal.reversed() { rows } else { 0 };
         let boundaries = (piece.start + ahead).min(count)..(piece.end + ahead).min(count);
         let resets = match traversal.resets {
@@ -158,21 +161,21 @@ fn write_step_flags(
     Ok(())
 }
 
-/// Which step of each row.
+/// Which step of each row is selected.
 #[derive(Clone, Copy, PartialEq)]
 enum End {
     First,
     Last,
 }
 
-/// Where an array of steps is picked from: [T, B, width], the columns from `column` on.
+/// The array [T, B, width] to select from, columns from `column` on.
 #[derive(Clone, Copy)]
 struct Source<'a> {
     span: Span<'a>,
     column: usize,
 }
 
-/// The column block that is picked to: [B, width].
+/// The column block [B, width] to write.
 struct SelectTarget<'a> {
     span: Span<'a>,
     column: usize,
@@ -192,7 +195,7 @@ fn pick(
     let step = from.span.len() / steps;
     let y = context.bind(to.span)?;
     let lengths = traversal.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
-    // Without lengths every row's step is the same: only that one is bound.
+    // Without lengths the selected step is the same for every row: only that step is bound.
     let only = match (lengths, end) {
         (None, End::First) => 0..1,
         (None, End::Last) => steps - 1..steps,
@@ -237,7 +240,7 @@ fn pick(
     Ok(())
 }
 
-/// The state after each row's last step.
+/// Returns the state after each row's last step.
 pub(crate) fn last_state(
     context: &Context,
     call: &Call<'_>,
@@ -246,7 +249,7 @@ pub(crate) fn last_state(
     saved: Option<&Tensor>,
 ) -> Result<StateTensors> {
     let Sizes { rows, hidden_size, projection_size, .. } = sizes;
-    // In the reverse direction the last step to be computed is the first in time.
+    // The reverse direction computes the first step in time last.
     let end = if call.traversal.direction == Direction::Forward { End::Last } else { End::First };
     let part = |width: usize, from: Source<'_>, initial: View<'_>| {
         let part = match call.traversal.has_empty_rows() {
@@ -267,7 +270,8 @@ pub(crate) fn last_state(
     Ok(StateTensors { hidden: part(projection_size, own, call.initial.hidden)?, cell })
 }
 
-/// An array of states, one for each step [T, B, width]: the columns from `column` on, and the state before the first.
+/// An array of states [T, B, width], of which the columns from `column` on are read, and the state before the
+/// first step.
 pub(crate) struct States<'a> {
     pub(crate) states: &'a Tensor,
     pub(crate) column: usize,
@@ -275,7 +279,7 @@ pub(crate) struct States<'a> {
     pub(crate) initial: View<'a>,
 }
 
-/// The state that each step started from [T, B, columns]; zeros in the padding.
+/// Returns the state before each step [T, B, columns], with zeros in the padding.
 pub(crate) fn previous(
     context: &Context,
     call: &Call<'_>,
@@ -291,7 +295,7 @@ pub(crate) fn previous(
     let limits = context.limits();
     let fitting = (limits.binding_elements / (rows * width)).saturating_sub(1).max(1);
     for chunk in pieces(steps, fitting) {
-        // Each step's predecessor is read, which the reverse direction has on the other side.
+        // A step's predecessor is the previous step in time, or the next one in reverse.
         let around = match call.traversal.direction {
             Direction::Forward => chunk.start.saturating_sub(1)..chunk.end,
             Direction::Reverse => chunk.start..(chunk.end + 1).min(steps),
@@ -330,18 +334,19 @@ pub(crate) fn previous(
     Ok(y)
 }
 
-/// Gradients of the gates at one step of every row, or at all steps.
+/// The gate gradients of one step of every row, or of all steps.
 #[derive(Clone, Copy)]
 pub(crate) struct GateGradients<'a> {
-    /// At the gates [.., B, G·H].
+    /// The gradient of the gates [.., B, G·H].
     pub(crate) gates: Span<'a>,
-    /// At the last gate's recurrent part [.., B, H], where it is another.
+    /// The gradient of the last gate's recurrent part [.., B, H], where it differs.
     pub(crate) apart: Option<Span<'a>>,
 }
 
-/// The gradient at the initial state [B, P]: what is left of `carry`, and what each row's first step sends through
-/// W_hh, within the bound. Of a row without steps it is the carry as it came. Its product is that of a step back where there
-/// is a `split`, by which steps shared out theirs: a state inside a sequence then gets the same bits.
+/// Returns the gradient of the initial state [B, P]: `carry` plus each row's first gate gradients times W_hh,
+/// clipped where the layer has a bound. For rows without steps it is the carry, unclipped. With `split`, the
+/// product is computed in the same split-K slices as in the steps, so that a state inside a sequence gets the
+/// same bits.
 pub(crate) fn d_initial(
     context: &Context,
     call: &Call<'_>,
@@ -354,7 +359,7 @@ pub(crate) fn d_initial(
     let Sizes { rows, hidden_size, projection_size, .. } = sizes;
     let equations = &call.equations;
     let all = equations.gates() * hidden_size;
-    // The last gate may have sent its part already, in a product of its own.
+    // The last gate may have sent its part already, in a separate product.
     let width = if equations.resets_before() { all - hidden_size } else { all };
     let empty = call.traversal.has_empty_rows();
     let sent = match empty {
@@ -386,14 +391,15 @@ pub(crate) fn d_initial(
     match equations.options.clip_gradient {
         Some(bound) => {
             let bounded = unary(&d_initial, Activation::HardTanh { low: -bound, high: bound })?;
-            // What is given at the final state is not bounded, and passes an empty row as it came.
+            // The gradient of the final state is not clipped, so it passes through a row without steps
+            // unchanged.
             if empty { but_empty_rows(context, &call.traversal, &bounded, carry) } else { Ok(bounded) }
         }
         None => Ok(d_initial),
     }
 }
 
-/// `made` [B, width], but `given` in the rows without steps.
+/// Returns `result` [B, width], with `operands` in the rows without steps.
 pub(crate) fn but_empty_rows(
     context: &Context,
     traversal: &Traversal<'_>,
@@ -404,7 +410,7 @@ pub(crate) fn but_empty_rows(
     let all = copy(operands, &[rows, width])?;
     let target = SelectTarget { span: all.view().span(), column: 0, columns: width };
     let own = Source { span: result.view().span(), column: 0 };
-    // As a sequence of one step.
+    // A sequence of one step.
     let sizes = Sizes { steps: 1, rows, hidden_size: width, projection_size: width };
     pick(context, traversal, sizes, End::First, StepFlags { span: None }, own, &target)?;
     Ok(all)

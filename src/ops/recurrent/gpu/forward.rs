@@ -1,5 +1,8 @@
-//! The time loop on the GPU: a cell's kernels over all time steps, in one pass, of one direction or of both. The way back
-//! is in `back.rs`.
+//! The forward pass of the time loop on the GPU, for one direction or for both:
+//!
+//! `h_t, c_t = cell(W_ih x_t + b_ih, W_hh h_{t-1} + b_hh, c_{t-1})`, and `h_t = W_hr m_t` with a projection.
+//!
+//! `projected` holds W_ih x + b_ih for all steps. CPU reference: `src/ops/recurrent/cpu/time_loop.rs`.
 
 use super::bidirectional::{DirectionOperand, part_of};
 use super::boundary_states as support;
@@ -19,17 +22,17 @@ use crate::tensor::Tensor;
 const NEITHER: Reach = Reach { before: 0, after: 0 };
 pub(crate) const BEFORE: Reach = Reach { before: 1, after: 0 };
 
-/// What [`forward`] makes beside the gates and the output.
+/// The results of [`forward`] besides the gates and the output, which it writes in place.
 pub(crate) struct ForwardOutput {
     pub(crate) saved: Option<Tensor>,
     pub(crate) unprojected: Option<Tensor>,
     pub(crate) product: Option<Tensor>,
     pub(crate) step_flags: Option<Buffer>,
-    /// Of each direction.
+    /// The final states, one per direction.
     pub(crate) last: Vec<StateTensors>,
 }
 
-/// An array over time [T, B, `width`], or that of both directions.
+/// The shape of an array over time: [T, B, `width`], or [2, T, B, `width`] for both directions.
 fn over_time(calls: &[Call<'_>], sizes: Sizes, width: usize) -> Vec<usize> {
     let one = [sizes.steps, sizes.rows, width];
     if calls.len() == 1 { one.to_vec() } else { [&[calls.len()], &one[..]].concat() }
@@ -73,9 +76,9 @@ pub(crate) fn forward(
         let kernels = CellKernels::of(context, calls, sizes, step_flags.is_some())?;
         let initial = InitialOperands::of(context, calls, sizes)?;
         let many = kernels.many_forward(call, strategy::choose_for(context, calls, sizes)?);
-        // Refuses a row larger than a binding, before any work.
+        // Returns an error for a row larger than a binding before any work is dispatched.
         let mut time_chunks = arrays.time_chunks(context, sizes)?;
-        // To copy W_hh moves as much as a step reads of it: not for a single one.
+        // Transposing W_hh moves as many bytes as one step reads, so it does not pay for a single step.
         let is_transposed = many.as_ref().map_or(steps > 1, |many| !many.is_persistent());
         let transposed = match is_transposed {
             true => Some(transposed(calls)?),
@@ -109,7 +112,7 @@ pub(crate) fn forward(
     Ok(ForwardOutput { saved, unprojected, product: None, step_flags, last })
 }
 
-/// W_hh as [P, G·H], of each direction: neighbouring units then have neighbouring weights.
+/// W_hh as [P, G·H], one direction after the other, so that neighbouring units read neighbouring weights.
 fn transposed(calls: &[Call<'_>]) -> Result<Tensor> {
     let result = calls.iter().map(|call| permute(call.weights.weight_hh, &[1, 0]));
     let mut result = result.collect::<Result<Vec<_>>>()?;
@@ -119,7 +122,7 @@ fn transposed(calls: &[Call<'_>]) -> Result<Tensor> {
     }
 }
 
-/// A dispatch for each step of a chunk of time.
+/// Strategy `per_step`: one dispatch per step of a time chunk.
 fn step_by_step(
     operands: &ForwardOperands<'_>,
     kernel: &StepKernel,
@@ -149,8 +152,9 @@ fn step_by_step(
     Ok(())
 }
 
-/// Stand-ins for arrays that a cell does without: two, as no memory may be bound twice for writing.
+/// Buffers bound in place of arrays that a cell does not have. There are two because no buffer may be bound
+/// twice for writing.
 pub(crate) fn dummy_bindings(context: &Context) -> Result<[Buffer; 2]> {
-    let dummy = || context.allocate(1, "a stand-in for what a cell does not save");
+    let dummy = || context.allocate(1, "a dummy binding for arrays that a cell does not save");
     Ok([dummy()?, dummy()?])
 }

@@ -1,8 +1,10 @@
-//! The time loop with layer normalisation on the GPU: in each step a product with W_hh and one dispatch of
-//! `shaders/recurrent_normalised_{forward,backward}.wgsl`.
+//! The time loop with layer normalisation on the GPU (Ba et al., 2016, arXiv:1607.06450, equations 20 to 22):
+//! each step is a matrix product with W_hh and one dispatch of
+//! `shaders/recurrent/layer_norm/{forward,backward}.wgsl`. CPU reference:
+//! `src/ops/recurrent/cpu/cells/layer_norm.rs`.
 //!
-//! The state that the next step starts from stands in memory of its own: rows in their padding leave theirs alone, so
-//! that in the end it is the final state.
+//! The running state has a buffer of its own. Padded steps leave a row's state unchanged, so that the buffer
+//! holds the final state after the last step.
 
 use super::boundary_states::{self as support, States, StepFlags};
 use super::forward::{ForwardOutput, dummy_bindings};
@@ -43,7 +45,7 @@ parameters!(BackwardParameters {
     state_norm_base: u32,
     d_output_base: u32,
     step_flags_base: u32,
-    /// The step after this one, in this direction; `ends` is 1 where there is none.
+    /// The flags of the following step in this direction; `ends` is 1 where there is none.
     next_step_flags_base: u32,
     ends: u32,
     before_base: u32,
@@ -55,7 +57,7 @@ parameters!(BackwardParameters {
     norms_width: u32,
 });
 
-/// Declares the two step kernels of a cell.
+/// Declares the forward and backward kernels of a cell.
 macro_rules! normalised_kernels {
     ($forward:ident: $forward_name:literal, $backward:ident: $backward_name:literal, cell: $cell:literal) => {
         kernel!($forward: $forward_name {
@@ -90,16 +92,16 @@ normalised_kernels!(
 #[cfg(test)]
 pub(crate) static KERNELS: &[&Kernel] = &[&LSTM_FORWARD, &LSTM_BACKWARD, &GRU_FORWARD, &GRU_BACKWARD];
 
-/// The kernels of a step, forward and backward.
+/// The forward and backward kernels of `cell`.
 fn kernels(cell: Cell) -> [&'static Kernel; 2] {
     match cell {
         Cell::Gru => [&GRU_FORWARD, &GRU_BACKWARD],
-        // A stack with any other cell is refused when it is described.
+        // `Rnn` refuses layer normalisation for any other cell.
         _ => [&LSTM_FORWARD, &LSTM_BACKWARD],
     }
 }
 
-/// norm_hh, bias_hh and norm_c, one after the other, and where the last begins.
+/// Concatenates norm_hh, bias_hh and norm_c; returns the offset of norm_c as well.
 fn joined_norms(call: &Call<'_>, norms: &Norms<'_>) -> Result<(Tensor, usize)> {
     let parts = [Some(norms.recurrent), call.weights.bias_hh, norms.cell];
     let parts: Vec<View<'_>> = parts.into_iter().flatten().collect();
@@ -136,7 +138,7 @@ pub(crate) fn forward(
             output: (target.span(), NEITHER),
             d_output: target.span(),
             saved: saved.as_ref().map(|saved| (saved.view().span(), NEITHER)),
-            // The slot of what a projection leaves, which there is none of.
+            // The binding of the unprojected outputs is free: layer normalisation excludes a projection.
             unprojected: Some(product.view().span()),
             step_flags: step_flags
                 .as_ref()
@@ -160,7 +162,7 @@ pub(crate) fn forward(
             let bindings = [
                 norms,
                 chunk.unprojected.bound,
-                // Without marks something else is bound, and not read.
+                // Without step flags another buffer is bound and not read.
                 chunk.step_flags.map_or(norms, |step_flags| step_flags.bound),
                 chunk.gates.bound,
                 chunk.output.bound,
@@ -209,23 +211,23 @@ pub(crate) fn forward(
     Ok(ForwardOutput { saved, unprojected: None, product: Some(product), step_flags, last: vec![last] })
 }
 
-/// What the steps back share.
+/// The operands of the backward steps.
 struct LayerNormLoop<'a> {
     context: &'a Context,
     call: &'a Call<'a>,
     sizes: Sizes,
     norms: &'a Norms<'a>,
-    /// What forward saved of an LSTM: the cell state that each step started from beside the one that it made. For a GRU
-    /// the hidden state that it started from.
+    /// For an LSTM, the cell states before and after each step, saved by the forward pass; for a GRU, the
+    /// hidden state before each step.
     before: &'a Tensor,
     d_output: View<'a>,
     step_flags: StepFlags<'a>,
     carry: &'a Tensor,
-    /// What each row adds to the gradients of the norms.
+    /// The contribution of each row to the gradients of the norms.
     d_norms: &'a Tensor,
 }
 
-/// What a backward pass starts from.
+/// The inputs of the backward pass.
 pub(crate) struct Upstream<'a> {
     pub(crate) sizes: Sizes,
     pub(crate) output: &'a Tensor,
@@ -275,7 +277,7 @@ pub(crate) fn backward(
         hidden: part(0, carried)?,
         cell: if cell > 0 { Some(part(carried, carried + cell)?) } else { None },
     };
-    // The gradient at the recurrent bias of a GRU's last gate, summed already: as if there were one step of one row.
+    // The gradient of the recurrent bias of a GRU's last gate, already summed: shaped as one step of one row.
     let d_apart = match equations.last_gate_apart() {
         true => Some(operands::copy(d_norms.view().outer(width..width + rest)?, &[1, 1, hidden_size])?),
         false => None,
@@ -295,7 +297,7 @@ pub(crate) fn backward(
 }
 
 impl LayerNormLoop<'_> {
-    /// From the last step to the first: gradients replace gates and products.
+    /// Computes all steps, from the last to the first; gradients replace gates and products.
     fn run(&self, gates: Span<'_>, product: Span<'_>) -> Result<()> {
         let Self { context, call, sizes, .. } = *self;
         let Sizes { steps, rows, hidden_size, .. } = sizes;
@@ -303,7 +305,7 @@ impl LayerNormLoop<'_> {
         let dummy_bindings = dummy_bindings(context)?;
         let arrays = Arrays {
             gates: (gates, NEITHER),
-            // Nothing reads the outputs: the slot is that of the gradient at them.
+            // The outputs are not read: their binding holds d_output.
             output: (self.d_output.span(), NEITHER),
             d_output: self.d_output.span(),
             saved: Some((self.before.view().span(), NEITHER)),

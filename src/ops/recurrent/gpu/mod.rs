@@ -1,4 +1,6 @@
-//! The time loop on the GPU.
+//! The time loop on the GPU: it selects a strategy (`strategy`), fills parameters and bindings (`parameters`)
+//! and dispatches the shaders of `shaders/recurrent/`. `forward` and `backward` hold the passes, `kernels`
+//! the shaders of each cell. CPU reference: `src/ops/recurrent/cpu/`.
 
 mod backward;
 pub(crate) mod bidirectional;

@@ -1,4 +1,5 @@
-//! What a time loop on the GPU starts from: the initial state with peepholes and a mask, the gradient at the final one.
+//! The small operands of a time loop on the GPU: initial states, options, peepholes and masks; and the
+//! gradient of the final states.
 
 use super::real_options::RealOptions;
 use crate::Result;
@@ -8,13 +9,13 @@ use crate::ops::elementwise::copy_into;
 use crate::ops::recurrent::{Call, Sizes, StateView};
 use crate::tensor::{Tensor, View};
 
-/// What a step reads beside the arrays over time: the initial state, and real-valued options before it, peepholes and a mask
-/// behind it where there are such.
+/// What a step reads besides the arrays over time, in one binding: real-valued options, the initial states,
+/// peepholes, the mask of the state. The initial state is bound directly where it is the only part.
 pub(crate) struct InitialOperands<'a> {
     hidden: Span<'a>,
-    /// A copy of all parts, one after the other, where there are more than one.
+    /// A concatenated copy of all parts, where there is more than one.
     copy: Option<Tensor>,
-    /// Where the hidden state begins.
+    /// The offset of the hidden state.
     first: usize,
     cell: usize,
     peepholes: usize,
@@ -22,7 +23,7 @@ pub(crate) struct InitialOperands<'a> {
 }
 
 impl<'a> InitialOperands<'a> {
-    /// Of one direction, or of both: then each part is that of both.
+    /// The operands of one direction, or of both: then each part holds both directions.
     pub(crate) fn of(context: &Context, calls: &[Call<'a>], sizes: Sizes) -> Result<Self> {
         let hidden = calls[0].initial.hidden;
         let count = sizes.rows * sizes.projection_size;
@@ -34,7 +35,7 @@ impl<'a> InitialOperands<'a> {
         let cells = calls.iter().filter_map(|call| call.initial.cell);
         let peepholes = calls.iter().filter_map(|call| call.weights.peepholes);
         let mut parts: Vec<View<'_>> = calls.iter().map(|call| call.initial.hidden).collect();
-        // All directions have the same.
+        // All directions have the same options.
         let options = RealOptions::of(&calls[0].equations);
         let first = if options.is_some() { RealOptions::COUNT } else { 0 };
         let end =
@@ -59,40 +60,40 @@ impl<'a> InitialOperands<'a> {
         context.bind(self.copy.as_ref().map_or(self.hidden, |copy| copy.view().span()))
     }
 
-    /// Where the hidden state begins, for what is bound at `base`.
+    /// The offset of the hidden state, for a buffer bound at `base`.
     pub(crate) fn hidden(&self, base: u32) -> u32 {
         base + self.first as u32
     }
 
-    /// Where the cell state begins.
+    /// The offset of the cell state.
     pub(crate) fn cell(&self, base: u32) -> u32 {
         base + self.cell as u32
     }
 
-    /// Where the mask of the state begins.
+    /// The offset of the state's dropout mask.
     pub(crate) fn mask(&self, base: u32) -> u32 {
         base + self.mask as u32
     }
 
-    /// Where the peepholes begin.
+    /// The offset of the peepholes.
     pub(crate) fn peepholes(&self, base: u32) -> u32 {
         base + self.peepholes as u32
     }
 }
 
-/// A copy of `x`, under another shape.
+/// Copies `x` to a tensor of shape `dimensions`.
 pub(crate) fn copy(x: View<'_>, dimensions: &[usize]) -> Result<Tensor> {
     let mut copy = Tensor::unwritten(x.device(), dimensions)?;
     copy_into(copy.view_mut()?, x.reshaped(dimensions)?)?;
     Ok(copy)
 }
 
-/// The values of all parts, one after the other.
+/// Concatenates the values of all parts.
 pub(crate) fn joined(parts: &[View<'_>]) -> Result<Tensor> {
     joined_from(0, parts)
 }
 
-/// As [`joined`], behind `first` numbers that the caller writes.
+/// As [`joined`], with `first` elements in front, which the caller writes.
 fn joined_from(first: usize, parts: &[View<'_>]) -> Result<Tensor> {
     let total = first + parts.iter().map(|part| part.shape().elements()).sum::<usize>();
     let mut all = Tensor::unwritten(parts[0].device(), &[total])?;
@@ -105,8 +106,8 @@ fn joined_from(first: usize, parts: &[View<'_>]) -> Result<Tensor> {
     Ok(all)
 }
 
-/// The gradient at each row's final state, on its way back through time: hidden [B, P], then cell [B, H]; of both
-/// directions two of each.
+/// The initial carry of a backward pass: the gradient of each row's final state, hidden [B, P] followed by
+/// cell [B, H]; for both directions [2, B, P] followed by [2, B, H].
 pub(crate) fn carry(calls: &[Call<'_>], sizes: Sizes, d_last: &[Option<StateView<'_>>]) -> Result<Tensor> {
     let device = calls[0].initial.hidden.device();
     let (hidden, cell) = carry_sizes(&calls[0], sizes);
@@ -124,7 +125,7 @@ pub(crate) fn carry(calls: &[Call<'_>], sizes: Sizes, d_last: &[Option<StateView
     Ok(carry)
 }
 
-/// Elements of the two parts of a carry of one direction.
+/// The number of elements of the hidden and cell parts of a carry, per direction.
 pub(crate) fn carry_sizes(call: &Call<'_>, sizes: Sizes) -> (usize, usize) {
     let cell = if call.equations.has_cell_state() { sizes.rows * sizes.hidden_size } else { 0 };
     (sizes.rows * sizes.projection_size, cell)

@@ -1,8 +1,9 @@
-//! The parameters and bindings of the kernels of the time loop: one struct forward and one backward, for every strategy.
+//! Parameters and bindings of the kernels of the time loop: one struct for the forward pass and one for the
+//! backward pass, for every strategy.
 //!
-//! A dispatch takes one step or many (`steps`). Bases are the places of the first of them in the bound arrays; from there the
-//! kernels find the others, the steps before and after them, and those of the second direction
-//! (`shaders/recurrent/common/{forward,backward}_arrays.wgsl`).
+//! A dispatch computes one step or many (`steps`). Each `*_base` is the offset of the first of them in the
+//! bound array; from there the kernels compute the offsets of the other steps, of the steps before and after
+//! them, and of the second direction (`shaders/recurrent/common/{forward,backward}_arrays.wgsl`).
 
 use super::backward::BackwardPass;
 use super::bidirectional::{DirectionOperand, second};
@@ -17,16 +18,16 @@ parameters!(ForwardParameters {
     rows: u32,
     hidden_size: u32,
     projection_size: u32,
-    /// Elements of a row of the output.
+    /// Elements per row of the output.
     width: u32,
-    /// How many steps the dispatch takes.
+    /// Number of steps of the dispatch.
     steps: u32,
-    /// From one of them to the next: 1, or 2^32 - 1 where the first direction is reversed.
+    /// The increment from one step to the next: 1, or 2^32 - 1 (-1) where the first direction is reversed.
     direction: u32,
     first_row: u32,
     first_unit: u32,
     weight_base: u32,
-    /// From a unit's weight to the next unit's, and from a term's to the next term's.
+    /// Strides of the weight matrix between units, and between the terms of a sum.
     weight_unit: u32,
     weight_term: u32,
     bias_base: u32,
@@ -40,11 +41,11 @@ parameters!(ForwardParameters {
     saved_base: u32,
     unprojected_base: u32,
     pass_flags: u32,
-    /// Of two directions: how many steps behind the place of the first that of the second is, modulo 2^32, in arrays
-    /// [2, T, ..] and in arrays [T, ..].
+    /// For two directions: the offset in steps from the first direction's step to the second's, modulo 2^32,
+    /// in arrays [2, T, ..] and in arrays [T, ..].
     second_behind: u32,
     second_beside: u32,
-    /// Of the random numbers: the first that the first step reads, the key, the stream.
+    /// Random numbers: the counter of the first number of the first step, the key, the stream.
     first_number: u32,
     seed_low: u32,
     seed_high: u32,
@@ -53,16 +54,17 @@ parameters!(ForwardParameters {
 });
 
 parameters!(BackwardParameters {
-    /// Rows of the dispatch: those of the batch, or of several steps.
+    /// Rows of the dispatch: those of the batch, or of several steps (sliding windows).
     rows: u32,
     batch: u32,
     hidden_size: u32,
-    /// Elements of a row of the output, and of the gradient at it.
+    /// Elements per row of the output, and of d_output.
     width: u32,
     d_width: u32,
-    /// How many steps the dispatch takes.
+    /// Number of steps of the dispatch.
     steps: u32,
-    /// From one of them to the next, back through the sequence: 2^32 - 1, or 1 where the first direction is reversed.
+    /// The increment from one step to the next in backward order: 2^32 - 1 (-1), or 1 where the first
+    /// direction is reversed.
     direction: u32,
     first_row: u32,
     first_unit: u32,
@@ -76,15 +78,15 @@ parameters!(BackwardParameters {
     d_output_base: u32,
     gates_base: u32,
     saved_base: u32,
-    /// Where the gradient at the state is written.
+    /// Where the gradient of the state is written.
     carry_base: u32,
     carry_cell_base: u32,
-    /// How many rows behind a step's gates those of the step after it are, and behind what is written of the carry what is
-    /// read of it; modulo 2^32.
+    /// Offsets in rows, modulo 2^32: from a step's gates to those of the following step, and from where the
+    /// carry is written to where it is read.
     next_row: u32,
     carry_row: u32,
     pass_flags: u32,
-    /// As in the forward parameters.
+    /// As in `ForwardParameters`.
     second_behind: u32,
     second_beside: u32,
     first_number: u32,
@@ -100,31 +102,31 @@ pub(crate) const LAST_STEP: u32 = 2;
 pub(crate) const TAKES_OUTPUTS: u32 = 4;
 pub(crate) const HAS_BIAS: u32 = 8;
 
-/// `flag` where it holds, else nothing.
+/// `flag` if `holds`, else 0.
 pub(crate) fn flag(flag: u32, holds: bool) -> u32 {
     if holds { flag } else { 0 }
 }
 
-/// One step later in time, or one earlier, in the shaders' wrapping numbers.
+/// Increments of the step: the shaders compute modulo 2^32.
 const LATER: u32 = 1;
 const EARLIER: u32 = u32::MAX;
 
-/// What a forward pass of one direction or both reads beside its arrays over time.
+/// The operands of a forward pass, of one direction or both, except the arrays over time.
 pub(crate) struct ForwardOperands<'a> {
     pub(crate) context: &'a Context,
     /// One direction, or both.
     pub(crate) calls: &'a [Call<'a>],
     pub(crate) sizes: Sizes,
-    /// W_hh as [P, G·H] where it is transposed, else as [G·H, P].
+    /// W_hh as [P, G·H] if `is_transposed`, else as [G·H, P].
     pub(crate) weights: DirectionOperand<'a>,
     pub(crate) is_transposed: bool,
     pub(crate) biases: Option<DirectionOperand<'a>>,
     pub(crate) initial: InitialOperands<'a>,
-    /// Elements of a row of the output.
+    /// Elements per row of the output.
     pub(crate) width: usize,
 }
 
-/// The same, bound together with a chunk of time.
+/// [`ForwardOperands`] and the arrays of one time chunk, bound.
 pub(crate) struct BoundForward<'a> {
     operands: &'a ForwardOperands<'a>,
     chunk: &'a TimeChunk<'a>,
@@ -147,7 +149,8 @@ impl ForwardOperands<'_> {
 }
 
 impl<'a> BoundForward<'a> {
-    /// The storage bindings of every strategy. What a layer does not have is replaced by something else, and not read.
+    /// The storage bindings, the same for every strategy. Another buffer is bound in place of an array that
+    /// the layer does not have; the kernels do not read it.
     pub(crate) fn bindings(&self) -> [Bound<'a>; 7] {
         let Self { chunk, weight, bias, initial, .. } = self;
         [
@@ -161,7 +164,7 @@ impl<'a> BoundForward<'a> {
         ]
     }
 
-    /// Those of a dispatch of all rows and units that takes the steps `order`.
+    /// The parameters of a dispatch that computes the steps `order` for all rows and units.
     pub(crate) fn parameters(&self, order: &[usize]) -> ForwardParameters {
         let Self { operands, chunk, weight, bias, initial } = self;
         let ForwardOperands { calls, sizes, is_transposed, width, .. } = **operands;
@@ -209,18 +212,18 @@ impl<'a> BoundForward<'a> {
     }
 }
 
-/// What a backward pass reads beside its arrays over time, and the gradient at the state, which it carries along.
+/// The operands of a backward pass except the arrays over time, and the carried gradient of the state.
 pub(crate) struct BackwardOperands<'a> {
     pub(crate) pass: &'a BackwardPass<'a>,
     pub(crate) weights: &'a DirectionOperand<'a>,
     pub(crate) initial: &'a InitialOperands<'a>,
-    /// Hidden [1 or 2, B, P], then cell [1 or 2, B, H].
+    /// Hidden [1 or 2, B, P], followed by cell [1 or 2, B, H].
     pub(crate) carry: &'a Tensor,
-    /// The gradient at what the cell computed of h [B, H], where a projection follows.
+    /// With a projection, the gradient of m [B, H], where h = W_hr m.
     pub(crate) d_unprojected: Option<&'a Tensor>,
 }
 
-/// The same, bound together with a chunk of time.
+/// [`BackwardOperands`] and the arrays of one time chunk, bound.
 pub(crate) struct BoundBackward<'a> {
     operands: &'a BackwardOperands<'a>,
     chunk: &'a TimeChunk<'a>,
@@ -246,7 +249,8 @@ impl BackwardOperands<'_> {
 }
 
 impl<'a> BoundBackward<'a> {
-    /// The storage bindings of every strategy. Where there are no step flags something else is bound, and not read.
+    /// The storage bindings, the same for every strategy. Without step flags the weights are bound in their
+    /// place and not read.
     pub(crate) fn bindings(&self) -> [Bound<'a>; 8] {
         let Self { chunk, weight, initial, carry, d_unprojected, .. } = self;
         [
@@ -261,7 +265,8 @@ impl<'a> BoundBackward<'a> {
         ]
     }
 
-    /// Those of a dispatch of all rows and units that takes the steps `order`, from the last in the layer's direction on.
+    /// The parameters of a dispatch that computes the steps `order`, given in backward order, for all rows
+    /// and units.
     pub(crate) fn parameters(&self, order: &[usize]) -> BackwardParameters {
         let Self { operands, chunk, weight, initial, carry, d_unprojected } = self;
         let BackwardOperands { pass, initial: places, .. } = operands;

@@ -1,14 +1,14 @@
-//! A step of its own: `shaders/recurrent_{forward,backward}.wgsl`.
+//! Strategy `per_step`: one dispatch per time step, of `shaders/recurrent/step/{forward,backward}.wgsl`.
 
 use super::split_k::SplitK;
 use super::time_chunks::Block;
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel};
 
-/// One of the two kernels of a step, ready to be called.
+/// The forward or backward kernel of a step, with its constants.
 pub(crate) struct StepKernel {
     pub(crate) kernel: &'static Kernel,
-    /// The constants of each dispatch of a step.
+    /// The constants of each dispatch of a step: one dispatch, or two for a cell that needs two phases.
     pub(crate) dispatches: Vec<Vec<u32>>,
     /// How many directions share a dispatch.
     pub(crate) directions: usize,
@@ -16,7 +16,7 @@ pub(crate) struct StepKernel {
 }
 
 impl StepKernel {
-    /// Runs a step over all blocks; `parameters` are those of a block.
+    /// Dispatches a step for all blocks; `parameters` returns those of a block.
     pub(crate) fn run<P: bytemuck::Pod>(
         &self,
         context: &Context,

@@ -1,5 +1,6 @@
-//! A projection between a cell and its hidden state, step by step on the GPU. Dispatch of
-//! `shaders/recurrent/states/hidden_gradient.wgsl`.
+//! The projection of an LSTM on the GPU, h = W_hr m (Sak et al., 2014, arXiv:1402.1128), for each step.
+//! Dispatches `shaders/recurrent/states/hidden_gradient.wgsl`. CPU reference:
+//! `src/ops/recurrent/cpu/time_loop.rs`.
 
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
@@ -11,7 +12,7 @@ use crate::tensor::{Tensor, View};
 
 parameters!(GatherParameters {
     count: u32,
-    /// ProjectionStep of the first element of this dispatch.
+    /// Index of the first element of this dispatch.
     first: u32,
     projection_size: u32,
     width: u32,
@@ -22,11 +23,11 @@ parameters!(GatherParameters {
     carry_base: u32,
     carry_out_base: u32,
     d_hidden_base: u32,
-    /// 1: this is the last step; it has no next one.
+    /// 1 for the last step, which has no following one.
     ends: u32,
-    /// 0: the gradient at the outputs belongs to other dispatches.
+    /// 0 where d_output is not added.
     takes_outputs: u32,
-    /// Of the gradient at the state that a step started from.
+    /// The bound of the clipped gradient of the state.
     bound: f32,
 });
 
@@ -40,7 +41,7 @@ kernel!(GATHER: "recurrent/states/hidden_gradient" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&GATHER];
 
-/// h = W_hr m for rows [rows, H] of m, into rows of `width`.
+/// Computes h = W_hr m for m [rows, H] into rows of `width` elements.
 pub(crate) fn project(
     context: &Context,
     projection: View<'_>,
@@ -55,31 +56,31 @@ pub(crate) fn project(
     matmul(context, spans, sizes, Form::RightTransposed, Add::Bias(None))
 }
 
-/// Scratch memory of a step back through a projection, for as many rows as go together.
+/// Scratch buffers of a backward step through a projection, for `rows` rows.
 pub(crate) struct Projection<'a> {
     call: &'a Call<'a>,
     projection: View<'a>,
     sizes: Sizes,
-    /// The next gates times W_hh [rows, P].
+    /// The following step's gate gradients times W_hh [rows, P].
     product: Tensor,
-    /// The gradient at what the cell made [rows, H].
+    /// The gradient of m [rows, H].
     pub(crate) d_unprojected: Tensor,
 }
 
-/// Where a step back through a projection reads and writes.
+/// The operands and results of a backward step through a projection.
 pub(crate) struct ProjectionStep<'a> {
     pub(crate) rows: usize,
-    /// The next step's gates [rows, G·H]; none for the last step.
+    /// The gate gradients of the following step [rows, G·H]; none for the last step.
     pub(crate) next_gates: Option<Span<'a>>,
     pub(crate) d_output: Bound<'a>,
     pub(crate) d_output_base: u32,
-    /// Elements from one row of the gradient at the outputs to the next; none where it is not taken.
+    /// Elements per row of d_output; none where d_output is not added.
     pub(crate) width: Option<usize>,
-    /// The marks, and the places of the step's and of the next one's.
+    /// The step flags, with the offsets of this step's and of the following step's.
     pub(crate) step_flags: Option<(Bound<'a>, [u32; 2])>,
     pub(crate) carry: Bound<'a>,
     pub(crate) carry_bases: [u32; 2],
-    /// The gradient at h [rows, P].
+    /// The gradient of h [rows, P].
     pub(crate) d_hidden: Span<'a>,
 }
 
@@ -96,7 +97,7 @@ impl<'a> Projection<'a> {
         }))
     }
 
-    /// The gradients at h, and at what the cell made of it.
+    /// Computes the gradients of h and of m for one step.
     pub(crate) fn step_back(&self, context: &Context, place: &ProjectionStep<'_>) -> Result<()> {
         let Sizes { hidden_size, projection_size, .. } = self.sizes;
         let rows = place.rows;

@@ -1,6 +1,7 @@
-//! The real-valued options of a layer on the GPU: rates, bounds, parameters of functions. They are neither constants of kernels,
-//! of which each value would compile a pipeline of its own, nor among the parameters of a dispatch, which have no room; they
-//! stand before the initial state, which every kernel reads. Dispatch of `shaders/recurrent/common/write_options.wgsl`.
+//! The real-valued options of a layer on the GPU: zoneout rates, clipping bounds, parameters of activations.
+//! As constants of a kernel, each value would compile a pipeline of its own, and the parameters of a dispatch
+//! have no space left; so they are stored before the initial state, which every kernel reads. Dispatches
+//! `shaders/recurrent/common/write_options.wgsl`.
 
 use crate::Result;
 use crate::gpu::{Context, Dispatch, Span, kernel, parameters};
@@ -32,14 +33,14 @@ kernel!(PUT_OPTIONS: "recurrent/common/write_options" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&PUT_OPTIONS];
 
-/// The options of a layer that has any. A bound or rate that there is none of is zero, and not read.
+/// The real-valued options of a layer. An absent bound or rate is zero and not read.
 pub(crate) struct RealOptions(OptionsParameters);
 
 impl RealOptions {
-    /// How many numbers they are.
+    /// How many values they are.
     pub(crate) const COUNT: usize = size_of::<OptionsParameters>() / 4 - 1;
 
-    /// None where no kernel reads one.
+    /// None where no kernel reads any.
     pub(crate) fn of(equations: &Equations) -> Option<Self> {
         let options = &equations.options;
         let bounds = [options.clip_gates, options.clip_cell, options.clip_gradient];
@@ -66,12 +67,12 @@ impl RealOptions {
         }))
     }
 
-    /// Whether a function of a gate has parameters.
+    /// Whether an activation of the cell has parameters.
     pub(crate) fn has_alpha(equations: &Equations) -> bool {
         functions(equations).into_iter().any(Activation::has_constants)
     }
 
-    /// Writes them to `target`.
+    /// Writes the options to `target`.
     pub(crate) fn put(&self, context: &Context, target: Span<'_>) -> Result<()> {
         let target = context.bind(target)?;
         context.dispatch(Dispatch {
@@ -84,7 +85,7 @@ impl RealOptions {
     }
 }
 
-/// The functions of gates, candidate and output; a vanilla cell has the first alone, a user's cell none of these.
+/// The activations of gates, candidate and output. A vanilla cell has only the first, a custom cell none.
 fn functions(equations: &Equations) -> [Activation; 3] {
     match equations.cell {
         Cell::Vanilla(activation) => [activation, Activation::Identity, Activation::Identity],

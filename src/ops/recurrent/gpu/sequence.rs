@@ -1,4 +1,6 @@
-//! Many steps in one dispatch: `shaders/recurrent_sequence_{forward,backward}.wgsl`.
+//! The strategies that compute many steps per dispatch: `sequence` with
+//! `shaders/recurrent/sequence/{forward,backward}.wgsl`, and `persistent`, whose dispatch is in
+//! `persistent/mod.rs`.
 
 use std::ops::Range;
 
@@ -11,23 +13,23 @@ use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel, pieces};
 use crate::ops::recurrent::{Call, Sizes};
 
-/// A kernel that takes many steps, with its constants and how its work is divided.
+/// A kernel that computes many steps per dispatch.
 pub(crate) struct SequenceKernel {
     pub(crate) kind: KernelKind,
     /// How many directions share a dispatch.
     pub(crate) directions: usize,
 }
 
-/// How it takes them.
+/// The strategy of the kernel, with its constants and its division of the work.
 pub(crate) enum KernelKind {
-    /// Each workgroup all units of some rows.
+    /// `sequence`: each workgroup computes all units of some rows.
     Rows { kernel: &'static Kernel, constants: Vec<u32>, division: RowDivision },
-    /// Each workgroup some units, whose weights it keeps.
+    /// `persistent`: each workgroup computes some units, whose weights it keeps.
     Persistent(PersistentKernel),
 }
 
 impl SequenceKernel {
-    /// The steps `order` in parts that one dispatch may take each, and the rows of each dispatch.
+    /// Splits the steps `order` into groups that fit one dispatch each, and each group into ranges of rows.
     fn parts<'o>(
         &self,
         context: &Context,
@@ -64,12 +66,13 @@ impl SequenceKernel {
         }
     }
 
-    /// Whether W_hh stays on chip: it is then read as [G·H, H], and otherwise forward as [H, G·H].
+    /// Whether this is the persistent kernel. It reads W_hh as [G·H, H]; the others read it as [H, G·H] in
+    /// the forward pass.
     pub(crate) fn is_persistent(&self) -> bool {
         matches!(self.kind, KernelKind::Persistent(_))
     }
 
-    /// All steps of a chunk of time; W_hh is transposed unless [`SequenceKernel::is_persistent`].
+    /// Computes all steps of a time chunk. W_hh must be transposed unless [`SequenceKernel::is_persistent`].
     pub(crate) fn forward(&self, operands: &ForwardOperands<'_>, chunk: &TimeChunk<'_>) -> Result<()> {
         let ForwardOperands { context, calls, sizes, .. } = *operands;
         let bound = operands.bind(chunk)?;
@@ -81,7 +84,7 @@ impl SequenceKernel {
         Ok(())
     }
 
-    /// All steps of a chunk of time, from the last to the first.
+    /// Computes the backward pass of a time chunk, from the last step to the first.
     pub(crate) fn backward(&self, operands: &BackwardOperands<'_>, chunk: &TimeChunk<'_>) -> Result<()> {
         let BackwardPass { context, call, sizes, .. } = *operands.pass;
         let bound = operands.bind(chunk)?;

@@ -1,5 +1,6 @@
-//! Truncated back-propagation in windows that overlap, on the GPU: at each lag one backward step of all windows
-//! together, which are rows of one large batch.
+//! Truncated back-propagation through time with overlapping windows, on the GPU: BPTT(h; h') of Williams and
+//! Peng (1990). For each lag, one backward step computes all windows of a group together, as rows of one
+//! large batch. CPU reference: `src/ops/recurrent/cpu/sliding_windows.rs`.
 
 use std::ops::Range;
 
@@ -19,37 +20,37 @@ use crate::ops::recurrent::{Call, Sizes, SlidingWindows, StateTensors, StateView
 use crate::tensor::{Indices, Tensor, View};
 use crate::{Error, Result};
 
-/// The windows that end at some consecutive steps, and the memory that they go back through: two of each, for the
-/// lag before and the present one.
+/// The windows that end at consecutive steps, and their buffers. Each buffer has two halves, for the previous
+/// lag and the current one. N is the number of windows.
 struct Group<'a> {
     run: &'a BackwardPass<'a>,
     gates: &'a Tensor,
     saved: Option<&'a Tensor>,
     windows: SlidingWindows,
-    /// The last steps of the windows.
+    /// The last step of each window.
     ends: Range<usize>,
     weights: &'a DirectionOperand<'a>,
     initial: &'a InitialOperands<'a>,
     kernel: &'a StepKernel,
     projection: &'a Option<Projection<'a>>,
-    /// Gradients of the gates [2, N, B, G·H].
+    /// The gradient of the gates [2, N, B, G·H].
     d_gates: Tensor,
-    /// Those at the last gate's recurrent part [2, N, B, H], where they are others.
+    /// The gradient of the last gate's recurrent part [2, N, B, H], where it differs.
     d_apart: Option<Tensor>,
-    /// The gradient at h of the present lag [N, B, P], where a projection makes it.
+    /// With a projection, the gradient of h at the current lag [N, B, P].
     d_hidden: Option<Tensor>,
-    /// The gradient at the states on its way back: hidden [2, N, B, P], then cell [2, N, B, H].
+    /// The carried gradient of the states: hidden [2, N, B, P], followed by cell [2, N, B, H].
     carry: Tensor,
     dummy: Buffer,
 }
 
-/// Where the windows of a group stand at a lag.
+/// The position of a group's windows at a lag.
 struct Stand {
-    /// The step of each window that has one.
+    /// The current step of each window that still has one.
     steps: Range<usize>,
-    /// How many windows of the lag before come before the first of these.
+    /// How many windows of the previous lag precede the first of these.
     ahead: usize,
-    /// Which half of the memory is written; the other is that of the lag before.
+    /// The half of the buffers that is written; the other holds the previous lag.
     half: usize,
     lag: usize,
 }
@@ -109,7 +110,7 @@ pub(crate) fn backward(
                 device,
                 &[2 * ends.len() * rows * (projection_size + if cell { hidden_size } else { 0 })],
             )?,
-            dummy: context.allocate(1, "a stand-in for what a cell does not save")?,
+            dummy: context.allocate(1, "a dummy binding for arrays that a cell does not save")?,
             ends,
         };
         if let Some(d_last) = d_last {
@@ -129,7 +130,7 @@ pub(crate) fn backward(
     Ok(result)
 }
 
-/// How many windows go together, so that all that they read and write fits bindings.
+/// How many windows fit one group, so that everything it reads and writes fits a binding.
 fn largest(run: &BackwardPass<'_>, gates: &Tensor) -> usize {
     let Sizes { rows, hidden_size, projection_size, .. } = run.sizes;
     let carry = rows * (projection_size + hidden_size);
@@ -145,7 +146,8 @@ impl Group<'_> {
         Stand { steps, ahead, half: lag % 2, lag }
     }
 
-    /// Puts the gradient at each row's final state where the window that its last step belongs to finds it.
+    /// Stores the gradient of each row's final state in the carry of the window that owns the row's last
+    /// step.
     fn begin(&mut self, d_last: StateView<'_>) -> Result<()> {
         let BackwardPass { call, sizes, .. } = *self.run;
         let Sizes { steps, rows, .. } = sizes;
@@ -155,12 +157,13 @@ impl Group<'_> {
             let last = call.traversal.length(row, steps).checked_sub(1);
             let window = last.and_then(|last| self.windows.owner(last).checked_sub(first));
             let window = window.filter(|&window| window < self.ends.len());
-            // The others are left to their groups, behind the last place; rows without steps belong to none.
+            // The other rows belong to other groups and are written behind the last place; rows without steps
+            // belong to no group.
             window.map_or(count, |window| window * rows + row) as u32
         };
         let places: Vec<u32> = (0..rows).map(place).collect();
         let places = Indices::from_slice(d_last.hidden.device(), &[rows], &places)?;
-        // The lag before the first one has the other half.
+        // Lag 0 reads the other half as the previous lag.
         for (part, d_part) in [Some(d_last.hidden), d_last.cell].into_iter().flatten().enumerate() {
             let all = embedding_backward(&places, d_part, count + 1)?;
             let own = all.view().outer(0..count)?;
@@ -170,7 +173,7 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Where some rows of the hidden (0) or the cell part (1) of a half of the carry stand in it.
+    /// The range of `rows` in the hidden (0) or cell (1) part of a half of the carry.
     fn carried(&self, part: usize, half: usize, rows: Range<usize>) -> Range<usize> {
         let Sizes { rows: batch, hidden_size, projection_size, .. } = self.run.sizes;
         let all = self.ends.len() * batch;
@@ -180,7 +183,7 @@ impl Group<'_> {
         start + rows.start * width..start + rows.end * width
     }
 
-    /// One step back of all windows.
+    /// Computes one backward step of all windows.
     fn step_back(&mut self, lag: usize, result: &mut LoopGradients) -> Result<()> {
         let stand = self.stand(lag);
         let Stand { steps, half, .. } = &stand;
@@ -201,7 +204,7 @@ impl Group<'_> {
         if let (Some(total), Some(own)) = (&mut result.d_hidden, &self.d_hidden) {
             add(total, own.view())?;
         }
-        // The window at the first step sends the rest to the initial state.
+        // The window at the first step sends its carry to the initial state.
         if steps.start == 0 { self.arrive(half, &mut result.d_initial) } else { Ok(()) }
     }
 
@@ -213,15 +216,17 @@ impl Group<'_> {
         let ahead = stand.ahead * rows;
         let gate_row = call.equations.gates() * hidden_size;
         let windows = self.ends.len() * rows;
-        // Row `row` of a half of an array of both lags, where a row is `width` wide.
+        // The offset of row `row` in a half of a buffer, whose rows have `width` elements.
         let row_of = |half: usize, row: usize, width: usize| (half * windows + row) * width;
 
-        // The step before the first is read, too, and the flags of the step after the last.
+        // The backward step also reads the state before the first step, and the flags of the step after the
+        // last.
         let first = steps.start.saturating_sub(1);
         let over_time = |span, steps, column| self.bind(span, steps, column);
         let dummy = context.bind(Span::new(&self.dummy, 0, 1))?;
         let dummy = ChunkArray { bound: dummy, first: 0, stride: 0, column: 0 };
-        // Arrays of both lags have no steps: they are bound whole, and the half is added below.
+        // Buffers with two halves are not indexed by step: they are bound whole, and the offset of the half
+        // is added below.
         let of_lags = |span| Ok::<_, Error>(ChunkArray { bound: context.bind(span)?, ..dummy });
         let chunk = TimeChunk {
             steps: steps.clone(),
@@ -252,7 +257,8 @@ impl Group<'_> {
         let bound = operands.bind(&chunk)?;
         let carry = bound.carry;
         let carry_at = |part, half, row| carry.base + self.carried(part, half, row..row).start as u32;
-        // Windows go together only where each has one output of its own; the last may have fewer than the others.
+        // A group has more than one window only where each owns one output; the last may own fewer than the
+        // others.
         let end = self.ends.end - 1;
         let takes_outputs = self.windows.owns(self.windows.owner(end), end - stand.lag);
         if let (Some(projection), Some(d_hidden)) = (self.projection, &self.d_hidden) {
@@ -275,7 +281,7 @@ impl Group<'_> {
             )?;
         }
         let own = bound.parameters(&[steps.start]);
-        // The rows of the lag before are in the other half, `ahead` rows further on.
+        // The rows of the previous lag are in the other half, `ahead` rows further.
         let next_row = ((1 - half) * windows + ahead).wrapping_sub(half * windows) as u32;
         let apart_row = if self.d_apart.is_some() { row_of(half, 0, hidden_size) as u32 } else { 0 };
         let parameters = BackwardParameters {
@@ -299,14 +305,14 @@ impl Group<'_> {
         })
     }
 
-    /// The steps `steps` of an array over time, of whose rows the columns from `column` on are read.
+    /// Binds the steps `steps` of an array over time, whose rows are read from `column` on.
     fn bind<'s>(&self, span: Span<'s>, steps: Range<usize>, column: usize) -> Result<ChunkArray<'s>> {
         let stride = span.len() / self.run.sizes.steps;
         let bound = self.run.context.bind(span.slice(steps.start * stride..steps.end * stride))?;
         Ok(ChunkArray { bound, first: steps.start, stride, column })
     }
 
-    /// Adds to the gradient at the initial state what the rows of the first step, which come first, send there.
+    /// Adds the gradient that the rows of the first step, which come first, send to the initial state.
     fn arrive(&self, half: usize, d_initial: &mut StateTensors) -> Result<()> {
         let BackwardPass { context, call, sizes, step_flags, .. } = *self.run;
         let Sizes { rows, hidden_size, .. } = sizes;
@@ -315,7 +321,7 @@ impl Group<'_> {
             Some(d_apart) => Some(d_apart.view().entry(half)?.outer(0..1)?.span()),
             None => None,
         };
-        // A sequence of that step alone.
+        // A sequence of that step only.
         let one = Sizes { steps: 1, ..sizes };
         let first = Call { traversal: Traversal { lengths: None, ..call.traversal }, ..*call };
         let step_flags = StepFlags { span: step_flags.span.map(|step_flags| step_flags.slice(0..rows)) };

@@ -1,12 +1,14 @@
-//! How the product of a time step is shared out within a workgroup, and `shaders/recurrent/step/boundary.wgsl`, by which what
-//! flows to the state before the first step is a product of that kind.
+//! Split-K for the product of a time step within a workgroup. Dispatches
+//! `shaders/recurrent/step/boundary.wgsl`, which computes the gradient of the initial state with a product of
+//! the same kind.
 //!
-//! A workgroup takes 16 units of some rows. The fewer rows it takes, the more workgroups there are, and the more of its
-//! invocations share each sum, a slice each: so a batch of few rows keeps a device busy, too. But each workgroup reads the
-//! weights of its units, so that many rows should share them.
+//! A workgroup computes 16 units of some rows. With fewer rows per workgroup there are more workgroups, and
+//! more invocations of each share a sum, one slice each; so a small batch still fills a device. With more
+//! rows per workgroup the weights are read less often.
 //!
-//! The order of a sum depends on the number of slices. [`SplitK::of`] chooses by numbers alone, and never by the number of steps,
-//! of directions or of what a dispatch may do: however work is cut, its bits are the same.
+//! The order of a sum depends on the number of slices. [`SplitK::of`] chooses it from the sizes of the layer
+//! alone, never from the number of steps or directions or from the limits of a dispatch, so that results do
+//! not depend on how the work is cut.
 
 use super::strategy::UNITS_TO_FILL;
 use super::time_chunks::blocks;
@@ -15,11 +17,11 @@ use crate::gpu::{AdapterKind, Context, Dispatch, kernel, parameters};
 use crate::ops::recurrent::Sizes;
 use crate::tensor::{Tensor, View};
 
-/// The units of a workgroup.
+/// Units per workgroup.
 pub(crate) const UNITS: usize = 16;
-/// The least rows of a workgroup.
+/// The fewest rows per workgroup.
 const LEAST_ROWS: usize = 4;
-/// How many values `ROW_BITS` in `shaders/recurrent/step/split_k.wgsl` may take.
+/// The number of values of `ROW_BITS` in `shaders/recurrent/step/split_k.wgsl`.
 const ROW_BITS: u32 = 3;
 
 parameters!(BoundaryParameters {
@@ -43,20 +45,20 @@ kernel!(BOUNDARY: "recurrent/step/boundary" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&BOUNDARY];
 
-/// How many rows a workgroup takes in a step: 4, 8 or 16, with each sum in 16, 8 or 4 slices.
+/// Rows per workgroup in a step: 4, 8 or 16, with each sum in 16, 8 or 4 slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SplitK {
     row_bits: u32,
 }
 
 impl SplitK {
-    /// That of a layer with `sizes.rows` rows of the batch, whatever part of them a dispatch takes.
+    /// The split of a layer with `sizes.rows` rows, however many of them a dispatch computes.
     pub(crate) fn of(context: &Context, sizes: Sizes) -> Self {
         Self::choose(context.kind(), sizes.hidden_size, sizes.rows)
     }
 
-    /// On hardware as many rows as leave a workgroup for each compute unit; on a software adapter, whose cores are few,
-    /// as many as there are.
+    /// On hardware, the most rows that leave a workgroup for each compute unit; on a software adapter, which
+    /// has few cores, enough for the whole batch.
     fn choose(kind: AdapterKind, units: usize, rows: usize) -> Self {
         let suits = |bits: u32| match kind {
             AdapterKind::Software => rows > LEAST_ROWS << (bits - 1),
@@ -70,7 +72,7 @@ impl SplitK {
         LEAST_ROWS << self.row_bits
     }
 
-    /// 2 to this power are the slices of a sum.
+    /// A sum has `2^slice_bits` slices.
     pub(crate) fn slice_bits(self) -> u32 {
         4 - self.row_bits
     }
@@ -81,7 +83,7 @@ impl SplitK {
     }
 }
 
-/// sent W \[B, H\] for W \[terms, H\] and sent \[B, terms\]: the product of a step back.
+/// Computes sent · W \[B, H\] for W \[terms, H\] and sent \[B, terms\]: the product of a backward step.
 pub(crate) fn send(context: &Context, split: SplitK, sent: View<'_>, weight: View<'_>) -> Result<Tensor> {
     let (rows, terms, hidden_size) = (sent.shape().rows(), sent.shape().last(), weight.shape().last());
     let product = Tensor::unwritten(sent.device(), &[rows, hidden_size])?;
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn software_adapters_take_the_rows_there_are() {
+    fn software_adapters_give_a_workgroup_all_rows() {
         let software = |batch| rows(AdapterKind::Software, 512, batch);
         assert_eq!([1, 4, 5, 8, 9, 16, 17, 64].map(software), [4, 4, 8, 8, 16, 16, 16, 16]);
     }

@@ -1,15 +1,16 @@
-//! How a time loop is run on a GPU: step by step, or many steps in one dispatch.
+//! Selects how the time loop runs on a GPU: `per_step`, `sequence` or `persistent`.
 //!
-//! A time step on its own is a dispatch, and a dispatch that waits for the one before costs microseconds whatever it does. A
-//! workgroup that owns some rows of the batch needs to wait for nobody, and can take all steps of its rows in one
-//! dispatch; but it reads all of W_hh at every step, which other workgroups do as well, and has no more than its own
-//! invocations to do so. So: many steps at a time as long as W_hh is small.
+//! - `per_step` dispatches one kernel per time step. A dispatch that depends on the previous one costs
+//!   microseconds, whatever it computes.
+//! - `sequence` dispatches one kernel for many steps. Each workgroup owns some rows of the batch, so
+//!   workgroups need no synchronisation; but each reads all of W_hh at every step and has only its own
+//!   invocations to do so. It is fast while W_hh is small.
+//! - `persistent` divides a larger W_hh between workgroups that keep their share for many steps and exchange
+//!   states (Diamos et al., 2016, "Persistent RNNs"). It requires an adapter on which workgroups may wait for
+//!   each other.
 //!
-//! A larger W_hh may still be shared out among workgroups that keep their part of it for many steps, where the adapter lets
-//! them wait for each other: `on_chip`.
-//!
-//! The choice is [`choose`], from numbers alone and never from the number of steps: a pass over a part of a sequence does
-//! what a pass over the whole does, bit by bit.
+//! [`choose`] decides from sizes alone and never from the number of steps, so that a pass over a part of a
+//! sequence has the same bits as the pass over the whole.
 
 use super::persistent::division::{Capacity, Division as PersistentDivision, Layer};
 use super::split_k::SplitK;
@@ -20,56 +21,57 @@ use crate::tuning::RecurrentShape;
 
 /// Elements of workgroup memory of the kernels: `POOL` in `shaders/recurrent/sequence/workgroup.wgsl`.
 const POOL: usize = 4096;
-/// The most elements of W_hh that hardware reads at every step: 256 KiB. A compute unit gets some 64 bytes per clock from
-/// the cache that all share, so that they take about as long as a dispatch, 3 to 5 µs.
+/// The largest W_hh, in elements, that `Auto` lets every workgroup of a GPU read at every step: 256 KiB. A
+/// compute unit reads about 64 bytes per clock from the shared cache, so that this takes about as long as a
+/// dispatch, 3 to 5 µs.
 const WEIGHTS: usize = 1 << 16;
-/// Workgroups that hardware should have before any of them takes more rows: about as many as there are compute hidden_size.
+/// A workgroup on a hardware adapter gets more than the fewest rows only while at least this many workgroups
+/// remain: about one for each compute unit.
 pub(crate) const UNITS_TO_FILL: usize = 128;
-/// Workgroups that a software adapter should have before any of them takes more rows: it runs as many at a time as there are
-/// cores.
+/// As [`UNITS_TO_FILL`], for a software adapter, which runs as many workgroups at a time as there are cores.
 const CORES_TO_FILL: usize = 2;
-/// Turns of all loops together that an invocation may take in one dispatch. It bounds the time of a dispatch to
-/// milliseconds, and keeps clear of the 65,536 turns after which Mesa's software driver ends an invocation's loops: it
-/// counts those of all loops together.
+/// The most loop iterations, all loops together, of an invocation in one dispatch. It bounds the time of a
+/// dispatch to milliseconds, and stays below the 65,536 iterations, counted over all loops, after which
+/// Mesa's software driver ends an invocation's loops.
 const ITERATIONS: usize = 1 << 15;
 
-/// How the loop over time is run.
+/// The strategy of a time loop, with its division of the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Strategy {
-    /// A dispatch for each step.
+    /// One dispatch per step.
     PerStep,
-    /// Many steps in a dispatch.
+    /// Many steps per dispatch; each workgroup owns some rows of the batch.
     Sequence(RowDivision),
-    /// Many steps in a dispatch whose workgroups wait for each other.
+    /// Many steps per dispatch; workgroups keep W_hh and wait for each other.
     Persistent(PersistentDivision),
 }
 
 /// What the choice depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StrategyInputs {
-    /// G, the gates of the cell.
+    /// G, the number of gates.
     pub(crate) gates: usize,
-    /// H, its hidden_size.
+    /// H.
     pub(crate) hidden_size: usize,
-    /// B, the rows of the batch.
+    /// B.
     pub(crate) rows: usize,
-    /// How many directions share a dispatch.
+    /// How many directions share a dispatch: 1 or 2.
     pub(crate) directions: usize,
-    /// 2 to this power are the slices of a sum in a step's own dispatch.
+    /// A `per_step` dispatch computes each sum in `2^slice_bits` slices.
     pub(crate) slice_bits: u32,
-    /// What there is for workgroups that wait for each other, where they may.
+    /// What the device offers to persistent kernels; none where workgroups may not wait for each other.
     pub(crate) capacity: Option<Capacity>,
     pub(crate) kind: AdapterKind,
-    /// What the user asked for.
+    /// The strategy that the user requested.
     pub(crate) wanted: RecurrentStrategy,
 }
 
-/// How the work of a dispatch is divided.
+/// How `sequence` divides a dispatch between workgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowDivision {
-    /// 2 to this power are the rows of a workgroup.
+    /// A workgroup owns `2^row_bits` rows.
     row_bits: u32,
-    /// 32 times 2 to this power are its invocations.
+    /// A workgroup has `32 · 2^lane_bits` invocations.
     lane_bits: u32,
     columns: Columns,
 }
@@ -81,13 +83,13 @@ enum Columns {
     Eight,
 }
 
-/// How the steps of `calls`, one direction or both, are taken.
+/// Selects the strategy for `calls`: one direction, or both.
 ///
 /// # Errors
 /// Those of [`Context::waiting_workgroups`].
 pub(crate) fn choose_for(context: &Context, calls: &[Call<'_>], sizes: Sizes) -> Result<Strategy> {
     let call = &calls[0];
-    // A step of theirs is more than a dispatch.
+    // These need more than one dispatch per step.
     if call.weights.projection.is_some() || call.equations.resets_before() {
         return Ok(Strategy::PerStep);
     }
@@ -105,14 +107,14 @@ pub(crate) fn choose_for(context: &Context, calls: &[Call<'_>], sizes: Sizes) ->
     let choices = context.choices();
     let shape = RecurrentShape { gates, hidden_size, rows };
     let wanted = choices.recurrent(shape);
-    // Nobody makes the self-test who would not wait; who compares all ways does.
+    // The self-test of persistent kernels runs only where its result can change the choice or be recorded.
     let asks = match wanted {
         RecurrentStrategy::Persistent => true,
         _ => context.trusts_waiting() && (choices.notes() || inputs(wanted, None).depends_on_capacity()),
     };
     let capacity = if asks { capacity(context)? } else { None };
     let taken = |wanted| choose(&inputs(wanted, capacity));
-    // There is nothing to note where all wishes lead to the same.
+    // Nothing is recorded where every request leads to the same strategy.
     let others = [RecurrentStrategy::Sequence, RecurrentStrategy::Persistent];
     if choices.notes() && others.into_iter().any(|way| taken(way) != Strategy::PerStep) {
         choices.note_recurrent(shape, taken(wanted).name());
@@ -120,7 +122,7 @@ pub(crate) fn choose_for(context: &Context, calls: &[Call<'_>], sizes: Sizes) ->
     Ok(taken(wanted))
 }
 
-/// What there is for workgroups that wait for each other, where they may.
+/// What the device offers to persistent kernels; none where workgroups may not wait for each other.
 fn capacity(context: &Context) -> Result<Option<Capacity>> {
     let workgroups = context.waiting_workgroups()?;
     let words = context.limits().binding_elements;
@@ -133,7 +135,8 @@ fn capacity(context: &Context) -> Result<Option<Capacity>> {
     }))
 }
 
-/// Many steps at a time where that is possible and asked for or, if the choice is free, likely to be faster.
+/// Returns the requested strategy where it is possible, and `PerStep` where it is not; for `Auto`, the one
+/// that is likely to be fastest.
 pub(crate) fn choose(inputs: &StrategyInputs) -> Strategy {
     match inputs.wanted {
         RecurrentStrategy::PerStep => Strategy::PerStep,
@@ -153,7 +156,7 @@ fn persistent(inputs: &StrategyInputs) -> Option<PersistentDivision> {
 }
 
 impl Strategy {
-    /// What it is called where it is asked for.
+    /// The public name of the strategy.
     pub(crate) fn name(&self) -> RecurrentStrategy {
         match self {
             Self::PerStep => RecurrentStrategy::PerStep,
@@ -164,7 +167,7 @@ impl Strategy {
 }
 
 impl StrategyInputs {
-    /// Whether the choice depends on the room that there is on chip.
+    /// Whether the choice depends on the capacity for persistent kernels.
     pub(crate) fn depends_on_capacity(&self) -> bool {
         let is_large =
             self.kind != AdapterKind::Software && self.gates * self.hidden_size * self.hidden_size > WEIGHTS;
@@ -172,7 +175,8 @@ impl StrategyInputs {
     }
 }
 
-/// As many rows for each workgroup as leave enough workgroups, and fit its memory; none where not even one does.
+/// The division with the most rows per workgroup that leaves enough workgroups and fits workgroup memory;
+/// none where not even one row fits.
 fn division(inputs: &StrategyInputs) -> Option<RowDivision> {
     let &StrategyInputs { gates, hidden_size, rows, kind, .. } = inputs;
     let software = kind == AdapterKind::Software;
@@ -182,7 +186,7 @@ fn division(inputs: &StrategyInputs) -> Option<RowDivision> {
     };
     let fits = |bits: u32| ((gates + 1) * hidden_size) << bits <= POOL;
     let fills = |bits: u32| bits == 0 || rows.div_ceil(1 << bits) >= groups;
-    // Hardware has its invocations, a software adapter the registers of a processor.
+    // The limit is the invocations of a workgroup on hardware, the registers of a core on a software adapter.
     let most = if software { 3 } else { 2 };
     let row_bits = (0..=most).rev().find(|&bits| fits(bits) && fills(bits))?;
     let widest = (gates * hidden_size).div_ceil(columns.number());
@@ -210,12 +214,12 @@ impl RowDivision {
         [self.row_bits, self.lane_bits, u32::from(self.columns == Columns::Eight)]
     }
 
-    /// How many steps one dispatch may take.
+    /// The most steps of one dispatch.
     pub(crate) fn steps(self, gates: usize, hidden_size: usize) -> usize {
         (ITERATIONS / self.iterations(gates, hidden_size)).max(1)
     }
 
-    /// Turns of loops that an invocation takes in a step, in the direction that takes more, rounded up.
+    /// Loop iterations of an invocation per step, rounded up: the larger of forward and backward.
     fn iterations(self, gates: usize, hidden_size: usize) -> usize {
         let lanes = 32 << self.lane_bits;
         let product = |columns: usize, depth: usize| {
@@ -223,7 +227,7 @@ impl RowDivision {
         };
         let forward = product(gates * hidden_size, hidden_size);
         let backward = product(hidden_size, gates * hidden_size);
-        // Of a unit: loops over its gates, and the rounds of its random numbers.
+        // Per unit: loops over its gates, and the rounds of the random number generator.
         let pointwise = (hidden_size << self.row_bits).div_ceil(lanes) * (6 * gates + 24);
         forward.max(backward) + pointwise + 1
     }
@@ -252,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn hardware_takes_small_layers_in_one_dispatch_and_large_ones_step_by_step() {
+    fn hardware_runs_small_layers_as_sequence_and_large_ones_per_step() {
         let takes = |gates, hidden_size| rows_of(StrategyInputs { gates, hidden_size, ..PLAIN }).is_some();
         assert!(takes(4, 128) && !takes(4, 129));
         assert!(takes(3, 147) && !takes(3, 148));
@@ -260,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_shared_out_until_the_device_is_filled() {
+    fn rows_are_divided_until_the_device_is_filled() {
         let small = StrategyInputs { hidden_size: 32, ..PLAIN };
         let rows = |rows, kind| rows_of(StrategyInputs { rows, kind, ..small });
         assert_eq!(
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_workgroup_memory_is_left_to_steps() {
+    fn layers_that_exceed_workgroup_memory_run_per_step() {
         let forced = |gates, hidden_size| {
             rows_of(StrategyInputs {
                 gates,
@@ -284,7 +288,7 @@ mod tests {
                 ..PLAIN
             })
         };
-        // (G + 1) H rows are held.
+        // Workgroup memory holds (G + 1) · H values per row.
         assert_eq!(
             [256, 257, 512, 513, 1024, 1025, 2048, 2049].map(|hidden_size| forced(1, hidden_size)),
             [Some(8), Some(4), Some(4), Some(2), Some(2), Some(1), Some(1), None]
@@ -296,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn large_layers_stay_on_chip_where_there_is_room_and_their_rows_are_few() {
+    fn large_layers_with_few_rows_are_persistent_within_the_capacity() {
         let capacity =
             Some(Capacity { workgroups: 512, words: 1 << 28, weight_bits: 3, iterations: 1 << 23 });
         let way = |hidden_size, rows, capacity| {
@@ -325,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_asks_for_comes_first() {
+    fn requested_strategies_take_precedence() {
         let large = StrategyInputs { hidden_size: 200, ..PLAIN };
         assert_eq!(rows_of(large), None);
         assert_eq!(rows_of(StrategyInputs { wanted: RecurrentStrategy::Sequence, ..large }), Some(1));
@@ -333,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn no_dispatch_takes_more_turns_than_any_driver_allows() {
+    fn no_dispatch_exceeds_the_iterations_that_drivers_allow() {
         for kind in [AdapterKind::Software, AdapterKind::Integrated] {
             for gates in 1..=8 {
                 for hidden_size in 1..=POOL {

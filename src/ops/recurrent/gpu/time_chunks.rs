@@ -1,4 +1,5 @@
-//! How a walk over time is cut: blocks of rows and units that fit a grid, stretches of time that fit bindings.
+//! Splits a time loop so that it fits the device's limits: blocks of rows and units that fit the largest
+//! grid, and time chunks whose arrays fit a binding.
 
 use std::ops::Range;
 
@@ -7,20 +8,21 @@ use crate::Result;
 use crate::gpu::{Bound, Context, Span, pieces};
 use crate::ops::recurrent::Sizes;
 
-/// The part of the batch and of the units that one dispatch computes.
+/// The rows and units that one dispatch computes.
 pub(crate) struct Block {
     pub(crate) rows: Range<usize>,
     pub(crate) units: Range<usize>,
 }
 
 impl Block {
-    /// The workgroups of a dispatch of one direction, or of both.
+    /// The grid of a dispatch of one direction, or of both.
     pub(crate) fn grid(&self, split: SplitK, directions: usize) -> [usize; 3] {
         [self.units.len().div_ceil(UNITS), self.rows.len().div_ceil(split.rows()), directions]
     }
 }
 
-/// Blocks that respect the device's grid, each of whole workgroups: one, but for the largest layers.
+/// Splits rows and units into blocks of whole workgroups that fit the device's largest grid: one block,
+/// except for very large layers.
 pub(crate) fn blocks(context: &Context, sizes: Sizes, split: SplitK) -> Vec<Block> {
     let side = context.limits().workgroups;
     let columns = |rows: Range<usize>| {
@@ -29,7 +31,7 @@ pub(crate) fn blocks(context: &Context, sizes: Sizes, split: SplitK) -> Vec<Bloc
     pieces(sizes.rows, side * split.rows()).flat_map(columns).collect()
 }
 
-/// A stretch of time whose arrays fit their bindings, and the bound arrays.
+/// A time chunk: consecutive steps whose arrays fit a binding each, and the bound arrays.
 pub(crate) struct TimeChunk<'a> {
     pub(crate) steps: Range<usize>,
     pub(crate) gates: ChunkArray<'a>,
@@ -40,52 +42,54 @@ pub(crate) struct TimeChunk<'a> {
     pub(crate) step_flags: Option<ChunkArray<'a>>,
 }
 
-/// A bound stretch of an array.
+/// The part of an array over time that is bound for a time chunk.
 #[derive(Clone, Copy)]
 pub(crate) struct ChunkArray<'a> {
     pub(crate) bound: Bound<'a>,
-    /// The first step that is bound.
+    /// The first bound step.
     pub(crate) first: usize,
-    /// The elements from one step to the next.
+    /// Elements from one step to the next.
     pub(crate) stride: usize,
-    /// Where in a step the direction's part begins.
+    /// The column of the direction within a row.
     pub(crate) column: usize,
 }
 
 impl ChunkArray<'_> {
-    /// The place of step `t`; any place where the stretch does not reach that far, for steps that are not read.
+    /// The offset of step `t`. For a step before the first bound one, which is not read, it is the offset of
+    /// the first.
     pub(crate) fn at(&self, t: usize) -> u32 {
         self.bound.base + (t.saturating_sub(self.first) * self.stride + self.column) as u32
     }
 }
 
-/// Which neighbours of a step a pass reads beside the step itself, in the order of the direction.
+/// How many steps before and after each step a pass reads, in the order of the direction.
 #[derive(Clone, Copy)]
 pub(crate) struct Reach {
     pub(crate) before: usize,
     pub(crate) after: usize,
 }
 
-/// The arrays that a direction walks over, and how far each is read.
+/// The arrays over time of a pass, and the neighbouring steps that it reads of each.
 pub(crate) struct Arrays<'a> {
     pub(crate) gates: (Span<'a>, Reach),
     pub(crate) output: (Span<'a>, Reach),
-    /// At the output; forward, which has none, the output itself.
+    /// The gradient of the output; in the forward pass the output itself, which is not read through it.
     pub(crate) d_output: Span<'a>,
     pub(crate) saved: Option<(Span<'a>, Reach)>,
     pub(crate) unprojected: Option<Span<'a>>,
     pub(crate) step_flags: Option<(Span<'a>, Reach)>,
-    /// Bound where a cell saves nothing, and where nothing is projected.
+    /// Buffers bound where a cell saves nothing and where there is no projection.
     pub(crate) dummy_bindings: [Span<'a>; 2],
-    /// Where in a step of the output, and of the gradient at it, the direction's part begins.
+    /// The columns of the direction in the output and in d_output.
     pub(crate) columns: [usize; 2],
     pub(crate) reversed: bool,
-    /// How many directions they are of: two of [2, T, ..], which fit bindings, but for the outputs [T, ..].
+    /// 1, or 2 for arrays [2, T, ..], whose whole length must fit a binding; outputs are [T, ..] in both
+    /// cases.
     pub(crate) directions: usize,
 }
 
 impl<'a> Arrays<'a> {
-    /// Cuts time so that everything fits, in ascending order.
+    /// Splits time so that every array fits a binding. The chunks are in ascending order.
     pub(crate) fn time_chunks(&self, context: &Context, sizes: Sizes) -> Result<Vec<TimeChunk<'a>>> {
         if self.directions > 1 {
             return Ok(vec![self.chunk(context, sizes, 0..sizes.steps)?]);

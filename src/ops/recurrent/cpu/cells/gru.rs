@@ -1,5 +1,6 @@
-//! The equations of a GRU and their derivatives: r, z = σ(a), n = tanh(W_in x + b_in + r q), h = (1 − z) n + z h', where
-//! q = W_hn h' + b_hn; or, with the reset before the product, n = tanh(W_in x + b_in + W_hn (r h') + b_hn).
+//! The equations of a GRU and their derivatives: r, z = σ(a), n = tanh(W_in x + b_in + r q), h = (1 − z) n +
+//! z h', where q = W_hn h' + b_hn; with the reset before the product, n = tanh(W_in x + b_in + W_hn (r h') +
+//! b_hn).
 
 use ndarray::{Array2, ArrayView2, s};
 
@@ -9,7 +10,7 @@ use super::{Step, StepGradients, StepTarget, blocks};
 use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
-/// The groups of gates that have a product in common: r and z, and n.
+/// Groups of gates with one product each: r and z, and n.
 const BOTH: usize = 0;
 const CANDIDATE: usize = 1;
 
@@ -84,7 +85,7 @@ pub(crate) fn backward<F: Real>(
         }
         gate.back(z, |u| d_h[u] * (h_before[u] - old_n[u]));
     }
-    // The gradient at what r is multiplied by, and the other factor.
+    // The gradient of the factor of r, and that factor.
     let (d_reset, factor) = if equations.resets_before() {
         let mut d_source = Array2::zeros((gates.nrows(), width));
         matrices.add_product(CANDIDATE, gates.slice(s![.., 2 * width..]), d_source.view_mut());
@@ -93,7 +94,7 @@ pub(crate) fn backward<F: Real>(
         let Some(product) = step.saved else { unreachable!("a GRU saves its last gate's product") };
         (gates.slice(s![.., 2 * width..]).to_owned(), product.into())
     };
-    // r times that gradient: what goes on to h', or first through the product.
+    // r times that gradient: the gradient of h', or of the product's operand.
     let mut d_on = d_reset.clone();
     for (row, d_on) in d_on.outer_iter_mut().enumerate() {
         let [r, ..] = blocks::<3, F>(units_mut(gates.row_mut(row)), width);

@@ -1,4 +1,5 @@
-//! The twin of `shaders/cells/normalised_{lstm,gru}.wgsl` and of what the steps around them do, from the paper.
+//! Layer normalisation in a step on the CPU (Ba, Kiros & Hinton 2016, supplementary material): the reference
+//! for `shaders/recurrent/layer_norm/`.
 
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayView3, Axis, concatenate, s};
 
@@ -15,9 +16,9 @@ use crate::tensor::Real;
 /// The gains as arrays.
 pub(crate) struct Gains<'a, F> {
     groups: Vec<usize>,
-    /// That of W_hh h' [G·H].
+    /// The gain of W_hh h' [G·H].
     product: ArrayView1<'a, F>,
-    /// Gain and shift of c [2, H], for an LSTM; a GRU has none.
+    /// Gain and shift of c [2, H], for an LSTM.
     state: Option<ArrayView2<'a, F>>,
 }
 
@@ -146,19 +147,20 @@ fn matrix<F: Real>(all: ArrayView3<'_, F>) -> ArrayView2<'_, F> {
     }
 }
 
-/// What [`over_time`] reads of all steps.
+/// The operands of [`over_time`], for all steps.
 pub(crate) struct OverTime<'a, F> {
-    /// The hidden state that each step started from [T, B, H].
+    /// The hidden state before each step [T, B, H].
     pub(crate) previous: ArrayView3<'a, F>,
-    /// The gradient at the gates' sums [T, B, G·H].
+    /// The gradient of the gates' sums [T, B, G·H].
     pub(crate) d_gates: ArrayView3<'a, F>,
-    /// That at the last gate's part of the recurrent sum [T, B, H], where it is another.
+    /// The gradient of the last gate's recurrent part [T, B, H], where it differs.
     pub(crate) d_apart: Option<ArrayView3<'a, F>>,
-    /// For an LSTM: c, the gate o and the gradient at h [T, B, H].
+    /// For an LSTM: c, the gate o and the gradient of h [T, B, H].
     pub(crate) state: Option<[ArrayView3<'a, F>; 3]>,
 }
 
-/// The gradient at W_hh h' of all steps [T, B, G·H], and those of norm_hh and norm_c one after the other.
+/// Computes the gradient of W_hh h' for all steps [T, B, G·H], and the gradients of norm_hh and norm_c,
+/// concatenated.
 pub(crate) fn over_time<F: Real>(
     gains: &Gains<'_, F>,
     matrices: &Matrices<'_, F>,

@@ -1,5 +1,5 @@
-//! The equations of an LSTM and their derivatives, a row of the batch at a time: i, f, o = σ(a), g = tanh(a_g),
-//! c = f c' + i g, h = o tanh(c), with the options that there are.
+//! The equations of an LSTM and their derivatives, one row of the batch at a time: i, f, o = σ(a), g =
+//! tanh(a_g), c = f c' + i g, h = o tanh(c), with peepholes, coupled gates and clipping.
 
 use ndarray::{Array2, ArrayView2};
 
@@ -9,19 +9,19 @@ use super::{Step, StepGradients, StepTarget};
 use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
-/// What the equations of a row read beside it.
+/// The operands that the equations of all rows share.
 struct Lstm<'a, F> {
     gate: Gate,
     candidate: Gate,
     output: Gate,
-    /// f = 1 − i, without a block of gates of its own.
+    /// f = 1 − i, without weights of its own.
     coupled: bool,
     clip_cell: Option<F>,
-    /// Rows for i, f and o; for i and o where f is coupled.
+    /// Rows for i, f and o; for i and o with coupled gates.
     peepholes: Option<ArrayView2<'a, F>>,
 }
 
-/// The gates of a row, block by block; none for a coupled f.
+/// The gates of a row; no f with coupled gates.
 struct Blocks<'a, F> {
     i: &'a mut [F],
     f: &'a mut [F],
@@ -57,12 +57,12 @@ impl<'a, F: Real> Lstm<'a, F> {
         }
     }
 
-    /// The place of o's peepholes: the last.
+    /// The index of o's peepholes: the last.
     fn output_peephole(&self) -> usize {
         if self.coupled { 1 } else { 2 }
     }
 
-    /// Gates, c and h before a projection.
+    /// Computes the gates, c, and h before a projection.
     fn forward(&self, row: &mut [F], c_before: &[F], c: &mut [F], h: &mut [F]) {
         let units = c.len();
         let c_before = &c_before[..units];
@@ -110,7 +110,8 @@ impl<'a, F: Real> Lstm<'a, F> {
         }
     }
 
-    /// The gates' gradients in their place and the one at c', from those at h before a projection and at c.
+    /// Overwrites the gates with their gradients and computes the gradient of c', from the gradients of h
+    /// (before a projection) and of c.
     fn backward(&self, row: &mut [F], known: &Known<'_, F>, d_c_before: &mut [F], scratch: &mut Scratch<F>) {
         let units = d_c_before.len();
         let Blocks { i, f, g, o } = self.blocks(row, units);
@@ -154,7 +155,7 @@ impl<'a, F: Real> Lstm<'a, F> {
     }
 }
 
-/// What is known of a row on its way back: gradients at h and c, the states c' and c.
+/// The operands of a row's backward step: the gradients of h and c, the states c' and c.
 struct Known<'a, F> {
     d_h: &'a [F],
     d_c_after: &'a [F],
@@ -163,13 +164,13 @@ struct Known<'a, F> {
 }
 
 impl<'a, F> Known<'a, F> {
-    /// All of one length, which the compiler then knows.
+    /// Slices of the same known length, so that the compiler removes bounds checks.
     fn slices(&self, units: usize) -> [&'a [F]; 4] {
         [self.d_h, self.d_c_after, self.c_before, self.c].map(|slice| &slice[..units])
     }
 }
 
-/// Room for tanh(c), later for g, and for the gradient at c.
+/// Buffers for tanh(c), later g, and for the gradient of c.
 struct Scratch<F> {
     y: Vec<F>,
     d_c: Vec<F>,
@@ -225,7 +226,7 @@ pub(crate) fn backward<F: Real>(
     matrices.add_back(0, gates.view(), step.rows, &mut d_before.hidden);
 }
 
-/// The state c that gates make.
+/// Recomputes c from the gates.
 pub(crate) fn state<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
@@ -241,7 +242,7 @@ pub(crate) fn state<F: Real>(
     result
 }
 
-/// h of gates and a state c, before a projection.
+/// Recomputes h, before a projection, from the gates and c.
 pub(crate) fn hidden<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,

@@ -1,5 +1,5 @@
-//! The twin of `shaders/cells/`: each cell's equations and their derivatives, over a batch, from the papers; a row of it
-//! at a time, in the place of what they read.
+//! The equations of each cell and their derivatives on the CPU, over a batch, row by row and in place: the
+//! reference for `shaders/recurrent/cells/`.
 
 mod gru;
 pub(crate) mod layer_norm;
@@ -15,38 +15,38 @@ use crate::ops::recurrent::custom_cell as custom;
 use crate::ops::recurrent::{Cell, Equations};
 use crate::tensor::Real;
 
-/// Where a step leaves what it makes.
+/// Where a step writes its results.
 pub(crate) struct StepTarget<'a, F> {
-    /// W_ih x + b_ih; becomes what backward needs of the gates [B, G·H].
+    /// W_ih x + b_ih; overwritten with the gates as the backward pass reads them [B, G·H].
     pub(crate) gates: ArrayViewMut2<'a, F>,
-    /// What it needs beside them [B, H].
+    /// Other values that the backward pass reads [B, H].
     pub(crate) saved: Option<ArrayViewMut2<'a, F>>,
     /// The new state.
     pub(crate) after: &'a mut CellState<F>,
 }
 
-/// What is known of a step, beside its gates, when its backward begins.
+/// The operands of a backward step besides the gates.
 #[derive(Clone, Copy)]
 pub(crate) struct Step<'a, F> {
-    /// What [`forward`] left beside the gates.
+    /// What [`forward`] saved besides the gates.
     pub(crate) saved: Option<ArrayView2<'a, F>>,
     pub(crate) before: CellStateView<'a, F>,
-    /// What it made of h.
+    /// The hidden state after the step.
     pub(crate) hidden: ArrayView2<'a, F>,
     pub(crate) rows: Rows,
 }
 
-/// Where the gradients of a step go.
+/// Where a backward step writes its gradients.
 pub(crate) struct StepGradients<'a, F> {
-    /// What the step left of its gates [B, G·H]; becomes the gradient at W_ih x + b_ih.
+    /// The gates that the forward pass saved [B, G·H]; overwritten with the gradient of W_ih x + b_ih.
     pub(crate) gates: ArrayViewMut2<'a, F>,
-    /// At the last gate's part of W_hh h' + b_hh [B, H], for a cell where it is another.
+    /// The gradient of the last gate's part of W_hh h' + b_hh [B, H], where it differs.
     pub(crate) d_apart: Option<ArrayViewMut2<'a, F>>,
-    /// At the previous state.
+    /// The gradient of the previous state.
     pub(crate) d_before: &'a mut CellState<F>,
 }
 
-/// The blocks of a row of gates, of `units` units each.
+/// The gates of a row, `units` elements each.
 pub(crate) fn blocks<const GATES: usize, F: Real>(row: &mut [F], units: usize) -> [&mut [F]; GATES] {
     let mut blocks = row.chunks_exact_mut(units);
     std::array::from_fn(|_| blocks.next().unwrap_or_default())
@@ -84,7 +84,7 @@ pub(crate) fn forward<F: Real>(
     }
 }
 
-/// What the cell made of h at a step, before its projection.
+/// Recomputes h of a step before its projection.
 pub(crate) fn unprojected<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
@@ -94,8 +94,8 @@ pub(crate) fn unprojected<F: Real>(
     lstm::hidden(equations, matrices, gates, step.saved.unwrap_or(step.before.cell))
 }
 
-/// The state that the cell made of a step's gates, where it is not the one that the step left; h of cells whose
-/// backward has no use for it is left as it is.
+/// Recomputes the state of a step before zoneout from its gates; h only for cells whose backward pass reads
+/// it.
 pub(crate) fn candidate<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
@@ -118,7 +118,7 @@ pub(crate) fn candidate<F: Real>(
     result
 }
 
-/// Back through a step, from the gradient at the state after it.
+/// Computes the backward pass of a step from the gradient of the state after it.
 pub(crate) fn backward<F: Real>(
     equations: &Equations,
     matrices: &Matrices<'_, F>,
@@ -171,7 +171,7 @@ fn vanilla_backward<F: Real>(
     matrices.add_back(0, gates.view(), step.rows, &mut d_before.hidden);
 }
 
-/// What a step of some cells makes: gates, what is beside them, the new state.
+/// The results of a forward step: gates, other saved values, the new state.
 pub(crate) struct CellOutput<F> {
     pub(crate) gates: Array2<F>,
     pub(crate) saved: Option<Array2<F>>,
@@ -188,7 +188,8 @@ impl<F: Real> CellOutput<F> {
     }
 }
 
-/// What a step back of some cells makes: gradients at W_ih x + b_ih and W_hh h' + b_hh [B, G·H], and at the previous state.
+/// The results of a backward step: gradients of W_ih x + b_ih and W_hh h' + b_hh [B, G·H], and of the
+/// previous state.
 pub(crate) struct CellGradients<F> {
     pub(crate) d_projected: Array2<F>,
     pub(crate) d_recurrent: Array2<F>,
@@ -206,7 +207,7 @@ impl<F: Real> CellGradients<F> {
     }
 }
 
-/// Block `gate` of the columns.
+/// Gate `gate` of the columns.
 pub(crate) fn block<F: Real>(gates: ArrayView2<'_, F>, gate: usize, units: usize) -> Array2<F> {
     gates.slice(s![.., gate * units..(gate + 1) * units]).to_owned()
 }

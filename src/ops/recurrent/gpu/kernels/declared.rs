@@ -1,5 +1,5 @@
-//! Which shaders make up the kernels of each cell. A kernel has the files that all begin with, the cell's, and those around it;
-//! likewise its constants.
+//! Declares the kernels of each cell: the shader files they are assembled from, and their constants. Files
+//! and constants are those common to all kernels, those of the cell and those of the strategy.
 
 use super::super::parameters::{BackwardParameters, ForwardParameters};
 use super::FUNCTIONS;
@@ -12,19 +12,19 @@ pub(crate) type Pair = [&'static Kernel; 2];
 /// The kernels of one cell.
 #[derive(Clone, Copy)]
 pub(crate) struct Kernels {
-    /// Those of a step.
+    /// Strategy `per_step`.
     pub(crate) step: Pair,
-    /// Those that take many steps, where a step is one dispatch.
+    /// Strategy `sequence`; none for a cell that needs more than one dispatch per step.
     pub(crate) sequence: Option<Pair>,
-    /// Those that keep W_hh on chip, likewise.
+    /// Strategy `persistent`; none for a cell that needs more than one dispatch per step.
     pub(crate) persistent: Option<Pair>,
 }
 
 impl Kernels {
-    /// What `make` makes of each.
+    /// Applies `make` to each kernel.
     ///
     /// # Errors
-    /// The first of `make`.
+    /// The first error of `make`.
     pub(crate) fn map(self, make: impl Fn(&'static Kernel) -> Result<&'static Kernel>) -> Result<Self> {
         let both = |[forward, backward]: Pair| Ok::<_, crate::Error>([make(forward)?, make(backward)?]);
         Ok(Self {
@@ -35,7 +35,8 @@ impl Kernels {
     }
 }
 
-/// Declares a kernel around a cell's files and constants; `projected` and `phases` are how many values these constants have.
+/// Declares a kernel with a cell's files and constants; `projected` and `phases` are the numbers of values of
+/// these constants.
 macro_rules! around {
     ($name:ident: $stem:literal {
         files: [$($file:literal),+],
@@ -58,8 +59,8 @@ macro_rules! around {
     };
 }
 
-/// Declares the two kernels of a way over time. What goes forward, and what goes back, begins with the same files whatever
-/// the way; what goes back has a bound for its gradients among the constants.
+/// Declares the forward and backward kernels of a strategy. All forward kernels begin with the same files,
+/// and all backward kernels too; backward kernels have the constant CLIPS_GRADIENT as well.
 macro_rules! way {
     ({
         forward: $forward:ident $forward_stem:literal [$($forward_file:literal),+] $forward_parameters:ident [$($forward_access:ident),+],
@@ -93,7 +94,7 @@ macro_rules! way {
     };
 }
 
-/// The kernels of a step.
+/// The kernels of `per_step`.
 macro_rules! step {
     ($($cell:tt)+) => {
         way!({
@@ -108,7 +109,7 @@ macro_rules! step {
     };
 }
 
-/// The kernels that take many steps, each workgroup all units of some rows: never projected, nor in phases.
+/// The kernels of `sequence`: without projection and in one phase.
 macro_rules! sequence {
     ($($cell:tt)+) => {
         way!({
@@ -125,7 +126,7 @@ macro_rules! sequence {
     };
 }
 
-/// The kernels that take many steps, each workgroup some units, whose weights it keeps; likewise.
+/// The kernels of `persistent`: without projection and in one phase.
 macro_rules! persistent {
     ($($cell:tt)+) => {
         way!({
@@ -145,8 +146,9 @@ macro_rules! persistent {
     };
 }
 
-/// Declares all kernels of a cell, in a module of its name; with `phases` those alone that take a step in more than one
-/// dispatch; with `gated` the cell begins with what its user may choose of a cell with gates.
+/// Declares all kernels of a cell in a module of that name. `phases` declares only those of `per_step`, for a
+/// cell that needs more than one dispatch per step; `gated` adds the configurable activations of a cell with
+/// gates.
 macro_rules! cell {
     (gated $(($phases:ident))? $cell:ident [$($file:literal),+] [$($own:tt),*]) => {
         cell!($(($phases))? $cell ["lib/activations", "recurrent/cells/gates", $($file),+] [
@@ -181,10 +183,10 @@ cell!(gated lstm ["recurrent/cells/lstm_gates", "recurrent/cells/lstm"] [("PEEPH
 cell!(gated lstm_coupled ["recurrent/cells/lstm_coupled", "recurrent/cells/lstm"] [("PEEPHOLES", 2)]);
 cell!(gated gru ["recurrent/cells/gru"] []);
 cell!(gated (phases) gru_reset_before ["recurrent/cells/gru_reset_before"] []);
-// A user's cell: all but the cell itself, which `custom.rs` adds.
+// A custom cell: everything except the cell itself, which `custom_cell.rs` adds.
 cell!(custom [] []);
 
-/// All kernels that are whole.
+/// All kernels that need no custom cell.
 #[cfg(test)]
 pub(crate) fn all() -> impl Iterator<Item = &'static Kernel> {
     let cells =

@@ -1,6 +1,6 @@
-//! The kernels of each cell, of which `shaders/recurrent_{forward,backward}.wgsl` take one step, and
-//! `shaders/recurrent_{sequence,on_chip}_{forward,backward}.wgsl` many, around `shaders/cells/`; and the values that a layer
-//! gives their constants.
+//! Selects the kernels of a layer and the values of their pipeline constants. The shaders
+//! `shaders/recurrent/{step,sequence,persistent}/{forward,backward}.wgsl` are the time loops of the three
+//! strategies; each is assembled with a cell of `shaders/recurrent/cells/`.
 
 mod declared;
 
@@ -22,22 +22,22 @@ use crate::ops::Activation;
 use crate::ops::recurrent::custom_cell as custom;
 use crate::ops::recurrent::{Call, Cell, Reset, Sizes};
 
-/// How many functions there are to choose from.
+/// The number of activations.
 const FUNCTIONS: u32 = Activation::ALL.len() as u32;
 
-/// The kernels of a layer, and their constants.
+/// The kernels of a layer, and the values of their constants.
 pub(crate) struct CellKernels {
     kernels: Kernels,
-    /// Constants of every cell, but the phase.
+    /// Constants that every cell has, except PHASE.
     shared: [u32; 8],
     clips_gradient: u32,
-    /// The cell's own.
+    /// Constants of this cell.
     own: Vec<u32>,
-    /// The phases of a step: one, or those of a cell whose last gate has a product of its own.
+    /// The phases of a step: one, or two for a cell whose last gate needs a product of its own.
     phases: &'static [u32],
     /// How many directions share a dispatch.
     directions: usize,
-    /// How the product of a step is shared out.
+    /// How workgroups split the product of a step.
     split: SplitK,
 }
 
@@ -46,7 +46,7 @@ const WHOLE: [u32; 1] = [0];
 const IN_TWO: [u32; 2] = [1, 2];
 
 impl CellKernels {
-    /// Those of one direction, or of both.
+    /// The kernels of one direction, or of both.
     pub(crate) fn of(
         context: &Context,
         calls: &[Call<'_>],
@@ -95,7 +95,7 @@ impl CellKernels {
         })
     }
 
-    /// The constants of one dispatch; `kernel` are those that this kernel has beside the shared ones.
+    /// All constants of one dispatch; `kernel` are those of this kernel besides the shared ones.
     fn constants(&self, phase: u32, kernel: &[u32]) -> Vec<u32> {
         [&self.shared[..], &[phase], kernel, &self.own].concat()
     }
@@ -114,7 +114,8 @@ impl CellKernels {
         self.step(self.kernels.step[1], &[self.clips_gradient])
     }
 
-    /// The kernel that takes many steps in the given way; none where each step is a dispatch, or more than one.
+    /// The kernel of `strategy` that computes many steps per dispatch; none for `PerStep`, or where a step
+    /// needs more than one dispatch.
     pub(crate) fn many_forward(&self, call: &Call<'_>, strategy: Strategy) -> Option<SequenceKernel> {
         let width = call.weights.weight_hh.shape().last();
         self.many(strategy, 0, &[], width)
@@ -126,7 +127,8 @@ impl CellKernels {
         self.many(strategy, 1, &[self.clips_gradient], width)
     }
 
-    /// `pass` is 0 forward and 1 backward; `width` are the words that a row of a step leaves to others on chip.
+    /// `pass` is 0 for forward and 1 for backward; `width` is how many words per row and step the workgroups
+    /// of a persistent kernel exchange.
     fn many(
         &self,
         strategy: Strategy,

@@ -1,45 +1,48 @@
-//! How the work of a layer that stays on chip is divided between workgroups.
+//! How a persistent kernel divides a layer between workgroups: each tile is a range of units times a range of
+//! rows.
 
 /// Invocations of a workgroup.
 const GROUP: usize = 256;
-/// Fours of rows of the operand that a workgroup takes in at a time: `POOL` in `shaders/recurrent/persistent/workgroup.wgsl`.
+/// Groups of four rows of the operand that a workgroup loads at a time: `POOL` in
+/// `shaders/recurrent/persistent/workgroup.wgsl`.
 const POOL: usize = 512;
-/// The most units, and fours of rows, of a workgroup, as powers of two.
+/// The largest tile, as powers of two: units, and groups of four rows.
 const UNIT_BITS: u32 = 4;
 const QUAD_BITS: u32 = 4;
-/// The most words of the history of a dispatch: 16 MiB. It bounds the time of a dispatch too.
+/// The largest history of a dispatch, in words: 16 MiB. It also bounds the time of a dispatch.
 const HISTORY: usize = 1 << 22;
 /// The most steps of a dispatch.
 const STEPS: usize = 256;
-/// The most chunks of a step back that are likely to take less time than a step's own dispatch: each has two barriers and a
-/// way to the second-level cache.
+/// The most operand chunks per backward step for which the persistent kernel is likely to be faster than a
+/// dispatch per step: each chunk costs two barriers and a round trip to the second-level cache.
 const CHUNKS: usize = 32;
 
-/// What a device has for layers that stay on chip.
+/// What a device offers to persistent kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Capacity {
     /// How many workgroups may wait for each other.
     pub(crate) workgroups: usize,
-    /// Words that the exchange of a dispatch may have.
+    /// The largest exchange buffer of a dispatch, in words.
     pub(crate) words: usize,
-    /// A workgroup holds at most 1024 weights times 2 to this power.
+    /// A workgroup holds at most `1024 · 2^weight_bits` weights.
     pub(crate) weight_bits: u32,
-    /// Turns of all loops together that an invocation of the workgroup that completes may take in one dispatch.
+    /// The most loop iterations, all loops together, of an invocation of a completing workgroup in one
+    /// dispatch.
     pub(crate) iterations: usize,
 }
 
-/// The layer.
+/// The sizes of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layer {
     pub(crate) gates: usize,
     pub(crate) hidden_size: usize,
     pub(crate) rows: usize,
     pub(crate) directions: usize,
-    /// 2 to this power are the slices of a sum.
+    /// Each sum is computed in `2^slice_bits` slices.
     pub(crate) slice_bits: u32,
 }
 
-/// How the work of a dispatch is divided.
+/// The division of a layer between workgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Division {
     layer: Layer,
@@ -51,8 +54,8 @@ pub(crate) struct Division {
 }
 
 impl Division {
-    /// Of the divisions whose weights and workgroups the device has room for, the one whose workgroups take in their operand
-    /// in the fewest chunks and, of these, compute least. None where there is no room.
+    /// Of the divisions that fit the device, returns the one whose workgroups load their operand in the
+    /// fewest chunks and, among these, compute the least. None where no division fits.
     pub(crate) fn of(layer: Layer, capacity: Capacity) -> Option<Self> {
         let fits = |&(unit_bits, quad_bits): &(u32, u32)| {
             let work = 1usize << (unit_bits + quad_bits + layer.slice_bits);
@@ -97,25 +100,25 @@ impl Division {
         self.completing() * self.unit_blocks()
     }
 
-    /// How many workgroups look for what is missing.
+    /// How many workgroups complete the steps that timed out.
     pub(crate) fn completing(&self) -> usize {
         self.row_blocks() * self.layer.directions
     }
 
-    /// Chunks of the operand that a workgroup takes in at a step back.
+    /// Chunks in which a workgroup loads its operand in a backward step.
     fn chunks(&self) -> usize {
         (self.layer.gates * self.layer.hidden_size).div_ceil(POOL >> self.quad_bits)
     }
 
-    /// How many steps one dispatch may take whose history has `width` words a row.
+    /// The most steps of one dispatch whose history has `width` words per row.
     pub(crate) fn steps(&self, width: usize) -> usize {
         let Layer { rows, directions, .. } = self.layer;
         let words = HISTORY.min(self.words - self.exchange(width, 0)[1]);
         STEPS.min(words / (directions * rows * width)).min(self.allowed_iterations / self.iterations()).max(1)
     }
 
-    /// Turns of all loops together that an invocation of the workgroup that completes takes for a step: those of all units,
-    /// and the weights of each anew.
+    /// Loop iterations per step, all loops together, of an invocation of a completing workgroup. That
+    /// workgroup computes all units, and loads the weights of each again.
     pub(crate) fn iterations(&self) -> usize {
         let Layer { gates, hidden_size, slice_bits, .. } = self.layer;
         let weights = ((gates * hidden_size) << self.unit_bits).div_ceil(GROUP);
@@ -123,12 +126,13 @@ impl Division {
         self.unit_blocks() * (weights + terms + gates * (1 << slice_bits) + 8 * gates + 32)
     }
 
-    /// Whether a device chooses this by itself.
+    /// Whether `Auto` selects this division.
     pub(crate) fn is_likely_faster(&self) -> bool {
         self.chunks() <= CHUNKS
     }
 
-    /// Words of the exchange of a dispatch, and how many of them are zero before it.
+    /// Words of the exchange buffer up to the history, which must be zero before the dispatch; and words of
+    /// the whole buffer.
     pub(crate) fn exchange(&self, width: usize, steps: usize) -> [usize; 2] {
         let head = 1 + self.workgroups();
         [head, head + self.layer.directions * steps * self.layer.rows * width]
@@ -145,7 +149,7 @@ mod tests {
     use super::*;
 
     const LAYER: Layer = Layer { gates: 4, hidden_size: 512, rows: 16, directions: 1, slice_bits: 4 };
-    /// 132 units of an H100, four workgroups each.
+    /// An H100 has 132 compute units; four workgroups each.
     const CAPACITY: Capacity =
         Capacity { workgroups: 512, words: 1 << 28, weight_bits: 3, iterations: 1 << 23 };
 
@@ -176,19 +180,19 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_no_chip_is_refused() {
+    fn layers_that_exceed_the_capacity_have_no_division() {
         assert!(Division::of(LAYER, CAPACITY).is_some());
         assert_eq!(Division::of(Layer { hidden_size: 4096, ..LAYER }, CAPACITY), None);
         assert_eq!(Division::of(LAYER, Capacity { workgroups: 2, ..CAPACITY }), None);
         assert_eq!(Division::of(LAYER, Capacity { workgroups: 0, ..CAPACITY }), None);
         assert_eq!(Division::of(LAYER, Capacity { weight_bits: 0, ..CAPACITY }), None);
         assert_eq!(Division::of(LAYER, Capacity { words: 16 * 4 * 512, ..CAPACITY }), None);
-        // Not even one step could be completed in time.
+        // The iterations do not suffice to complete even one step.
         assert_eq!(Division::of(LAYER, Capacity { iterations: 1000, ..CAPACITY }), None);
     }
 
     #[test]
-    fn layers_of_common_sizes_take_many_steps_in_a_dispatch() {
+    fn common_layers_have_many_steps_per_dispatch() {
         let steps = |hidden_size, rows| {
             let division =
                 Division::of(Layer { hidden_size, rows, ..LAYER }, CAPACITY).expect("there is capacity");
@@ -205,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn no_history_is_larger_than_it_may_be() {
+    fn histories_stay_within_their_limit() {
         for hidden_size in [64, 512] {
             for rows in [1, 64] {
                 let layer = Layer { hidden_size, rows, slice_bits: 2, ..LAYER };

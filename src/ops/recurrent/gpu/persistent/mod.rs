@@ -1,5 +1,6 @@
-//! Many steps in one dispatch whose workgroups keep W_hh on chip and wait for each other:
-//! `shaders/recurrent_on_chip_{forward,backward}.wgsl`.
+//! Strategy `persistent`: many steps in one dispatch whose workgroups keep W_hh in workgroup memory and wait
+//! for each other (Diamos et al., 2016, "Persistent RNNs"). Dispatches
+//! `shaders/recurrent/persistent/{forward,backward}.wgsl`.
 
 pub(crate) mod division;
 
@@ -8,23 +9,24 @@ use division::Division;
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel, Span};
 
-/// One of the two kernels of a layer, ready to be called.
+/// The forward or backward persistent kernel of a layer.
 pub(crate) struct PersistentKernel {
     pub(crate) kernel: &'static Kernel,
-    /// The values of its constants; that of COMPLETES is set at each dispatch.
+    /// The values of its constants; each dispatch sets that of COMPLETES.
     pub(crate) constants: Vec<u32>,
     pub(crate) division: Division,
-    /// Words of the history of a row at a step.
+    /// Words of the history per row and step.
     pub(crate) width: usize,
 }
 
 impl PersistentKernel {
-    /// How many steps a dispatch may take.
+    /// The most steps of one dispatch.
     pub(crate) fn steps(&self) -> usize {
         self.division.steps(self.width)
     }
 
-    /// Takes `steps` steps, and then whatever of them is missing.
+    /// Computes `steps` steps; a second dispatch, without waiting, computes those that timed out in the
+    /// first.
     pub(crate) fn dispatch<P: bytemuck::Pod>(
         &self,
         context: &Context,
@@ -52,7 +54,7 @@ impl PersistentKernel {
     }
 }
 
-/// The place of COMPLETES among the constants: behind those of every cell.
+/// The index of COMPLETES among the constants, after those of every cell.
 pub(crate) const COMPLETES: usize = 9;
 
 #[cfg(test)]
