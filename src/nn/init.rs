@@ -29,7 +29,7 @@ impl Init {
     }
 
     /// Returns value `index` of a parameter whose random stream is `stream`.
-    pub(crate) fn random_key(self, stream: &Stream, index: u64) -> f64 {
+    pub(crate) fn sample(self, stream: &Stream, index: u64) -> f64 {
         match self {
             Self::Uniform { bound } => stream.uniform_between(index, -bound, bound),
             Self::Normal => stream.normal(index),

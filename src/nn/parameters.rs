@@ -151,7 +151,7 @@ impl Parameters {
             let stream = Stream::new(model.seed(), stream as u64);
             let values = &mut host[section.offset..section.offset + spec.shape.elements()];
             for (index, value) in values.iter_mut().enumerate() {
-                *value = spec.init.random_key(&stream, index as u64);
+                *value = spec.init.sample(&stream, index as u64);
             }
         }
         parameters.write(&host)?;

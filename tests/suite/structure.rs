@@ -10,7 +10,7 @@ use crate::support::root;
 const SOURCE_LINES: usize = 400;
 const SHADER_LINES: usize = 160;
 /// Layers of modules from the bottom up; code may name modules of its own layer and of those below.
-const FLOORS: [&[&str]; 6] = [
+const LAYERS: [&[&str]; 6] = [
     &["error", "file", "shape", "random", "math"],
     &["gpu", "tuning"],
     &["tensor", "device"],
@@ -105,8 +105,8 @@ fn what_is_printed_goes_through_the_module_that_escapes_it() -> Outcome {
     none("printed without cli/src/terminal.rs", &offences)
 }
 
-fn floor(module: &str) -> Option<usize> {
-    FLOORS.iter().position(|floor| floor.contains(&module))
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
 /// The modules of this crate that a line of code names by `crate::`.
@@ -140,15 +140,15 @@ fn imports_go_down_only() -> Outcome {
         if module == "lib" || source.path.ends_with("/tests.rs") {
             continue;
         }
-        let Some(own) = floor(module) else {
-            offences.push(format!("src/{}: `{module}` stands on no floor", source.path));
+        let Some(own) = layer(module) else {
+            offences.push(format!("src/{}: `{module}` stands on no layer", source.path));
             continue;
         };
         // Tests inside a module may use whatever they test.
         for (number, line) in code(&source).take_while(|(_, line)| line.trim() != "mod tests {") {
             for named in named_modules(line) {
                 seen += 1;
-                if floor(&named).is_some_and(|floor| floor > own) {
+                if layer(&named).is_some_and(|layer| layer > own) {
                     offences.push(format!("src/{}:{number}: `{module}` names `{named}`", source.path));
                 }
             }

@@ -35,8 +35,8 @@ fn finish(row: u32, unit: u32, product: f32) -> Backward {
     if ZONEOUT != 0u && PHASE != 2u {
         // The old state's share bypasses the cell, whose outputs before zoneout are recomputed.
         let old = zoneout(place);
-        let hidden_parts = parted(old.hidden, d_hidden);
-        let cell_parts = parted(old.cell, d_cell);
+        let hidden_parts = zoneout_split(old.hidden, d_hidden);
+        let cell_parts = zoneout_split(old.cell, d_cell);
         direct = CellState(hidden_parts.x, cell_parts.x);
         d_made = CellState(hidden_parts.y, cell_parts.y);
         let made = cell_candidate(step);

@@ -30,8 +30,8 @@ fn finish(row: u32, unit: u32, products: array<f32, GATES>, previous: f32) {
     var made = cell_forward(projected, recurrent, CellState(seen, before.cell));
     if ZONEOUT != 0u && PHASE != 1u {
         let kept = zoneout(place);
-        made.hidden = mixed(kept.hidden, before.hidden, made.hidden);
-        if HAS_CELL { made.saved = mixed(kept.cell, before.cell, made.saved); }
+        made.hidden = zoneout_mix(kept.hidden, before.hidden, made.hidden);
+        if HAS_CELL { made.saved = zoneout_mix(kept.cell, before.cell, made.saved); }
     }
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
         gates[gates_row + gate * parameters.hidden_size] = made.gates[gate];

@@ -103,12 +103,12 @@ fn state_mask(row: u32, place: u32, width: u32) -> f32 {
 }
 
 // keep old + (1 - keep) made; a NaN in the value with weight 0 does not propagate.
-fn mixed(keep: f32, old: f32, made: f32) -> f32 {
+fn zoneout_mix(keep: f32, old: f32, made: f32) -> f32 {
     return select(select(keep * old + (1.0 - keep) * made, old, keep == 1.0), made, keep == 0.0);
 }
 
 // The gradients of old and of made.
-fn parted(keep: f32, d: f32) -> vec2<f32> {
+fn zoneout_split(keep: f32, d: f32) -> vec2<f32> {
     let old = select(select(keep * d, d, keep == 1.0), 0.0, keep == 0.0);
     return vec2<f32>(old, select(select(d - old, 0.0, keep == 1.0), d, keep == 0.0));
 }

@@ -20,16 +20,16 @@ fn terms(step: u32) -> u32 {
 fn weight_of(depth: u32, unit: u32) -> f32 { return weight_hh[weight_at() + depth * parameters.hidden_size + unit]; }
 
 // Whether the exchange holds an element of the operand: a gradient of the following step.
-fn travels(row: u32, place: u32) -> bool {
+fn is_exchanged(row: u32, place: u32) -> bool {
     return iteration != 0u && row < parameters.rows && place < GATES * parameters.hidden_size && next_sends(row);
 }
-fn arrived(row: u32, place: u32, value: f32) -> f32 { return value; }
+fn received(row: u32, place: u32, value: f32) -> f32 { return value; }
 fn operand(row: u32, place: u32) -> f32 { return gradient(row, place); }
 
 fn clear_sums() { slice_sum = vec4<f32>(); }
 fn add_term(at: u32, rows: vec4<f32>) { slice_sum = fma(rows, vec4<f32>(weights[at]), slice_sum); }
 
-fn leave(lane: u32) {
+fn finish_units(lane: u32) {
     let product = add_slices(lane, slice_sum);
     if finishes(lane) {
         let row = first_row + (lane >> UNIT_BITS);

@@ -42,7 +42,7 @@ fn request(lane: u32, first: u32) {
         for (var four = 0u; four < 4u; four = four + 1u) {
             let place = first + at % chunk();
             seen[half][four] = EMPTY;
-            if travels(row + four, place) {
+            if is_exchanged(row + four, place) {
                 seen[half][four] = atomicLoad(&exchange[history_at(iteration - 1u, row + four, place)]);
             }
         }
@@ -50,17 +50,17 @@ fn request(lane: u32, first: u32) {
 }
 
 // Stores the requested chunk in `pool`; waits for the words that were EMPTY.
-fn enter(lane: u32, first: u32) {
+fn load_operand(lane: u32, first: u32) {
     for (var half = 0u; half < 2u; half = half + 1u) {
         let at = lane + half * GROUP;
         let row = first_row + 4u * (at / chunk());
         let place = first + at % chunk();
         var rows: vec4<f32>;
         for (var four = 0u; four < 4u; four = four + 1u) {
-            if travels(row + four, place) {
+            if is_exchanged(row + four, place) {
                 var bits = seen[half][four];
                 if bits == EMPTY { bits = wait(history_at(iteration - 1u, row + four, place)); }
-                rows[four] = arrived(row + four, place, bitcast<f32>(bits));
+                rows[four] = received(row + four, place, bitcast<f32>(bits));
             } else {
                 rows[four] = operand(row + four, place);
             }

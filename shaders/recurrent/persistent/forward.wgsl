@@ -20,11 +20,11 @@ fn weight_of(depth: u32, unit: u32) -> f32 {
 }
 
 // Whether the exchange holds an element of the operand: a state of the previous step.
-fn travels(row: u32, place: u32) -> bool {
+fn is_exchanged(row: u32, place: u32) -> bool {
     return iteration != 0u && row < parameters.rows && place < parameters.hidden_size
         && (step_flags_of(row) & (VALID | STARTS | RESETS)) == VALID;
 }
-fn arrived(row: u32, place: u32, value: f32) -> f32 { return value * state_mask(row, place, parameters.hidden_size); }
+fn received(row: u32, place: u32, value: f32) -> f32 { return value * state_mask(row, place, parameters.hidden_size); }
 fn operand(row: u32, place: u32) -> f32 { return source(row, place); }
 
 fn clear_sums() { slice_sums = array<vec4<f32>, GATES>(); }
@@ -41,7 +41,7 @@ fn put_hidden(row: u32, unit: u32, value: f32) {
     publish(row, unit, value);
 }
 
-fn leave(lane: u32) {
+fn finish_units(lane: u32) {
     var sums: array<f32, GATES>;
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
         sums[gate] = add_slices(lane, slice_sums[gate]);

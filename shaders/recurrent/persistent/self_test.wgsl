@@ -39,7 +39,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         ticket = atomicAdd(&exchange[0], 1u);
         atomicStore(&timed_out, 0u);
     }
-    let group = tell(lane, ticket);
+    let group = broadcast(lane, ticket);
     for (var place = lane; place < (1024u << WEIGHT_BITS); place = place + 256u) {
         held[place] = place;
     }
@@ -59,7 +59,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
             atomicAdd(&exchange[WRONG], 1u);
         }
         workgroupBarrier();
-        if tell(lane, atomicLoad(&timed_out)) != 0u { break; }
+        if broadcast(lane, atomicLoad(&timed_out)) != 0u { break; }
     }
     if lane == 0u {
         atomicAdd(&exchange[select(TIMEOUTS, ENDED, round == parameters.rounds)], 1u);

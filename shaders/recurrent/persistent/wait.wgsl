@@ -7,15 +7,15 @@ const EMPTY: u32 = 0xffffffffu;
 
 // 1: this workgroup timed out.
 var<workgroup> timed_out: atomic<u32>;
-var<workgroup> told: u32;
+var<workgroup> broadcast_word: u32;
 // Polls of this invocation so far. A driver may silently end all loops of an invocation after some number of
 // iterations, counted over all of them: the spin limit is lower.
 var<private> polls: u32;
 
 // Broadcasts invocation 0's value to the workgroup.
-fn tell(lane: u32, value: u32) -> u32 {
-    if lane == 0u { told = value; }
-    return workgroupUniformLoad(&told);
+fn broadcast(lane: u32, value: u32) -> u32 {
+    if lane == 0u { broadcast_word = value; }
+    return workgroupUniformLoad(&broadcast_word);
 }
 
 // Returns the word, or EMPTY after a timeout.

@@ -45,7 +45,7 @@ fn own_quad(lane: u32) -> u32 { return (lane >> UNIT_BITS) & ((1u << QUAD_BITS) 
 fn own_slice(lane: u32) -> u32 { return lane >> (UNIT_BITS + QUAD_BITS); }
 
 // Selects a tile: its direction, rows and units. Loads its weights, [depth, units].
-fn take(number: u32, lane: u32) {
+fn take_tile(number: u32, lane: u32) {
     tile = number;
     choose_direction(number / (unit_blocks() * row_blocks()));
     first_row = number / unit_blocks() % row_blocks() * group_rows();
@@ -82,7 +82,7 @@ fn step(lane: u32, terms: u32) -> bool {
     request(lane, 0u);
     workgroupBarrier();
     for (var first = 0u; first < terms; first = first + chunk()) {
-        enter(lane, first);
+        load_operand(lane, first);
         workgroupBarrier();
         if first + chunk() < terms { request(lane, first + chunk()); }
         if own_slice(lane) < slices() {
@@ -95,8 +95,8 @@ fn step(lane: u32, terms: u32) -> bool {
         workgroupBarrier();
     }
     // After a timeout the remaining chunks are not waited for.
-    if tell(lane, atomicLoad(&timed_out)) != 0u { return false; }
-    leave(lane);
+    if broadcast(lane, atomicLoad(&timed_out)) != 0u { return false; }
+    finish_units(lane);
     return true;
 }
 
@@ -104,10 +104,10 @@ fn step(lane: u32, terms: u32) -> bool {
 fn run(lane: u32) {
     var ticket = 0u;
     if lane == 0u { ticket = atomicAdd(&exchange[TICKETS], 1u); }
-    take(tell(lane, ticket), lane);
+    take_tile(broadcast(lane, ticket), lane);
     // After a timeout in one dispatch, those already submitted compute nothing.
     var done = 0u;
-    if tell(lane, atomicLoad(&status[TIMED_OUT])) == 0u {
+    if broadcast(lane, atomicLoad(&status[TIMED_OUT])) == 0u {
         for (; done < parameters.steps; done = done + 1u) {
             iteration = done;
             if !step(lane, terms(done)) { break; }
@@ -127,12 +127,12 @@ fn complete(lane: u32, first_tile: u32) {
         atomicMin(&least, atomicLoad(&exchange[PROGRESS + first_tile + place]));
     }
     workgroupBarrier();
-    let first_iteration = tell(lane, atomicLoad(&least));
+    let first_iteration = broadcast(lane, atomicLoad(&least));
     for (var next = first_iteration; next < parameters.steps; next = next + 1u) {
         for (var place = 0u; place < unit_blocks(); place = place + 1u) {
-            let done = tell(lane, atomicLoad(&exchange[PROGRESS + first_tile + place]));
+            let done = broadcast(lane, atomicLoad(&exchange[PROGRESS + first_tile + place]));
             if done <= next {
-                take(first_tile + place, lane);
+                take_tile(first_tile + place, lane);
                 iteration = next;
                 if !step(lane, terms(next)) {
                     if lane == 0u { atomicStore(&status[LOST], 1u); }

@@ -8,7 +8,7 @@
 // CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 // Stores the following step's gradients in `pool`, unless that step has just done so.
-fn enter(row: u32, unit: u32) {
+fn load_operand(row: u32, unit: u32) {
     if iteration != 0u && next_sends(row) {
         return;
     }
@@ -18,7 +18,7 @@ fn enter(row: u32, unit: u32) {
     }
 }
 
-fn leave(row: u32, unit: u32) {
+fn finish_units(row: u32, unit: u32) {
     var product = 0.0;
     if !is_last() { product = pool[state_place(row, unit)]; }
     let made = finish(row, unit, product);
@@ -42,7 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         iteration = step;
         var at = first;
         for (var place = lane; place < own; place = place + lanes()) {
-            enter(at.row, at.unit);
+            load_operand(at.row, at.unit);
             at = further(at, apart);
         }
         workgroupBarrier();
@@ -50,7 +50,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
         at = first;
         for (var place = lane; place < own; place = place + lanes()) {
-            leave(at.row, at.unit);
+            finish_units(at.row, at.unit);
             at = further(at, apart);
         }
     }

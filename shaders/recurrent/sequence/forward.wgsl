@@ -12,14 +12,14 @@ fn put_hidden(row: u32, unit: u32, value: f32) {
 }
 
 // Stores the operand of the product in `pool`, unless the previous step has just done so.
-fn enter(row: u32, unit: u32) {
+fn load_operand(row: u32, unit: u32) {
     let goes_on = (step_flags_of(row) & (VALID | STARTS | RESETS)) == VALID;
     if iteration == 0u || STATE_MASK != 0u || !goes_on {
         pool[state_place(row, unit)] = source(row, unit);
     }
 }
 
-fn leave(row: u32, unit: u32) {
+fn finish_units(row: u32, unit: u32) {
     var sums: array<f32, GATES>;
     for (var gate = 0u; gate < GATES; gate = gate + 1u) {
         sums[gate] = pool[gates_place(row, gate * parameters.hidden_size + unit)];
@@ -42,7 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         iteration = step;
         var at = first;
         for (var place = lane; place < own; place = place + lanes()) {
-            enter(at.row, at.unit);
+            load_operand(at.row, at.unit);
             at = further(at, apart);
         }
         workgroupBarrier();
@@ -50,7 +50,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
         at = first;
         for (var place = lane; place < own; place = place + lanes()) {
-            leave(at.row, at.unit);
+            finish_units(at.row, at.unit);
             at = further(at, apart);
         }
     }

@@ -81,7 +81,7 @@ pub struct PersistentReport {
 }
 
 /// Vendors whose workgroups all make progress: NVIDIA, AMD, Intel.
-const MAKERS: [u32; 3] = [0x10de, 0x1002, 0x8086];
+const VENDORS: [u32; 3] = [0x10de, 0x1002, 0x8086];
 /// Words of the status: how many workgroups the dispatch had that timed out; the step and the tile of the
 /// first timeout; whether steps are lost. The spin limit follows them.
 const STATUS: usize = 4;
@@ -167,7 +167,7 @@ impl Waiting {
             // Through Vulkan, whose atomic loads have the semantics of WGSL's.
             trusted: info.backend == wgpu::Backend::Vulkan
                 && matches!(kind, AdapterKind::Discrete | AdapterKind::Integrated)
-                && MAKERS.contains(&info.vendor),
+                && VENDORS.contains(&info.vendor),
             possible: fits && allowed,
             weight_bits: weight_bits.unwrap_or(0),
             status: OnceLock::new(),

@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_millis(250);
 /// The most iterations of a completion, however short; on software adapters fewer, since the iterations of
 /// waiting count too: see `ITERATIONS` in `src/ops/recurrent/gpu/strategy.rs`.
 const MOST_ITERATIONS: u32 = 1 << 23;
-const MOST_TURNS_ON_SOFTWARE: u32 = 1 << 14;
+const MOST_ITERATIONS_ON_SOFTWARE: u32 = 1 << 14;
 /// The shortest measurement, so that the time of submission is small in comparison.
 const LONG_ENOUGH: Duration = Duration::from_millis(5);
 
@@ -97,7 +97,7 @@ impl Context {
 
     fn most_iterations(&self) -> u32 {
         match self.kind() {
-            AdapterKind::Software => MOST_TURNS_ON_SOFTWARE,
+            AdapterKind::Software => MOST_ITERATIONS_ON_SOFTWARE,
             _ => MOST_ITERATIONS,
         }
     }

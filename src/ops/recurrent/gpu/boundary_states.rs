@@ -31,7 +31,7 @@ parameters!(StepFlagsParameters {
     /// Steps of the sequence before these.
     earlier: u32,
 });
-parameters!(PickParameters {
+parameters!(SelectStepParameters {
     count: u32,
     /// Index of the first element of this dispatch in the block.
     first: u32,
@@ -71,9 +71,9 @@ kernel!(STEP_FLAGS: "recurrent/states/step_flags" {
     constants: [("REVERSED", 2), ("RAGGED", 2), ("MASKED", 2)],
     bindings: [Read, Read, Write],
 });
-kernel!(PICK: "recurrent/states/select_step" {
+kernel!(SELECT_STEP: "recurrent/states/select_step" {
     files: ["recurrent/common/step_flag_bits", "recurrent/states/select_step"],
-    parameters: PickParameters,
+    parameters: SelectStepParameters,
     constants: [("LAST", 2), ("RAGGED", 2), ("HAS_STEP_FLAGS", 2)],
     bindings: [Read, Read, Read, Write],
 });
@@ -85,7 +85,7 @@ kernel!(PREVIOUS: "recurrent/states/previous_states" {
 });
 
 #[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&STEP_FLAGS, &PICK, &PREVIOUS];
+pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&STEP_FLAGS, &SELECT_STEP, &PREVIOUS];
 
 /// The flags of all steps and rows [T, B]; none where no step needs any.
 #[derive(Clone, Copy)]
@@ -128,7 +128,7 @@ fn write_step_flags(
     let count = result.len();
     // A dummy binding replaces missing lengths or resets; the kernel does not read it.
     let dummy = context.allocate(1, "a dummy binding for lengths or resets")?;
-    let stand_in = context.bind(Span::new(&dummy, 0, 1))?;
+    let dummy = context.bind(Span::new(&dummy, 0, 1))?;
     let lengths = traversal.lengths.map(|lengths| context.bind(lengths.span())).transpose()?;
     for piece in pieces(count, context.limits().elements(ELEMENTWISE_GROUP)) {
         let target = context.bind(result.slice(piece.clone()))?;
@@ -154,7 +154,7 @@ fn write_step_flags(
                 chunk: traversal.chunk().unwrap_or(0) as u32,
                 earlier: traversal.first as u32,
             },
-            bindings: &[lengths.unwrap_or(stand_in), resets.unwrap_or(stand_in), target],
+            bindings: &[lengths.unwrap_or(dummy), resets.unwrap_or(dummy), target],
             grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
         })?;
     }
@@ -182,7 +182,7 @@ struct SelectTarget<'a> {
     columns: usize,
 }
 
-fn pick(
+fn select_step(
     context: &Context,
     traversal: &Traversal<'_>,
     sizes: Sizes,
@@ -211,13 +211,13 @@ fn pick(
         };
         for part in pieces(rows * to.columns, context.limits().workgroups * ELEMENTWISE_GROUP) {
             context.dispatch(Dispatch {
-                kernel: &PICK,
+                kernel: &SELECT_STEP,
                 constants: &[
                     (end == End::Last).into(),
                     lengths.is_some().into(),
                     step_flags.is_some().into(),
                 ],
-                parameters: PickParameters {
+                parameters: SelectStepParameters {
                     count: part.len() as u32,
                     first: part.start as u32,
                     rows: rows as u32,
@@ -257,7 +257,7 @@ pub(crate) fn last_state(
             false => Tensor::unwritten(output.device(), &[rows, width])?,
         };
         let target = SelectTarget { span: part.view().span(), column: 0, columns: width };
-        pick(context, &call.traversal, sizes, end, StepFlags { span: None }, from, &target)?;
+        select_step(context, &call.traversal, sizes, end, StepFlags { span: None }, from, &target)?;
         Ok::<_, crate::Error>(part)
     };
     let cell = match (call.initial.cell, saved) {
@@ -369,7 +369,7 @@ pub(crate) fn d_initial(
     let end = if call.traversal.direction == Direction::Forward { End::First } else { End::Last };
     let gather = |span: Span<'_>, column: usize, columns: usize| {
         let target = SelectTarget { span: sent.view().span(), column, columns };
-        pick(context, &call.traversal, sizes, end, step_flags, Source { span, column: 0 }, &target)
+        select_step(context, &call.traversal, sizes, end, step_flags, Source { span, column: 0 }, &target)
     };
     match of.apart {
         Some(apart) => {
@@ -412,6 +412,6 @@ pub(crate) fn but_empty_rows(
     let own = Source { span: result.view().span(), column: 0 };
     // A sequence of one step.
     let sizes = Sizes { steps: 1, rows, hidden_size: width, projection_size: width };
-    pick(context, traversal, sizes, End::First, StepFlags { span: None }, own, &target)?;
+    select_step(context, traversal, sizes, End::First, StepFlags { span: None }, own, &target)?;
     Ok(all)
 }

@@ -45,7 +45,7 @@ struct Group<'a> {
 }
 
 /// The position of a group's windows at a lag.
-struct Stand {
+struct LagPosition {
     /// The current step of each window that still has one.
     steps: Range<usize>,
     /// How many windows of the previous lag precede the first of these.
@@ -139,11 +139,11 @@ fn largest(run: &BackwardPass<'_>, gates: &Tensor) -> usize {
 }
 
 impl Group<'_> {
-    fn stand(&self, lag: usize) -> Stand {
+    fn position(&self, lag: usize) -> LagPosition {
         let first = |lag: usize| self.ends.start.max(lag) - lag;
         let steps = first(lag)..self.ends.end - lag;
         let ahead = if lag == 0 { 0 } else { steps.start + 1 - first(lag - 1) };
-        Stand { steps, ahead, half: lag % 2, lag }
+        LagPosition { steps, ahead, half: lag % 2, lag }
     }
 
     /// Stores the gradient of each row's final state in the carry of the window that owns the row's last
@@ -185,15 +185,15 @@ impl Group<'_> {
 
     /// Computes one backward step of all windows.
     fn step_back(&mut self, lag: usize, result: &mut LoopGradients) -> Result<()> {
-        let stand = self.stand(lag);
-        let Stand { steps, half, .. } = &stand;
+        let position = self.position(lag);
+        let LagPosition { steps, half, .. } = &position;
         let (steps, half, count) = (steps.clone(), *half, steps.len());
         let kept = self.gates.view().outer(steps.clone())?;
         copy_into(self.d_gates.view_mut()?.entry(half)?.outer(0..count)?, kept)?;
         if let (Some(d_apart), Some(saved)) = (&mut self.d_apart, self.saved) {
             copy_into(d_apart.view_mut()?.entry(half)?.outer(0..count)?, saved.view().outer(steps.clone())?)?;
         }
-        self.dispatch(&stand)?;
+        self.dispatch(&position)?;
         let add = |total: &mut Tensor, own: View<'_>| {
             add_into(total.view_mut()?.outer(steps.clone())?, own.outer(0..count)?)
         };
@@ -205,15 +205,15 @@ impl Group<'_> {
             add(total, own.view())?;
         }
         // The window at the first step sends its carry to the initial state.
-        if steps.start == 0 { self.arrive(half, &mut result.d_initial) } else { Ok(()) }
+        if steps.start == 0 { self.add_initial_gradient(half, &mut result.d_initial) } else { Ok(()) }
     }
 
-    fn dispatch(&self, stand: &Stand) -> Result<()> {
+    fn dispatch(&self, position: &LagPosition) -> Result<()> {
         let BackwardPass { context, call, sizes, step_flags, output, unprojected, d_output, .. } = *self.run;
         let Sizes { rows, hidden_size, projection_size, .. } = sizes;
-        let (steps, half) = (stand.steps.clone(), stand.half);
+        let (steps, half) = (position.steps.clone(), position.half);
         let count = steps.len() * rows;
-        let ahead = stand.ahead * rows;
+        let ahead = position.ahead * rows;
         let gate_row = call.equations.gates() * hidden_size;
         let windows = self.ends.len() * rows;
         // The offset of row `row` in a half of a buffer, whose rows have `width` elements.
@@ -260,7 +260,7 @@ impl Group<'_> {
         // A group has more than one window only where each owns one output; the last may own fewer than the
         // others.
         let end = self.ends.end - 1;
-        let takes_outputs = self.windows.owns(self.windows.owner(end), end - stand.lag);
+        let takes_outputs = self.windows.owns(self.windows.owner(end), end - position.lag);
         if let (Some(projection), Some(d_hidden)) = (self.projection, &self.d_hidden) {
             let next = row_of(1 - half, ahead, gate_row);
             let all = self.d_gates.view().span();
@@ -269,7 +269,7 @@ impl Group<'_> {
                 context,
                 &ProjectionStep {
                     rows: count,
-                    next_gates: (stand.lag > 0).then(|| all.slice(next..next + count * gate_row)),
+                    next_gates: (position.lag > 0).then(|| all.slice(next..next + count * gate_row)),
                     d_output: chunk.d_output.bound,
                     d_output_base: chunk.d_output.at(steps.start),
                     width: takes_outputs.then_some(chunk.d_output.stride / rows),
@@ -292,7 +292,7 @@ impl Group<'_> {
             carry_cell_base: carry_at(1, half, 0),
             next_row,
             carry_row: next_row,
-            pass_flags: flag(LAST_STEP, stand.lag == 0)
+            pass_flags: flag(LAST_STEP, position.lag == 0)
                 | flag(TAKES_OUTPUTS, takes_outputs || self.projection.is_some()),
             first_number: (steps.start * rows * hidden_size) as u32,
             ..own
@@ -313,7 +313,7 @@ impl Group<'_> {
     }
 
     /// Adds the gradient that the rows of the first step, which come first, send to the initial state.
-    fn arrive(&self, half: usize, d_initial: &mut StateTensors) -> Result<()> {
+    fn add_initial_gradient(&self, half: usize, d_initial: &mut StateTensors) -> Result<()> {
         let BackwardPass { context, call, sizes, step_flags, .. } = *self.run;
         let Sizes { rows, hidden_size, .. } = sizes;
         let gates = self.d_gates.view().entry(half)?.outer(0..1)?;

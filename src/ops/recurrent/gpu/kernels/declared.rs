@@ -37,7 +37,7 @@ impl Kernels {
 
 /// Declares a kernel with a cell's files and constants; `projected` and `phases` are the numbers of values of
 /// these constants.
-macro_rules! around {
+macro_rules! cell_kernel {
     ($name:ident: $stem:literal {
         files: [$($file:literal),+],
         parameters: $parameters:ident,
@@ -61,7 +61,7 @@ macro_rules! around {
 
 /// Declares the forward and backward kernels of a strategy. All forward kernels begin with the same files,
 /// and all backward kernels too; backward kernels have the constant CLIPS_GRADIENT as well.
-macro_rules! way {
+macro_rules! strategy_kernels {
     ({
         forward: $forward:ident $forward_stem:literal [$($forward_file:literal),+] $forward_parameters:ident [$($forward_access:ident),+],
         backward: $backward:ident $backward_stem:literal [$($backward_file:literal),+] $backward_parameters:ident [$($backward_access:ident),+],
@@ -69,7 +69,7 @@ macro_rules! way {
         phases: $phases:literal,
         constants: [$($constant:tt),+],
     } $cell:ident $files:tt $own:tt) => {
-        around!($forward: $forward_stem {
+        cell_kernel!($forward: $forward_stem {
             files: [
                 "recurrent/common/forward_arrays", "recurrent/common/forward_operands", "recurrent/common/forward_unit",
                 $($forward_file),+
@@ -80,7 +80,7 @@ macro_rules! way {
             constants: [$($constant),+],
             bindings: [$($forward_access),+],
         } $cell $files $own);
-        around!($backward: $backward_stem {
+        cell_kernel!($backward: $backward_stem {
             files: [
                 "recurrent/common/backward_arrays", "recurrent/common/backward_operands", "recurrent/common/backward_unit",
                 $($backward_file),+
@@ -97,7 +97,7 @@ macro_rules! way {
 /// The kernels of `per_step`.
 macro_rules! step {
     ($($cell:tt)+) => {
-        way!({
+        strategy_kernels!({
             forward: STEP_FORWARD "recurrent/step/forward" ["recurrent/step/split_k", "recurrent/step/forward"]
                 ForwardParameters [Read, Read, Read, Read, Write, Write, Write, Write],
             backward: STEP_BACKWARD "recurrent/step/backward" ["recurrent/step/split_k", "recurrent/step/backward"]
@@ -112,7 +112,7 @@ macro_rules! step {
 /// The kernels of `sequence`: without projection and in one phase.
 macro_rules! sequence {
     ($($cell:tt)+) => {
-        way!({
+        strategy_kernels!({
             forward: SEQUENCE_FORWARD "recurrent/sequence/forward"
                 ["recurrent/sequence/workgroup", "recurrent/sequence/forward"]
                 ForwardParameters [Read, Read, Read, Read, Write, Write, Write],
@@ -129,7 +129,7 @@ macro_rules! sequence {
 /// The kernels of `persistent`: without projection and in one phase.
 macro_rules! persistent {
     ($($cell:tt)+) => {
-        way!({
+        strategy_kernels!({
             forward: PERSISTENT_FORWARD "recurrent/persistent/forward"
                 ["recurrent/persistent/wait", "recurrent/persistent/exchange", "recurrent/persistent/workgroup", "recurrent/persistent/forward"]
                 ForwardParameters [Read, Read, Read, Read, Write, Write, Write, Write, Write],
