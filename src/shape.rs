@@ -111,7 +111,7 @@ impl Shape {
         };
         match self.expect(what, expected) {
             Err(_) if swapped => {
-                let found = format!("{self}: the first dimension is time, the second the batch");
+                let found = format!("{self}: time comes first, then the batch");
                 Err(Error::shape(what, format!("{expected:?}"), found))
             }
             checked => checked,
@@ -166,9 +166,9 @@ mod tests {
         let message = |found: &[usize], expected: &[usize]| {
             Shape::new(found).unwrap().expect_time_first("x", expected).unwrap_err().to_string()
         };
-        let swapped = "x: expected [5, 4, 3], found [4, 5, 3]: the first dimension is time, the second the batch";
+        let swapped = "x: expected [5, 4, 3], found [4, 5, 3]: time comes first, then the batch";
         assert_eq!(message(&[4, 5, 3], &[5, 4, 3]), swapped);
-        assert!(message(&[4, 5], &[5, 4]).ends_with("the second the batch"));
+        assert!(message(&[4, 5], &[5, 4]).ends_with("then the batch"));
         assert_eq!(message(&[4, 5, 2], &[5, 4, 3]), "x: expected [5, 4, 3], found [4, 5, 2]");
         assert_eq!(message(&[4], &[5]), "x: expected [5], found [4]");
         assert!(Shape::new(&[4, 4, 3]).unwrap().expect_time_first("x", &[4, 4, 3]).is_ok());

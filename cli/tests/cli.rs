@@ -165,7 +165,7 @@ fn files_that_are_no_checkpoint_are_refused() {
         assert!(message.contains(expected), "{file}: {message}");
     }
     let message = folder.refused("sample refrain.safetensors --device cpu --prompt 1984");
-    assert!(message.contains("--prompt: has the character '1'"), "{message}");
+    assert!(message.contains("--prompt: contains the character '1'"), "{message}");
     for options in ["--length 0", "--temperature nan", "--device cuda"] {
         folder.refused(&format!("sample refrain.safetensors {options}"));
     }
