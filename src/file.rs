@@ -135,9 +135,8 @@ impl Target {
             Ok(found) => (path.to_owned(), Some(found)),
         };
         old.as_ref().map_or(Ok(()), expect_regular)?;
-        let name = path.file_name().ok_or_else(|| {
-            io::Error::new(ErrorKind::InvalidInput, "is not a file name")
-        })?;
+        let name =
+            path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "is not a file name"))?;
         let name = name.to_string_lossy();
         let longest = (0..=LONGEST_NAME.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
         let prefix = format!(".{}.", &name[..longest.unwrap_or(0)]);

@@ -97,7 +97,10 @@ fn run(case: &Case, device: &Device, report: &mut OperationReport) -> Result<()>
     let expected = (case.run)(&Sampler::new(&Device::reference(), case.seed))?;
     let found = (case.run)(&Sampler::new(device, case.seed))?;
     if expected.len() != found.len() {
-        return Err(Error::config(&report.operation, "returns a different number of results on different devices"));
+        return Err(Error::config(
+            &report.operation,
+            "returns a different number of results on different devices",
+        ));
     }
     for (expected, found) in expected.iter().zip(&found) {
         found.tensor.shape().expect(&found.name, expected.tensor.shape().dimensions())?;

@@ -63,8 +63,9 @@ impl Vocabulary {
                     0 => String::new(),
                     more => format!(" and {more} more"),
                 };
-                let message =
-                    format!("contains the character {character:?}, which is not in the vocabulary: {some:?}{more}");
+                let message = format!(
+                    "contains the character {character:?}, which is not in the vocabulary: {some:?}{more}"
+                );
                 Err(Error::config("text", message))
             }
         };
@@ -101,7 +102,10 @@ mod tests {
         assert!(message.contains("'x'") && message.contains("and 20792 more"), "{message}");
         assert!(message.chars().count() < 400, "{message}");
         let few = Vocabulary::of("ab")?.encode("x").map_err(|error| error.to_string());
-        assert_eq!(few, Err("text: contains the character 'x', which is not in the vocabulary: \"ab\"".to_owned()));
+        assert_eq!(
+            few,
+            Err("text: contains the character 'x', which is not in the vocabulary: \"ab\"".to_owned())
+        );
         Ok(())
     }
 }

@@ -22,8 +22,8 @@ pub enum ShaderBuild {
 
 /// How kernel parameters are passed to the GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-/// As immediates (push constants) if the adapter supports them, else in a uniform buffer.
-    /// Immediates (push constants) where the adapter has them, uniforms elsewhere.
+pub enum ParameterPath {
+    /// As immediates (push constants) if the adapter supports them, else in a uniform buffer.
     Fastest,
     /// In a uniform buffer with dynamic offsets, which every adapter supports.
     Uniforms,
@@ -119,7 +119,8 @@ impl GpuOptions {
             return Err(Error::config("GPU options", message));
         }
         if self.journal == Journal::Choices && self.matmul.is_some() {
-            let message = "`journal` records choices, but `matmul` forces a variant: leave `matmul` at `None`";
+            let message =
+                "`journal` records choices, but `matmul` forces a variant: leave `matmul` at `None`";
             return Err(Error::config("GPU options", message));
         }
         Ok(())

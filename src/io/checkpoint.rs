@@ -89,7 +89,9 @@ fn describe(file: &TensorFile) -> Result<Description> {
     let broken = |error: serde_json::Error| refused(format!("has an invalid model description: {error}"));
     let Version { version } = serde_json::from_str(text).map_err(broken)?;
     if version > VERSION {
-        return Err(refused(format!("was written by a newer version (format {version}; this version reads format {VERSION})")));
+        return Err(refused(format!(
+            "was written by a newer version (format {version}; this version reads format {VERSION})"
+        )));
     }
     serde_json::from_str(text).map_err(broken)
 }

@@ -52,7 +52,9 @@ impl TensorFile {
             .map_err(|error| broken(format!("its header: {error}")))?;
         let (expected, found) = (header.data_len() as u64, rest - length);
         if expected != found {
-            return Err(broken(format!("its header describes {expected} bytes of values, but it has {found}")));
+            return Err(broken(format!(
+                "its header describes {expected} bytes of values, but it has {found}"
+            )));
         }
         Ok(Self { path: path.to_owned(), file: RefCell::new(file), header, start: LENGTH_BYTES + length })
     }

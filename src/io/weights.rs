@@ -120,9 +120,10 @@ pub(super) fn expect_tensor(file: &TensorFile, name: &str, shape: Shape) -> Resu
 pub(super) fn expect_no_more<'n>(file: &TensorFile, known: impl IntoIterator<Item = &'n str>) -> Result<()> {
     let known: HashSet<&str> = known.into_iter().collect();
     match file.names().into_iter().find(|name| !known.contains(name.as_str())) {
-        Some(extra) => {
-            Err(Error::checkpoint(file.path(), format!("has a tensor `{extra}` that the model does not have")))
-        }
+        Some(extra) => Err(Error::checkpoint(
+            file.path(),
+            format!("has a tensor `{extra}` that the model does not have"),
+        )),
         None => Ok(()),
     }
 }

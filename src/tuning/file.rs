@@ -79,8 +79,8 @@ impl Origin {
         }
     }
 
-    /// A name that people recognise, and that no other origin has but by chance; the file tells then.
     /// A readable name that is unique except for hash collisions; the file's own origin resolves those.
+    pub(super) fn file_name(&self) -> String {
         /// The most letters of the adapter's name.
         const LETTERS: usize = 40;
         let plain =

@@ -251,7 +251,10 @@ fn wgsl_that_differs_from_its_twin_is_told_by_the_result(adapter: &Adapter) -> O
         let failures = report.checks.iter().filter(|check| check.failure.is_some());
         let quantities: Vec<&str> = failures.map(|check| check.quantity.as_str()).collect();
         let first = quantities.first().ok_or("the fault was not found")?;
-        assert!(first.contains("against the CPU reference, T = 1") && first.contains(told), "{name}: {quantities:?}");
+        assert!(
+            first.contains("against the CPU reference, T = 1") && first.contains(told),
+            "{name}: {quantities:?}"
+        );
     }
     Ok(())
 }

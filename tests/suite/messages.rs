@@ -156,7 +156,10 @@ fn files_of_another_kind_are_named_by_their_first_bytes() -> Outcome {
         // A header of 200 bytes that is not there.
         (b"\xc8\0\0\0\0\0\0\0{\"head.weight\":", ["is not a complete safetensors file", "truncated"]),
         // The same behind one that is whole.
-        (b"\xc8\0\0\0\0\0\0\0{}", ["is not a complete safetensors file", "a header of 200 bytes does not fit"]),
+        (
+            b"\xc8\0\0\0\0\0\0\0{}",
+            ["is not a complete safetensors file", "a header of 200 bytes does not fit"],
+        ),
         (&[0xff; 64], ["is not a complete safetensors file", "truncated"]),
     ] {
         let path = folder.path().join("model.safetensors");

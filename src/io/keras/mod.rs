@@ -40,10 +40,7 @@ impl KerasConfig {
         let mut description = Rnn::new(cell, inputs, hidden);
         match (self.class, self.recurrent_activation) {
             (KerasClass::SimpleRnn, Some(_)) => {
-                return Err(Error::config(
-                    "recurrent_activation",
-                    "a SimpleRNN has no gates to apply it to",
-                ));
+                return Err(Error::config("recurrent_activation", "a SimpleRNN has no gates to apply it to"));
             }
             (KerasClass::Lstm | KerasClass::Gru, Some(gates))
                 if (gates, self.activation) != (Activation::Sigmoid, Activation::Tanh) =>
@@ -197,7 +194,8 @@ impl KerasLayer {
             return Err(Error::config("bias", "one direction has a bias and the other has none"));
         }
         if config.go_backwards {
-            let message = "Bidirectional reverses its second layer itself: pass the forward layer's configuration";
+            let message =
+                "Bidirectional reverses its second layer itself: pass the forward layer's configuration";
             return Err(Error::config("go_backwards", message));
         }
         let (inputs, hidden) = sizes;

@@ -13,8 +13,8 @@ pub enum OnnxDirection {
     #[default]
     Forward,
     /// From the last step to the first.
+    Reverse,
     /// Both directions, forward first.
-    /// Both, the forward one first.
     Bidirectional,
 }
 

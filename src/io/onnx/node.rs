@@ -134,7 +134,9 @@ impl OnnxNode {
         match (layers.pop(), layers.is_empty()) {
             (Some(layer), true) => Ok(layer),
             _ => {
-                let message = "differ between the directions: use `layers`, which returns one layer per direction".to_owned();
+                let message =
+                    "differ between the directions: use `layers`, which returns one layer per direction"
+                        .to_owned();
                 Err(Error::Unsupported { what: "activations".to_owned(), message })
             }
         }

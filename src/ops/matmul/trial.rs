@@ -38,7 +38,8 @@ impl ProductTrial {
         if !device.is_gpu() {
             return Err(Error::Unsupported {
                 what: "a trial of a matrix product".into(),
-                message: "only GPUs have variants of the matrix product; the CPU has one implementation".into(),
+                message: "only GPUs have variants of the matrix product; the CPU has one implementation"
+                    .into(),
             });
         }
         let a = random(device, if form.left() { [k, m] } else { [m, k] }, 1)?;

@@ -20,6 +20,7 @@ const DIRECTIONS: u64 = 4;
 impl Stack {
     /// The first seed, starting at `seed`, for which no pre-activation is near a kink of f: there a rounding selects one
     /// of two derivatives, both of which are correct. Saturated cases avoid the whole curved part.
+    pub(super) fn seed_off_kinks(self, seed: u64) -> Result<u64> {
         if self.choices.have_kinks() {
             return self.first_seed(seed, |seed| self.is_smooth(seed));
         }

@@ -249,7 +249,7 @@ fn shapes(cell: Cell) -> Vec<Stack> {
 }
 
 /// Directions, lengths, resets and chunks, alone and together.
-/// Directions, lengths, resets and chunks, alone and together.
+fn sequences(cell: Cell) -> Vec<Stack> {
     let plain = Stack { cell, ..PLAIN };
     let wide = Stack { steps: 9, batch: 5, hidden: 33, layers: 2, ..plain };
     let narrow = Stack { steps: 6, batch: 17, inputs: 3, hidden: 1, ..plain };
