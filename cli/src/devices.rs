@@ -1,4 +1,4 @@
-//! `refrain devices`, and the opening of a device by name.
+//! `refrain devices`, and opening devices by name.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use crate::failure::Result;
 use crate::terminal::{stderr, stdout};
 use crate::train::bytes;
 
-/// The device that `--device` asks for.
+/// Opens the device named by `--device`.
 ///
 /// # Errors
-/// [`refrain::Error::NoAdapter`] or [`refrain::Error::NoHardware`], listing what is there; what the driver says.
+/// [`refrain::Error::NoAdapter`] or [`refrain::Error::NoHardware`], listing available devices; errors of the driver.
 pub(crate) fn open(name: &str) -> Result<Device> {
     warned(match name.trim() {
         "auto" => Device::auto()?,
@@ -19,10 +19,10 @@ pub(crate) fn open(name: &str) -> Result<Device> {
     })
 }
 
-/// The device, after a line on standard error where it ignores choices that it was asked to obey.
+/// Returns the device; warns on standard error if it ignores stored choices that were requested.
 ///
 /// # Errors
-/// Standard error that cannot be written.
+/// Standard error cannot be written.
 pub(crate) fn warned(device: Device) -> Result<Device> {
     if let Some(warning) = device.tuning_warning() {
         writeln!(stderr(), "warning: stored choices are ignored, heuristics choose: {warning}")?;
@@ -30,7 +30,7 @@ pub(crate) fn warned(device: Device) -> Result<Device> {
     Ok(device)
 }
 
-/// The name of the GPU that `--device` asks for, for [`Device::gpu_with`]: where that is `auto`, what `auto` would look for.
+/// The GPU's name for [`Device::gpu_with`]: that of `--device`, or for `auto` the one that [`Device::auto`] looks for.
 pub(crate) fn wish(name: &str) -> String {
     match name.trim() {
         "auto" => asked().unwrap_or_else(|| "gpu".to_owned()),
@@ -38,13 +38,13 @@ pub(crate) fn wish(name: &str) -> String {
     }
 }
 
-/// The device that the environment asks for, if it names one.
+/// The device named by the environment variable, if any.
 fn asked() -> Option<String> {
     let asked = std::env::var_os(DEVICE_VARIABLE)?.to_string_lossy().trim().to_owned();
     (!matches!(asked.as_str(), "" | "auto")).then_some(asked)
 }
 
-/// A device in one line.
+/// Describes a device in one line.
 pub(crate) fn describe(device: &Device) -> String {
     let name = device.to_string();
     match device.adapter() {
@@ -54,7 +54,7 @@ pub(crate) fn describe(device: &Device) -> String {
     }
 }
 
-/// What decides between ways to compute on a GPU that is opened without a wish of its own.
+/// Describes how a GPU that is opened without options makes choices.
 pub(crate) fn tuning(adapter: &AdapterSummary) -> String {
     let asked = Tuning::is_asked_for();
     let choices =
@@ -74,10 +74,10 @@ pub(crate) fn tuning(adapter: &AdapterSummary) -> String {
     }
 }
 
-/// Prints what is there, and what `auto` takes.
+/// Prints all devices, and the one that `auto` selects.
 ///
 /// # Errors
-/// Standard output that cannot be written.
+/// Standard output cannot be written.
 pub(crate) fn run() -> Result<()> {
     let mut out = stdout();
     writeln!(out, "cpu         32-bit floats\n            --device cpu")?;

@@ -1,4 +1,4 @@
-//! The text to learn from: reading it, its vocabulary, and the part that is held out.
+//! The training text: its vocabulary, training part and held-out part.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use refrain::io::read_file;
 
 use crate::failure::Result;
 
-/// The text that ships with the program; its provenance and licence are in `data/README.md`.
+/// The text included in the program; for its provenance and licence see `data/README.md`.
 const ITALIAN_TOWNS: &str = include_str!("../../data/italian-towns.txt");
 
-/// The most bytes of text: tokens take four times as much memory.
+/// The largest text in bytes; its tokens need four times as much memory.
 const LARGEST: u64 = 1 << 30;
 
-/// A text of mostly shorter lines than this is a list: of names, words, titles.
+/// A text whose median line is shorter than this is treated as a list: of names, words, titles.
 const LIST_LINE: usize = 40;
 
 /// What one sample of a text is.
@@ -22,7 +22,7 @@ const LIST_LINE: usize = 40;
 pub(crate) enum Unit {
     /// A line, for lists.
     Line,
-    /// A stretch of some length, for running text.
+    /// A fixed number of characters, for running text.
     Stretch,
 }
 
@@ -34,28 +34,28 @@ impl Unit {
     }
 }
 
-/// A text as tokens, cut in two.
+/// A text as tokens, split into a training and a held-out part.
 pub(crate) struct Corpus {
-    /// Where it comes from, for people.
+    /// A description of its origin.
     pub(crate) source: String,
-    /// What was changed in the file: a byte-order mark, line ends.
+    /// The changes made when the file was decoded: byte-order mark, line ends.
     pub(crate) changes: TextChanges,
-    /// How many characters it has.
+    /// The number of characters.
     pub(crate) characters: usize,
-    /// All its characters, those of the held-out part too.
+    /// All characters, including those of the held-out part.
     pub(crate) vocabulary: Vocabulary,
-    /// The part that is learned.
+    /// The training part.
     pub(crate) training: Vec<u32>,
-    /// The part that is only predicted. Its first token is the last of the training part: the context of the
-    /// first prediction, and itself no prediction.
+    /// The held-out part. Its first token is the last of the training part: the context of the first prediction, not itself
+    /// predicted.
     pub(crate) held_out: Vec<u32>,
-    /// What a sample is.
+    /// What one sample is.
     pub(crate) unit: Unit,
 }
 
 impl Corpus {
-    /// The text at `path`, or the one that ships with the program. `fraction` of it, at the end, is held out, of
-    /// which `most` characters are used.
+    /// Reads the text at `path`, or the included one. Its last `fraction` is held out, of which up to `most` characters are
+    /// used.
     ///
     /// # Errors
     /// A file that cannot be read, is too large, is not UTF-8 or has fewer than two characters.
@@ -90,10 +90,10 @@ impl Corpus {
         Ok(Self { source, changes, characters, vocabulary, training, held_out, unit })
     }
 
-    /// Fails unless what is learned from fills one window of `batch` rows of `sequence` steps.
+    /// Fails unless the training part fills one window of `batch` rows and `sequence` steps.
     ///
     /// # Errors
-    /// [`Error::Config`], with what the text has and what would fit it.
+    /// [`Error::Config`] with the length of the text and sizes that would fit.
     pub(crate) fn expect_window(&self, batch: usize, sequence: usize) -> Result<()> {
         let Self { source, characters, training, .. } = self;
         let learned = training.len();
@@ -115,8 +115,8 @@ impl Corpus {
     }
 }
 
-/// Where the held-out part begins: `fraction` before the end, moved back to the start of a line if one starts in
-/// the fifth of that length before it.
+/// The start of the held-out part: `fraction` before the end, moved back to the start of a line if there is one within a
+/// fifth of that length before it.
 fn cut(tokens: &[u32], newline: Option<u32>, fraction: f64) -> usize {
     let held_out = (tokens.len() as f64 * fraction).ceil() as usize;
     let place = tokens.len().saturating_sub(held_out).max(1);
