@@ -95,7 +95,7 @@ fn open(arguments: &Arguments) -> Result<Device> {
     let name = &arguments.device;
     let Some(way) = arguments.recurrent else { return devices::open(name) };
     if matches!(devices::wish(name).to_lowercase().as_str(), "cpu" | "reference") {
-        return Err(Failure::option("--recurrent", "is for GPUs: the CPU has one way over time"));
+        return Err(Failure::option("--recurrent", "applies only to GPUs: the CPU has one implementation"));
     }
     let options = GpuOptions { recurrent: way.strategy(), ..GpuOptions::default() };
     devices::warned(Device::gpu_with(&devices::wish(name), &options)?)
@@ -107,19 +107,19 @@ fn persistent(report: &PersistentReport) -> Option<String> {
     Some(match report.last {
         None if workgroups == 0 => {
             format!(
-                "on chip: no layer is, workgroups were not found to go on while they wait for each other or \
-                 {PERSISTENT_VARIABLE}=0 forbids it"
+                "persistent: not used, because workgroups may not make progress while they wait for each other or \
+                 {PERSISTENT_VARIABLE}=0 disables it"
             )
         }
         None if report.dispatches == 0 => {
             format!(
-                "on chip: no layer is, none fits {workgroups} workgroups and is likely to be faster there"
+                "persistent: not used, because no layer fits {workgroups} workgroups and is likely to be faster"
             )
         }
-        None => format!("on chip: up to {workgroups} workgroups wait for each other, and none did in vain"),
+        None => format!("persistent: up to {workgroups} workgroups wait for each other; no wait timed out"),
         Some((step, place)) => format!(
-            "on chip: workgroups waited in vain {} times, last number {place} for step {step} of its dispatch, and \
-             what was missing was completed; up to {workgroups} may wait now",
+            "persistent: {} waits timed out, the last in workgroup {place} at step {step} of its dispatch; the steps were \
+             completed without waiting; up to {workgroups} workgroups may wait now",
             report.timeouts
         ),
     })
@@ -136,7 +136,7 @@ fn fitting(device: &Device, jobs: Vec<(Shape, Work)>) -> Result<Vec<(Shape, Work
 }
 
 fn nothing_fits(device: &Device) -> Failure {
-    Failure::option("bench", format!("nothing that was asked for fits {device}: take smaller sizes"))
+    Failure::option("bench", format!("none of these shapes fits {device}: use smaller sizes"))
 }
 
 /// Returns `None`, and prints why, if something is rejected for its size.
@@ -220,12 +220,12 @@ mod tests {
         };
         assert!(persistent(&fine).is_some_and(|words| words.contains("512") && words.contains("none")));
         let refused = PersistentReport { workgroups: Some(0), ..fine };
-        assert!(persistent(&refused).is_some_and(|words| words.contains("no layer is")));
+        assert!(persistent(&refused).is_some_and(|words| words.contains("not used")));
         let unused = PersistentReport { dispatches: 0, ..fine };
-        assert!(persistent(&unused).is_some_and(|words| words.contains("none fits 512")));
+        assert!(persistent(&unused).is_some_and(|words| words.contains("no layer fits 512")));
         let stopped = PersistentReport { workgroups: Some(64), timeouts: 3, last: Some((7, 21)), ..fine };
         let words = persistent(&stopped).expect("it stopped");
-        for part in ["3 times", "number 21", "step 7", "up to 64"] {
+        for part in ["3 waits", "workgroup 21", "step 7", "up to 64"] {
             assert!(words.contains(part), "{part} in {words}");
         }
     }

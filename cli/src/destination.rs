@@ -37,7 +37,7 @@ pub(crate) fn expect_svg(option: &str, path: &Path) -> Result<()> {
 pub(crate) fn expect_different(paths: &[(&str, &Path)]) -> Result<()> {
     for (place, (option, path)) in paths.iter().enumerate() {
         if let Some((other, _)) = paths[..place].iter().find(|(_, other)| resolve(other) == resolve(path)) {
-            let message = format!("`{}` is also {other}; one would replace the other", path.display());
+            let message = format!("`{}` is also {other}; one would overwrite the other", path.display());
             return Err(Failure::option(option, message));
         }
     }

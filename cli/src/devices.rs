@@ -25,7 +25,7 @@ pub(crate) fn open(name: &str) -> Result<Device> {
 /// Standard error cannot be written.
 pub(crate) fn warned(device: Device) -> Result<Device> {
     if let Some(warning) = device.tuning_warning() {
-        writeln!(stderr(), "warning: stored choices are ignored, heuristics choose: {warning}")?;
+        writeln!(stderr(), "warning: stored choices are ignored, using heuristics: {warning}")?;
     }
     Ok(device)
 }
@@ -60,17 +60,17 @@ pub(crate) fn tuning(adapter: &AdapterSummary) -> String {
     let choices =
         |tuning: &Tuning, path: PathBuf| format!("measured choices: {}, in {}", tuning.len(), path.display());
     match (Tuning::stored(adapter), Tuning::stored_path(adapter)) {
-        (Ok(_), None) => format!("off, heuristics choose ({TUNING_VARIABLE}=0 or no folder for caches)"),
+        (Ok(_), None) => format!("off, using heuristics ({TUNING_VARIABLE}=0 or no cache folder)"),
         (Ok(Some(tuning)), Some(path)) if asked => choices(&tuning, path),
         (Ok(Some(tuning)), Some(path)) => {
-            format!("off, heuristics choose ({TUNING_VARIABLE}=on obeys {})", choices(&tuning, path))
+            format!("off, using heuristics ({TUNING_VARIABLE}=on uses {})", choices(&tuning, path))
         }
-        (Ok(None), Some(_)) if asked => "none, heuristics choose (`refrain tune` measures)".to_owned(),
+        (Ok(None), Some(_)) if asked => "none, using heuristics (`refrain tune` measures)".to_owned(),
         (Ok(None), Some(_)) => {
-            format!("off, heuristics choose (`refrain tune` measures, and {TUNING_VARIABLE}=on obeys)")
+            format!("off, using heuristics (`refrain tune` measures, {TUNING_VARIABLE}=on uses the result)")
         }
-        (Err(error), _) if asked => format!("ignored, heuristics choose: {error}"),
-        (Err(error), _) => format!("off, heuristics choose; what is stored is of no use: {error}"),
+        (Err(error), _) if asked => format!("ignored, using heuristics: {error}"),
+        (Err(error), _) => format!("off, using heuristics; the stored choices are unusable: {error}"),
     }
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn run() -> Result<()> {
         writeln!(out, "{}            tuning {}", details(adapter), tuning(adapter))?;
     }
     if adapters.is_empty() {
-        writeln!(out, "no GPU: the system has no Vulkan, Metal or DirectX 12 driver that shows one")?;
+        writeln!(out, "no GPU: the system has no Vulkan, Metal or DirectX 12 driver for one")?;
     }
     let why = match asked() {
         Some(name) => format!("{DEVICE_VARIABLE}={name}"),

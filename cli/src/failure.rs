@@ -65,13 +65,13 @@ impl fmt::Display for Failure {
         let (mut message, mut cause) = match self {
             Self::Refused(error) => (error.to_string(), error.source()),
             Self::Wrong { what, deviation } => {
-                (format!("{what} is not timed, for it is wrong: {deviation}"), None)
+                (format!("{what} is not timed, because it is wrong: {deviation}"), None)
             }
             Self::Output(error) => (format!("standard output: {error}"), error.source()),
             Self::Diverged { symptom, step, rate, kept } => {
                 let kept = match kept {
-                    Some((path, step)) => format!("{} keeps the model of step {step}", path.display()),
-                    None => "this run has written no checkpoint yet".to_owned(),
+                    Some((path, step)) => format!("{} contains the model of step {step}", path.display()),
+                    None => "this run has not written a checkpoint yet".to_owned(),
                 };
                 let advice = format!("lower --learning-rate (it was {rate}) or --clip the gradients more");
                 (format!("{symptom} at step {step}: {advice}; {kept}"), None)
@@ -104,7 +104,8 @@ mod tests {
         let kept = Some((PathBuf::from("model.safetensors"), 40));
         let failure = Failure::Diverged { symptom: "the loss is NaN".into(), step: 43, rate: 5.0, kept };
         let message = failure.to_string();
-        for part in ["the loss is NaN at step 43", "it was 5", "model.safetensors keeps the model of step 40"]
+        for part in
+            ["the loss is NaN at step 43", "it was 5", "model.safetensors contains the model of step 40"]
         {
             assert!(message.contains(part), "{part} in {message}");
         }

@@ -62,12 +62,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// The vocabulary of a checkpoint.
 fn vocabulary(path: &Path, metadata: &Metadata) -> Result<Vocabulary> {
     let refused = |message: &str| Error::Checkpoint { path: path.to_owned(), message: message.to_owned() };
-    let characters = metadata
-        .get(VOCABULARY_KEY)
-        .ok_or_else(|| refused("holds a model without a vocabulary: `refrain train` did not write it"))?;
+    let characters = metadata.get(VOCABULARY_KEY).ok_or_else(|| {
+        refused("contains a model without a vocabulary: it was not written by `refrain train`")
+    })?;
     let vocabulary = Vocabulary::of(characters)?;
     if &vocabulary.characters() != characters {
-        return Err(refused("has a damaged vocabulary: its characters are not in order").into());
+        return Err(refused("has an invalid vocabulary: its characters are not in order").into());
     }
     Ok(vocabulary)
 }

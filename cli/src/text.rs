@@ -102,13 +102,13 @@ impl Corpus {
             return Ok(());
         }
         let advice = match ((learned - 1) / sequence, (learned - 1) / batch) {
-            (0, 0) => "take a longer text".to_owned(),
-            (0, longest) => format!("take a longer text or `--sequence {longest}`"),
-            (rows, _) => format!("take a longer text or `--batch {rows}`"),
+            (0, 0) => "use a longer text".to_owned(),
+            (0, longest) => format!("use a longer text or `--sequence {longest}`"),
+            (rows, _) => format!("use a longer text or `--batch {rows}`"),
         };
         let message = format!(
-            "the text is too short: of its {characters} characters {} are held out to be predicted and {learned} are left \
-             to learn from, but {batch} x {sequence} of them, each with the one after it, need {needed}; {advice}",
+            "the text is too short: of its {characters} characters {} are held out for validation and {learned} are left \
+             for training, but {batch} x {sequence} steps need {needed}; {advice}",
             characters - learned,
         );
         Err(Error::Config { what: source.clone(), message }.into())
@@ -178,7 +178,7 @@ mod tests {
         let twelve = corpus("twelve chars", 0.1);
         let refused = twelve.expect_window(1, 32).expect_err("32 steps").to_string();
         for part in
-            ["of its 12 characters 2 are held out", "10 are left to learn from", "need 33", "`--sequence 9`"]
+            ["of its 12 characters 2 are held out", "10 are left for training", "need 33", "`--sequence 9`"]
         {
             assert!(refused.contains(part), "{part} in {refused}");
         }
@@ -187,7 +187,7 @@ mod tests {
         assert!(refused.contains("`--batch 3`"), "{refused}");
         twelve.expect_window(3, 3).expect("what was advised");
         let refused = twelve.expect_window(20, 20).expect_err("400 predictions").to_string();
-        assert!(refused.ends_with("take a longer text"), "{refused}");
+        assert!(refused.ends_with("use a longer text"), "{refused}");
         assert!(twelve.expect_window(usize::MAX, 2).is_err());
     }
 

@@ -47,8 +47,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         true => None,
         false => Some(Tuning::stored_path(bench.adapter()?).ok_or_else(|| {
             let message = format!(
-                "{TUNING_VARIABLE}=0 or a platform without a folder for caches leaves no place to store \
-                 choices: name a folder by {TUNING_VARIABLE}, or give --dry-run"
+                "choices cannot be stored with {TUNING_VARIABLE}=0 or on a platform without a cache folder: set \
+                 {TUNING_VARIABLE} to a folder, or use --dry-run"
             );
             Failure::option("tune", message)
         })?),
@@ -153,8 +153,8 @@ impl Bench {
         let name = devices::wish(name);
         if matches!(name.to_lowercase().as_str(), "cpu" | "reference") {
             let message = format!(
-                "{name} has one way to compute each operation, and nothing to choose: tune a GPU, by \
-                                   gpu, gpu:N or a part of its name"
+                "{name} has one implementation of each operation, so there is nothing to tune: name a GPU by gpu, \
+                 gpu:N or a part of its name"
             );
             return Err(Failure::option("--device", message));
         }
@@ -200,7 +200,7 @@ impl Bench {
             }
         }
         if asked.shapes.is_empty() {
-            let message = format!("nothing that was asked for fits {}: take smaller sizes", self.plain);
+            let message = format!("none of these shapes fits {}: use smaller sizes", self.plain);
             return Err(Failure::option("tune", message));
         }
         Ok(asked)
@@ -286,7 +286,7 @@ impl Bench {
             let (what, way) = (report::layer(&shape, sequence), strategy_name(heuristic));
             writeln!(
                 stderr(),
-                "not compared: a layer of {what} did not go {way} again, as heuristics had it go"
+                "not compared: a layer of {what} no longer runs {way}, as the heuristics chose"
             )?;
             return Ok(());
         }
@@ -336,8 +336,8 @@ impl Bench {
         report.line(&Line::new(&self.place, words, &outcome))?;
         if outcome.is_slower {
             let message = format!(
-                "not stored: a training step ({shape}) is slower with the choices than without, though \
-                                   each is faster alone; measure again when nothing else runs, or name fewer shapes"
+                "not stored: a training step ({shape}) is slower with the choices than without, although \
+                 each choice is faster alone; measure again while nothing else runs, or name fewer shapes"
             );
             return Err(Failure::option("tune", message));
         }

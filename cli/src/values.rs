@@ -58,7 +58,7 @@ pub(crate) fn cell(name: &str) -> std::result::Result<Cell, String> {
     let all = || [Cell::Lstm, Cell::Gru].into_iter().chain(Activation::ALL.map(Cell::Vanilla));
     let known = || all().map(Cell::name).collect::<Vec<_>>().join(", ");
     let found = all().find(|cell| cell.name() == name);
-    found.ok_or_else(|| format!("there is no cell of this name; there are {}", known()))
+    found.ok_or_else(|| format!("is not a cell; the cells are {}", known()))
 }
 
 #[cfg(test)]

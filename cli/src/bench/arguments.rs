@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     pub(crate) ops: bool,
 
     /// Strategy of recurrent layers where they support it, instead of the device's choice
-    #[arg(long, value_enum, value_name = "WAY", conflicts_with = "ops")]
+    #[arg(long, value_enum, value_name = "STRATEGY", conflicts_with = "ops")]
     pub(crate) recurrent: Option<Recurrent>,
 
     /// Minimum number of runs per measurement
@@ -91,7 +91,7 @@ pub(crate) fn strategy_name(strategy: RecurrentStrategy) -> &'static str {
 
 /// Lists of sizes to time or to tune for; all combinations are used.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Sizes, each one or more separated by commas")]
+#[command(next_help_heading = "Sizes (comma-separated lists)")]
 pub(crate) struct Sizes {
     /// Recurrent cell: lstm, gru, or a vanilla cell by its activation: tanh, relu, sigmoid, elu, ...
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = cell)]

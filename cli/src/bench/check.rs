@@ -49,7 +49,7 @@ pub(crate) fn expect_close(what: &str, tensor: &str, found: &[f64], expected: &[
     let wrong = |deviation: String| Err(Failure::Wrong { what: what.to_owned(), deviation });
     if found.len() != expected.len() {
         let (found, expected) = (found.len(), expected.len());
-        return wrong(format!("{tensor} has {found} numbers, and {expected} on the reference"));
+        return wrong(format!("{tensor} has {found} numbers, but {expected} on the reference"));
     }
     let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
     let bound = TOLERANCE * largest;
@@ -58,8 +58,8 @@ pub(crate) fn expect_close(what: &str, tensor: &str, found: &[f64], expected: &[
     match found.iter().zip(expected).enumerate().find(off) {
         None => Ok(()),
         Some((place, (one, two))) => wrong(format!(
-            "{tensor} has {one:e} at {place}, and {two:e} on the reference, where values reach {largest:e} and \
-             errors may reach {bound:e}"
+            "{tensor} has {one:e} at {place}, but {two:e} on the reference; the largest value is {largest:e}, the largest \
+             allowed error {bound:e}"
         )),
     }
 }
@@ -75,13 +75,13 @@ mod tests {
         let expected = [0.5, -2.0, 1.0];
         assert!(expect_close("infer", "outputs", &[0.5001, -2.0, 1.0], &expected).is_ok());
         for (found, part) in [
-            (&[0.5003, -2.0, 1.0][..], "outputs has 5.003e-1 at 0, and 5e-1"),
+            (&[0.5003, -2.0, 1.0][..], "outputs has 5.003e-1 at 0, but 5e-1"),
             (&[0.5, f64::NAN, 1.0], "NaN at 1"),
-            (&[0.5, -2.0], "2 numbers, and 3 on"),
+            (&[0.5, -2.0], "2 numbers, but 3 on"),
         ] {
             let message = expect_close("infer lstm", "outputs", found, &expected);
             let message = message.expect_err("wrong").to_string();
-            assert!(message.starts_with("infer lstm is not timed, for it is wrong"), "{message}");
+            assert!(message.starts_with("infer lstm is not timed, because it is wrong"), "{message}");
             assert!(message.contains(part), "{part} in {message}");
         }
         assert!(expect_close("infer", "outputs", &[0.0], &[0.0]).is_err(), "zeros prove nothing");

@@ -74,7 +74,7 @@ impl Operation {
                 format!("gemm {}", form_name(*form))
             }
             Self::Steps { shape, pass: Pass::Forward } => format!("{} steps", shape.cell.name()),
-            Self::Steps { shape, pass: Pass::Both } => format!("{} steps and back", shape.cell.name()),
+            Self::Steps { shape, pass: Pass::Both } => format!("{} steps and backward", shape.cell.name()),
             Self::CrossEntropy { .. } => "cross-entropy".to_owned(),
             Self::Adam { .. } => "adam".to_owned(),
         }
@@ -371,7 +371,7 @@ mod tests {
             assert!(!again, "{label:?} is listed twice");
             operation.small().expect_right(&Device::cpu()).expect("the CPU is right");
         }
-        for name in ["gemm A' B'", "tanh steps", "gru steps and back", "cross-entropy", "adam"] {
+        for name in ["gemm A' B'", "tanh steps", "gru steps and backward", "cross-entropy", "adam"] {
             assert!(all.iter().any(|operation| operation.name() == name), "{name}");
         }
     }

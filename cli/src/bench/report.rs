@@ -230,8 +230,9 @@ impl Report {
 /// Device, driver and tuning as text.
 pub(crate) fn header(place: &Place) -> String {
     let tuning = place.tuning.as_ref().map_or_else(String::new, |tuning| format!("tuning      {tuning}\n"));
-    let way =
-        place.recurrent.map_or_else(String::new, |way| format!("recurrent   {way}, where layers can\n"));
+    let way = place
+        .recurrent
+        .map_or_else(String::new, |way| format!("recurrent   {way}, where layers support it\n"));
     format!("device      {}\ndriver      {}\n{tuning}{way}", place.described, place.driver)
 }
 

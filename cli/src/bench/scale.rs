@@ -77,11 +77,11 @@ fn axis(shapes: &[Shape]) -> Result<Axis> {
         [only] => Ok(*only),
         [] => Err(Failure::option(
             "--plot",
-            "draws time by one size: give several values of one, such as --sequence 32,64,128",
+            "plots time against one size: give several values of one, such as --sequence 32,64,128",
         )),
         [one, other, ..] => {
             let message = format!(
-                "draws time by one size, but {} and {} have several values",
+                "plots time against one size, but {} and {} have several values",
                 one.option, other.option
             );
             Err(Failure::option("--plot", message))
@@ -130,7 +130,7 @@ impl Scale {
         }
         self.lines.retain(|line| line.points.len() > 1);
         if self.lines.is_empty() {
-            let message = format!("has nothing to draw: fewer than two values of {} fit", self.axis.option);
+            let message = format!("has nothing to plot: fewer than two values of {} fit", self.axis.option);
             return Err(Failure::option("--plot", message));
         }
         let mut svg = String::new();

@@ -199,7 +199,7 @@ impl Arguments {
         let dropout = f64::from(network.dropout);
         number("--dropout", dropout, (0.0..1.0).contains(&dropout), "at least 0 and below 1")?;
         if dropout > 0.0 && network.layers == 1 {
-            let message = "drops between layers, and there is 1: take `--layers 2` or more";
+            let message = "applies between layers, but there is 1: use `--layers 2` or more";
             return Err(Failure::option("--dropout", message));
         }
         count("--embedding", network.embedding, 1, LARGEST)?;
@@ -218,7 +218,7 @@ impl Arguments {
         temperature(self.temperature)?;
         match optimization.momentum {
             Some(_) if optimization.optimizer == Rule::Adam => {
-                Err(Failure::option("--momentum", "belongs to `--optimizer sgd`; adam has its own moments"))
+                Err(Failure::option("--momentum", "applies to `--optimizer sgd`; adam has its own moments"))
             }
             Some(momentum) => {
                 number("--momentum", momentum, (0.0..1.0).contains(&momentum), "at least 0 and below 1")

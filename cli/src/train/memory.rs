@@ -82,7 +82,7 @@ impl Footprint {
                 "--hidden",
                 format!(
                     "needs {needed} of memory for weights, gradients, moments and activations, but the \
-                     limit is the {available} that are free; take a smaller --hidden, --layers, --batch or --sequence"
+                     limit is the {available} that are free; use a smaller --hidden, --layers, --batch or --sequence"
                 ),
             ));
         }

@@ -157,7 +157,7 @@ fn describe(overview: &Overview<'_>) -> Result<()> {
     writeln!(out, "device      {}", devices::describe(device))?;
     writeln!(
         out,
-        "text        {}: {} characters to learn from, {} to predict, {} different",
+        "text        {}: {} characters for training, {} for validation, {} distinct",
         corpus.source,
         grouped(corpus.training.len() as u64),
         grouped(corpus.held_out.len() as u64 - 1),
@@ -235,7 +235,7 @@ fn verdict(bits: f64, baselines: Baselines) -> String {
     let place = if bits < bigram {
         "better than both baselines"
     } else if bits < unigram {
-        "better than unigram, not yet than bigram: train longer, or a larger model"
+        "better than unigram, not yet than bigram: train longer, or use a larger model"
     } else {
         "worse than both baselines: train longer, or lower the learning rate"
     };

@@ -89,7 +89,7 @@ impl Report {
             let percent = 100.0 * (1.0 - 1.0 / MARGIN);
             writeln!(
                 out,
-                "chosen      what takes at least {percent:.0} % less time than the heuristic's way, both run in turns\n"
+                "chosen      takes at least {percent:.0} % less time than the heuristics' choice in alternating runs\n"
             )?;
             let heads = ["operation", "shape", "heuristic", "ms", "best other", "ms", "ratio", "chosen"];
             let [operation, shape, heuristic, one, best, two, ratio, chosen] = heads;
@@ -122,13 +122,13 @@ impl Report {
         let Summary { chosen, compared, stored, choices } = summary;
         writeln!(
             out,
-            "\n{chosen} of {compared} operations are clearly faster in another way than the heuristic's"
+            "\n{chosen} of {compared} operations have a clearly faster implementation than the heuristics' choice"
         )?;
         match (stored, choices) {
             (Some(path), Some(choices)) => {
                 writeln!(out, "stored      measured choices: {choices}, in {path}")?;
                 if !Tuning::is_asked_for() {
-                    writeln!(out, "to use them set {TUNING_VARIABLE}=on: no device obeys them otherwise")?;
+                    writeln!(out, "set {TUNING_VARIABLE}=on to use them: devices ignore them otherwise")?;
                 }
             }
             _ => writeln!(out, "stored      nothing")?,
