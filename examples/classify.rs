@@ -1,4 +1,4 @@
-//! Classifies whole sequences of different lengths by the last valid output of an LSTM: does a sequence hold more
+//! Classifies sequences of different lengths by the last valid output of an LSTM: does a sequence contain more
 //! openings than closings, as many, or fewer? `cargo run --release --example classify [STEPS]`.
 
 use refrain::nn::{Cell, Embedding, Layer, Linear, Model, Parameters, Rnn, Sequences};
@@ -18,12 +18,12 @@ struct Batch {
     labels: Indices,
 }
 
-/// Batch `number`: the same number, the same sequences.
+/// Returns batch `number`, which is the same in every run.
 fn batch(device: &Device, number: u64) -> Result<Batch> {
     let random = Stream::new(1, number);
     let lengths: Vec<u32> =
         (0..BATCH).map(|row| 4 + random.bits(row as u64) % (LONGEST as u32 - 3)).collect();
-    // Time first: the token of step t of row b stands at t * BATCH + b. Padding has a token too; nobody reads it.
+    // Time-major: the token of step t of row b is at t * BATCH + b. Padding has tokens too; they are not read.
     let tokens: Vec<u32> =
         (0..LONGEST * BATCH).map(|place| random.bits((BATCH + place) as u64) % 3).collect();
     let label = |row: usize| {
@@ -46,8 +46,8 @@ struct Classifier {
 }
 
 impl Classifier {
-    /// The part of batches that never occur in training that it classifies correctly, and the part that has the
-    /// most frequent class: what guessing achieves.
+    /// The fraction of correct classifications on batches that do not occur in training, and the fraction of the most
+    /// frequent class: the accuracy of guessing.
     fn accuracy(&self, parameters: &Parameters) -> Result<(f64, f64)> {
         let device = parameters.device();
         let (mut right, mut of_class) = (0, [0; CLASSES]);
@@ -85,7 +85,7 @@ fn main() -> Result<()> {
     let mut parameters = model.initialize(&device)?;
     let mut adam = Adam::new(&parameters, AdamConfig::new(0.01))?;
     let (before, guessing) = classifier.accuracy(&parameters)?;
-    println!("device {device}; the most frequent class alone {guessing:.3}; accuracy before {before:.3}");
+    println!("device {device}; always the most frequent class {guessing:.3}; accuracy before {before:.3}");
     let Classifier { embedding, rnn, head } = &classifier;
 
     let zero = rnn.zero_state(&device, BATCH)?;

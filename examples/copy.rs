@@ -1,5 +1,5 @@
-//! The copy memory task (Hochreiter & Schmidhuber 1997, as Arjovsky, Shah & Bengio 2016 have it): read symbols, wait
-//! through a gap, write them down again. `cargo run --release --example copy [STEPS]`.
+//! The copy memory task (Hochreiter & Schmidhuber 1997, as in Arjovsky, Shah & Bengio 2016): read symbols, wait
+//! for a number of steps, then write the symbols. `cargo run --release --example copy [STEPS]`.
 
 use refrain::nn::{Cell, Linear, Model, ModelState, OneHot, Parameters, Rnn};
 use refrain::optim::{Adam, AdamConfig};
@@ -7,18 +7,18 @@ use refrain::random::Stream;
 use refrain::{Device, IGNORED, Indices, Result, loss};
 
 const BATCH: usize = 32;
-/// Different symbols, and how many of them a sequence has to remember.
+/// The number of different symbols, and how many of them a sequence contains.
 const SYMBOLS: usize = 4;
 const REMEMBERED: usize = 3;
-/// Blank steps between the last symbol read and the first one written.
+/// The number of blank steps between the last symbol read and the first one written.
 const GAP: usize = 10;
 const STEPS: usize = 2 * REMEMBERED + GAP;
-/// The tokens beside the symbols: nothing to read, and the signal to write.
+/// The tokens other than symbols: blank, and the signal to write.
 const BLANK: u32 = SYMBOLS as u32;
 const WRITE: u32 = SYMBOLS as u32 + 1;
 
-/// Inputs and targets \[T, B\] of batch `number`: symbols, blanks, then as many signals to write; only what is to be
-/// written has targets.
+/// Inputs and targets \[T, B\] of batch `number`: symbols, blanks, then one signal per symbol; only the steps with a
+/// signal have targets.
 fn batch(device: &Device, number: u64) -> Result<(Indices, Indices)> {
     let random = Stream::new(3, number);
     let symbol = |step: usize, row: usize| random.bits((step * BATCH + row) as u64) % SYMBOLS as u32;
@@ -38,7 +38,7 @@ fn batch(device: &Device, number: u64) -> Result<(Indices, Indices)> {
     Ok((Indices::from_slice(device, &sizes, &inputs)?, Indices::from_slice(device, &sizes, &targets)?))
 }
 
-/// The loss, and the part of the symbols written correctly, on a batch that never occurs in training.
+/// The loss, and the fraction of correctly written symbols, on a batch that does not occur in training.
 fn evaluate(model: &Model, parameters: &Parameters, zero: &ModelState) -> Result<(f32, f64)> {
     let (inputs, targets) = batch(parameters.device(), 1_000_000)?;
     let (logits, _) = model.infer(parameters, &inputs, zero)?;
@@ -65,11 +65,11 @@ fn main() -> Result<()> {
     let mut adam = Adam::new(&parameters, AdamConfig::new(0.01))?;
     let zero = model.zero_state(&device, BATCH)?;
 
-    // Without a memory every symbol is as likely as any other.
+    // Without memory all symbols are equally likely.
     let memoryless = (SYMBOLS as f64).ln();
     let (before, right) = evaluate(&model, &parameters, &zero)?;
-    println!("device {device}; without a memory: loss {memoryless:.4}, {:.3} right", 1.0 / SYMBOLS as f64);
-    println!("before: loss {before:.4}, {right:.3} right");
+    println!("device {device}; without a memory: loss {memoryless:.4}, {:.3} correct", 1.0 / SYMBOLS as f64);
+    println!("before: loss {before:.4}, {right:.3} correct");
     for step in 1..=steps {
         let (inputs, targets) = batch(&device, step)?;
         let (logits, _, trace) = model.forward(&parameters, &inputs, &zero)?;
@@ -83,6 +83,6 @@ fn main() -> Result<()> {
         }
     }
     let (after, right) = evaluate(&model, &parameters, &zero)?;
-    println!("after:  loss {after:.4}, {right:.3} right");
+    println!("after:  loss {after:.4}, {right:.3} correct");
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! A cell of one's own: the minimal gated unit (Zhou, Wu, Zhang & Zhou 2016, "Minimal gated unit for recurrent neural
-//! networks"), with its gate applied after the product as PyTorch's GRU does:
+//! A user-defined cell: the minimal gated unit (Zhou, Wu, Zhang & Zhou 2016, "Minimal gated unit for recurrent neural
+//! networks"), with its gate applied after the product as in PyTorch's GRU:
 //!
 //! f = σ(p_f + q_f), n = tanh(p_n + f q_n), h = (1 − f) h' + f n, with p = W_ih x + b_ih and q = W_hh h' + b_hh.
 //!
-//! It is checked, then learns to add: of the numbers in a sequence, those two that are marked (Hochreiter & Schmidhuber
+//! The program checks the cell, then trains it to add the two marked numbers of a sequence (Hochreiter & Schmidhuber
 //! 1997). `cargo run --release --example custom_cell [STEPS]`.
 
 use refrain::nn::{
@@ -31,7 +31,7 @@ impl CustomCell for Mgu {
         2
     }
 
-    /// q_n is multiplied by f: its gradient differs from that at p_n.
+    /// q_n is multiplied by f, so its gradient differs from that of p_n.
     fn last_gate_apart(&self) -> bool {
         true
     }
@@ -73,10 +73,10 @@ impl CustomCell for Mgu {
 
 const BATCH: usize = 64;
 const LENGTH: usize = 20;
-/// The variance of the sum of two numbers from 0 to 1: the error of one who always says 1.
+/// The variance of the sum of two uniform numbers from 0 to 1: the error of always predicting 1.
 const BASELINE: f64 = 1.0 / 6.0;
 
-/// Numbers with marks \[T, B, 2\] and the sums of the two that are marked \[B, 1\].
+/// Numbers with marks \[T, B, 2\], and the sums of the two marked numbers \[B, 1\].
 fn batch(device: &Device, number: u64) -> Result<(Tensor, Tensor)> {
     let random = Stream::new(5, number);
     let place = |row: usize, half: usize| {
@@ -99,7 +99,7 @@ fn batch(device: &Device, number: u64) -> Result<(Tensor, Tensor)> {
     ))
 }
 
-/// The mean squared error on a batch that never occurs in training.
+/// The mean squared error on a batch that does not occur in training.
 fn evaluate(model: &Model, parameters: &Parameters) -> Result<f64> {
     let device = parameters.device();
     let (x, sums) = batch(device, 1_000_000)?;
@@ -120,7 +120,7 @@ fn main() -> Result<()> {
     let report = check::custom_cell(&Mgu, &device)?;
     print!("{report}");
     if !report.passed() {
-        return Err(Error::Config { what: "mgu".to_owned(), message: "disagrees with itself".to_owned() });
+        return Err(Error::Config { what: "mgu".to_owned(), message: "fails its own checks".to_owned() });
     }
 
     let mut model = Model::new(1);
@@ -129,7 +129,10 @@ fn main() -> Result<()> {
     let mut parameters = model.initialize(&device)?;
     let mut adam = Adam::new(&parameters, AdamConfig::new(0.005))?;
     let zero = rnn.zero_state(&device, BATCH)?;
-    println!("before: mean squared error {:.4}, {BASELINE:.4} for saying 1", evaluate(&model, &parameters)?);
+    println!(
+        "before: mean squared error {:.4}, {BASELINE:.4} for always predicting 1",
+        evaluate(&model, &parameters)?
+    );
     for step in 0..steps {
         let (x, sums) = batch(&device, step)?;
         let (states, last, rnn_trace) = rnn.forward(&parameters, &x, &zero)?;

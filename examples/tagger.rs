@@ -1,5 +1,5 @@
-//! Tags each token of sequences of different lengths by a bidirectional GRU: does the same token occur earlier, later,
-//! both, or nowhere else? One direction alone sees only half of it. `cargo run --release --example tagger [STEPS]`.
+//! Tags each token of sequences of different lengths with a bidirectional GRU: does the same token occur earlier, later,
+//! both, or nowhere else? One direction alone cannot tell. `cargo run --release --example tagger [STEPS]`.
 
 use refrain::nn::{Cell, Embedding, Layer, Linear, Model, Parameters, Rnn, Sequences};
 use refrain::optim::{Adam, AdamConfig};
@@ -11,19 +11,19 @@ const LONGEST: usize = 12;
 const VOCABULARY: usize = 8;
 const TAGS: usize = 4;
 
-/// Ragged sequences and a tag for each of their tokens; padding has the tag that losses ignore.
+/// Ragged sequences and a tag for each token; the tags of the padding are ignored by the loss.
 struct Batch {
     tokens: Indices,
     lengths: Indices,
     tags: Indices,
 }
 
-/// Batch `number`: the same number, the same sequences.
+/// Returns batch `number`, which is the same in every run.
 fn batch(device: &Device, number: u64) -> Result<Batch> {
     let random = Stream::new(2, number);
     let lengths: Vec<u32> =
         (0..BATCH).map(|row| 3 + random.bits(row as u64) % (LONGEST as u32 - 2)).collect();
-    // Time first: the token of step t of row b stands at t * BATCH + b.
+    // Time-major: the token of step t of row b is at t * BATCH + b.
     let tokens: Vec<u32> =
         (0..LONGEST * BATCH).map(|place| random.bits((BATCH + place) as u64) % VOCABULARY as u32).collect();
     let tag = |place: usize| {
@@ -49,7 +49,7 @@ struct Tagger {
 }
 
 impl Tagger {
-    /// Logits of all tags [T, B, tags]; keeps nothing.
+    /// Logits of all tags [T, B, tags]; saves no activations.
     fn infer(&self, parameters: &Parameters, tokens: &Indices, lengths: &Indices) -> Result<Tensor> {
         let x = self.embedding.infer(parameters, tokens)?;
         let zero = self.rnn.zero_state(parameters.device(), BATCH)?;
@@ -57,8 +57,8 @@ impl Tagger {
         self.head.infer(parameters, &y)
     }
 
-    /// The part of the tokens of batches that never occur in training that it tags correctly, and the part that
-    /// has the most frequent tag: what guessing achieves.
+    /// The fraction of correct tags on batches that do not occur in training, and the fraction of the most frequent tag: the
+    /// accuracy of guessing.
     fn accuracy(&self, parameters: &Parameters) -> Result<(f64, f64)> {
         let (mut right, mut of_tag) = (0, [0; TAGS]);
         for number in 0..8 {
@@ -91,7 +91,7 @@ fn main() -> Result<()> {
     let mut parameters = model.initialize(&device)?;
     let mut adam = Adam::new(&parameters, AdamConfig::new(0.01))?;
     let (before, guessing) = tagger.accuracy(&parameters)?;
-    println!("device {device}; the most frequent tag alone {guessing:.3}; accuracy before {before:.3}");
+    println!("device {device}; always the most frequent tag {guessing:.3}; accuracy before {before:.3}");
 
     let zero = tagger.rnn.zero_state(&device, BATCH)?;
     for step in 1..=steps {

@@ -1,4 +1,4 @@
-//! Where tensors live and work runs: the CPU, or one GPU; discovery and selection.
+//! Devices: the CPU or a GPU; their discovery and selection.
 
 mod host;
 mod options;
@@ -13,11 +13,11 @@ use crate::{Error, Result};
 pub(crate) use host::{Host, Precision};
 pub use options::{GpuOptions, ParameterPath, ShaderBuild};
 
-/// The environment variable that [`Device::auto`] obeys: `auto`, `cpu`, `reference`, `gpu`, `gpu:N` or a part of an
-/// adapter's name.
+/// The environment variable that selects the device of [`Device::auto`]: `auto`, `cpu`, `reference`, `gpu`, `gpu:N` or a
+/// part of an adapter's name.
 pub const DEVICE_VARIABLE: &str = "REFRAIN_DEVICE";
 
-/// A place to compute. Cheap to clone; clones are the same device.
+/// A device that stores tensors and runs operations. Cheap to clone; clones are the same device.
 ///
 /// ```
 /// let device = refrain::Device::cpu();
@@ -26,63 +26,64 @@ pub const DEVICE_VARIABLE: &str = "REFRAIN_DEVICE";
 #[derive(Clone)]
 pub struct Device(Backend);
 
-/// The executors behind the one contract of each operation: the twin in either precision, or the kernels.
+/// The implementations of each operation: the CPU reference in either precision, or the GPU kernels.
 #[derive(Clone)]
 pub(crate) enum Backend {
     Cpu(Host),
     Gpu(Arc<Context>),
 }
 
-/// Counters of a device, for those who measure or test.
+/// Counters of a device, for measurements and tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceCounters {
-    /// GPU buffers ever allocated: constant in a steady training loop.
+    /// GPU buffers allocated so far; constant in a steady training loop.
     pub allocations: u64,
-    /// Bytes of all GPU buffers that exist, in use or waiting for reuse.
+    /// Total size of all GPU buffers in bytes, in use or cached for reuse.
     pub bytes: u64,
-    /// Bytes of the GPU buffers in use: those of tensors that exist, and of transfers under way.
+    /// Size of the GPU buffers in use in bytes: those of live tensors and of pending transfers.
     pub bytes_in_use: u64,
-    /// The most bytes that were in use at once, since the device was opened or [`Device::reset_peak`] was called.
+    /// The maximum of `bytes_in_use` since the device was opened or [`Device::reset_peak`] was called.
     pub peak_bytes_in_use: u64,
-    /// Kernel calls ever recorded.
+    /// Kernel dispatches recorded so far.
     pub dispatches: u64,
-    /// Submissions ever made.
+    /// Submissions so far.
     pub submissions: u64,
-    /// How often the host waited for the GPU: for a value, because it was asked to, or because too many submissions
-    /// were in flight.
+    /// How often the host has waited for the GPU: to read a value, on request, or because too many submissions were in
+    /// flight.
     pub waits: u64,
-    /// Bind groups ever made: constant in a steady training loop, as soon as it has met every combination of its buffers.
+    /// Bind groups created so far; constant in a steady training loop once it has used every combination of its buffers.
     pub bind_groups: u64,
-    /// Pipelines ever compiled: constant as soon as a loop has called each of its kernels.
+    /// Pipelines compiled so far; constant once a loop has run each of its kernels.
     pub pipelines: u64,
 }
 
 impl Device {
     /// The CPU, in 32-bit floats.
     ///
-    /// All values of this are the same device: tensors of one work with those of another. Clones share the memory that is
-    /// kept for reuse, which goes with the last of them and of their tensors.
+    /// All values returned by this function are the same device, so their tensors can be combined. Clones share the memory
+    /// cached for reuse, which is freed with the last clone and the last of their tensors.
     pub fn cpu() -> Self {
         Self(Backend::Cpu(Host::new(Precision::F32)))
     }
 
-    /// The CPU in 64-bit floats: the oracle that every other device is checked against.
+    /// The CPU in 64-bit floats: the reference that every other device is compared with.
     pub fn reference() -> Self {
         Self(Backend::Cpu(Host::new(Precision::F64)))
     }
 
-    /// The GPU that `name` asks for: `gpu` (the best hardware adapter), `gpu:N` (the N-th of [`Device::list`]) or
-    /// a part of an adapter's name, ignoring case. Only the last two can yield a software adapter.
+    /// Opens the GPU `name`: `gpu` (the best hardware adapter), `gpu:N` (the N-th of [`Device::list`]) or a part of an
+    /// adapter's name, ignoring case. Only the last two can select a software adapter.
     ///
-    /// Each call opens the adapter anew, as a device of its own: clone a device to share it.
+    /// Each call opens the adapter as a new device; clone a device to share it.
     ///
-    /// Two environment variables turn on what is off by default: [`TUNING_VARIABLE`](crate::TUNING_VARIABLE) the choices that
-    /// `refrain tune` has stored for the adapter, [`PERSISTENT_VARIABLE`](crate::PERSISTENT_VARIABLE) the persistent strategy
-    /// of recurrent layers.
+    /// Two environment variables enable optional features: [`TUNING_VARIABLE`](crate::TUNING_VARIABLE) the choices that
+    /// `refrain tune` has stored for the adapter, [`PERSISTENT_VARIABLE`](crate::PERSISTENT_VARIABLE) the persistent
+    /// strategy of recurrent layers.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] and, for `gpu`, [`Error::NoHardware`], listing what is there; whatever the driver says when it
-    /// cannot be opened; [`Error::Config`] for a value of [`PERSISTENT_VARIABLE`](crate::PERSISTENT_VARIABLE) that means nothing.
+    /// [`Error::NoAdapter`] and, for `gpu`, [`Error::NoHardware`], which list the available devices; errors of the
+    /// driver when it opens the adapter; [`Error::Config`] for an invalid value of
+    /// [`PERSISTENT_VARIABLE`](crate::PERSISTENT_VARIABLE).
     pub fn gpu(name: &str) -> Result<Self> {
         Self::gpu_with(name, &GpuOptions::default())
     }
@@ -90,12 +91,12 @@ impl Device {
     /// As [`Device::gpu`], with options.
     ///
     /// # Errors
-    /// As [`Device::gpu`]; [`Error::Config`] for a limit that leaves nothing to work with, and for options that exclude each
-    /// other; [`Error::Unsupported`] for
-    /// profiling where the adapter has no timestamps (`timestamps` is not among its [`AdapterSummary::features`]).
+    /// As [`Device::gpu`]; [`Error::Config`] for a limit that is too low, and for options that exclude each other;
+    /// [`Error::Unsupported`] for profiling if the adapter has no timestamps (`timestamps` is not in its
+    /// [`AdapterSummary::features`]).
     pub fn gpu_with(name: &str, options: &GpuOptions) -> Result<Self> {
         options.expect_sensible()?;
-        // Every name contains the empty one: it would take whatever comes first.
+        // Every name contains the empty string, which would select the first adapter.
         if name.trim().is_empty() {
             return Err(Self::not_found(name));
         }
@@ -105,10 +106,10 @@ impl Device {
         }
     }
 
-    /// The error for a `name` that no adapter answers to.
+    /// The error for a `name` that matches no adapter.
     fn not_found(name: &str) -> Error {
         match gpu::choose(name) {
-            // All that there are, for none is hardware.
+            // All adapters, because none of them is hardware.
             gpu::Wanted::Hardware => {
                 Error::NoHardware { software: Self::list().into_iter().map(|found| found.name).collect() }
             }
@@ -116,7 +117,7 @@ impl Device {
         }
     }
 
-    /// The device that `name` asks for: `cpu`, `reference` (the CPU in 64-bit floats), or what [`Device::gpu`] takes.
+    /// Opens the device `name`: `cpu`, `reference` (the CPU in 64-bit floats), or a name that [`Device::gpu`] accepts.
     ///
     /// # Errors
     /// As [`Device::gpu`].
@@ -128,14 +129,14 @@ impl Device {
         }
     }
 
-    /// What [`DEVICE_VARIABLE`] asks for; without it the best hardware GPU, or the CPU where there is none. A
-    /// software adapter is never taken: the CPU is faster.
+    /// Opens the device named by [`DEVICE_VARIABLE`]. If it is not set: the best hardware GPU, or the CPU if there is
+    /// none. A software adapter is never selected, because the CPU is faster.
     ///
     /// # Errors
-    /// As [`Device::gpu`], if the variable is set or the GPU that is there cannot be opened.
+    /// As [`Device::gpu`], if the variable is set or the GPU cannot be opened.
     pub fn auto() -> Result<Self> {
         let wanted = std::env::var_os(DEVICE_VARIABLE).unwrap_or_default();
-        // A name that is not Unicode is no adapter's, and the error shows it.
+        // A name that is not Unicode matches no adapter; the error shows it.
         match wanted.to_string_lossy().trim() {
             "" | "auto" => match Self::gpu("gpu") {
                 Err(Error::NoHardware { .. }) => Ok(Self::cpu()),
@@ -145,25 +146,25 @@ impl Device {
         }
     }
 
-    /// All GPU adapters, in the order of preference: discrete, integrated, virtual, other, software. Empty on a
+    /// All GPU adapters in order of preference: discrete, integrated, virtual, other, software. Empty on a
     /// machine without a graphics driver.
     pub fn list() -> Vec<AdapterSummary> {
         gpu::summaries()
     }
 
-    /// Everything that [`Device::named`] would accept here, for messages.
+    /// The names that [`Device::named`] accepts on this machine, for messages.
     fn available() -> Vec<String> {
         let adapters = Self::list().into_iter();
         let described = adapters.map(|found| format!("gpu:{} ({}, {})", found.index, found.name, found.kind));
         ["cpu", "reference"].map(str::to_owned).into_iter().chain(described).collect()
     }
 
-    /// Whether this is a GPU, software adapters included.
+    /// Whether this is a GPU; software adapters count as GPUs.
     pub fn is_gpu(&self) -> bool {
         matches!(self.0, Backend::Gpu(_))
     }
 
-    /// What sort of hardware the GPU is; `None` for the CPU.
+    /// The kind of the GPU; `None` for the CPU.
     pub fn adapter_kind(&self) -> Option<AdapterKind> {
         match &self.0 {
             Backend::Cpu(_) => None,
@@ -171,7 +172,7 @@ impl Device {
         }
     }
 
-    /// What the driver says of the GPU; `None` for the CPU.
+    /// The driver's description of the GPU; `None` for the CPU.
     pub fn adapter(&self) -> Option<&AdapterSummary> {
         match &self.0 {
             Backend::Cpu(_) => None,
@@ -179,7 +180,7 @@ impl Device {
         }
     }
 
-    /// The measured choices that this device obeys; `None` where heuristics decide alone, and on the CPU.
+    /// The measured choices that this device uses; `None` if it uses only heuristics, and for the CPU.
     pub fn tuning(&self) -> Option<&Tuning> {
         match &self.0 {
             Backend::Cpu(_) => None,
@@ -187,8 +188,8 @@ impl Device {
         }
     }
 
-    /// Why this device does not obey the stored choices that it was asked to: their file cannot be read or understood, and
-    /// heuristics decide. `None` where all is well.
+    /// Why this device does not use the stored choices although they were requested: their file cannot be read or is
+    /// invalid, and the device uses heuristics. `None` if there was no error.
     pub fn tuning_warning(&self) -> Option<&str> {
         match &self.0 {
             Backend::Cpu(_) => None,
@@ -196,17 +197,16 @@ impl Device {
         }
     }
 
-    /// The choices that this device's work has met since it was opened, and how they were made: a device that is given
-    /// them does the same in the same ways.
+    /// The choices made for this device's work since it was opened. A device opened with them makes the same choices.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] on the CPU; [`Error::Config`] for a device that was opened without
+    /// [`Error::Unsupported`] on the CPU; [`Error::Config`] for a device opened without
     /// [`Journal::Choices`](crate::Journal::Choices).
     pub fn choices(&self) -> Result<Tuning> {
         match &self.0 {
             Backend::Cpu(_) => Err(Error::Unsupported {
                 what: "choices".into(),
-                message: "the CPU has one way to compute each operation; a GPU has several".into(),
+                message: "only GPUs make choices; the CPU has one implementation of each operation".into(),
             }),
             Backend::Gpu(context) => context.choices().noted(),
         }
@@ -215,7 +215,7 @@ impl Device {
     /// Submits recorded work without waiting for it. Optimizers do this at the end of each step.
     ///
     /// # Errors
-    /// Whatever the device reported since the last call.
+    /// Errors reported by the device since the last call.
     pub fn flush(&self) -> Result<()> {
         match &self.0 {
             Backend::Cpu(_) => Ok(()),
@@ -223,11 +223,11 @@ impl Device {
         }
     }
 
-    /// Submits recorded work and **waits** until all of it is done. On the CPU, where work is done when a call returns,
-    /// this does nothing.
+    /// Submits recorded work and **waits** until it has completed. Does nothing on the CPU, where operations complete before
+    /// they return.
     ///
     /// # Errors
-    /// Whatever the device reported since the last call.
+    /// Errors reported by the device since the last call.
     pub fn synchronize(&self) -> Result<()> {
         match &self.0 {
             Backend::Cpu(_) => Ok(()),
@@ -235,11 +235,11 @@ impl Device {
         }
     }
 
-    /// Gives the memory that is kept for reuse back to the system or the driver; **waits** for the GPU. Before work of quite
-    /// other sizes, it makes room.
+    /// Returns cached memory to the system or the driver; **waits** for the GPU. Useful before work with different buffer
+    /// sizes.
     ///
     /// # Errors
-    /// Whatever the device reported since the last call.
+    /// Errors reported by the device since the last call.
     pub fn release_unused(&self) -> Result<()> {
         match &self.0 {
             Backend::Cpu(host) => {
@@ -250,8 +250,8 @@ impl Device {
         }
     }
 
-    /// When each kernel ran, in the order of the calls recorded since the last time that this was asked. Uploads,
-    /// copies and clears are not among them. **Waits** for the GPU.
+    /// The time of each kernel dispatch recorded since the last call of this function, in order. Excludes uploads,
+    /// copies and clears. **Waits** for the GPU.
     ///
     /// ```no_run
     /// use refrain::{Device, GpuOptions, Profiling, Tensor, ops};
@@ -266,20 +266,20 @@ impl Device {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unsupported`] on the CPU; [`Error::Config`] for a device that was opened without
-    /// [`Profiling::Kernels`](crate::Profiling::Kernels); whatever the device reported since the last call.
+    /// [`Error::Unsupported`] on the CPU; [`Error::Config`] for a device opened without
+    /// [`Profiling::Kernels`](crate::Profiling::Kernels); errors reported by the device since the last call.
     pub fn profile(&self) -> Result<Vec<KernelCall>> {
         match &self.0 {
             Backend::Cpu(_) => Err(Error::Unsupported {
                 what: "profile".into(),
-                message: "the CPU runs no kernels; kernels are timed on a GPU".into(),
+                message: "the CPU runs no kernels; only GPUs are profiled".into(),
             }),
             Backend::Gpu(context) => context.profile(),
         }
     }
 
-    /// What this device has seen of workgroups that wait for each other, as those of [`RecurrentStrategy::Persistent`](crate::RecurrentStrategy::Persistent) do;
-    /// `None` for the CPU.
+    /// What this device has recorded about workgroups that wait for each other, as in
+    /// [`RecurrentStrategy::Persistent`](crate::RecurrentStrategy::Persistent); `None` for the CPU.
     pub fn persistent_report(&self) -> Option<PersistentReport> {
         match &self.0 {
             Backend::Cpu(_) => None,
@@ -287,14 +287,14 @@ impl Device {
         }
     }
 
-    /// Begins to look for [`DeviceCounters::peak_bytes_in_use`] anew, from what is in use now.
+    /// Resets [`DeviceCounters::peak_bytes_in_use`] to the bytes in use now.
     pub fn reset_peak(&self) {
         if let Backend::Gpu(context) = &self.0 {
             context.pool().reset_peak();
         }
     }
 
-    /// What the device has counted so far; zeros for the CPU.
+    /// The device's counters; all zero for the CPU.
     pub fn counters(&self) -> DeviceCounters {
         match &self.0 {
             Backend::Cpu(_) => DeviceCounters::default(),
@@ -319,7 +319,7 @@ impl Device {
         &self.0
     }
 
-    /// Elements to which sections of a flat buffer are padded, so that each can be bound on its own.
+    /// The padding of sections of a flat buffer, in elements, so that each section can be bound on its own.
     pub(crate) fn section_elements(&self) -> usize {
         match &self.0 {
             Backend::Cpu(_) => 1,
@@ -368,8 +368,8 @@ impl fmt::Debug for Device {
     }
 }
 
-/// Runs the CPU twin with `$real` bound to the device's number type, and `$host` to its [`Host`] where it is asked for; or
-/// the GPU's expression with its context.
+/// Evaluates the CPU expression with `$real` bound to the device's number type and, if requested, `$host` to its
+/// [`Host`]; or evaluates the GPU expression with the device's context.
 macro_rules! on_device {
     ($device:expr, $real:ident => $cpu:expr, $context:ident => $gpu:expr $(,)?) => {
         $crate::device::on_device!($device, $real, _host => $cpu, $context => $gpu)

@@ -1,4 +1,4 @@
-//! The one error type of the crate: every message names the argument, what was expected and what was found.
+//! The error type of the crate. Every message names the argument, what was expected and what was found.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -6,54 +6,54 @@ use std::path::PathBuf;
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong, from a wrong shape to a lost device.
+/// Any error of this crate, from a wrong shape to a lost device.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No device answers the request; lists the ones that are there.
+    /// No device matches the request; lists the available ones.
     #[error("no device matches `{}`; available: {}", short(wanted), short(&available.join(", ")))]
     NoAdapter {
-        /// The request as it was given.
+        /// The requested name.
         wanted: String,
-        /// What [`Device::list`](crate::Device::list) found, as text that would be accepted.
+        /// The names of the devices that [`Device::list`](crate::Device::list) found.
         available: Vec<String>,
     },
-    /// A hardware GPU was asked for, and there is none. Software ones are opened by name or number only.
+    /// A hardware GPU was requested, but there is none. Software GPUs are only opened by name or number.
     #[error("no hardware GPU was found; there {}", besides_hardware(software))]
     NoHardware {
         /// The names of the software adapters.
         software: Vec<String>,
     },
-    /// The GPU was reset, removed, or its driver gave up; everything on it is gone.
+    /// The GPU was reset or removed, or its driver failed; its memory is lost.
     #[error(
-        "the GPU device was lost: {}; create the device again and reload the last checkpoint",
+        "the GPU device was lost: {}; create the device again and load the last checkpoint",
         short(reason)
     )]
     DeviceLost {
-        /// The driver's words.
+        /// The driver's message.
         reason: String,
     },
-    /// Memory for `what` could not be had.
+    /// Memory for `what` could not be allocated.
     #[error("out of memory: {} needs {bytes} bytes; use a smaller model, batch or sequence", short(what))]
     OutOfMemory {
-        /// What was being allocated.
+        /// What the memory is for.
         what: String,
-        /// Its size in bytes.
+        /// The size in bytes.
         bytes: u64,
     },
-    /// A rank, size or element count that does not fit.
+    /// A wrong rank, size or number of elements.
     #[error("{}: expected {}, found {}", short(what), short(expected), short(found))]
     Shape {
         /// The argument.
         what: String,
-        /// What would be right.
+        /// The expected shape.
         expected: String,
-        /// What came.
+        /// The actual shape.
         found: String,
     },
-    /// An argument lives on another device than the rest.
+    /// An argument is on another device than the other arguments.
     #[error(
-        "{} is on {found}, but {expected} is needed: create it there, or move a tensor with `to_device`",
+        "{} is on {found}, but must be on {expected}: create it there, or copy the tensor with `to_device`",
         short(what)
     )]
     DeviceMismatch {
@@ -61,74 +61,74 @@ pub enum Error {
         what: String,
         /// The device of the other arguments.
         expected: String,
-        /// The device the argument lives on.
+        /// The device of this argument.
         found: String,
     },
-    /// Parameters of another model were given, or gradients, an optimizer or a learned state of other parameters.
+    /// Parameters of another model, or gradients, an optimizer or a learned state that belong to other parameters.
     #[error(
-        "{} belongs to another model or another `initialize` of it: a layer works on parameters of its own model; \
-         gradients, optimizers and learned states on those parameters that they were created from",
+        "{} belongs to another model or to another `initialize` of it: a layer needs the parameters of its own model; \
+         gradients, optimizers and learned states need the parameters that they were created from",
         short(what)
     )]
     ModelMismatch {
         /// The argument.
         what: String,
     },
-    /// A size above what the device can bind or address, even in pieces.
+    /// A size that exceeds what the device can bind or address, even in pieces.
     #[error("{} needs {needed}, but this device's limit is {limit}", short(what))]
     ExceedsLimit {
-        /// The thing that is too large.
+        /// What is too large.
         what: String,
         /// Its size.
         needed: u64,
-        /// The device's limit in the same unit.
+        /// The device's limit, in the same unit.
         limit: u64,
     },
-    /// A token or class label outside its vocabulary.
+    /// A token or class label that is out of range.
     #[error("{}: index {index} is out of range, it must be below {bound}", short(what))]
     Index {
         /// The argument.
         what: String,
-        /// The largest offending index.
+        /// The largest index that is out of range.
         index: u64,
-        /// The first index that is not allowed.
+        /// The first index that is out of range.
         bound: u64,
     },
-    /// A parameter to set, load or save, or a result, is NaN, infinite or too large for the device's floats.
+    /// A parameter to set, load or save, or a result, is NaN, infinite or out of range for the device's floats.
     #[error(
-        "{} is not finite: where training led to it, go back to the last checkpoint, lower the learning rate or clip \
+        "{} is not finite: if training caused it, return to the last checkpoint, lower the learning rate or clip \
          the gradients",
         short(what)
     )]
     NonFinite {
-        /// The quantity, with its value and place where they are known.
+        /// The quantity, with its value and position if they are known.
         what: String,
     },
-    /// A hyperparameter or option that makes no sense.
+    /// An invalid hyperparameter or option.
     #[error("{}: {}", short(what), short(message))]
     Config {
         /// The option.
         what: String,
-        /// What is wrong and what would be right.
+        /// What is wrong, and which values are valid.
         message: String,
     },
-    /// Something that makes sense, but that this crate does not compute.
+    /// A valid request that this crate does not implement.
     #[error("{}: {}", short(what), short(message))]
     Unsupported {
-        /// What asks for it.
+        /// What was requested.
         what: String,
-        /// What is missing, and what there is instead.
+        /// What is not supported, and the alternatives.
         message: String,
     },
-    /// WGSL of a user's own that does not compile, or could ask for more than a cell's equations need.
-    #[error("{}: its WGSL is refused: {}", short(what), short(message))]
+    /// WGSL of a user-defined cell that does not compile, or that uses more than a cell's equations may.
+    #[error("{}: its WGSL is rejected: {}", short(what), short(message))]
     Shader {
         /// What the WGSL belongs to.
         what: String,
-        /// What is wrong; lines are those of the user's own text.
+        /// What is wrong; line numbers refer to the user's text.
         message: String,
     },
-    /// A checkpoint, a case file or a file of measured choices that cannot be understood.
+    /// An invalid checkpoint, case file or tuning file.
     #[error("{}: {}", path.display(), short(message))]
     Checkpoint {
         /// The file.
@@ -136,7 +136,7 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
-    /// The operating system refused a file operation; the previous content of the file is intact.
+    /// A file operation failed; existing content is unchanged.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
@@ -144,45 +144,45 @@ pub enum Error {
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// The GPU driver or `wgpu` reported an error that is none of the above: a defect worth reporting.
+    /// Any other error of the GPU driver or `wgpu`: please report it.
     #[error("the GPU reported an error: {}", short(message))]
     Gpu {
-        /// Its words.
+        /// The message of the driver or `wgpu`.
         message: String,
     },
-    /// This crate asked for something that it must not ask for: a defect worth reporting. Nothing was computed.
-    #[error("a defect of refrain, please report it: {message}")]
+    /// An internal error of this crate: please report it. Nothing was computed.
+    #[error("internal error of refrain, please report it: {message}")]
     Internal {
-        /// What was asked for.
+        /// What went wrong.
         message: String,
     },
 }
 
-/// What there is where a hardware GPU was asked for.
+/// The list of devices other than hardware GPUs.
 fn besides_hardware(software: &[String]) -> String {
     let names: Vec<String> = software.iter().map(|name| format!("`{name}`")).collect();
     match names.as_slice() {
-        [] => "is `cpu`: the system has no Vulkan, Metal or DirectX 12 driver that shows a GPU".to_owned(),
+        [] => "is `cpu`: the system has no Vulkan, Metal or DirectX 12 driver for a GPU".to_owned(),
         [name] => format!("are `cpu` and, by a part of its name, the software GPU {name}"),
         names => format!("are `cpu` and, by a part of their names, the software GPUs {}", names.join(", ")),
     }
 }
 
-/// The most characters of one part of a message; a name, a text or a list that the user gave may be of any length.
+/// The most characters of one part of a message; names, texts and lists passed by the user have any length.
 const LONGEST: usize = 2000;
-/// How many of them are from the end.
+/// How many of those characters are taken from the end.
 const END: usize = 500;
 
-/// `text` as a message quotes it: cut in the middle where it is longer than [`LONGEST`].
+/// Shortens `text` for a message: cuts its middle if it is longer than [`LONGEST`].
 pub(crate) fn short(text: &str) -> Cow<'_, str> {
-    // A character has at least one byte.
+    // A character has at least one byte, so a short text need not be counted.
     let count = if text.len() <= LONGEST { 0 } else { text.chars().count() };
     if count <= LONGEST {
         return text.into();
     }
     let begin: String = text.chars().take(LONGEST - END).collect();
     let end: String = text.chars().skip(count - END).collect();
-    format!("{begin} [... {} characters left out ...] {end}", count - LONGEST).into()
+    format!("{begin} [... {} characters omitted ...] {end}", count - LONGEST).into()
 }
 
 impl Error {
@@ -207,7 +207,7 @@ impl Error {
         if condition { Ok(()) } else { Err(Self::internal(message())) }
     }
 
-    /// The same error, whose subject is said to be of `layer`; one that names a layer already, or has no subject, stays.
+    /// Adds `layer` to the error's subject, unless the error has no subject or it already names a layer.
     pub(crate) fn in_layer(mut self, layer: &str) -> Self {
         if let Self::Shape { what, .. }
         | Self::OutOfMemory { what, .. }
@@ -259,7 +259,7 @@ mod tests {
             Error::Gpu { message: long.clone() },
         ] {
             let message = error.to_string();
-            assert!(message.contains("characters left out"), "{}", &message[..200]);
+            assert!(message.contains("characters omitted"), "{}", &message[..200]);
             assert!(message.chars().count() < 3 * LONGEST + 400, "{} characters", message.chars().count());
         }
         let all = "x".repeat(LONGEST);

@@ -1,4 +1,4 @@
-//! Files: what is safe to open, and writing that leaves the old content in place if it fails.
+//! Reads regular files, and replaces files atomically.
 //!
 //! A file is replaced by writing a partial file in the same folder and renaming it. The name of a partial file is
 //! `.NAME.XXXXXX.partial` with six random characters; its writer creates it (an existing file is never opened) and holds a
@@ -14,17 +14,17 @@ use tempfile::{Builder, NamedTempFile};
 
 use crate::{Error, Result};
 
-/// How long a partial file must not have been modified before it counts as left behind by a process that is gone.
+/// The age of the last modification from which a partial file counts as abandoned.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
-/// What ends the name of a partial file.
+/// The extension of partial files.
 const SUFFIX: &str = ".partial";
 /// Random characters in the name of a partial file.
 const RANDOM: usize = 6;
-/// The most bytes of a file's name that go into that of its partial file: names have 255 at most.
+/// The most bytes of a file's name used in the name of its partial file; file names have at most 255 bytes.
 const LONGEST_NAME: usize = 200;
 
-/// Opens a regular file, and returns its size. Named pipes, devices, sockets and folders are refused before they are
-/// opened: opening them could block.
+/// Opens a regular file and returns its size. Named pipes, devices, sockets and folders are rejected without opening them,
+/// because opening them could block.
 pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
     let open = || {
         expect_regular(&fs::metadata(path)?)?;
@@ -36,11 +36,11 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
     open().map_err(|error| Error::io(path, error))
 }
 
-/// Reads a regular file of at most `most` bytes. Named pipes, devices, sockets and folders are refused, and a larger file
-/// is refused before it is read.
+/// Reads a regular file of at most `most` bytes. Named pipes, devices, sockets and folders are rejected, and so is a larger
+/// file, without reading it.
 ///
 /// # Errors
-/// [`Error::Io`]: of the kind [`FileTooLarge`](ErrorKind::FileTooLarge) for a larger file.
+/// [`Error::Io`]; its kind is [`FileTooLarge`](ErrorKind::FileTooLarge) for a larger file.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -61,29 +61,28 @@ pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>> {
         }
         let mut content = Vec::new();
         content.try_reserve_exact(usize::try_from(size).unwrap_or(usize::MAX))?;
-        // It may grow while it is read.
+        // The file may grow while it is being read.
         file.take(most.saturating_add(1)).read_to_end(&mut content)?;
         if content.len() as u64 > most { Err(too_large(content.len() as u64)) } else { Ok(content) }
     };
     read().map_err(|error| Error::io(path, error))
 }
 
-/// Replaces the content of `path`: writes a file of a random name in the same folder, flushes it to the disk, and
-/// renames it. A full disk or a crash leaves the old file as it was; of several writers at once, one after the other
-/// replaces the whole content.
+/// Replaces the content of `path`: writes a file with a random name in the same folder, flushes it to disk, and renames it.
+/// After a full disk or a crash the old file is unchanged; concurrent writers replace the whole content one after the other.
 ///
-/// The new file has the mode of the old one and, where the system permits it, its owner and group. If `path` is a symbolic
-/// link, the file that it points to is replaced and the link stays. Partial files that killed processes have left for the
-/// same name are removed once they are an hour old.
+/// The new file has the mode of the old one and, if the system permits it, its owner and group. If `path` is a symbolic
+/// link, the file that it points to is replaced and the link stays. Also removes partial files of the same name that killed
+/// processes left behind, once they are an hour old.
 ///
 /// # Errors
-/// [`Error::Io`]; also for a path that is a folder, a named pipe or a device, and for a link to a file that does not exist.
+/// [`Error::Io`], also if `path` is a folder, a named pipe or a device, or a link to a missing file.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     replace(path, |file| file.write_all(content))
 }
 
-/// Fails unless [`write_atomically`] could replace `path` by a file of `bytes` now: writes that many beside it, and removes
-/// them again. Long runs ask this before they begin.
+/// Fails unless [`write_atomically`] could replace `path` by a file of `bytes` bytes now: writes a partial file of that size
+/// and removes it. Call it before a long run.
 ///
 /// # Errors
 /// As [`write_atomically`].
@@ -102,25 +101,25 @@ fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Resu
         let mut partial = Partial::create(&target)?;
         write(partial.file.as_file_mut())?;
         partial.file.as_file().sync_all()?;
-        // What others have left must not stop this write.
+        // Failing to clean up must not fail this write.
         partial.remove_abandoned(&target).ok();
         partial.persist(&target)
     };
     replace().map_err(|error| Error::io(path, error))
 }
 
-/// The file that is replaced.
+/// The file to be replaced.
 struct Target {
     path: PathBuf,
     folder: PathBuf,
-    /// The first part of the names of its partial files.
+    /// The prefix of the names of its partial files.
     prefix: String,
-    /// What is known of the old file, if there is one.
+    /// The metadata of the old file, if there is one.
     old: Option<Metadata>,
 }
 
 impl Target {
-    /// The regular file `path`, or the one that the link `path` points to; it need not exist yet.
+    /// Resolves `path`, which may be a symbolic link; the regular file need not exist yet.
     fn of(path: &Path) -> io::Result<Self> {
         let (path, old) = match fs::symlink_metadata(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => (path.to_owned(), None),
@@ -136,9 +135,8 @@ impl Target {
             Ok(found) => (path.to_owned(), Some(found)),
         };
         old.as_ref().map_or(Ok(()), expect_regular)?;
-        let name = path.file_name().ok_or_else(|| {
-            io::Error::new(ErrorKind::InvalidInput, "is not the name of a file; give a path that ends in one")
-        })?;
+        let name =
+            path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "is not a file name"))?;
         let name = name.to_string_lossy();
         let longest = (0..=LONGEST_NAME.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
         let prefix = format!(".{}.", &name[..longest.unwrap_or(0)]);
@@ -149,7 +147,7 @@ impl Target {
         Ok(Self { path, folder, prefix, old })
     }
 
-    /// Whether `name` is that of a partial file of this target: today's names, and `.NAME.PID.partial` of earlier versions.
+    /// Whether `name` is a partial file of this target: a current name, or `.NAME.PID.partial` of earlier versions.
     fn owns(&self, name: &str) -> bool {
         let middle = name.strip_prefix(&self.prefix).and_then(|rest| rest.strip_suffix(SUFFIX));
         middle.is_some_and(|middle| {
@@ -161,7 +159,7 @@ impl Target {
     }
 }
 
-/// A file that will take its target's place; dropped before, it is removed.
+/// A partial file; removed on drop unless it has replaced its target.
 struct Partial {
     file: NamedTempFile,
 }
@@ -173,11 +171,11 @@ impl Partial {
         #[cfg(unix)]
         if target.old.is_none() {
             use std::os::unix::fs::PermissionsExt;
-            // That of a file as programs create it: the process' mask is applied. The builder's own is 0600.
+            // The default mode of new files, reduced by the process' umask; the builder's default is 0600.
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
         let file = builder.tempfile_in(&target.folder)?;
-        // Not every file system has locks; the age of the file protects it there.
+        // Some file systems do not support locks; there the file's age protects it.
         file.as_file().try_lock().ok();
         #[cfg(unix)]
         if let Some(old) = &target.old {
@@ -187,20 +185,20 @@ impl Partial {
     }
 
     fn persist(self, target: &Target) -> io::Result<()> {
-        // On some systems a lock would keep others from reading the new file until it is closed.
+        // On some systems the lock would prevent others from reading the new file until it is closed.
         self.file.as_file().unlock().ok();
         self.file.persist(&target.path)?;
         Ok(())
     }
 
-    /// Removes the partial files of this target that processes have left behind.
+    /// Removes abandoned partial files of this target.
     fn remove_abandoned(&self, target: &Target) -> io::Result<()> {
-        // By the clock of the file system, which may be another machine's.
+        // The clock of the file system, which may be that of another machine.
         let now = self.file.as_file().metadata()?.modified()?;
         for entry in fs::read_dir(&target.folder)? {
             let entry = entry?;
             if entry.file_name().to_str().is_some_and(|name| target.owns(name)) {
-                // One that cannot be examined or removed is left to the next writer.
+                // Files that cannot be examined or removed are left to the next writer.
                 remove_if_abandoned(&entry.path(), now).ok();
             }
         }
@@ -221,16 +219,16 @@ fn remove_if_abandoned(path: &Path, now: SystemTime) -> io::Result<()> {
     }
 }
 
-/// Gives `file` the owner and group of `old`, as far as the system permits, and its mode.
+/// Sets the owner and group of `file` to those of `old`, as far as the system permits it, and its mode.
 #[cfg(unix)]
 fn keep_owner_and_mode(file: &File, old: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, fchown};
     let new = file.metadata()?;
     if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-        // Only a privileged process may give a file away; its group, often, anybody.
+        // Only privileged processes may change the owner; changing only the group is often permitted.
         fchown(file, Some(old.uid()), Some(old.gid())).or_else(|_| fchown(file, None, Some(old.gid()))).ok();
     }
-    // After the owner: a change of owner clears bits of the mode.
+    // After the owner, because changing the owner clears mode bits.
     file.set_permissions(old.permissions())
 }
 
@@ -296,7 +294,7 @@ mod tests {
     fn only_abandoned_partial_files_of_the_same_name_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let (old, young) = (2 * ABANDONED, ABANDONED / 2);
-        // As `kill -9` leaves them: the names of earlier versions, and today's.
+        // Left behind by `kill -9`: names of earlier versions and current ones.
         for name in [".model.1234.partial", ".model.aB3xY9.partial"] {
             aged(&folder.path().join(name), old);
         }
@@ -312,7 +310,7 @@ mod tests {
         for (name, age) in stay {
             aged(&folder.path().join(name), age);
         }
-        // A writer that was suspended for long, and goes on.
+        // A writer that was suspended for a long time and continues.
         let live = aged(&folder.path().join(".model.LLLLLL.partial"), old);
         live.lock().unwrap();
         write_atomically(&folder.path().join("model"), b"new").unwrap();

@@ -1,9 +1,9 @@
-//! Random numbers by counter: the n-th number of a stream is a function of (seed, stream, n) alone, so that any
-//! device can draw any of them in any order.
+//! Counter-based random numbers: number n of a stream depends only on (seed, stream, n), so that any device can compute any
+//! of them in any order.
 //!
-//! Philox4x32-10 of Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
+//! The generator is Philox4x32-10 (Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3").
 
-/// A source of random numbers: a seed and a stream.
+/// A stream of random numbers, identified by a seed and a stream number.
 ///
 /// ```
 /// use refrain::random::Stream;
@@ -48,24 +48,24 @@ impl Stream {
         self.block(index / 4)[(index % 4) as usize]
     }
 
-    /// Numbers 4 · `block` to 4 · `block` + 3, which are drawn together.
+    /// Returns numbers 4 · `block` to 4 · `block` + 3, which are computed together.
     fn block(&self, block: u64) -> [u32; 4] {
         let [seed_low, seed_high, stream_low, stream_high] = self.words();
         let counter = [block as u32, (block >> 32) as u32, stream_low, stream_high];
         philox(counter, [seed_low, seed_high])
     }
 
-    /// The numbers of the stream in order, from number `first` on.
+    /// Iterates over the numbers of the stream, starting with number `first`.
     pub(crate) fn numbers_from(self, first: u64) -> impl Iterator<Item = u32> + Clone {
         (first / 4..).flat_map(move |block| self.block(block)).skip((first % 4) as usize)
     }
 
-    /// Seed and stream, each low word first: what a shader draws the same numbers from.
+    /// Seed and stream, low words first, for shaders that compute the same numbers.
     pub(crate) fn words(&self) -> [u32; 4] {
         [self.seed as u32, (self.seed >> 32) as u32, self.stream as u32, (self.stream >> 32) as u32]
     }
 
-    /// Number `index` of the stream, uniform in the open interval from 0 to 1.
+    /// Number `index` of the stream, uniform in the open interval (0, 1).
     pub fn uniform(&self, index: u64) -> f64 {
         (f64::from(self.bits(index)) + 0.5) / 4_294_967_296.0
     }
@@ -75,8 +75,8 @@ impl Stream {
         low + (high - low) * self.uniform(index)
     }
 
-    /// Number `index` of the stream, normal with mean 0 and variance 1 (Box & Muller 1958). Draws from the places
-    /// 2·`index` and 2·`index` + 1.
+    /// Number `index` of the stream, normal with mean 0 and variance 1 (Box & Muller 1958). Uses numbers 2·`index` and
+    /// 2·`index` + 1.
     pub fn normal(&self, index: u64) -> f64 {
         let (radius, angle) = (self.uniform(2 * index), self.uniform(2 * index + 1));
         (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()

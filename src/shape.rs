@@ -1,4 +1,4 @@
-//! Sizes of a tensor, checked once where they enter.
+//! Validated tensor shapes.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use crate::{Error, Result};
 /// The largest rank a tensor may have.
 pub const MAX_RANK: usize = 4;
 
-/// The most elements of a tensor: what one shader can index.
+/// The most elements of a tensor: the range of an index in a shader.
 const MAX_ELEMENTS: usize = 1 << 31;
 
-/// The product of `sizes`. Sizes that come from outside are multiplied nowhere else.
+/// The checked product of `sizes`. All sizes from outside the crate are multiplied here.
 ///
 /// # Errors
-/// [`Error::Shape`] naming `what`, for a size of zero and for a product above 2³¹.
+/// [`Error::Shape`] that names `what`, for a size of zero or a product above 2³¹.
 pub(crate) fn product(what: &str, sizes: &[usize]) -> Result<usize> {
     if sizes.contains(&0) {
         return Err(Error::shape(what, "no size of zero", format!("{sizes:?}")));
@@ -39,11 +39,11 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Checks and wraps `dimensions`.
+    /// Creates a shape.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a rank outside 1 to 4, for a zero size, and for more elements than 2³¹, the most
-    /// that one shader can index.
+    /// [`Error::Shape`] for a rank outside 1 to 4, a size of zero, or more than 2³¹ elements, the range of an index in a
+    /// shader.
     pub fn new(dimensions: &[usize]) -> Result<Self> {
         Self::named("shape", dimensions)
     }
@@ -65,7 +65,7 @@ impl Shape {
         &self.sizes[..self.rank]
     }
 
-    /// How many dimensions there are.
+    /// The number of dimensions.
     pub fn rank(&self) -> usize {
         self.rank
     }
@@ -88,7 +88,7 @@ impl Shape {
     /// The sizes as an array, if there are exactly `N`.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming `what` and the expected `layout`, such as `[time, batch, features]`.
+    /// [`Error::Shape`] that names `what` and the expected `layout`, such as `[time, batch, features]`.
     pub fn exactly<const N: usize>(&self, what: &str, layout: &str) -> Result<[usize; N]> {
         self.dimensions().try_into().map_err(|_| Error::shape(what, layout, self))
     }
@@ -101,8 +101,7 @@ impl Shape {
         Err(Error::shape(what, format!("{expected:?}"), self))
     }
 
-    /// As [`Shape::expect`], for an array over time: if the first two sizes are those expected in the other order, the message
-    /// says which comes first.
+    /// As [`Shape::expect`], for a time-major array: if the first two sizes are swapped, the message says so.
     pub(crate) fn expect_time_first(&self, what: &str, expected: &[usize]) -> Result<()> {
         let swapped = match (self.dimensions(), expected) {
             ([batch, steps, rest @ ..], [time, rows, others @ ..]) => {
@@ -112,21 +111,21 @@ impl Shape {
         };
         match self.expect(what, expected) {
             Err(_) if swapped => {
-                let found = format!("{self}: time comes first, and then the batch");
+                let found = format!("{self}: time comes first, then the batch");
                 Err(Error::shape(what, format!("{expected:?}"), found))
             }
             checked => checked,
         }
     }
 
-    /// The sizes of one entry of the outermost dimension.
+    /// The shape without the outermost dimension.
     pub(crate) fn inner(&self) -> Self {
         let mut sizes = [1; MAX_RANK];
         sizes[..self.rank - 1].copy_from_slice(&self.dimensions()[1..]);
         Self { sizes, rank: (self.rank - 1).max(1) }
     }
 
-    /// The same sizes with the innermost replaced.
+    /// The same shape with another innermost size.
     pub(crate) fn with_last(&self, size: usize) -> Result<Self> {
         let mut sizes = *self;
         sizes.sizes[self.rank - 1] = size;
@@ -167,9 +166,9 @@ mod tests {
         let message = |found: &[usize], expected: &[usize]| {
             Shape::new(found).unwrap().expect_time_first("x", expected).unwrap_err().to_string()
         };
-        let swapped = "x: expected [5, 4, 3], found [4, 5, 3]: time comes first, and then the batch";
+        let swapped = "x: expected [5, 4, 3], found [4, 5, 3]: time comes first, then the batch";
         assert_eq!(message(&[4, 5, 3], &[5, 4, 3]), swapped);
-        assert!(message(&[4, 5], &[5, 4]).ends_with("and then the batch"));
+        assert!(message(&[4, 5], &[5, 4]).ends_with("then the batch"));
         assert_eq!(message(&[4, 5, 2], &[5, 4, 3]), "x: expected [5, 4, 3], found [4, 5, 2]");
         assert_eq!(message(&[4], &[5]), "x: expected [5], found [4]");
         assert!(Shape::new(&[4, 4, 3]).unwrap().expect_time_first("x", &[4, 4, 3]).is_ok());

@@ -1,4 +1,4 @@
-//! What a kernel call costs the host: nothing here waits for the device inside the time that is measured.
+//! Times the host's side of a kernel call; the measured time does not include waiting for the device.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use refrain::{Device, GpuOptions, ParameterPath, RecurrentStrategy, Result, Tens
 
 use crate::{Bench, expect_finite, random};
 
-/// Two kernel calls a step, as many as one submission takes and a little less.
+/// Two kernel calls per step, slightly fewer in total than one submission may contain.
 const STEPS: usize = 1900;
 
-/// A layer of one unit: its kernels take no time, so that the host has the machine for itself.
+/// A layer of one unit: its kernels take almost no time and leave the processor to the host.
 struct Loop {
     layer: Layer<Rnn>,
     parameters: Parameters,
@@ -36,21 +36,21 @@ impl Loop {
         })
     }
 
-    /// Records forward and backward; returns the gradient at x.
+    /// Records forward and backward; returns the gradient with respect to x.
     fn record(&mut self) -> Result<Tensor> {
         let (_, _, trace) = self.layer.forward(&self.parameters, &self.x, &self.state)?;
         Ok(trace.backward(&self.d_y, None, &mut self.gradients)?.0)
     }
 }
 
-/// Where the clock stops.
+/// Where the measured time ends.
 #[derive(Clone, Copy)]
 enum Until {
     Recorded,
     Submitted,
 }
 
-/// Kernel calls of a loop of one dispatch a step, recorded, and recorded and submitted.
+/// Times the kernel calls of a loop with one dispatch per step: recording, and recording with submission.
 pub(crate) fn host(bench: &mut Bench) -> Result<()> {
     if bench.device.adapter_kind().is_none() {
         return Ok(());

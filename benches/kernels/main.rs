@@ -1,8 +1,8 @@
-//! Times the kernels that training spends its time in, on the device that `REFRAIN_DEVICE` names (the CPU if it
-//! names none). What each group does is in `benches/README.md`.
+//! Times the kernels that dominate training, on the device that `REFRAIN_DEVICE` names (default: the CPU). For a
+//! description of each group see `benches/README.md`.
 //!
-//! Each piece of work is checked before it is timed: at a small size against the 64-bit reference, at the timed
-//! size for being finite.
+//! All work is checked before it is timed: at a small size against the 64-bit reference, at the timed size for finite
+//! values.
 
 mod host;
 mod stacks;
@@ -16,19 +16,19 @@ use refrain::optim::{Adam, AdamConfig};
 use refrain::random::Stream;
 use refrain::{DEVICE_VARIABLE, Device, Error, Indices, Result, Tensor, loss};
 
-/// Time steps and batch of everything that has them.
+/// Time steps and batch size, wherever they apply.
 const STEPS: usize = 64;
 const BATCH: usize = 32;
-/// Classes of the whole training step: the characters of `data/italian-towns.txt` with the newline.
+/// Classes of the training step: the characters of `data/italian-towns.txt` with the newline.
 const VOCABULARY: usize = 47;
-/// The largest error, relative to the largest value, that f32 work at the small sizes below may show.
+/// The largest allowed error, relative to the largest value, of f32 work at the small sizes below.
 const TOLERANCE: f64 = 1e-4;
 
-/// A device and the timer of work on it.
+/// A device, and the timer for work on it.
 struct Bench {
     criterion: Criterion,
     device: Device,
-    /// A value to read: reading waits for everything that was recorded before.
+    /// A value to read: reading it waits for everything recorded before.
     fence: Tensor,
 }
 
@@ -54,7 +54,7 @@ impl Bench {
         self.measure(group, name, Throughput::Elements(amount as u64), &mut measure)
     }
 
-    /// Times what `measure` says that a number of repetitions took.
+    /// Times with `measure`, which returns the time of a number of repetitions.
     fn measure(
         &mut self,
         group: &str,
@@ -63,7 +63,7 @@ impl Bench {
         measure: &mut dyn FnMut(u64) -> Result<Duration>,
     ) -> Result<()> {
         let mut failure = None;
-        // With the device in its name a result is compared with earlier ones of the same device only.
+        // The device's name is part of the benchmark's name, so that results are compared with the same device only.
         let mut group = self.criterion.benchmark_group(format!("{group} on {}", self.device));
         group.throughput(throughput);
         group.bench_function(name, |bencher| {
@@ -71,7 +71,7 @@ impl Bench {
                 Ok(elapsed) => elapsed,
                 Err(error) => {
                     failure.get_or_insert(error);
-                    // Criterion divides by it.
+                    // Must not be zero, because Criterion divides by it.
                     Duration::from_secs(1)
                 }
             });
@@ -81,18 +81,18 @@ impl Bench {
     }
 }
 
-/// Fails unless `work` gives the same numbers on `device` as on the reference, all of them finite.
+/// Fails unless `work` computes the same finite numbers on `device` as on the reference.
 fn verify(what: &str, device: &Device, work: impl Fn(&Device) -> Result<Vec<f64>>) -> Result<()> {
     let (found, expected) = (work(device)?, work(&Device::reference())?);
     let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
     let differences = found.iter().zip(&expected).map(|(one, two)| (one - two).abs());
-    // `max` would pass over a NaN.
+    // `max` would ignore NaN.
     let within = differences.clone().all(|difference| difference <= TOLERANCE * largest);
     if found.len() == expected.len() && largest > 0.0 && within {
         return Ok(());
     }
     let worst = differences.fold(0.0, f64::max);
-    let message = format!("differs from the reference by up to {worst}, where values reach {largest}");
+    let message = format!("differs from the reference by up to {worst}; the largest value is {largest}");
     Err(Error::Config { what: what.to_owned(), message })
 }
 
@@ -103,7 +103,7 @@ fn expect_finite(what: &str, tensor: &Tensor) -> Result<()> {
     }
 }
 
-/// Values between −1 and 1, the same on every device.
+/// Values between −1 and 1, equal on every device.
 fn random(device: &Device, dimensions: &[usize], stream: u64) -> Result<Tensor> {
     let stream = Stream::new(7, stream);
     let count = dimensions.iter().product::<usize>() as u64;
@@ -136,7 +136,7 @@ fn matmul(bench: &mut Bench) -> Result<()> {
         ("one row", Form::RightTransposed, [1, 1024, 1024]),
         ("four rows", Form::RightTransposed, [4, 1024, 1024]),
         ("sixteen rows", Form::Plain, [16, 1024, 1024]),
-        // Nothing divides by four: operands are read value by value.
+        // No size is a multiple of four, so operands are read as scalars.
         ("odd", Form::Plain, [511, 513, 511]),
     ];
     for (name, form, sizes) in cases {
@@ -214,7 +214,7 @@ fn cross_entropy(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// A linear layer of `size` by `size` with gradients that are not zero.
+/// A linear layer of `size` by `size` with non-zero gradients.
 fn with_gradients(device: &Device, size: usize) -> Result<(Parameters, Gradients, Adam)> {
     let mut model = Model::new(3);
     let layer = model.add("head", Linear::new(size, size))?;
@@ -244,7 +244,7 @@ fn adam(bench: &mut Bench) -> Result<()> {
     }
 }
 
-/// All that one step of training a character model takes.
+/// The state of one training step of a character model.
 struct Training {
     model: Model,
     parameters: Parameters,

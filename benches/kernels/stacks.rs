@@ -1,11 +1,11 @@
-//! One layer of each kind, forward and backward: what a cell, an option or a ragged batch costs beside the others.
+//! Times one layer of each kind, forward and backward, to compare the costs of cells, options and ragged batches.
 
 use refrain::nn::{Cell, Gradients, Layer, Model, Parameters, RandomKey, Rnn, Sequences, State};
 use refrain::{Device, Indices, Result, Tensor};
 
 use crate::{BATCH, Bench, STEPS, expect_finite, random, verify};
 
-/// The layers that are timed. Windows and segments are those of the timed number of steps.
+/// The layers that are timed. Windows and segments refer to the timed number of steps.
 const KINDS: [Kind; 14] = [
     Kind::of("tanh", Cell::tanh(), |stack| stack),
     Kind::of("lstm", Cell::Lstm, |stack| stack),
@@ -37,7 +37,7 @@ impl Kind {
     }
 }
 
-/// A layer with all that it reads.
+/// A layer with its operands.
 struct Setting {
     layer: Layer<Rnn>,
     parameters: Parameters,
@@ -66,7 +66,7 @@ impl Setting {
         })
     }
 
-    /// Outputs and the gradient at x.
+    /// Returns the outputs and the gradient with respect to x.
     fn pass(&self, gradients: &mut Gradients) -> Result<[Tensor; 2]> {
         let sequences = self.lengths.as_ref().map_or_else(Sequences::whole, Sequences::ragged);
         let sequences = sequences.training(RandomKey::new(5, 1));

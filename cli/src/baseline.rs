@@ -1,25 +1,25 @@
-//! What counting alone achieves: the yardstick of a character model.
+//! Unigram and bigram baselines for character models.
 //!
-//! Both models are counted on the training part and smoothed by Witten & Bell (1991, "The zero-frequency
-//! problem", method C), which has no constant to tune. With N characters of which D are different, a vocabulary
-//! of V, c(·) counts and D(a) different characters seen after a:
+//! Both models count characters in the training part and are smoothed by Witten & Bell (1991, "The zero-frequency
+//! problem", method C), which has no free constant. With N characters of which D are distinct, a vocabulary
+//! of V, counts c(·) and D(a) distinct characters seen after a:
 //!
 //! - unigram: p(b) = (c(b) + D / V) / (N + D),
 //! - bigram, interpolated with it: p(b | a) = (c(ab) + D(a) p(b)) / (c(a) + D(a)).
 
 use std::collections::HashMap;
 
-/// Bits per character of both baselines over the same predictions.
+/// Bits per character of both baselines on the same predictions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Baselines {
-    /// Of the unigram model, which knows only how frequent each character is.
+    /// The unigram model, which uses only the frequency of each character.
     pub(crate) unigram: f64,
-    /// Of the bigram model, which also knows the character before.
+    /// The bigram model, which also uses the previous character.
     pub(crate) bigram: f64,
 }
 
 impl Baselines {
-    /// Counts on `training`; predicts each token of `held_out` but the first from the one before it.
+    /// Counts `training`; predicts each token of `held_out` but the first from its predecessor.
     pub(crate) fn of(training: &[u32], held_out: &[u32], vocabulary: usize) -> Self {
         let counts = Counts::of(training, vocabulary);
         let pairs = || held_out.windows(2).map(|pair| (pair[0], pair[1]));
@@ -31,7 +31,7 @@ impl Baselines {
     }
 }
 
-/// How often characters and pairs of characters occur.
+/// Counts of characters and pairs of characters.
 struct Counts {
     /// c(b).
     single: Vec<f64>,

@@ -1,4 +1,4 @@
-//! `refrain bench`: how fast a device runs recurrent layers, training steps and single operations.
+//! `refrain bench`: times recurrent layers, training steps and single operations.
 
 pub(crate) mod arguments;
 pub(crate) mod check;
@@ -26,11 +26,11 @@ use crate::devices;
 use crate::failure::{Failure, Result};
 use crate::terminal::stderr;
 
-/// Times what was asked for, and prints a line for each.
+/// Runs the benchmarks and prints a line for each.
 ///
 /// # Errors
-/// Options that make no sense; a device that is not there or, with `--profile`, has no timestamps; work that gives
-/// wrong numbers, which is never timed; shapes of which none fits the device.
+/// Invalid options; a device that does not exist or, with `--profile`, has no timestamps; work with wrong results, which is
+/// not timed; shapes none of which fits the device.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.validate()?;
     let device = open(arguments)?;
@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             }
         });
         skipped += usize::from(unless_too_large(&format!("{work} {shape}"), timed)?.is_none());
-        // The next shape has buffers of other sizes.
+        // The next shape needs buffers of other sizes.
         device.release_unused()?;
     }
     if skipped == jobs.len() {
@@ -90,42 +90,42 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// The device that is asked for, whose layers go the way that is asked for.
+/// Opens the requested device with the requested recurrent strategy.
 fn open(arguments: &Arguments) -> Result<Device> {
     let name = &arguments.device;
     let Some(way) = arguments.recurrent else { return devices::open(name) };
     if matches!(devices::wish(name).to_lowercase().as_str(), "cpu" | "reference") {
-        return Err(Failure::option("--recurrent", "is for GPUs: the CPU has one way over time"));
+        return Err(Failure::option("--recurrent", "applies only to GPUs: the CPU has one implementation"));
     }
     let options = GpuOptions { recurrent: way.strategy(), ..GpuOptions::default() };
     devices::warned(Device::gpu_with(&devices::wish(name), &options)?)
 }
 
-/// What there is to say of workgroups that waited for each other; nothing where none were asked to.
+/// Describes what happened to persistent kernels; `None` if they were not enabled.
 fn persistent(report: &PersistentReport) -> Option<String> {
     let workgroups = report.workgroups?;
     Some(match report.last {
         None if workgroups == 0 => {
             format!(
-                "on chip: no layer is, workgroups were not found to go on while they wait for each other or \
-                 {PERSISTENT_VARIABLE}=0 forbids it"
+                "persistent: not used, because workgroups may not make progress while they wait for each other or \
+                 {PERSISTENT_VARIABLE}=0 disables it"
             )
         }
         None if report.dispatches == 0 => {
             format!(
-                "on chip: no layer is, none fits {workgroups} workgroups and is likely to be faster there"
+                "persistent: not used, because no layer fits {workgroups} workgroups and is likely to be faster"
             )
         }
-        None => format!("on chip: up to {workgroups} workgroups wait for each other, and none did in vain"),
+        None => format!("persistent: up to {workgroups} workgroups wait for each other; no wait timed out"),
         Some((step, place)) => format!(
-            "on chip: workgroups waited in vain {} times, last number {place} for step {step} of its dispatch, and \
-             what was missing was completed; up to {workgroups} may wait now",
+            "persistent: {} waits timed out, the last in workgroup {place} at step {step} of its dispatch; the steps were \
+             completed without waiting; up to {workgroups} workgroups may wait now",
             report.timeouts
         ),
     })
 }
 
-/// The jobs that the device has memory for; says of the others why they are skipped.
+/// The jobs that fit the device's memory; prints why the others are skipped.
 fn fitting(device: &Device, jobs: Vec<(Shape, Work)>) -> Result<Vec<(Shape, Work)>> {
     let mut fitting = Vec::with_capacity(jobs.len());
     for (shape, work) in jobs {
@@ -136,13 +136,13 @@ fn fitting(device: &Device, jobs: Vec<(Shape, Work)>) -> Result<Vec<(Shape, Work
 }
 
 fn nothing_fits(device: &Device) -> Failure {
-    Failure::option("bench", format!("nothing that was asked for fits {device}: take smaller sizes"))
+    Failure::option("bench", format!("none of these shapes fits {device}: use smaller sizes"))
 }
 
-/// `None`, after a line that says why, if something is refused for its size.
+/// Returns `None`, and prints why, if something is rejected for its size.
 ///
 /// # Errors
-/// Every other one.
+/// All other errors.
 pub(crate) fn unless_too_large<T>(what: &str, result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -154,29 +154,29 @@ pub(crate) fn unless_too_large<T>(what: &str, result: Result<T>) -> Result<Optio
     }
 }
 
-/// Whether a shape is refused for its size, so that others may still be timed.
+/// Whether a shape is rejected for its size, so that others may still be timed.
 fn is_too_large(error: &Error) -> bool {
     match error {
         Error::OutOfMemory { .. } | Error::ExceedsLimit { .. } => true,
-        // What the footprint says of the host's memory.
+        // The footprint check reports the host's memory with this option.
         Error::Config { what, .. } => what == "--hidden",
         _ => false,
     }
 }
 
-/// What was measured of one shape and work.
+/// The measurements of one shape and work.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     timing: Timing,
-    /// Of the values that the work gives.
+    /// The sum of the work's results.
     checksum: f64,
-    /// Kernel calls of one run; `None` on the CPU.
+    /// Kernel dispatches per run; `None` on the CPU.
     dispatches: Option<u64>,
-    /// Seconds that one run records and submits for; `None` on the CPU, and where the host had to wait meanwhile.
+    /// Seconds per run spent on recording and submitting; `None` on the CPU, and if the host had to wait meanwhile.
     host: Option<f64>,
-    /// Most bytes of GPU memory in use at once; `None` on the CPU.
+    /// Peak bytes of GPU memory in use; `None` on the CPU.
     bytes: Option<u64>,
-    /// The same of a training step, by the library's formula; `None` for other work.
+    /// The same for a training step, computed by `Model::cost`; `None` for other work.
     formula: Option<u64>,
 }
 
@@ -188,7 +188,7 @@ impl Measured {
             let deviation = format!("its values add up to {checksum}");
             return Err(Failure::Wrong { what: format!("{work} {shape}"), deviation });
         }
-        // From here on nothing is on its way to the device.
+        // From here on no work is pending on the device.
         device.reset_peak();
         let (timing, runs) = repeat(effort, || setting.run())?;
         let gpu = device.is_gpu();
@@ -220,12 +220,12 @@ mod tests {
         };
         assert!(persistent(&fine).is_some_and(|words| words.contains("512") && words.contains("none")));
         let refused = PersistentReport { workgroups: Some(0), ..fine };
-        assert!(persistent(&refused).is_some_and(|words| words.contains("no layer is")));
+        assert!(persistent(&refused).is_some_and(|words| words.contains("not used")));
         let unused = PersistentReport { dispatches: 0, ..fine };
-        assert!(persistent(&unused).is_some_and(|words| words.contains("none fits 512")));
+        assert!(persistent(&unused).is_some_and(|words| words.contains("no layer fits 512")));
         let stopped = PersistentReport { workgroups: Some(64), timeouts: 3, last: Some((7, 21)), ..fine };
         let words = persistent(&stopped).expect("it stopped");
-        for part in ["3 times", "number 21", "step 7", "up to 64"] {
+        for part in ["3 waits", "workgroup 21", "step 7", "up to 64"] {
             assert!(words.contains(part), "{part} in {words}");
         }
     }

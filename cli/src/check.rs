@@ -1,4 +1,4 @@
-//! `refrain check`: a device against the 64-bit twin, or against golden cases.
+//! `refrain check`: compares a device with the CPU in 64-bit floats, or with golden cases.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,28 +14,28 @@ use crate::devices;
 use crate::failure::{Failure, Result};
 use crate::terminal::stdout;
 
-/// The exit code that says: nothing failed, but some cases are of a kind that is not built yet.
+/// The exit code if no case failed but some are not supported.
 const UNSUPPORTED: u8 = 2;
 
 /// Options of `refrain check`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// What to check: auto, cpu, reference, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
+    /// Device to check: auto, cpu, reference, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
     #[arg(long, value_name = "NAME", default_value = "auto")]
     device: String,
-    /// Replay golden cases from this file or folder, in place of the operations; exits with 1 if a case fails, else
-    /// with 2 if one is of a kind that is not built yet
+    /// Replay golden cases from this file or folder instead of checking operations; exits with 1 if a case fails, else
+    /// with 2 if one is not supported
     #[arg(long, value_name = "PATH")]
     cases: Option<PathBuf>,
-    /// Print one line of JSON for each case
+    /// Print only JSON, one line for each case
     #[arg(long, requires = "cases")]
     json: bool,
 }
 
-/// Checks, and prints a line for each operation or case.
+/// Runs the checks and prints a line for each operation or case.
 ///
 /// # Errors
-/// A device or path that is not there. A deviation is no error: it is in the exit code.
+/// A device or path that does not exist. A deviation is not an error but sets the exit code.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let device = devices::open(&arguments.device)?;
     match &arguments.cases {
@@ -142,7 +142,7 @@ fn case_row(report: &CaseReport) -> String {
     row
 }
 
-/// How many cases ended in which way.
+/// The number of cases per status.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     passed: usize,
@@ -167,7 +167,7 @@ impl Tally {
         format!("{total} cases: {passed} pass, {failed} fail, {broken} in error, {unsupported} unsupported")
     }
 
-    /// A failure outranks a case that is not supported, which is never a success.
+    /// A failure takes precedence over an unsupported case, which is never a success.
     fn code(&self) -> ExitCode {
         match self {
             Self { failed: 0, broken: 0, unsupported: 0, .. } => ExitCode::SUCCESS,

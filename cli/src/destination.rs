@@ -1,4 +1,4 @@
-//! Files that a long run will write at its end: whether it can is asked before it begins.
+//! Checks output files before a long run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,19 +7,19 @@ use refrain::io::expect_replaceable;
 
 use crate::failure::{Failure, Result};
 
-/// Fails unless `path` can be replaced by a file of `bytes`, which is tried beside it.
+/// Fails unless `path` can be replaced by a file of `bytes` bytes; tests it by writing such a file beside it.
 ///
 /// # Errors
-/// [`Error::Config`](refrain::Error::Config) naming the option: for a folder that is not there or not writable, for a full
-/// disk, and for a `path` that is something else than a file.
+/// [`Error::Config`](refrain::Error::Config) with the option: for a folder that does not exist or is not writable, a full
+/// disk, and a `path` that is not a regular file.
 pub(crate) fn expect_writable(option: &str, path: &Path, bytes: u64) -> Result<()> {
     expect_replaceable(path, bytes).map_err(|error| Failure::option(option, error.to_string()))
 }
 
-/// Fails if the path is named after another format than the SVG that plots are written in.
+/// Fails if the path has the extension of another image format than SVG.
 ///
 /// # Errors
-/// [`Error::Config`](refrain::Error::Config) naming the option.
+/// [`Error::Config`](refrain::Error::Config) with the option.
 pub(crate) fn expect_svg(option: &str, path: &Path) -> Result<()> {
     match path.extension() {
         Some(extension) if !extension.eq_ignore_ascii_case("svg") => {
@@ -33,11 +33,11 @@ pub(crate) fn expect_svg(option: &str, path: &Path) -> Result<()> {
 /// Fails if two of the paths name the same file.
 ///
 /// # Errors
-/// [`Error::Config`](refrain::Error::Config) naming both options.
+/// [`Error::Config`](refrain::Error::Config) with both options.
 pub(crate) fn expect_different(paths: &[(&str, &Path)]) -> Result<()> {
     for (place, (option, path)) in paths.iter().enumerate() {
         if let Some((other, _)) = paths[..place].iter().find(|(_, other)| resolve(other) == resolve(path)) {
-            let message = format!("`{}` is also {other}; one would replace the other", path.display());
+            let message = format!("`{}` is also {other}; one would overwrite the other", path.display());
             return Err(Failure::option(option, message));
         }
     }

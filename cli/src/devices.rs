@@ -1,4 +1,4 @@
-//! `refrain devices`, and the opening of a device by name.
+//! `refrain devices`, and opening devices by name.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use crate::failure::Result;
 use crate::terminal::{stderr, stdout};
 use crate::train::bytes;
 
-/// The device that `--device` asks for.
+/// Opens the device named by `--device`.
 ///
 /// # Errors
-/// [`refrain::Error::NoAdapter`] or [`refrain::Error::NoHardware`], listing what is there; what the driver says.
+/// [`refrain::Error::NoAdapter`] or [`refrain::Error::NoHardware`], listing available devices; errors of the driver.
 pub(crate) fn open(name: &str) -> Result<Device> {
     warned(match name.trim() {
         "auto" => Device::auto()?,
@@ -19,18 +19,18 @@ pub(crate) fn open(name: &str) -> Result<Device> {
     })
 }
 
-/// The device, after a line on standard error where it ignores choices that it was asked to obey.
+/// Returns the device; warns on standard error if it ignores stored choices that were requested.
 ///
 /// # Errors
-/// Standard error that cannot be written.
+/// Standard error cannot be written.
 pub(crate) fn warned(device: Device) -> Result<Device> {
     if let Some(warning) = device.tuning_warning() {
-        writeln!(stderr(), "warning: stored choices are ignored, heuristics choose: {warning}")?;
+        writeln!(stderr(), "warning: stored choices are ignored, using heuristics: {warning}")?;
     }
     Ok(device)
 }
 
-/// The name of the GPU that `--device` asks for, for [`Device::gpu_with`]: where that is `auto`, what `auto` would look for.
+/// The GPU's name for [`Device::gpu_with`]: that of `--device`, or for `auto` the one that [`Device::auto`] looks for.
 pub(crate) fn wish(name: &str) -> String {
     match name.trim() {
         "auto" => asked().unwrap_or_else(|| "gpu".to_owned()),
@@ -38,13 +38,13 @@ pub(crate) fn wish(name: &str) -> String {
     }
 }
 
-/// The device that the environment asks for, if it names one.
+/// The device named by the environment variable, if any.
 fn asked() -> Option<String> {
     let asked = std::env::var_os(DEVICE_VARIABLE)?.to_string_lossy().trim().to_owned();
     (!matches!(asked.as_str(), "" | "auto")).then_some(asked)
 }
 
-/// A device in one line.
+/// Describes a device in one line.
 pub(crate) fn describe(device: &Device) -> String {
     let name = device.to_string();
     match device.adapter() {
@@ -54,30 +54,30 @@ pub(crate) fn describe(device: &Device) -> String {
     }
 }
 
-/// What decides between ways to compute on a GPU that is opened without a wish of its own.
+/// Describes how a GPU that is opened without options makes choices.
 pub(crate) fn tuning(adapter: &AdapterSummary) -> String {
     let asked = Tuning::is_asked_for();
     let choices =
         |tuning: &Tuning, path: PathBuf| format!("measured choices: {}, in {}", tuning.len(), path.display());
     match (Tuning::stored(adapter), Tuning::stored_path(adapter)) {
-        (Ok(_), None) => format!("off, heuristics choose ({TUNING_VARIABLE}=0 or no folder for caches)"),
+        (Ok(_), None) => format!("off, using heuristics ({TUNING_VARIABLE}=0 or no cache folder)"),
         (Ok(Some(tuning)), Some(path)) if asked => choices(&tuning, path),
         (Ok(Some(tuning)), Some(path)) => {
-            format!("off, heuristics choose ({TUNING_VARIABLE}=on obeys {})", choices(&tuning, path))
+            format!("off, using heuristics ({TUNING_VARIABLE}=on uses {})", choices(&tuning, path))
         }
-        (Ok(None), Some(_)) if asked => "none, heuristics choose (`refrain tune` measures)".to_owned(),
+        (Ok(None), Some(_)) if asked => "none, using heuristics (`refrain tune` measures)".to_owned(),
         (Ok(None), Some(_)) => {
-            format!("off, heuristics choose (`refrain tune` measures, and {TUNING_VARIABLE}=on obeys)")
+            format!("off, using heuristics (`refrain tune` measures, {TUNING_VARIABLE}=on uses the result)")
         }
-        (Err(error), _) if asked => format!("ignored, heuristics choose: {error}"),
-        (Err(error), _) => format!("off, heuristics choose; what is stored is of no use: {error}"),
+        (Err(error), _) if asked => format!("ignored, using heuristics: {error}"),
+        (Err(error), _) => format!("off, using heuristics; the stored choices are unusable: {error}"),
     }
 }
 
-/// Prints what is there, and what `auto` takes.
+/// Prints all devices, and the one that `auto` selects.
 ///
 /// # Errors
-/// Standard output that cannot be written.
+/// Standard output cannot be written.
 pub(crate) fn run() -> Result<()> {
     let mut out = stdout();
     writeln!(out, "cpu         32-bit floats\n            --device cpu")?;
@@ -87,7 +87,7 @@ pub(crate) fn run() -> Result<()> {
         writeln!(out, "{}            tuning {}", details(adapter), tuning(adapter))?;
     }
     if adapters.is_empty() {
-        writeln!(out, "no GPU: the system has no Vulkan, Metal or DirectX 12 driver that shows one")?;
+        writeln!(out, "no GPU: the system has no Vulkan, Metal or DirectX 12 driver for one")?;
     }
     let why = match asked() {
         Some(name) => format!("{DEVICE_VARIABLE}={name}"),

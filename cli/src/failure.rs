@@ -1,4 +1,4 @@
-//! What can end the program early, and how it is told.
+//! Errors of the program and their messages.
 
 use std::error::Error as _;
 use std::fmt;
@@ -11,37 +11,37 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 /// Why a command stopped.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The library, or a check of the command line in the library's words, refused.
+    /// An error of the library, or an invalid option.
     Refused(refrain::Error),
-    /// Work that was to be timed gives wrong numbers.
+    /// Work to be timed has wrong results.
     Wrong {
-        /// Which work.
+        /// The work.
         what: String,
-        /// How far it is from the reference.
+        /// Its deviation from the reference.
         deviation: String,
     },
     /// Standard output could not be written.
     Output(io::Error),
-    /// Training went off.
+    /// Training diverged.
     Diverged {
-        /// What is wrong with which number.
+        /// Which number is wrong, and how.
         symptom: String,
         /// The optimizer step, from 1.
         step: usize,
-        /// The step size that was asked for.
+        /// The requested learning rate.
         rate: f64,
-        /// The checkpoint of this run and the step whose model it holds.
+        /// The checkpoint of this run, with the step at which it was saved.
         kept: Option<(PathBuf, usize)>,
     },
 }
 
 impl Failure {
-    /// An option that makes no sense.
+    /// The error of an invalid option.
     pub(crate) fn option(name: &str, message: impl Into<String>) -> Self {
         Self::Refused(refrain::Error::Config { what: name.to_owned(), message: message.into() })
     }
 
-    /// Whether the reader of standard output has gone: no failure of ours, and nothing is left to say.
+    /// Whether standard output was closed by its reader, which is not reported as an error.
     pub(crate) fn reader_is_gone(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -60,18 +60,18 @@ impl From<io::Error> for Failure {
 }
 
 impl fmt::Display for Failure {
-    /// The message with its causes, leaving out a cause whose words the message already has.
+    /// The message with its causes, except a cause whose text the message already contains.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut message, mut cause) = match self {
             Self::Refused(error) => (error.to_string(), error.source()),
             Self::Wrong { what, deviation } => {
-                (format!("{what} is not timed, for it is wrong: {deviation}"), None)
+                (format!("{what} is not timed, because it is wrong: {deviation}"), None)
             }
             Self::Output(error) => (format!("standard output: {error}"), error.source()),
             Self::Diverged { symptom, step, rate, kept } => {
                 let kept = match kept {
-                    Some((path, step)) => format!("{} keeps the model of step {step}", path.display()),
-                    None => "this run has written no checkpoint yet".to_owned(),
+                    Some((path, step)) => format!("{} contains the model of step {step}", path.display()),
+                    None => "this run has not written a checkpoint yet".to_owned(),
                 };
                 let advice = format!("lower --learning-rate (it was {rate}) or --clip the gradients more");
                 (format!("{symptom} at step {step}: {advice}; {kept}"), None)
@@ -104,7 +104,8 @@ mod tests {
         let kept = Some((PathBuf::from("model.safetensors"), 40));
         let failure = Failure::Diverged { symptom: "the loss is NaN".into(), step: 43, rate: 5.0, kept };
         let message = failure.to_string();
-        for part in ["the loss is NaN at step 43", "it was 5", "model.safetensors keeps the model of step 40"]
+        for part in
+            ["the loss is NaN at step 43", "it was 5", "model.safetensors contains the model of step 40"]
         {
             assert!(message.contains(part), "{part} in {message}");
         }

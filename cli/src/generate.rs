@@ -1,4 +1,4 @@
-//! Text from a model, one character after the other.
+//! Generates text from a model, character by character.
 
 use refrain::data::Vocabulary;
 use refrain::nn::{Model, ModelState, Parameters};
@@ -7,10 +7,10 @@ use refrain::{Device, Error, Indices};
 
 use crate::failure::Result;
 
-/// The first random stream of samples; the streams below draw first values of parameters.
+/// The first random stream of samples; lower streams are used to initialise parameters.
 const FIRST_STREAM: u64 = 1 << 32;
 
-/// A trained model and its alphabet.
+/// A trained model with its vocabulary.
 #[derive(Clone, Copy)]
 pub(crate) struct Writer<'a> {
     pub(crate) model: &'a Model,
@@ -18,27 +18,27 @@ pub(crate) struct Writer<'a> {
     pub(crate) vocabulary: &'a Vocabulary,
 }
 
-/// How the next character is chosen, and when to stop.
+/// Sampling options.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Manner {
-    /// Logits are divided by it; zero takes the likeliest character.
+    /// Logits are divided by it; zero selects the most likely character.
     pub(crate) temperature: f64,
     /// The most characters after the prompt.
     pub(crate) length: usize,
-    /// The character to stop at; it is not part of the text.
+    /// The character at which to stop; it is not part of the text.
     pub(crate) stop: Option<char>,
-    /// What the random numbers come from.
+    /// The seed of the random numbers.
     pub(crate) seed: u64,
 }
 
 impl Writer<'_> {
-    /// Sample number `index` that continues `prompt`, the prompt not included.
+    /// Returns sample number `index`, a continuation of `prompt` without the prompt.
     ///
-    /// A model that knows line breaks reads one before the prompt: the text begins a line.
+    /// If the vocabulary contains a line break, the model reads one before the prompt, so that the text starts a line.
     ///
     /// # Errors
-    /// [`Error::Config`] for a character of the prompt that the model does not know; [`Error::NonFinite`] for a
-    /// model whose weights are not numbers; what the model's own `infer` refuses.
+    /// [`Error::Config`] for a character of the prompt that is not in the vocabulary; [`Error::NonFinite`] for a
+    /// model with non-finite weights; errors of the model's `infer`.
     pub(crate) fn continue_from(&self, prompt: &str, manner: &Manner, index: u64) -> Result<String> {
         let stream = Stream::new(manner.seed, FIRST_STREAM + index);
         let mut state = self.model.zero_state(self.device(), 1)?;
@@ -64,7 +64,7 @@ impl Writer<'_> {
         self.parameters.device()
     }
 
-    /// The tokens to read first: the prompt after a line break, or any character where there is neither.
+    /// The tokens to read first: the prompt after a line break, or any character if there is neither.
     fn opening(&self, prompt: &str, stream: &Stream) -> Result<Vec<u32>> {
         let mut opening = self.vocabulary.encode("\n").unwrap_or_default();
         opening.extend(self.vocabulary.encode(prompt).map_err(named_prompt)?);
@@ -74,7 +74,7 @@ impl Writer<'_> {
         Ok(opening)
     }
 
-    /// Reads `tokens`; returns the logits of the character after the last.
+    /// Reads `tokens`; returns the logits of the next character.
     fn read(&self, tokens: &[u32], state: &mut ModelState) -> Result<Vec<f32>> {
         let tokens = Indices::from_slice(self.device(), &[tokens.len(), 1], tokens)?;
         let (logits, next) = self.model.infer(self.parameters, &tokens, state)?;
@@ -96,7 +96,7 @@ fn named_prompt(error: Error) -> Error {
     }
 }
 
-/// Draws from softmax(logits / temperature) by a `uniform` number between 0 and 1; the likeliest token at
+/// Samples from softmax(logits / temperature) with the number `uniform` between 0 and 1; returns the most likely token at
 /// temperature 0.
 fn choose(logits: &[f32], temperature: f64, uniform: f64) -> Result<u32> {
     let likeliest = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0);
@@ -116,7 +116,7 @@ fn choose(logits: &[f32], temperature: f64, uniform: f64) -> Result<u32> {
             return Ok(token as u32);
         }
     }
-    // Rounding alone leads here.
+    // Reached only through rounding.
     Ok(likeliest as u32)
 }
 

@@ -1,4 +1,4 @@
-//! `refrain`: train, sample, check and time recurrent networks on any GPU. Uses the library's public interface only.
+//! `refrain`: trains, samples, checks and times recurrent networks on any GPU. Uses only the library's public interface.
 
 mod baseline;
 mod bench;
@@ -24,8 +24,7 @@ use crate::terminal::stderr;
 
 /// Recurrent neural networks trained on any GPU.
 ///
-/// Control characters of texts, models and names are printed as escapes such as \u001b; line breaks and tabs are printed as
-/// they are.
+/// Prints control characters in texts, models and names as escapes such as \u001b, except line breaks and tabs.
 #[derive(Parser)]
 #[command(name = "refrain", version)]
 struct Program {
@@ -35,35 +34,35 @@ struct Program {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a character model on a text, then let it write
+    /// Train a character model on a text and print samples
     Train(Box<train::arguments::Arguments>),
-    /// Write text with a trained model
+    /// Generate text with a trained model
     Sample(sample::Arguments),
-    /// Compare a device with the 64-bit twin, operation by operation, or with golden cases
+    /// Compare a device with the 64-bit CPU reference, operation by operation, or with golden cases
     Check(check::Arguments),
     /// Time recurrent layers, training steps and single operations on a device
     Bench(Box<bench::arguments::Arguments>),
-    /// Measure the ways in which a GPU can compute what a training step at some shapes needs, and store the best
+    /// Measure the implementations that a GPU can use for training steps of some shapes, and store the fastest
     Tune(Box<tune::arguments::Arguments>),
-    /// Show the devices that are there, and which one is taken
+    /// List all devices, and the one selected by `auto`
     Devices,
 }
 
-/// Exit codes: 0 for success, 1 for a failure, 2 for wrong usage or for cases that are not supported yet.
+/// Exit codes: 0 for success, 1 for a failure, 2 for wrong usage or for unsupported cases.
 fn main() -> ExitCode {
     let program = Program::from_arg_matches(&grammar().get_matches()).unwrap_or_else(|error| error.exit());
     match run(program.command) {
         Ok(code) => code,
         Err(failure) if failure.reader_is_gone() => ExitCode::SUCCESS,
         Err(failure) => {
-            // Where standard error is closed there is nobody left to tell.
+            // If standard error is closed the message cannot be shown.
             writeln!(stderr(), "error: {failure}").ok();
             ExitCode::FAILURE
         }
     }
 }
 
-/// What may be typed. After an option, `-5` is its value: each option says itself why it refuses one.
+/// The command line. `-5` after an option is its value: each option validates its own values.
 fn grammar() -> clap::Command {
     let takes_negatives = |argument: clap::Arg| {
         let is_option = argument.get_long().is_some() && argument.get_action().takes_values();

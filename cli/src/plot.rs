@@ -1,22 +1,22 @@
-//! The loss curve as SVG.
+//! Plots the loss curve as SVG.
 
 use plotters::prelude::*;
 
 use crate::baseline::Baselines;
 use crate::terminal::escaped;
 
-/// What is drawn.
+/// The data of the plot.
 pub(crate) struct Curve {
     /// The loss of each step, in nats.
     pub(crate) training: Vec<f32>,
     /// Step and bits per character of each validation.
     pub(crate) validation: Vec<(usize, f64)>,
-    /// Horizontal lines to compare with.
+    /// Horizontal lines for comparison.
     pub(crate) baselines: Baselines,
 }
 
 const SIZE: (u32, u32) = (900, 540);
-/// The most points of one line: more than the picture has pixels across says nothing.
+/// The most points per line, about the width of the plot in pixels.
 const POINTS: usize = 800;
 const RAW: RGBColor = RGBColor(190, 205, 225);
 const SMOOTH: RGBColor = RGBColor(40, 90, 160);
@@ -25,10 +25,10 @@ const UNIGRAM: RGBColor = RGBColor(130, 90, 160);
 const BIGRAM: RGBColor = RGBColor(40, 130, 90);
 const FRAME: RGBColor = RGBColor(180, 180, 180);
 
-/// Draws the curve: training loss (each step, and its moving mean), validations, baselines.
+/// Plots the training loss (each step, and its moving mean), the validations and the baselines.
 ///
 /// # Errors
-/// What the drawing library says.
+/// Errors of the plotting library.
 pub(crate) fn draw(curve: &Curve, title: &str) -> Result<String, String> {
     let mut svg = String::new();
     render(curve, title, &mut svg).map_err(|error| error.to_string())?;
@@ -93,7 +93,7 @@ fn render(curve: &Curve, title: &str, svg: &mut String) -> Result<(), Box<dyn st
     Ok(())
 }
 
-/// A short stroke beside a label.
+/// The line sample of a legend entry.
 fn key(style: ShapeStyle) -> impl Fn((i32, i32)) -> PathElement<(i32, i32)> {
     move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style)
 }
@@ -102,7 +102,7 @@ fn bits(nats: &[f32]) -> Vec<f64> {
     nats.iter().map(|&loss| f64::from(loss) / std::f64::consts::LN_2).collect()
 }
 
-/// The mean over a fiftieth of all steps around each one.
+/// The centred mean over a fiftieth of all steps.
 fn moving_mean(values: &[f64]) -> Vec<f64> {
     let reach = values.len() / 100;
     let mut sums = vec![0.0];
@@ -116,14 +116,14 @@ fn moving_mean(values: &[f64]) -> Vec<f64> {
     (0..values.len()).map(mean).collect()
 }
 
-/// Points (step, value), at most [`POINTS`] of them, the last one always.
+/// Points (step, value), at most [`POINTS`], including the last.
 fn thinned(values: &[f64]) -> Vec<(f64, f64)> {
     let every = values.len().div_ceil(POINTS).max(1);
     let kept = |place: &usize| place.is_multiple_of(every) || place + 1 == values.len();
     (0..values.len()).filter(kept).map(|place| ((place + 1) as f64, values[place])).collect()
 }
 
-/// The smallest and the largest value on the picture, with a margin.
+/// The smallest and the largest value of the plot, with a margin.
 fn range(curve: &Curve) -> (f64, f64) {
     let Baselines { unigram, bigram } = curve.baselines;
     let validation = curve.validation.iter().map(|&(_, bits)| bits);

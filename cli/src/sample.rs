@@ -1,4 +1,4 @@
-//! `refrain sample`: text from a checkpoint.
+//! `refrain sample`: generates text from a checkpoint.
 
 use std::path::{Path, PathBuf};
 
@@ -14,35 +14,35 @@ use crate::terminal::stdout;
 use crate::train::VOCABULARY_KEY;
 use crate::values::{temperature, whole};
 
-/// The most characters that one call may ask for.
+/// The most characters per call.
 const LONGEST: usize = 10_000_000;
 
 /// Options of `refrain sample`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// A model that `refrain train` wrote
+    /// Checkpoint written by `refrain train`
     checkpoint: PathBuf,
     /// Text to continue
     #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     prompt: String,
-    /// Below 1 safer, above 1 wilder, 0 always the likeliest character
+    /// Sampling temperature: lower is more conservative, 0 always selects the most likely character
     #[arg(long, value_name = "T", default_value_t = 0.8)]
     temperature: f64,
-    /// Characters to write after the prompt
+    /// Number of characters to generate after the prompt
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = whole::<usize>)]
     length: usize,
-    /// What the random choices come from
+    /// Random seed
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u64>)]
     seed: u64,
-    /// Where to compute: auto, cpu, reference, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
+    /// Device: auto, cpu, reference, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
     #[arg(long, value_name = "NAME", default_value = "auto")]
     device: String,
 }
 
-/// Prints the prompt and what the model makes of it.
+/// Prints the prompt and the generated text.
 ///
 /// # Errors
-/// A file that is no checkpoint of `refrain train`; a prompt with characters that the model does not know.
+/// A file that is not a checkpoint of `refrain train`; a prompt with characters that are not in the vocabulary.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     temperature(arguments.temperature)?;
     if !(1..=LONGEST).contains(&arguments.length) {
@@ -59,15 +59,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(writeln!(stdout(), "{}{}", arguments.prompt, text.trim_end_matches('\n'))?)
 }
 
-/// The alphabet of a checkpoint.
+/// The vocabulary of a checkpoint.
 fn vocabulary(path: &Path, metadata: &Metadata) -> Result<Vocabulary> {
     let refused = |message: &str| Error::Checkpoint { path: path.to_owned(), message: message.to_owned() };
-    let characters = metadata
-        .get(VOCABULARY_KEY)
-        .ok_or_else(|| refused("holds a model without a vocabulary: `refrain train` did not write it"))?;
+    let characters = metadata.get(VOCABULARY_KEY).ok_or_else(|| {
+        refused("contains a model without a vocabulary: it was not written by `refrain train`")
+    })?;
     let vocabulary = Vocabulary::of(characters)?;
     if &vocabulary.characters() != characters {
-        return Err(refused("has a damaged vocabulary: its characters are not in order").into());
+        return Err(refused("has an invalid vocabulary: its characters are not in order").into());
     }
     Ok(vocabulary)
 }

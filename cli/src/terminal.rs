@@ -1,15 +1,14 @@
-//! What the program prints, on standard output and standard error.
+//! Standard output and standard error with escaped control characters.
 //!
-//! Texts, vocabularies, names of files, tensors and layers, and what drivers say of themselves come from outside. Their control
-//! characters could clear the screen, change its title or reorder what is read, so they are printed as escapes such as
-//! `\u001b`, which JSON reads back as the characters they stand for. Everything that is printed goes through
-//! [`stdout`] or [`stderr`].
+//! Texts, vocabularies, names of files, tensors and layers, and descriptions by drivers are untrusted. Their control
+//! characters could clear the screen, change its title or reorder the text, so they are printed as escapes such as
+//! `\u001b`, which JSON decodes to the original characters. All output goes through [`stdout`] or [`stderr`].
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Stderr, Stdout, Write};
 
-/// A stream that escapes control characters; what `write!` and `writeln!` write to.
+/// A stream that escapes control characters, for `write!` and `writeln!`.
 pub(crate) struct Escaping<W>(W);
 
 /// Standard output.
@@ -23,16 +22,16 @@ pub(crate) fn stderr() -> Escaping<Stderr> {
 }
 
 impl<W: Write> Escaping<W> {
-    /// Writes all of it at once.
+    /// Formats the text and writes it with one call.
     ///
     /// # Errors
-    /// Those of the stream.
+    /// Errors of the stream.
     pub(crate) fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
         self.0.write_all(escaped(&text.to_string()).as_bytes())
     }
 }
 
-/// `text` with its control characters as escapes of four hexadecimal digits; line breaks and tabs stay.
+/// `text` with control characters replaced by escapes of four hexadecimal digits; line breaks and tabs stay.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {
         return Cow::Borrowed(text);
@@ -47,8 +46,8 @@ pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Whether a terminal could obey `character` rather than show it: control characters of ASCII and ISO 8859 (C0, DEL and C1) but
-/// the line break and the tab, and the marks that override the direction of writing.
+/// Whether a terminal could interpret `character` instead of showing it: the control characters of ASCII and ISO 8859
+/// (C0, DEL and C1) except line break and tab, and the characters that override the writing direction.
 fn is_control(character: char) -> bool {
     match character {
         '\n' | '\t' => false,

@@ -1,4 +1,4 @@
-//! The text to learn from: reading it, its vocabulary, and the part that is held out.
+//! The training text: its vocabulary, training part and held-out part.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use refrain::io::read_file;
 
 use crate::failure::Result;
 
-/// The text that ships with the program; its provenance and licence are in `data/README.md`.
+/// The text included in the program; for its provenance and licence see `data/README.md`.
 const ITALIAN_TOWNS: &str = include_str!("../../data/italian-towns.txt");
 
-/// The most bytes of text: tokens take four times as much memory.
+/// The largest text in bytes; its tokens need four times as much memory.
 const LARGEST: u64 = 1 << 30;
 
-/// A text of mostly shorter lines than this is a list: of names, words, titles.
+/// A text whose median line is shorter than this is treated as a list: of names, words, titles.
 const LIST_LINE: usize = 40;
 
 /// What one sample of a text is.
@@ -22,7 +22,7 @@ const LIST_LINE: usize = 40;
 pub(crate) enum Unit {
     /// A line, for lists.
     Line,
-    /// A stretch of some length, for running text.
+    /// A fixed number of characters, for running text.
     Stretch,
 }
 
@@ -34,28 +34,28 @@ impl Unit {
     }
 }
 
-/// A text as tokens, cut in two.
+/// A text as tokens, split into a training and a held-out part.
 pub(crate) struct Corpus {
-    /// Where it comes from, for people.
+    /// A description of its origin.
     pub(crate) source: String,
-    /// What was changed in the file: a byte-order mark, line ends.
+    /// The changes made when the file was decoded: byte-order mark, line ends.
     pub(crate) changes: TextChanges,
-    /// How many characters it has.
+    /// The number of characters.
     pub(crate) characters: usize,
-    /// All its characters, those of the held-out part too.
+    /// All characters, including those of the held-out part.
     pub(crate) vocabulary: Vocabulary,
-    /// The part that is learned.
+    /// The training part.
     pub(crate) training: Vec<u32>,
-    /// The part that is only predicted. Its first token is the last of the training part: the context of the
-    /// first prediction, and itself no prediction.
+    /// The held-out part. Its first token is the last of the training part: the context of the first prediction, not itself
+    /// predicted.
     pub(crate) held_out: Vec<u32>,
-    /// What a sample is.
+    /// What one sample is.
     pub(crate) unit: Unit,
 }
 
 impl Corpus {
-    /// The text at `path`, or the one that ships with the program. `fraction` of it, at the end, is held out, of
-    /// which `most` characters are used.
+    /// Reads the text at `path`, or the included one. Its last `fraction` is held out, of which up to `most` characters are
+    /// used.
     ///
     /// # Errors
     /// A file that cannot be read, is too large, is not UTF-8 or has fewer than two characters.
@@ -90,10 +90,10 @@ impl Corpus {
         Ok(Self { source, changes, characters, vocabulary, training, held_out, unit })
     }
 
-    /// Fails unless what is learned from fills one window of `batch` rows of `sequence` steps.
+    /// Fails unless the training part fills one window of `batch` rows and `sequence` steps.
     ///
     /// # Errors
-    /// [`Error::Config`], with what the text has and what would fit it.
+    /// [`Error::Config`] with the length of the text and sizes that would fit.
     pub(crate) fn expect_window(&self, batch: usize, sequence: usize) -> Result<()> {
         let Self { source, characters, training, .. } = self;
         let learned = training.len();
@@ -102,21 +102,21 @@ impl Corpus {
             return Ok(());
         }
         let advice = match ((learned - 1) / sequence, (learned - 1) / batch) {
-            (0, 0) => "take a longer text".to_owned(),
-            (0, longest) => format!("take a longer text or `--sequence {longest}`"),
-            (rows, _) => format!("take a longer text or `--batch {rows}`"),
+            (0, 0) => "use a longer text".to_owned(),
+            (0, longest) => format!("use a longer text or `--sequence {longest}`"),
+            (rows, _) => format!("use a longer text or `--batch {rows}`"),
         };
         let message = format!(
-            "the text is too short: of its {characters} characters {} are held out to be predicted and {learned} are left \
-             to learn from, but {batch} x {sequence} of them, each with the one after it, need {needed}; {advice}",
+            "the text is too short: of its {characters} characters {} are held out for validation and {learned} are left \
+             for training, but {batch} x {sequence} steps need {needed}; {advice}",
             characters - learned,
         );
         Err(Error::Config { what: source.clone(), message }.into())
     }
 }
 
-/// Where the held-out part begins: `fraction` before the end, moved back to the start of a line if one starts in
-/// the fifth of that length before it.
+/// The start of the held-out part: `fraction` before the end, moved back to the start of a line if there is one within a
+/// fifth of that length before it.
 fn cut(tokens: &[u32], newline: Option<u32>, fraction: f64) -> usize {
     let held_out = (tokens.len() as f64 * fraction).ceil() as usize;
     let place = tokens.len().saturating_sub(held_out).max(1);
@@ -178,7 +178,7 @@ mod tests {
         let twelve = corpus("twelve chars", 0.1);
         let refused = twelve.expect_window(1, 32).expect_err("32 steps").to_string();
         for part in
-            ["of its 12 characters 2 are held out", "10 are left to learn from", "need 33", "`--sequence 9`"]
+            ["of its 12 characters 2 are held out", "10 are left for training", "need 33", "`--sequence 9`"]
         {
             assert!(refused.contains(part), "{part} in {refused}");
         }
@@ -187,7 +187,7 @@ mod tests {
         assert!(refused.contains("`--batch 3`"), "{refused}");
         twelve.expect_window(3, 3).expect("what was advised");
         let refused = twelve.expect_window(20, 20).expect_err("400 predictions").to_string();
-        assert!(refused.ends_with("take a longer text"), "{refused}");
+        assert!(refused.ends_with("use a longer text"), "{refused}");
         assert!(twelve.expect_window(usize::MAX, 2).is_err());
     }
 

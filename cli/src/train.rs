@@ -1,4 +1,4 @@
-//! `refrain train`: a character model from a text.
+//! `refrain train`: trains a character model on a text.
 
 pub(crate) mod arguments;
 mod learner;
@@ -22,23 +22,23 @@ use crate::generate::{Manner, Writer};
 use crate::plot::{Curve, draw};
 use crate::text::{Corpus, Unit};
 
-/// Sequences side by side, where nothing else is asked for and the text is long enough.
+/// The default batch size, if the text is long enough.
 const BATCH: usize = 32;
-/// Steps between two looks at the losses: each look waits for the device.
+/// The number of steps between two reads of the losses; each read waits for the device.
 const LOOK_EVERY: usize = 10;
-/// Characters of a sample of running text.
+/// The length of a sample of running text in characters.
 const STRETCH: usize = 300;
 /// The most characters of a sample of a list.
 const LONGEST_LINE: usize = 80;
 
-/// The key of the checkpoint's metadata that holds the characters in the order of their tokens.
+/// The metadata key of the vocabulary: the characters in the order of their tokens.
 pub(crate) const VOCABULARY_KEY: &str = "vocabulary";
 
-/// Trains, and writes what was asked for.
+/// Trains a model and writes the checkpoint and the plot.
 ///
 /// # Errors
-/// Anything that cannot work is refused before the first step: options, text, device, memory, files. After that: a
-/// loss that is no number any more, a file that cannot be written, a lost device.
+/// Before the first step: invalid options, text or files, an unavailable device, too little memory. During training: a
+/// non-finite loss, a file that cannot be written, a lost device.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.validate()?;
     expect_different_files(arguments)?;
@@ -65,16 +65,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     training.finish(&device)
 }
 
-/// Fails if one file would replace another.
+/// Fails if two output files have the same path.
 fn expect_different_files(arguments: &Arguments) -> Result<()> {
     let mut paths = vec![("--checkpoint", arguments.checkpoint.as_path()), ("--plot", &arguments.plot)];
     paths.extend(arguments.text.as_deref().map(|text| ("--text", text)));
     expect_different(&paths)
 }
 
-/// Fails if the files at the end cannot be written.
+/// Fails if an output file cannot be written.
 fn expect_files(arguments: &Arguments, footprint: &Footprint) -> Result<()> {
-    // Names and description of the model, and a generous curve.
+    // An upper bound for the description of the model and for the plot.
     const DESCRIPTION: u64 = 1 << 16;
     let checkpoint = footprint.parameters.saturating_mul(4).saturating_add(DESCRIPTION);
     expect_writable("--checkpoint", &arguments.checkpoint, checkpoint)?;
@@ -82,19 +82,19 @@ fn expect_files(arguments: &Arguments, footprint: &Footprint) -> Result<()> {
     expect_writable("--plot", &arguments.plot, 4 * DESCRIPTION)
 }
 
-/// Training under way.
+/// The state of a training run.
 struct Training<'a> {
     arguments: &'a Arguments,
     corpus: &'a Corpus,
     learner: Learner,
     report: Report,
     curve: Curve,
-    /// The step whose model the checkpoint holds.
+    /// The step at which the checkpoint was saved.
     kept: Option<usize>,
 }
 
 impl Training<'_> {
-    /// All steps and validations.
+    /// Runs all steps and validations.
     fn learn(&mut self, windows: &Windows, held_out: &[Window]) -> Result<()> {
         let options = &self.arguments.optimization;
         let look_every = if self.arguments.json { 1 } else { LOOK_EVERY };
@@ -128,7 +128,7 @@ impl Training<'_> {
         Ok(())
     }
 
-    /// Predicts the held-out part and keeps the model in the checkpoint.
+    /// Evaluates the held-out part and saves the checkpoint.
     fn validate(&mut self, step: usize, held_out: &[Window]) -> Result<()> {
         let bits = self.learner.validate(held_out)?;
         self.expect_sound("the validation loss", bits * std::f64::consts::LN_2, step)?;
@@ -156,9 +156,9 @@ impl Training<'_> {
         entries.map(|(key, value)| (key.to_owned(), value)).into()
     }
 
-    /// Fails for a loss that is no number, or beyond all learning.
+    /// Fails for a loss that is not finite or far too large.
     fn expect_sound(&self, what: &str, nats: f64, step: usize) -> Result<()> {
-        /// How many times the loss of guessing among all characters is beyond all learning.
+        /// The allowed loss, as a multiple of the loss of uniform guessing.
         const EXPLODED: f64 = 1000.0;
         let guessing = (self.corpus.vocabulary.len().max(2) as f64).ln();
         if !nats.is_finite() {
@@ -177,7 +177,7 @@ impl Training<'_> {
         Failure::Diverged { symptom, step, rate: self.arguments.optimization.rate(), kept }
     }
 
-    /// The loss curve, and samples where people read.
+    /// Writes the plot and, unless the output is JSON, prints samples.
     fn finish(&mut self, device: &Device) -> Result<()> {
         let title = format!("{} on {device}", self.corpus.source);
         let svg =
@@ -205,7 +205,7 @@ impl Training<'_> {
     }
 }
 
-/// Whether one of `validations` validations, evenly spread over `steps` steps, comes after `step`.
+/// Whether one of `validations` validations, evenly distributed over `steps` steps, follows `step`.
 fn validates(step: usize, steps: usize, validations: usize) -> bool {
     let before = |step: usize| step as u128 * validations as u128 / steps as u128;
     before(step) > before(step - 1)

@@ -1,5 +1,5 @@
-//! `refrain tune`: measures the ways in which a GPU can compute what training steps at some shapes need, and stores those
-//! that are clearly faster than what heuristics choose.
+//! `refrain tune`: measures the implementations that a GPU can use for training steps of some shapes, and stores those
+//! that are clearly faster than the heuristics' choices.
 
 pub(crate) mod arguments;
 mod contest;
@@ -30,16 +30,16 @@ use crate::devices;
 use crate::failure::{Failure, Result};
 use crate::terminal::stderr;
 
-/// Training steps whose losses are compared before choices are stored.
+/// The number of training steps whose losses are compared before choices are stored.
 const LOSSES: usize = 3;
-/// Runs, at least, of a training step that seemed slower with the choices than without.
+/// The minimum number of runs when a training step that seemed slower with the choices is measured again.
 const LOOK_AGAIN: usize = 10;
 
-/// Measures, prints and stores.
+/// Measures, prints and stores choices.
 ///
 /// # Errors
-/// Options that make no sense; the CPU; a device that is not there; work that gives wrong numbers; choices that make a
-/// training step clearly slower, which are not stored; a file that cannot be written.
+/// Invalid options; the CPU; a device that does not exist; work with wrong results; choices that make a training step
+/// clearly slower, which are not stored; a file that cannot be written.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.validate()?;
     let bench = Bench::open(&arguments.device, arguments.effort())?;
@@ -47,8 +47,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         true => None,
         false => Some(Tuning::stored_path(bench.adapter()?).ok_or_else(|| {
             let message = format!(
-                "{TUNING_VARIABLE}=0 or a platform without a folder for caches leaves no place to store \
-                 choices: name a folder by {TUNING_VARIABLE}, or give --dry-run"
+                "choices cannot be stored with {TUNING_VARIABLE}=0 or on a platform without a cache folder: set \
+                 {TUNING_VARIABLE} to a folder, or use --dry-run"
             );
             Failure::option("tune", message)
         })?),
@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     report.end(&summary)
 }
 
-/// What is stored already; nothing, after a line that says why, where that is of no use.
+/// The choices stored so far; none, with a warning, if the file cannot be used.
 fn stored(adapter: &AdapterSummary) -> Result<Tuning> {
     match Tuning::stored(adapter) {
         Ok(stored) => Ok(stored.unwrap_or_default()),
@@ -89,36 +89,36 @@ fn stored(adapter: &AdapterSummary) -> Result<Tuning> {
     }
 }
 
-/// The devices that work is compared on: one adapter, opened in several ways.
+/// The devices on which work is compared: one adapter, opened with different options.
 struct Bench {
     name: String,
     place: Place,
     effort: Effort,
-    /// By heuristics alone.
+    /// Heuristics only.
     plain: Device,
-    /// With each way through time of [`Bench::TIERS`]; they note what they take.
+    /// With each strategy of [`Bench::TIERS`]; these devices record their choices.
     strategies: Vec<(RecurrentStrategy, Device)>,
 }
 
-/// What training steps at the named shapes ask for.
+/// The operations of training steps at the requested shapes.
 struct Asked {
-    /// Those that fit the device.
+    /// The shapes that fit the device.
     shapes: Vec<Shape>,
-    /// Products, with what heuristics choose.
+    /// The products, with the heuristics' choices.
     products: Tuning,
     layers: BTreeMap<RecurrentShape, Layer>,
 }
 
-/// A recurrent layer that was asked for.
+/// A recurrent layer of the requested shapes.
 struct Layer {
     cell: Cell,
-    /// What heuristics choose.
+    /// The heuristics' choice.
     heuristic: RecurrentStrategy,
-    /// The most steps that it runs over.
+    /// The largest number of steps that it runs over.
     steps: usize,
 }
 
-/// What has been measured.
+/// The measured choices.
 #[derive(Default)]
 struct Measured {
     chosen: Tuning,
@@ -131,7 +131,7 @@ impl Measured {
         self.products.len() + self.layers.len()
     }
 
-    /// `stored`, where what was measured now replaces what was measured before.
+    /// `stored`, updated with the new measurements.
     fn merged(&self, mut stored: Tuning) -> Result<Tuning> {
         self.products.iter().for_each(|&shape| stored.forget_product(shape));
         self.layers.iter().for_each(|&shape| stored.forget_recurrent(shape));
@@ -153,8 +153,8 @@ impl Bench {
         let name = devices::wish(name);
         if matches!(name.to_lowercase().as_str(), "cpu" | "reference") {
             let message = format!(
-                "{name} has one way to compute each operation, and nothing to choose: tune a GPU, by \
-                                   gpu, gpu:N or a part of its name"
+                "{name} has one implementation of each operation, so there is nothing to tune: name a GPU by gpu, \
+                 gpu:N or a part of its name"
             );
             return Err(Failure::option("--device", message));
         }
@@ -166,12 +166,12 @@ impl Bench {
         let strategies =
             Self::STRATEGIES.into_iter().map(|strategy| Ok((strategy, open(strategy, Journal::Choices)?)));
         let strategies = strategies.collect::<Result<_>>()?;
-        // These devices obey nothing that is stored.
+        // These devices use no stored choices.
         let place = Place { tuning: None, ..Place::of(&plain) };
         Ok(Self { place, strategies, plain, effort, name })
     }
 
-    /// Whether the device, by its own choice, has layers whose workgroups wait for each other.
+    /// Whether the device, by its own choice, uses persistent kernels.
     fn lets_workgroups_wait(&self) -> bool {
         self.plain.persistent_report().is_some_and(|report| report.trusted)
     }
@@ -180,7 +180,7 @@ impl Bench {
         self.plain.adapter().ok_or_else(|| Failure::option("--device", "is not a GPU"))
     }
 
-    /// Runs a training step of each shape, on a device that notes what it is asked for.
+    /// Runs a training step of each shape on a device that records its choices.
     fn asked(&self, shapes: &[Shape]) -> Result<Asked> {
         for kind in kinds(&shapes.iter().map(|&shape| (shape, Work::Train)).collect::<Vec<_>>()) {
             expect_right(&self.plain, kind)?;
@@ -200,13 +200,13 @@ impl Bench {
             }
         }
         if asked.shapes.is_empty() {
-            let message = format!("nothing that was asked for fits {}: take smaller sizes", self.plain);
+            let message = format!("none of these shapes fits {}: use smaller sizes", self.plain);
             return Err(Failure::option("tune", message));
         }
         Ok(asked)
     }
 
-    /// The choices that a training step of this shape meets.
+    /// The choices that a training step of this shape makes.
     fn noted(&self, shape: Shape) -> Result<Tuning> {
         shape.footprint(Work::Train).expect_fits(&self.plain)?;
         let options =
@@ -216,7 +216,7 @@ impl Bench {
         Ok(device.choices()?)
     }
 
-    /// Compares all ways to compute a product.
+    /// Compares all variants of a product.
     fn product(
         &self,
         report: &Report,
@@ -252,7 +252,7 @@ impl Bench {
         report.line(&Line::new(&self.place, [operation, sizes, heuristic, best], &outcome))
     }
 
-    /// Compares the ways through time of a layer, forward and back.
+    /// Compares the strategies of a layer, forward and backward.
     fn layer(
         &self,
         report: &Report,
@@ -262,31 +262,31 @@ impl Bench {
     ) -> Result<()> {
         let RecurrentShape { hidden_size, rows, .. } = shape;
         let &Layer { cell, heuristic, steps: sequence } = layer;
-        // One input feature: the projection costs nothing beside the loop.
+        // One input feature, so that the cost of the projection is negligible.
         let sizes =
             Shape { cell, inputs: 1, hidden: hidden_size, batch: rows, sequence, layers: 1, classes: 1 };
         let mut ways = Vec::with_capacity(self.strategies.len());
         let mut actions = Vec::with_capacity(self.strategies.len());
         for (strategy, device) in &self.strategies {
-            // Only by its own choice does a device let workgroups wait for each other.
+            // Persistent kernels are compared only if the device would choose them itself.
             if *strategy == RecurrentStrategy::Persistent && !self.lets_workgroups_wait() {
                 continue;
             }
             let mut action = steps(device, sizes, Pass::Both)?;
             action()?;
-            // A layer that cannot go this way went another.
+            // A layer that does not support this strategy used another one.
             if device.choices()?.recurrent(shape) == Some(*strategy) {
                 let place = if *strategy == heuristic { 0 } else { ways.len() };
                 ways.insert(place, *strategy);
                 actions.insert(place, (device, action));
             }
         }
-        // What heuristics choose is compared with all others.
+        // The heuristics' choice is the baseline of the comparison.
         if ways.first() != Some(&heuristic) {
             let (what, way) = (report::layer(&shape, sequence), strategy_name(heuristic));
             writeln!(
                 stderr(),
-                "not compared: a layer of {what} did not go {way} again, as heuristics had it go"
+                "not compared: a layer of {what} no longer runs {way}, as the heuristics chose"
             )?;
             return Ok(());
         }
@@ -311,7 +311,7 @@ impl Bench {
         report.line(&Line::new(&self.place, words, &outcome))
     }
 
-    /// Compares whole training steps, without the choices and with them.
+    /// Compares whole training steps without and with the choices.
     fn training_step(&self, report: &Report, shape: Shape, chosen: &Tuning) -> Result<()> {
         let options = GpuOptions { tuning: TuningSource::Given(chosen.clone()), ..GpuOptions::default() };
         let tuned = Device::gpu_with(&self.name, &options)?;
@@ -327,7 +327,7 @@ impl Bench {
         };
         let mut outcome = compare(&self.effort)?;
         if outcome.is_slower {
-            // A verdict that throws all away is worth another look.
+            // Measured again before all choices are discarded.
             outcome = compare(&Effort { runs: self.effort.runs.max(LOOK_AGAIN), ..self.effort })?;
         }
         drop(settings);
@@ -336,8 +336,8 @@ impl Bench {
         report.line(&Line::new(&self.place, words, &outcome))?;
         if outcome.is_slower {
             let message = format!(
-                "not stored: a training step ({shape}) is slower with the choices than without, though \
-                                   each is faster alone; measure again when nothing else runs, or name fewer shapes"
+                "not stored: a training step ({shape}) is slower with the choices than without, although \
+                 each choice is faster alone; measure again while nothing else runs, or name fewer shapes"
             );
             return Err(Failure::option("tune", message));
         }
@@ -345,7 +345,7 @@ impl Bench {
     }
 }
 
-/// A shape in the room of a table's column.
+/// A shape, short enough for a table column.
 fn short(shape: Shape) -> String {
     let Shape { cell, inputs, hidden, batch, sequence, layers, .. } = shape;
     format!("{layers} x {} {inputs} to {hidden}, {sequence}x{batch}", cell.name())

@@ -1,11 +1,11 @@
-//! What the values of options may be, where several commands ask the same.
+//! Validation of option values that several commands share.
 
 use refrain::nn::Cell;
 use refrain::ops::Activation;
 
 use crate::failure::{Failure, Result};
 
-/// Refuses a temperature that is negative or absurd.
+/// Rejects a temperature that is negative or too large.
 ///
 /// # Errors
 /// [`refrain::Error::Config`].
@@ -13,7 +13,7 @@ pub(crate) fn temperature(value: f64) -> Result<()> {
     number("--temperature", value, (0.0..=100.0).contains(&value), "between 0 and 100")
 }
 
-/// Refuses a number of things outside `smallest..=largest`.
+/// Rejects a count outside `smallest..=largest`.
 ///
 /// # Errors
 /// [`refrain::Error::Config`].
@@ -28,7 +28,7 @@ pub(crate) fn count(option: &str, found: usize, smallest: usize, largest: usize)
     Err(Failure::option(option, format!("must be {bound}, not {found}")))
 }
 
-/// Refuses a number that is not sensible, naming what is expected.
+/// Rejects a number unless `sensible`; `expected` describes the valid values.
 ///
 /// # Errors
 /// [`refrain::Error::Config`].
@@ -39,7 +39,7 @@ pub(crate) fn number(option: &str, found: f64, sensible: bool, expected: &str) -
     }
 }
 
-/// The whole number that `text` is, with words of its own for what it may be instead.
+/// Parses an integer, with an error message of its own.
 pub(crate) fn whole<N: TryFrom<u64>>(text: &str) -> std::result::Result<N, String> {
     if let Some(number) = text.parse::<u64>().ok().and_then(|number| N::try_from(number).ok()) {
         return Ok(number);
@@ -53,12 +53,12 @@ pub(crate) fn whole<N: TryFrom<u64>>(text: &str) -> std::result::Result<N, Strin
     .to_owned())
 }
 
-/// The cell of this name.
+/// Parses the name of a cell.
 pub(crate) fn cell(name: &str) -> std::result::Result<Cell, String> {
     let all = || [Cell::Lstm, Cell::Gru].into_iter().chain(Activation::ALL.map(Cell::Vanilla));
     let known = || all().map(Cell::name).collect::<Vec<_>>().join(", ");
     let found = all().find(|cell| cell.name() == name);
-    found.ok_or_else(|| format!("there is no cell of this name; there are {}", known()))
+    found.ok_or_else(|| format!("is not a cell; the cells are {}", known()))
 }
 
 #[cfg(test)]

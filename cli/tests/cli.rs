@@ -151,21 +151,21 @@ fn files_that_are_no_checkpoint_are_refused() {
     folder.write("foreign.safetensors", foreign);
     for (file, expected) in [
         ("nothing.safetensors", "nothing.safetensors: No such file"),
-        ("cut.safetensors", "cut.safetensors: is not a whole safetensors file"),
-        ("header.safetensors", "is not a whole safetensors file"),
-        ("noise.safetensors", "is not a whole safetensors file"),
+        ("cut.safetensors", "cut.safetensors: is not a complete safetensors file"),
+        ("header.safetensors", "is not a complete safetensors file"),
+        ("noise.safetensors", "is not a complete safetensors file"),
         ("empty.safetensors", "is empty, not a safetensors file"),
         (
             "refrain.svg",
             "refrain.svg: is an SVG image, not a safetensors file: `refrain train` writes the model to",
         ),
-        ("foreign.safetensors", "no model of refrain"),
+        ("foreign.safetensors", "no refrain model"),
     ] {
         let message = folder.refused(&format!("sample {file} --device cpu"));
         assert!(message.contains(expected), "{file}: {message}");
     }
     let message = folder.refused("sample refrain.safetensors --device cpu --prompt 1984");
-    assert!(message.contains("--prompt: has the character '1'"), "{message}");
+    assert!(message.contains("--prompt: contains the character '1'"), "{message}");
     for options in ["--length 0", "--temperature nan", "--device cuda"] {
         folder.refused(&format!("sample refrain.safetensors {options}"));
     }

@@ -1,9 +1,9 @@
-//! Runs mutated inputs through every parser of refrain, and watches each one: it must not panic, take more than 2 s, or
-//! have more than 256 MiB in use at once.
+//! Runs mutated inputs through every parser of refrain. A parser must not panic, take more than 2 s, or use more than
+//! 256 MiB at once.
 //!
-//! Inputs are numbered: input n of a target follows from the seed of the run, the target and n alone, whatever the number of
-//! threads. An input that did harm is kept under `target/fuzz/`. Faults are counted in the table and end the run with an
-//! exit code of 1.
+//! Inputs are numbered: input n of a target depends only on the seed of the run, the target and n, not on the number of
+//! threads. An input that causes a fault is saved under `target/fuzz/`. The table counts faults; with any fault the exit
+//! code is 1.
 //!
 //! ```text
 //! cargo run -p refrain-fuzz -- [--inputs N] [--seed S] [--target NAME] [--only N] [--write-seeds]
@@ -33,9 +33,9 @@ static MEMORY: memory::Counting = memory::Counting;
 
 const MOST_TIME: Duration = Duration::from_secs(2);
 const MOST_MEMORY: usize = 256 << 20;
-/// After this an input counts as endless, and the program ends.
+/// An input that takes longer is considered endless, and the program exits.
 const ENDLESS: Duration = Duration::from_secs(30);
-/// Inputs that a thread takes at once.
+/// The number of inputs that a thread reserves at once.
 const SHARE: u64 = 250;
 
 struct Options {
@@ -67,10 +67,10 @@ impl Options {
     }
 }
 
-/// A target with its seeds and what was found so far.
+/// A target with its seeds and results.
 struct Campaign {
     target: &'static Target,
-    /// Of the random numbers.
+    /// The seed of the random numbers.
     seed: u64,
     seeds: Vec<Seed>,
     contents: Vec<Vec<u8>>,
@@ -87,7 +87,7 @@ struct Found {
     time: Duration,
 }
 
-/// What one input did.
+/// The result of one input.
 struct Watched {
     accepted: bool,
     fault: Option<String>,
@@ -96,7 +96,7 @@ struct Watched {
 }
 
 thread_local! {
-    /// Message and place of the last panic of this thread.
+    /// Message and location of the last panic of this thread.
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
@@ -114,7 +114,7 @@ fn watch(target: &Target, path: &Path) -> Watched {
     Watched { accepted: outcome.unwrap_or(false), fault, memory, time }
 }
 
-/// A file of one thread that holds the input it runs, on a file system in memory where there is one.
+/// The input file of one thread, in a file system in memory if there is one.
 struct Workplace {
     path: PathBuf,
     _folder: tempfile::TempDir,
@@ -136,7 +136,7 @@ impl Campaign {
         Ok(Self { target, seed, seeds, contents, next, found })
     }
 
-    /// The seeds themselves: each is accepted or, if it is a hostile one, refused.
+    /// Runs the seeds themselves: each must be accepted, or rejected if it is hostile.
     fn run_seeds(&self, place: &Workplace) -> Result<(), Box<dyn Error>> {
         for seed in &self.seeds {
             fs::write(&place.path, &seed.content)?;
@@ -163,7 +163,7 @@ impl Campaign {
         clock.begin();
         let mut watched = watch(self.target, &place.path);
         if watched.fault.is_some() && watched.time > MOST_TIME {
-            // Others may have taken the machine's time.
+            // The machine may have been busy with other processes, so the input is run again.
             clock.begin();
             watched = watch(self.target, &place.path);
         }
@@ -174,7 +174,7 @@ impl Campaign {
             let kept = folder.join(format!("{}-{}-{index}", self.target.name, self.seed));
             fs::write(&kept, &input)?;
             eprintln!(
-                "{} {fault}\n    kept in {}; again by --target {} --seed {} --only {index}",
+                "{} {fault}\n    saved to {}; rerun with --target {} --seed {} --only {index}",
                 self.target.name,
                 kept.display(),
                 self.target.name,
@@ -191,7 +191,7 @@ impl Campaign {
     }
 }
 
-/// When a thread began its input, in milliseconds since the start of the run and one more; 0 between inputs.
+/// The start of a thread's current input, in milliseconds since the start of the run plus one; 0 between inputs.
 struct Clock {
     start: Instant,
     began: AtomicU64,
@@ -216,7 +216,7 @@ impl Clock {
     }
 }
 
-/// Takes inputs of one target after the other until all are done.
+/// Runs the inputs of one target after the other until all are done.
 fn work(campaigns: &[Campaign], inputs: u64, place: &Workplace, clock: &Clock) -> Result<(), Box<dyn Error>> {
     for campaign in campaigns {
         loop {
@@ -239,7 +239,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         chosen.map(|target| Campaign::new(target, options.seed)).collect::<Result<_, _>>()?;
     if campaigns.is_empty() {
         let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
-        return Err(format!("there is no such target; there are {}", names.join(", ")).into());
+        return Err(format!("no such target; the targets are {}", names.join(", ")).into());
     }
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -271,7 +271,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
                 if let Some((place, _)) = places.iter().zip(&clocks).find(|(_, clock)| clock.is_endless()) {
                     let kept = Path::new("target/fuzz/endless");
                     fs::create_dir_all("target/fuzz").and_then(|()| fs::copy(&place.path, kept)).ok();
-                    eprintln!("an input does not end: it is kept in {}", kept.display());
+                    eprintln!("an input does not terminate; it is saved to {}", kept.display());
                     std::process::exit(1);
                 }
             }
@@ -283,7 +283,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     println!("seed {}, {threads} threads, {:.0} s", options.seed, begun.elapsed().as_secs_f64());
     println!(
         "{:10} {:>9} {:>9} {:>7} {:>12} {:>12}",
-        "target", "inputs", "accepted", "faults", "most memory", "longest"
+        "target", "inputs", "accepted", "faults", "peak memory", "longest"
     );
     let mut faults = 0;
     for Campaign { target, found, .. } in &campaigns {

@@ -1,9 +1,9 @@
-//! An allocator that counts what each thread has in use, and the most that it had.
+//! An allocator that counts the bytes in use per thread, and their peak.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// More than this is never given to one thread: a runaway input ends the program instead of the machine.
+/// The limit per thread: an input that exceeds it ends the program before the machine runs out of memory.
 const MOST: usize = 2 << 30;
 
 thread_local! {
@@ -11,10 +11,10 @@ thread_local! {
     static PEAK: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts by thread, and takes the memory from the system.
+/// Counts per thread, and allocates from the system.
 pub(crate) struct Counting;
 
-/// Counts bytes that are asked for; whether they may be given.
+/// Counts requested bytes; returns whether they are within the limit.
 fn add(bytes: usize) -> bool {
     let count = || {
         let now = IN_USE.get().saturating_add(bytes);
@@ -29,18 +29,18 @@ fn add(bytes: usize) -> bool {
 }
 
 fn subtract(bytes: usize) {
-    // What another thread took may be given back here.
+    // A thread may free memory that another one allocated.
     IN_USE.set(IN_USE.get().saturating_sub(bytes));
 }
 
-// SAFETY: every call is passed on to the system's allocator with its arguments unchanged, or fails as one that is out of
-// memory. The counters are cells of the thread without destructors, which allocate nothing.
+// SAFETY: every call is passed on to the system's allocator with unchanged arguments, or fails like an allocation without
+// memory. The counters are thread-local cells without destructors, which allocate nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !add(layout.size()) {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller guarantees the precondition.
         unsafe { System.alloc(layout) }
     }
 
@@ -48,29 +48,29 @@ unsafe impl GlobalAlloc for Counting {
         if !add(layout.size()) {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller guarantees the precondition.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         subtract(layout.size());
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller guarantees the precondition.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both exist while values are copied.
+        // Both blocks exist while values are copied.
         if !add(size) {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller guarantees the precondition.
         let moved = unsafe { System.realloc(pointer, layout, size) };
         subtract(if moved.is_null() { size } else { layout.size() });
         moved
     }
 }
 
-/// The most bytes that this thread had in use during `run`, beyond those before.
+/// The peak of the bytes that this thread used during `run`, beyond those in use before.
 pub(crate) fn peak<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = IN_USE.get();
     PEAK.set(before);

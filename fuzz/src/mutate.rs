@@ -1,8 +1,8 @@
-//! Mutations of inputs: of bytes, without knowing what they mean, and of JSON, by its structure.
+//! Mutations of inputs: of bytes, ignoring their meaning, and of JSON, by its structure.
 
 use serde_json::{Map, Value};
 
-/// SplitMix64 (Steele, Lea & Flood 2014): the same numbers on every machine.
+/// SplitMix64 (Steele, Lea & Flood 2014), which gives the same numbers on every machine.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -31,7 +31,7 @@ impl Random {
     }
 }
 
-/// What an input is made of.
+/// The format of an input.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// A safetensors file: a length, a JSON header, values.
@@ -40,7 +40,7 @@ pub(crate) enum Format {
     Bytes,
 }
 
-/// One of `seeds`, changed in one to four ways.
+/// Returns one of `seeds` with one to four changes.
 pub(crate) fn mutated(format: Format, seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut input = random.pick(seeds).clone();
     for _ in 0..=random.below(4) {
@@ -135,9 +135,9 @@ fn any_value(random: &mut Random) -> Value {
     }
 }
 
-/// Changes one value, which is somewhere in `value`.
+/// Changes one value at any depth of `value`.
 fn change(value: &mut Value, random: &mut Random) {
-    // Descend while there is something below, most of the time.
+    // Usually descends as long as there is something below.
     match value {
         Value::Array(values) if !values.is_empty() && random.percent(80) => {
             let place = random.below(values.len());
@@ -149,7 +149,7 @@ fn change(value: &mut Value, random: &mut Random) {
                 change(inner, random);
             }
         }
-        // Files of this crate have JSON in the texts of JSON.
+        // Files of this crate contain JSON within JSON strings.
         Value::String(text) => match serde_json::from_str::<Value>(text) {
             Ok(mut inner) if random.percent(85) => {
                 change(&mut inner, random);
@@ -204,7 +204,7 @@ fn object(entries: &mut Map<String, Value>, random: &mut Random) {
     }
 }
 
-/// The text of `input`, if it is JSON, with a value changed, a key twice, or one value nested deeply.
+/// Mutates JSON: changes a value, repeats a key, or nests one value deeply. `None` if `input` is not JSON.
 fn json_text(input: &[u8], random: &mut Random) -> Option<String> {
     let mut value: Value = serde_json::from_slice(input).ok()?;
     change(&mut value, random);
@@ -226,7 +226,7 @@ fn json_text(input: &[u8], random: &mut Random) -> Option<String> {
     Some(text)
 }
 
-/// Puts a value of many brackets after a colon of the text.
+/// Inserts a deeply nested value after a colon of the text.
 fn nest(text: &mut String, random: &mut Random) {
     let colons: Vec<usize> = text.match_indices(':').map(|(place, _)| place + 1).collect();
     let place = colons.get(random.below(colons.len())).copied().unwrap_or(0);
@@ -235,7 +235,7 @@ fn nest(text: &mut String, random: &mut Random) {
     text.insert_str(place, &nested);
 }
 
-/// A safetensors file with its header changed, half of the time with offsets and values that fit it again.
+/// Mutates the header of a safetensors file; half of the time offsets and values are adapted to it.
 fn tensors(input: &[u8], random: &mut Random) -> Option<Vec<u8>> {
     let length = u64::from_le_bytes(input.get(..8)?.try_into().ok()?);
     let end = usize::try_from(length).ok()?.checked_add(8)?;
@@ -251,7 +251,7 @@ fn tensors(input: &[u8], random: &mut Random) -> Option<Vec<u8>> {
     Some([&(text.len() as u64).to_le_bytes(), text.as_bytes(), &data].concat())
 }
 
-/// The header with offsets that follow from its shapes, and the bytes of all values, if those are few.
+/// The header with offsets computed from its shapes, and the size of all values, if it is small.
 fn fitted(text: &str) -> Option<(String, usize)> {
     const MOST_BYTES: usize = 1 << 16;
     let mut header: Map<String, Value> = serde_json::from_str(text).ok()?;
@@ -274,7 +274,7 @@ fn fitted(text: &str) -> Option<(String, usize)> {
     Some((Value::Object(header).to_string(), end))
 }
 
-/// Changes bytes whatever they mean.
+/// Changes bytes, ignoring their meaning.
 fn bytes(input: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
     let place = random.below(input.len());
     let end = (place + 1 + random.below(64)).min(input.len());

@@ -1,6 +1,6 @@
-//! What mutations start from: small inputs under `fuzz/seeds/TARGET/`, which `--write-seeds` makes anew, and of golden cases
-//! the smallest of each family of the tests' fixtures. Seeds whose names begin with `hostile` did harm once and must be
-//! refused; all others must be accepted.
+//! The seeds of mutations: small inputs under `fuzz/seeds/TARGET/`, which `--write-seeds` writes again, and the smallest
+//! golden case of each family of the tests' fixtures. Seeds whose names begin with `hostile` caused a fault once and
+//! must be rejected; all others must be accepted.
 
 use std::error::Error;
 use std::fs;
@@ -14,19 +14,19 @@ use refrain::{Device, MatmulTile, MatmulVariant, ProductShape, Tuning};
 
 use crate::targets::card;
 
-/// Stands for this version of the crate in files that are valid for one version only.
+/// A placeholder for this version of the crate, in files that are valid for one version only.
 const VERSION: &str = "CRATE-VERSION";
-/// Larger fixtures would take most of the time.
+/// The largest fixture used as a seed, in bytes; larger ones would dominate the time.
 const LARGEST_FIXTURE: u64 = 13_000;
 
-/// An input that mutations start from.
+/// An input to be mutated.
 pub(crate) struct Seed {
     pub(crate) name: String,
     pub(crate) content: Vec<u8>,
 }
 
 impl Seed {
-    /// Whether its target must refuse it.
+    /// Whether its target must reject it.
     pub(crate) fn is_hostile(&self) -> bool {
         self.name.starts_with("hostile")
     }
@@ -36,7 +36,7 @@ fn folder(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target)
 }
 
-/// All seeds of `target`, by their names.
+/// All seeds of `target`, by name.
 pub(crate) fn load(target: &str) -> Result<Vec<Seed>, Box<dyn Error>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder(target))? {
@@ -119,7 +119,7 @@ fn checkpoints() -> Result<(), Box<dyn Error>> {
     write_tensors("checkpoint", "hostile-stacks.safetensors", &header, 0)
 }
 
-/// A safetensors file with this header and `bytes` of zeros.
+/// A safetensors file with this header and `bytes` zero bytes.
 fn write_tensors(
     target: &str,
     name: &str,

@@ -1,4 +1,4 @@
-//! The parsers of outside input, each as a function that says whether it accepted an input.
+//! The parsers of untrusted input, each as a function that returns whether it accepted an input.
 
 use std::path::Path;
 
@@ -14,11 +14,11 @@ use serde_json::Value;
 
 use crate::mutate::Format;
 
-/// A parser, and the format of what it reads.
+/// A parser and the format of its input.
 pub(crate) struct Target {
     pub(crate) name: &'static str,
     pub(crate) format: Format,
-    /// Reads the file at this path, and says whether it was accepted.
+    /// Parses the file at this path; returns whether it was accepted.
     pub(crate) run: fn(&Path) -> bool,
 }
 
@@ -39,7 +39,7 @@ fn checkpoint(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The model of the seeds, whole and by its layer.
+/// Loads the model of the seeds as a whole, and its layer.
 fn weights(path: &Path) -> bool {
     let model = || {
         let mut model = Model::new(1);
@@ -55,10 +55,10 @@ fn case(path: &Path) -> bool {
     matches!(report.status, Status::Pass | Status::Fail)
 }
 
-/// The most values that an array is given.
+/// The most values of an array.
 const MOST_VALUES: usize = 4096;
 
-/// An array as inputs describe it: `{"shape": [2, 3], "values": 6}`; without `values`, as many as the shape says.
+/// An array as described by an input: `{"shape": [2, 3], "values": 6}`; without `values`, as many as the shape requires.
 struct Array {
     shape: Vec<usize>,
     values: Vec<f32>,
@@ -150,7 +150,7 @@ fn keras(path: &Path) -> Option<bool> {
     Some(run(&layer) & both.is_ok_and(|both| run(&both)))
 }
 
-/// A batch and a number of steps, 8 bytes each, and a text.
+/// A batch size and a number of steps of 8 bytes each, followed by a text.
 fn text(path: &Path) -> Result<()> {
     let bytes = read_file(path, 1 << 20)?;
     let (sizes, text) = bytes.split_at(bytes.len().min(16));
@@ -164,7 +164,7 @@ fn text(path: &Path) -> Result<()> {
     let text = text.as_str();
     let vocabulary = Vocabulary::of(text)?;
     let tokens = vocabulary.encode(text)?;
-    assert_eq!(vocabulary.decode(&tokens)?, text, "a text comes back from its tokens");
+    assert_eq!(vocabulary.decode(&tokens)?, text, "decoding the tokens returns the text");
     vocabulary.encode(&text.chars().rev().chain(['\u{10ffff}']).collect::<String>()).ok();
     vocabulary.decode(&tokens.iter().map(|token| token.wrapping_mul(3)).collect::<Vec<_>>()).ok();
     let windows = Windows::new(tokens, batch, steps)?;
@@ -174,7 +174,7 @@ fn text(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An adapter that choices were measured on.
+/// The adapter on which choices were measured.
 pub(crate) fn card() -> AdapterSummary {
     AdapterSummary {
         index: 0,

@@ -1,5 +1,5 @@
-// target[i] = factor x[i] + keep target[i]; with keep = 0 the old value is not read, so it may be anything.
-// One invocation an element. CPU reference: src/ops/elementwise/cpu.rs.
+// z[i] = factor x[i] + keep z[i]. With keep = 0 the old z[i] is not read, so it may be uninitialised.
+//   x, z [count]. One invocation per element. CPU reference: src/ops/elementwise/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> z: array<f32>;

@@ -1,5 +1,5 @@
-// z[i] = a[i] + b[i], a[i] - b[i], a[i] b[i] or factor a[i] + b[i]; one invocation an element.
-// CPU reference: src/ops/elementwise/cpu.rs.
+// z[i] = a[i] + b[i], a[i] - b[i], a[i] b[i] or factor a[i] + b[i], selected by FUNCTION.
+//   a, b, z [count]. One invocation per element. CPU reference: src/ops/elementwise/cpu.rs.
 
 override FUNCTION: u32 = 0u;
 

@@ -1,5 +1,6 @@
-// y[r, first_y + c] = x[r, first_x + c]: a column block of one matrix into another. Bases point at the first column.
-// CPU reference: src/ops/columns/mod.rs.
+// y[r, c] = x[r, c] for a block of columns: copies `columns` columns of one matrix to another. The bases point at the first
+// column of the block.
+//   x [rows, x_width], y [rows, y_width]. One invocation per element. CPU reference: src/ops/columns/mod.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;

@@ -1,6 +1,7 @@
-// y[i] = x[i] scale where number i mod period of the stream is at least threshold, else 0; with add = 1 it is added
-// to what y holds. One invocation four neighbours, which share one block of random numbers unless the period, or the block
-// itself, ends between them. CPU reference: src/ops/dropout/cpu.rs.
+// Inverted dropout: y[i] = x[i] scale if random number (first + i) mod period of the stream is at least threshold, else 0;
+// with add = 1 the value is added to y[i].
+//   x, y [count]. One invocation computes four consecutive elements; they share one Philox block unless the period or the
+//   block ends between them. CPU reference: src/ops/dropout/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
@@ -11,7 +12,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let stream = vec2<u32>(parameters.stream_low, parameters.stream_high);
     let start = 4u * id.x;
     let end = min(start + 4u, parameters.count);
-    // No index reaches this block.
+    // The index of the block in `numbers`; this initial value is no valid index.
     var drawn = 0xffffffffu;
     var numbers = vec4<u32>();
     for (var i = start; i < end; i = i + 1u) {

@@ -1,10 +1,11 @@
-// z[r, c] = factor (first[r, c] + second[r, c]), first second, or factor first, over a block of rows; rows of each
-// matrix may lie apart. With the two halves of a bidirectional output as operands it merges them; with dy and the
-// other half it is one half's gradient. One invocation an element. CPU reference: src/ops/merge/cpu.rs.
+// z[r, c] = factor (first[r, c] + second[r, c]), first[r, c] second[r, c] or factor first[r, c]: merges the two halves of a
+// bidirectional output; with dy and the other half as operands it computes the gradient of one half.
+//   first, second, z [rows, columns], each with its own row stride. One invocation per element.
+//   CPU reference: src/ops/merge/cpu.rs.
 
 const SUM: u32 = 0u;
 const PRODUCT: u32 = 1u;
-// Any other value: the first operand alone.
+// Any other value: only the first operand.
 override FUNCTION: u32;
 
 @group(0) @binding(1) var<storage, read> first: array<f32>;

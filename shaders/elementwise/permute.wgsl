@@ -1,6 +1,6 @@
-// y[i0, i1, i2, i3] = x[ sum of i_d stride_d ], for the elements of y in one stretch of memory whose source
-// lies in one stretch of x; the rest is left to other dispatches. One invocation an element of y.
-// CPU reference: src/ops/permute/cpu.rs.
+// y[i0, i1, i2, i3] = x[sum_d i_d stride_d]. One dispatch writes the elements of the bound section of y whose source lies
+// in the bound section of x; other dispatches write the rest.
+//   x [x_count], y [count]. One invocation per element of y. CPU reference: src/ops/permute/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;

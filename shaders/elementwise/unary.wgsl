@@ -1,4 +1,5 @@
-// y[i] = f(x[i]); one invocation an element. CPU reference: src/ops/elementwise/cpu.rs.
+// y[i] = f(x[i]), where FUNCTION selects f. x, y [count]. One invocation per element.
+// CPU reference: src/ops/elementwise/cpu.rs.
 
 override FUNCTION: u32 = 0u;
 

@@ -1,4 +1,5 @@
-// dx[i] = dy[i] f'(x[i]); one invocation an element. CPU reference: src/ops/elementwise/cpu.rs.
+// dx[i] = dy[i] f'(x[i]), where FUNCTION selects f and y = f(x). x, y, d_y, d_x [count]. One invocation per element.
+// CPU reference: src/ops/elementwise/cpu.rs.
 
 override FUNCTION: u32 = 0u;
 

@@ -1,5 +1,5 @@
-// y[t, b, :] = x[t, b, :] for t < lengths[b], else zero, whatever x holds there. One invocation an element.
-//   x, y [T, B, features]; lengths [B]. CPU reference: src/ops/padding/cpu.rs.
+// y[t, b, :] = x[t, b, :] for t < lengths[b], else 0, even where x is NaN.
+//   x, y [T, B, features]; lengths [B]. One invocation per element. CPU reference: src/ops/padding/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> lengths: array<u32>;

@@ -1,5 +1,7 @@
-// y[i, :] = table[tokens[i], :], for the tokens whose rows lie in the bound stretch of the table; the rest is
-// left to other dispatches. One invocation an element of y. CPU reference: src/ops/embedding/cpu.rs.
+// y[i, :] = table[tokens[i], :] for the tokens whose rows lie in the bound section of the table; other dispatches write
+// the rest.
+//   tokens [T]; table [vocabulary, features]; y [T, features]. One invocation per element of y.
+//   CPU reference: src/ops/embedding/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;
 @group(0) @binding(2) var<storage, read> table: array<f32>;

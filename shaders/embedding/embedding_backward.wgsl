@@ -1,7 +1,8 @@
-// d_table[v, :] += sum of dy[i, :] over the places i where token v stands, in the order of the sequence: no
-// atomics, so the same inputs give the same bits. The host lists each token's places next to each other:
-// group g is token groups[3g], with `groups[3g + 2]` places from places[groups[3g + 1]] on.
-// One workgroup a token, one invocation a feature at a time. CPU reference: src/ops/embedding/cpu.rs.
+// d_table[v, :] += sum of dy[i, :] over all positions i with tokens[i] = v, in ascending order of i. It uses no atomics, so
+// equal inputs give equal bits. The host groups the positions by token: group g is token groups[3g], with groups[3g + 2]
+// positions starting at places[groups[3g + 1]].
+//   places [T]; groups [G, 3]; d_y [T, features]; d_table [vocabulary, features]. One workgroup per group, one invocation
+//   per feature at a time. CPU reference: src/ops/embedding/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> places: array<u32>;
 @group(0) @binding(2) var<storage, read> groups: array<u32>;

@@ -1,4 +1,5 @@
-// y[i, v] = 1 where v = tokens[i], else 0; one invocation an element. CPU reference: src/ops/embedding/cpu.rs.
+// y[i, v] = 1 if v = tokens[i], else 0. tokens [T]; y [T, vocabulary]. One invocation per element of y.
+// CPU reference: src/ops/embedding/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;

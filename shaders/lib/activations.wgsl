@@ -1,10 +1,10 @@
-// y = f(x) and f'(x), for the function with the number that `Activation::code` gives it: a pipeline constant, so that
-// what is compiled has no switch. CPU reference: src/ops/elementwise/cpu.rs.
+// y = f(x) and f'(x). `function` is the number that `Activation::code` returns for f; callers pass a pipeline constant, so
+// the compiler removes the switch. CPU reference: src/ops/elementwise/cpu.rs.
 
 const SELU_SCALE: f32 = 1.0507009873554805;
 const SELU_ALPHA: f32 = 1.6732632423543772;
 
-// NaN stays NaN.
+// f(x). NaN stays NaN.
 fn activate(function: u32, x: f32, alpha: f32, beta: f32) -> f32 {
     return select(activate_number(function, x, alpha, beta), x, has_nan_bits(x));
 }
@@ -23,7 +23,7 @@ fn activate_number(function: u32, x: f32, alpha: f32, beta: f32) -> f32 {
         case 7u: { return select(x, 0.0, x <= 0.0) + log_one_plus(exp_of_nonpositive(-abs(x))); }
         case 8u: { return clamp_or_nan(alpha * x + beta, 0.0, 1.0); }
         case 9u: {
-            // WGSL promises no accuracy of a quotient by more than 2^126.
+            // WGSL guarantees no accuracy for a division by more than 2^126.
             let scale = select(1.0, 0.25, abs(x) > 1.0);
             return scale * x / (scale + scale * abs(x));
         }
@@ -36,13 +36,13 @@ fn activate_number(function: u32, x: f32, alpha: f32, beta: f32) -> f32 {
     }
 }
 
-// Whether f'(x) is the same for all x, NaN included.
+// Whether f'(x) is the same for all x, including NaN.
 fn is_linear(function: u32) -> bool { return function == 0u || function == 11u; }
 
-// d f'(x) for f'(x) as below; NaN if d is, though f'(x) may be zero.
+// Chain rule: d f'(x), where `local` is f'(x). NaN if d is NaN, even if f'(x) is zero.
 fn chain(d: f32, local: f32) -> f32 { return select(d * local, d, has_nan_bits(d)); }
 
-// The derivative at x, where y = f(x) is known; NaN at NaN. Where y alone determines it x is not read: layers do not keep it.
+// f'(x), where y = f(x); NaN at NaN. Reads x only if y does not determine f'(x), because layers do not save x.
 fn derivative(function: u32, x: f32, y: f32, alpha: f32, beta: f32) -> f32 {
     var local = 0.0;
     switch function {
@@ -63,7 +63,7 @@ fn derivative(function: u32, x: f32, y: f32, alpha: f32, beta: f32) -> f32 {
     return select(local, x, has_nan_bits(x));
 }
 
-// The derivative where y = f(x), without x; alpha >= 0. NaN at NaN.
+// f'(x) computed from y = f(x) alone; alpha >= 0. NaN at NaN.
 fn derivative_at_output(function: u32, y: f32, alpha: f32, beta: f32) -> f32 {
     let unknown = has_nan_bits(y) && !is_linear(function);
     return select(derivative_at_number(function, y, alpha, beta), y, unknown);
@@ -84,7 +84,7 @@ fn derivative_at_number(function: u32, y: f32, alpha: f32, beta: f32) -> f32 {
         case 11u: { return alpha; }
         case 12u: { return select(1.0, 0.0, y <= alpha); }
         case 13u: {
-            // Zero stays away from the quotient; y is zero where alpha is.
+            // Avoids 0 / 0: y is zero if alpha is.
             let scale = select(alpha, 1.0, alpha == 0.0);
             return beta * (alpha - y * (y / scale));
         }

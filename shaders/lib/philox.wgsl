@@ -1,7 +1,7 @@
-// Philox4x32-10 of Salmon, Moraes, Dror & Shaw 2011: random numbers by counter, the same integers as src/random.rs.
-// Included by shaders that draw.
+// Philox4x32-10 (Salmon, Moraes, Dror & Shaw 2011), a counter-based random number generator. It returns the same integers as
+// src/random.rs.
 
-// The 64 bits of a b from four products of 16-bit halves: (low, high).
+// The 64-bit product a b as (low, high), computed from four products of 16-bit halves.
 fn wide_product(a: u32, b: u32) -> vec2<u32> {
     let low = (a & 0xffffu) * (b & 0xffffu);
     // Neither sum overflows: (2^16 - 1)^2 + (2^16 - 1) < 2^32.
@@ -10,7 +10,7 @@ fn wide_product(a: u32, b: u32) -> vec2<u32> {
     return vec2<u32>(a * b, (a >> 16u) * (b >> 16u) + (left >> 16u) + (right >> 16u));
 }
 
-// Numbers 4 block to 4 block + 3 of a stream; the key is the seed. Low words come first.
+// Numbers 4 block to 4 block + 3 of a stream. The key is the seed; low words come first.
 fn philox_block(block: u32, seed: vec2<u32>, stream: vec2<u32>) -> vec4<u32> {
     var counter = vec4<u32>(block, 0u, stream.x, stream.y);
     var key = seed;

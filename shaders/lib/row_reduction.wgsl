@@ -1,17 +1,18 @@
-// Reductions over the invocations that share a row of a matrix, in a fixed order; every one of them gets the result. A
-// workgroup of 256 takes 256 >> LANE_BITS rows at once. How many share a row: src/gpu/row_reduction.rs.
+// Reductions over the invocations that share one row of a matrix, in a fixed order; each of them receives the result. A
+// workgroup of 256 invocations processes 256 >> LANE_BITS rows. src/gpu/row_reduction.rs chooses LANE_BITS.
 
-// 2 to this power invocations share a row.
+// 2^LANE_BITS invocations share a row.
 override LANE_BITS: u32 = 8u;
 
 var<workgroup> lanes: array<f32, 256>;
 
-// The row of invocation `index` of a workgroup. Rows past the last one take part in every reduction, with nothing to add.
+// The row of invocation `index` of a workgroup. Invocations of rows past the last one join every reduction with neutral
+// values.
 fn row_of(group: u32, index: u32) -> u32 {
     return group * (256u >> LANE_BITS) + (index >> LANE_BITS);
 }
 
-// Where it stands among those that share its row.
+// The index of the invocation among those that share its row.
 fn lane_of(index: u32) -> u32 {
     return index & ((1u << LANE_BITS) - 1u);
 }
@@ -34,7 +35,7 @@ fn sum_of_lanes(value: f32, index: u32) -> f32 {
     return total;
 }
 
-// What becomes of NaN is open.
+// The result is unspecified if a value is NaN.
 fn largest_of_lanes(value: f32, index: u32) -> f32 {
     if LANE_BITS == 0u {
         return value;

@@ -1,13 +1,14 @@
-// Cross-entropy of softmax(x) against labels, with class weights w and label smoothing e, and its gradient, in
-// one pass. For row i with label t and p = softmax(x_i), over C classes:
+// Cross-entropy of softmax(x) against labels, with class weights w and label smoothing e, and its gradient, in one pass.
+// For row i with label t and p = softmax(x_i), over C classes:
 //   loss_i = scale_i [ (1-e) w_t (-ln p_t) + e/C sum_j w_j (-ln p_j) ]
 //   dx_ij  = scale_i [ (1-e) w_t (p_j - [j = t]) + e/C (p_j sum_k w_k - w_j) ]
-// Rows whose label is IGNORED yield zeros. logits and d_logits are [rows, classes], losses [rows];
-// for the invocations of a row see lib/row_reduction.wgsl. CPU reference: src/ops/cross_entropy/cpu.rs.
+// Rows whose label is IGNORED yield zeros.
+//   logits, d_logits [rows, classes]; labels, losses [rows]; weights [classes]; scales [1] or [rows]. Rows are assigned to
+//   invocations as in lib/row_reduction.wgsl. CPU reference: src/ops/cross_entropy/cpu.rs.
 
-// Where scale_i comes from. 0: the parameter; 1: one over scales[0]; 2: scales[i].
+// The source of scale_i. 0: the parameter; 1: 1 / scales[0]; 2: scales[i].
 override SCALE: u32 = 0u;
-// Whether classes are weighted.
+// 1: classes are weighted.
 override WEIGHTED: u32 = 0u;
 
 const IGNORED: u32 = 0xffffffffu;
@@ -63,7 +64,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let scale = select(0.0, scale_of(safe_row), counts);
     let hard = (1.0 - parameters.smoothing) * weight(target_class);
     let soft = parameters.smoothing / f32(parameters.classes);
-    // Terms without a part in the loss are left out: zero times an infinite -ln p_j would be NaN.
+    // Terms with zero weight are skipped: zero times an infinite -ln p_j would be NaN.
     let smooths = parameters.smoothing > 0.0;
     var partial_loss = 0.0;
     for (var j = lane; j < classes; j = j + (1u << LANE_BITS)) {

@@ -1,8 +1,8 @@
-// C = op(A) op(B) + bias, or C += op(A) op(B), without workgroup memory: a workgroup computes 32 by 32, 8 by 8 an
-// invocation, each from operands that it reads on its own. For devices where workgroup memory is memory like any other, and
-// a barrier a switch between invocations. Bindings: matmul/matmul.wgsl. CPU reference: src/ops/matmul/cpu.rs.
+// C = op(A) op(B) + bias, or C += op(A) op(B), without workgroup memory. A workgroup computes 32 by 32 outputs, an
+// invocation 8 by 8, from operands that it reads itself. For devices where workgroup memory is ordinary memory and a barrier
+// is a switch between invocations. Bindings: matmul/matmul.wgsl. CPU reference: src/ops/matmul/cpu.rs.
 
-// A at four rows from `row` and four depths from `inner` on, a vector of rows for each depth.
+// op(A) at rows `row` to `row + 3` and depths `inner` to `inner + 3`: one vector of four rows per depth.
 fn columns_of_a(row: u32, inner: u32, end: u32) -> mat4x4<f32> {
     if TRANSPOSE_A != 0u {
         return fetch_a(inner, end, row, parameters.m);

@@ -1,8 +1,8 @@
-// C = op(A) op(B) + bias, or C += op(A) op(B), for many outputs: a workgroup computes 128 by 128, 8 by 8 an
-// invocation. Bindings: matmul/matmul.wgsl; how tiles are filled: matmul/tiles.wgsl. CPU reference: src/ops/matmul/cpu.rs.
+// C = op(A) op(B) + bias, or C += op(A) op(B), for many outputs. A workgroup computes 128 by 128 outputs, an invocation
+// 8 by 8. Bindings: matmul/matmul.wgsl; tiles: matmul/tiles.wgsl. CPU reference: src/ops/matmul/cpu.rs.
 //
-// At each depth an invocation reads four vectors and multiplies 64 pairs of values; each value fetched from memory is
-// used 128 times.
+// At each depth an invocation reads four vectors and computes 64 products; each value fetched from memory is used 128
+// times.
 
 const GROUPS: u32 = 32u;
 const DEPTH: u32 = 16u;
@@ -12,7 +12,7 @@ const SWIZZLE: u32 = 2u;
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     let row = group.y * 128u;
     let column = group.x * 128u;
-    // A run of 32 invocations covers 4 by 8 fours: few places of the tiles are read at once.
+    // 32 consecutive invocations cover 4 by 8 groups of four outputs, so that they read few distinct tile addresses at once.
     let x = index % 8u + index / 32u % 2u * 8u;
     let y = index / 8u % 4u + index / 64u * 4u;
     let start = group.z * parameters.part;

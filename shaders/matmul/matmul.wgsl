@@ -1,8 +1,8 @@
-// What the kernels of a matrix product share: C = op(A) op(B) + bias, or C += op(A) op(B). C is [M,N]; op(A) is
-// [M,K], op(B) is [K,N]; A and B are stored row-major as they are, or transposed.
+// Shared by the kernels of the matrix product: C = op(A) op(B) + bias, or C += op(A) op(B). C is [M,N]; op(A) is [M,K],
+// op(B) is [K,N]; A and B are stored row-major, transposed or not. bias [N].
 //
-// Each output is one accumulator, to which products are added by fma in the order of K: so all kernels give the same
-// bits, and a row of C does not depend on how many others there are.
+// Each output is one accumulator; products are added to it by fma in the order of K. So all kernels give the same bits, and
+// a row of C does not depend on the number of rows.
 
 override TRANSPOSE_A: u32 = 0u;
 override TRANSPOSE_B: u32 = 0u;
@@ -10,12 +10,12 @@ override TRANSPOSE_B: u32 = 0u;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> c: array<f32>;
 
-// How many of four positions from `first` are below `end`.
+// The number of positions `first` to `first + 3` that are below `end`.
 fn rest(first: u32, end: u32) -> u32 {
     return min(max(end, first) - first, 4u);
 }
 
-// Four rows of four stored values, from row `row` (below `rows` there are some) and column `column` on; zero outside.
+// A 4 by 4 block of stored values that starts at (`row`, `column`); values outside [`rows`, `columns`] are zero.
 fn fetch_a(row: u32, rows: u32, column: u32, columns: u32) -> mat4x4<f32> {
     let stride = parameters.a_stride;
     let at = parameters.a_base + row * stride + column;
@@ -54,7 +54,7 @@ fn store_one(at: u32, column: u32, sum: f32) {
     c[at] = value;
 }
 
-// Four neighbouring outputs.
+// Stores four consecutive outputs.
 fn store(plane: u32, row: u32, column: u32, sums: vec4<f32>) {
     if row >= parameters.m {
         return;

@@ -1,5 +1,5 @@
-// C = op(A) op(B) + bias, or C += op(A) op(B), for a medium number of outputs: a workgroup computes 64 by 64, 4 by 4 an
-// invocation. Bindings: matmul/matmul.wgsl; how tiles are filled: matmul/tiles.wgsl. CPU reference: src/ops/matmul/cpu.rs.
+// C = op(A) op(B) + bias, or C += op(A) op(B), for a medium number of outputs. A workgroup computes 64 by 64 outputs, an
+// invocation 4 by 4. Bindings: matmul/matmul.wgsl; tiles: matmul/tiles.wgsl. CPU reference: src/ops/matmul/cpu.rs.
 
 const GROUPS: u32 = 16u;
 const DEPTH: u32 = 32u;
@@ -18,7 +18,7 @@ fn multiply(a: vec4<f32>, b: vec4<f32>) {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     let row = group.y * 64u;
     let column = group.x * 64u;
-    // A run of 32 invocations covers 4 by 8 fours: few places of the tiles are read at once.
+    // 32 consecutive invocations cover 4 by 8 groups of four outputs, so that they read few distinct tile addresses at once.
     let x = index % 8u + index / 32u % 2u * 8u;
     let y = index / 8u % 4u + index / 64u * 4u;
     let start = group.z * parameters.part;

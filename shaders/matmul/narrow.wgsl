@@ -1,7 +1,7 @@
-// C = op(A) op(B) + bias, or C += op(A) op(B), for few rows, few columns, or few outputs: a workgroup computes 16 by 16.
-// Bindings: matmul/matmul.wgsl; how tiles are filled: matmul/tiles.wgsl. CPU reference: src/ops/matmul/cpu.rs.
+// C = op(A) op(B) + bias, or C += op(A) op(B), for few rows, few columns or few outputs. A workgroup computes 16 by 16
+// outputs. Bindings: matmul/matmul.wgsl; tiles: matmul/tiles.wgsl. CPU reference: src/ops/matmul/cpu.rs.
 //
-// What takes time is to fetch: all 256 invocations do that, 128 deep, and a quarter of them multiplies, four outputs each.
+// Fetching dominates the time: all 256 invocations fetch, 128 deep, and 64 of them multiply, four outputs each.
 
 const GROUPS: u32 = 4u;
 const DEPTH: u32 = 128u;

@@ -1,10 +1,10 @@
-// Eight by eight outputs of a matrix product that one invocation sums up: four rows and four more further down, of each
-// four columns and four more further right.
+// The 8 by 8 outputs of a matrix product that one invocation accumulates: four rows and four rows further down, by four
+// columns and four columns further right.
 
-// Of each row the left four, then the right four.
+// Per row: the left four outputs, then the right four.
 var<private> sums: array<vec4<f32>, 16>;
 
-// Adds the products of one depth: A at the rows, B at the columns.
+// Adds the products of one depth, from A at the rows and B at the columns.
 fn multiply(a: vec4<f32>, lower_a: vec4<f32>, b: vec4<f32>, right_b: vec4<f32>) {
     sums[0] = fma(vec4<f32>(a.x), b, sums[0]);
     sums[1] = fma(vec4<f32>(a.x), right_b, sums[1]);
@@ -29,7 +29,7 @@ fn store_row(plane: u32, row: u32, column: u32, apart: u32, left: vec4<f32>, rig
     store(plane, row, column + apart, right);
 }
 
-// `apart` is the way from the first row, or column, to the fifth.
+// `apart` is the distance from the first row, or column, to the fifth.
 fn store_square(plane: u32, top: u32, left: u32, apart: u32) {
     store_row(plane, top, left, apart, sums[0], sums[1]);
     store_row(plane, top + 1u, left, apart, sums[2], sums[3]);

@@ -1,7 +1,6 @@
-// The second pass of a matrix product whose sum over K was taken in parts: C = bias + Σ parts, or C += Σ parts, for parts
-// [parts, M, N] and C [M, N]. CPU reference: src/ops/matmul/cpu.rs.
-//
-// One invocation an output. Parts are added one by one from the last to the first, whatever computed them.
+// The second pass of a split-K matrix product: C = bias + sum_p parts[p], or C += sum_p parts[p].
+//   parts [P, M, N]; bias [N]; C [M, N]. One invocation per output. It adds the partial sums one by one, from the last to
+//   the first, whichever kernel computed them. CPU reference: src/ops/matmul/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> parts: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;

@@ -1,28 +1,28 @@
-// How a matrix product's operands come into workgroup memory.
+// Loads the operands of a matrix product into workgroup memory.
 //
-// A workgroup of 256 computes a square of outputs from tiles of A and B, DEPTH deep and GROUPS times four outputs wide:
-// GROUPS * DEPTH is 512 in every kernel. One half of the workgroup fetches A, the other B, each invocation four by four
-// values; those for the next DEPTH are under way while this one is multiplied.
+// A workgroup of 256 invocations computes a square of outputs from tiles of A and B that are DEPTH deep and GROUPS times
+// four outputs wide; GROUPS * DEPTH is 512 in every kernel. One half of the workgroup fetches A, the other half B, 4 by 4
+// values per invocation; the next tiles are fetched while the current ones are multiplied.
 
-// Four neighbouring outputs each, [DEPTH][GROUPS].
+// Vectors of four consecutive outputs, [DEPTH][GROUPS].
 var<workgroup> tile_a: array<vec4<f32>, 512>;
 var<workgroup> tile_b: array<vec4<f32>, 512>;
 
-// Invocations that fetch one operand.
+// The number of invocations that fetch one operand.
 const HALF: u32 = 128u;
-// Fours along K.
+// The number of blocks of four along K.
 const BLOCKS: u32 = DEPTH / 4u;
 
-// Which block of its operand's tile an invocation fetches: the four along K, the group of four outputs. Neighbours read
-// neighbouring memory, so it depends on how the operand is stored.
+// The block of its operand's tile that an invocation fetches: (index along K, group of four outputs). Consecutive
+// invocations read consecutive memory, so the result depends on how the operand is stored.
 fn block_of(index: u32) -> vec2<u32> {
     let lane = index % HALF;
     let along_k = select(TRANSPOSE_A == 0u, TRANSPOSE_B != 0u, index >= HALF);
     return select(vec2<u32>(lane / GROUPS, lane % GROUPS), vec2<u32>(lane % BLOCKS, lane / BLOCKS), along_k);
 }
 
-// This invocation's block, from outputs `row` by `column` and depth `first` of the sum up to `end`: four vectors at
-// consecutive depths.
+// Fetches this invocation's block of the tile that starts at output `row` or `column` and at depth `first`: four vectors at
+// consecutive depths, zero from depth `end` on.
 fn fetch(row: u32, column: u32, first: u32, end: u32, index: u32) -> mat4x4<f32> {
     let block = block_of(index);
     let inner = first + block.x * 4u;
@@ -40,8 +40,8 @@ fn fetch(row: u32, column: u32, first: u32, end: u32, index: u32) -> mat4x4<f32>
     return fetch_b(inner, end, outer, parameters.n);
 }
 
-// What is added by exclusive or to places in a tile at the four depths of `block`, so that neighbours along K write to
-// other banks; readers all have the same depth, and stay apart.
+// XOR mask for the tile positions of the four depths of `block`: blocks that are neighbours along K write to different
+// banks. All readers use the same depth, so their positions stay distinct.
 fn swizzle(block: u32) -> u32 {
     return block * SWIZZLE % 8u;
 }

@@ -1,5 +1,5 @@
-// Operands of a matrix product read by fours: starts, strides and lengths of rows divide by four, so of four values all
-// are there or none; in place of those that are not there the operand's first four are read.
+// Reads the operands of a matrix product in vectors of four: offsets, strides and lengths of rows are multiples of four, so
+// a vector is either complete or missing. For a missing vector the operand's first vector is read instead.
 
 @group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;

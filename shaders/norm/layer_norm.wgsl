@@ -1,9 +1,9 @@
 // y = g (x - m) / sqrt(v + e) + s, where m and v are the mean and the variance of the columns [first, first + columns)
 // of a row (Ba, Kiros & Hinton 2016).
-//   x, y [rows, width]; gain, shift [width]; for the invocations of a row see lib/row_reduction.wgsl.
+//   x, y [rows, width]; gain, shift [width]. Rows are assigned to invocations as in lib/row_reduction.wgsl.
 //   CPU reference: src/ops/layer_norm/cpu.rs.
 
-// 1: there is a shift.
+// 1: add the shift s.
 override SHIFTED: u32 = 0u;
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;

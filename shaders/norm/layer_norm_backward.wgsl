@@ -1,6 +1,6 @@
-// dx = (g dy - mean(g dy) - u mean(g dy u)) / sqrt(v + e), where u = (x - m) / sqrt(v + e), and m, v and the means are
-// those of the columns [first, first + columns) of a row; terms = dy u, whose sum over the rows is dg.
-//   x, d_y, d_x, terms [rows, width]; gain [width]; for the invocations of a row see lib/row_reduction.wgsl.
+// dx = (g dy - mean(g dy) - u mean(g dy u)) / sqrt(v + e), where u = (x - m) / sqrt(v + e), and m, v and the means are taken
+// over the columns [first, first + columns) of a row. terms = dy u; its sum over the rows is dg.
+//   x, d_y, d_x, terms [rows, width]; gain [width]. Rows are assigned to invocations as in lib/row_reduction.wgsl.
 //   CPU reference: src/ops/layer_norm/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;

@@ -2,8 +2,8 @@
 //   g += decay p (Adam)  or  p *= shrink (AdamW);
 //   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
 //   p -= step m / (sqrt(v or its maximum) / correction + epsilon),
-// where the host gives step = rate / (1 - beta1^t) and correction = sqrt(1 - beta2^t).
-// One invocation a parameter. CPU reference: src/ops/optimizer/cpu.rs.
+// where the host computes step = rate / (1 - beta1^t) and correction = sqrt(1 - beta2^t).
+//   All bindings are [count]. One invocation per parameter. CPU reference: src/ops/optimizer/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> gradient: array<f32>;
 @group(0) @binding(2) var<storage, read_write> parameter: array<f32>;
@@ -30,7 +30,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         largest_moment[parameters.largest_base + id.x] = spread;
     }
     let width = sqrt(spread) / parameters.correction + parameters.epsilon;
-    // Without any gradient so far there is nothing to do, whatever epsilon is.
+    // While all gradients so far are zero the parameter does not change, even if epsilon is zero.
     let change = select(parameters.step * first / width, 0.0, first == 0.0 && !has_nan_bits(first));
     parameter[at] = parameters.shrink * old - change;
 }

@@ -1,7 +1,7 @@
-// Stochastic gradient descent with momentum (Sutskever et al. 2013, in PyTorch's form):
+// Stochastic gradient descent with momentum (Sutskever et al. 2013, as implemented in PyTorch):
 //   g += decay p;  v = momentum v + (1 - dampening) g, at the first step v = g;
 //   p -= rate (nesterov ? g + momentum v : v), or p -= rate g without momentum.
-// One invocation a parameter. CPU reference: src/ops/optimizer/cpu.rs.
+//   All bindings are [count]. One invocation per parameter. CPU reference: src/ops/optimizer/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> gradient: array<f32>;
 @group(0) @binding(2) var<storage, read_write> parameter: array<f32>;

@@ -1,6 +1,6 @@
-// y[c] = y[c] + x[r, c] over all rows r, one after the other, from the last to the first: the same bits, whether the rows
-// come at once or in several pieces, the last piece first. One invocation a column.
-//   x [rows, columns] -> y [columns]. CPU reference: src/ops/reduce/cpu.rs.
+// y[c] = y[c] + sum_r x[r, c]. Rows are added one by one, from the last to the first, so that the bits do not depend on
+// whether the rows are added by one dispatch or by several, of which the first adds the last rows.
+//   x [rows, columns]; y [columns]. One invocation per column. CPU reference: src/ops/reduce/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;

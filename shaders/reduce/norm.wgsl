@@ -1,6 +1,6 @@
-// Partial sums of |x|, x^2 or x, or maxima of |x|: workgroup g reduces elements [g CHUNK, (g + 1) CHUNK) to
-// partial[g], in a fixed order. Applied again to its own result until one value is left.
-// CPU reference: src/ops/reduce/cpu.rs.
+// Partial sums of x, |x| or x^2, or partial maxima of |x|: workgroup g reduces elements [g CHUNK, (g + 1) CHUNK) to
+// partial[g], in a fixed order. The host repeats the pass on its own result until one value is left.
+//   x [count]; partial [ceil(count / CHUNK)]. CPU reference: src/ops/reduce/cpu.rs.
 
 // 0: sum of x, 1: sum of |x|, 2: sum of x^2, 3: maximum of |x|.
 override FUNCTION: u32 = 0u;
@@ -14,7 +14,7 @@ var<workgroup> lanes: array<f32, 256>;
 
 fn combine(left: f32, right: f32) -> f32 {
     if FUNCTION == 3u {
-        // In the order of their bits, which is that of their sizes: NaN is above infinity.
+        // The order of the bits is the order of the magnitudes, with NaN above infinity.
         return bitcast<f32>(max(bitcast<u32>(left), bitcast<u32>(right)));
     }
     return left + right;
@@ -24,7 +24,7 @@ fn prepare(value: f32) -> f32 {
     switch FUNCTION {
         case 0u: { return value; }
         case 2u: { return value * value; }
-        // Without its sign bit, also of NaN.
+        // Clears the sign bit, also that of NaN.
         default: { return bitcast<f32>(bitcast<u32>(value) & 0x7fffffffu); }
     }
 }

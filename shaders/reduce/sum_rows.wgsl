@@ -1,6 +1,7 @@
-// partial[g, c] = sum of x[r, c] over the rows r of chunk g, in a fixed order. Applied again to its own result
-// until one row is left. A workgroup takes 64 columns by one chunk, 4 rows at a time.
-// CPU reference: src/ops/reduce/cpu.rs.
+// partial[g, c] = sum of x[r, c] over the rows r of chunk g, in a fixed order. The host repeats the pass on its own result
+// until one row is left.
+//   x [rows, columns]; partial [chunks, columns]. A workgroup sums 64 columns of one chunk, 4 rows at a time.
+//   CPU reference: src/ops/reduce/cpu.rs.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> partial: array<f32>;

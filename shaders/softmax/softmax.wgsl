@@ -1,6 +1,7 @@
 // y = softmax(x) or log softmax(x) over each row: y_j = exp(x_j - m) / sum_k exp(x_k - m) with m = max_k x_k.
-// A row with NaN or +inf, or of -inf alone, is NaN, by its sum. x, y are [rows, columns]; for the invocations of a row see lib/row_reduction.wgsl. CPU twin:
-// src/ops/softmax/cpu.rs.
+// A row that contains NaN or +inf, or only -inf, yields NaN.
+//   x, y [rows, columns]. Rows are assigned to invocations as in lib/row_reduction.wgsl.
+//   CPU reference: src/ops/softmax/cpu.rs.
 
 // 0: softmax, 1: log softmax.
 override LOGARITHM: u32 = 0u;

@@ -1,5 +1,6 @@
 // Softmax: dx_j = y_j (dy_j - sum_k dy_k y_k). Log softmax: dx_j = dy_j - exp(y_j) sum_k dy_k.
-// All are [rows, columns]; for the invocations of a row see lib/row_reduction.wgsl. CPU reference: src/ops/softmax/cpu.rs.
+//   y, d_y, d_x [rows, columns]. Rows are assigned to invocations as in lib/row_reduction.wgsl.
+//   CPU reference: src/ops/softmax/cpu.rs.
 
 // 0: softmax, 1: log softmax.
 override LOGARITHM: u32 = 0u;

@@ -1,20 +1,20 @@
-//! The one comparison of the suite.
+//! Compares two arrays.
 
-/// The place where two arrays differ most.
+/// The element in which two arrays differ most.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Difference {
-    /// Relative to the largest magnitude expected; infinite where exactly one is not finite.
+    /// Relative to the largest expected magnitude; infinite where exactly one of the two values is not finite.
     pub(crate) error: f64,
     pub(crate) index: usize,
     pub(crate) expected: f64,
     pub(crate) found: f64,
 }
 
-/// Half the range that f32 holds to full precision starts here: GPUs may take smaller values for zero.
+/// The smallest normal f32; GPUs may flush smaller magnitudes to zero.
 const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
 
-/// Compares arrays of one length. Differences are divided by the largest finite magnitude expected or by `scale`,
-/// whichever is larger; where both are zero they are absolute.
+/// Compares arrays of equal length. Differences are relative to the largest finite expected magnitude or to `scale`,
+/// whichever is larger; absolute if both are zero.
 pub(crate) fn difference(expected: &[f64], found: &[f64], scale: f64) -> Difference {
     debug_assert_eq!(expected.len(), found.len());
     let finite = expected.iter().filter(|value| value.is_finite());
@@ -43,7 +43,7 @@ fn distance(expected: f64, found: f64) -> f64 {
     }
 }
 
-/// The position of element `index` in an array of these sizes.
+/// The index, per dimension, of element `index` of an array of these sizes.
 pub(crate) fn position(dimensions: &[usize], index: usize) -> Vec<usize> {
     let mut rest = index;
     let mut position: Vec<usize> = dimensions

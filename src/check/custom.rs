@@ -1,5 +1,5 @@
-//! A user's own cell, held against itself: its twin's backward against finite differences of its forward, and its
-//! WGSL against its twin.
+//! Checks a user-defined cell: compares the backward function of its CPU reference with finite differences of the forward
+//! function, and its WGSL with the CPU reference.
 
 use std::fmt;
 
@@ -11,31 +11,31 @@ use crate::device::Device;
 use crate::nn::{Cell, CustomCell, Model, Rnn, State, UnitBackward, UnitForward, UnitState, UnitStep};
 use crate::tensor::Tensor;
 
-/// How many units the twin is tried on.
+/// The number of units on which the CPU reference is tested.
 const UNITS: u64 = 64;
-/// Sums and states are drawn from ± this: into the curved parts of sigmoid and tanh.
+/// Pre-activations and states are uniform in ± this, which covers the curved parts of sigmoid and tanh.
 const REACH: f64 = 2.0;
-/// Bounds f'''/6 and the roundings in f, relative to the size of f: what a cell of products, tanh and sigmoids
-/// stays below.
+/// A bound of f'''/6 and of the roundings in f, relative to the size of f, that holds for cells of products, tanh and
+/// sigmoids.
 const CONDITION: f64 = 100.0;
 
-/// T, B, I and H of the layers that compare WGSL and twin: one step, which tells where they differ, and several.
+/// T, B, I and H of the layers on which WGSL and CPU reference are compared: one step, to locate a difference, and several.
 const SHAPES: [[usize; 4]; 2] = [[1, 3, 5, 17], [6, 17, 3, 33]];
 
-/// How one quantity of a cell fared.
+/// The result of one comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CellCheck {
-    /// What was compared, and with what, such as `twin's backward, d_gates[1]`.
+    /// What was compared, such as `the CPU reference's backward against finite differences, d_gates[1]`.
     pub quantity: String,
     /// The largest error, relative to the largest magnitude.
     pub error: f64,
     /// The largest error allowed.
     pub tolerance: f64,
-    /// Where and by how much it disagrees; `None` if it does not.
+    /// Where and by how much the values disagree; `None` if they agree.
     pub failure: Option<String>,
 }
 
-/// How a user's cell fared.
+/// The result of checking a user-defined cell.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CellReport {
     /// Every comparison.
@@ -48,7 +48,7 @@ impl CellReport {
         self.checks.iter().all(|check| check.failure.is_none())
     }
 
-    /// Errors are relative to the largest magnitude expected, or to `scale` if that is larger.
+    /// Records a comparison. Errors are relative to the largest expected magnitude, or to `scale` if that is larger.
     fn compare(
         &mut self,
         quantity: String,
@@ -79,18 +79,18 @@ impl fmt::Display for CellReport {
     }
 }
 
-/// Checks a user's cell: the backward of its twin against finite differences of its forward, gradient by gradient;
-/// then a layer of it on `device`, which on a GPU runs its WGSL, against the same layer on [`Device::reference`],
-/// which runs its twin in 64-bit floats.
+/// Checks a user-defined cell. First compares the backward function of its CPU reference with finite differences of its
+/// forward function, gradient by gradient. Then compares a layer of it on `device`, which on a GPU runs its WGSL, with the
+/// same layer on [`Device::reference`], which runs its CPU reference in 64-bit floats.
 ///
-/// A cell that disagrees is no error but a report that has not [`passed`](CellReport::passed), and says where.
+/// A disagreement is not an error: the report then has not [`passed`](CellReport::passed), and describes it.
 ///
 /// # Errors
 /// [`Error::Shader`](crate::Error::Shader) for WGSL that does not compile; [`Error::Config`](crate::Error::Config) for
-/// facts that make no sense; whatever the device reports.
+/// invalid properties of the cell; errors reported by the device.
 pub fn custom_cell(cell: &'static dyn CustomCell, device: &Device) -> Result<CellReport> {
     let mut report = CellReport { checks: Vec::new() };
-    // First: it refuses what cannot run.
+    // First, because it rejects cells that cannot run.
     let mut layers = Vec::new();
     for (shape, seed) in SHAPES.into_iter().zip(1..) {
         let [expected, found] =
@@ -104,12 +104,12 @@ pub fn custom_cell(cell: &'static dyn CustomCell, device: &Device) -> Result<Cel
     Ok(report)
 }
 
-/// Everything that a unit's new state depends on: both sums of each gate, then h' and c'.
+/// The arguments of a unit's step: both pre-activations of each gate, then h' and c'.
 #[derive(Clone)]
 struct Point(Vec<f64>);
 
 impl Point {
-    /// The sizes in order: G, G, 1, 1.
+    /// Splits the values into their groups, of sizes G, G, 1, 1.
     fn split(&self, gates: usize) -> (&[f64], &[f64], UnitState) {
         let (projected, rest) = self.0.split_at(gates);
         let (recurrent, state) = rest.split_at(gates);
@@ -124,7 +124,7 @@ fn run(cell: &dyn CustomCell, point: &Point) -> (Vec<f64>, UnitForward) {
     (gates, result)
 }
 
-/// The gradients that the twin gives at a point, in its order.
+/// The gradients that the CPU reference computes at a point, in the order of the point.
 fn analytic(cell: &dyn CustomCell, point: &Point, d_after: UnitState) -> Vec<f64> {
     let (gates, UnitForward { saved, hidden }) = run(cell, point);
     let (.., previous) = point.split(gates.len());
@@ -139,8 +139,8 @@ fn analytic(cell: &dyn CustomCell, point: &Point, d_after: UnitState) -> Vec<f64
     [d_gates, d_recurrent, vec![d_hidden, d_cell]].concat()
 }
 
-/// Compares the twin's backward with central differences: (f(x + s) − f(x − s)) / 2s errs by s² f'''/6 and by ε |f| / s,
-/// alike for s = ∛ε.
+/// Compares the CPU reference's backward function with central differences (f(x + s) − f(x − s)) / 2s, whose error is s²
+/// f'''/6 plus ε |f| / s; the two are of equal order for s = ∛ε.
 fn differences(cell: &dyn CustomCell, report: &mut CellReport) {
     let gates = cell.gates();
     let size = 2 * gates + 2;
@@ -172,12 +172,12 @@ fn differences(cell: &dyn CustomCell, report: &mut CellReport) {
             found[place].push(gradient);
         }
     }
-    // c' only where there is one.
+    // c' only if the cell has it.
     let count = if cell.has_cell_state() { size } else { size - 1 };
     for (place, (expected, found)) in expected.iter().zip(&found).enumerate().take(count) {
         let name = match place {
             place if place < gates => format!("d_gates[{place}] at the input sum"),
-            // The same numbers as at the other sum, but where the last gate is apart.
+            // Equal to the gradient of the input sum, unless the last gate is apart.
             place if place < 2 * gates => {
                 let gate = place - gates;
                 let apart = cell.last_gate_apart() && gate + 1 == gates;
@@ -186,15 +186,15 @@ fn differences(cell: &dyn CustomCell, report: &mut CellReport) {
             place if place == 2 * gates => "d_hidden".to_owned(),
             _ => "d_cell".to_owned(),
         };
-        let quantity = format!("the twin's backward against finite differences, {name}");
+        let quantity = format!("the CPU reference's backward against finite differences, {name}");
         report.compare(quantity, &[UNITS as usize], [expected, found], 1.0, tolerance);
     }
 }
 
-/// The results of a layer by name.
+/// The named results of a layer.
 type Results = Vec<(String, Tensor)>;
 
-/// One layer forward and backward.
+/// Runs one layer forward and backward.
 fn layer(
     cell: &'static dyn CustomCell,
     [steps, batch, inputs, hidden]: [usize; 4],
@@ -222,11 +222,11 @@ fn layer(
     let mut gradients = parameters.zero_gradients()?;
     let (y, last, trace) = layer.forward(&parameters, &x, &initial)?;
     let (d_x, d_initial) = trace.backward(&d_y, Some(&d_last), &mut gradients)?;
-    // Causes before effects: the first that disagrees is the one to look at.
+    // In the order of computation, so that the first disagreement is the one to examine.
     let mut results: Results =
         last.cell().map(|cell| ("saved, the new c".to_owned(), cell)).into_iter().collect();
     results.push(("hidden".to_owned(), y));
-    // A bias adds to a gate's sum: its gradient is that at the gate, summed over steps and batch.
+    // A bias is added to a gate's pre-activation, so its gradient is the gate's, summed over steps and batch.
     for (sum, bias) in [("input", "cell.bias_ih_l0"), ("recurrent", "cell.bias_hh_l0")] {
         let by_gate = gradients.view(bias)?.download_f64()?;
         for (gate, values) in by_gate.chunks(hidden).enumerate() {
@@ -251,7 +251,7 @@ fn compare_layers(
         let roundings = if name.starts_with("d_") { recurrence.backward() } else { recurrence.forward() };
         let shape = expected.shape().dimensions();
         let values = [expected.download_f64()?, found.download_f64()?];
-        let quantity = format!("{} against the twin, T = {steps}, {name}", found.device());
+        let quantity = format!("{} against the CPU reference, T = {steps}, {name}", found.device());
         report.compare(quantity, shape, [&values[0], &values[1]], 0.0, independent(roundings));
     }
     Ok(())

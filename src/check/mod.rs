@@ -1,12 +1,12 @@
-//! The conformance suite: does this device compute what the equations say?
+//! The conformance suite: checks that a device computes the documented equations.
 //!
-//! Two questions, each answered by running the public operations and layers of this crate:
+//! Both checks run the public operations and layers of this crate:
 //!
-//! - [`operations`] draws random inputs and compares every operation on a device with the same operation on
+//! - [`operations`] samples random inputs and compares every operation on a device with the same operation on
 //!   [`Device::reference`], the CPU in 64-bit floats, over a table of awkward shapes.
-//! - [`golden`] replays case files that hold inputs and results of other packages, PyTorch first.
+//! - [`golden`] replays case files that contain inputs and results of other packages, mainly PyTorch.
 //!
-//! [`custom_cell`] asks a third of a cell of the user's own: do its WGSL, its twin and finite differences agree?
+//! [`custom_cell`] checks a user-defined cell: its WGSL, its CPU reference and finite differences must agree.
 //!
 //! Errors are relative to the largest magnitude of the expected tensor. Tolerances are derived, not tuned: see
 //! `tolerance.rs` beside this file.
@@ -26,18 +26,18 @@ use self::sampler::Sampler;
 use crate::device::Device;
 use crate::{Error, Result};
 
-/// How one operation fared over all its cases.
+/// The result of one operation over all its cases.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OperationReport {
     /// The operation's name, such as `matmul plain`.
     pub operation: String,
     /// How many cases ran.
     pub cases: usize,
-    /// The relative error nearest to its tolerance, or furthest beyond it.
+    /// The relative error with the largest ratio to its tolerance.
     pub worst: f64,
     /// The tolerance of that error.
     pub tolerance: f64,
-    /// The worst comparison that failed: tensor, index, both values, case and seed. `None` if none did.
+    /// The worst failed comparison: tensor, index, both values, case and seed. `None` if all passed.
     pub failure: Option<String>,
 }
 
@@ -57,7 +57,7 @@ impl OperationReport {
         }
     }
 
-    /// Takes in one comparison.
+    /// Records one comparison.
     fn record(&mut self, error: f64, tolerance: f64, describe: impl FnOnce() -> String) {
         let worse = self.tolerance == 0.0 || error / tolerance > self.worst / self.tolerance;
         if !worse {
@@ -70,13 +70,13 @@ impl OperationReport {
     }
 }
 
-/// Runs every operation over its case table on `device` and on [`Device::reference`], and compares. `progress` is
-/// called after each operation.
+/// Runs every operation over its case table on `device` and on [`Device::reference`], and compares the results. Calls
+/// `progress` after each operation.
 ///
-/// A wrong result is no error but a report that has not [`passed`](OperationReport::passed).
+/// A wrong result is not an error: the report then has not [`passed`](OperationReport::passed).
 ///
 /// # Errors
-/// Whatever an operation reports: out of memory, a lost device.
+/// Errors of the operations, such as out of memory or a lost device.
 pub fn operations(
     device: &Device,
     mut progress: impl FnMut(&OperationReport),
@@ -97,7 +97,10 @@ fn run(case: &Case, device: &Device, report: &mut OperationReport) -> Result<()>
     let expected = (case.run)(&Sampler::new(&Device::reference(), case.seed))?;
     let found = (case.run)(&Sampler::new(device, case.seed))?;
     if expected.len() != found.len() {
-        return Err(Error::config(&report.operation, "yields other results on other devices"));
+        return Err(Error::config(
+            &report.operation,
+            "returns a different number of results on different devices",
+        ));
     }
     for (expected, found) in expected.iter().zip(&found) {
         found.tensor.shape().expect(&found.name, expected.tensor.shape().dimensions())?;
@@ -126,7 +129,7 @@ mod tests {
     use super::*;
     use crate::tensor::Tensor;
 
-    /// An operation that is wrong everywhere but on the reference.
+    /// An operation that is wrong on every device but the reference.
     fn wrong_by(relative: f32) -> Case {
         Case::new("size 3", 5, move |sampler| {
             let factor = if sampler.device() == &Device::reference() { 1.0 } else { 1.0 + relative };
@@ -166,7 +169,7 @@ mod tests {
         assert_eq!(finished, reports.len());
         let failures: Vec<_> = reports.iter().filter_map(|report| report.failure.as_ref()).collect();
         assert!(failures.is_empty(), "{failures:#?}");
-        // A comparison that never differs compares nothing: most operations round.
+        // Results that never differ were not compared: most operations round.
         assert!(reports.iter().filter(|report| report.worst > 0.0).count() > reports.len() / 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Random inputs that every device sees alike.
+//! Random inputs that are identical on every device.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -8,15 +8,15 @@ use crate::device::Device;
 use crate::random::Stream;
 use crate::tensor::Tensor;
 
-/// Around zero: sums are walks, no larger than the largest of many results.
+/// Mean zero: sums are random walks, no larger than the largest of many results.
 pub(crate) const CENTRED: Range<f64> = -1.0..1.0;
-/// Of both signs, but with a mean that keeps sums from cancelling.
+/// Of both signs, with a mean that prevents cancellation.
 pub(crate) const LEANING: Range<f64> = -0.5..1.5;
-/// Nothing cancels.
+/// No cancellation.
 pub(crate) const POSITIVE: Range<f64> = 0.5..1.5;
 
-/// The source of one case's inputs on one device: the n-th draw is stream n of the case's seed. All numbers are
-/// rounded to f32 first, so that the reference computes with those that the device got.
+/// The source of one case's inputs on one device: tensor n is sampled from stream n of the case's seed. All numbers are
+/// rounded to f32 first, so that the reference and the device use the same inputs.
 pub(crate) struct Sampler {
     device: Device,
     seed: u64,
@@ -24,10 +24,10 @@ pub(crate) struct Sampler {
     nudge: Option<Nudge>,
 }
 
-/// A small change of all numbers, each by its own share of `size`.
+/// A small change of all numbers, each by its own fraction of `size`.
 #[derive(Clone, Copy)]
 pub(crate) struct Nudge {
-    /// Which shares.
+    /// The seed of the fractions.
     pub(crate) direction: u64,
     /// The largest change relative to a number; may be negative.
     pub(crate) size: f64,
@@ -38,7 +38,7 @@ impl Sampler {
         Self { device: device.clone(), seed, next: Cell::new(0), nudge: None }
     }
 
-    /// As [`Sampler::new`], with all numbers moved a little.
+    /// As [`Sampler::new`], with all numbers changed by `nudge`.
     pub(crate) fn nudged(device: &Device, seed: u64, nudge: Nudge) -> Self {
         Self { nudge: Some(nudge), ..Self::new(device, seed) }
     }

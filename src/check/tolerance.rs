@@ -1,15 +1,15 @@
-//! How far two correct evaluations may be apart, in units of the largest magnitude of the expected tensor.
+//! The allowed difference between two correct evaluations, relative to the largest magnitude of the expected tensor.
 //!
-//! One rounding to f32 errs by at most u = 2⁻²⁴ relative to what is rounded. A result that n roundings reach errs
-//! by at most n u, but they point in all directions: Higham & Mary 2019 ("A new approach to probabilistic rounding
+//! One rounding to f32 has a relative error of at most u = 2⁻²⁴. A result that n roundings affect has an error
+//! of at most n u, but they have different signs: Higham & Mary 2019 ("A new approach to probabilistic rounding
 //! error analysis", theorem 2.4) bound the sum of n errors of mean zero by λ √n u with probability 1 − 2 exp(−λ²/2).
-//! So each case counts the roundings that reach a result ([`sum`], [`Recurrence`]), and [`independent`] turns
-//! the count into a tolerance.
+//! So each case counts the roundings that affect a result ([`sum`], [`Recurrence`]), and [`independent`] converts
+//! the count to a tolerance.
 //!
-//! What is rounded on the way are partial sums, products and activations. Inputs are drawn so that these are no
-//! larger than the largest result: a walk of mean zero where there are many results, values that do not cancel
-//! where there are few. Where an equation cancels by itself (softmax backward), the case names the magnitude that
-//! its roundings are relative to.
+//! Roundings occur in partial sums, products and activations. Inputs are sampled so that these are no larger than the
+//! largest result: a random walk of mean zero if there are many results, values that do not cancel if there are few.
+//! Where an equation cancels by itself (softmax backward), the case specifies the magnitude that its roundings are
+//! relative to.
 
 use crate::nn::Cell;
 use crate::ops::Activation;
@@ -17,15 +17,15 @@ use crate::ops::Activation;
 /// The unit roundoff of f32.
 pub(crate) const UNIT: f64 = 1.0 / (1u64 << 24) as f64;
 
-/// λ: 2 exp(−λ²/2) is 3·10⁻⁸, so that among the table's 10⁶ results none is expected to be further off by chance.
+/// λ: 2 exp(−λ²/2) is 3·10⁻⁸, so that none of the table's 10⁶ results is expected to exceed its tolerance by chance.
 const CONFIDENCE: f64 = 6.0;
 
-/// What an elementary function counts for. The shaders' tanh, exp and log, like those of C libraries, are exact
-/// to a few units in the last place; a WGSL division alone may err by 2.5 of them (WGSL, section 15.7.4). Eight units
-/// are 16 u, and λ √8 u is 17 u.
+/// The number of roundings that an elementary function counts for. The shaders' tanh, exp and log, like those of C
+/// libraries, are accurate to a few units in the last place; a WGSL division alone may err by 2.5 of them (WGSL, section
+/// 15.7.4). Eight units are 16 u, and λ √8 u is 17 u.
 pub(crate) const EVALUATION: f64 = 8.0;
 
-/// The tolerance of a result that `roundings` independent roundings reach.
+/// The tolerance of a result that `roundings` independent roundings affect.
 pub(crate) fn independent(roundings: f64) -> f64 {
     CONFIDENCE * roundings.max(1.0).sqrt() * UNIT
 }
@@ -38,19 +38,19 @@ pub(crate) fn sum(terms: usize) -> f64 {
 /// The pointwise operations of a gated cell, each rounded once: at most five products and sums.
 const POINTWISE: f64 = 5.0;
 
-/// The roundings that reach the results of a recurrent stack, forward and backward.
+/// The roundings that affect the results of a recurrent stack, forward and backward.
 ///
 /// A step of a vanilla cell rounds `terms` = I + H products and evaluates f. An error in h is multiplied by W_hh and
-/// f' at each later step. The entries of W_hh are drawn from U(±1/√H), variance 1/(3H), so the variance of an error
-/// shrinks by g = f'²/3 a step, and the errors of all T steps together count as Σ_t gᵗ of those of one.
+/// f' at each later step. The entries of W_hh are uniform in ±1/√H, variance 1/(3H), so the variance of an error
+/// decreases by the factor g = f'²/3 per step, and the errors of all T steps together count as Σ_t gᵗ of those of one.
 ///
-/// A gated cell does so for each of its G gates, and works them into its state. All G count in full: σ' ≤ 1/4 lets a
-/// quarter of a gate's error through, but to a state that is smaller than the gates' sums in about the same ratio. Its
-/// state keeps a factor of what it was, c = f c' or h = z h', so that an error stays until the gate forgets it: g is
-/// f² or z² and what returns through the gates. For a GRU, with h and n in ±1, that is at most
+/// A gated cell does this for each of its G gates and combines them in its state. All G count in full: σ' ≤ 1/4 attenuates a
+/// gate's error to a quarter, but the state is smaller than the pre-activations by about the same ratio. The state
+/// keeps a fraction of its previous value, c = f c' or h = z h', so that an error persists until the gate forgets it: g is
+/// f² or z² plus what returns through the gates. For a GRU, with h and n in ±1, that is at most
 /// z² + (1 − z)² (1 + 4 z² + 1/16) / 3 ≤ 1. For an LSTM it is at most
-/// f² + (f² (1 − f)² c'² + 1/16 + 1) o² / 3, below 1 for |c'| ≤ 1 and gates up to 0.8, and what saturates beyond
-/// lets less return. No less than 1 can be relied on: g = 1, and the errors of all T steps add up.
+/// f² + (f² (1 − f)² c'² + 1/16 + 1) o² / 3, below 1 for |c'| ≤ 1 and gates up to 0.8; saturated gates let less return. No
+/// bound below 1 is certain, so g = 1, and the errors of all T steps add up.
 #[derive(Clone, Copy)]
 pub(crate) struct Recurrence {
     pub(crate) cell: Cell,
@@ -65,7 +65,7 @@ fn slope(activation: Activation) -> f64 {
     match activation {
         // 1.0507 · 1.6733, left of zero.
         Activation::Selu => 1.76,
-        // 1 + tan² up to π/4, which the cases stay below.
+        // 1 + tan² up to π/4, which the cases do not exceed.
         Activation::Tan => 2.0,
         Activation::ScaledTanh { alpha, beta } => (f64::from(alpha) * f64::from(beta)).abs().max(1.0),
         Activation::ThresholdedRelu { .. } | Activation::HardTanh { .. } => 1.0,
@@ -76,22 +76,22 @@ fn slope(activation: Activation) -> f64 {
     }
 }
 
-/// By how much the roundings of `steps` steps grow through gates with these functions: an error passes f' at each step,
-/// which for sigmoid and tanh is at most 1. Σ_t s²ᵗ / T for the largest slope s, and 1 for functions that are no steeper.
+/// The factor by which the roundings of `steps` steps grow through gates with these functions. An error is multiplied by
+/// f' at each step, which is at most 1 for sigmoid and tanh: Σ_t s²ᵗ / T for the largest slope s, or 1 if s is at most
+/// 1.
 pub(crate) fn steepness(functions: [Activation; 3], steps: usize) -> f64 {
     let gain = functions.into_iter().map(slope).fold(1.0, f64::max).powi(2);
     (0..steps).map(|t| gain.powi(t as i32)).sum::<f64>() / steps as f64
 }
 
 impl Recurrence {
-    /// Roundings of one step.
+    /// The roundings of one step.
     fn step(self) -> f64 {
         let gate = sum(self.terms) + 1.0 + EVALUATION;
         match self.cell {
             Cell::Vanilla(_) => gate,
             Cell::Gru => self.cell.gates() as f64 * gate + POINTWISE,
-            // tanh(c) beside the gates' own functions.
-            // A user's cell may have a function of its state too.
+            // tanh(c) in addition to the gates' functions; a user-defined cell may apply a function to its state too.
             Cell::Lstm | Cell::Custom(_) => self.cell.gates() as f64 * gate + POINTWISE + EVALUATION,
         }
     }
@@ -105,14 +105,14 @@ impl Recurrence {
         (0..self.steps).map(|t| gain.powi(t as i32)).sum()
     }
 
-    /// Those that reach an output: each layer adds its own to those of the layer below, which its input weights
-    /// shrink likewise. The other direction of a layer only adds to `terms` of the next.
+    /// The roundings that affect an output: each layer adds its own to those of the layer below, which its input weights
+    /// attenuate likewise. The other direction of a layer only adds to `terms` of the next.
     pub(crate) fn forward(self) -> f64 {
         self.layers as f64 * self.growth() * self.step()
     }
 
-    /// Those that reach a gradient: the backward recurrence's own, those of the states at which it evaluates f', and
-    /// the sum over T·B places in a weight's gradient.
+    /// The roundings that affect a gradient: those of the backward recurrence, those of the states at which f' is
+    /// evaluated, and the sum over T·B terms in a weight's gradient.
     pub(crate) fn backward(self) -> f64 {
         let through_time = self.layers as f64 * self.growth() * (self.step() + self.forward());
         through_time + sum(self.steps * self.batch)

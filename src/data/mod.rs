@@ -1,4 +1,4 @@
-//! From text to batches: text files, vocabularies, and windows for truncated back-propagation through time.
+//! Training data from text: text files, vocabularies, and windows for truncated back-propagation through time.
 
 mod text;
 mod vocabulary;

@@ -1,4 +1,4 @@
-//! The bytes of a text file as characters.
+//! Decodes text files.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use crate::{Error, Result};
 
 /// UTF-8's byte-order mark.
 const MARK: &[u8] = "\u{feff}".as_bytes();
-/// The bytes that are examined for the zeros of UTF-16.
+/// How many bytes are searched for the zero bytes of UTF-16.
 const SAMPLE: usize = 1 << 16;
 
-/// The characters of a text file: UTF-8 without a byte-order mark, whose lines end in `\n`.
+/// The content of a text file: UTF-8 without a byte-order mark, with `\n` as line end.
 ///
-/// A model of characters would learn anything else as a character: the mark, and the `\r` of `\r\n`. What was changed is
-/// in its [`TextChanges`].
+/// A character model would otherwise learn the byte-order mark and the `\r` of `\r\n` as characters. [`TextChanges`] counts
+/// what was changed.
 ///
 /// ```
 /// use refrain::data::Text;
@@ -28,17 +28,17 @@ pub struct Text {
     changes: TextChanges,
 }
 
-/// What [`Text::decode`] changed.
+/// The changes that [`Text::decode`] made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TextChanges {
-    /// Byte-order marks that were dropped: the one at the beginning, or none.
+    /// Byte-order marks dropped: 0 or 1.
     pub marks: usize,
-    /// Line ends `\r\n` and `\r` that became `\n`.
+    /// Line ends `\r\n` and `\r` replaced by `\n`.
     pub line_ends: usize,
 }
 
 impl TextChanges {
-    /// Whether the characters are those of the file.
+    /// Whether nothing was changed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -61,14 +61,15 @@ impl fmt::Display for TextChanges {
 }
 
 impl Text {
-    /// Reads UTF-8. Drops one byte-order mark at the beginning, and changes the line ends `\r\n` and `\r` to `\n`.
+    /// Decodes UTF-8. Drops a byte-order mark at the start, and replaces the line ends `\r\n` and `\r` by `\n`.
     ///
     /// # Errors
-    /// [`Error::Config`] for UTF-16 and UTF-32, which are named, and for bytes that are not UTF-8, with the place of the first.
+    /// [`Error::Config`] for UTF-16 and UTF-32, which the message names, and for bytes that are not UTF-8, with the
+    /// position of the first invalid byte.
     pub fn decode(mut bytes: Vec<u8>) -> Result<Self> {
         if let Some(encoding) = other_encoding(&bytes) {
             let message = format!(
-                "is {encoding}, but UTF-8 is needed: convert it, for example by `iconv -f {encoding} -t UTF-8`"
+                "is {encoding}, but UTF-8 is needed: convert it, for example with `iconv -f {encoding} -t UTF-8`"
             );
             return Err(Error::config("text", message));
         }
@@ -83,7 +84,7 @@ impl Text {
             let byte = error.as_bytes()[error.utf8_error().valid_up_to()];
             let message = format!(
                 "is not UTF-8 text: byte {place} is {byte:#04x}, which is invalid there; convert the text to UTF-8, for \
-                 example by `iconv -f ISO-8859-1 -t UTF-8`"
+                 example with `iconv -f ISO-8859-1 -t UTF-8`"
             );
             Error::config("text", message)
         })?;
@@ -91,29 +92,29 @@ impl Text {
         Ok(Self { characters, changes: TextChanges { marks, line_ends } })
     }
 
-    /// The characters.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.characters
     }
 
-    /// What was changed.
+    /// Returns the changes made when the text was decoded.
     pub fn changes(&self) -> TextChanges {
         self.changes
     }
 }
 
-/// UTF-16 or UTF-32, by its byte-order mark or by zero bytes in every other place; named as iconv does.
+/// Detects UTF-16 and UTF-32 by their byte-order mark or by zero bytes at every other position. Returns the name in iconv.
 fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
-        // Before UTF-16, whose mark these begin with.
+        // Tested before UTF-16, whose byte-order mark is a prefix of this one.
         [0xff, 0xfe, 0, 0, ..] => return Some("UTF-32LE"),
         [0, 0, 0xfe, 0xff, ..] => return Some("UTF-32BE"),
         [0xff, 0xfe, ..] => return Some("UTF-16LE"),
         [0xfe, 0xff, ..] => return Some("UTF-16BE"),
         _ => {}
     }
-    // Without a mark: line breaks and spaces at least have one zero byte, always the first of two or always the second.
-    // UTF-8 may have zeros between records, but bytes of letters in the same places.
+    // Without a byte-order mark: in UTF-16, at least line breaks and spaces have one zero byte, always the first of two or
+    // always the second. UTF-8 may contain zeros as separators, but then letters occur at the same positions.
     let sample = &bytes[..bytes.len().min(SAMPLE)];
     let is_invalid = std::str::from_utf8(sample).is_err_and(|error| error.error_len().is_some());
     let count = |place: usize, bound: u8| sample.chunks_exact(2).filter(|pair| pair[place] < bound).count();
@@ -129,7 +130,7 @@ fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// `text` with `\n` in place of `\r\n` and of a `\r` alone, and how many there were.
+/// Replaces `\r\n` and a lone `\r` by `\n`; returns the text and the number of replacements.
 fn with_plain_line_ends(text: String) -> (String, usize) {
     if !text.contains('\r') {
         return (text, 0);
@@ -193,7 +194,7 @@ mod tests {
                 }
             }
         }
-        // Without a blank or a line break there are no zeros: the mark alone tells.
+        // Without a space or line break there are no zero bytes, so only the byte-order mark identifies the encoding.
         for (order, name) in
             [(u16::to_le_bytes as fn(u16) -> _, "is UTF-16LE"), (u16::to_be_bytes, "is UTF-16BE")]
         {

@@ -1,10 +1,10 @@
-//! Characters as tokens.
+//! Maps characters to tokens.
 
 use std::collections::BTreeSet;
 
 use crate::{Error, Result};
 
-/// The characters of a text, in order of their code points; a character's token is its place.
+/// The distinct characters of a text, ordered by code point. A character's token is its index.
 ///
 /// ```
 /// use refrain::data::Vocabulary;
@@ -19,11 +19,11 @@ pub struct Vocabulary {
     characters: Vec<char>,
 }
 
-/// How many characters a message lists.
+/// The most characters listed in an error message.
 const LISTED: usize = 200;
 
 impl Vocabulary {
-    /// All characters of `text`.
+    /// The vocabulary of all characters of `text`.
     ///
     /// # Errors
     /// [`Error::Config`] for an empty text.
@@ -35,25 +35,25 @@ impl Vocabulary {
         Ok(Self { characters: characters.into_iter().collect() })
     }
 
-    /// How many characters there are.
+    /// The number of characters.
     pub fn len(&self) -> usize {
         self.characters.len()
     }
 
-    /// Never: a vocabulary has at least one character.
+    /// Always `false`: a vocabulary has at least one character.
     pub fn is_empty(&self) -> bool {
         self.characters.is_empty()
     }
 
-    /// The characters in the order of their tokens, as one string; [`Vocabulary::of`] makes it a vocabulary again.
+    /// The characters in the order of their tokens; [`Vocabulary::of`] of the result is the same vocabulary.
     pub fn characters(&self) -> String {
         self.characters.iter().collect()
     }
 
-    /// The tokens of `text`.
+    /// Returns the tokens of `text`.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first character that is not in the vocabulary.
+    /// [`Error::Config`] for a character that is not in the vocabulary; the message names the first one.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let token = |character: char| match self.characters.binary_search(&character) {
             Ok(place) => Ok(place as u32),
@@ -63,15 +63,16 @@ impl Vocabulary {
                     0 => String::new(),
                     more => format!(" and {more} more"),
                 };
-                let message =
-                    format!("has the character {character:?}; this model knows only {some:?}{more}");
+                let message = format!(
+                    "contains the character {character:?}, which is not in the vocabulary: {some:?}{more}"
+                );
                 Err(Error::config("text", message))
             }
         };
         text.chars().map(token).collect()
     }
 
-    /// The text of `tokens`.
+    /// Returns the text of `tokens`.
     ///
     /// # Errors
     /// [`Error::Index`] for a token outside the vocabulary.
@@ -101,7 +102,10 @@ mod tests {
         assert!(message.contains("'x'") && message.contains("and 20792 more"), "{message}");
         assert!(message.chars().count() < 400, "{message}");
         let few = Vocabulary::of("ab")?.encode("x").map_err(|error| error.to_string());
-        assert_eq!(few, Err("text: has the character 'x'; this model knows only \"ab\"".to_owned()));
+        assert_eq!(
+            few,
+            Err("text: contains the character 'x', which is not in the vocabulary: \"ab\"".to_owned())
+        );
         Ok(())
     }
 }

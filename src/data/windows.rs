@@ -1,13 +1,13 @@
-//! A token sequence as windows of a batch of parallel streams.
+//! Splits a token sequence into windows over a batch of parallel streams.
 
 use crate::device::Device;
 use crate::tensor::Indices;
 use crate::{Error, Result};
 
-/// One window: inputs, and the tokens that follow each of them.
+/// One window: inputs, and for each input the token that follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Inputs \[T, B\], time first.
+    /// Inputs \[T, B\], time-major.
     pub tokens: Vec<u32>,
     /// The token after each input \[T, B\].
     pub targets: Vec<u32>,
@@ -15,12 +15,12 @@ pub struct Window {
     pub steps: usize,
     /// B.
     pub batch: usize,
-    /// Whether the streams begin here: the state to start from is zero, not the last window's.
+    /// Whether the streams start here: use a zero initial state instead of the last window's final state.
     pub begins: bool,
 }
 
 impl Window {
-    /// Inputs and targets on `device`.
+    /// Uploads inputs and targets to `device`.
     ///
     /// # Errors
     /// Out of memory.
@@ -33,8 +33,8 @@ impl Window {
     }
 }
 
-/// Cuts a sequence into B equally long streams that are read side by side, T tokens at a time. Window follows
-/// window, so a state carried over continues each stream where it was (truncated back-propagation through time).
+/// Splits a sequence into B parallel streams of equal length and yields T tokens of each at a time. Consecutive windows are
+/// adjacent in each stream, so a state that is carried over continues the stream (truncated back-propagation through time).
 ///
 /// ```
 /// use refrain::data::Windows;
@@ -53,8 +53,8 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Streams over `tokens` for a batch of `batch`, in windows of `steps`. What does not fill a window of all
-    /// streams is left out.
+    /// Splits `tokens` into `batch` streams with windows of `steps` steps. Tokens that do not fill a window of all
+    /// streams are dropped.
     ///
     /// # Errors
     /// [`Error::Config`] if one of the sizes is zero or the sequence is too short for one window.
@@ -72,19 +72,19 @@ impl Windows {
             return Err(Error::config(
                 "text",
                 format!(
-                    "is too short: a batch of {batch} sequences of {steps} needs {needed} tokens, it has {found}; take a smaller batch or sequence"
+                    "is too short: a batch of {batch} sequences of {steps} steps needs {needed} tokens, but there are {found}; use a smaller batch or shorter sequences"
                 ),
             ));
         }
         Ok(Self { tokens, batch, steps, stream })
     }
 
-    /// How many windows there are until the streams begin again.
+    /// The number of windows per epoch.
     pub fn count(&self) -> usize {
         self.stream / self.steps
     }
 
-    /// Window `index`; after the last one the streams begin again.
+    /// Returns window `index`, modulo [`Windows::count`].
     pub fn window(&self, index: usize) -> Window {
         let place = index % self.count();
         let first = place * self.steps;

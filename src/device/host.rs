@@ -1,4 +1,4 @@
-//! The CPU as a device, and the floats of any device.
+//! The CPU device, and the float format of any device.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::{Backend, Device};
 use crate::tensor::Store;
 use crate::{Error, Result};
 
-/// The CPU as a device: its number type, and the memory that it keeps for later.
+/// The CPU device: its number type, and its cache of free memory.
 #[derive(Clone)]
 pub(crate) struct Host {
     precision: Precision,
@@ -35,7 +35,7 @@ pub(crate) enum Precision {
 }
 
 impl Device {
-    /// The largest finite number of its floats.
+    /// The largest finite float of the device.
     pub(crate) fn largest_float(&self) -> f64 {
         match &self.0 {
             Backend::Cpu(Host { precision: Precision::F64, .. }) => f64::MAX,
@@ -43,7 +43,7 @@ impl Device {
         }
     }
 
-    /// The largest of its floats below one.
+    /// The largest float of the device below one.
     pub(crate) fn largest_fraction(&self) -> f64 {
         match &self.0 {
             Backend::Cpu(Host { precision: Precision::F64, .. }) => 1f64.next_down(),
@@ -51,7 +51,7 @@ impl Device {
         }
     }
 
-    /// `value` rounded to one of its floats.
+    /// `value` rounded to a float of the device.
     pub(crate) fn rounded(&self, value: f64) -> f64 {
         match &self.0 {
             Backend::Cpu(Host { precision: Precision::F64, .. }) => value,
@@ -59,7 +59,7 @@ impl Device {
         }
     }
 
-    /// Fails for a finite `value` that is beyond the largest of the device's floats.
+    /// Fails if `value` is finite but out of range for the device's floats.
     pub(crate) fn expect_representable(&self, value: f64, what: impl FnOnce() -> String) -> Result<()> {
         if value.is_finite() && value.abs() > self.largest_float() {
             return Err(Error::NonFinite { what: format!("{} ({value:e}) in 32-bit floats", what()) });

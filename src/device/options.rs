@@ -1,4 +1,4 @@
-//! How a GPU is opened.
+//! Options for opening a GPU.
 
 use std::time::Duration;
 
@@ -8,61 +8,62 @@ use crate::gpu::{
 };
 use crate::{Error, Result};
 
-/// The least ceiling of a binding that operations can work with: room for some elements after any alignment.
+/// The smallest accepted limit of a binding: enough for a few elements after any alignment.
 const LEAST_BINDING_BYTES: u64 = 1024;
 
-/// Whether shaders keep naga's run-time checks of indexes and loops.
+/// Whether shaders contain naga's run-time checks of indices and loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShaderBuild {
-    /// With checks: what a debug build of this crate uses.
+    /// With checks; the default of debug builds of this crate.
     Checked,
-    /// Without: faster, the same results; what a release build uses.
+    /// Without checks: faster, same results; the default of release builds.
     Trusted,
 }
 
-/// How kernel parameters reach the GPU.
+/// How kernel parameters are passed to the GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParameterPath {
-    /// Immediates (push constants) where the adapter has them, uniforms elsewhere.
+    /// As immediates (push constants) if the adapter supports them, else in a uniform buffer.
     Fastest,
-    /// A uniform buffer with dynamic offsets, which every adapter has.
+    /// In a uniform buffer with dynamic offsets, which every adapter supports.
     Uniforms,
 }
 
-/// How [`Device::gpu_with`](crate::Device::gpu_with) opens an adapter. The limits exist to test the cutting of large work on any machine.
+/// Options of [`Device::gpu_with`](crate::Device::gpu_with). The limits exist to test the splitting of large work on any
+/// machine.
 #[derive(Clone, Debug)]
 pub struct GpuOptions {
-    /// Which shaders to build.
+    /// Whether shaders contain run-time checks.
     pub build: ShaderBuild,
-    /// How kernel parameters travel.
+    /// How kernel parameters are passed.
     pub parameters: ParameterPath,
-    /// A ceiling for one storage binding, in bytes, below the adapter's own; at least 1024.
+    /// An upper limit for the size of a storage binding in bytes, below the adapter's own; at least 1024.
     pub binding_bytes: Option<u64>,
-    /// A ceiling for workgroups along one axis of a dispatch, below the adapter's own.
+    /// An upper limit for the number of workgroups along one axis of a dispatch, below the adapter's own.
     pub workgroups: Option<u32>,
-    /// The most compiled pipelines that the device keeps, instead of 512; at least 1. The one that was not used for the longest time
-    /// is let go for a new one, and compiled again when it is needed again.
+    /// The most compiled pipelines that the device caches; 512 if `None`, and at least 1. A new pipeline replaces the least
+    /// recently used one, which is compiled again when needed.
     pub pipelines: Option<usize>,
-    /// Whether to note when each kernel ran.
+    /// Whether to time each kernel.
     pub profiling: Profiling,
-    /// One way to compute all matrix products; without it each product's shape decides.
+    /// The variant of all matrix products; if `None`, it is chosen by each product's shape.
     pub matmul: Option<MatmulVariant>,
-    /// How recurrent layers run over time.
+    /// The strategy of recurrent layers.
     pub recurrent: RecurrentStrategy,
-    /// Whether layers may choose the persistent strategy by themselves.
+    /// Whether layers may choose the persistent strategy.
     pub persistent: Persistent,
-    /// How workgroups may wait for each other, for layers that keep weights on chip.
+    /// The limits of the persistent strategy, whose workgroups wait for each other.
     pub persistent_limits: PersistentLimits,
-    /// Where measured choices come from, for what `matmul` and `recurrent` leave open.
+    /// The source of measured choices, for what `matmul` and `recurrent` leave open.
     pub tuning: TuningSource,
-    /// Whether to note the choices that work meets, for [`Device::choices`](crate::Device::choices).
+    /// Whether to record the choices made, for [`Device::choices`](crate::Device::choices).
     pub journal: Journal,
-    /// How long the host waits for one submission before it calls the device lost: a driver without a watchdog of its own
-    /// would let a kernel that does not end hang the program. Ten minutes unless set.
+    /// How long the host waits for one submission before it reports the device as lost: without a watchdog in the driver, a
+    /// kernel that does not end would hang the program. Default: ten minutes.
     pub wait_limit: Duration,
 }
 
-/// [`GpuOptions::wait_limit`] unless set: far more than a submission takes, on software adapters too.
+/// The default of [`GpuOptions::wait_limit`]: much longer than any submission, also on software adapters.
 const WAIT_LIMIT: Duration = Duration::from_secs(600);
 
 impl Default for GpuOptions {
@@ -86,7 +87,7 @@ impl Default for GpuOptions {
 }
 
 impl GpuOptions {
-    /// Fails for options that leave nothing to work with, or exclude each other.
+    /// Fails for limits that are too low and for options that exclude each other.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -114,17 +115,18 @@ impl GpuOptions {
             return Err(Error::config("GPU options", message));
         }
         if self.persistent == Persistent::Off && self.recurrent == RecurrentStrategy::Persistent {
-            let message = "`persistent` is off and `recurrent` asks for it: leave one at its default";
+            let message = "`persistent` is off but `recurrent` requests it: leave one of them at its default";
             return Err(Error::config("GPU options", message));
         }
         if self.journal == Journal::Choices && self.matmul.is_some() {
-            let message = "`journal` notes choices between ways: leave `matmul` at `None`, which forces one";
+            let message =
+                "`journal` records choices, but `matmul` forces a variant: leave `matmul` at `None`";
             return Err(Error::config("GPU options", message));
         }
         Ok(())
     }
 
-    /// The same in the words of the GPU's room.
+    /// Converts the options to those of the GPU context.
     pub(super) fn context(&self, wanted: Wanted) -> ContextOptions {
         ContextOptions {
             wanted,

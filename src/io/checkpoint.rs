@@ -1,4 +1,4 @@
-//! A model with its weights in one file: safetensors, with the model's configuration in the metadata.
+//! A model and its weights in one safetensors file, with the model's configuration in the metadata.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -12,15 +12,15 @@ use crate::file::write_atomically;
 use crate::nn::{Model, ModelConfig, ParameterSpec, Parameters};
 use crate::{Error, Result};
 
-/// The metadata key under which a checkpoint keeps its description.
+/// The metadata key of the model's description.
 const KEY: &str = "refrain";
-/// Raised when an older version could not understand a newer file.
+/// The format version; incremented when older versions of this crate cannot read newer files.
 const VERSION: u32 = 1;
 
-/// What a program stores beside the model: its vocabulary, its progress.
+/// Values that a program stores with the model, such as its vocabulary or the training progress.
 pub type Metadata = BTreeMap<String, String>;
 
-/// What a checkpoint says of its model, as JSON.
+/// The model's description in a checkpoint, as JSON.
 #[derive(Serialize, Deserialize)]
 struct Description {
     version: u32,
@@ -28,45 +28,46 @@ struct Description {
     metadata: Metadata,
 }
 
-/// A model read from a file.
+/// A model loaded from a file.
 pub struct Checkpoint {
-    /// Its layers.
+    /// The layers.
     pub model: Model,
-    /// Its weights.
+    /// The weights.
     pub parameters: Parameters,
-    /// What the program that wrote it stored beside.
+    /// The metadata stored by the program that saved the file.
     pub metadata: Metadata,
 }
 
 impl Checkpoint {
-    /// Saves `model` with `parameters`; the old file survives any failure. **Waits** for the GPU.
+    /// Saves `model` with `parameters`. If saving fails, an existing file stays unchanged. **Waits** for the GPU.
     ///
     /// # Errors
-    /// [`Error::Io`], for example for a full disk; [`Error::ModelMismatch`]; [`Error::NonFinite`] for parameters that have
-    /// become NaN or infinite, which would replace the last good checkpoint by one that cannot be used.
+    /// [`Error::Io`], for example for a full disk; [`Error::ModelMismatch`]; [`Error::NonFinite`] for parameters that
+    /// are NaN or infinite, so that they do not overwrite the last usable checkpoint.
     pub fn save(path: &Path, model: &Model, parameters: &Parameters, metadata: &Metadata) -> Result<()> {
         parameters.layout().expect_model("parameters", model.id())?;
         let description = Description { version: VERSION, model: model.config(), metadata: metadata.clone() };
         let text = serde_json::to_string(&description)
-            .map_err(|error| Error::checkpoint(path, format!("cannot be described: {error}")))?;
+            .map_err(|error| Error::checkpoint(path, format!("cannot be serialized: {error}")))?;
         let metadata = HashMap::from([(KEY.to_owned(), text)]);
         write_atomically(path, &serialize(path, parameters, Some(metadata))?)
     }
 
-    /// Reads what [`Checkpoint::save`] wrote, onto `device`.
+    /// Loads a file written by [`Checkpoint::save`] to `device`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::NonFinite`] for a parameter with NaN or infinities; [`Error::Checkpoint`] for a file that is no safetensors, is cut short, was not written by
-    /// this crate or by a newer version, or whose tensors do not fit its own description.
+    /// [`Error::Io`]; [`Error::NonFinite`] for a parameter with NaN or infinities; [`Error::Checkpoint`] for a file that
+    /// is not safetensors, is truncated, was not written by this crate or was written by a newer version, or whose
+    /// tensors do not match its own description.
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
         let file = TensorFile::open(path)?;
         let description = describe(&file)?;
-        // Layer by layer, before any memory is asked for: a description is a few bytes, whatever sizes it names.
+        // Checked per layer before memory is allocated: a description of a few bytes can specify any sizes.
         let expect = |spec: &ParameterSpec| expect_tensor(&file, &spec.name, spec.shape);
         let model = Model::from_config_with(&description.model, |specs| specs.iter().try_for_each(expect))
             .map_err(|error| match error {
                 misfit @ Error::Checkpoint { .. } => misfit,
-                error => Error::checkpoint(path, format!("describes no valid model: {error}")),
+                error => Error::checkpoint(path, format!("does not describe a valid model: {error}")),
             })?;
         expect_no_more(&file, model.specs().iter().map(|spec| spec.name.as_str()))?;
         let mut parameters = model.initialize(device)?;
@@ -78,17 +79,19 @@ impl Checkpoint {
 fn describe(file: &TensorFile) -> Result<Description> {
     let refused = |message: String| Error::checkpoint(file.path(), message);
     let text = file.attribute(KEY).ok_or_else(|| {
-        refused("holds tensors but no model of refrain; load it with `load_weights`".to_owned())
+        refused("contains tensors but no refrain model; load it with `load_weights`".to_owned())
     })?;
-    // The version is read on its own first: a newer description may not parse.
+    // The version is parsed separately, because a newer description may not parse.
     #[derive(Deserialize)]
     struct Version {
         version: u32,
     }
-    let broken = |error: serde_json::Error| refused(format!("has a broken description: {error}"));
+    let broken = |error: serde_json::Error| refused(format!("has an invalid model description: {error}"));
     let Version { version } = serde_json::from_str(text).map_err(broken)?;
     if version > VERSION {
-        return Err(refused(format!("was written by a newer version (format {version}, known {VERSION})")));
+        return Err(refused(format!(
+            "was written by a newer version (format {version}; this version reads format {VERSION})"
+        )));
     }
     serde_json::from_str(text).map_err(broken)
 }

@@ -1,5 +1,5 @@
-//! Files and other packages' weights: parameters and whole models in safetensors, with PyTorch's parameter names;
-//! recurrent weights as ONNX and Keras hold them.
+//! Files and weights of other packages: parameters and whole models in safetensors with PyTorch's parameter names, and
+//! recurrent weights in the layouts of ONNX and Keras.
 
 mod checkpoint;
 mod keras;

@@ -1,10 +1,10 @@
-//! Arrays of other packages, and a layer's parameters gathered from them.
+//! Arrays of other packages, and the parameters of a layer built from them.
 
 use crate::nn::Parameters;
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// An array on the host as another package holds it: its shape, and its values in row-major order.
+/// An array of another package in host memory: its shape, and its values in row-major order.
 #[derive(Clone, Copy, Debug)]
 pub struct HostArray<'a> {
     shape: &'a [usize],
@@ -12,26 +12,26 @@ pub struct HostArray<'a> {
 }
 
 impl<'a> HostArray<'a> {
-    /// `values` in the shape `shape`; whether they fit is checked, by name, where the array is used.
+    /// `values` in the shape `shape`. Their number is checked, and reported with the array's name, where the array is used.
     pub fn new(shape: &'a [usize], values: &'a [f32]) -> Self {
         Self { shape, values }
     }
 
-    /// Its sizes.
+    /// The shape.
     pub fn shape(&self) -> &'a [usize] {
         self.shape
     }
 
-    /// Its values.
+    /// The values.
     pub fn values(&self) -> &'a [f32] {
         self.values
     }
 
-    /// The values, checked.
+    /// Checks shape and number of values, and returns the values.
     ///
     /// # Errors
-    /// [`Error::Shape`] for another shape than `expected`, for one that no tensor can have, or for values that are not as
-    /// many as their shape says.
+    /// [`Error::Shape`] for another shape than `expected`, a shape that no tensor can have, or a number of values that
+    /// does not match the shape.
     pub(super) fn expect(&self, name: &str, expected: &[usize]) -> Result<&'a [f32]> {
         if self.shape != expected {
             return Err(Error::shape(name, format!("{expected:?}"), format!("{:?}", self.shape)));
@@ -44,28 +44,27 @@ impl<'a> HostArray<'a> {
         Ok(self.values)
     }
 
-    /// The sizes, as many as there must be.
+    /// Returns the sizes of an array of rank `N`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for another rank; `wanted` says which sizes were expected.
+    /// [`Error::Shape`] for another rank; `wanted` describes the expected sizes.
     pub(super) fn sizes<const N: usize>(&self, name: &str, wanted: &str) -> Result<[usize; N]> {
         self.shape.try_into().map_err(|_| Error::shape(name, wanted, format!("{:?}", self.shape)))
     }
 }
 
-/// \[rows, columns\] → \[columns, rows\].
+/// Transposes \[rows, columns\] to \[columns, rows\].
 pub(super) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
 }
 
-/// The blocks of `values`, as many as there are gates, in another order: block i of the result is block `order[i]`.
-/// Blocks may be left out.
+/// Reorders the blocks of `values`, one per gate: block i of the result is block `order[i]`. Blocks may be left out.
 pub(super) fn reordered(values: &[f32], gates: usize, order: &[usize]) -> Vec<f32> {
     let block = values.len() / gates;
     order.iter().flat_map(|&place| &values[place * block..(place + 1) * block]).copied().collect()
 }
 
-/// One parameter of a layer, under the name that follows the layer's own.
+/// A parameter of a layer; `name` lacks the layer's name.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Named {
     pub(super) name: String,
@@ -80,7 +79,7 @@ impl Named {
     }
 }
 
-/// The full names of all parameters of `layer`.
+/// Returns the full names of all parameters of `layer`.
 ///
 /// # Errors
 /// [`Error::Config`] if there are none.
@@ -92,22 +91,22 @@ pub(super) fn names_of<'p>(parameters: &'p Parameters, layer: &str) -> Result<Ve
     let names: Vec<&str> = parameters.names().filter(of_layer).collect();
     if names.is_empty() {
         let all: Vec<&str> = parameters.names().collect();
-        let message = format!("there is no layer `{layer}` with parameters; there are {}", all.join(", "));
+        let message = format!("no layer `{layer}` has parameters; the parameters are {}", all.join(", "));
         return Err(Error::config("layer", message));
     }
     Ok(names)
 }
 
-/// Replaces all parameters of `layer`. Nothing changes if anything does not fit.
+/// Replaces all parameters of `layer`. On error nothing changes.
 ///
 /// # Errors
-/// [`Error::Config`] for a layer that has other parameters than `section`; [`Error::Shape`] for one of another shape.
+/// [`Error::Config`] if the layer's parameters are not those of `section`; [`Error::Shape`] for one of another shape.
 pub(super) fn set_layer(parameters: &mut Parameters, layer: &str, section: &[Named]) -> Result<()> {
     let full = |named: &Named| format!("{layer}.{}", named.name);
     let own = names_of(parameters, layer)?;
     if let Some(name) = own.iter().find(|name| !section.iter().any(|named| full(named) == **name)) {
         let given: Vec<&str> = section.iter().map(|named| named.name.as_str()).collect();
-        let message = format!("has no counterpart among the weights given, {}", given.join(", "));
+        let message = format!("is not among the weights that were passed: {}", given.join(", "));
         return Err(Error::config(*name, message));
     }
     let mut values = Vec::with_capacity(section.len());

@@ -1,16 +1,16 @@
-//! What a file is, by its first bytes: for the error when it is not what it should be.
+//! Identifies the kind of a file by its first bytes, for error messages.
 
-/// How many of a file's first bytes tell its kind.
+/// The number of bytes needed to identify a file.
 pub(crate) const HEAD: usize = 512;
 
 /// A kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
-    /// In words that follow "is".
+    /// A noun phrase that can follow "is".
     pub(crate) name: &'static str,
-    /// What to do where a safetensors file is needed.
+    /// How to obtain a safetensors file.
     pub(crate) advice: Option<&'static str>,
-    /// Whether it is written in characters.
+    /// Whether it is a text file.
     pub(crate) is_text: bool,
 }
 
@@ -28,10 +28,10 @@ impl Kind {
     }
 }
 
-const FROM_TORCH: &str = "write the state dict by `safetensors.torch.save_file` in Python";
-const FROM_NUMPY: &str = "write the arrays by `safetensors.numpy.save_file` in Python";
+const FROM_TORCH: &str = "save the state dict with `safetensors.torch.save_file` in Python";
+const FROM_NUMPY: &str = "save the arrays with `safetensors.numpy.save_file` in Python";
 
-/// Kinds by the bytes that a file begins with.
+/// File kinds by their first bytes.
 const MAGIC: [(&[u8], Kind); 26] = [
     (b"\x89HDF\r\n\x1a\n", binary("an HDF5 file, as Keras writes (.h5)").but(FROM_NUMPY)),
     (b"\x93NUMPY", binary("a NumPy array").but(FROM_NUMPY)),
@@ -40,11 +40,11 @@ const MAGIC: [(&[u8], Kind); 26] = [
     (b"\x80\x04", binary("a Python pickle").but(FROM_TORCH)),
     (b"\x80\x05", binary("a Python pickle").but(FROM_TORCH)),
     (b"GGUF", binary("a GGUF file")),
-    (b"\x1f\x8b", binary("compressed by gzip").but("unpack it first")),
-    (b"\x28\xb5\x2f\xfd", binary("compressed by zstd").but("unpack it first")),
-    (b"\xfd7zXZ\0", binary("compressed by xz").but("unpack it first")),
-    (b"BZh", binary("compressed by bzip2").but("unpack it first")),
-    (b"7z\xbc\xaf", binary("a 7z archive").but("unpack it first")),
+    (b"\x1f\x8b", binary("compressed by gzip").but("decompress it first")),
+    (b"\x28\xb5\x2f\xfd", binary("compressed by zstd").but("decompress it first")),
+    (b"\xfd7zXZ\0", binary("compressed by xz").but("decompress it first")),
+    (b"BZh", binary("compressed by bzip2").but("decompress it first")),
+    (b"7z\xbc\xaf", binary("a 7z archive").but("decompress it first")),
     (b"\x89PNG", binary("a PNG image")),
     (b"\xff\xd8\xff", binary("a JPEG image")),
     (b"GIF8", binary("a GIF image")),
@@ -60,14 +60,14 @@ const MAGIC: [(&[u8], Kind); 26] = [
     (b"<html", HTML),
     (
         b"version https://git-lfs",
-        text("a pointer of Git LFS to the file").but("fetch the file itself by `git lfs pull`"),
+        text("a pointer of Git LFS to the file").but("fetch the file itself with `git lfs pull`"),
     ),
 ];
 
 const SVG: Kind = text("an SVG image")
     .but("`refrain train` writes the model to its `--checkpoint`, refrain.safetensors, and the SVG is the loss curve");
 const HTML: Kind = text("an HTML page").but("a download may have failed: open the page to see why");
-/// Kinds of zip archives by a part of their first entry's name.
+/// Kinds of zip archives by a part of the name of their first entry.
 const ZIPS: [(&[u8], Kind); 4] = [
     (b"data.pkl", binary("a PyTorch file of `torch.save` (.pt)").but(FROM_TORCH)),
     (b"metadata.json", binary("a Keras model (.keras)").but(FROM_NUMPY)),
@@ -75,11 +75,11 @@ const ZIPS: [(&[u8], Kind); 4] = [
     (b".npy", binary("an archive of NumPy arrays (.npz)").but(FROM_NUMPY)),
 ];
 
-/// A file of this kind that is refused lacks a part.
+/// Not an error by itself: such a file is incomplete if it is rejected.
 pub(crate) const SAFETENSORS: Kind = binary("a safetensors file");
 
-/// What a file that begins with `head` is; `None` for what is none of the known kinds. `head` is the first [`HEAD`]
-/// bytes, or all of a shorter file.
+/// Returns the kind of a file that starts with `head`, or `None` if it is unknown. `head` is the first [`HEAD`] bytes, or
+/// all of a shorter file.
 pub(crate) fn sniff(head: &[u8]) -> Option<Kind> {
     if head.is_empty() {
         return Some(text("empty"));
@@ -102,16 +102,16 @@ pub(crate) fn sniff(head: &[u8]) -> Option<Kind> {
         return Some(SAFETENSORS);
     }
     if head.iter().all(|&byte| byte == 0) {
-        return Some(binary("full of zeros").but("it was never written, or only in part"));
+        return Some(binary("full of zeros").but("it was never written, or only partly"));
     }
     written(head)
 }
 
-/// The kind of what is written in characters.
+/// The kind of a text file.
 fn written(head: &[u8]) -> Option<Kind> {
     let whole = match std::str::from_utf8(head) {
         Ok(text) => text,
-        // The head may end inside a character.
+        // `head` may end within a character.
         Err(error) if error.error_len().is_none() => {
             std::str::from_utf8(&head[..error.valid_up_to()]).ok()?
         }
@@ -130,8 +130,8 @@ fn written(head: &[u8]) -> Option<Kind> {
     })
 }
 
-/// A protobuf message as ONNX models are: field 1 is the version of the format, a small number, and what follows is another field
-/// of `ModelProto`, with a length.
+/// Whether this is a protobuf message like an ONNX model: field 1 is the version of the format, a small number, followed by
+/// another field of `ModelProto` with a length.
 fn is_onnx(head: &[u8]) -> bool {
     matches!(head, [0x08, 1..=32, 0x12 | 0x1a | 0x22 | 0x32 | 0x3a | 0x42, ..])
 }

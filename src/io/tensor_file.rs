@@ -1,5 +1,5 @@
-//! A safetensors file whose tensors are read one at a time: its header is checked against the size of the file first, so
-//! that work and memory are in proportion to what is asked for.
+//! A safetensors file whose tensors are read one at a time. The header is checked against the file size first, so that work
+//! and memory are proportional to what is read.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -12,7 +12,7 @@ use super::sniff::{HEAD, SAFETENSORS, sniff};
 use crate::file::open_file;
 use crate::{Error, Result};
 
-/// Bytes before the header: its length.
+/// The size of the header's length field.
 const LENGTH_BYTES: u64 = 8;
 /// The longest header that the format allows.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -22,7 +22,7 @@ pub(crate) struct TensorFile {
     path: PathBuf,
     file: RefCell<File>,
     header: Metadata,
-    /// Where the values begin.
+    /// The offset of the values.
     start: u64,
 }
 
@@ -30,8 +30,8 @@ impl TensorFile {
     /// Opens the file and reads its header.
     ///
     /// # Errors
-    /// [`Error::Io`], also for what is not a regular file; [`Error::Checkpoint`] for a file that is not safetensors, or has
-    /// more or fewer values than its header says.
+    /// [`Error::Io`], also if `path` is not a regular file; [`Error::Checkpoint`] for a file that is not safetensors, or
+    /// whose size does not match its header.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let (mut file, size) = open_file(path)?;
         let mut head = Vec::new();
@@ -46,43 +46,45 @@ impl TensorFile {
         let length = u64::from_le_bytes(length);
         let rest = size - LENGTH_BYTES;
         if length > rest.min(LONGEST_HEADER) {
-            return Err(broken(format!("it has {size} bytes, and a header of {length} would not fit")));
+            return Err(broken(format!("a header of {length} bytes does not fit in its {size} bytes")));
         }
         let header: Metadata = serde_json::from_reader(BufReader::new((&file).take(length)))
             .map_err(|error| broken(format!("its header: {error}")))?;
         let (expected, found) = (header.data_len() as u64, rest - length);
         if expected != found {
-            return Err(broken(format!("its header says {expected} bytes of values, and there are {found}")));
+            return Err(broken(format!(
+                "its header describes {expected} bytes of values, but it has {found}"
+            )));
         }
         Ok(Self { path: path.to_owned(), file: RefCell::new(file), header, start: LENGTH_BYTES + length })
     }
 
-    /// Its path, for messages.
+    /// The path, for error messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The text stored under `key` beside the tensors.
+    /// The value of the metadata key `key`.
     pub(crate) fn attribute(&self, key: &str) -> Option<&str> {
         self.header.metadata().as_ref()?.get(key).map(String::as_str)
     }
 
-    /// All texts stored beside the tensors.
+    /// All metadata.
     pub(crate) fn attributes(&self) -> impl Iterator<Item = (&String, &String)> {
         self.header.metadata().iter().flatten()
     }
 
-    /// The names of all tensors, in the order of their values.
+    /// The names of all tensors, in the order of their values in the file.
     pub(crate) fn names(&self) -> Vec<String> {
         self.header.offset_keys()
     }
 
-    /// Type and shape of a tensor.
+    /// The type and shape of a tensor.
     pub(crate) fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.header.info(name)
     }
 
-    /// The bytes of a tensor.
+    /// Reads the bytes of a tensor.
     pub(crate) fn read(&self, info: &TensorInfo) -> Result<Vec<u8>> {
         let (from, to) = info.data_offsets;
         let read = || {
@@ -97,10 +99,10 @@ impl TensorFile {
         read().map_err(|error| Error::io(&self.path, error))
     }
 
-    /// The values of a floating-point tensor.
+    /// Reads the values of a floating-point tensor.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] for a name there is not and for another type; [`Error::Io`].
+    /// [`Error::Checkpoint`] if there is no such tensor or it has another type; [`Error::Io`].
     pub(crate) fn floats(&self, name: &str) -> Result<Vec<f64>> {
         let refused = |message: String| Error::checkpoint(&self.path, message);
         let info = self.info(name).ok_or_else(|| refused(format!("has no tensor `{name}`")))?;
@@ -115,14 +117,14 @@ impl TensorFile {
     }
 }
 
-/// The error for a file, which begins with `head`, that is not what it should be: what it is instead, or what it lacks.
+/// The error for an invalid file that starts with `head`: names the actual kind of the file, or what is missing.
 fn not_safetensors(path: &Path, head: &[u8], reason: &str) -> Error {
     let message = match sniff(head) {
         Some(kind) if kind != SAFETENSORS => {
             let advice = kind.advice.map(|advice| format!(": {advice}")).unwrap_or_default();
             format!("is {}, not a safetensors file{advice}", kind.name)
         }
-        _ => format!("is not a whole safetensors file ({reason}); was it cut short?"),
+        _ => format!("is not a complete safetensors file ({reason}); it may be truncated"),
     };
     Error::checkpoint(path, message)
 }

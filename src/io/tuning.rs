@@ -1,4 +1,4 @@
-//! Files of measured choices.
+//! Writes tuning files.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use crate::gpu::AdapterSummary;
 use crate::tuning::Tuning;
 use crate::{Error, Result};
 
-/// Writes choices that were measured on `adapter`, for [`Tuning::load`]; at [`Tuning::stored_path`] every device on that
-/// adapter will obey them. Missing folders are made; a failure leaves the old file as it was.
+/// Writes choices that were measured on `adapter`, for [`Tuning::load`]. A file at [`Tuning::stored_path`] is used by every
+/// device on that adapter. Creates missing folders; on error an existing file stays unchanged.
 ///
 /// # Errors
 /// [`Error::Io`].

@@ -1,4 +1,4 @@
-//! Named tensors in safetensors files.
+//! Saves and loads parameters by name in safetensors files.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -12,21 +12,21 @@ use crate::nn::Parameters;
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// Saves all parameters under their own names: a file that PyTorch's `load_file` reads.
+/// Saves all parameters by name. PyTorch's `load_file` reads the file.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::NonFinite`] for parameters that have become NaN or infinite; as
+/// [`Error::Io`]; [`Error::NonFinite`] for parameters that are NaN or infinite; and as
 /// [`Tensor::download`](crate::Tensor::download).
 pub fn save_weights(path: &Path, parameters: &Parameters) -> Result<()> {
     write_atomically(path, &serialize(path, parameters, None)?)
 }
 
-/// Saves the parameters of one layer under their names without the layer's, such as `weight_ih_l0`: the state dict
-/// of a module of its own, which PyTorch's `nn.LSTM(..).load_state_dict(load_file(path))` takes.
+/// Saves the parameters of one layer without the layer's name, such as `weight_ih_l0`: the state dict of a single module,
+/// which PyTorch's `nn.LSTM(..).load_state_dict(load_file(path))` loads.
 ///
 /// # Errors
-/// [`Error::Config`] for a name that no layer with parameters has; [`Error::Io`]; [`Error::NonFinite`] for parameters that
-/// have become NaN or infinite; as [`Tensor::download`](crate::Tensor::download).
+/// [`Error::Config`] if no layer with parameters has this name; [`Error::Io`]; [`Error::NonFinite`] for parameters that are
+/// NaN or infinite; and as [`Tensor::download`](crate::Tensor::download).
 ///
 /// ```
 /// use refrain::io::{load_layer_weights, save_layer_weights};
@@ -48,24 +48,23 @@ pub fn save_layer_weights(path: &Path, layer: &str, parameters: &Parameters) -> 
     write_atomically(path, &serialize_as(path, parameters, named, None)?)
 }
 
-/// Replaces all parameters by those of a safetensors file with the same names and shapes, such as a PyTorch
-/// state dict. Nothing changes if anything does not fit.
+/// Replaces all parameters by the tensors of a safetensors file with the same names and shapes, such as a PyTorch state
+/// dict. On error nothing changes.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Checkpoint`] for a file that is no safetensors, is cut short, or whose tensors are
-/// not exactly the model's; [`Error::NonFinite`] for a tensor with NaN, infinities or values that the device's floats
-/// cannot hold.
+/// [`Error::Io`]; [`Error::Checkpoint`] for a file that is not safetensors, is truncated, or whose tensors are not exactly
+/// the model's; [`Error::NonFinite`] for a tensor with NaN, infinities or values out of range for the device's floats.
 pub fn load_weights(path: &Path, parameters: &mut Parameters) -> Result<()> {
     assign(&TensorFile::open(path)?, parameters)
 }
 
-/// Replaces the parameters of one layer by those of a safetensors file with the same names without the layer's, such
-/// as the state dict of a single `nn.LSTM`. Nothing changes if anything does not fit.
+/// Replaces the parameters of one layer by the tensors of a safetensors file whose names lack the layer's name, such as the
+/// state dict of a single `nn.LSTM`. On error nothing changes.
 ///
 /// # Errors
-/// [`Error::Config`] for a name that no layer with parameters has; [`Error::Io`]; [`Error::Checkpoint`] for a file
-/// that is no safetensors, is cut short, or whose tensors are not exactly the layer's; [`Error::NonFinite`] for a tensor
-/// with NaN, infinities or values that the device's floats cannot hold.
+/// [`Error::Config`] if no layer with parameters has this name; [`Error::Io`]; [`Error::Checkpoint`] for a file that is not
+/// safetensors, is truncated, or whose tensors are not exactly the layer's; [`Error::NonFinite`] for a tensor with NaN,
+/// infinities or values out of range for the device's floats.
 pub fn load_layer_weights(path: &Path, layer: &str, parameters: &mut Parameters) -> Result<()> {
     let file = TensorFile::open(path)?;
     let names = names_of(parameters, layer)?;
@@ -82,7 +81,7 @@ pub(super) fn serialize(
     serialize_as(path, parameters, parameters.names().map(|name| (name, name)), metadata)
 }
 
-/// The parameters of the first name of each pair, under the second.
+/// Serializes parameters; `names` pairs each parameter's name with its name in the file.
 fn serialize_as<'n>(
     path: &Path,
     parameters: &Parameters,
@@ -107,7 +106,7 @@ fn serialize_as<'n>(
     safetensors::serialize(views, metadata).map_err(refused)
 }
 
-/// Fails unless `file` has the tensor `name` in this shape.
+/// Fails unless `file` has a tensor `name` of this shape.
 pub(super) fn expect_tensor(file: &TensorFile, name: &str, shape: Shape) -> Result<()> {
     let refused = |message: String| Error::checkpoint(file.path(), message);
     let found = &file.info(name).ok_or_else(|| refused(format!("has no tensor `{name}`")))?.shape;
@@ -117,13 +116,14 @@ pub(super) fn expect_tensor(file: &TensorFile, name: &str, shape: Shape) -> Resu
     Err(refused(format!("`{name}` must have the shape {shape}, but has {found:?}")))
 }
 
-/// Fails if `file` has a tensor that is none of `known`.
+/// Fails if `file` has a tensor that is not in `known`.
 pub(super) fn expect_no_more<'n>(file: &TensorFile, known: impl IntoIterator<Item = &'n str>) -> Result<()> {
     let known: HashSet<&str> = known.into_iter().collect();
     match file.names().into_iter().find(|name| !known.contains(name.as_str())) {
-        Some(extra) => {
-            Err(Error::checkpoint(file.path(), format!("has a tensor `{extra}` that the model has not")))
-        }
+        Some(extra) => Err(Error::checkpoint(
+            file.path(),
+            format!("has a tensor `{extra}` that the model does not have"),
+        )),
         None => Ok(()),
     }
 }
@@ -134,7 +134,7 @@ pub(super) fn assign(file: &TensorFile, parameters: &mut Parameters) -> Result<(
     assign_as(file, parameters, &named)
 }
 
-/// Sets the parameter of the first name of each pair from the tensor of the second.
+/// Assigns tensors to parameters; `named` pairs each parameter's name with its name in the file.
 fn assign_as(file: &TensorFile, parameters: &mut Parameters, named: &[(String, String)]) -> Result<()> {
     for (name, written) in named {
         expect_tensor(file, written, *parameters.view(name)?.shape())?;

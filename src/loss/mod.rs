@@ -1,17 +1,17 @@
-//! Losses: a value to watch, and the gradient that training starts from.
+//! Loss functions and their gradients.
 
 use crate::ops::cross_entropy::{self, Options, Scale};
 use crate::ops::{Reduction, sum};
 use crate::tensor::{Indices, Tensor, View};
 use crate::{Error, Result};
 
-/// Mean cross-entropy of softmax(logits) against labels, with the gradient at the logits:
+/// Mean cross-entropy of softmax(logits) against labels, with the gradient with respect to the logits:
 /// −1/N Σ_i ln softmax(x_i)_{label_i} over the N rows whose label is not [`IGNORED`](crate::IGNORED).
 ///
 /// logits \[..., C\], labels \[...\] → loss \[1\], d_logits \[..., C\]. The loss is in nats; divide by ln 2 for bits.
 ///
-/// A logit of −∞ rules its class out: where it is the label the loss is +∞. NaN and +∞ make a row's loss and gradient NaN, unless its
-/// label is ignored.
+/// A logit of −∞ gives its class probability 0; if it is the label's, the loss is +∞. NaN and +∞ make the loss and the
+/// gradient of their row NaN, unless its label is ignored.
 ///
 /// # Errors
 /// [`Error::Shape`], [`Error::DeviceMismatch`], [`Error::Index`] for a label of C or more, [`Error::Config`] if
@@ -42,12 +42,12 @@ pub struct CrossEntropy {
 }
 
 impl CrossEntropy {
-    /// With a weight for each class \[C\].
+    /// Sets a weight per class \[C\].
     pub fn weights(self, weights: Tensor) -> Self {
         Self { weights: Some(weights), ..self }
     }
 
-    /// With label smoothing, from 0 (none) to 1.
+    /// Sets label smoothing, from 0 (none) to 1.
     pub fn smoothing(self, smoothing: f32) -> Self {
         Self { smoothing, ..self }
     }
@@ -56,7 +56,7 @@ impl CrossEntropy {
         Options { weights: self.weights.as_ref().map(View::from), smoothing: self.smoothing }
     }
 
-    /// The losses of all rows in one number \[1\], and its gradient at the logits \[..., C\].
+    /// Returns the reduced loss \[1\] and its gradient with respect to the logits \[..., C\].
     ///
     /// # Errors
     /// As [`cross_entropy`]; [`Error::Config`] for a smoothing outside 0 to 1.
@@ -69,7 +69,7 @@ impl CrossEntropy {
         let scale = match reduction {
             Reduction::Sum => Scale::Same(1.0),
             Reduction::Mean if labels.counted() == 0 => {
-                return Err(Error::config("labels", "are all ignored: their mean loss is not defined"));
+                return Err(Error::config("labels", "are all ignored, so their mean loss is undefined"));
             }
             Reduction::Mean => Scale::MeanWeight,
         };
@@ -77,7 +77,7 @@ impl CrossEntropy {
         Ok((sum(&rows.losses)?, rows.d_logits))
     }
 
-    /// The loss of each row \[...\]; zero where the label is ignored.
+    /// Returns the loss of each row \[...\]; zero if the label is ignored.
     ///
     /// # Errors
     /// As [`CrossEntropy::reduced`].
@@ -85,7 +85,7 @@ impl CrossEntropy {
         Ok(cross_entropy::rows(logits.view(), labels, self.options(), Scale::Same(1.0))?.losses)
     }
 
-    /// The gradient at the logits \[..., C\] from the gradient at each row's loss \[...\].
+    /// Returns the gradient with respect to the logits \[..., C\], from the gradient `d_losses` of the rows' losses \[...\].
     ///
     /// # Errors
     /// As [`CrossEntropy::reduced`].

@@ -1,8 +1,8 @@
-//! eˣ, tanh and the logistic function over slices, within two and a half units in the last place; without branches, so
-//! that the compiler makes vector instructions of them.
+//! eˣ, tanh and the logistic function over slices, accurate to two and a half units in the last place. The code has no
+//! branches, so that the compiler vectorises it.
 //!
 //! x = n ln 2 + r with |r| ≤ ln 2 / 2, and eˣ = 2ⁿ eʳ (Cody & Waite 1980, "Software manual for the elementary functions",
-//! chapter 6). The series of eʳ − 1 to r⁷ is off by less than 2⁻²⁶ of its value there.
+//! chapter 6). In that range the relative error of the series of eʳ − 1 up to r⁷ is less than 2⁻²⁶.
 
 use super::instructions::{Instructions, Work, run};
 
@@ -26,7 +26,7 @@ trait Function {
     fn at<I: Instructions>(x: f32) -> f32;
 }
 
-/// A function of each of some numbers, in their place.
+/// A function to be applied to each number in place.
 struct Each<'a, F>(&'a mut [f32], F);
 
 impl<F: Function> Work for Each<'_, F> {
@@ -42,13 +42,13 @@ struct Exp;
 struct Tanh;
 struct Sigmoid;
 
-/// ln 2 in two parts. Products of the first, which has nine bits, with whole numbers are exact.
+/// ln 2 as a sum of two parts. The first has nine bits, so its products with integers are exact.
 const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 
-/// 1.5 · 2²³: a number added to it is rounded to a whole one, which stands in the lowest bits.
+/// 1.5 · 2²³: adding it to a number rounds the number to an integer, which is then in the lowest bits.
 const ROUNDING: f32 = 12_582_912.0;
 
-/// n and r of x, which must not be above 2²² ln 2 in size.
+/// Returns n and r for |x| ≤ 2²² ln 2.
 #[inline(always)]
 fn reduced<I: Instructions>(x: f32) -> (i32, f32) {
     let shifted = I::multiply_add(x, std::f32::consts::LOG2_E, ROUNDING);
@@ -74,7 +74,7 @@ fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
-/// x between two bounds; a NaN stays one.
+/// Clamps x to [low, high]; NaN stays NaN.
 #[inline(always)]
 fn within(x: f32, low: f32, high: f32) -> f32 {
     let x = if x < low { low } else { x };
@@ -83,9 +83,9 @@ fn within(x: f32, low: f32, high: f32) -> f32 {
 
 #[inline(always)]
 fn exponential<I: Instructions>(x: f32) -> f32 {
-    // Beyond these, results are 0 and ∞.
+    // Beyond these bounds the results are 0 and ∞.
     let (n, r) = reduced::<I>(within(x, -104.0, 89.0));
-    // 2ⁿ itself may be out of range where the result is not.
+    // 2ⁿ may be out of range although the result is not, so it is applied in two factors.
     let half = n >> 1;
     (1.0 + series::<I>(r)) * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
@@ -98,10 +98,10 @@ impl Function for Exp {
 }
 
 impl Function for Tanh {
-    /// |tanh x| = t / (t + 2), where t = e^(2|x|) − 1 keeps its digits near 0.
+    /// |tanh x| = t / (t + 2) with t = e^(2|x|) − 1, which loses no digits near 0.
     #[inline(always)]
     fn at<I: Instructions>(x: f32) -> f32 {
-        // From 9.02 on the result is 1.
+        // The result is 1 from |x| = 9.02 on.
         let (n, r) = reduced::<I>(within(2.0 * x.abs(), 0.0, 20.0));
         let power = power_of_two(n);
         let t = I::multiply_add(power, series::<I>(r), power - 1.0);
@@ -110,7 +110,7 @@ impl Function for Tanh {
 }
 
 impl Function for Sigmoid {
-    /// By e^(−|x|), which does not overflow.
+    /// Computed from e^(−|x|), which does not overflow.
     #[inline(always)]
     fn at<I: Instructions>(x: f32) -> f32 {
         let e = exponential::<I>(-x.abs());
@@ -124,10 +124,10 @@ mod tests {
     use super::super::instructions::run_with_each;
     use super::*;
 
-    /// The most that a result may be off, in units in the last place.
+    /// The largest allowed error, in units in the last place.
     const UNITS: f64 = 2.5;
 
-    /// How many units in the last place lie between `found` and the true value.
+    /// The distance between `found` and the true value, in units in the last place.
     fn units(found: f32, expected: f64) -> f64 {
         let rounded = expected as f32;
         if !rounded.is_finite() || !found.is_finite() {
@@ -137,7 +137,7 @@ mod tests {
         (f64::from(found) - expected).abs() / unit
     }
 
-    /// Numbers of every exponent and both signs, some hundred of each, and the special ones.
+    /// Some hundred numbers per exponent and sign, and the special values.
     fn samples() -> Vec<f32> {
         let mut samples: Vec<f32> =
             (0..=u32::MAX / 16_001).map(|place| f32::from_bits(place * 16_001)).collect();

@@ -1,4 +1,4 @@
-//! One text compiled for several sets of vector instructions, of which the best that the processor has is run.
+//! Compiles the same code for several instruction sets and runs the best one that the processor supports.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64 as x86;
@@ -6,7 +6,7 @@ use std::arch::x86_64 as x86;
 /// Columns of a product's tile.
 pub(super) const WIDTH: usize = 32;
 
-/// A row of a panel, where no vector lies in two lines of a cache.
+/// A row of a panel, aligned so that no vector crosses a cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Row(pub(super) [f32; WIDTH]);
@@ -15,14 +15,13 @@ impl Row {
     pub(super) const ZERO: Self = Self([0.0; WIDTH]);
 }
 
-/// What differs between sets of instructions.
+/// The operations that differ between instruction sets.
 ///
-/// The functions of one are called in [`Work::run`] for it and nowhere else: elsewhere the processor may not have them.
+/// Call the functions of an instruction set only from its own [`Work::run`]: the processor may not support them elsewhere.
 pub(super) trait Instructions {
-    /// Whether a·b + c is one instruction with one rounding. Where it is not, the standard library would compute it in
-    /// software.
+    /// Whether a·b + c is one instruction with one rounding. Otherwise the standard library would emulate it in software.
     const FUSED: bool;
-    /// Rows of a product's tile: as many as the registers hold; a power of two up to 8.
+    /// Rows of a product's tile: as many as fit the registers; a power of two up to 8.
     const ROWS: usize;
     /// A row of a tile, in registers.
     type Sums: Copy;
@@ -39,7 +38,7 @@ pub(super) trait Instructions {
     }
 }
 
-/// What every processor of an architecture has.
+/// The baseline that every processor of the architecture supports.
 pub(super) struct Portable;
 
 impl Instructions for Portable {
@@ -78,7 +77,7 @@ impl Instructions for Avx2 {
 
     #[inline(always)]
     fn load(row: &Row) -> Self::Sums {
-        // SAFETY: 8 numbers lie behind each pointer; the processor has the instruction, see `Instructions`.
+        // SAFETY: the pointer is valid for 8 numbers; the processor supports the instruction, see `Instructions`.
         std::array::from_fn(|part| unsafe { x86::_mm256_loadu_ps(row.0[part * 8..part * 8 + 8].as_ptr()) })
     }
 
@@ -86,7 +85,8 @@ impl Instructions for Avx2 {
     fn store(sums: Self::Sums) -> Row {
         let mut result = Row::ZERO;
         for (result, part) in result.0.chunks_exact_mut(8).zip(sums) {
-            // SAFETY: 8 numbers have room behind the pointer; the processor has the instruction, see `Instructions`.
+            // SAFETY: the pointer is valid for writing 8 numbers; the processor supports the instruction, see
+            // `Instructions`.
             unsafe { x86::_mm256_storeu_ps(result.as_mut_ptr(), part) };
         }
         result
@@ -94,7 +94,7 @@ impl Instructions for Avx2 {
 
     #[inline(always)]
     fn add_multiple(a: f32, b: Self::Sums, c: Self::Sums) -> Self::Sums {
-        // SAFETY: the processor has the instructions, see `Instructions`.
+        // SAFETY: the processor supports the instructions, see `Instructions`.
         std::array::from_fn(|part| unsafe { x86::_mm256_fmadd_ps(x86::_mm256_set1_ps(a), b[part], c[part]) })
     }
 }
@@ -111,7 +111,7 @@ impl Instructions for Avx512 {
 
     #[inline(always)]
     fn load(row: &Row) -> Self::Sums {
-        // SAFETY: 16 numbers lie behind each pointer; the processor has the instruction, see `Instructions`.
+        // SAFETY: the pointer is valid for 16 numbers; the processor supports the instruction, see `Instructions`.
         std::array::from_fn(|part| unsafe { x86::_mm512_loadu_ps(row.0[part * 16..part * 16 + 16].as_ptr()) })
     }
 
@@ -119,7 +119,8 @@ impl Instructions for Avx512 {
     fn store(sums: Self::Sums) -> Row {
         let mut result = Row::ZERO;
         for (result, part) in result.0.chunks_exact_mut(16).zip(sums) {
-            // SAFETY: 16 numbers have room behind the pointer; the processor has the instruction, see `Instructions`.
+            // SAFETY: the pointer is valid for writing 16 numbers; the processor supports the instruction, see
+            // `Instructions`.
             unsafe { x86::_mm512_storeu_ps(result.as_mut_ptr(), part) };
         }
         result
@@ -127,24 +128,24 @@ impl Instructions for Avx512 {
 
     #[inline(always)]
     fn add_multiple(a: f32, b: Self::Sums, c: Self::Sums) -> Self::Sums {
-        // SAFETY: the processor has the instructions, see `Instructions`.
+        // SAFETY: the processor supports the instructions, see `Instructions`.
         std::array::from_fn(|part| unsafe { x86::_mm512_fmadd_ps(x86::_mm512_set1_ps(a), b[part], c[part]) })
     }
 }
 
-/// Work whose loops the compiler turns into vector instructions.
+/// Work whose loops the compiler vectorises.
 pub(super) trait Work {
-    /// Does it. Implementations are `#[inline(always)]`, down to the loops: what is not inlined is compiled for
-    /// [`Portable`] instructions.
+    /// Runs the work. Implementations are `#[inline(always)]`, down to the loops: functions that are not inlined are
+    /// compiled for [`Portable`] instructions.
     fn run<I: Instructions>(self);
 }
 
-/// Does `work` with the best instructions there are.
+/// Runs `work` with the best instruction set that the processor supports.
 pub(super) fn run<W: Work>(work: W) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("fma") {
         if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has these instructions, as was just asked.
+            // SAFETY: the processor supports these instructions, as detected above.
             return unsafe { with_avx512(work) };
         }
         if is_x86_feature_detected!("avx2") {
@@ -167,14 +168,14 @@ fn with_avx2<W: Work>(work: W) {
     work.run::<Avx2>();
 }
 
-/// Does `work` with each set of instructions that the processor has, for tests.
+/// Runs `work` with each instruction set that the processor supports, for tests.
 #[cfg(test)]
 pub(super) fn run_with_each<W: Work>(mut work: impl FnMut() -> W) {
     work().run::<Portable>();
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("fma") {
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has these instructions, as was just asked.
+            // SAFETY: the processor supports these instructions, as detected above.
             unsafe { with_avx2(work()) };
         }
         if is_x86_feature_detected!("avx512f") {

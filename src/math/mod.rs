@@ -1,6 +1,5 @@
-//! Arithmetic of the CPU in 32-bit floats, as fast as its instructions allow: matrix products, the functions that cells
-//! are made of, and work shared out among threads. The 64-bit reference takes none of the first two: it has `ndarray`'s
-//! product and the standard library's functions.
+//! Fast arithmetic in f32 on the CPU: matrix products, the functions used by the cells, and distribution of work to threads.
+//! The f64 reference uses neither these products nor these functions, but `ndarray`'s product and the standard library.
 //!
 //! Results depend neither on the number of threads nor on which rows are computed together.
 

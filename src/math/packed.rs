@@ -1,14 +1,14 @@
-//! Right operands of products, laid out as tiles read them.
+//! The right operand of a product, packed in the layout that tiles read.
 
 use ndarray::{ArrayView1, ArrayView2, Axis};
 
 use super::instructions::{Row, WIDTH};
 
-/// The right operand B \[K, N\] of a product, as tiles read it, and what is added to each row of the product.
+/// The packed right operand B \[K, N\] of a product, and the bias that is added to each row of the product.
 pub(crate) struct Packed {
-    /// Panels of [`WIDTH`] columns, the last one filled up with zeros: each has K rows.
+    /// Panels of K rows and [`WIDTH`] columns; the last one is padded with zeros.
     pub(super) panels: Vec<Row>,
-    /// One row for each panel.
+    /// One row per panel.
     pub(super) bias: Vec<Row>,
     pub(super) depth: usize,
     pub(super) columns: usize,
@@ -34,7 +34,7 @@ impl Packed {
 fn pack_panel(panel: &mut [Row], b: ArrayView2<'_, f32>) {
     let columns: Option<Vec<&[f32]>> = b.axis_iter(Axis(1)).map(|column| column.to_slice()).collect();
     match columns {
-        // B is stored transposed: some places of all columns at a time, so that what is read together stays near.
+        // B is stored transposed: copies a few places of all columns at a time, for locality.
         Some(columns) => {
             for first in (0..panel.len()).step_by(16) {
                 for (place, column) in columns.iter().enumerate() {

@@ -1,9 +1,9 @@
-//! Matrix products, in panels that fit the caches (Goto & van de Geijn 2008, "Anatomy of high-performance matrix
+//! Matrix products in panels that fit the caches (Goto & van de Geijn 2008, "Anatomy of high-performance matrix
 //! multiplication") and tiles that fit the registers.
 //!
-//! Each element of a product is one chain of multiply-adds over each [`DEPTH`] places of the inner dimension. So its
-//! bits depend on its row of A and its column of B alone: neither on the tile that it is computed in nor on the number of
-//! rows or threads.
+//! Each element of a product is one chain of multiply-adds per [`DEPTH`] terms of the inner dimension. So its bits
+//! depend only on its row of A and its column of B, not on the tile that contains it or on the number of rows or
+//! threads.
 
 use std::ops::Range;
 
@@ -13,23 +13,23 @@ use super::instructions::{Instructions, Row, WIDTH, Work, run};
 use super::packed::Packed;
 use super::threads::{in_parts, part_rows};
 
-/// Places of the inner dimension that are added up at a time: so much of a panel stays in the first cache.
+/// Terms of the inner dimension that are summed at a time; this part of a panel stays in the L1 cache.
 const DEPTH: usize = 256;
-/// Rows of a thread are a multiple of these, which are the rows of the highest tile.
+/// The rows of a thread are a multiple of this number, the height of the highest tile.
 pub(crate) const TILE_ROWS: usize = 8;
-/// Rows that pass a panel in turn: so much of A stays in the second cache.
+/// Rows that are multiplied by one panel at a time; this part of A stays in the L2 cache.
 const ROWS: usize = 128;
 
-/// What a product comes to.
+/// What the product is added to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Onto {
-    /// What stands there: it is added.
+    /// The old values.
     Previous,
-    /// Nothing: whatever stands there is not read.
+    /// Nothing; the old values are not read.
     Nothing,
 }
 
-/// C = A·B + bias, or C += it, for A \[M, K\] and C \[M, N\] with contiguous rows.
+/// C = A·B + bias, or C += A·B + bias, for A \[M, K\] and C \[M, N\] with contiguous rows.
 pub(crate) fn product(a: ArrayView2<'_, f32>, b: &Packed, mut c: ArrayViewMut2<'_, f32>, onto: Onto) {
     debug_assert_eq!((a.dim(), c.ncols()), ((c.nrows(), b.depth), b.columns));
     let Some(lines) = Lines::of(&a) else {
@@ -39,7 +39,7 @@ pub(crate) fn product(a: ArrayView2<'_, f32>, b: &Packed, mut c: ArrayViewMut2<'
     run(Product { a: lines, b, c: &mut c, onto });
 }
 
-/// As [`product()`] for a B that is used once, on several threads where the product is large.
+/// As [`product()`] for a B that is used once; large products run on several threads.
 pub(crate) fn product_in_parts(
     a: ArrayView2<'_, f32>,
     b: ArrayView2<'_, f32>,
@@ -68,7 +68,7 @@ fn contiguous<'a>(row: ndarray::ArrayViewMut1<'a, f32>) -> &'a mut [f32] {
     }
 }
 
-/// The left operand A \[M, K\], by its lines that are contiguous.
+/// The left operand A \[M, K\] as contiguous lines.
 enum Lines<'a> {
     /// M rows.
     Rows(Vec<&'a [f32]>),
@@ -123,7 +123,7 @@ impl Work for Product<'_, '_> {
     }
 }
 
-/// The heights of tiles that `rows` rows are cut into: as high as can be, then halves.
+/// The heights of the tiles that cover `rows` rows: the largest possible, then halves.
 #[inline(always)]
 fn height<I: Instructions>(rows: usize) -> usize {
     let mut height = I::ROWS;
@@ -133,7 +133,7 @@ fn height<I: Instructions>(rows: usize) -> usize {
     height
 }
 
-/// Writes the rows `rows` of A, stored as columns, tile by tile: each is [K, height].
+/// Packs the rows `rows` of A, which is stored as columns, tile by tile; each tile is [K, height].
 #[inline(always)]
 fn pack_left<I: Instructions>(packed: &mut [f32], columns: &[&[f32]], rows: Range<usize>) {
     let mut done = 0;
@@ -158,7 +158,7 @@ fn pack_tile<const M: usize>(tile: &mut [f32], columns: &[&[f32]], first: usize)
     }
 }
 
-/// A stretch of a panel's depth.
+/// A section of a panel along the inner dimension.
 struct Panel<'a> {
     values: &'a [Row],
     bias: Option<&'a Row>,
@@ -167,7 +167,7 @@ struct Panel<'a> {
 }
 
 impl Panel<'_> {
-    /// Lets rows of A pass, of which `depth` meets this stretch.
+    /// Multiplies rows of A, at the terms `depth`, by this section and adds to `c`.
     #[inline(always)]
     fn pass_rows<I: Instructions>(&self, rows: &[&[f32]], depth: Range<usize>, c: &mut [&mut [f32]]) {
         let mut done = 0;
@@ -184,7 +184,7 @@ impl Panel<'_> {
         }
     }
 
-    /// As [`Self::pass_rows`], of rows that [`pack_left`] wrote.
+    /// As [`Self::pass_rows`], for rows packed by [`pack_left`].
     #[inline(always)]
     fn pass_packed<I: Instructions>(&self, packed: &[f32], c: &mut [&mut [f32]]) {
         let depth = self.values.len();
@@ -211,7 +211,7 @@ impl Panel<'_> {
     ) {
         let rows: [&[f32]; M] = std::array::from_fn(|row| &rows[row][depth.start..][..self.values.len()]);
         let mut sums = self.start::<I, M>();
-        // Four places at a time: the loop itself then takes no part of the time.
+        // Four terms per iteration, so that the loop itself costs no time.
         let rows = rows.map(|row| row.as_chunks::<4>());
         let (fours, rest) = self.values.as_chunks::<4>();
         for (number, b) in fours.iter().enumerate() {
@@ -246,7 +246,7 @@ impl Panel<'_> {
             let c = &mut c[self.columns.clone()];
             let sums = I::store(sums).0;
             match (self.onto, <&mut [f32; WIDTH]>::try_from(&mut *c)) {
-                // Of a length that is known when this is compiled.
+                // A full row has a constant length.
                 (Onto::Nothing, Ok(c)) => *c = sums,
                 (Onto::Previous, Ok(c)) => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum),
                 (Onto::Nothing, Err(_)) => c.iter_mut().zip(sums).for_each(|(c, sum)| *c = sum),
@@ -256,7 +256,7 @@ impl Panel<'_> {
     }
 }
 
-/// sums += a bᵀ, where `sums` stay in registers.
+/// sums += a bᵀ; `sums` stays in registers.
 #[inline(always)]
 fn add<I: Instructions, const M: usize>(sums: &mut [I::Sums; M], a: [f32; M], b: &Row) {
     let b = I::load(b);
@@ -278,7 +278,7 @@ mod tests {
         })
     }
 
-    /// The most that a chain of K multiply-adds of numbers up to 1, and one addition a block, can be off.
+    /// The largest error of a chain of K multiply-adds of numbers up to 1, with one addition per block.
     fn allowed(depth: usize) -> f64 {
         (depth + 2) as f64 * f64::from(f32::EPSILON) * depth as f64 / 2.0
     }

@@ -1,40 +1,40 @@
-//! Work shared out among threads.
+//! Distributes work to threads.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
-/// Multiplications that are worth a thread: they take several times as long as starting one.
+/// The number of multiplications for which starting a thread pays: they take several times as long as the start.
 const WORK: usize = 1 << 22;
 
-/// The threads that work is shared out among: as many as the processor runs at once.
+/// The number of threads: as many as the processor runs at once.
 pub(crate) fn threads() -> usize {
     static THREADS: OnceLock<usize> = OnceLock::new();
     *THREADS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// How many of `rows` rows each part gets, where all of them take `work` multiplications: whole multiples of `unit`, but
-/// for the last part.
+/// The number of rows per part when `rows` rows cost `work` multiplications in total: a multiple of `unit`; the last
+/// part may have fewer.
 pub(crate) fn part_rows(rows: usize, work: usize, unit: usize) -> usize {
     let parts = threads().min(work / WORK).max(1);
     rows.div_ceil(parts).next_multiple_of(unit)
 }
 
-/// Bytes of address space that a thread takes: its stack, and what the standard library and the allocator map for it, of which
-/// glibc's 64 MiB are the most.
+/// The address space of a thread in bytes: its stack, and the mappings of the standard library and the allocator, mainly
+/// glibc's 64 MiB.
 const THREAD: usize = 80 << 20;
 
-/// How many of `wanted` threads there is memory for: one that starts without ends the program.
+/// How many of `wanted` threads memory suffices for: the program aborts if a thread starts without it.
 fn affordable(wanted: usize) -> usize {
     let mut room: Vec<u8> = Vec::new();
     if room.try_reserve_exact(wanted * THREAD).is_err() {
         return 0;
     }
-    // Without this the compiler leaves the allocation out.
+    // Keeps the compiler from removing the allocation.
     std::hint::black_box(room.as_ptr());
     wanted
 }
 
-/// Does `work` on all `parts`, on a thread each. Where the system has no room for more threads, there are fewer.
+/// Runs `work` on all `parts`, one thread each; on fewer threads if memory does not suffice.
 pub(crate) fn in_parts<P: Send>(parts: Vec<P>, work: impl Fn(P) + Sync) {
     let others = match parts.len() {
         0 | 1 => 0,

@@ -1,8 +1,8 @@
-//! Operations on tensors: a folder each, with the contract (`mod.rs`), the `ndarray` twin (`cpu.rs`) and the
-//! dispatch of its shaders (`gpu.rs`).
+//! Operations on tensors. Each has a folder with its public function (`mod.rs`), its `ndarray` CPU reference (`cpu.rs`) and
+//! the dispatch of its shaders (`gpu.rs`).
 //!
-//! Every function checks its arguments before any work is submitted and runs on the device its arguments live
-//! on. All of a call's arguments live on one device.
+//! Every function checks its arguments before it submits any work. All arguments of a call must be on the same device, which
+//! runs the operation.
 
 pub(crate) mod columns;
 pub(crate) mod cross_entropy;
@@ -31,7 +31,7 @@ pub use permute::permute;
 pub use reduce::{Norm, norm, squared_norm, sum, sum_rows};
 pub use softmax::{log_softmax, log_softmax_backward, softmax, softmax_backward};
 
-/// Every kernel of the crate, for the tests that look at all of them.
+/// Every kernel of the crate, for tests that inspect all of them.
 #[cfg(test)]
 pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
     let folders = [

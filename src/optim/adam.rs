@@ -1,4 +1,4 @@
-//! Adam and its kin.
+//! Adam, AdamW and AMSGrad.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::ops::optimizer::{self, AdamStep, Moments};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// How weights are pulled towards zero.
+/// The kind of weight decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum WeightDecay {
-    /// λ p is added to the gradient: an L2 penalty, PyTorch's `Adam`.
+    /// Adds λ p to the gradient: an L2 penalty, as PyTorch's `Adam`.
     Penalty(f64),
-    /// η λ p is taken from the parameter beside the step: PyTorch's `AdamW` (Loshchilov & Hutter 2019).
+    /// Subtracts η λ p from the parameter, apart from the step: PyTorch's `AdamW` (Loshchilov & Hutter 2019).
     Decoupled(f64),
 }
 
@@ -27,9 +27,9 @@ pub struct AdamConfig {
     pub betas: (f64, f64),
     /// ε, added to the denominator.
     pub epsilon: f64,
-    /// How weights are pulled towards zero.
+    /// The weight decay.
     pub weight_decay: WeightDecay,
-    /// Whether the largest second moment so far is used (AMSGrad, Reddi et al. 2018).
+    /// Whether to use the largest second moment so far (AMSGrad, Reddi et al. 2018).
     pub amsgrad: bool,
 }
 
@@ -51,17 +51,17 @@ impl AdamConfig {
         Self { learning_rate, ..Self::default() }
     }
 
-    /// Fails for numbers that make no sense, or none in the floats of `device`.
+    /// Fails for options that are out of range, or that the floats of `device` cannot represent.
     fn validate(&self, device: &Device) -> Result<()> {
         expect_not_negative(device, "learning_rate", self.learning_rate)?;
         expect_fraction(device, "betas.0", self.betas.0)?;
         expect_fraction(device, "betas.1", self.betas.1)?;
-        // The first step, without the bias of an empty moment.
+        // The factor of the first step, after bias correction.
         expect_within(device, "learning_rate / (1 - betas.0)", self.learning_rate / (1.0 - self.betas.0))?;
         expect_not_negative(device, "epsilon", self.epsilon)?;
         if self.epsilon > 0.0 && device.rounded(self.epsilon) == 0.0 {
             let message =
-                format!("is zero in the floats of {device}, not {:e}: take a larger one", self.epsilon);
+                format!("{:e} rounds to zero in the floats of {device}; use a larger value", self.epsilon);
             return Err(Error::config("epsilon", message));
         }
         let (WeightDecay::Penalty(decay) | WeightDecay::Decoupled(decay)) = self.weight_decay;
@@ -89,10 +89,10 @@ pub struct Adam {
 }
 
 impl Adam {
-    /// For `parameters` and no others.
+    /// Creates an optimizer for `parameters`.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for options that make no sense; out of memory for the moments.
+    /// [`Error::Config`](crate::Error::Config) for options out of range; out of memory for the moments.
     pub fn new(parameters: &Parameters, config: AdamConfig) -> Result<Self> {
         config.validate(parameters.device())?;
         let zeros = || Tensor::zeros(parameters.device(), &[parameters.layout().total()]);
@@ -106,11 +106,11 @@ impl Adam {
         })
     }
 
-    /// One step; submits the work recorded so far.
+    /// Performs one step, and submits the work recorded so far.
     ///
     /// # Errors
     /// [`Error::ModelMismatch`](crate::Error::ModelMismatch), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch),
-    /// and whatever the device reported.
+    /// and errors reported by the device.
     pub fn step(&mut self, parameters: &mut Parameters, gradients: &Gradients) -> Result<()> {
         expect_own(&self.layout, parameters, gradients)?;
         self.steps += 1;
@@ -136,10 +136,10 @@ impl Adam {
         parameters.device().flush()
     }
 
-    /// Changes the step size, for schedules.
+    /// Sets the step size, for schedules.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) unless it is finite and at least zero in the device's floats.
+    /// [`Error::Config`](crate::Error::Config) unless it is finite and non-negative in the device's floats.
     pub fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
         let config = AdamConfig { learning_rate, ..self.config };
         config.validate(self.first.device())?;

@@ -20,7 +20,7 @@ pub struct SgdConfig {
     pub dampening: f64,
     /// Factor λ of an L2 penalty.
     pub weight_decay: f64,
-    /// Whether the step looks ahead (Nesterov 1983).
+    /// Whether to use Nesterov momentum (Nesterov 1983).
     pub nesterov: bool,
 }
 
@@ -36,7 +36,7 @@ impl SgdConfig {
         Self { learning_rate, ..Self::default() }
     }
 
-    /// Fails for numbers that make no sense, or none in the floats of `device`.
+    /// Fails for options that are out of range, or that the floats of `device` cannot represent.
     fn validate(&self, device: &Device) -> Result<()> {
         expect_not_negative(device, "learning_rate", self.learning_rate)?;
         expect_fraction(device, "momentum", self.momentum)?;
@@ -61,10 +61,10 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    /// For `parameters` and no others.
+    /// Creates an optimizer for `parameters`.
     ///
     /// # Errors
-    /// [`Error::Config`] for options that make no sense; out of memory for the velocity.
+    /// [`Error::Config`] for options out of range; out of memory for the velocity.
     pub fn new(parameters: &Parameters, config: SgdConfig) -> Result<Self> {
         config.validate(parameters.device())?;
         let size = parameters.layout().total();
@@ -81,10 +81,10 @@ impl Sgd {
         })
     }
 
-    /// One step; submits the work recorded so far.
+    /// Performs one step, and submits the work recorded so far.
     ///
     /// # Errors
-    /// [`Error::ModelMismatch`], [`Error::DeviceMismatch`], and whatever the device reported.
+    /// [`Error::ModelMismatch`], [`Error::DeviceMismatch`], and errors reported by the device.
     pub fn step(&mut self, parameters: &mut Parameters, gradients: &Gradients) -> Result<()> {
         expect_own(&self.layout, parameters, gradients)?;
         let step = SgdStep {
@@ -101,10 +101,10 @@ impl Sgd {
         parameters.device().flush()
     }
 
-    /// Changes the step size, for schedules.
+    /// Sets the step size, for schedules.
     ///
     /// # Errors
-    /// [`Error::Config`] unless it is finite and at least zero in the device's floats.
+    /// [`Error::Config`] unless it is finite and non-negative in the device's floats.
     pub fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
         let config = SgdConfig { learning_rate, ..self.config };
         config.validate(&self.device)?;

@@ -1,14 +1,14 @@
-//! What the twins compute in either number type, each in its own way: 64-bit floats by `ndarray` and the standard library,
-//! to be the reference; 32-bit floats by [`math`], to be fast.
+//! The arithmetic of the CPU reference in either number type: `ndarray` and the standard library in f64, to be exact;
+//! [`math`] in f32, to be fast.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2, Zip};
 
 use crate::math::{self, Onto};
 
-/// Products of matrices and functions of slices.
+/// Matrix products and functions of slices.
 pub(crate) trait Arithmetic: Sized {
-    /// A right operand B \[K, N\] made ready for many products, and what is added to each row of one.
+    /// A right operand B \[K, N\] packed for many products, with the bias that is added to each row.
     type Right<'a>: Sync;
 
     fn right<'a>(b: ArrayView2<'a, Self>, bias: Option<ArrayView1<'a, Self>>) -> Self::Right<'a>;
@@ -16,7 +16,7 @@ pub(crate) trait Arithmetic: Sized {
     /// C += A·B + bias. The bits of a row depend on no other row of A.
     fn add_product(a: ArrayView2<'_, Self>, b: &Self::Right<'_>, c: ArrayViewMut2<'_, Self>);
 
-    /// C = A·B + bias or C += it, for a B that is used once and products that may be large.
+    /// C = A·B + bias or C += A·B + bias, for a B that is used once; large products run on several threads.
     fn large_product(
         a: ArrayView2<'_, Self>,
         b: ArrayView2<'_, Self>,

@@ -9,12 +9,12 @@ use crate::gpu::{Buffer, Span};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// The label of a position that a loss leaves out (PyTorch's `ignore_index`).
+/// The label of a position that the loss ignores (PyTorch's `ignore_index`).
 pub const IGNORED: u32 = u32::MAX;
 
-/// An array of unsigned integers on one device: tokens to embed, or labels to predict.
+/// An array of unsigned integers on a device: tokens to embed, or labels to predict.
 ///
-/// The host's copy is kept, so that ranges are checked before any work is submitted and without waiting.
+/// The host keeps a copy, so that ranges are checked before work is submitted and without waiting.
 ///
 /// ```
 /// use refrain::{Device, Indices};
@@ -36,7 +36,7 @@ impl Indices {
     /// Copies `data` to `device`; [`IGNORED`] marks positions without a label.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the sizes are zero, absurd or do not multiply to `data.len()`; out of memory.
+    /// [`Error::Shape`] if a size is zero or too large, or the sizes do not multiply to `data.len()`; out of memory.
     pub fn from_slice(device: &Device, dimensions: &[usize], data: &[u32]) -> Result<Self> {
         let shape = Shape::named("indices", dimensions)?;
         if shape.elements() != data.len() {
@@ -64,12 +64,12 @@ impl Indices {
         &self.shape
     }
 
-    /// The device they live on.
+    /// The device that stores the values.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The values, row-major; no wait, they never left the host.
+    /// The values in row-major order, from the host's copy.
     pub fn values(&self) -> &[u32] {
         &self.host
     }
@@ -79,12 +79,12 @@ impl Indices {
         self.largest
     }
 
-    /// How many values are not [`IGNORED`].
+    /// The number of values that are not [`IGNORED`].
     pub fn counted(&self) -> usize {
         self.counted
     }
 
-    /// Fails unless every value is below `bound`; [`IGNORED`] does not pass.
+    /// Fails unless every value is below `bound`; [`IGNORED`] is not accepted.
     pub(crate) fn expect_below(&self, what: &str, bound: usize) -> Result<()> {
         let largest = if self.counted < self.host.len() { Some(IGNORED) } else { self.largest };
         check(what, largest, bound)
@@ -95,7 +95,7 @@ impl Indices {
         check(what, self.largest, bound)
     }
 
-    /// The device memory; the caller has dispatched on a GPU.
+    /// The device memory. Call it only for a GPU device.
     pub(crate) fn span(&self) -> Span<'_> {
         match &self.buffer {
             Some(buffer) => Span::new(buffer, 0, self.host.len()),

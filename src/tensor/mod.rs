@@ -1,4 +1,4 @@
-//! Numbers on a device: [`Tensor`] (floats), [`Indices`] (tokens and labels) and borrowed [`View`]s of them.
+//! Arrays on a device: [`Tensor`] (floats), [`Indices`] (tokens and labels) and borrowed [`View`]s.
 
 mod arithmetic;
 mod indices;
@@ -20,10 +20,10 @@ use crate::gpu::Context;
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// An immutable array of floats on one device, row-major. Cloning shares the memory.
+/// An immutable array of floats on one device, in row-major order. Clones share the memory.
 ///
-/// Host data comes in through [`Tensor::from_slice`] and goes out through [`Tensor::download`]; nothing else
-/// copies, and only `download` waits for the GPU.
+/// [`Tensor::from_slice`] copies host data to the device and [`Tensor::download`] copies it back. Nothing else copies, and
+/// only `download` waits for the GPU.
 ///
 /// ```
 /// use refrain::{Device, Tensor};
@@ -44,7 +44,7 @@ impl Tensor {
     /// Copies `data` to `device`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the sizes are zero, absurd or do not multiply to `data.len()`; out of memory.
+    /// [`Error::Shape`] if a size is zero or too large, or the sizes do not multiply to `data.len()`; out of memory.
     pub fn from_slice(device: &Device, dimensions: &[usize], data: &[f32]) -> Result<Self> {
         let shape = Self::expect_len(dimensions, data.len())?;
         let storage = on_device!(device,
@@ -57,10 +57,10 @@ impl Tensor {
         Ok(Self::from_storage(device, storage, shape))
     }
 
-    /// As [`Tensor::from_slice`], from 64-bit floats: exact on [`Device::reference`], rounded elsewhere.
+    /// As [`Tensor::from_slice`] for 64-bit floats: exact on [`Device::reference`], rounded on other devices.
     ///
     /// # Errors
-    /// As [`Tensor::from_slice`]; [`Error::NonFinite`] for a finite value that the device's floats cannot hold.
+    /// As [`Tensor::from_slice`]; [`Error::NonFinite`] for a finite value out of range for the device's floats.
     pub fn from_slice_f64(device: &Device, dimensions: &[usize], data: &[f64]) -> Result<Self> {
         let shape = Self::expect_len(dimensions, data.len())?;
         for (place, &value) in data.iter().enumerate().filter(|(_, value)| value.is_finite()) {
@@ -83,7 +83,7 @@ impl Tensor {
     /// A tensor of zeros.
     ///
     /// # Errors
-    /// [`Error::Shape`] for zero or absurd sizes; out of memory.
+    /// [`Error::Shape`] if a size is zero or too large; out of memory.
     pub fn zeros(device: &Device, dimensions: &[usize]) -> Result<Self> {
         let shape = Shape::new(dimensions)?;
         let storage = Storage::zeros(device, shape.elements(), "a tensor of zeros")?;
@@ -99,13 +99,13 @@ impl Tensor {
         Err(Error::shape("data", expected, format!("{found} values")))
     }
 
-    /// Device memory that the caller's kernels are about to fill.
+    /// Uninitialised device memory; the caller's kernels must fill it.
     pub(crate) fn uninitialized(context: &Context, device: &Device, shape: Shape) -> Result<Self> {
         let buffer = context.allocate(shape.elements(), "a tensor")?;
         Ok(Self::from_storage(device, Storage::Gpu(buffer), shape))
     }
 
-    /// A tensor that the caller is about to fill to the last element. Whatever was there stands in it.
+    /// A tensor with arbitrary values; the caller must write every element.
     pub(crate) fn unwritten(device: &Device, dimensions: &[usize]) -> Result<Self> {
         on_device!(device,
             F, host => {
@@ -120,7 +120,7 @@ impl Tensor {
         Self { device: device.clone(), storage: Arc::new(storage), offset: 0, shape }
     }
 
-    /// Wraps a twin's result.
+    /// Wraps a result of the CPU reference.
     pub(crate) fn from_array<F: Real, D: ndarray::Dimension>(
         device: &Device,
         array: ndarray::Array<F, D>,
@@ -129,7 +129,7 @@ impl Tensor {
         let standard =
             if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
         let (mut values, offset) = standard.into_raw_vec_and_offset();
-        // A freshly computed array owns exactly its elements; a sliced one may carry more.
+        // A new array owns exactly its elements; a slice of an array may own more.
         let start = offset.unwrap_or(0);
         values.truncate(start + shape.elements());
         values.drain(..start);
@@ -144,20 +144,20 @@ impl Tensor {
         &self.shape
     }
 
-    /// The device it lives on.
+    /// The device that stores the tensor.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The whole tensor, borrowed.
+    /// A view of the whole tensor.
     pub fn view(&self) -> View<'_> {
         View::new(&self.device, &self.storage, self.offset, self.shape)
     }
 
-    /// Copies the values to the host, row-major. **Waits** for the GPU.
+    /// Copies the values to the host in row-major order. **Waits** for the GPU.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`] and whatever else went wrong on the device since it was last asked.
+    /// [`Error::DeviceLost`] and other errors reported by the device since the last call.
     pub fn download(&self) -> Result<Vec<f32>> {
         self.view().download()
     }
@@ -170,10 +170,10 @@ impl Tensor {
         self.view().download_f64()
     }
 
-    /// The only value of a tensor with one element, such as a loss. **Waits** for the GPU.
+    /// Returns the value of a tensor with one element, such as a loss. **Waits** for the GPU.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there are more; as [`Tensor::download`].
+    /// [`Error::Shape`] if there is more than one element; as [`Tensor::download`].
     pub fn read(&self) -> Result<f32> {
         if self.shape.elements() != 1 {
             return Err(Error::shape("read", "a tensor with one element", self.shape));
@@ -181,7 +181,7 @@ impl Tensor {
         Ok(self.download()?[0])
     }
 
-    /// The same values under another shape, without a copy.
+    /// Returns the same values with another shape, without copying.
     ///
     /// # Errors
     /// [`Error::Shape`] if the number of elements differs.
@@ -193,20 +193,20 @@ impl Tensor {
         Ok(Self { shape, ..self.clone() })
     }
 
-    /// Entry `index` of the outermost dimension, without that dimension and without a copy.
+    /// Entry `index` of the outermost dimension, without that dimension; does not copy.
     pub(crate) fn entry(&self, index: usize) -> Self {
         let shape = self.shape.inner();
         Self { shape, offset: self.offset + index * shape.elements(), ..self.clone() }
     }
 
-    /// The entries `range` of the outermost dimension, without a copy.
+    /// The entries `range` of the outermost dimension; does not copy.
     pub(crate) fn outer(&self, range: std::ops::Range<usize>) -> Result<Self> {
         let cut = self.view().outer(range)?;
         let (offset, shape) = (cut.offset(), *cut.shape());
         Ok(Self { offset, shape, ..self.clone() })
     }
 
-    /// A copy on another device; itself if it is there already. **Waits** for the GPU it comes from.
+    /// Copies the tensor to `device`; returns a clone if it is already there. **Waits** for the source GPU.
     ///
     /// # Errors
     /// As [`Tensor::download`] and [`Tensor::from_slice`].
@@ -217,7 +217,7 @@ impl Tensor {
         Self::from_slice_f64(device, self.shape.dimensions(), &self.download_f64()?)
     }
 
-    /// Mutable access for the operation that has just created this tensor and not yet shared it.
+    /// Mutable access for the operation that has just created this tensor and has not shared it yet.
     pub(crate) fn view_mut(&mut self) -> Result<ViewMut<'_>> {
         let Self { device, storage, offset, shape } = self;
         let storage = Arc::get_mut(storage)

@@ -1,4 +1,4 @@
-//! The memory behind tensors: 32- or 64-bit floats on the host, or a buffer on a GPU.
+//! The memory of tensors: 32- or 64-bit floats on the host, or a buffer on a GPU.
 
 use std::sync::OnceLock;
 
@@ -10,22 +10,22 @@ use crate::device::{Device, Host, on_device};
 use crate::gpu::{Buffer, Span};
 use crate::{Error, Result};
 
-/// Memory of one device.
+/// The memory of a tensor.
 pub(crate) enum Storage {
     F32(Block),
     F64(Vec<f64>),
     Gpu(Buffer),
 }
 
-/// The two number types of the twins.
+/// The number types of the CPU: f32 and f64.
 pub(crate) trait Real: NdFloat + std::iter::Sum + Arithmetic {
-    /// The host values, if `storage` is of this type.
+    /// The host values if `storage` is of this type.
     fn values(storage: &Storage) -> Option<&[Self]>;
-    /// The host values for writing, if `storage` is of this type.
+    /// The mutable host values if `storage` is of this type.
     fn values_mut(storage: &mut Storage) -> Option<&mut [Self]>;
-    /// Values as memory of the CPU device `host`.
+    /// Wraps values as memory of the CPU device `host`.
     fn wrap(host: &Host, values: Vec<Self>) -> Storage;
-    /// Memory that `host` keeps for later, with whatever values it has.
+    /// A cached buffer of `host`, with arbitrary values.
     fn kept(host: &Host, elements: usize) -> Option<Vec<Self>>;
     fn from_f32(value: f32) -> Self;
     fn from_f64(value: f64) -> Self;
@@ -95,7 +95,7 @@ impl Real for f64 {
     }
 }
 
-/// Room for `elements` values on the host; a size that cannot be had is an error, not an abort.
+/// Reserves capacity for `elements` values on the host; returns an error instead of aborting if memory does not suffice.
 pub(crate) fn reserved<T>(elements: usize, what: &str) -> Result<Vec<T>> {
     let mut values = Vec::new();
     values.try_reserve_exact(elements).map_err(|_| out_of_memory::<T>(elements, what))?;
@@ -106,8 +106,7 @@ fn out_of_memory<T>(elements: usize, what: &str) -> Error {
     Error::OutOfMemory { what: what.to_owned(), bytes: elements as u64 * size_of::<T>() as u64 }
 }
 
-/// Memory of the CPU device `host` that the caller is about to fill to the last element. It has whatever values were there
-/// before.
+/// Allocates memory of the CPU device `host` with arbitrary values; the caller must write every element.
 fn unwritten_values<F: Real>(host: &Host, elements: usize, what: &str) -> Result<Vec<F>> {
     if let Some(values) = F::kept(host, elements) {
         return Ok(values);
@@ -117,8 +116,7 @@ fn unwritten_values<F: Real>(host: &Host, elements: usize, what: &str) -> Result
     Ok(values)
 }
 
-/// An array that the caller is about to fill to the last element, and then to make a tensor of. It has whatever values were
-/// there before.
+/// Allocates an array with arbitrary values; the caller must write every element and then wrap it in a tensor.
 pub(crate) fn unwritten<F: Real, D: Dimension>(host: &Host, shape: D, what: &str) -> Result<Array<F, D>> {
     let values = unwritten_values(host, shape.size(), what)?;
     match Array::from_shape_vec(shape, values) {
@@ -127,7 +125,7 @@ pub(crate) fn unwritten<F: Real, D: Dimension>(host: &Host, shape: D, what: &str
     }
 }
 
-/// Memory of the CPU device `host` with the values `values`, of which there are `elements`.
+/// Allocates memory of the CPU device `host` and fills it with `values`, of which there are `elements`.
 pub(super) fn filled<F: Real>(
     host: &Host,
     elements: usize,
@@ -140,7 +138,7 @@ pub(super) fn filled<F: Real>(
 }
 
 impl Storage {
-    /// Zeroed memory; a size that cannot be had is an error, not an abort.
+    /// Allocates zeroed memory; returns an error instead of aborting if memory does not suffice.
     pub(crate) fn zeros(device: &Device, elements: usize, what: &str) -> Result<Self> {
         on_device!(device,
             F, host => {
@@ -166,23 +164,23 @@ impl Storage {
     }
 }
 
-/// Fails unless the host has room for `elements` values: what an operation on the CPU is about to allocate, scratch memory
-/// included. An allocation of `ndarray`'s or the standard library's own that fails ends the program; so the operation asks for
-/// all of it first. On a GPU the driver decides.
+/// Fails unless the host can allocate `elements` values: all that an operation on the CPU is about to allocate, scratch
+/// memory included. A failed allocation inside `ndarray` or the standard library aborts the program, so operations call
+/// this first. On a GPU the driver reports the failure.
 pub(crate) fn expect_capacity(device: &Device, elements: usize, what: &str) -> Result<()> {
     on_device!(device,
         F => {
             let bytes = elements as u64 * size_of::<F>() as u64;
-            // Linux grants more than it has, and ends programs later.
+            // Linux grants more than it has, and kills the process later.
             if host_memory().is_some_and(|memory| bytes > memory) {
                 return Err(out_of_memory::<F>(elements, what));
             }
             if elements < LEAST_ASKED {
                 return Ok(());
             }
-            // Several buffers take a little more than one of their size.
+            // Several buffers need slightly more than one of their total size.
             let room: Vec<F> = reserved(elements + elements / 64 + REST, what)?;
-            // Without this the compiler leaves the allocation out.
+            // Keeps the compiler from removing the allocation.
             std::hint::black_box(room.as_ptr());
             Ok(())
         },
@@ -190,13 +188,13 @@ pub(crate) fn expect_capacity(device: &Device, elements: usize, what: &str) -> R
     )
 }
 
-/// Values that are left over for all that is small.
+/// The number of values reserved for small allocations.
 const REST: usize = 1 << 18;
 
-/// The fewest values that are asked for before they are allocated: less is there if anything is.
+/// The smallest number of values that is checked; smaller allocations are assumed to succeed.
 const LEAST_ASKED: usize = 1 << 14;
 
-/// The host's memory in bytes, where the system tells: Linux grants far more than it has and kills later.
+/// The host's memory in bytes, if the system reports it; Linux grants allocations beyond it.
 pub(crate) fn host_memory() -> Option<u64> {
     static MEMORY: OnceLock<Option<u64>> = OnceLock::new();
     *MEMORY.get_or_init(|| {

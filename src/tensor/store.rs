@@ -1,42 +1,41 @@
-//! Memory of 32-bit tensors on the CPU, used again by the device that it was allocated for: the system clears new memory page
-//! by page at first touch, which takes longer than much of the arithmetic on it, and a training loop asks for the same sizes at
-//! every step.
+//! A cache of free memory for 32-bit tensors on the CPU, per device. The system clears new memory page by page at first
+//! touch, which takes longer than much of the arithmetic on it, and a training loop allocates the same sizes at every step.
 //!
-//! What a device has in use and what it keeps are together never more than the most that it had in use at once lately, and
-//! [`SLACK`]: a loop takes as much memory as its largest step, whatever the shapes of the others.
+//! Memory in use plus cached memory never exceeds the recent peak of the memory in use by more than [`SLACK`]: a loop
+//! needs as much memory as its largest step, whatever the shapes of the other steps.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The fewest elements of a buffer that is kept: the allocator is as fast for smaller ones.
+/// The smallest cached buffer in elements; for smaller ones the allocator is as fast.
 const LEAST: usize = 1 << 15;
-/// The most bytes that may be kept beyond the most that was in use at once. A buffer serves its own size only, so that a step
-/// needs a little more than that.
+/// The most cached bytes beyond the peak of the memory in use. A buffer is reused only for its own size, so a step needs
+/// slightly more than that peak.
 const SLACK: usize = 8 << 20;
-/// What part of the most that was in use the slack is at most.
+/// The slack is at most this fraction of the peak: 1 / `SLACK_PART`.
 const SLACK_PART: usize = 4;
-/// Allocations after which the most that was in use before is forgotten: many times those of one training step.
+/// The number of allocations after which an earlier peak expires: many times those of one training step.
 const PERIOD: u32 = 4096;
-/// Bytes given back to the allocator after which it is asked to give its own free memory back to the system.
+/// The number of freed bytes after which the allocator is asked to return its free memory to the system.
 const TRIM: usize = 4 << 20;
 
-/// The memory that a device keeps for later; clones of a device share it.
+/// The cached memory of a device, shared by its clones.
 #[derive(Default)]
 pub(crate) struct Store(Mutex<FreeBlock>);
 
 #[derive(Default)]
 struct FreeBlock {
-    /// Buffers that are not in use, the oldest first.
+    /// Free buffers, the oldest first.
     buffers: VecDeque<Vec<f32>>,
     kept: usize,
     in_use: usize,
-    /// The most bytes in use at once in this period and in the one before.
+    /// The peak of the bytes in use, in this period and in the previous one.
     peaks: [usize; 2],
-    /// Sizes that were asked for, with the number of the last period in which they were.
+    /// Requested sizes, with the number of the last period in which they were requested.
     sizes: HashMap<usize, u64>,
     allocations: u32,
     period: u64,
-    /// Bytes freed since the allocator was last asked to give its own free memory back.
+    /// Bytes freed since the allocator was last asked to return its free memory.
     freed: usize,
 }
 
@@ -54,7 +53,7 @@ impl FreeBlock {
             return None;
         }
         self.sizes.insert(elements, self.period);
-        // The one that was used last is the likeliest to be in a cache.
+        // The most recently used buffer is most likely in a cache.
         let place = self.buffers.iter().rposition(|buffer| buffer.len() == elements)?;
         let found = self.buffers.remove(place)?;
         self.kept -= bytes(&found);
@@ -78,7 +77,7 @@ impl FreeBlock {
 
     fn end(&mut self, buffer: Vec<f32>) {
         self.in_use -= bytes(&buffer);
-        // A size that is not asked for would only take the room of one that is.
+        // A size that is no longer requested would displace one that is.
         if buffer.len() == buffer.capacity() && self.sizes.contains_key(&buffer.len()) {
             self.kept += bytes(&buffer);
             self.buffers.push_back(buffer);
@@ -90,7 +89,7 @@ impl FreeBlock {
         }
     }
 
-    /// Frees the oldest buffers beyond the bound.
+    /// Frees the oldest buffers until the limit holds.
     fn shrink(&mut self) {
         let peak = self.peaks[0].max(self.peaks[1]);
         let bound = peak + SLACK.min(peak / SLACK_PART);
@@ -115,12 +114,12 @@ impl Store {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A kept buffer of this size, with whatever values it has; `None` where there is none.
+    /// Takes a cached buffer of this size, with arbitrary values; `None` if there is none.
     pub(super) fn take(&self, elements: usize) -> Option<Vec<f32>> {
         self.kept().take(elements)
     }
 
-    /// Frees all that is kept.
+    /// Frees all cached buffers.
     pub(crate) fn release(&self) {
         let mut kept = self.kept();
         kept.buffers = VecDeque::new();
@@ -132,10 +131,10 @@ impl Store {
     }
 }
 
-/// The values of a tensor, whose memory goes back to its device's store when it is dropped.
+/// The values of a tensor; when it is dropped, its memory returns to the device's store.
 pub(crate) struct Block {
     values: Vec<f32>,
-    /// None for values too few to be kept.
+    /// `None` for buffers too small to be cached.
     store: Option<Arc<Store>>,
 }
 
@@ -165,11 +164,11 @@ impl Drop for Block {
     }
 }
 
-/// Asks the allocator to give the memory that it holds free back to the system. That of glibc keeps tens of MiB for later
-/// otherwise, the more the larger the buffers that were freed; others give large buffers back at once.
+/// Asks the allocator to return its free memory to the system. Otherwise glibc's keeps tens of MiB, more after larger
+/// buffers were freed; other allocators return large buffers immediately.
 fn return_free_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: malloc_trim has no precondition, and may be called from any thread.
+    // SAFETY: malloc_trim has no precondition and may be called from any thread.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -180,10 +179,10 @@ mod tests {
     use super::*;
 
     const MIB: usize = 1 << 20;
-    /// Elements of a MiB.
+    /// Elements per MiB.
     const UNIT: usize = MIB / size_of::<f32>();
 
-    /// A buffer of `mebibytes`, taken from `store` or new.
+    /// A buffer of `mebibytes`, taken from `store` or newly allocated.
     fn block(store: &Arc<Store>, mebibytes: usize) -> Block {
         let elements = mebibytes * UNIT;
         Block::new(store.take(elements).unwrap_or_else(|| vec![0.0; elements]), store)
@@ -201,11 +200,11 @@ mod tests {
         assert_eq!(state(&store), [40, 0]);
         drop((one, two));
         assert_eq!(state(&store), [0, 40]);
-        // The same sizes again take no new memory.
+        // Allocating the same sizes again needs no new memory.
         let [one, two] = [block(&store, 30), block(&store, 10)];
         assert_eq!(state(&store), [40, 0]);
         drop((one, two));
-        // Others take the room of the oldest.
+        // Another size displaces the oldest buffer.
         let three = block(&store, 20);
         assert_eq!(state(&store), [20, 10]);
         drop(three);

@@ -1,4 +1,4 @@
-//! Borrowed stretches of tensors and of flat parameter buffers: what operations take.
+//! Borrowed sections of tensors and of flat parameter buffers: the arguments of operations.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ pub struct View<'a> {
     storage: &'a Storage,
     offset: usize,
     shape: Shape,
-    /// The parameter that it belongs to, for messages.
+    /// The name of the parameter, for messages.
     name: Option<&'a str>,
 }
 
@@ -28,12 +28,12 @@ impl<'a> View<'a> {
         Self { device, storage, offset, shape, name: None }
     }
 
-    /// The same values, as those of the parameter `name`.
+    /// The same view, as the parameter `name`.
     pub(crate) fn named(self, name: &'a str) -> Self {
         Self { name: Some(name), ..self }
     }
 
-    /// The same values, with the name of `original`, of which they are a copy.
+    /// The same view with the name of `original`, of which it is a copy.
     pub(crate) fn named_as(self, original: View<'a>) -> Self {
         Self { name: original.name, ..self }
     }
@@ -43,12 +43,12 @@ impl<'a> View<'a> {
         &self.shape
     }
 
-    /// The device it lives on.
+    /// The device that stores the values.
     pub fn device(&self) -> &'a Device {
         self.device
     }
 
-    /// Copies the values to the host, row-major. **Waits** for the GPU.
+    /// Copies the values to the host in row-major order. **Waits** for the GPU.
     ///
     /// # Errors
     /// As [`Tensor::download`](crate::Tensor::download).
@@ -72,7 +72,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Where it begins in its storage.
+    /// The offset in the storage.
     pub(super) fn offset(&self) -> usize {
         self.offset
     }
@@ -81,7 +81,7 @@ impl<'a> View<'a> {
         self.offset..self.offset + self.shape.elements()
     }
 
-    /// The same values under another shape of as many elements.
+    /// The same values with another shape of as many elements.
     pub(crate) fn reshaped(self, dimensions: &[usize]) -> Result<Self> {
         let shape = Shape::new(dimensions)?;
         if shape.elements() != self.shape.elements() {
@@ -90,7 +90,7 @@ impl<'a> View<'a> {
         Ok(Self { shape, ..self })
     }
 
-    /// As a matrix: all but the innermost dimension become rows.
+    /// As a matrix whose rows are all dimensions but the innermost.
     pub(crate) fn matrix(self) -> Result<Self> {
         self.reshaped(&[self.shape.rows(), self.shape.last()])
     }
@@ -111,7 +111,7 @@ impl<'a> View<'a> {
         cut.reshaped(&self.shape.dimensions()[1..])
     }
 
-    /// The values as the twin's array.
+    /// The values as an array of the CPU reference.
     pub(crate) fn array<F: Real>(&self) -> ArrayViewD<'a, F> {
         shaped(IxDyn(self.shape.dimensions()), self.values())
     }
@@ -125,7 +125,7 @@ impl<'a> View<'a> {
         shaped(ndarray::Ix2(self.shape.rows(), self.shape.last()), self.values())
     }
 
-    /// As three dimensions; the caller has checked that there are three.
+    /// As a three-dimensional array. Call it only for a view of rank 3.
     pub(crate) fn array3<F: Real>(&self) -> ArrayView3<'a, F> {
         let dimensions = self.shape.dimensions();
         shaped(ndarray::Ix3(dimensions[0], dimensions[1], dimensions[2]), self.values())
@@ -138,7 +138,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The device memory; the caller has dispatched on a GPU.
+    /// The device memory. Call it only for a GPU device.
     pub(crate) fn span(&self) -> Span<'a> {
         match self.storage.span(self.offset, self.shape.elements()) {
             Some(span) => span.named(self.name),
@@ -147,7 +147,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// The values as the host's copy.
+/// Copies the values to the host.
 fn copied<T>(values: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
     let mut all = reserved(values.len(), "a copy on the host")?;
     all.extend(values);
@@ -179,7 +179,7 @@ impl std::fmt::Debug for View<'_> {
     }
 }
 
-/// A section of a flat buffer, or a fresh tensor, that an operation writes or adds to.
+/// A section of a flat buffer, or a new tensor, that an operation writes or adds to.
 pub(crate) struct ViewMut<'a> {
     device: &'a Device,
     storage: &'a mut Storage,
@@ -200,7 +200,7 @@ impl<'a> ViewMut<'a> {
         self.device
     }
 
-    /// As a matrix: all but the innermost dimension become rows.
+    /// As a matrix whose rows are all dimensions but the innermost.
     pub(crate) fn matrix(self) -> Result<Self> {
         let shape = Shape::new(&[self.shape.rows(), self.shape.last()])?;
         Ok(Self { shape, ..self })
@@ -217,7 +217,7 @@ impl<'a> ViewMut<'a> {
         ArrayViewMut1::from(self.values())
     }
 
-    /// The entries `range` of the outermost dimension, for as long as this is borrowed.
+    /// The entries `range` of the outermost dimension, borrowed from this view.
     pub(crate) fn outer(&mut self, range: Range<usize>) -> Result<ViewMut<'_>> {
         let mut cut = self.shape.dimensions().to_vec();
         expect_within(cut[0], &range)?;
@@ -227,7 +227,7 @@ impl<'a> ViewMut<'a> {
         Ok(ViewMut { device: self.device, storage: self.storage, offset, shape: Shape::new(&cut)? })
     }
 
-    /// As three dimensions; the caller has checked that there are three.
+    /// As a three-dimensional array. Call it only for a view of rank 3.
     pub(crate) fn array3<F: Real>(&mut self) -> ArrayViewMut3<'_, F> {
         let shape = self.shape;
         let dimensions = shape.dimensions();
@@ -254,7 +254,7 @@ impl<'a> ViewMut<'a> {
         }
     }
 
-    /// The device memory; the caller has dispatched on a GPU.
+    /// The device memory. Call it only for a GPU device.
     pub(crate) fn span(&self) -> Span<'_> {
         match self.storage.span(self.offset, self.shape.elements()) {
             Some(span) => span,

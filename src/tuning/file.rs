@@ -1,4 +1,4 @@
-//! The file of measured choices: JSON that says what it is, what it was measured on, and what was chosen.
+//! The tuning file: JSON with its format, the device it was measured on, and the choices.
 //!
 //! ```json
 //! {
@@ -17,11 +17,11 @@ use serde_json::Value;
 use super::{ProductShape, RecurrentShape, Tuning};
 use crate::gpu::{AdapterSummary, Form, MatmulTile, MatmulVariant, RecurrentStrategy};
 
-/// What the file says it is, and which of its versions this crate reads and writes.
+/// The format name in the file, and the version that this crate reads and writes.
 const FORMAT: &str = "refrain tuning";
 const VERSION: u32 = 1;
 
-/// What choices were measured on: they hold nowhere else.
+/// The device and software on which choices were measured; they are valid for no other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
     #[serde(rename = "crate")]
@@ -31,7 +31,7 @@ pub(super) struct Origin {
     driver: String,
 }
 
-/// What every version of the file has.
+/// The fields that every version of the file has.
 #[derive(Deserialize)]
 struct Head {
     format: String,
@@ -79,9 +79,9 @@ impl Origin {
         }
     }
 
-    /// A name that people recognise, and that no other origin has but by chance; the file tells then.
+    /// A readable name that is unique except for hash collisions; the file's own origin resolves those.
     pub(super) fn file_name(&self) -> String {
-        /// Letters of the adapter's name.
+        /// The most letters of the adapter's name.
         const LETTERS: usize = 40;
         let plain =
             |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
@@ -125,21 +125,21 @@ impl Tuning {
             products: products.collect(),
             recurrent: recurrent.collect(),
         };
-        // Numbers and strings always are JSON.
+        // Numbers and strings can always be serialized.
         serde_json::to_string_pretty(&file).unwrap_or_default()
     }
 
-    /// What a file measured on `here` holds; or what is wrong with it.
+    /// Parses a file measured on `here`; the error says what is wrong with it.
     pub(super) fn parse(text: &[u8], here: &Origin) -> Result<Self, String> {
         let value: Value = serde_json::from_slice(text).map_err(|error| format!("is not JSON: {error}"))?;
         let head = Head::deserialize(&value).ok().filter(|head| head.format == FORMAT);
-        let Some(head) = head else { return Err("is no file of measured choices".to_owned()) };
+        let Some(head) = head else { return Err("is not a tuning file".to_owned()) };
         if head.version != VERSION {
-            return Err(format!("has version {} of its format, and this is version {VERSION}", head.version));
+            return Err(format!("has format version {}, but this version reads {VERSION}", head.version));
         }
         let file = File::deserialize(&value).map_err(|error| format!("is damaged: {error}"))?;
         if file.origin != *here {
-            return Err(format!("was measured by {}, and this is {here}", file.origin));
+            return Err(format!("was measured by {}, but this is {here}", file.origin));
         }
         let mut tuning = Self::new();
         for ProductEntry { form, m, n, k, block, tile, parts } in file.products {
@@ -183,7 +183,7 @@ mod tests {
         for different in [origin("1.1"), newer, other] {
             assert_ne!(name, different.file_name());
         }
-        // The published value for these letters.
+        // The published hash of these letters.
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
     }
 }

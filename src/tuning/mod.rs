@@ -1,9 +1,9 @@
-//! Choices between several ways to compute the same, as they were measured on a device.
+//! Choices between several implementations of the same operation, measured on a device.
 //!
-//! A choice is made for a shape and never for a time: the same table gives the same bits. What a table may say is
-//! narrower than what can be computed. Only sums over rows (products with A transposed) may be taken in parts, for in all
-//! other products a row's bits must not depend on how many rows there are; and a recurrent layer's way through time must
-//! not depend on the number of steps. Checkpoints rest on both.
+//! A choice depends on the shape, never on measured time at run time: the same table gives the same bits. A table may
+//! contain less than what can be computed. Only sums over rows (products with A transposed) may be split along K,
+//! because in all other products a row's bits must not depend on the number of rows; and the strategy of a recurrent
+//! layer must not depend on the number of steps. Checkpoints rely on both.
 
 mod file;
 mod stored;
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 pub use stored::TUNING_VARIABLE;
 
-/// A matrix product op(A) \[M,K\] times op(B) \[K,N\], as far as choices depend on it.
+/// The shape of a matrix product op(A) \[M,K\] times op(B) \[K,N\], as far as choices depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProductShape {
@@ -25,31 +25,31 @@ pub struct ProductShape {
     pub form: Form,
     /// M, the rows of the result.
     pub m: usize,
-    /// N, its columns.
+    /// N, the columns of the result.
     pub n: usize,
-    /// K, the depth of each sum.
+    /// K, the number of terms of each sum.
     pub k: usize,
-    /// The depth of the blocks that are added up one after the other, in gradients that are sums over time; the last may be
+    /// The depth of the blocks that are added one after the other, in gradients that are sums over time; the last may be
     /// shorter. Their bits do not depend on the choice.
     pub block: Option<usize>,
 }
 
-/// A recurrent layer in one direction, as far as choices depend on it.
+/// The shape of a recurrent layer in one direction, as far as choices depend on it.
 ///
-/// The two ways through time may add up in different orders: with choices that differ between batches of different sizes, a
-/// row's last bits may, too.
+/// Two strategies may add in different orders: if choices differ between batch sizes, the last bits of a row may differ
+/// too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecurrentShape {
-    /// G, the gates of the cell.
+    /// G, the number of gates of the cell.
     pub gates: usize,
-    /// H, its hidden_size.
+    /// H, the hidden size.
     pub hidden_size: usize,
-    /// B, the rows of the batch.
+    /// B, the batch size.
     pub rows: usize,
 }
 
-/// A table of choices for the shapes that were measured. `refrain tune` makes and stores one; a program can, too.
+/// A table of choices for the shapes that were measured, created and stored by `refrain tune` or by a program.
 ///
 /// ```
 /// use refrain::{MatmulTile, MatmulVariant, ProductShape, Tuning, ops::Form};
@@ -67,7 +67,7 @@ pub struct Tuning {
 }
 
 impl ProductShape {
-    /// How many parts a table may name for this shape, beside one.
+    /// The largest number of parts, other than one, that a table may contain for this shape.
     fn most_parts(&self) -> usize {
         match self.block {
             _ if !self.form.left() => 1,
@@ -76,9 +76,10 @@ impl ProductShape {
         }
     }
 
-    /// The ways that are worth measuring: each tile; sums over rows also in powers of two of parts, blocks all at once.
+    /// The variants that are worth measuring: each tile; for sums over rows also powers of two of parts, and blocks all
+    /// at once.
     pub fn variants(&self) -> Vec<MatmulVariant> {
-        /// The least depth of a part, and the most parts.
+        /// The smallest depth of a slice, and the most slices.
         const LEAST: usize = 128;
         const MOST: usize = 256;
         let most = self.most_parts();
@@ -94,10 +95,10 @@ impl ProductShape {
         tiles.flat_map(|tile| parts.iter().map(move |&parts| MatmulVariant { tile, parts })).collect()
     }
 
-    /// Fails unless a table may name `variant` for this shape.
+    /// Fails unless a table may contain `variant` for this shape.
     ///
     /// # Errors
-    /// [`Error::Config`] that says what it may be.
+    /// [`Error::Config`], which says what is allowed.
     fn expect_allowed(&self, variant: MatmulVariant) -> Result<()> {
         let refused = |message: String| Err(Error::config(format!("the choice for {self:?}"), message));
         let Self { form, m, n, k, block } = *self;
@@ -105,17 +106,17 @@ impl ProductShape {
             return refused("sizes must be at least 1".to_owned());
         }
         if block.is_some() && !form.left() {
-            return refused("only sums over rows, with A transposed, are taken in blocks".to_owned());
+            return refused("only sums over rows, with A transposed, are computed in blocks".to_owned());
         }
         let (parts, most) = (variant.parts, self.most_parts());
         let expected = match block {
             _ if parts == 1 || (parts == most && most > 0) => return Ok(()),
             _ if !form.left() => {
-                "1, for only sums over rows, with A transposed, are taken in parts: in all other products a row's bits \
-                 must not depend on how many rows there are"
+                "1, because only sums over rows, with A transposed, are split: in all other products a row's bits must \
+                 not depend on the number of rows"
                     .to_owned()
             }
-            Some(_) => format!("1, for block after block, or {most}, for all blocks at once"),
+            Some(_) => format!("1, for one block after the other, or {most}, for all blocks at once"),
             None if (1..=most).contains(&parts) => return Ok(()),
             None => format!("between 1 and {most}, the depth of the sum"),
         };
@@ -124,17 +125,17 @@ impl ProductShape {
 }
 
 impl RecurrentShape {
-    /// Fails unless a table may name `tier` for this shape.
+    /// Fails unless a table may contain `strategy` for this shape.
     ///
     /// # Errors
-    /// [`Error::Config`] that says what it may be.
+    /// [`Error::Config`], which says what is allowed.
     fn expect_allowed(&self, strategy: RecurrentStrategy) -> Result<()> {
         let refused = |message: &str| Err(Error::config(format!("the choice for {self:?}"), message));
         let Self { gates, hidden_size, rows } = *self;
         match strategy {
             _ if [gates, hidden_size, rows].contains(&0) => refused("sizes must be at least 1"),
             RecurrentStrategy::Auto => refused(
-                "must be `steps`, `sequence` or `persistent`: `auto` chooses nothing, leave the shape out instead",
+                "must be `per_step`, `sequence` or `persistent`: `auto` is not a choice, leave the shape out instead",
             ),
             RecurrentStrategy::PerStep | RecurrentStrategy::Sequence | RecurrentStrategy::Persistent => {
                 Ok(())
@@ -144,34 +145,35 @@ impl RecurrentShape {
 }
 
 impl Tuning {
-    /// No choices: heuristics decide everything.
+    /// An empty table: only heuristics are used.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Chooses how products of this shape are computed.
+    /// Sets the variant of products of this shape.
     ///
     /// # Errors
-    /// [`Error::Config`] for a size of 0, for blocks where A is not transposed, and for parts that the shape may not be
-    /// taken in: one is always right; with A transposed so is any number up to K or, in blocks, the number of all blocks.
+    /// [`Error::Config`] for a size of 0, for blocks if A is not transposed, and for a number of parts that is not
+    /// allowed: one is always allowed; with A transposed also any number up to K or, in blocks, the number of all
+    /// blocks.
     pub fn set_product(&mut self, shape: ProductShape, variant: MatmulVariant) -> Result<()> {
         shape.expect_allowed(variant)?;
         self.note_product(shape, variant);
         Ok(())
     }
 
-    /// Chooses how recurrent layers of this shape run over time. A layer that cannot take many steps in one dispatch takes
-    /// them one by one nevertheless.
+    /// Sets the strategy of recurrent layers of this shape. A layer that does not support a strategy with many steps per
+    /// dispatch runs step by step nevertheless.
     ///
     /// # Errors
-    /// [`Error::Config`] for a size of 0 and for [`RecurrentStrategy::Auto`], which is no choice.
+    /// [`Error::Config`] for a size of 0 and for [`RecurrentStrategy::Auto`], which is not a choice.
     pub fn set_recurrent(&mut self, shape: RecurrentShape, strategy: RecurrentStrategy) -> Result<()> {
         shape.expect_allowed(strategy)?;
         self.note_recurrent(shape, strategy);
         Ok(())
     }
 
-    /// What a device has chosen by itself, which is allowed.
+    /// Records a choice that a device made, which is always allowed.
     pub(crate) fn note_product(&mut self, shape: ProductShape, variant: MatmulVariant) {
         self.products.insert(shape, variant);
     }
@@ -181,42 +183,42 @@ impl Tuning {
         self.recurrent.insert(shape, strategy);
     }
 
-    /// Leaves products of this shape to heuristics again.
+    /// Removes the choice for products of this shape, so that heuristics apply again.
     pub fn forget_product(&mut self, shape: ProductShape) {
         self.products.remove(&shape);
     }
 
-    /// Leaves recurrent layers of this shape to heuristics again.
+    /// Removes the choice for recurrent layers of this shape, so that heuristics apply again.
     pub fn forget_recurrent(&mut self, shape: RecurrentShape) {
         self.recurrent.remove(&shape);
     }
 
-    /// What is chosen for products of this shape.
+    /// The variant chosen for products of this shape.
     pub fn product(&self, shape: ProductShape) -> Option<MatmulVariant> {
         self.products.get(&shape).copied()
     }
 
-    /// What is chosen for recurrent layers of this shape.
+    /// The strategy chosen for recurrent layers of this shape.
     pub fn recurrent(&self, shape: RecurrentShape) -> Option<RecurrentStrategy> {
         self.recurrent.get(&shape).copied()
     }
 
-    /// All choices for products, in the order of their shapes.
+    /// All choices for products, ordered by shape.
     pub fn products(&self) -> impl Iterator<Item = (ProductShape, MatmulVariant)> + '_ {
         self.products.iter().map(|(&shape, &variant)| (shape, variant))
     }
 
-    /// All choices for recurrent layers, in the order of their shapes.
+    /// All choices for recurrent layers, ordered by shape.
     pub fn recurrent_layers(&self) -> impl Iterator<Item = (RecurrentShape, RecurrentStrategy)> + '_ {
         self.recurrent.iter().map(|(&shape, &strategy)| (shape, strategy))
     }
 
-    /// How many choices there are.
+    /// The number of choices.
     pub fn len(&self) -> usize {
         self.products.len() + self.recurrent.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no choices.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -262,8 +264,8 @@ mod tests {
         };
         for form in [Form::Plain, Form::RightTransposed] {
             let message = refused(shape(form, 1000, None), 2);
-            assert!(message.contains("`parts` must be 1, for only sums over rows"), "{message}");
-            assert!(refused(shape(form, 1000, Some(500)), 1).contains("taken in blocks"));
+            assert!(message.contains("`parts` must be 1, because only sums over rows"), "{message}");
+            assert!(refused(shape(form, 1000, Some(500)), 1).contains("computed in blocks"));
             assert_eq!(shape(form, 1 << 20, None).variants().len(), MatmulTile::ALL.len());
         }
         let left = |block| shape(Form::LeftTransposed, 1000, block);

@@ -1,4 +1,4 @@
-//! Where measured choices are kept between runs: a file for each adapter, driver and version of this crate.
+//! The location of stored choices: one file per adapter, driver and version of this crate.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,15 +13,15 @@ use crate::file::read_file;
 use crate::gpu::AdapterSummary;
 use crate::{Error, Result};
 
-/// The environment variable that has devices obey stored choices: `on` or `1` for those in `refrain/tuning` in the platform's
-/// folder for caches, or the path of another folder. Without it, devices obey none, and `refrain tune` stores them in the
-/// first of these folders; with `off` or `0` nothing is stored either.
+/// The environment variable that makes devices use stored choices: `on` or `1` for those in `refrain/tuning` in the
+/// platform's cache folder, or the path of another folder. If it is not set, devices use no stored choices, and `refrain
+/// tune` stores them in the former folder; with `off` or `0` nothing is stored either.
 pub const TUNING_VARIABLE: &str = "REFRAIN_TUNING";
 
-/// The most bytes of a file: a thousand times what `refrain tune` writes.
+/// The largest file that is read, in bytes: a thousand times what `refrain tune` writes.
 const MOST_BYTES: u64 = 16 << 20;
 
-/// What the variable asks for.
+/// The parsed value of the variable.
 #[derive(Debug, PartialEq, Eq)]
 enum Wish {
     Nothing,
@@ -47,13 +47,13 @@ impl Wish {
 }
 
 impl Tuning {
-    /// Whether [`TUNING_VARIABLE`] asks devices to obey stored choices.
+    /// Whether [`TUNING_VARIABLE`] makes devices use stored choices.
     pub fn is_asked_for() -> bool {
         matches!(Wish::here(), Wish::Platform | Wish::Folder(_))
     }
 
-    /// The file for choices measured on `adapter` by this version of the crate, whether it is there or not; `None` where
-    /// [`TUNING_VARIABLE`] is `0` or the platform has no folder for caches.
+    /// The path of the file for choices measured on `adapter` by this version of the crate; it need not exist. `None` if
+    /// [`TUNING_VARIABLE`] is `0` or the platform has no cache folder.
     pub fn stored_path(adapter: &AdapterSummary) -> Option<PathBuf> {
         let platform = || {
             Some(
@@ -68,10 +68,10 @@ impl Tuning {
         Some(folder.join(Origin::of(adapter).file_name()))
     }
 
-    /// The choices stored for `adapter`, its driver and this version of the crate; `None` where none are.
+    /// Loads the choices stored for `adapter`, its driver and this version of the crate; `None` if there are none.
     ///
     /// # Errors
-    /// As [`Tuning::load`], for a file that is there.
+    /// As [`Tuning::load`], if the file exists.
     pub fn stored(adapter: &AdapterSummary) -> Result<Option<Self>> {
         match Self::stored_path(adapter) {
             Some(path) => Self::load_if_there(&path, adapter),
@@ -79,11 +79,11 @@ impl Tuning {
         }
     }
 
-    /// The choices that a file of [`save_tuning`](crate::io::save_tuning) holds.
+    /// Loads the choices from a file written by [`save_tuning`](crate::io::save_tuning).
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Checkpoint`] for a file that is not one of these, or of another version, adapter or driver,
-    /// or names what cannot be chosen.
+    /// [`Error::Io`]; [`Error::Checkpoint`] for a file that is not a tuning file, belongs to another version, adapter or
+    /// driver, or contains choices that are not allowed.
     pub fn load(path: &Path, adapter: &AdapterSummary) -> Result<Self> {
         let text = read_file(path, MOST_BYTES)?;
         Self::parse(&text, &Origin::of(adapter)).map_err(|message| {

@@ -230,7 +230,7 @@ fn a_cpu_reference_that_differs_from_finite_differences_is_reported_by_gradient(
         .filter(|check| check.failure.is_some())
         .map(|check| check.quantity.as_str())
         .collect();
-    let expected = "the twin's backward against finite differences, d_gates[1] at the";
+    let expected = "the CPU reference's backward against finite differences, d_gates[1] at the";
     assert_eq!(wrong, [format!("{expected} input sum"), format!("{expected} recurrent sum")]);
     assert!(!report.passed() && report.to_string().contains("FAIL"));
     Ok(())
@@ -251,7 +251,10 @@ fn wgsl_that_differs_from_its_cpu_reference_is_reported_by_result(adapter: &Adap
         let failures = report.checks.iter().filter(|check| check.failure.is_some());
         let quantities: Vec<&str> = failures.map(|check| check.quantity.as_str()).collect();
         let first = quantities.first().ok_or("the fault was not found")?;
-        assert!(first.contains("against the twin, T = 1") && first.contains(told), "{name}: {quantities:?}");
+        assert!(
+            first.contains("against the CPU reference, T = 1") && first.contains(told),
+            "{name}: {quantities:?}"
+        );
     }
     Ok(())
 }

@@ -201,12 +201,12 @@ fn foreign_and_newer_checkpoints_are_errors() -> Outcome {
         description(&format!("{{\"version\":{version},\"model\":{model},\"metadata\":{{}}}}"))
     };
     let cases: [(Option<String>, &[&str]); 6] = [
-        (None, &["no model of refrain", "load_weights"]),
-        (Some("{\"format\":\"pt\"}".to_owned()), &["no model of refrain"]),
-        (Some(description("no json")), &["broken description"]),
+        (None, &["no refrain model", "load_weights"]),
+        (Some("{\"format\":\"pt\"}".to_owned()), &["no refrain model"]),
+        (Some(description("no json")), &["invalid model description"]),
         (Some(versioned(999, "\"something new\"")), &["newer version", "999"]),
-        (Some(versioned(1, "\"something else\"")), &["broken description"]),
-        (Some(versioned(1, model)), &["no valid model", "inputs", "not 0"]),
+        (Some(versioned(1, "\"something else\"")), &["invalid model description"]),
+        (Some(versioned(1, model)), &["not describe a valid model", "inputs", "not 0"]),
     ];
     for (metadata, parts) in cases {
         std::fs::write(&path, safetensors(&[weight], metadata.as_deref()))?;
@@ -222,7 +222,7 @@ fn foreign_and_newer_checkpoints_are_errors() -> Outcome {
         .replace("\"inputs\":2", "\"inputs\":16777216")
         .replace("\"outputs\":1", "\"outputs\":16777216");
     std::fs::write(&path, safetensors(&[weight], Some(&versioned(1, &absurd))))?;
-    expect_refused(&path, Checkpoint::load(&path, &Device::cpu()), &["no valid model"])?;
+    expect_refused(&path, Checkpoint::load(&path, &Device::cpu()), &["not describe a valid model"])?;
     // A description of 2^30 weights is a valid one, but not of this file: nothing of that size is allocated.
     let large =
         fitting.replace("\"inputs\":2", "\"inputs\":16777216").replace("\"outputs\":1", "\"outputs\":64");

@@ -179,7 +179,7 @@ fn a_not_a_number_in_the_expected_values_fails() {
 
 fn a_truncated_file_is_an_error() {
     for (keep, said) in
-        [(0, "is empty"), (7, "cut short"), (8, "cut short"), (100, "cut short"), (2000, "cut short")]
+        [(0, "is empty"), (7, "truncated"), (8, "truncated"), (100, "truncated"), (2000, "truncated")]
     {
         let case =
             Altered::bytes("torch_rnn_tanh_l2", &format!("truncated-{keep}"), |bytes| bytes.truncate(keep));

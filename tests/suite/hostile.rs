@@ -212,7 +212,7 @@ fn large_files_of_zeros_are_refused_by_their_headers() -> Outcome {
     File::options().write(true).open(&path)?.set_len(8 + SIZE)?;
     let load = || Checkpoint::load(&path, &Device::cpu()).map(|_| ());
     let refused = within(QUICK, "refusing a long header", load)?;
-    expect_refused(refused, &[&format!("a header of {SIZE} would not fit")])?;
+    expect_refused(refused, &[&format!("a header of {SIZE} bytes does not fit")])?;
     Ok(())
 }
 

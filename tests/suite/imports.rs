@@ -76,7 +76,7 @@ fn weights_of_another_layer_are_refused_and_change_nothing() -> Outcome {
     let layer = keras.with(|weights| KerasLayer::new(&Form::Lstm.config(), weights))?;
     let lstm = || Rnn::new(Cell::Lstm, INPUTS, HIDDEN);
     for (description, parts) in [
-        (lstm().bidirectional(), ["weight_ih_l0_reverse", "no counterpart"]),
+        (lstm().bidirectional(), ["weight_ih_l0_reverse", "not among the weights"]),
         (lstm().without_bias(), ["bias_ih_l0", "there is no"]),
         (Rnn::new(Cell::Lstm, INPUTS + 1, HIDDEN), ["[8, 4]", "[8, 3]"]),
         (Rnn::new(Cell::Gru, INPUTS, HIDDEN), ["[6, 3]", "[8, 3]"]),

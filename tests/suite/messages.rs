@@ -150,14 +150,17 @@ fn files_of_another_kind_are_named_by_their_first_bytes() -> Outcome {
         (&torch, ["is a PyTorch file of `torch.save` (.pt)", "safetensors.torch.save_file"]),
         (b"\x89HDF\r\n\x1a\n\0\0\0\0\0\0", ["is an HDF5 file, as Keras writes (.h5)", "safetensors.numpy"]),
         (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0", ["is an ONNX model", "recurrent nodes"]),
-        (b"\x1f\x8b\x08\0\0\0\0\0\0\x03", ["is compressed by gzip", "unpack it"]),
+        (b"\x1f\x8b\x08\0\0\0\0\0\0\x03", ["is compressed by gzip", "decompress it"]),
         (b"{\"layers\": []}", ["is JSON, not a safetensors file", ""]),
         (b"the rain in spain", ["is text, not a safetensors file", ""]),
         // A header of 200 bytes that is not there.
-        (b"\xc8\0\0\0\0\0\0\0{\"head.weight\":", ["is not a whole safetensors file", "cut short"]),
+        (b"\xc8\0\0\0\0\0\0\0{\"head.weight\":", ["is not a complete safetensors file", "truncated"]),
         // The same behind one that is whole.
-        (b"\xc8\0\0\0\0\0\0\0{}", ["is not a whole safetensors file", "a header of 200 would not fit"]),
-        (&[0xff; 64], ["is not a whole safetensors file", "cut short"]),
+        (
+            b"\xc8\0\0\0\0\0\0\0{}",
+            ["is not a complete safetensors file", "a header of 200 bytes does not fit"],
+        ),
+        (&[0xff; 64], ["is not a complete safetensors file", "truncated"]),
     ] {
         let path = folder.path().join("model.safetensors");
         std::fs::write(&path, content)?;

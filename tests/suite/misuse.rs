@@ -128,7 +128,7 @@ fn labels_and_losses_that_do_not_fit(device: &Device) -> Outcome {
     refuses!(Shape, cross_entropy(&logits, &indices(device, &[3], &[0; 3])?), "labels", "[2]", "[3]");
     refuses!(Shape, cross_entropy(&tensor(device, &[3])?, &labels), "logits", "leading dimension", "[3]");
     let none = indices(device, &[2], &[IGNORED; 2])?;
-    refuses!(Config, cross_entropy(&logits, &none), "labels", "all ignored", "not defined");
+    refuses!(Config, cross_entropy(&logits, &none), "labels", "all ignored", "undefined");
     let (sum, d_logits) = CrossEntropy::default().reduced(&logits, &none, Reduction::Sum)?;
     assert_eq!((sum.read()?, d_logits.download()?), (0.0, vec![0.0; 6]), "the sum of no losses is zero");
     let weighted = CrossEntropy::default().weights(tensor(device, &[2])?);

@@ -131,7 +131,7 @@ fn only_files_are_replaced() -> Outcome {
     let folder = Folder::new("only-files")?;
     expect_refused(write_atomically(folder.path(), b"new"), &["is a folder, not a regular file"])?;
     expect_refused(write_atomically(Path::new("/"), b"new"), &["is a folder"])?;
-    expect_refused(write_atomically(Path::new(""), b"new"), &["is not the name of a file"])?;
+    expect_refused(write_atomically(Path::new(""), b"new"), &["is not a file name"])?;
     if Path::new("/dev/full").exists() {
         expect_refused(write_atomically(Path::new("/dev/full"), b"new"), &["is a device"])?;
         expect_refused(expect_replaceable(Path::new("/dev/full"), 1), &["is a device"])?;

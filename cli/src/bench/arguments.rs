@@ -1,4 +1,4 @@
-//! The options of `refrain bench` and what each may be.
+//! The options of `refrain bench` and their valid values.
 
 use std::path::PathBuf;
 
@@ -15,18 +15,18 @@ use crate::values::{cell, count, whole};
 /// Options of `refrain bench`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// What to time: auto, cpu, reference, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
+    /// Device to time: auto, cpu, reference, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) device: String,
 
     #[command(flatten)]
     sizes: Sizes,
 
-    /// Take sizes that are not given from the standard grid (tanh, gru and lstm; hidden 64 to 1024; batch 1 to 256; 64
-    /// and 512 steps; 1 and 2 layers), and not from the few that suit the device
+    /// Use the standard grid for sizes that are not set (tanh, gru and lstm; hidden 64 to 1024; batch 1 to 256; 64
+    /// and 512 steps; 1 and 2 layers) instead of a few that suit the device
     #[arg(long, conflicts_with = "ops")]
     grid: bool,
-    /// infer: forward alone; backward: forward and backward; train: those with a linear head, cross-entropy, clipping
+    /// infer: forward only; backward: forward and backward; train: backward with a linear head, cross-entropy, clipping
     /// and Adam [default: all three]
     #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',', conflicts_with = "ops")]
     work: Option<Vec<Work>>,
@@ -34,42 +34,42 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["layers", "inputs"])]
     pub(crate) ops: bool,
 
-    /// Take recurrent layers one way over time wherever they can go it, and not the way that the device would choose
-    #[arg(long, value_enum, value_name = "WAY", conflicts_with = "ops")]
+    /// Strategy of recurrent layers where they support it, instead of the device's choice
+    #[arg(long, value_enum, value_name = "STRATEGY", conflicts_with = "ops")]
     pub(crate) recurrent: Option<Recurrent>,
 
-    /// Runs of each, at least
+    /// Minimum number of runs per measurement
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole::<usize>)]
     runs: usize,
-    /// Seconds of runs of each, at least, unless 100 runs (or `--runs`, where that is more) are over before
+    /// Minimum seconds per measurement; 100 runs (or `--runs`, if larger) end it earlier
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     seconds: f64,
-    /// Print one line of JSON for each shape and work, and nothing else
+    /// Print only JSON, one line for each shape and work
     #[arg(long)]
     pub(crate) json: bool,
-    /// Time every kernel too, after each shape: prints a table, and writes a trace for chrome://tracing or Perfetto
+    /// Also time every kernel: prints a table per shape, and writes a trace for chrome://tracing or Perfetto
     #[arg(long, value_name = "FILE", conflicts_with = "ops")]
     pub(crate) profile: Option<PathBuf>,
-    /// RandomKey the milliseconds by the one size that has several values, on logarithmic axes, as SVG: a line for each cell and
-    /// work, and beside it in grey what would be proportional
+    /// Plot the milliseconds against the one size that has several values, on logarithmic axes, as SVG: one line per cell
+    /// and work, with proportional growth in grey
     #[arg(long, value_name = "FILE", conflicts_with = "ops")]
     pub(crate) plot: Option<PathBuf>,
 }
 
-/// How the time loop of recurrent layers runs on a GPU.
+/// The strategy of recurrent layers on a GPU.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 #[value(rename_all = "snake_case")]
 pub(crate) enum Recurrent {
-    /// One dispatch for each time step
+    /// One dispatch per time step
     PerStep,
-    /// Many steps in one dispatch, for small layers
+    /// Many steps per dispatch, for small layers
     Sequence,
-    /// Many steps in one dispatch whose workgroups keep the weights and wait for each other
+    /// Many steps per dispatch; workgroups keep the weights and wait for each other
     Persistent,
 }
 
 impl Recurrent {
-    /// The library's name for it.
+    /// The library's type for it.
     pub(crate) fn strategy(self) -> RecurrentStrategy {
         match self {
             Self::PerStep => RecurrentStrategy::PerStep,
@@ -79,7 +79,7 @@ impl Recurrent {
     }
 }
 
-/// What a strategy is called on the command line and in what is printed.
+/// The name of a strategy on the command line and in the output.
 pub(crate) fn strategy_name(strategy: RecurrentStrategy) -> &'static str {
     match strategy {
         RecurrentStrategy::Auto => "auto",
@@ -89,38 +89,38 @@ pub(crate) fn strategy_name(strategy: RecurrentStrategy) -> &'static str {
     }
 }
 
-/// Sizes to time or to tune for, each a list: all combinations of them are.
+/// Lists of sizes to time or to tune for; all combinations are used.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Sizes, each one or more separated by commas")]
+#[command(next_help_heading = "Sizes (comma-separated lists)")]
 pub(crate) struct Sizes {
     /// Recurrent cell: lstm, gru, or a vanilla cell by its activation: tanh, relu, sigmoid, elu, ...
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = cell)]
     cell: Option<Vec<Cell>>,
-    /// Units in each recurrent layer
+    /// Hidden units of each recurrent layer
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = whole::<usize>)]
     hidden: Option<Vec<usize>>,
-    /// Sequences side by side
+    /// Batch size
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = whole::<usize>)]
     batch: Option<Vec<usize>>,
     /// Time steps
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = whole::<usize>)]
     sequence: Option<Vec<usize>>,
-    /// Recurrent layers, one above the other
+    /// Number of recurrent layers
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = whole::<usize>)]
     layers: Option<Vec<usize>>,
-    /// Features of the input [default: as many as there are hidden units]
+    /// Input features [default: the number of hidden units]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = whole::<usize>)]
     inputs: Option<Vec<usize>>,
-    /// Classes that the head of a training step tells apart
+    /// Classes of the head in a training step
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "64", value_parser = whole::<usize>)]
     classes: Vec<usize>,
 }
 
 impl Sizes {
-    /// Refuses what makes no sense, before any work.
+    /// Rejects invalid options before any work.
     ///
     /// # Errors
-    /// [`refrain::Error::Config`] naming the option, what it may be and what it is.
+    /// [`refrain::Error::Config`] with the option, its valid values and its actual value.
     pub(crate) fn validate(&self) -> Result<()> {
         const LARGEST: usize = 1 << 24;
         let Self { hidden, batch, sequence, layers, inputs, classes, .. } = self;
@@ -135,7 +135,7 @@ impl Sizes {
         classes.iter().try_for_each(|&size| count("--classes", size, 1, LARGEST))
     }
 
-    /// All combinations of the sizes that were given, and of those of `base` where none were.
+    /// All combinations of the given sizes; sizes that were not given are those of `base`.
     pub(crate) fn shapes(&self, base: Grid) -> Vec<Shape> {
         let Self { cell, hidden, batch, sequence, layers, inputs, classes } = self.clone();
         Grid {
@@ -152,10 +152,10 @@ impl Sizes {
 }
 
 impl Arguments {
-    /// Refuses what makes no sense, before any work.
+    /// Rejects invalid options before any work.
     ///
     /// # Errors
-    /// [`refrain::Error::Config`] naming the option, what it may be and what it is.
+    /// [`refrain::Error::Config`] with the option, its valid values and its actual value.
     pub(crate) fn validate(&self) -> Result<()> {
         self.sizes.validate()?;
         let files = [("--profile", &self.profile), ("--plot", &self.plot)];
@@ -165,18 +165,18 @@ impl Arguments {
         self.effort().validate()
     }
 
-    /// All combinations of the sizes that were given, and of those that suit a device of this tier where none were.
+    /// All combinations of the given sizes; sizes that were not given suit this class of devices.
     pub(crate) fn shapes(&self, strategy: DeviceClass) -> Vec<Shape> {
         let base = if self.grid { Grid::standard() } else { Grid::of(strategy) };
         self.sizes.shapes(base)
     }
 
-    /// The kinds of work asked for.
+    /// The requested kinds of work.
     pub(crate) fn work(&self) -> Vec<Work> {
         self.work.clone().unwrap_or_else(|| Work::ALL.to_vec())
     }
 
-    /// How long each is timed.
+    /// How long each measurement takes.
     pub(crate) fn effort(&self) -> Effort {
         Effort { runs: self.runs, seconds: self.seconds }
     }

@@ -1,4 +1,4 @@
-//! Whether work is right, asked before it is timed: at small sizes, against the CPU in 64-bit floats.
+//! Checks work before it is timed: at small sizes, against the CPU in 64-bit floats.
 
 use refrain::Device;
 
@@ -6,18 +6,18 @@ use super::shape::{Shape, Work};
 use super::work::Setting;
 use crate::failure::{Failure, Result};
 
-/// The largest error, relative to the largest value, that work at the sizes of [`small`] may show. Sums of some tens of
-/// products in f32, through 8 steps and 3 updates, stay below 1e-5; work that is wrong is off by orders more.
+/// The largest allowed error, relative to the largest value, of work at the sizes of [`small`]. Sums of some tens of
+/// products in f32, through 8 steps and 3 updates, stay below 1e-5; wrong work exceeds that by orders of magnitude.
 pub(crate) const TOLERANCE: f64 = 1e-4;
-/// Runs that are compared: a training step shows in the loss of the next one.
+/// The number of runs that are compared: a training step affects the loss of the next one.
 const RUNS: usize = 3;
 
-/// Sizes at which a work is compared: of the same cell and depth, and no multiples of any tile.
+/// The sizes at which work is compared: same cell and depth, no multiples of any tile.
 fn small(shape: Shape) -> Shape {
     Shape { inputs: 13, hidden: 20, batch: 3, sequence: 8, classes: 7, ..shape }
 }
 
-/// One of each kind: what differs in its sizes only is compared once.
+/// One job of each kind: jobs that differ only in their sizes are compared once.
 pub(crate) fn kinds(jobs: &[(Shape, Work)]) -> Vec<(Shape, Work)> {
     let mut kinds: Vec<(Shape, Work)> = Vec::new();
     for &(shape, work) in jobs {
@@ -29,10 +29,10 @@ pub(crate) fn kinds(jobs: &[(Shape, Work)]) -> Vec<(Shape, Work)> {
     kinds
 }
 
-/// Fails unless `device` computes what the reference does.
+/// Fails unless `device` computes the same as the reference.
 ///
 /// # Errors
-/// [`Failure::Wrong`] with the deviation; whatever the device reported.
+/// [`Failure::Wrong`] with the deviation; errors reported by the device.
 pub(crate) fn expect_right(device: &Device, (shape, work): (Shape, Work)) -> Result<()> {
     let tensors = |device: &Device| Setting::new(device, shape, work)?.tensors(RUNS);
     let (found, expected) = (tensors(device)?, tensors(&Device::reference())?);
@@ -41,7 +41,7 @@ pub(crate) fn expect_right(device: &Device, (shape, work): (Shape, Work)) -> Res
     })
 }
 
-/// Fails unless all numbers are finite and within [`TOLERANCE`] of the largest expected one.
+/// Fails unless all numbers are finite and their errors are within [`TOLERANCE`] of the largest expected one.
 ///
 /// # Errors
 /// [`Failure::Wrong`].
@@ -49,7 +49,7 @@ pub(crate) fn expect_close(what: &str, tensor: &str, found: &[f64], expected: &[
     let wrong = |deviation: String| Err(Failure::Wrong { what: what.to_owned(), deviation });
     if found.len() != expected.len() {
         let (found, expected) = (found.len(), expected.len());
-        return wrong(format!("{tensor} has {found} numbers, and {expected} on the reference"));
+        return wrong(format!("{tensor} has {found} numbers, but {expected} on the reference"));
     }
     let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
     let bound = TOLERANCE * largest;
@@ -58,8 +58,8 @@ pub(crate) fn expect_close(what: &str, tensor: &str, found: &[f64], expected: &[
     match found.iter().zip(expected).enumerate().find(off) {
         None => Ok(()),
         Some((place, (one, two))) => wrong(format!(
-            "{tensor} has {one:e} at {place}, and {two:e} on the reference, where values reach {largest:e} and \
-             errors may reach {bound:e}"
+            "{tensor} has {one:e} at {place}, but {two:e} on the reference; the largest value is {largest:e}, the largest \
+             allowed error {bound:e}"
         )),
     }
 }
@@ -75,13 +75,13 @@ mod tests {
         let expected = [0.5, -2.0, 1.0];
         assert!(expect_close("infer", "outputs", &[0.5001, -2.0, 1.0], &expected).is_ok());
         for (found, part) in [
-            (&[0.5003, -2.0, 1.0][..], "outputs has 5.003e-1 at 0, and 5e-1"),
+            (&[0.5003, -2.0, 1.0][..], "outputs has 5.003e-1 at 0, but 5e-1"),
             (&[0.5, f64::NAN, 1.0], "NaN at 1"),
-            (&[0.5, -2.0], "2 numbers, and 3 on"),
+            (&[0.5, -2.0], "2 numbers, but 3 on"),
         ] {
             let message = expect_close("infer lstm", "outputs", found, &expected);
             let message = message.expect_err("wrong").to_string();
-            assert!(message.starts_with("infer lstm is not timed, for it is wrong"), "{message}");
+            assert!(message.starts_with("infer lstm is not timed, because it is wrong"), "{message}");
             assert!(message.contains(part), "{part} in {message}");
         }
         assert!(expect_close("infer", "outputs", &[0.0], &[0.0]).is_err(), "zeros prove nothing");

@@ -1,32 +1,32 @@
-//! Runs something many times, and says how long it took.
+//! Times repeated runs.
 
 use std::time::Instant;
 
 use crate::failure::Result;
 use crate::values::{count, number};
 
-/// The most runs, unless more are asked for.
+/// The most runs, unless more are requested.
 const MOST_RUNS: usize = 100;
-/// Runs and seconds before the first that counts.
+/// Runs and seconds of warm-up.
 const WARM_UP: (usize, f64) = (3, 0.2);
-/// After this many seconds of runs, [`FEW_RUNS`] are enough, and after a third of them one run of warm-up is.
+/// After this many seconds of runs, [`FEW_RUNS`] runs suffice; after a third of it, one run of warm-up does.
 const LONG_SECONDS: f64 = 30.0;
 const FEW_RUNS: usize = 3;
 
-/// How long something is timed.
+/// The length of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
-    /// Runs, at least.
+    /// The minimum number of runs.
     pub(crate) runs: usize,
-    /// Seconds, at least.
+    /// The minimum number of seconds.
     pub(crate) seconds: f64,
 }
 
 impl Effort {
-    /// Refuses what makes no sense.
+    /// Rejects invalid values.
     ///
     /// # Errors
-    /// [`refrain::Error::Config`] naming the option, what it may be and what it is.
+    /// [`refrain::Error::Config`] with the option, its valid values and its actual value.
     pub(crate) fn validate(&self) -> Result<()> {
         const MOST: usize = 1_000_000;
         const LONGEST: f64 = 3600.0;
@@ -35,7 +35,7 @@ impl Effort {
         number("--seconds", self.seconds, sensible, "between 0 and 3600")
     }
 
-    /// Whether `runs` runs that took `seconds` are enough.
+    /// Whether `runs` runs that took `seconds` seconds suffice.
     pub(crate) fn is_enough(&self, runs: usize, seconds: f64) -> bool {
         let long = runs >= FEW_RUNS.min(self.runs) && seconds >= LONG_SECONDS.max(self.seconds);
         let full = runs >= MOST_RUNS.max(self.runs);
@@ -43,7 +43,7 @@ impl Effort {
     }
 }
 
-/// How long runs took, in seconds.
+/// The distribution of run times, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Timing {
     pub(crate) runs: usize,
@@ -54,7 +54,7 @@ pub(crate) struct Timing {
 }
 
 impl Timing {
-    /// Of one run or more.
+    /// The distribution of at least one run.
     fn of(seconds: &[f64]) -> Self {
         let median = median(seconds);
         Self {
@@ -65,19 +65,19 @@ impl Timing {
         }
     }
 
-    /// The same for each of `repeats` repetitions that a run was.
+    /// The time per repetition, for runs of `repeats` repetitions.
     pub(crate) fn each_of(self, repeats: usize) -> Self {
         let repeats = repeats as f64;
         Self { median: self.median / repeats, minimum: self.minimum / repeats, ..self }
     }
 }
 
-/// The middle value.
+/// The median.
 pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The value below which this fraction of `values` lies, linear between two of them; NaN of none.
+/// The quantile `fraction` of `values`, linearly interpolated; NaN if there are none.
 pub(crate) fn quantile(values: &[f64], fraction: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -87,10 +87,10 @@ pub(crate) fn quantile(values: &[f64], fraction: f64) -> f64 {
     value(below) + (place - below) * (value(place.ceil()) - value(below))
 }
 
-/// Warms up, then runs `run` until that is enough; returns how long the runs took, and what they gave.
+/// Warms up, then calls `run` until the measurement is complete; returns the run times and the results.
 ///
 /// # Errors
-/// Those of `run`.
+/// Errors of `run`.
 pub(crate) fn repeat<T>(effort: &Effort, mut run: impl FnMut() -> Result<T>) -> Result<(Timing, Vec<T>)> {
     let start = Instant::now();
     let mut warm = 0;
@@ -113,12 +113,12 @@ pub(crate) fn repeat<T>(effort: &Effort, mut run: impl FnMut() -> Result<T>) -> 
     Ok((Timing::of(&seconds), results))
 }
 
-/// As [`repeat`], for something so short that a run repeats it: `run` does it as often as it is told, and waits once.
+/// As [`repeat`] for short work: `run` repeats it the number of times it is passed and waits once.
 ///
 /// # Errors
-/// Those of `run`.
+/// Errors of `run`.
 pub(crate) fn repeat_short(effort: &Effort, mut run: impl FnMut(usize) -> Result<()>) -> Result<Timing> {
-    /// What a run lasts at least: the time of one wait is small beside it.
+    /// The minimum length of a run, long compared with one wait.
     const SECONDS: f64 = 0.01;
     const MOST: f64 = 1000.0;
     run(1)?;

@@ -1,4 +1,4 @@
-//! `refrain bench --ops`: single operations.
+//! `refrain bench --ops`: times single operations.
 
 use refrain::nn::{Linear, Model, Rnn};
 use refrain::ops::{Form, matmul};
@@ -17,47 +17,47 @@ use crate::failure::Result;
 use crate::terminal::stdout;
 use crate::train::memory::Footprint;
 
-/// An operation at some sizes.
+/// An operation with its sizes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Operation {
     /// C \[M, N\] of depth K.
     Gemm { form: Form, m: usize, n: usize, k: usize },
-    /// The time loop of one layer with one input feature, whose projection costs nothing beside it.
+    /// The time loop of one layer with one input feature, so that the cost of the input projection is negligible.
     Steps { shape: Shape, pass: Pass },
-    /// Loss and gradient of this many rows of logits.
+    /// Loss and gradient of this number of rows of logits.
     CrossEntropy { rows: usize, classes: usize },
     /// An update of weights \[outputs, inputs\].
     Adam { inputs: usize, outputs: usize },
 }
 
-/// Which way through time.
+/// Forward only, or forward and backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pass {
     Forward,
-    /// And back, with the gradients of the weights.
+    /// Forward and backward, with the gradients of the weights.
     Both,
 }
 
-/// What an operation has to do.
+/// The amount of work of an operation.
 #[derive(Clone, Copy, Debug)]
 enum Amount {
     Flops(f64),
     Bytes(f64),
 }
 
-/// What an operation is prepared for.
+/// The purpose for which an operation is prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     /// To be timed.
     Time,
-    /// To be looked at: what it changes in place is among what it gives.
+    /// To be compared: results include what the operation changes in place.
     Look,
 }
 
-/// Something to do again and again.
+/// Work that can be run repeatedly.
 pub(crate) type Action = Box<dyn FnMut() -> Outcome<Vec<Tensor>>>;
 
-/// The form of a product in letters.
+/// The form of a product as a formula.
 pub(crate) fn form_name(form: Form) -> &'static str {
     match form {
         Form::Plain => "A B",
@@ -74,7 +74,7 @@ impl Operation {
                 format!("gemm {}", form_name(*form))
             }
             Self::Steps { shape, pass: Pass::Forward } => format!("{} steps", shape.cell.name()),
-            Self::Steps { shape, pass: Pass::Both } => format!("{} steps and back", shape.cell.name()),
+            Self::Steps { shape, pass: Pass::Both } => format!("{} steps and backward", shape.cell.name()),
             Self::CrossEntropy { .. } => "cross-entropy".to_owned(),
             Self::Adam { .. } => "adam".to_owned(),
         }
@@ -91,8 +91,8 @@ impl Operation {
         }
     }
 
-    /// Two for each multiply-add; a back-propagated step has those of the state's gradient and of dW_hh, too. Logits are
-    /// read and their gradient written; Adam reads four numbers a parameter and writes three.
+    /// Two operations per multiply-add; the backward pass of a step adds those of the state's gradient and of dW_hh.
+    /// Logits are read and their gradient is written; Adam reads four numbers per parameter and writes three.
     fn amount(&self) -> Amount {
         match *self {
             Self::Gemm { m, n, k, .. } => Amount::Flops(2.0 * m as f64 * n as f64 * k as f64),
@@ -106,7 +106,7 @@ impl Operation {
         }
     }
 
-    /// The memory that it takes, to ask before it is allocated.
+    /// The memory that it needs, checked before it is allocated.
     fn footprint(&self) -> Footprint {
         let of = |tensors: &[[usize; 2]], copies: u64| {
             let sizes = tensors.iter().map(|[rows, columns]| (*rows as u64).saturating_mul(*columns as u64));
@@ -125,7 +125,7 @@ impl Operation {
         }
     }
 
-    /// The same at sizes that are quickly compared, and no multiples of any tile.
+    /// The same operation at sizes that are compared quickly and are no multiples of any tile.
     fn small(&self) -> Self {
         match *self {
             Self::Gemm { form, .. } => Self::Gemm { form, m: 33, n: 17, k: 65 },
@@ -138,7 +138,7 @@ impl Operation {
         }
     }
 
-    /// The operation with all that it reads on `device`.
+    /// Allocates the operands on `device` and returns the operation.
     fn prepare(&self, device: &Device, purpose: Purpose) -> Outcome<Action> {
         match *self {
             Self::Gemm { form, m, n, k } => {
@@ -161,7 +161,7 @@ impl Operation {
         }
     }
 
-    /// Fails unless it gives on `device` what it gives on the reference.
+    /// Fails unless `device` computes the same as the reference.
     fn expect_right(&self, device: &Device) -> Result<()> {
         let numbers = |device: &Device| -> Outcome<Vec<Vec<f64>>> {
             self.prepare(device, Purpose::Look)?()?.iter().map(Tensor::download_f64).collect()
@@ -174,10 +174,10 @@ impl Operation {
     }
 }
 
-/// The time loop of one layer, and with [`Pass::Both`] its way back.
+/// The time loop of one layer, with [`Pass::Both`] including its backward pass.
 ///
 /// # Errors
-/// What the library refuses: sizes, memory.
+/// Errors of the library: sizes, memory.
 pub(crate) fn steps(device: &Device, shape: Shape, pass: Pass) -> Outcome<Action> {
     let Shape { cell, hidden, batch, sequence, .. } = shape;
     let mut model = Model::new(3);
@@ -197,7 +197,7 @@ pub(crate) fn steps(device: &Device, shape: Shape, pass: Pass) -> Outcome<Action
     }))
 }
 
-/// What Adam gives is what the layer computes with the weights that it moved.
+/// One step of Adam; to be compared, it returns the layer's output with the updated weights.
 fn adam(device: &Device, inputs: usize, outputs: usize, purpose: Purpose) -> Outcome<Action> {
     let mut model = Model::new(3);
     let layer = model.add("head", Linear::new(inputs, outputs).without_bias())?;
@@ -216,7 +216,7 @@ fn adam(device: &Device, inputs: usize, outputs: usize, purpose: Purpose) -> Out
     }))
 }
 
-/// All operations at these shapes, and square products of the sizes that suit the tier.
+/// All operations at these shapes, and square products of sizes that suit this class of devices.
 fn operations(shapes: &[Shape], strategy: DeviceClass) -> Vec<Operation> {
     let sides: &[usize] = match strategy {
         DeviceClass::Hardware => &[256, 512, 1024, 2048, 4096],
@@ -304,10 +304,10 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Times all operations, and prints a line for each.
+/// Times all operations and prints a line for each.
 ///
 /// # Errors
-/// Operations that give wrong numbers, which are never timed; whatever the device reported.
+/// Operations with wrong results, which are not timed; errors reported by the device.
 pub(crate) fn run(arguments: &Arguments, device: &Device, place: &Place, shapes: &[Shape]) -> Result<()> {
     let operations = operations(shapes, place.strategy);
     let mut out = stdout();
@@ -371,7 +371,7 @@ mod tests {
             assert!(!again, "{label:?} is listed twice");
             operation.small().expect_right(&Device::cpu()).expect("the CPU is right");
         }
-        for name in ["gemm A' B'", "tanh steps", "gru steps and back", "cross-entropy", "adam"] {
+        for name in ["gemm A' B'", "tanh steps", "gru steps and backward", "cross-entropy", "adam"] {
             assert!(all.iter().any(|operation| operation.name() == name), "{name}");
         }
     }

@@ -1,4 +1,4 @@
-//! `refrain bench --profile`: which kernels the time goes to.
+//! `refrain bench --profile`: times each kernel.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,28 +15,28 @@ use crate::devices;
 use crate::failure::Result;
 use crate::terminal::stdout;
 
-/// Runs before those that are profiled, and of those.
+/// Runs before the profiled ones.
 const WARM_UP: usize = 2;
 const RUNS: usize = 3;
 
-/// A second device whose kernels are timed, so that timing them disturbs no other figure.
+/// A second device whose kernels are timed, so that the timing does not affect other measurements.
 pub(crate) struct Profile {
     path: PathBuf,
     device: Device,
-    /// Shape and work, and the calls of their runs.
+    /// Label and kernel calls of each shape and work.
     sections: Vec<(String, Vec<KernelCall>)>,
 }
 
 impl Profile {
-    /// Opens the adapter of `device`, which `arguments` asked for, once more.
+    /// Opens the adapter of `device`, which `arguments` selected, a second time.
     ///
     /// # Errors
     /// [`refrain::Error::Unsupported`] on the CPU and on adapters without timestamps; a file that cannot be written.
     pub(crate) fn open(path: &Path, arguments: &Arguments, device: &Device) -> Result<Self> {
-        /// Room that a trace takes at least.
+        /// The expected size of a trace, at least.
         const BYTES: u64 = 1 << 20;
         if !device.is_gpu() {
-            // The library's own refusal.
+            // Returns the library's own error.
             device.profile()?;
         }
         let options = GpuOptions {
@@ -52,7 +52,7 @@ impl Profile {
     /// Runs one shape and work with its kernels timed.
     ///
     /// # Errors
-    /// Whatever the device reported.
+    /// Errors reported by the device.
     pub(crate) fn add(&mut self, shape: Shape, work: Work) -> Result<()> {
         let mut setting = Setting::new(&self.device, shape, work)?;
         for _ in 0..WARM_UP {
@@ -67,10 +67,10 @@ impl Profile {
         Ok(self.device.release_unused()?)
     }
 
-    /// Prints the tables, unless only programs read, and writes the trace.
+    /// Prints the tables, unless the output is JSON, and writes the trace.
     ///
     /// # Errors
-    /// Standard output or a file that cannot be written.
+    /// Standard output or the file cannot be written.
     pub(crate) fn finish(&self, json: bool) -> Result<()> {
         let trace = trace(&self.device.to_string(), &self.sections);
         write_atomically(&self.path, trace.to_string().as_bytes())?;
@@ -91,7 +91,7 @@ impl Profile {
     }
 }
 
-/// Kernels by their share of the time, for each of [`RUNS`] runs.
+/// The kernels by their share of the time, per run of [`RUNS`].
 fn table(calls: &[KernelCall]) -> String {
     let mut kernels: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
     for call in calls {
@@ -115,7 +115,7 @@ fn table(calls: &[KernelCall]) -> String {
     head + &rows.into_iter().map(row).collect::<String>()
 }
 
-/// The calls in the format of trace events: a process for the device, a thread for each shape and work.
+/// The calls as trace events: one process for the device, one thread per shape and work.
 fn trace(device: &str, sections: &[(String, Vec<KernelCall>)]) -> Value {
     const PROCESS: usize = 1;
     let named = |event: &str, thread: usize, name: &str| json!({"ph": "M", "name": event, "pid": PROCESS, "tid": thread, "args": {"name": name}});

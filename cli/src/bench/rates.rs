@@ -1,4 +1,4 @@
-//! What the device reaches at best, measured in the same run: the yardsticks of everything else.
+//! Measures the device's peak rates in the same run, as a reference for all other measurements.
 
 use refrain::nn::{Linear, Model};
 use refrain::ops::{Form, matmul};
@@ -11,27 +11,27 @@ use super::shape::DeviceClass;
 use super::work::random;
 use crate::failure::Result;
 
-/// How long each yardstick is measured.
+/// The length of each measurement.
 const EFFORT: Effort = Effort { runs: 5, seconds: 0.5 };
 
-/// The device's yardsticks.
+/// The measured peak rates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rates {
     /// M = N = K of the matrix product.
     pub(crate) side: usize,
-    /// Its floating-point operations a second.
+    /// Floating-point operations per second of the product.
     pub(crate) gemm: f64,
-    /// Numbers of the vector that p ← p − ηg goes over.
+    /// Elements of the vector in p ← p − ηg.
     pub(crate) numbers: usize,
-    /// The bytes a second that it reads and writes.
+    /// Bytes per second that this update reads and writes.
     pub(crate) bandwidth: f64,
 }
 
 impl Rates {
-    /// Measures both at sizes that suit the tier.
+    /// Measures both at sizes that suit this class of devices.
     ///
     /// # Errors
-    /// [`crate::failure::Failure::Wrong`] for a product that is wrong; whatever the device reported.
+    /// [`crate::failure::Failure::Wrong`] for a wrong product; errors reported by the device.
     pub(crate) fn measure(device: &Device, strategy: DeviceClass) -> Result<Self> {
         let (side, width) = match strategy {
             DeviceClass::Hardware => (2048, 4096),
@@ -65,7 +65,7 @@ fn gemm(device: &Device, side: usize) -> Result<Timing> {
     })
 }
 
-/// p ← p − ηg by steps of plain gradient descent: nothing is allocated, and two vectors lie in memory.
+/// p ← p − ηg by steps of plain gradient descent, which allocate nothing and access two vectors.
 fn axpy(device: &Device, width: usize) -> Result<Timing> {
     let descend = |device: &Device, width: usize| -> Outcome<_> {
         let mut model = Model::new(0);

@@ -1,4 +1,4 @@
-//! What is printed: a table for people, lines of JSON for programs.
+//! The output of `refrain bench`: a table, or lines of JSON.
 
 use std::io;
 
@@ -13,21 +13,21 @@ use crate::failure::Result;
 use crate::terminal::stdout;
 use crate::train::bytes;
 
-/// Where work runs, in words.
+/// Descriptions of the device.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) device: String,
-    /// Of a GPU its driver, of the CPU its model.
+    /// The GPU's driver, or the CPU's model.
     pub(crate) driver: String,
     pub(crate) precision: &'static str,
     pub(crate) strategy: DeviceClass,
-    /// Measured choices that the device obeys; `None` where heuristics decide alone, and on the CPU.
+    /// The number of measured choices that the device uses; `None` without, and on the CPU.
     pub(crate) tuned: Option<usize>,
-    /// The same in words; `None` on the CPU.
+    /// The same as text; `None` on the CPU.
     pub(crate) tuning: Option<String>,
-    /// The way over time that recurrent layers were told to go.
+    /// The requested strategy of recurrent layers.
     pub(crate) recurrent: Option<&'static str>,
-    /// The device with kind and graphics interface.
+    /// The device with its kind and graphics API.
     pub(crate) described: String,
 }
 
@@ -53,7 +53,7 @@ impl Place {
     }
 }
 
-/// The processor's name, and how many threads it runs at once.
+/// The processor's name and number of threads.
 fn processor() -> String {
     let mut system = sysinfo::System::new();
     system.refresh_cpu_all();
@@ -62,8 +62,8 @@ fn processor() -> String {
     format!("{brand}, {threads} threads")
 }
 
-/// One line of JSON: one shape and work. `benches/peers` prints the same of other frameworks; what only this one knows is
-/// null there.
+/// One line of JSON: one shape and work. `benches/peers` prints the same fields for other frameworks; fields that only
+/// refrain has are null there.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Line<'a> {
     framework: &'static str,
@@ -94,7 +94,7 @@ pub(crate) struct Line<'a> {
     dispatches_per_step: Option<f64>,
     host_microseconds_per_step: Option<f64>,
     bytes: Option<u64>,
-    /// What `Model::cost` says of a training step.
+    /// The bytes of a training step according to `Model::cost`.
     formula_bytes: Option<u64>,
 }
 
@@ -169,7 +169,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The heads of the columns of [`Line::row`].
+/// The column heads of [`Line::row`].
 fn heads() -> String {
     format!(
         "{:8} {:8} {:>6} {:>6} {:>5} {:>8} {:>6} {:>10} {:>10} {:>7} {:>9} {:>11} {:>9} {:>7} {:>10} {:>10} {:>9} {:>10}",
@@ -194,17 +194,17 @@ fn heads() -> String {
     )
 }
 
-/// Prints lines as they come.
+/// Prints lines as they are measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Report {
     json: bool,
 }
 
 impl Report {
-    /// Prints what stands above the table.
+    /// Prints the lines above the table.
     ///
     /// # Errors
-    /// Standard output that cannot be written.
+    /// Standard output cannot be written.
     pub(crate) fn begin(place: &Place, rates: &Rates, json: bool) -> Result<Self> {
         if !json {
             let mut out = stdout();
@@ -220,25 +220,26 @@ impl Report {
     /// Prints one line.
     ///
     /// # Errors
-    /// Standard output that cannot be written.
+    /// Standard output cannot be written.
     pub(crate) fn line(&self, line: &Line<'_>) -> Result<()> {
         let text = if self.json { json(line)? } else { line.row() };
         Ok(writeln!(stdout(), "{text}")?)
     }
 }
 
-/// Device, driver and tuning, for people.
+/// Device, driver and tuning as text.
 pub(crate) fn header(place: &Place) -> String {
     let tuning = place.tuning.as_ref().map_or_else(String::new, |tuning| format!("tuning      {tuning}\n"));
-    let way =
-        place.recurrent.map_or_else(String::new, |way| format!("recurrent   {way}, where layers can\n"));
+    let way = place
+        .recurrent
+        .map_or_else(String::new, |way| format!("recurrent   {way}, where layers support it\n"));
     format!("device      {}\ndriver      {}\n{tuning}{way}", place.described, place.driver)
 }
 
 /// One line of JSON.
 ///
 /// # Errors
-/// Never, for what this program prints.
+/// Never, for the types that this program prints.
 pub(crate) fn json(line: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_string(line).map_err(io::Error::from)?)
 }

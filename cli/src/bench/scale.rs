@@ -1,4 +1,4 @@
-//! How time grows with one size: the exponents that fit it, and a picture.
+//! Plots time against one size and fits the exponent of its growth.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::destination::{expect_svg, expect_writable};
 use crate::failure::{Failure, Result};
 use crate::terminal::{escaped, stdout};
 
-/// A picture is some tens of kilobytes.
+/// A plot has some tens of kilobytes.
 const PICTURE_BYTES: u64 = 1 << 17;
 const SIZE: (u32, u32) = (900, 540);
 const COLORS: [RGBColor; 6] = [
@@ -25,7 +25,7 @@ const COLORS: [RGBColor; 6] = [
 const FRAME: RGBColor = RGBColor(180, 180, 180);
 const PROPORTIONAL: RGBColor = RGBColor(170, 170, 170);
 
-/// A size that a line of the picture follows.
+/// A size that can be the x axis of the plot.
 #[derive(Clone, Copy, Debug)]
 struct Axis {
     option: &'static str,
@@ -42,14 +42,14 @@ const AXES: [Axis; 6] = [
     Axis { option: "--classes", label: "classes", of: |shape| shape.classes },
 ];
 
-/// Milliseconds by size, of one cell and kind of work.
+/// Milliseconds by size for one cell and kind of work.
 #[derive(Clone, Debug)]
 struct Line {
     name: String,
     points: Vec<(usize, f64)>,
 }
 
-/// The picture while its points are measured.
+/// The plot, while its points are measured.
 #[derive(Debug)]
 pub(crate) struct Scale {
     path: PathBuf,
@@ -58,10 +58,10 @@ pub(crate) struct Scale {
     lines: Vec<Line>,
 }
 
-/// The size that has several values.
+/// Returns the size that has several values.
 ///
 /// # Errors
-/// None has, or more than one.
+/// No size has, or more than one.
 fn axis(shapes: &[Shape]) -> Result<Axis> {
     let values = |axis: &Axis| {
         let mut values: Vec<usize> = shapes.iter().map(axis.of).collect();
@@ -69,7 +69,7 @@ fn axis(shapes: &[Shape]) -> Result<Axis> {
         values.dedup();
         values.len()
     };
-    // Inputs that follow hidden units are no size of their own.
+    // Inputs that equal the hidden units are not a size of their own.
     let follow = shapes.iter().all(|shape| shape.inputs == shape.hidden);
     let several: Vec<Axis> =
         AXES.into_iter().filter(|axis| values(axis) > 1 && !(follow && axis.option == "--inputs")).collect();
@@ -77,11 +77,11 @@ fn axis(shapes: &[Shape]) -> Result<Axis> {
         [only] => Ok(*only),
         [] => Err(Failure::option(
             "--plot",
-            "draws time by one size: give several values of one, such as --sequence 32,64,128",
+            "plots time against one size: give several values of one, such as --sequence 32,64,128",
         )),
         [one, other, ..] => {
             let message = format!(
-                "draws time by one size, but {} and {} have several values",
+                "plots time against one size, but {} and {} have several values",
                 one.option, other.option
             );
             Err(Failure::option("--plot", message))
@@ -90,7 +90,7 @@ fn axis(shapes: &[Shape]) -> Result<Axis> {
 }
 
 impl Scale {
-    /// For a picture of these shapes on `device`, at `path`.
+    /// Prepares a plot of these shapes on `device`, to be written to `path`.
     ///
     /// # Errors
     /// Shapes in which not exactly one size has several values; a file that cannot be written.
@@ -110,7 +110,7 @@ impl Scale {
         Ok(Self { path: path.to_owned(), axis, title, lines: Vec::new() })
     }
 
-    /// Takes one measurement.
+    /// Adds one measurement.
     pub(crate) fn add(&mut self, shape: &Shape, work: Work, milliseconds: f64) {
         let name = format!("{} {work}", shape.cell.name());
         let point = ((self.axis.of)(shape), milliseconds);
@@ -120,17 +120,17 @@ impl Scale {
         }
     }
 
-    /// Draws, and prints the exponents unless lines of JSON are all that is wanted.
+    /// Writes the plot, and prints the exponents unless the output is JSON.
     ///
     /// # Errors
-    /// A file or standard output that cannot be written; what the drawing library says.
+    /// A file or standard output that cannot be written; errors of the plotting library.
     pub(crate) fn finish(mut self, json: bool) -> Result<()> {
         for line in &mut self.lines {
             line.points.sort_unstable_by_key(|&(size, _)| size);
         }
         self.lines.retain(|line| line.points.len() > 1);
         if self.lines.is_empty() {
-            let message = format!("has nothing to draw: fewer than two values of {} fit", self.axis.option);
+            let message = format!("has nothing to plot: fewer than two values of {} fit", self.axis.option);
             return Err(Failure::option("--plot", message));
         }
         let mut svg = String::new();
@@ -174,7 +174,7 @@ impl Scale {
             .draw()?;
         for (line, color) in self.lines.iter().zip(COLORS.iter().cycle()) {
             let points: Vec<(f64, f64)> = line.points.iter().map(|&(size, ms)| (size as f64, ms)).collect();
-            // What would be proportional to the largest.
+            // Proportional growth up to the largest size.
             let (last, at_last) = points[points.len() - 1];
             let first = points[0].0.max(last * low / at_last);
             let through = [(first, at_last * first / last), (last, at_last)];
@@ -196,7 +196,7 @@ impl Scale {
         Ok(())
     }
 
-    /// All sizes that were measured, which stand at the axis.
+    /// All measured sizes, for the axis labels.
     fn sizes(&self) -> Vec<f64> {
         let mut sizes: Vec<usize> =
             self.lines.iter().flat_map(|line| &line.points).map(|&(size, _)| size).collect();
@@ -205,7 +205,7 @@ impl Scale {
         sizes.into_iter().map(|size| size as f64).collect()
     }
 
-    /// Of sizes and of milliseconds, with a margin.
+    /// The ranges of sizes and milliseconds, with a margin.
     fn ranges(&self) -> [(f64, f64); 2] {
         let all = || self.lines.iter().flat_map(|line| &line.points);
         let range = |values: &mut dyn Iterator<Item = f64>| {
@@ -218,7 +218,7 @@ impl Scale {
 }
 
 impl Line {
-    /// The p of time ~ sizeᵖ by least squares of the logarithms.
+    /// The p of time ~ sizeᵖ, fitted to the logarithms by least squares.
     fn exponent(&self) -> f64 {
         let logarithms: Vec<(f64, f64)> =
             self.points.iter().map(|&(size, ms)| ((size as f64).ln(), ms.ln())).collect();
@@ -232,14 +232,14 @@ impl Line {
         shared / own
     }
 
-    /// The same of the two largest sizes alone.
+    /// The same for the two largest sizes.
     fn last_exponent(&self) -> f64 {
         let last = self.points[self.points.len() - 2..].to_vec();
         Self { name: String::new(), points: last }.exponent()
     }
 }
 
-/// A time on an axis: no more digits than say something.
+/// A time as an axis label, with few digits.
 fn readable(milliseconds: f64) -> String {
     if milliseconds >= 1.0 { format!("{milliseconds:.0}") } else { format!("{milliseconds:.2}") }
 }

@@ -1,4 +1,4 @@
-//! What is timed: sizes, kinds of work, and how much each has to compute and to move.
+//! The shapes and kinds of work that are timed, with their operations and memory traffic.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use crate::train::memory::Footprint;
 /// A kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Work {
-    /// Forward over the stack, keeping nothing.
+    /// Forward over the stack, without saving activations.
     Infer,
-    /// Forward with trace, and back-propagation to all parameters and to the input.
+    /// Forward with trace, and backward to all parameters and the input.
     Backward,
     /// A training step: the stack, a linear head, cross-entropy, backward, clipping, Adam.
     Train,
@@ -37,10 +37,10 @@ impl fmt::Display for Work {
     }
 }
 
-/// What sizes suit a device.
+/// A class of devices, which determines the default sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeviceClass {
-    /// A GPU of silicon.
+    /// A hardware GPU.
     Hardware,
     /// The CPU.
     Cpu,
@@ -73,14 +73,14 @@ impl fmt::Display for Shape {
 }
 
 impl Shape {
-    /// The numbers of inputs of the layers.
+    /// The numbers of input features of the layers.
     fn layer_inputs(&self) -> impl Iterator<Item = f64> {
         let Self { inputs, hidden, layers, .. } = *self;
         (0..layers).map(move |layer| if layer == 0 { inputs as f64 } else { hidden as f64 })
     }
 
-    /// Floating-point operations of one run, two for each multiply-add of a matrix product: 2·T·B·G·H·(I + H) forward in
-    /// each layer; twice that backward, in a training step without the gradient at the first layer's input; the head's
+    /// Floating-point operations of one run, two per multiply-add of a matrix product: 2·T·B·G·H·(I + H) forward in
+    /// each layer; twice that backward, in a training step without the gradient of the first layer's input; the head's
     /// 2·T·B·H·C three times in a training step.
     pub(crate) fn flops(&self, work: Work) -> f64 {
         let [units, rows] = [self.hidden as f64, self.rows()];
@@ -97,10 +97,11 @@ impl Shape {
         }
     }
 
-    /// Bytes that one run reads and writes if each step reads W_hh anew and nothing else twice: a layer's input, the
-    /// projected gates written and read, the states, the weights; backward the gates, the gradients of gates and outputs,
-    /// and what the products for weights and inputs read; in a training step logits and their gradient, and seven numbers a
-    /// parameter for Adam. Weights that stay in a cache or on chip let a device move fewer.
+    /// Bytes that one run reads and writes if each step reads W_hh again and everything else is accessed once: a layer's
+    /// input, the projected gates written and read, the states, the weights; backward the gates, the gradients of gates
+    /// and outputs, and the operands of the products for weights and inputs; in a training step also logits, their
+    /// gradient, and seven numbers per parameter for Adam. A device moves fewer if weights stay in a cache or in
+    /// workgroup memory.
     pub(crate) fn bytes(&self, work: Work) -> f64 {
         let [units, rows, steps] = [self.hidden as f64, self.rows(), self.sequence as f64];
         let wide = self.gates() * units;
@@ -142,14 +143,14 @@ impl Shape {
         if work == Work::Train { stack + head } else { stack }
     }
 
-    /// The memory that a run takes, to ask before it is allocated.
+    /// The memory that a run needs, checked before it is allocated.
     pub(crate) fn footprint(&self, work: Work) -> Footprint {
         let [inputs, hidden, layers] = [self.inputs, self.hidden, self.layers].map(|size| size as u128);
         let places = self.sequence as u128 * self.batch as u128;
         let wide = self.cell.gates() as u128 * hidden;
         let parameters = self.parameters(work);
-        // For each place the input; of each layer, or of two where nothing is kept, gates, output and what lies beside
-        // them; backward the gradients at either end; logits, probabilities and their gradient.
+        // The input at each step and row; for each layer, or for two if activations are not saved, gates, output and other
+        // saved values; backward the gradients at both ends; logits, probabilities and their gradient.
         let (copies, numbers) = match work {
             Work::Infer => (1, inputs + layers.min(2) * (wide + 2 * hidden)),
             Work::Backward => (2, 2 * inputs + layers * (wide + 2 * hidden) + wide + 4 * hidden),
@@ -168,7 +169,7 @@ impl Shape {
     }
 }
 
-/// Lists of sizes, all combinations of which are timed.
+/// Lists of sizes; all combinations are timed.
 #[derive(Clone, Debug)]
 pub(crate) struct Grid {
     pub(crate) cells: Vec<Cell>,
@@ -176,13 +177,13 @@ pub(crate) struct Grid {
     pub(crate) batch: Vec<usize>,
     pub(crate) sequence: Vec<usize>,
     pub(crate) layers: Vec<usize>,
-    /// As many as hidden units, where there is no list.
+    /// `None`: the number of hidden units.
     pub(crate) inputs: Option<Vec<usize>>,
     pub(crate) classes: Vec<usize>,
 }
 
 impl Grid {
-    /// The grid that results are reported for.
+    /// The grid for which results are reported.
     pub(crate) fn standard() -> Self {
         Self {
             cells: vec![Cell::tanh(), Cell::Gru, Cell::Lstm],
@@ -195,7 +196,7 @@ impl Grid {
         }
     }
 
-    /// A few sizes that a device of this tier times in a minute or two.
+    /// A few sizes that this class of devices times in a minute or two.
     pub(crate) fn of(strategy: DeviceClass) -> Self {
         let (hidden, batch, sequence) = match strategy {
             DeviceClass::Hardware => (vec![64, 256, 1024], vec![16, 64], vec![128]),
@@ -205,7 +206,7 @@ impl Grid {
         Self { hidden, batch, sequence, layers: vec![1], ..Self::standard() }
     }
 
-    /// All combinations, the first list varying slowest.
+    /// All combinations; the first list varies slowest.
     pub(crate) fn shapes(&self) -> Vec<Shape> {
         let mut shapes = Vec::new();
         for &cell in &self.cells {

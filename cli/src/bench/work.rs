@@ -1,4 +1,4 @@
-//! The work that is timed, with all that it reads.
+//! The work that is timed, with its operands.
 
 use std::time::Instant;
 
@@ -9,10 +9,10 @@ use refrain::{Device, Indices, Result, Tensor, loss};
 
 use super::shape::{Shape, Work};
 
-/// Seed of all numbers.
+/// The seed of all random numbers.
 const SEED: u64 = 3;
 
-/// `dimensions` of values between −1 and 1, the same on every device.
+/// A tensor of shape `dimensions` with values between −1 and 1, equal on every device.
 pub(crate) fn random(device: &Device, dimensions: &[usize], stream: u64) -> Result<Tensor> {
     let stream = Stream::new(SEED, stream);
     let count = dimensions.iter().product::<usize>() as u64;
@@ -20,7 +20,7 @@ pub(crate) fn random(device: &Device, dimensions: &[usize], stream: u64) -> Resu
     Tensor::from_slice(device, dimensions, &values)
 }
 
-/// Labels below `classes` in the shape `dimensions`, the same on every device.
+/// Labels of shape `dimensions` below `classes`, equal on every device.
 pub(crate) fn labels(device: &Device, dimensions: &[usize], classes: usize) -> Result<Indices> {
     let stream = Stream::new(SEED, 9);
     let count = dimensions.iter().product::<usize>() as u64;
@@ -28,7 +28,7 @@ pub(crate) fn labels(device: &Device, dimensions: &[usize], classes: usize) -> R
     Indices::from_slice(device, dimensions, &values)
 }
 
-/// One shape and work on one device, ready to run.
+/// One shape and work, prepared on one device.
 pub(crate) struct Setting {
     device: Device,
     parameters: Parameters,
@@ -42,29 +42,29 @@ enum Task {
     Train { model: Box<Model>, state: ModelState, targets: Indices, adam: Box<Adam> },
 }
 
-/// What one call computes.
+/// The result of one call.
 struct StepOutput {
-    /// Outputs, the gradient at the input, or the loss.
+    /// The outputs, the gradient of the input, or the loss.
     value: Tensor,
     gradients: Option<Gradients>,
 }
 
-/// What one run was to the host.
+/// The host's side of one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
-    /// Seconds of recording and submitting.
+    /// Seconds spent on recording and submitting.
     pub(crate) host: f64,
-    /// Kernel calls.
+    /// Kernel dispatches.
     pub(crate) dispatches: u64,
     /// How often the host waited before everything was submitted.
     pub(crate) waits: u64,
 }
 
 impl Setting {
-    /// Weights drawn from U(±1/√H), an input between −1 and 1, a zero initial state.
+    /// Samples weights from U(±1/√H) and an input between −1 and 1; the initial state is zero.
     ///
     /// # Errors
-    /// What the library refuses: sizes, memory.
+    /// Errors of the library: sizes, memory.
     pub(crate) fn new(device: &Device, shape: Shape, work: Work) -> Result<Self> {
         let Shape { cell, inputs, hidden, batch, sequence, layers, classes } = shape;
         let mut model = Model::new(SEED);
@@ -121,10 +121,10 @@ impl Setting {
         Ok(result)
     }
 
-    /// One call with the wait for its end: of a training step, the reading of its loss.
+    /// Runs the work once and waits for it; of a training step it reads the loss.
     ///
     /// # Errors
-    /// Whatever the device reported.
+    /// Errors reported by the device.
     pub(crate) fn run(&mut self) -> crate::failure::Result<Run> {
         let before = self.device.counters();
         let start = Instant::now();
@@ -141,29 +141,29 @@ impl Setting {
         Ok(Run { host, dispatches, waits })
     }
 
-    /// The most bytes that a training step has in use at once, as the library counts them; nothing for other work.
+    /// The peak bytes of a training step according to the library; `None` for other work.
     ///
     /// # Errors
-    /// Sizes that the library refuses.
+    /// Sizes that the library rejects.
     pub(crate) fn training_bytes(&self) -> Result<Option<u64>> {
         let Task::Train { model, targets, .. } = &self.task else { return Ok(None) };
         let [steps, batch] = *targets.shape().dimensions() else { return Ok(None) };
         Ok(Some(model.cost(steps, batch)?.training_bytes))
     }
 
-    /// Runs once, and tells the mean magnitude of the outputs or of the gradient at the input, or the loss.
+    /// Runs once and returns the mean magnitude of the outputs or of the input's gradient, or the loss.
     ///
     /// # Errors
-    /// Whatever the device reported.
+    /// Errors reported by the device.
     pub(crate) fn checksum(&mut self) -> Result<f64> {
         let values = self.record()?.value.download()?;
         Ok(values.iter().map(|&value| f64::from(value.abs())).sum::<f64>() / values.len() as f64)
     }
 
-    /// Runs `runs` times, and gives all tensors that come of it by name: outputs, gradients, losses.
+    /// Runs `runs` times and returns all resulting tensors by name: outputs, gradients, losses.
     ///
     /// # Errors
-    /// Whatever the device reported.
+    /// Errors reported by the device.
     pub(crate) fn tensors(&mut self, runs: usize) -> Result<Vec<(String, Vec<f64>)>> {
         let mut tensors = Vec::new();
         for run in 0..runs {

@@ -1,4 +1,4 @@
-//! The options of `refrain train` and what each may be.
+//! The options of `refrain train` and their valid values.
 
 use std::path::PathBuf;
 
@@ -11,16 +11,16 @@ use crate::values::{cell, count, number, temperature, whole};
 /// Options of `refrain train`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// UTF-8 text to learn from [default: 5,852 names of Italian towns, which ship with the program]
+    /// UTF-8 text to train on [default: 5,852 names of Italian towns, included in the program]
     #[arg(long, value_name = "FILE")]
     pub(crate) text: Option<PathBuf>,
-    /// Part of the text, at its end, that is held out for validation
+    /// Fraction of the text, at its end, that is held out for validation
     #[arg(long, value_name = "FRACTION", default_value_t = 0.1)]
     pub(crate) validation_fraction: f64,
-    /// The most characters of the held-out part that a validation predicts
+    /// Maximum number of held-out characters that a validation predicts
     #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = whole::<usize>)]
     pub(crate) validation_characters: usize,
-    /// Validations, evenly spread; the last one comes after the last step
+    /// Number of validations, evenly distributed; the last one follows the last step
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = whole::<usize>)]
     pub(crate) validations: usize,
 
@@ -29,22 +29,22 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) optimization: Optimization,
 
-    /// Where to compute: auto, cpu, reference, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
+    /// Device: auto, cpu, reference, gpu, gpu:N or a part of an adapter's name; see `refrain devices`
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) device: String,
-    /// File for the trained model, written at every validation
+    /// File for the trained model, written after every validation
     #[arg(long, value_name = "FILE", default_value = "refrain.safetensors")]
     pub(crate) checkpoint: PathBuf,
     /// File for the loss curve
     #[arg(long, value_name = "FILE.svg", default_value = "refrain.svg")]
     pub(crate) plot: PathBuf,
-    /// Samples to print at the end
+    /// Number of samples to print at the end
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = whole::<usize>)]
     pub(crate) samples: usize,
-    /// Temperature of the samples: below 1 safer, above 1 wilder, 0 always the likeliest character
+    /// Sampling temperature: lower is more conservative, 0 always selects the most likely character
     #[arg(long, value_name = "T", default_value_t = 0.8)]
     pub(crate) temperature: f64,
-    /// Print one line of JSON for each step and each validation, and nothing else
+    /// Print only JSON, one line for each step and each validation
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -53,22 +53,22 @@ pub(crate) struct Arguments {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Network")]
 pub(crate) struct Network {
-    /// Units in each recurrent layer
+    /// Hidden units of each recurrent layer
     #[arg(long, value_name = "N", default_value_t = 192, value_parser = whole::<usize>)]
     pub(crate) hidden: usize,
-    /// Recurrent layers, one above the other
+    /// Number of recurrent layers
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<usize>)]
     pub(crate) layers: usize,
-    /// Features of a character's learned vector
+    /// Features of the character embedding
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<usize>)]
     pub(crate) embedding: usize,
-    /// One-hot vectors in place of learned ones
+    /// Use one-hot vectors instead of an embedding
     #[arg(long, conflicts_with = "embedding")]
     pub(crate) one_hot: bool,
     /// Recurrent cell: lstm, gru, or a vanilla cell by its activation: tanh, relu, sigmoid, elu, ...
     #[arg(long, value_name = "NAME", default_value = "tanh", value_parser = cell)]
     pub(crate) cell: Cell,
-    /// Part of the units between two recurrent layers that each training step drops; takes two layers or more
+    /// Dropout rate between recurrent layers in training; needs at least two layers
     #[arg(long, value_name = "RATE", default_value_t = 0.0)]
     pub(crate) dropout: f32,
 }
@@ -77,76 +77,76 @@ pub(crate) struct Network {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Optimization")]
 pub(crate) struct Optimization {
-    /// Optimizer steps [default: 1000; 200 with a window that slides, through which each goes back again and again]
+    /// Optimizer steps [default: 1000; 200 with a sliding window, whose backward pass costs more]
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) steps: Option<usize>,
-    /// Time steps of the window that a step reads, and through which it back-propagates
+    /// Time steps per optimizer step, through which gradients are back-propagated
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<usize>)]
     pub(crate) sequence: usize,
-    /// Cut the gradient inside a window too. N: at every N-th time step; window:N: each step's own gradient N steps
-    /// before it; 0: only where the window begins
+    /// Truncate gradients within a sequence. N: at every N-th time step; window:N: the gradient of each step N steps
+    /// before it; 0: only at the start of the sequence
     #[arg(long, value_name = "N|window:N", default_value = "0", value_parser = truncation)]
     pub(crate) truncation: Truncation,
-    /// Sequences side by side [default: 32, or as many as a short text has room for]
+    /// Batch size [default: 32, or less for a short text]
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) batch: Option<usize>,
-    /// Update rule
+    /// Optimizer
     #[arg(long, value_enum, default_value_t = Rule::Adam)]
     pub(crate) optimizer: Rule,
-    /// Step size [default: 0.003 for adam, 0.5 for sgd]
+    /// Learning rate [default: 0.003 for adam, 0.5 for sgd]
     #[arg(long, value_name = "RATE")]
     pub(crate) learning_rate: Option<f64>,
-    /// How the step size changes over the steps
+    /// Schedule of the learning rate
     #[arg(long, value_enum, default_value_t = Schedule::Cosine)]
     pub(crate) schedule: Schedule,
     /// Momentum of sgd [default: 0.9]
     #[arg(long, value_name = "FACTOR")]
     pub(crate) momentum: Option<f64>,
-    /// Pull of the weights towards zero [default: 0.1 with adam, where it is decoupled; 0 with sgd, an L2 penalty]
+    /// Weight decay [default: 0.1 with adam, decoupled; 0 with sgd, as an L2 penalty]
     #[arg(long, value_name = "FACTOR")]
     pub(crate) weight_decay: Option<f64>,
-    /// Largest norm of all gradients together
+    /// Maximum norm of all gradients together
     #[arg(long, value_name = "NORM", default_value_t = 1.0)]
     pub(crate) clip: f32,
     /// Do not clip the gradients
     #[arg(long, conflicts_with = "clip")]
     pub(crate) no_clip: bool,
-    /// What first weights and samples are drawn from
+    /// Random seed of initial weights and samples
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
 }
 
-/// Where gradients end inside a window.
+/// The truncation of gradients within a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Truncation {
-    /// Where the window begins.
+    /// Only at the start of the sequence.
     None,
-    /// At every step of this number.
+    /// At every step whose index is a multiple of this number.
     Chunks(usize),
-    /// The gradient of each step this number of steps before it.
+    /// The gradient of each step goes back this number of steps.
     Window(usize),
 }
 
-/// An update rule.
+/// An optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Rule {
-    /// Adam; with a weight decay, AdamW.
+    /// Adam; AdamW with a weight decay.
     Adam,
     /// Stochastic gradient descent with momentum.
     Sgd,
 }
 
-/// The step size over the steps.
+/// The schedule of the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Schedule {
-    /// The same all along.
+    /// Constant.
     Constant,
-    /// Down to a twentieth along half a cosine.
+    /// Decreases to a twentieth along half a cosine.
     Cosine,
 }
 
 impl Schedule {
-    /// The factor of the step size at step `step` (from 0) of `steps`.
+    /// The factor of the learning rate at step `step` (from 0) of `steps`.
     pub(crate) fn factor(self, step: usize, steps: usize) -> f64 {
         const LAST: f64 = 0.05;
         match self {
@@ -160,7 +160,7 @@ impl Schedule {
 }
 
 impl Optimization {
-    /// The step size asked for, or the usual one of the rule.
+    /// The given learning rate, or the optimizer's default.
     pub(crate) fn rate(&self) -> f64 {
         self.learning_rate.unwrap_or(match self.optimizer {
             Rule::Adam => 0.003,
@@ -168,7 +168,7 @@ impl Optimization {
         })
     }
 
-    /// The weight decay asked for, or the usual one of the rule.
+    /// The given weight decay, or the optimizer's default.
     pub(crate) fn decay(&self) -> f64 {
         self.weight_decay.unwrap_or(match self.optimizer {
             Rule::Adam => 0.1,
@@ -176,17 +176,17 @@ impl Optimization {
         })
     }
 
-    /// The largest norm of the gradients, where there is one.
+    /// The maximum norm of the gradients, if they are clipped.
     pub(crate) fn largest_norm(&self) -> Option<f32> {
         (!self.no_clip).then_some(self.clip)
     }
 }
 
 impl Arguments {
-    /// Refuses what makes no sense, before any work.
+    /// Rejects invalid options before any work.
     ///
     /// # Errors
-    /// [`refrain::Error::Config`] naming the option, what it may be and what it is.
+    /// [`refrain::Error::Config`] with the option, its valid values and its actual value.
     pub(crate) fn validate(&self) -> Result<()> {
         const LARGEST: usize = 1 << 24;
         let Self { network, optimization, .. } = self;
@@ -199,7 +199,7 @@ impl Arguments {
         let dropout = f64::from(network.dropout);
         number("--dropout", dropout, (0.0..1.0).contains(&dropout), "at least 0 and below 1")?;
         if dropout > 0.0 && network.layers == 1 {
-            let message = "drops between layers, and there is 1: take `--layers 2` or more";
+            let message = "applies between layers, but there is 1: use `--layers 2` or more";
             return Err(Failure::option("--dropout", message));
         }
         count("--embedding", network.embedding, 1, LARGEST)?;
@@ -218,7 +218,7 @@ impl Arguments {
         temperature(self.temperature)?;
         match optimization.momentum {
             Some(_) if optimization.optimizer == Rule::Adam => {
-                Err(Failure::option("--momentum", "belongs to `--optimizer sgd`; adam has its own moments"))
+                Err(Failure::option("--momentum", "applies to `--optimizer sgd`; adam has its own moments"))
             }
             Some(momentum) => {
                 number("--momentum", momentum, (0.0..1.0).contains(&momentum), "at least 0 and below 1")
@@ -229,7 +229,7 @@ impl Arguments {
 }
 
 impl Optimization {
-    /// Optimizer steps.
+    /// The number of optimizer steps.
     pub(crate) fn steps(&self) -> usize {
         self.steps.unwrap_or(match self.truncation {
             Truncation::Window(_) => 200,
@@ -239,7 +239,7 @@ impl Optimization {
 }
 
 impl Truncation {
-    /// Refuses a truncation that a window is too short for: it would change nothing.
+    /// Rejects a truncation longer than the sequence, which would have no effect.
     fn validate(self, sequence: usize) -> Result<()> {
         let message = match self {
             Self::Chunks(steps) if steps > sequence => {

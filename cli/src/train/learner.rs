@@ -1,4 +1,4 @@
-//! The model in training: what happens in one step, and in one validation.
+//! Training and validation steps of the model.
 
 use refrain::data::Window;
 use refrain::loss::{CrossEntropy, cross_entropy};
@@ -11,20 +11,20 @@ use refrain::{Device, IGNORED, Result, Tensor};
 
 use super::arguments::{Network, Optimization, Rule, Truncation};
 
-/// A model, its weights, and all that changes with them.
+/// A model with its weights and all training state.
 pub(crate) struct Learner {
     pub(crate) model: Model,
     pub(crate) parameters: Parameters,
     optimizer: Optimizer,
     state: Option<ModelState>,
-    /// What random numbers are drawn from.
+    /// The seed of the random numbers.
     seed: u64,
-    /// Steps made.
+    /// The number of steps so far.
     steps: u64,
     largest_norm: Option<f32>,
 }
 
-/// What a step leaves on the device; reading it waits.
+/// The results of a step, still on the device; reading them waits.
 pub(crate) struct Measured {
     /// Mean cross-entropy of the window, in nats.
     pub(crate) loss: Tensor,
@@ -69,7 +69,7 @@ impl Optimizer {
     }
 }
 
-/// Embedding or one-hot vectors, a stack of recurrent layers, and a map to one logit a character.
+/// Embedding or one-hot vectors, a stack of recurrent layers, and a linear layer with one logit per character.
 fn build(network: &Network, optimization: &Optimization, vocabulary: usize) -> Result<Model> {
     let mut model = Model::new(optimization.seed);
     let features = match network.one_hot {
@@ -95,10 +95,10 @@ fn build(network: &Network, optimization: &Optimization, vocabulary: usize) -> R
 }
 
 impl Learner {
-    /// A model with first weights on `device`.
+    /// A newly initialised model on `device`.
     ///
     /// # Errors
-    /// What the library refuses: sizes, options, memory.
+    /// Errors of the library: sizes, options, memory.
     pub(crate) fn new(
         network: &Network,
         optimization: &Optimization,
@@ -112,10 +112,10 @@ impl Learner {
         Ok(Self { model, parameters, optimizer, state: None, seed, steps: 0, largest_norm })
     }
 
-    /// One optimizer step of size `rate` over one window. Nobody waits.
+    /// One optimizer step with learning rate `rate` over one window. Does not wait for the device.
     ///
     /// # Errors
-    /// Whatever the device reported.
+    /// Errors reported by the device.
     pub(crate) fn step(&mut self, window: &Window, rate: f64) -> Result<Measured> {
         let device = self.parameters.device().clone();
         let (tokens, targets) = window.to_device(&device)?;
@@ -141,10 +141,10 @@ impl Learner {
         Ok(Measured { loss, norm })
     }
 
-    /// Mean bits per character over all targets of `windows`, in evaluation: nothing is dropped. **Waits** for the device.
+    /// Mean bits per character over all targets of `windows`, in evaluation mode. **Waits** for the device.
     ///
     /// # Errors
-    /// Whatever the device reported.
+    /// Errors reported by the device.
     pub(crate) fn validate(&self, windows: &[Window]) -> Result<f64> {
         let device = self.parameters.device();
         let mut state = None;
@@ -169,8 +169,8 @@ impl Learner {
     }
 }
 
-/// Cuts a sequence into windows that predict every token but the first exactly once: up to `batch` streams side by
-/// side, each of at least 256 tokens where there are as many, and filled up with ignored targets.
+/// Splits a sequence into windows that predict every token but the first exactly once: up to `batch` parallel streams of at
+/// least 256 tokens each, if there are as many, padded with ignored targets.
 pub(crate) fn covering_windows(tokens: &[u32], batch: usize, sequence: usize) -> Vec<Window> {
     const SHORTEST: usize = 256;
     let predictions = tokens.len() - 1;
@@ -183,7 +183,7 @@ pub(crate) fn covering_windows(tokens: &[u32], batch: usize, sequence: usize) ->
             (first..first + steps).flat_map(rows).map(|(start, step)| start + step)
         };
         Window {
-            // What stands in for a token past the end does not matter: its target is ignored.
+            // Any token may pad the end, because its target is ignored.
             tokens: places().map(|place| if place < predictions { tokens[place] } else { 0 }).collect(),
             targets: places()
                 .map(|place| if place < predictions { tokens[place + 1] } else { IGNORED })

@@ -1,4 +1,4 @@
-//! How much memory training takes, asked before anything is allocated.
+//! Estimates the memory of a training run before anything is allocated.
 
 use refrain::{AdapterKind, Device, Error};
 
@@ -6,19 +6,19 @@ use super::arguments::{Arguments, Rule};
 use super::report::bytes as readable;
 use crate::failure::{Failure, Result};
 
-/// Sizes of one training run in numbers; saturating, since they come from the command line.
+/// The sizes of a training run; sums saturate, because the sizes come from the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Footprint {
-    /// Weights of the model.
+    /// The number of weights.
     pub(crate) parameters: u64,
-    /// Weights, gradients, optimizer moments, and all that a step keeps for its backward pass, in bytes.
+    /// Weights, gradients, optimizer moments, and the activations saved for the backward pass, in bytes.
     pub(crate) bytes: u64,
     /// The largest single buffer, in bytes.
     pub(crate) largest_buffer: u64,
 }
 
 impl Footprint {
-    /// Of a run with these options, this vocabulary and this batch.
+    /// The footprint of a run with these options, vocabulary and batch size.
     pub(crate) fn of(arguments: &Arguments, vocabulary: usize, batch: usize) -> Self {
         let network = &arguments.network;
         let [hidden, layers, gates] =
@@ -33,8 +33,8 @@ impl Footprint {
         let others = (layers - 1) * gates * hidden * (2 * hidden + 2);
         let parameters = table + first + others + vocabulary * (hidden + 1);
         let places = batch * sequence;
-        // Per layer its gates, its output and what an LSTM or GRU keeps beside them; in the layer whose turn it is
-        // the gradients that arrive and leave and the states that steps started from; logits, probabilities and
+        // Per layer its gates, its output and the other values that an LSTM or GRU saves; for the layer whose backward
+        // pass runs, the gradients of its output and input and the states before each step; logits, probabilities and
         // their gradient.
         let stack = layers * (gates + 2) * hidden + 3 * hidden;
         let activations = places * (2 * features + stack + 3 * vocabulary);
@@ -51,10 +51,10 @@ impl Footprint {
         }
     }
 
-    /// Fails if `device` cannot hold this.
+    /// Fails if this exceeds the limits or the memory of `device`.
     ///
     /// # Errors
-    /// [`Error::ExceedsLimit`] with what is needed and what there is.
+    /// [`Error::ExceedsLimit`] with the required and the available size.
     pub(crate) fn expect_fits(&self, device: &Device) -> Result<()> {
         let name = device.to_string();
         let adapter = match device.is_gpu() {
@@ -70,10 +70,10 @@ impl Footprint {
                 adapter.max_buffer_bytes,
             ));
         }
-        // Software and integrated adapters share the host's memory; a discrete one does not tell how much it has.
+        // Software and integrated adapters share the host's memory; a discrete one does not report its size.
         let shares_host = adapter
             .is_none_or(|adapter| matches!(adapter.kind, AdapterKind::Software | AdapterKind::Integrated));
-        // The reference computes in numbers twice as wide.
+        // The reference's numbers are twice as wide.
         let needed = if *device == Device::reference() { self.bytes.saturating_mul(2) } else { self.bytes };
         let available = available_bytes();
         if shares_host && needed > available {
@@ -82,7 +82,7 @@ impl Footprint {
                 "--hidden",
                 format!(
                     "needs {needed} of memory for weights, gradients, moments and activations, but the \
-                     limit is the {available} that are free; take a smaller --hidden, --layers, --batch or --sequence"
+                     limit is the {available} that are free; use a smaller --hidden, --layers, --batch or --sequence"
                 ),
             ));
         }
@@ -94,7 +94,7 @@ fn exceeds(what: String, needed: u64, limit: u64) -> crate::failure::Failure {
     Error::ExceedsLimit { what, needed, limit }.into()
 }
 
-/// Memory that this process could still get: of the machine, or of the control group it runs in.
+/// The memory that is still available to this process, from the machine or its control group.
 fn available_bytes() -> u64 {
     let mut system = sysinfo::System::new();
     system.refresh_memory();

@@ -1,4 +1,4 @@
-//! What training says: lines and a progress bar for people, or JSON for programs.
+//! The output of `refrain train`: lines and a progress bar, or JSON.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::failure::Result;
 use crate::terminal::{stderr, stdout};
 use crate::text::{Corpus, Unit};
 
-/// What is known before the first step.
+/// The properties of a run before its first step.
 pub(super) struct Overview<'a> {
     pub(super) arguments: &'a Arguments,
     pub(super) corpus: &'a Corpus,
@@ -25,11 +25,11 @@ pub(super) struct Overview<'a> {
     pub(super) batch: usize,
 }
 
-/// The voice of one training run.
+/// The output of one training run.
 pub(super) struct Report {
     audience: Audience,
     baselines: Baselines,
-    /// Bits per character at the last validation.
+    /// Bits per character of the last validation.
     latest: Option<f64>,
 }
 
@@ -55,7 +55,7 @@ struct ValidationLine {
 }
 
 impl Report {
-    /// Tells people what is about to happen.
+    /// Prints a description of the run.
     pub(super) fn begin(overview: &Overview<'_>, baselines: Baselines) -> Result<Self> {
         let Corpus { source, changes, .. } = overview.corpus;
         if !changes.is_empty() {
@@ -77,7 +77,7 @@ impl Report {
         Ok(Self { audience, baselines, latest: None })
     }
 
-    /// After a step whose loss is `loss` nats.
+    /// Reports a step with a loss of `loss` nats.
     pub(super) fn step(&self, step: usize, loss: f32) -> Result<()> {
         match &self.audience {
             Audience::Programs => line(&StepLine { step, loss }),
@@ -91,7 +91,7 @@ impl Report {
         }
     }
 
-    /// After a validation.
+    /// Reports a validation.
     pub(super) fn validation(&mut self, step: usize, bits: f64) -> Result<()> {
         self.latest = Some(bits);
         let Baselines { unigram, bigram } = self.baselines;
@@ -108,14 +108,14 @@ impl Report {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the progress bar.
     pub(super) fn stop(&self) {
         if let Audience::People { bar, .. } = &self.audience {
             bar.finish_and_clear();
         }
     }
 
-    /// The result and the files it lies in.
+    /// Prints the result and the paths of the files.
     pub(super) fn finish(&self, arguments: &Arguments) -> Result<()> {
         self.stop();
         let Audience::People { started, tokens_per_step, .. } = &self.audience else { return Ok(()) };
@@ -134,7 +134,7 @@ impl Report {
         Ok(())
     }
 
-    /// One sample; stretches of text are set apart.
+    /// Prints one sample; samples of running text are set apart.
     pub(super) fn sample(&self, text: &str, unit: Unit) -> Result<()> {
         for row in text.trim_end_matches('\n').split('\n') {
             writeln!(stdout(), "  {row}")?;
@@ -157,7 +157,7 @@ fn describe(overview: &Overview<'_>) -> Result<()> {
     writeln!(out, "device      {}", devices::describe(device))?;
     writeln!(
         out,
-        "text        {}: {} characters to learn from, {} to predict, {} different",
+        "text        {}: {} characters for training, {} for validation, {} distinct",
         corpus.source,
         grouped(corpus.training.len() as u64),
         grouped(corpus.held_out.len() as u64 - 1),
@@ -235,7 +235,7 @@ fn verdict(bits: f64, baselines: Baselines) -> String {
     let place = if bits < bigram {
         "better than both baselines"
     } else if bits < unigram {
-        "better than unigram, not yet than bigram: train longer, or a larger model"
+        "better than unigram, not yet than bigram: train longer, or use a larger model"
     } else {
         "worse than both baselines: train longer, or lower the learning rate"
     };
@@ -244,7 +244,7 @@ fn verdict(bits: f64, baselines: Baselines) -> String {
     )
 }
 
-/// A number with commas between thousands.
+/// A number with thousands separators.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -257,7 +257,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// A size in the unit that suits it.
+/// A size with a suitable unit.
 pub(crate) fn bytes(size: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = size as f64;

@@ -1,25 +1,25 @@
-//! Which of several ways to do the same is the fastest, and whether it is clearly faster than the one that is taken now.
+//! Finds the fastest of several implementations, and whether it is clearly faster than the current one.
 
 use std::time::Instant;
 
 use crate::bench::measure::{Effort, median, quantile};
 use crate::failure::Result;
 
-/// A challenger takes the incumbent's place if its median is shorter by at least this factor, and three quarters of its
+/// A challenger replaces the incumbent if its median is shorter by at least this factor, and three quarters of its
 /// runs are shorter than three quarters of the incumbent's.
 pub(crate) const MARGIN: f64 = 1.05;
-/// What a sample lasts at least, by repetition: the time of one wait is small beside it.
+/// The minimum length of a sample, reached by repetition: long compared with one wait.
 const SAMPLE_SECONDS: f64 = 0.01;
 const MOST_REPEATS: f64 = 1000.0;
-/// Ways that take this many times as long as the fastest, by the shorter of two runs, are left out.
+/// Candidates slower than the fastest by this factor, in the shorter of two runs, are dropped.
 const HOPELESS: f64 = 3.0;
-/// Rounds in which the challenger is found.
+/// The number of rounds that select the challenger.
 const ROUNDS: usize = 3;
 
-/// The outcome of a contest.
+/// The result of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Outcome {
-    /// The place of the fastest of all others among the candidates; that of the incumbent where no other comes near.
+    /// The index of the fastest candidate other than the incumbent; 0, the incumbent's, if no other is nearly as fast.
     pub(crate) challenger: usize,
     /// Median seconds of the incumbent, which is the first candidate, and of the challenger.
     pub(crate) seconds: [f64; 2],
@@ -29,7 +29,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// From the samples of both.
+    /// Computes the result from the samples of both.
     fn of(challenger: usize, [incumbent, other]: [&[f64]; 2]) -> Self {
         let seconds = [median(incumbent), median(other)];
         let clearly = |fast: &[f64], slow: &[f64]| {
@@ -43,18 +43,18 @@ impl Outcome {
         }
     }
 
-    /// How many times as fast as the incumbent the challenger is.
+    /// The incumbent's time divided by the challenger's.
     pub(crate) fn ratio(&self) -> f64 {
         self.seconds[0] / self.seconds[1]
     }
 }
 
-/// Finds the fastest of `count` ways, of which the first is the incumbent, and lets the two run in turns. The runs that
-/// decide are not those that found it: the luck of the search is no merit. `run` takes a way as often as it is told, and
-/// waits once.
+/// Finds the fastest of `count` candidates, of which the first is the incumbent, and compares the two in alternating runs.
+/// The runs that decide are not those that selected the challenger, which would favour it. `run(candidate, repeats)` runs a
+/// candidate repeatedly and waits once.
 ///
 /// # Errors
-/// Those of `run`.
+/// Errors of `run`.
 pub(crate) fn contest(
     effort: &Effort,
     count: usize,
@@ -67,7 +67,7 @@ pub(crate) fn contest(
     };
     let mut once = Vec::with_capacity(count);
     for way in 0..count {
-        // The first run builds shaders.
+        // The first run compiles shaders.
         time(way, 1)?;
         once.push(time(way, 1)?.min(time(way, 1)?));
     }
@@ -89,12 +89,12 @@ pub(crate) fn contest(
             .min_by(|&one, &two| median(&found[one]).total_cmp(&median(&found[two])))
             .unwrap_or(0),
     };
-    // Against itself nothing is to be won.
+    // The incumbent is not compared with itself.
     let pair: &[usize] = if challenger == 0 { &[0] } else { &[0, challenger] };
     let mut samples = [Vec::new(), Vec::new()];
     let mut total = 0.0;
     while !effort.is_enough(samples[0].len(), total) {
-        // Who goes first changes from round to round.
+        // The order alternates from round to round.
         let first = samples[0].len() % pair.len();
         for turn in 0..pair.len() {
             let place = (first + turn) % pair.len();

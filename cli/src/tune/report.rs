@@ -1,4 +1,4 @@
-//! What `refrain tune` prints: a table for people, lines of JSON for programs.
+//! The output of `refrain tune`: a table, or lines of JSON.
 
 use refrain::{MatmulVariant, ProductShape, RecurrentShape, TUNING_VARIABLE, Tuning};
 use serde::Serialize;
@@ -9,10 +9,10 @@ use crate::bench::report::{Place, header, json};
 use crate::failure::Result;
 use crate::terminal::stdout;
 
-/// Stands for the best other way where none comes near the heuristic's.
+/// Printed instead of the best alternative if none is nearly as fast as the heuristics' choice.
 pub(crate) const NONE: &str = "none near";
 
-/// One comparison: what heuristics choose, and the best of the other ways.
+/// One comparison: the heuristics' choice and the best alternative.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Line<'a> {
     operation: String,
@@ -24,7 +24,7 @@ pub(crate) struct Line<'a> {
     best: String,
     best_milliseconds: f64,
     ratio: f64,
-    /// Whether the best is clearly faster, and so chosen.
+    /// Whether the alternative is clearly faster and therefore chosen.
     chosen: bool,
 }
 
@@ -58,30 +58,30 @@ impl<'a> Line<'a> {
     }
 }
 
-/// What came of it all.
+/// The result of the whole run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Summary {
-    /// Comparisons that a way other than the heuristic's has won.
+    /// The number of comparisons that an alternative has won.
     pub(crate) chosen: usize,
-    /// Comparisons, training steps not counted.
+    /// The number of comparisons, without training steps.
     pub(crate) compared: usize,
-    /// The file that now holds the choices; `None` where nothing was stored.
+    /// The file with the choices; `None` if nothing was stored.
     pub(crate) stored: Option<String>,
-    /// Choices in that file, those of earlier runs among them.
+    /// The number of choices in that file, including those of earlier runs.
     pub(crate) choices: Option<usize>,
 }
 
-/// Prints lines as they come.
+/// Prints lines as they are measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Report {
     json: bool,
 }
 
 impl Report {
-    /// Prints what stands above the table.
+    /// Prints the lines above the table.
     ///
     /// # Errors
-    /// Standard output that cannot be written.
+    /// Standard output cannot be written.
     pub(crate) fn begin(place: &Place, json: bool) -> Result<Self> {
         if !json {
             let mut out = stdout();
@@ -89,7 +89,7 @@ impl Report {
             let percent = 100.0 * (1.0 - 1.0 / MARGIN);
             writeln!(
                 out,
-                "chosen      what takes at least {percent:.0} % less time than the heuristic's way, both run in turns\n"
+                "chosen      takes at least {percent:.0} % less time than the heuristics' choice in alternating runs\n"
             )?;
             let heads = ["operation", "shape", "heuristic", "ms", "best other", "ms", "ratio", "chosen"];
             let [operation, shape, heuristic, one, best, two, ratio, chosen] = heads;
@@ -104,16 +104,16 @@ impl Report {
     /// Prints one line.
     ///
     /// # Errors
-    /// Standard output that cannot be written.
+    /// Standard output cannot be written.
     pub(crate) fn line(&self, line: &Line<'_>) -> Result<()> {
         let text = if self.json { json(line)? } else { line.row() };
         Ok(writeln!(stdout(), "{text}")?)
     }
 
-    /// Prints what came of it.
+    /// Prints the result.
     ///
     /// # Errors
-    /// Standard output that cannot be written.
+    /// Standard output cannot be written.
     pub(crate) fn end(&self, summary: &Summary) -> Result<()> {
         let mut out = stdout();
         if self.json {
@@ -122,13 +122,13 @@ impl Report {
         let Summary { chosen, compared, stored, choices } = summary;
         writeln!(
             out,
-            "\n{chosen} of {compared} operations are clearly faster in another way than the heuristic's"
+            "\n{chosen} of {compared} operations have a clearly faster implementation than the heuristics' choice"
         )?;
         match (stored, choices) {
             (Some(path), Some(choices)) => {
                 writeln!(out, "stored      measured choices: {choices}, in {path}")?;
                 if !Tuning::is_asked_for() {
-                    writeln!(out, "to use them set {TUNING_VARIABLE}=on: no device obeys them otherwise")?;
+                    writeln!(out, "set {TUNING_VARIABLE}=on to use them: devices ignore them otherwise")?;
                 }
             }
             _ => writeln!(out, "stored      nothing")?,
@@ -137,14 +137,14 @@ impl Report {
     }
 }
 
-/// A product in words.
+/// Describes a product.
 pub(crate) fn product(shape: &ProductShape) -> [String; 2] {
     let ProductShape { form, m, n, k, block } = *shape;
     let blocks = block.map_or_else(String::new, |block| format!(" in blocks of {block}"));
     [format!("product {}", form_name(form)), format!("{m}x{n}x{k}{blocks}")]
 }
 
-/// A way to compute a product in words.
+/// Describes a variant of a product.
 pub(crate) fn variant(shape: &ProductShape, variant: MatmulVariant) -> String {
     let tile = format!("{:?}", variant.tile).to_lowercase();
     match (variant.parts, shape.block) {
@@ -154,7 +154,7 @@ pub(crate) fn variant(shape: &ProductShape, variant: MatmulVariant) -> String {
     }
 }
 
-/// A recurrent layer in words.
+/// Describes a recurrent layer.
 pub(crate) fn layer(shape: &RecurrentShape, steps: usize) -> String {
     let RecurrentShape { gates, hidden_size, rows } = shape;
     format!("gates {gates}, hidden size {hidden_size}, rows {rows} ({steps} steps)")

@@ -231,7 +231,7 @@ fn operations_have_a_line_each_with_the_rate_that_suits_them() {
         expect_near(line, "gflops", 2.0 * 64.0_f64.powi(3) / number(line, "milliseconds") / 1e6);
         assert!(line["gigabytes_per_second"].is_null());
     }
-    for name in ["gru steps", "gru steps and back"] {
+    for name in ["gru steps", "gru steps and backward"] {
         assert_eq!(named(name)["shape"], "sequence 4, batch 2, hidden 8");
         assert!(number(named(name), "gflops") > 0.0);
     }
@@ -252,7 +252,7 @@ fn absurd_sizes_are_refused_and_those_beyond_memory_skipped() {
         ("--layers 0", "--layers: must be between 1"),
         ("--runs 0", "--runs: must be between 1"),
         ("--seconds=-1", "--seconds: must be between 0"),
-        ("--hidden 16000000", "bench: nothing that was asked for fits cpu"),
+        ("--hidden 16000000", "bench: none of these shapes fits cpu"),
     ] {
         let message = folder.refused(&format!("bench --device cpu {options}"));
         assert!(message.contains(expected), "{options}: {message}");
@@ -307,7 +307,7 @@ fn a_plot_shows_how_time_grows_with_one_size() {
 fn a_plot_of_no_size_or_of_two_is_refused_before_anything_is_timed() {
     let folder = Folder::new("bench-plot-refused");
     for (sizes, expected) in [
-        (SIZES.to_owned(), "--plot: draws time by one size: give several values"),
+        (SIZES.to_owned(), "--plot: plots time against one size: give several values"),
         (
             SIZES.replace("--batch 2", "--batch 2,3").replace("--hidden 8", "--hidden 8,9"),
             "--batch and --hidden",

@@ -139,7 +139,7 @@ fn unusable_text_is_refused() {
     folder.write("latin1.txt", b"caf\xe9 au lait, s'il vous pla\xeet");
     for (file, expected) in [
         ("empty.txt", "the text is empty"),
-        ("tiny.txt", "of its 9 characters 1 are held out to be predicted and 8 are left to learn from"),
+        ("tiny.txt", "of its 9 characters 1 are held out for validation and 8 are left for training"),
         ("latin1.txt", "not UTF-8 text: byte 3"),
         ("missing.txt", "missing.txt: No such file"),
         (".", "is a folder"),
@@ -164,13 +164,13 @@ fn absurd_options_are_refused_before_any_work() {
         ("--hidden 0", "--hidden: must be between 1"),
         ("--truncation 33", "--truncation: must be at most the 32 steps"),
         ("--truncation window:32", "--truncation: window:32 must be below the 32 steps"),
-        ("--dropout 0.2", "--dropout: drops between layers"),
+        ("--dropout 0.2", "--dropout: applies between layers"),
         ("--dropout 1 --layers 2", "--dropout: must be at least 0 and below 1"),
         ("--steps 0", "--steps: must be at least 1"),
         ("--learning-rate 1e9", "--learning-rate: must be above 0 and at most 100"),
         ("--temperature=-1", "--temperature: must be between 0 and 100"),
         ("--hidden 16000000", "limit is"),
-        ("--batch 1000000", "but 1000000 x 32 of them, each with the one after it, need 32000001"),
+        ("--batch 1000000", "but 1000000 x 32 steps need 32000001"),
         ("--checkpoint both.svg --plot ./both.svg", "is also --checkpoint"),
         ("--device cuda", "no device matches `cuda`; available: cpu"),
     ] {
@@ -194,7 +194,7 @@ fn a_loss_that_is_no_number_stops_training_with_step_and_advice() {
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(message.contains("the validation loss is not finite at step 1"), "{message}");
     assert!(message.contains("lower --learning-rate (it was 100)"), "{message}");
-    assert!(message.contains("no checkpoint yet"), "{message}");
+    assert!(message.contains("not written a checkpoint yet"), "{message}");
     assert_eq!(fs::read_to_string(folder.file("refrain.safetensors")).expect("the file"), "an older file");
 }
 
@@ -204,7 +204,7 @@ fn an_exploding_loss_stops_training_and_keeps_the_last_checkpoint() {
     let output = folder.run(&format!("{UNTAMED} --learning-rate 0.1 --steps 400 --validations 100 --json"));
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");
-    let (_, kept) = message.split_once("refrain.safetensors keeps the model of step ").expect(&message);
+    let (_, kept) = message.split_once("refrain.safetensors contains the model of step ").expect(&message);
     let out = String::from_utf8_lossy(&output.stdout);
     let validated = json_lines(&out).into_iter().filter(|line| line["unigram"].is_f64());
     let last = validated.map(|line| line["step"].to_string()).next_back().expect("a validation");

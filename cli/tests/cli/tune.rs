@@ -56,7 +56,7 @@ fn what_is_measured_is_stored_and_bench_and_devices_say_so() {
     let folder = Folder::new("tune");
     let Some(adapter) = adapter(&folder) else { return };
     assert!(bench_line(&folder)["tuning"].is_null());
-    assert!(succeeded(&folder, "devices").0.contains("tuning none, heuristics choose"));
+    assert!(succeeded(&folder, "devices").0.contains("tuning none, using heuristics"));
     let lines = json_lines(&succeeded(&folder, &format!("tune --device {ADAPTER} --json {SIZES}")).0);
     let (summary, lines) = lines.split_last().expect("lines");
     let operations: Vec<&str> = lines.iter().filter_map(|line| line["operation"].as_str()).collect();
@@ -105,18 +105,18 @@ fn choices_are_stored_but_not_obeyed_without_the_variable() {
     }
     let (out, _) = without_variable(&folder, "devices");
     assert!(
-        out.contains("tuning off, heuristics choose (`refrain tune` measures, and REFRAIN_TUNING=on"),
+        out.contains("tuning off, using heuristics (`refrain tune` measures, REFRAIN_TUNING=on"),
         "{out}"
     );
     let (out, _) = without_variable(&folder, &format!("tune --device {ADAPTER} {SIZES}"));
-    assert!(out.contains("to use them set REFRAIN_TUNING=on"), "{out}");
+    assert!(out.contains("set REFRAIN_TUNING=on to use them"), "{out}");
     let stored = fs::read_dir(folder.file("home/cache/refrain/tuning")).expect("the folder was result");
     assert_eq!(stored.count(), 1);
     let bench = format!("bench --device {ADAPTER} --work infer {SIZES}");
     assert!(json_lines(&without_variable(&folder, &format!("{bench} --json")).0)[0]["tuning"].is_null());
     let (out, _) = without_variable(&folder, &bench);
     assert!(
-        out.contains("tuning      off, heuristics choose (REFRAIN_TUNING=on obeys measured choices: "),
+        out.contains("tuning      off, using heuristics (REFRAIN_TUNING=on uses measured choices: "),
         "{out}"
     );
     for (value, obeys) in [("on", true), ("1", true), ("off", false), ("0", false), ("", false)] {
@@ -159,8 +159,8 @@ fn a_file_that_cannot_be_understood_is_a_warning_and_is_replaced_by_tuning_again
     for part in ["warning: stored choices are ignored", "is not JSON", "run `refrain tune` again"] {
         assert!(warning.contains(part), "{part} in {warning}");
     }
-    assert!(out.contains("tuning      ignored, heuristics choose: "), "{out}");
-    assert!(succeeded(&folder, "devices").0.contains("tuning ignored, heuristics choose: "));
+    assert!(out.contains("tuning      ignored, using heuristics: "), "{out}");
+    assert!(succeeded(&folder, "devices").0.contains("tuning ignored, using heuristics: "));
     let (_, none) = without_variable(&folder, &format!("bench --device {ADAPTER} --work infer {SIZES}"));
     assert!(!none.contains("warning"), "the file was not asked for: {none}");
     let (_, error) = succeeded(&folder, &format!("tune --device {ADAPTER} {SIZES}"));
@@ -173,7 +173,10 @@ fn what_cannot_be_tuned_or_stored_is_refused_before_anything_is_measured() {
     let folder = Folder::new("tune-refused");
     for device in ["cpu", "reference", "CPU"] {
         let message = folder.refused(&format!("tune --device {device} --dry-run {SIZES}"));
-        assert!(message.contains("--device: ") && message.contains("one way to compute each"), "{message}");
+        assert!(
+            message.contains("--device: ") && message.contains("one implementation of each"),
+            "{message}"
+        );
     }
     let message = folder.refused("tune --device cpu --dry-run --hidden 0");
     assert!(message.contains("--hidden: must be between 1"), "{message}");

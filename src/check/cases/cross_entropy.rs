@@ -10,16 +10,16 @@ use crate::loss::CrossEntropy;
 use crate::ops::Reduction;
 use crate::tensor::{IGNORED, Indices, Tensor};
 
-/// Leading sizes and classes.
+/// Leading sizes, and the number of classes.
 const SHAPES: [(&[usize], usize); 7] =
     [(&[1], 1), (&[5], 1), (&[1], 33), (&[7, 3], 17), (&[65], 64), (&[37], 1000), (&[5000], 3)];
 
-/// Options, and how logits and labels are drawn.
+/// The options, and how logits and labels are sampled.
 #[derive(Clone)]
 struct Variant {
     name: &'static str,
     logits: Range<f64>,
-    /// The part of labels that are ignored.
+    /// The fraction of labels that are ignored.
     ignored: f32,
     weighted: bool,
     smoothing: f32,
@@ -76,7 +76,7 @@ impl Variant {
         let logits = sampler.tensor(&shape, self.logits.clone())?;
         let mut labels = sampler.integers(count, classes);
         let chance = sampler.values(count, 0.0..1.0);
-        // The first label always counts: a mean over none is not defined.
+        // The first label is never ignored: a mean over no labels is undefined.
         for (label, _) in labels.iter_mut().zip(chance).skip(1).filter(|(_, chance)| *chance < self.ignored) {
             *label = IGNORED;
         }
@@ -90,7 +90,7 @@ impl Variant {
 }
 
 impl Inputs {
-    /// Those of −Σ_j q_j ln p_j: the sums over classes in ln p and over q, an exponential and a logarithm.
+    /// The roundings of −Σ_j q_j ln p_j: the sums over classes in ln p and over q, an exponential and a logarithm.
     fn roundings(&self) -> f64 {
         2.0 * sum(self.classes) + 2.0 * EVALUATION
     }

@@ -1,14 +1,14 @@
-//! Dropout under plain and repeated masks, and the merges of two directions.
+//! Dropout with plain and repeated masks, and the merging of two directions.
 
 use super::{Case, Operation, Output};
 use crate::check::sampler::CENTRED;
 use crate::ops::{Mask, Merge, dropout, merge, merge_backward};
 use crate::random::Stream;
 
-/// T, B and F: around blocks of four numbers, workgroups of 256 invocations, and one element alone.
+/// T, B and F: around blocks of four numbers and workgroups of 256 invocations, and a single element.
 const SHAPES: [[usize; 3]; 6] = [[1, 1, 1], [3, 1, 5], [2, 3, 4], [7, 5, 33], [5, 16, 64], [31, 3, 257]];
 
-/// Rates, and seeds and streams that use all of their words.
+/// Rates, with seeds and streams that use all of their words.
 const MASKS: [(f32, u64, u64); 3] =
     [(0.5, 7, 0), (0.1, u64::MAX - 2, 3 << 33 | 5), (0.99, 1 << 40, u64::MAX)];
 
@@ -30,7 +30,7 @@ fn masked(name: &'static str, locked: bool) -> Operation {
                 let [_, batch, features] = shape;
                 let mask = Mask::new(Stream::new(seed, stream), rate)?;
                 let mask = if locked { mask.repeated(batch * features)? } else { mask };
-                // No element is near zero, so a mask that differs anywhere is an error of the results' size.
+                // No element is near zero, so a difference between masks is an error as large as the results.
                 let x = sampler.tensor(&shape, 0.5..1.5)?;
                 Ok(vec![Output::new("y", dropout(&x, mask)?, SCALED).relative_to(0.5)])
             }));

@@ -7,7 +7,7 @@ use crate::check::tolerance::EVALUATION;
 use crate::ops::{Activation, Binary, binary, scale, unary, unary_backward};
 use crate::tensor::Tensor;
 
-/// Lengths around the width of a workgroup, and more than one grid row of some devices holds.
+/// Lengths around the size of a workgroup, and one above the limit of a grid row on some devices.
 const LENGTHS: [usize; 6] = [1, 33, 255, 257, 1000, 70_001];
 
 /// Arguments at which formulas overflow, underflow or cancel.
@@ -49,7 +49,8 @@ fn of_two(name: &'static str, function: Binary) -> Operation {
         name,
         over_lengths(300, move |sampler, length| {
             let (a, b) = (sampler.tensor(&[length], CENTRED)?, sampler.tensor(&[length], CENTRED)?);
-            // At most two roundings, of the product and of the sum; operands and not a cancelled sum set their size.
+            // At most two roundings, of the product and of the sum, relative to the operands instead of a sum that may
+            // cancel.
             Ok(vec![Output::new("z", binary(&a, &b, function)?, 2.0).relative_to(1.0)])
         }),
     )
@@ -67,8 +68,8 @@ fn activation(function: Activation) -> Operation {
     Operation::new(function.name(), cases)
 }
 
-/// A hard sigmoid decides by a rounded α x + β on which side of a kink x is, and its derivative jumps there, so
-/// arguments keep a distance. All other functions decide by x itself, which is exact: they may be tested anywhere.
+/// Moves x away from the kinks of a hard sigmoid: it compares the rounded α x + β with its bounds, and its derivative is
+/// discontinuous there. All other functions compare x itself, which is exact, so they are tested anywhere.
 fn off_kink(function: Activation, x: f32) -> f32 {
     const DISTANCE: f32 = 1e-3;
     let Activation::HardSigmoid { alpha, beta } = function else { return x };
@@ -81,8 +82,7 @@ fn value_and_derivative(sampler: &Sampler, function: Activation, values: &[f32])
     let d_y = sampler.tensor(&[values.len()], CENTRED)?;
     let y = unary(&x, function)?;
     let d_x = unary_backward(&x, &y, &d_y, function)?;
-    // y (1 - y) and 1 - y² cancel where y is near 1: their errors are relative to y and dy. 1 + y² of tan has twice the
-    // error of y.
+    // y (1 - y) and 1 - y² cancel near y = 1: their errors are relative to y and dy. 1 + y² of tan has twice the error of y.
     let evaluations = if function == Activation::Tan { 2.0 } else { 1.0 };
     let d_x = Output::new("d_x", d_x, evaluations * EVALUATION + 2.0).relative_to(1.0);
     Ok(vec![Output::new("y", y, EVALUATION), d_x])

@@ -1,4 +1,4 @@
-//! Rows by token: a vocabulary of one and of a thousand, and a token that fills most of a long text.
+//! Embedding: vocabularies of one and of a thousand tokens, and a long text that consists mostly of one token.
 
 use super::{Case, Operation, Output};
 use crate::Result;
@@ -43,7 +43,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// Random tokens; where there are very many, nine of ten are token 1.
+    /// Random tokens; if there are very many, nine of ten are token 1.
     fn tokens(self, sampler: &Sampler) -> Result<Indices> {
         let count: usize = self.tokens.iter().product();
         let mut tokens = sampler.integers(count, self.vocabulary);
@@ -58,12 +58,12 @@ impl Shape {
         Indices::from_slice(sampler.device(), self.tokens, &tokens)
     }
 
-    /// The tokens' sizes, and the features.
+    /// The shape of the output.
     fn output(self) -> Vec<usize> {
         self.tokens.iter().copied().chain([self.features]).collect()
     }
 
-    /// The depth of the deepest sum in the gradient.
+    /// The number of terms of the longest sum in the gradient.
     fn depth(self) -> usize {
         self.tokens.iter().product()
     }
@@ -79,7 +79,7 @@ fn of_table(sampler: &Sampler, shape: Shape) -> Result<Vec<Output>> {
     ])
 }
 
-/// Two backward passes into the same gradients: they add up.
+/// Two backward passes into the same gradients, which add up.
 fn of_layer(sampler: &Sampler, shape: Shape) -> Result<Vec<Output>> {
     let mut model = Model::new(0);
     let layer = model.add("embedding", nn::Embedding::new(shape.vocabulary, shape.features))?;

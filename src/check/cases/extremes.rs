@@ -1,8 +1,8 @@
-//! NaN, infinities, zeros, subnormal numbers and large ones, through every operation: what is not a number stays so on this
-//! device, and nothing else becomes NaN or infinite.
+//! NaN, infinities, zeros, subnormal and large numbers through every operation: NaN must stay NaN on this device, and
+//! nothing else may become NaN or infinite.
 //!
-//! Cases keep numbers of one size together, so that a tolerance relative to the largest says something of each. A GPU may take
-//! subnormal numbers for zero, so none stands next to a kink at zero.
+//! Each case contains numbers of similar size, so that a tolerance relative to the largest is meaningful for all. A GPU may
+//! flush subnormal numbers to zero, so none is used next to a kink at zero.
 
 use super::{Case, Operation, Output, download};
 use crate::Result;
@@ -14,8 +14,8 @@ use crate::ops::{self, Activation, Form, Mask, Norm};
 use crate::random::Stream;
 use crate::tensor::{Indices, Tensor};
 
-/// Names and values of what is put into a case: NaN of both signs, quiet and signalling, with small and large payloads;
-/// infinities; the ends of the range; and its middle.
+/// Names and values of the special numbers: NaN of both signs, quiet and signalling, with small and large payloads;
+/// infinities; both ends of the range; and its middle.
 const KINDS: [(&str, &[f32]); 4] = [
     (
         "NaN",
@@ -76,7 +76,7 @@ fn named(name: &str, cases: Vec<Case>) -> Operation {
 }
 
 fn activation(function: Activation) -> Operation {
-    // On a GPU tan of a large number is some number.
+    // On a GPU tan of a large number is unspecified.
     let kinds = KINDS.into_iter().filter(|(kind, _)| function != Activation::Tan || *kind != LARGE);
     let cases = kinds.zip(5000..).map(|((kind, values), seed)| {
         Case::new(kind, seed, move |sampler| {
@@ -96,14 +96,14 @@ fn upstream(sampler: &Sampler, x: &Tensor) -> Result<Tensor> {
 
 const COLUMNS: usize = 33;
 
-/// Over a matrix of which each row but the first and the last holds one of the values.
+/// Applies `run` to a matrix in which each row but the first and the last contains one of the values.
 fn of_rows(name: &str, run: fn(&Sampler, &Tensor) -> Result<Vec<Output>>) -> Operation {
     let cases = KINDS.into_iter().zip(5100..).map(|((kind, values), seed)| {
         Case::new(format!("{kind} in rows of {COLUMNS}"), seed, move |sampler| {
             let rows = values.len() + 2;
             let mut all = sampler.values(rows * COLUMNS, CENTRED);
             for (row, &value) in values.iter().enumerate() {
-                // Squares and sums of a row stay within f32.
+                // Squares and sums of a row must stay within the range of f32.
                 let size = if kind == LARGE { 1e-20 } else { 1.0 };
                 all[(row + 1) * COLUMNS + row * 7 % COLUMNS] = size * value;
             }
@@ -113,7 +113,7 @@ fn of_rows(name: &str, run: fn(&Sampler, &Tensor) -> Result<Vec<Output>>) -> Ope
     named(name, cases.collect())
 }
 
-/// Of a softmax over the last dimension.
+/// The roundings of a softmax over the last dimension.
 fn roundings(x: &Tensor) -> f64 {
     sum(x.shape().last()) + 2.0 * EVALUATION
 }
@@ -162,7 +162,7 @@ const STEPS: usize = 4;
 const INPUTS: usize = 9;
 const HIDDEN: usize = 9;
 
-/// What of a layer holds the values.
+/// The argument of a layer that contains the values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
     Inputs,
@@ -170,11 +170,11 @@ enum Place {
     Gradients,
 }
 
-/// A layer over a batch of which each row but the first and the last has one of the values, in its second step or its
-/// first state.
+/// A layer over a batch in which each row but the first and the last contains one of the values, in its second step or its
+/// initial state.
 fn recurrent(name: &str, build: fn() -> Rnn) -> Operation {
     let places = [Place::Inputs, Place::State, Place::Gradients];
-    // With large numbers f64 has room for what overflows in f32.
+    // Large numbers overflow in f32 but not in f64.
     let kinds = KINDS.into_iter().filter(|(kind, _)| *kind != LARGE);
     let all = kinds.flat_map(|kind| places.map(|place| (kind, place)));
     let cases = all.zip(5200..).map(|(((kind, values), place), seed)| {
@@ -211,7 +211,7 @@ fn layer(sampler: &Sampler, stack: Rnn, values: &[f32], place: Place) -> Result<
     let mut gradients = parameters.zero_gradients()?;
     let (d_x, d_state) = trace.backward(&d_y, None, &mut gradients)?;
     let recurrence = Recurrence { cell, steps: STEPS, batch, layers: 1, terms: INPUTS + HIDDEN };
-    // Small tensors may be small by chance.
+    // All values of a small tensor may be small by chance.
     let output = |name: String, tensor, roundings: f64| Output::new(name, tensor, roundings).relative_to(1.0);
     let mut results = vec![
         output("y".to_owned(), y, recurrence.forward()),

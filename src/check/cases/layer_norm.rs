@@ -1,4 +1,4 @@
-//! Layer normalisation, over whole rows and over stretches of them, and stacks whose cells have it.
+//! Layer normalisation over whole rows and over groups of columns, and stacks of layer-normalised cells.
 
 use super::{Case, Operation, Output, download};
 use crate::Result;
@@ -8,7 +8,7 @@ use crate::nn::{Cell, Model, Rnn, Sequences};
 use crate::ops::{LAYER_NORM_EPSILON, layer_norm, layer_norm_backward};
 use crate::tensor::Indices;
 
-/// Rows and the widths of their stretches: around a workgroup's 256 columns, and those of gates.
+/// Rows, and the widths of their groups of columns: around a workgroup's 256 columns, and those of gates.
 const SHAPES: [(usize, &[usize]); 8] = [
     (1, &[1]),
     (5, &[1, 3]),
@@ -20,13 +20,13 @@ const SHAPES: [(usize, &[usize]); 8] = [
     (4, &[5000]),
 ];
 
-/// T, B, H: around tiles, and one of each. With fewer units the deviation of a row may by chance be far below its mean
-/// one, which enlarges what was rounded before it.
+/// T, B, H: around tiles, and one of each. With fewer units the deviation of a row may by chance be far below the mean
+/// deviation, which amplifies earlier roundings.
 const STACKS: [[usize; 3]; 6] = [[1, 2, 8], [6, 5, 17], [3, 16, 33], [9, 1, 5], [2, 3, 64], [4, 2, 300]];
 const LAYERS: usize = 2;
-/// By how much the variance of an error may grow in a step, beyond what [`Recurrence`] counts. A normalised product
-/// passes on errors of h relative to the size of h, some 0.3, and gates and c let no more than 0.8, 0.25 and 0.5 of it
-/// through: [δc², δh²] turns to [δc²/4 + 1.4 δh², δc²/7 + 0.9 δh²], whose larger eigenvalue is 1.13.
+/// By how much the variance of an error may grow per step, beyond what [`Recurrence`] counts. A normalised product
+/// passes on errors of h relative to the size of h, about 0.3, and gates and c attenuate them to at most 0.8, 0.25 and 0.5:
+/// [δc², δh²] becomes [δc²/4 + 1.4 δh², δc²/7 + 0.9 δh²], whose larger eigenvalue is 1.13.
 const GROWTH: f64 = 1.13;
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -90,8 +90,8 @@ fn operation() -> Operation {
     Operation::new("layer_norm", SHAPES.into_iter().zip(2300..).map(case).collect())
 }
 
-/// A mean and a variance are sums over a stretch, and a root and two quotients follow. What is rounded on the way to dx
-/// is as large as the gradient at the standard values over the deviation; it cancels where a stretch has few entries.
+/// Mean and variance are sums over a group, followed by a root and two quotients. The roundings of dx are relative to the
+/// gradient at the normalised values divided by the deviation, which cancels in a group with few entries.
 fn run(sampler: &Sampler, rows: usize, groups: &'static [usize]) -> Result<Vec<Output>> {
     let columns: usize = groups.iter().sum();
     let x = sampler.tensor(&[rows, columns], CENTRED)?;
@@ -109,7 +109,7 @@ fn run(sampler: &Sampler, rows: usize, groups: &'static [usize]) -> Result<Vec<O
     ])
 }
 
-/// The least √(σ² + ε) of all stretches of more than one entry; of a single entry dx is zero.
+/// The smallest √(σ² + ε) of all groups with more than one entry; dx is zero for a single entry.
 fn least_deviation(x: &[f64], groups: &[usize]) -> f64 {
     let mut least = 1.0f64;
     for row in x.chunks(groups.iter().sum()) {

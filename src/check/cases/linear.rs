@@ -1,4 +1,4 @@
-//! The affine layer, forward and backward; gradients of two passes add up.
+//! The linear layer, forward and backward; the gradients of two passes add up.
 
 use super::{Case, Operation, Output, download};
 use crate::Result;
@@ -41,7 +41,7 @@ fn run(
     bias: Bias,
 ) -> Result<Vec<Output>> {
     let rows: usize = leading.iter().product();
-    // Where a tensor has few elements its sums must not cancel.
+    // Sums must not cancel where a tensor has few elements.
     let range = if inputs.min(outputs) == 1 || rows == 1 { POSITIVE } else { CENTRED };
     let description = Linear::new(inputs, outputs);
     let description = if bias == Bias::With { description } else { description.without_bias() };

@@ -1,5 +1,5 @@
-//! Matrix products: shapes around tile edges, single rows and columns, deep sums; and, as gradients of weights need
-//! them, of some columns only, in blocks that are added to what is there.
+//! Matrix products: shapes around tile edges, single rows and columns, deep sums; and products of some columns only, in
+//! blocks that are added to the target, as weight gradients need them.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ const SHAPES: [[usize; 3]; 23] = [
     [130, 70, 40],
     [7, 9, 5000],
     [200, 3, 1025],
-    // Rows and columns that divide by four are read by fours.
+    // Rows and columns that are multiples of four are read as vectors.
     [4, 128, 128],
     [8, 132, 260],
     [9, 36, 129],
@@ -32,13 +32,13 @@ const SHAPES: [[usize; 3]; 23] = [
     [127, 129, 33],
     [128, 128, 20],
     [132, 124, 64],
-    // So deep that a sum over gradients is taken in parts, of one length and not.
+    // Deep enough for split-K, with slices of equal and of different depths.
     [24, 40, 1024],
     [20, 68, 1023],
     [66, 65, 2052],
 ];
 
-/// Results below which sums must not cancel: too few for the largest to stand for all.
+/// The number of results below which sums must not cancel: the largest of too few is not representative.
 const FEW: usize = 16;
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -75,10 +75,10 @@ fn case(form: Form, [m, n, k]: [usize; 3], seed: u64) -> Case {
     })
 }
 
-/// Depth, columns of A and which of them are taken, N, rows of a block.
+/// Depth, columns of A, the selected columns, N, and the depth of a block.
 type Blocks = (usize, usize, Range<usize>, usize, usize);
 
-/// Strides and first columns that divide by four and that do not; one block, whole blocks, a shorter one at the end.
+/// Strides and first columns that are multiples of four and that are not; one block, whole blocks, a shorter last block.
 const BLOCKS: [Blocks; 7] = [
     (100, 40, 0..40, 20, 512),
     (1024, 48, 16..48, 36, 512),
@@ -89,7 +89,7 @@ const BLOCKS: [Blocks; 7] = [
     (3000, 20, 4..20, 24, 513),
 ];
 
-/// C += AᵀB for some columns of A, all from the second row on: nothing starts where its buffer does.
+/// C += AᵀB for some columns of A; every operand starts at its second row, so that no offset is zero.
 fn in_blocks(((depth, width, columns, n, block), seed): (Blocks, u64)) -> Case {
     let label = format!("K {depth}, columns {columns:?} of {width}, N {n}, blocks of {block}");
     Case::new(label, seed, move |sampler| {

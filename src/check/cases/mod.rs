@@ -31,10 +31,10 @@ impl Operation {
     }
 }
 
-/// What a case computes from its draws, on the draws' device.
+/// Computes the outputs of a case from sampled inputs, on the sampler's device.
 type Run = Box<dyn Fn(&Sampler) -> Result<Vec<Output>>>;
 
-/// One computation to be compared between devices.
+/// A computation whose results are compared between devices.
 pub(super) struct Case {
     pub(super) label: String,
     pub(super) seed: u64,
@@ -55,9 +55,9 @@ impl Case {
 pub(super) struct Output {
     pub(super) name: String,
     pub(super) tensor: Tensor,
-    /// How many roundings reach it, for the tolerance.
+    /// The number of roundings that affect it, for the tolerance.
     pub(super) roundings: f64,
-    /// What the roundings are relative to, where the equation cancels; else 0, for the largest result.
+    /// The magnitude that roundings are relative to if the equation cancels; 0 for the largest result.
     pub(super) scale: f64,
 }
 
@@ -66,16 +66,16 @@ impl Output {
         Self { name: name.into(), tensor, roundings, scale: 0.0 }
     }
 
-    /// With roundings relative to `scale` if that is larger than the largest result.
+    /// Makes roundings relative to `scale` if that is larger than the largest result.
     pub(super) fn relative_to(self, scale: f64) -> Self {
         Self { scale, ..self }
     }
 }
 
-/// All operations, in the order in which they build on each other.
+/// All operations, ordered so that each comes after those that it builds on.
 ///
 /// # Errors
-/// As the reference, on which cases near a kink are sorted out.
+/// As the reference, which is used to filter out cases near a kink.
 pub(super) fn table() -> Result<Vec<Operation>> {
     let mut table = matmul::operations();
     table.extend(elementwise::operations());
@@ -94,7 +94,7 @@ pub(super) fn table() -> Result<Vec<Operation>> {
     Ok(table)
 }
 
-/// A tensor of its own from a section of parameters or gradients.
+/// Copies a section of parameters or gradients to a tensor.
 fn download(sampler: &Sampler, view: View<'_>) -> Result<Tensor> {
     Tensor::from_slice_f64(sampler.device(), view.shape().dimensions(), &view.download_f64()?)
 }

@@ -11,7 +11,7 @@ use crate::tensor::{Indices, Tensor};
 
 const STEPS: usize = 6;
 
-/// Sections of \[rows, columns\]: more than one, so that the padding between them is in play.
+/// Sections of \[rows, columns\]; several, so that the padding between them is tested.
 const SECTIONS: [[usize; 2]; 3] = [[1, 1], [33, 17], [65, 9]];
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -67,7 +67,7 @@ fn clip() -> Operation {
             let bench = Bench::new(sampler)?;
             let mut gradients = bench.gradients(sampler)?;
             let total = gradients.clip(limit, norm)?;
-            // The norm is a sum over all gradients; then a quotient and a product.
+            // The norm is a sum over all gradients, followed by a quotient and a product.
             let roundings = sum(bench.parameters.count()) + EVALUATION;
             let mut results = bench.sections(sampler, |name| gradients.view(name), roundings + 3.0)?;
             results.push(Output::new("norm", total, roundings));
@@ -77,7 +77,7 @@ fn clip() -> Operation {
     Operation::new("clip", cases.collect())
 }
 
-/// Updates by, and clipping of, gradients of which one is not finite or zero.
+/// Updates and clipping with gradients that contain one zero or non-finite value.
 fn extremes() -> Operation {
     let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0];
     let cases = values.into_iter().zip(4300..).map(|(value, seed)| {
@@ -108,8 +108,8 @@ fn extremes() -> Operation {
     Operation::new("extremes, optimizers and clip", cases.collect())
 }
 
-/// Parameters whose gradients can be given: an embedding of which every row is read once has the gradient at its
-/// output as that of its weight, without a rounding.
+/// Parameters with freely chosen gradients: if every row of an embedding is read once, the gradient of its weight is the
+/// gradient of its output, without rounding.
 struct Bench {
     layers: Vec<Layer<Embedding>>,
     parameters: Parameters,
@@ -138,7 +138,7 @@ impl Bench {
         self.gradients_with(sampler, None)
     }
 
-    /// Random gradients, of which each section's second element, or the only one, is the one given.
+    /// Random gradients; if `extreme` is set, it replaces each section's second (or only) element.
     fn gradients_with(&self, sampler: &Sampler, extreme: Option<f32>) -> Result<Gradients> {
         let mut gradients = self.parameters.zero_gradients()?;
         for (layer, [rows, columns]) in self.layers.iter().zip(SECTIONS) {
@@ -166,7 +166,7 @@ impl Bench {
         for count in 1..=STEPS {
             let gradients = self.gradients(sampler)?;
             step(&mut self.parameters, &gradients)?;
-            // Each step rounds the parameter and its change, which has a quotient and a root at worst.
+            // Each step rounds the parameter and its change, which contains at most a quotient and a root.
             let roundings = count as f64 * (EVALUATION + 8.0);
             let after = self.sections(sampler, |name| self.parameters.view(name), roundings)?;
             results.extend(
@@ -187,7 +187,7 @@ impl Bench {
     ) -> Result<Vec<Output>> {
         let all = self.parameters.names().map(|name| {
             let tensor: Tensor = download(sampler, view(name)?)?;
-            // Values are drawn up to 1; a section of one element may be small by chance.
+            // Values are at most 1; a section of one element may be small by chance.
             Ok(Output::new(name, tensor, roundings).relative_to(1.0))
         });
         all.collect()

@@ -7,12 +7,12 @@ use crate::check::tolerance::Recurrence;
 use crate::nn::{Cell, Merge, Model, RandomKey, Rnn, Sequences};
 use crate::tensor::Indices;
 
-/// T, B, H: around tiles, blocks of four random numbers, and one of each.
+/// T, B, H: around tiles and blocks of four random numbers, and one of each.
 const SHAPES: [[usize; 3]; 4] = [[6, 5, 17], [3, 16, 33], [9, 1, 5], [2, 3, 64]];
 const CELLS: [Cell; 3] = [Cell::tanh(), Cell::Lstm, Cell::Gru];
 const LAYERS: usize = 2;
 
-/// An option, by how much the variance of an error may grow through it, and whether numbers are drawn.
+/// An option, the factor by which it may increase the variance of an error, and the mode.
 type Choice = (&'static str, fn(Rnn) -> Rnn, f64, Mode);
 
 #[derive(Clone, Copy)]
@@ -22,10 +22,10 @@ enum Mode {
 }
 use Mode::{Evaluation, Training};
 
-/// Dropout scales values and their errors alike, and what a residual connection or a merge adds up grows as much as its
-/// errors do. But W_hh or h' under a mask at rate p also passes errors on in time: variance 1 / (1 − p) a step, which stays
-/// below one with what the weights shrink, so that Σ_t gᵗ at most doubles. So it does where a share of p ≤ 0.3 of each
-/// error stays as it is.
+/// Dropout scales values and their errors alike, and a residual connection or a merge increases values as much as errors.
+/// But W_hh or h' under a mask with rate p also propagates errors in time: variance 1 / (1 − p) per step, which with the
+/// attenuation by the weights stays below one, so that Σ_t gᵗ at most doubles. The same holds for zoneout with p ≤ 0.3,
+/// which keeps that fraction of each error.
 const CHOICES: [Choice; 13] = [
     ("dropout", |stack| stack.dropout(0.4), 1.0, Training),
     ("input dropout", |stack| stack.input_dropout(0.3), 1.0, Training),
@@ -60,13 +60,13 @@ const CHOICES: [Choice; 13] = [
     ),
 ];
 
-/// With zoneout of all that a cell has.
+/// Zoneout of h and, if the cell has it, c.
 fn keeping(stack: Rnn) -> Rnn {
     let cell = if stack.cell() == Cell::Lstm { 0.2 } else { 0.0 };
     stack.zoneout(0.3, cell)
 }
 
-/// Those whose W_hh has another shape, or another source.
+/// Options that change the shape or the source of W_hh.
 fn other_equations(stack: Rnn) -> Rnn {
     let width = stack.hidden().div_ceil(2);
     match stack.cell() {

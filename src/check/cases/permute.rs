@@ -1,4 +1,4 @@
-//! Reordering of dimensions: exact, whatever the ranks.
+//! Permutation of dimensions, exact for all ranks.
 
 use super::{Case, Operation, Output};
 use crate::check::sampler::CENTRED;

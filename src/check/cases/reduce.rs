@@ -1,4 +1,4 @@
-//! Sums and norms: one row, one column, and more rows than the 65,536 turns after which some drivers stop a loop.
+//! Sums and norms: one row, one column, and more rows than the 65,536 iterations after which some drivers end a loop.
 
 use super::{Case, Operation, Output};
 use crate::Result;

@@ -12,7 +12,7 @@ use crate::tensor::Tensor;
 const SHAPES: [&[usize]; 8] =
     [&[1, 1], &[5, 1], &[3, 33], &[4, 2, 17], &[2, 1000], &[65, 7], &[1, 64], &[3, 5000]];
 
-/// Ordinary logits, a large common offset, and differences that leave one class.
+/// Ordinary logits, a large common offset, and differences that leave one class with probability 1.
 const LOGITS: [Range<f64>; 3] = [-3.0..3.0, 9_997.0..10_003.0, -1e4..1e4];
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -35,7 +35,7 @@ fn of_softmax(sampler: &Sampler, x: &Tensor, classes: usize) -> Result<Vec<Outpu
     let y = softmax(x)?;
     let d_x = softmax_backward(&y, &d_y)?;
     let roundings = sum(classes) + 2.0 * EVALUATION;
-    // dy - Σ dy y cancels where y has one class: the errors are relative to the largest y dy, which is below 1.
+    // dy - Σ dy y cancels where one class has probability 1: errors are relative to the largest y dy, which is below 1.
     let scale = largest(&y)?;
     Ok(vec![Output::new("y", y, roundings), Output::new("d_x", d_x, 2.0 * roundings).relative_to(scale)])
 }

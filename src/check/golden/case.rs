@@ -1,4 +1,4 @@
-//! A case file in memory: attributes and tensors, with an account of which were understood.
+//! A case file in memory: attributes and tensors, with a record of which ones were read.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,16 +12,16 @@ use crate::device::Device;
 use crate::io::TensorFile;
 use crate::tensor::{Indices, Tensor};
 
-/// Why a case has no verdict.
+/// Why a case could not be evaluated.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
-    /// The crate has not what the case asks for.
+    /// The crate does not implement what the case requires.
     #[error("{0}")]
     Unsupported(String),
-    /// The file cannot be understood, or lacks something.
+    /// The file is invalid or incomplete.
     #[error("{0}")]
     Malformed(String),
-    /// The library refused or the device failed.
+    /// The library rejected the case, or the device failed.
     #[error(transparent)]
     Library(#[from] Error),
 }
@@ -46,8 +46,8 @@ impl Trouble {
     }
 }
 
-/// Attributes that describe a case without changing what it computes: where it comes from, the layouts that its family
-/// fixes, sizes that its tensors show, and what float32 cost others.
+/// Attributes that describe a case without affecting what it computes: its origin, layouts implied by its family, sizes
+/// implied by its tensors, and the float32 errors of other packages.
 const DESCRIPTIVE: [&str; 22] = [
     "B",
     "H",
@@ -85,7 +85,7 @@ enum Values {
     Integers(Vec<i64>),
 }
 
-/// A tensor of a case, whose values are read when they are asked for.
+/// A tensor of a case, whose values are read on demand.
 struct Stored {
     info: TensorInfo,
     values: OnceCell<Values>,
@@ -95,7 +95,7 @@ pub(super) struct Case {
     file: TensorFile,
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, Stored>,
-    /// Names of attributes and tensors that were asked for.
+    /// Names of the attributes and tensors that have been read.
     attributes_read: RefCell<BTreeSet<String>>,
     tensors_read: RefCell<BTreeSet<String>>,
 }
@@ -130,9 +130,9 @@ impl Case {
         })
     }
 
-    /// How many numbers its tensors hold.
+    /// The total number of elements of its tensors.
     pub(super) fn numbers(&self) -> usize {
-        // The header's shapes were checked against the size of the file.
+        // The shapes in the header were checked against the size of the file.
         self.tensors.values().map(|stored| stored.info.shape.iter().product::<usize>()).sum()
     }
 
@@ -144,21 +144,21 @@ impl Case {
         self.metadata.get("family").cloned().unwrap_or_else(|| folder(self.file.path()))
     }
 
-    /// Fails if anything in the file was not asked for.
+    /// Fails if any attribute or tensor of the file has not been read.
     pub(super) fn expect_all_understood(&self) -> Outcome {
         let read = self.attributes_read.borrow();
         let known = |key: &str| DESCRIPTIVE.contains(&key) || read.contains(key);
         if let Some((key, value)) = self.metadata.iter().find(|(key, _)| !known(key)) {
-            return Err(Trouble::unsupported(format!("the attribute {key} = {value} is not understood")));
+            return Err(Trouble::unsupported(format!("the attribute {key} = {value} is not supported")));
         }
         let read = self.tensors_read.borrow();
         match self.tensors.keys().find(|name| !read.contains(*name)) {
-            Some(name) => Err(Trouble::unsupported(format!("the tensor `{name}` is not understood"))),
+            Some(name) => Err(Trouble::unsupported(format!("the tensor `{name}` is not supported"))),
             None => Ok(()),
         }
     }
 
-    /// An attribute's text.
+    /// The text of an attribute.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         self.attributes_read.borrow_mut().insert(key.to_owned());
         self.metadata.get(key).map(String::as_str)
@@ -168,16 +168,16 @@ impl Case {
         self.text(key).ok_or_else(|| Trouble::malformed(format!("has no attribute `{key}`")))
     }
 
-    /// Fails unless the attribute is absent, empty or `value`, the only one that is built.
+    /// Fails unless the attribute is absent, empty or `value`, the only supported value.
     pub(super) fn expect(&self, key: &str, value: &str) -> Outcome {
         match self.text(key) {
             None | Some("") => Ok(()),
             Some(found) if found == value => Ok(()),
-            Some(found) => Err(Trouble::unsupported(format!("{key} = {found} is not built yet"))),
+            Some(found) => Err(Trouble::unsupported(format!("{key} = {found} is not supported"))),
         }
     }
 
-    /// A number; `default` where the attribute is absent.
+    /// A number; `default` if the attribute is absent.
     pub(super) fn number_or(&self, key: &str, default: f64) -> Outcome<f64> {
         self.text(key).map_or(Ok(default), |text| parse(key, text))
     }
@@ -190,12 +190,12 @@ impl Case {
         parse(key, self.required(key)?)
     }
 
-    /// A whole number of at least zero; `default` where the attribute is absent.
+    /// A non-negative integer; `default` if the attribute is absent.
     pub(super) fn count_or(&self, key: &str, default: usize) -> Outcome<usize> {
         self.text(key).map_or(Ok(default), |text| parse(key, text))
     }
 
-    /// Whether the attribute says `true`; absent counts as `false`.
+    /// Whether the attribute is `true`; an absent one counts as `false`.
     pub(super) fn flag(&self, key: &str) -> Outcome<bool> {
         self.text(key).map_or(Ok(false), |text| parse(key, text))
     }
@@ -209,12 +209,12 @@ impl Case {
         self.tensors.get(name).ok_or_else(|| Trouble::malformed(format!("has no tensor `{name}`")))
     }
 
-    /// A tensor's shape; its values are not read.
+    /// The shape of a tensor; does not read its values.
     pub(super) fn shape(&self, name: &str) -> Outcome<&[usize]> {
         Ok(&self.stored(name)?.info.shape)
     }
 
-    /// Fails unless the tensor has this shape; its values are not read.
+    /// Fails unless the tensor has this shape; does not read its values.
     pub(super) fn expect_shape(&self, name: &str, expected: &[usize]) -> Outcome {
         let found = self.shape(name)?;
         if found == expected {
@@ -269,7 +269,7 @@ impl Case {
         Ok(Indices::from_slice(device, shape, &unsigned(name, values)?)?)
     }
 
-    /// What float32 cost the package that made the case, for one tensor.
+    /// The error of the case's package in float32, for one tensor.
     pub(super) fn float32_error(&self, name: &str) -> Outcome<Option<f64>> {
         let Some(text) = self.metadata.get("f32_relerr") else { return Ok(None) };
         let all: BTreeMap<String, f64> = parse("f32_relerr", text)?;
@@ -277,23 +277,23 @@ impl Case {
     }
 }
 
-/// An attribute's value: JSON text.
+/// Parses the value of an attribute as JSON.
 pub(super) fn parse<T: serde::de::DeserializeOwned>(key: &str, text: &str) -> Outcome<T> {
     serde_json::from_str(text)
         .map_err(|error| Trouble::malformed(format!("cannot read {key} = {text} ({error})")))
 }
 
-/// Fails for an index below zero.
+/// Fails for a negative index.
 pub(super) fn unsigned(name: &str, values: &[i64]) -> Outcome<Vec<u32>> {
     let convert = |&value: &i64| {
         u32::try_from(value)
-            .map_err(|_| Trouble::malformed(format!("`{name}` holds {value}, which is no index")))
+            .map_err(|_| Trouble::malformed(format!("`{name}` holds {value}, which is not an index")))
     };
     values.iter().map(convert).collect()
 }
 
 impl Values {
-    /// The numbers in the bytes of a tensor of one of the types that a case may have.
+    /// Decodes the bytes of a tensor of one of the supported types.
     fn new(dtype: Dtype, bytes: &[u8]) -> Self {
         match dtype {
             Dtype::I32 => {

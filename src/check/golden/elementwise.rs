@@ -16,7 +16,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     replay.check("dx", &d_x, EVALUATION)
 }
 
-/// The function that `name` means in PyTorch, with its attributes or their defaults.
+/// The PyTorch function `name`, with its attributes or their defaults.
 pub(super) fn activation(case: &Case, name: &str) -> Outcome<Activation> {
     let number = |keys: &[&str], default: f64| -> Outcome<f32> {
         for key in keys {
@@ -37,9 +37,9 @@ pub(super) fn activation(case: &Case, name: &str) -> Outcome<Activation> {
         "elu" => Activation::Elu { alpha: number(&["alpha"], 1.0)? },
         "selu" => Activation::Selu,
         "softplus" => {
-            // PyTorch takes x for ln(1 + e^x) above the threshold: at 20 they differ by 2e-9.
+            // Above the threshold PyTorch returns x for ln(1 + e^x): at 20 they differ by 2e-9.
             if number(&["beta"], 1.0)? != 1.0 || number(&["threshold"], 20.0)? < 20.0 {
-                return Err(Trouble::unsupported("softplus with a beta or a low threshold is not built"));
+                return Err(Trouble::unsupported("softplus with a beta or a low threshold is not supported"));
             }
             Activation::Softplus
         }
@@ -48,6 +48,6 @@ pub(super) fn activation(case: &Case, name: &str) -> Outcome<Activation> {
         }
         "softsign" => Activation::Softsign,
         "tan" => Activation::Tan,
-        other => return Err(Trouble::unsupported(format!("the function `{other}` is not built yet"))),
+        other => return Err(Trouble::unsupported(format!("the function `{other}` is not supported"))),
     })
 }

@@ -36,12 +36,12 @@ pub(super) fn linear(replay: &mut Replay<'_>) -> Outcome {
     Ok(())
 }
 
-/// Rows of a table. A padding index, whose row gets no gradient, is not built.
+/// Embedding lookup. `padding_idx`, whose row gets no gradient, is not supported.
 pub(super) fn embedding(replay: &mut Replay<'_>) -> Outcome {
     let (case, device) = (replay.case, replay.device);
     expect_kind(replay, "embedding")?;
     if let Some(index) = case.text("padding_idx").filter(|text| !matches!(*text, "" | "null")) {
-        return Err(Trouble::unsupported(format!("padding_idx = {index} is not built yet")));
+        return Err(Trouble::unsupported(format!("padding_idx = {index} is not supported")));
     }
     let ([vocabulary, features], weight) = case.floats::<2>("weight")?;
     let mut model = Model::new(0);
@@ -56,7 +56,7 @@ pub(super) fn embedding(replay: &mut Replay<'_>) -> Outcome {
     replay.check("d_weight", gradients.view("embedding.weight")?, sum(tokens.values().len()))
 }
 
-/// Softmax or log softmax along any dimension: that dimension is brought to the end and back.
+/// Softmax or log softmax along any dimension, which is moved to the end and back.
 pub(super) fn softmax(replay: &mut Replay<'_>) -> Outcome {
     let (case, device) = (replay.case, replay.device);
     type Forward = fn(&Tensor) -> crate::Result<Tensor>;
@@ -64,7 +64,7 @@ pub(super) fn softmax(replay: &mut Replay<'_>) -> Outcome {
     let (forward, backward): (Forward, Backward) = match case.required("kind")? {
         "softmax" => (|x| ops::softmax(x), |y, d_y| ops::softmax_backward(y, d_y)),
         "log_softmax" => (|x| ops::log_softmax(x), |y, d_y| ops::log_softmax_backward(y, d_y)),
-        other => return Err(Trouble::unsupported(format!("`{other}` is not built yet"))),
+        other => return Err(Trouble::unsupported(format!("`{other}` is not supported"))),
     };
     let x = case.tensor("x", device)?;
     let axes = exchanged(case.number_or("dim", -1.0)?, x.shape().rank())?;
@@ -77,12 +77,12 @@ pub(super) fn softmax(replay: &mut Replay<'_>) -> Outcome {
     replay.check("dx", &permute(&d_x, &axes)?, roundings)
 }
 
-/// The axes with `dimension` and the last exchanged, which is its own inverse.
+/// The permutation that exchanges `dimension` and the last dimension; it is its own inverse.
 fn exchanged(dimension: f64, rank: usize) -> Outcome<Vec<usize>> {
     let counted = if dimension < 0.0 { dimension + rank as f64 } else { dimension };
     let place = (0..rank)
         .find(|&place| place as f64 == counted)
-        .ok_or_else(|| Trouble::malformed(format!("dim = {dimension} is none of {rank} dimensions")))?;
+        .ok_or_else(|| Trouble::malformed(format!("dim = {dimension} is not one of {rank} dimensions")))?;
     let mut axes: Vec<usize> = (0..rank).collect();
     axes.swap(place, rank - 1);
     Ok(axes)
@@ -91,6 +91,6 @@ fn exchanged(dimension: f64, rank: usize) -> Outcome<Vec<usize>> {
 pub(super) fn expect_kind(replay: &Replay<'_>, kind: &str) -> Outcome {
     match replay.case.required("kind")? {
         found if found == kind => Ok(()),
-        other => Err(Trouble::unsupported(format!("cases of the kind `{other}` are not built yet"))),
+        other => Err(Trouble::unsupported(format!("cases of the kind `{other}` are not supported"))),
     }
 }

@@ -12,7 +12,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     expect_kind(replay, "loss")?;
     match replay.case.required("loss")? {
         "cross_entropy" => cross_entropy(replay),
-        other => Err(Trouble::unsupported(format!("the loss `{other}` is not built yet"))),
+        other => Err(Trouble::unsupported(format!("the loss `{other}` is not supported"))),
     }
 }
 
@@ -33,13 +33,13 @@ fn cross_entropy(replay: &mut Replay<'_>) -> Outcome {
             let d_losses = case.tensor("dloss", device)?;
             (loss.rows(&logits, &labels)?, loss.rows_backward(&logits, &labels, &d_losses)?)
         }
-        other => return Err(Trouble::unsupported(format!("reduction = {other} is not known"))),
+        other => return Err(Trouble::unsupported(format!("reduction = {other} is not supported"))),
     };
     replay.check("loss", &value, roundings)?;
     replay.check("d_input", &d_logits, roundings)
 }
 
-/// Class labels with the ignored ones marked.
+/// Class labels, with ignored ones replaced by [`IGNORED`](crate::IGNORED).
 fn labels(replay: &Replay<'_>) -> Outcome<Indices> {
     let (shape, values) = replay.case.integers("target")?;
     let ignored = replay.case.number_or("ignore_index", -100.0)?;
@@ -47,16 +47,16 @@ fn labels(replay: &Replay<'_>) -> Outcome<Indices> {
     let mut counted = unsigned("target", &counted)?.into_iter();
     let marked =
         values.iter().map(|&value| if value as f64 == ignored { Some(IGNORED) } else { counted.next() });
-    // As many are drawn as were kept, so none is missing.
+    // There is one label per kept position, so none is missing.
     let labels: Vec<u32> = marked.flatten().collect();
     Ok(Indices::from_slice(replay.device, shape, &labels)?)
 }
 
-/// Fails for a layout with the classes anywhere but last.
+/// Fails for a layout in which the classes are not the last dimension.
 fn expect_classes_last(replay: &Replay<'_>) -> Outcome {
     let layout = replay.case.text("input_layout").unwrap_or("[N,C]");
     if matches!(layout, "[N,C]" | "[T,B,C]" | "[B,T,C]") {
         return Ok(());
     }
-    Err(Trouble::unsupported(format!("input_layout = {layout} is not built yet")))
+    Err(Trouble::unsupported(format!("input_layout = {layout} is not supported")))
 }

@@ -1,8 +1,8 @@
-//! Replays of golden cases: files that hold inputs, attributes and the results of another package.
+//! Replays golden cases: files with inputs, attributes and the results of another package.
 //!
-//! A case is a safetensors file: tensors F32 (labels and indices I32), attributes as text in `__metadata__`, of
-//! which `family`, `case` and `kind` say what to run. Every attribute and every tensor of a file must be understood:
-//! a case with one that is not is [`Status::Unsupported`], never passed.
+//! A case is a safetensors file with F32 tensors (labels and indices I32) and text attributes in `__metadata__`; `family`,
+//! `case` and `kind` select what to run. Every attribute and tensor of a file must be used: otherwise the case is
+//! [`Status::Unsupported`], never passed.
 
 mod case;
 mod elementwise;
@@ -23,16 +23,16 @@ use self::replay::Replay;
 use crate::device::Device;
 use crate::{Error, Result};
 
-/// The verdict on a case.
+/// The result of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Every result agrees within its tolerance.
     Pass,
-    /// A result does not.
+    /// Some result does not agree.
     Fail,
-    /// The case is of a kind, or has an attribute, that this crate has not.
+    /// The case is of a kind, or has an attribute, that this crate does not support.
     Unsupported,
-    /// The file cannot be read or lacks something, or the device failed.
+    /// The file cannot be read or is incomplete, or the device failed.
     Error,
 }
 
@@ -48,41 +48,41 @@ impl Status {
     }
 }
 
-/// How one tensor of a case fared.
+/// The comparison of one tensor of a case.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorReport {
     /// Its name in the file.
     pub name: String,
-    /// The largest difference, relative to the largest magnitude expected.
+    /// The largest difference, relative to the largest expected magnitude.
     pub error: f64,
     /// The largest error allowed.
     pub tolerance: f64,
 }
 
-/// How one case fared.
+/// The result of one case.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CaseReport {
-    /// Its name, from the file's metadata; the file's name where there is none.
+    /// The name in the file's metadata; if there is none, the file's name.
     pub case: String,
-    /// Its family, likewise; the folder's name where there is none.
+    /// The family in the file's metadata; if there is none, the folder's name.
     pub family: String,
-    /// The verdict.
+    /// The result.
     pub status: Status,
-    /// All results that were compared. Empty for a case that could not be run.
+    /// All results that were compared. Empty if the case could not be run.
     pub tensors: Vec<TensorReport>,
     /// What is wrong, unless the case passed.
     pub message: Option<String>,
 }
 
 impl CaseReport {
-    /// The tensor nearest to its tolerance, or furthest beyond it.
+    /// The tensor with the largest ratio of error to tolerance.
     pub fn worst(&self) -> Option<&TensorReport> {
         let ratio = |tensor: &TensorReport| tensor.error / tensor.tolerance;
         self.tensors.iter().max_by(|one, two| ratio(one).total_cmp(&ratio(two)))
     }
 }
 
-/// The case files that `path` names: itself, or all `.safetensors` files in it and in the folders below, sorted.
+/// The case files at `path`: the file itself, or all `.safetensors` files in the folder and its subfolders, sorted.
 ///
 /// # Errors
 /// [`Error::Io`] for a path that cannot be read; [`Error::Config`] for a folder without case files.
@@ -105,15 +105,15 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     if found.is_empty() {
-        let message = format!("{} holds no .safetensors file", path.display());
+        let message = format!("{} contains no .safetensors file", path.display());
         return Err(Error::config("golden cases", message));
     }
     found.sort();
     Ok(found)
 }
 
-/// Runs the case in the file `path` on `device` and compares every result. Whatever is wrong with the file becomes
-/// the report's status and message.
+/// Runs the case in the file `path` on `device` and compares every result. Errors in the file are reported as the status
+/// and the message.
 pub fn replay(path: &Path, device: &Device) -> CaseReport {
     let case = match Case::read(path) {
         Ok(case) => case,
@@ -126,7 +126,7 @@ pub fn replay(path: &Path, device: &Device) -> CaseReport {
         (Err(trouble), _) => (trouble.status(), Some(trouble.to_string())),
         (Ok(()), Some(failure)) => (Status::Fail, Some(failure)),
         (Ok(()), None) if tensors.is_empty() => {
-            (Status::Error, Some("nothing was compared: the file has no result".to_owned()))
+            (Status::Error, Some("nothing was compared: the file contains no result".to_owned()))
         }
         (Ok(()), None) => (Status::Pass, None),
     };
@@ -145,7 +145,7 @@ fn unread(path: &Path, trouble: &Trouble) -> CaseReport {
     }
 }
 
-/// Runs the case by its family.
+/// Runs the case according to its family.
 fn run(replay: &mut Replay<'_>) -> Result<(), Trouble> {
     match replay.case.family().as_str() {
         "torch_rnn_tanh" | "torch_rnn_relu" | "torch_lstm" | "torch_lstm_proj" | "torch_gru"
@@ -165,6 +165,6 @@ fn run(replay: &mut Replay<'_>) -> Result<(), Trouble> {
         "tutorial_linear_cells" => tutorial::linear_cells(replay),
         "tutorial_windowed_rnn" => windowed::run(replay),
         "tutorial_layers" => tutorial::layers(replay),
-        other => Err(Trouble::unsupported(format!("cases of the family `{other}` are not built yet"))),
+        other => Err(Trouble::unsupported(format!("cases of the family `{other}` are not supported"))),
     }
 }

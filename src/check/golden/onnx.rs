@@ -20,7 +20,7 @@ struct Sizes {
     directions: usize,
 }
 
-/// What a node reads beside its weights, time-major.
+/// The inputs of a node other than its weights, time-major.
 struct Inputs {
     x: Tensor,
     /// \[D, B, H\] each.
@@ -29,7 +29,7 @@ struct Inputs {
     lengths: Option<Indices>,
 }
 
-/// What a node yields, time-major: Y \[D, T, B, H\], Y_h and Y_c \[D, B, H\].
+/// The outputs of a node, time-major: Y \[D, T, B, H\], Y_h and Y_c \[D, B, H\].
 #[derive(Default)]
 struct Outputs {
     y: Vec<f64>,
@@ -38,7 +38,7 @@ struct Outputs {
     roundings: f64,
 }
 
-/// \[A, B, …\] → \[B, A, …\], elements of `size` values.
+/// Swaps the first two dimensions, \[A, B, …\] → \[B, A, …\], of elements of `size` values.
 fn swapped<T: Copy>(values: &[T], [outer, inner]: [usize; 2], size: usize) -> Vec<T> {
     let place = |inner_index: usize, outer_index: usize| (outer_index * inner + inner_index) * size;
     let mut swapped = Vec::with_capacity(values.len());
@@ -51,7 +51,7 @@ fn swapped<T: Copy>(values: &[T], [outer, inner]: [usize; 2], size: usize) -> Ve
     swapped
 }
 
-/// The state `name` of all directions \[D, B, H\]; zeros where the node has none.
+/// The initial state `name` of all directions \[D, B, H\]; zeros if the node has none.
 fn initial(case: &Case, name: &str, sizes: Sizes, layout: OnnxLayout) -> Outcome<Vec<f32>> {
     let Sizes { batch, hidden, directions, .. } = sizes;
     if !case.has(name) {
@@ -69,7 +69,7 @@ fn initial(case: &Case, name: &str, sizes: Sizes, layout: OnnxLayout) -> Outcome
     })
 }
 
-/// The node's `sequence_lens`, which the attribute `lengths` repeats.
+/// The node's `sequence_lens`; the attribute `lengths` repeats it.
 fn lengths(case: &Case, device: &Device) -> Outcome<Option<Indices>> {
     if !case.has("sequence_lens") {
         return match case.text("lengths").unwrap_or_default() {
@@ -82,7 +82,7 @@ fn lengths(case: &Case, device: &Device) -> Outcome<Option<Indices>> {
     Ok(Some(Indices::from_slice(device, shape, &unsigned("sequence_lens", values)?)?))
 }
 
-/// Fails for what no node here has, and passes over what repeats the node's own attributes.
+/// Fails for unsupported attributes, and marks those as read that repeat the node's own attributes.
 fn expect_plain(case: &Case, op: &str) -> Outcome {
     let plain = [("kind", op.to_lowercase()), ("layers", "1".into()), ("truncation", String::new())];
     plain.iter().try_for_each(|(key, value)| case.expect(key, value))?;
@@ -95,18 +95,18 @@ fn expect_plain(case: &Case, op: &str) -> Outcome {
     Ok(())
 }
 
-/// The node that the case's `op` and `attributes` describe.
+/// The node described by the case's `op` and `attributes`.
 fn node(case: &Case) -> Outcome<OnnxNode> {
     let text = case.required("attributes")?;
-    // First as anything, so that broken text is an error and an unknown attribute is not.
+    // Parsed as any JSON first, so that invalid JSON is an error but an unknown attribute is not.
     let all: serde_json::Map<String, serde_json::Value> = parse("attributes", text)?;
     if let Some(name) = all.keys().find(|name| !OnnxAttributes::NAMES.contains(&name.as_str())) {
-        return Err(Trouble::unsupported(format!("the attribute `{name}` of the node is not known")));
+        return Err(Trouble::unsupported(format!("the attribute `{name}` of the node is not supported")));
     }
     Ok(OnnxNode::new(case.required("op")?, OnnxAttributes::from_json(text)?)?)
 }
 
-/// An array of the case as the import takes it.
+/// An array of the case in the type of the import.
 fn host<'c>(case: &'c Case, name: &str) -> Outcome<HostArray<'c>> {
     let array = case.array(name)?;
     Ok(HostArray::new(array.shape, array.floats(name)?))
@@ -123,7 +123,7 @@ fn tensors(case: &Case) -> Outcome<OnnxTensors<'_>> {
     Ok(tensors)
 }
 
-/// The state of a layer's directions, from those of all.
+/// The initial state of a layer's directions, selected from all directions.
 fn state(layer: &OnnxLayer, inputs: &Inputs, sizes: Sizes) -> Outcome<State> {
     let Sizes { batch, hidden, .. } = sizes;
     let directions = layer.directions();
@@ -138,14 +138,14 @@ fn state(layer: &OnnxLayer, inputs: &Inputs, sizes: Sizes) -> Outcome<State> {
     })
 }
 
-/// `last` with zeros in the rows without steps: so ONNX Runtime writes Y_h and Y_c, whatever the initial state. The layer
-/// itself passes that on.
+/// Sets `last` to zero in rows without steps, as ONNX Runtime writes Y_h and Y_c for any initial state. The layer itself
+/// returns the initial state there.
 fn without_empty_rows(last: &State, lengths: &Indices) -> Outcome<State> {
     let is_empty: Vec<u32> = lengths.values().iter().map(|&length| u32::from(length == 0)).collect();
     Ok(last.reset(&Indices::from_slice(lengths.device(), &[is_empty.len()], &is_empty)?)?)
 }
 
-/// Runs a layer of the node and appends to what those before it yielded.
+/// Runs a layer of the node and appends its outputs to those of the layers before it.
 fn run_layer(onnx: &OnnxLayer, sizes: Sizes, inputs: &Inputs, outputs: &mut Outputs) -> Outcome {
     let mut model = Model::new(0);
     let layer = model.add("rnn", onnx.description().clone())?;
@@ -180,7 +180,7 @@ fn output_shape(name: &str, sizes: Sizes, layout: OnnxLayout) -> Outcome<Vec<usi
         ("Y", OnnxLayout::BatchMajor) => vec![batch, steps, directions, hidden],
         ("Y_h" | "Y_c", OnnxLayout::TimeMajor) => vec![directions, batch, hidden],
         ("Y_h" | "Y_c", OnnxLayout::BatchMajor) => vec![batch, directions, hidden],
-        (other, _) => return Err(Trouble::unsupported(format!("the output {other} is not known"))),
+        (other, _) => return Err(Trouble::unsupported(format!("the output {other} is not supported"))),
     })
 }
 
@@ -223,7 +223,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     let [steps, batch, inputs] = x.shape().exactly("X", "three dimensions")?;
     let sizes = Sizes { steps, batch, inputs, hidden: node.hidden(), directions: node.directions() };
     let names = parse::<Vec<String>>("outputs", case.required("outputs")?)?;
-    // Before anything is computed.
+    // Before any computation.
     for name in &names {
         case.expect_shape(name, &output_shape(name, sizes, layout)?)?;
     }

@@ -11,8 +11,8 @@ use crate::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
 use crate::shape::product;
 use crate::tensor::{Indices, Tensor};
 
-/// A parameter whose gradient can be given: an embedding of which every row is read once has the gradient at its
-/// output as that of its weight, without a rounding.
+/// A parameter with a freely chosen gradient: if every row of an embedding is read once, the gradient of its weight is the
+/// gradient of its output, without rounding.
 struct Direct {
     layer: Layer<Embedding>,
     tokens: Indices,
@@ -45,7 +45,7 @@ pub(super) fn clip(replay: &mut Replay<'_>) -> Outcome {
         text => match parse::<f64>("norm_type", text)? {
             1.0 => Norm::L1,
             2.0 => Norm::L2,
-            other => return Err(Trouble::unsupported(format!("norm_type = {other} is not built"))),
+            other => return Err(Trouble::unsupported(format!("norm_type = {other} is not supported"))),
         },
     };
     let max_norm = case.number("max_norm")? as f32;
@@ -72,14 +72,14 @@ pub(super) fn clip(replay: &mut Replay<'_>) -> Outcome {
     Ok(())
 }
 
-/// An optimizer of any kind, to step with.
+/// An optimizer of any kind.
 pub(super) enum Optimizer {
     Sgd(Sgd),
     Adam(Adam),
 }
 
 impl Optimizer {
-    /// The one that the attributes describe, with PyTorch's defaults for those that are absent.
+    /// The optimizer described by the attributes, with PyTorch's defaults for absent ones.
     pub(super) fn from_case(case: &Case, parameters: &Parameters) -> Outcome<Self> {
         match case.required("optimizer")? {
             "SGD" => Ok(Self::Sgd(Sgd::new(parameters, sgd_config(case)?)?)),
@@ -87,7 +87,7 @@ impl Optimizer {
             "AdamW" => {
                 Ok(Self::Adam(Adam::new(parameters, adam_config(case, WeightDecay::Decoupled, 0.01)?)?))
             }
-            other => Err(Trouble::unsupported(format!("the optimizer {other} is not built yet"))),
+            other => Err(Trouble::unsupported(format!("the optimizer {other} is not supported"))),
         }
     }
 
@@ -128,7 +128,7 @@ fn adam_config(case: &Case, decay: fn(f64) -> WeightDecay, default_decay: f64) -
 fn expect_descent(case: &Case) -> Outcome {
     match case.flag("maximize")? {
         false => Ok(()),
-        true => Err(Trouble::unsupported("maximize = true is not built")),
+        true => Err(Trouble::unsupported("maximize = true is not supported")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The comparison of a running case with its file, and the tolerance of each tensor.
+//! Compares the results of a case with its file, and computes the tolerance of each tensor.
 
 use super::TensorReport;
 use super::case::{Case, Outcome, Trouble};
@@ -8,15 +8,14 @@ use crate::device::Device;
 use crate::nn::{Model, Parameters};
 use crate::tensor::View;
 
-/// How many times the error of the producing package's own float32 run is allowed.
+/// The tolerance as a multiple of the error of the case's own package in float32.
 ///
-/// That number is one sample of rounding errors, ours another, added in another order. Both are sums of many
-/// independent roundings, so they scatter about the same size; the largest of a small tensor's few errors may be
-/// small by luck in the one sample. An order of magnitude, rounded up to a power of two, covers the scatter and
-/// drivers that divide or fuse differently.
+/// That error is one sample of rounding errors, and ours is another, with additions in another order. Both are sums of many
+/// independent roundings of the same size; in a small tensor the largest of few errors may be small by chance. An order of
+/// magnitude, rounded up to a power of two, covers this scatter and drivers that divide or fuse differently.
 const FACTOR: f64 = 16.0;
 
-/// A case being run on a device.
+/// A case that is being run on a device.
 pub(super) struct Replay<'c> {
     pub(super) case: &'c Case,
     pub(super) device: &'c Device,
@@ -29,8 +28,8 @@ impl<'c> Replay<'c> {
         Self { case, device, tensors: Vec::new(), failure: None }
     }
 
-    /// First values for the parameters of `model`, all of which the case then gives: it may not have more parameters than
-    /// the file has numbers.
+    /// Initial values for the parameters of `model`, all of which the case replaces: so it may not have more parameters
+    /// than the file has numbers.
     pub(super) fn initialize(&self, model: &Model) -> Outcome<Parameters> {
         let parameters = model.specs().iter().map(|spec| spec.shape.elements()).sum::<usize>();
         let numbers = self.case.numbers();
@@ -42,7 +41,7 @@ impl<'c> Replay<'c> {
         Ok(model.initialize(self.device)?)
     }
 
-    /// The parameters of `model`, each from the tensor that `rename` gives for its name.
+    /// Loads the parameters of `model`; `rename` maps each parameter's name to the tensor's.
     pub(super) fn load(&self, model: &Model, rename: impl Fn(&str) -> String) -> Outcome<Parameters> {
         for spec in model.specs() {
             self.case.expect_shape(&rename(&spec.name), spec.shape.dimensions())?;
@@ -59,8 +58,8 @@ impl<'c> Replay<'c> {
         Ok(parameters)
     }
 
-    /// Compares a result with the tensor `name` of the file. `roundings` sets the tolerance where the file does not
-    /// say what float32 costs; see `check/tolerance.rs`.
+    /// Compares a result with the tensor `name` of the file. `roundings` determines the tolerance if the file does not
+    /// contain its float32 error; see `check/tolerance.rs`.
     pub(super) fn check<'v>(&mut self, name: &str, found: impl Into<View<'v>>, roundings: f64) -> Outcome {
         let found = found.into();
         let shape = found.shape().dimensions();
@@ -82,7 +81,7 @@ impl<'c> Replay<'c> {
         if array.shape != shape {
             let expected = array.shape;
             return Err(Trouble::malformed(format!(
-                "`{name}` has the shape {expected:?}, the result {shape:?}"
+                "`{name}` has the shape {expected:?}, but the result has {shape:?}"
             )));
         }
         let expected: Vec<f64> = array.floats(name)?.iter().copied().map(f64::from).collect();
@@ -103,8 +102,8 @@ impl<'c> Replay<'c> {
         Ok(())
     }
 
-    /// [`FACTOR`] times what float32 cost, at least one unit in the last place (some costs are zero by luck). Without
-    /// that number: the derived bound for two float32 evaluations, the file's own and this one.
+    /// [`FACTOR`] times the float32 error, at least one unit in the last place (some errors are zero by chance). Without
+    /// that error: the derived bound for two float32 evaluations, the file's and this one.
     fn tolerance(&self, name: &str, roundings: f64) -> Outcome<f64> {
         Ok(match self.case.float32_error(name)? {
             Some(error) => FACTOR * error.max(f64::from(f32::EPSILON)),

@@ -17,7 +17,7 @@ struct Stack {
     recurrence: Recurrence,
 }
 
-/// The cell that the case's `kind` and `nonlinearity` name.
+/// The cell selected by the case's `kind` and `nonlinearity`.
 fn cell(case: &Case) -> Outcome<Cell> {
     let kind = case.required("kind")?;
     match kind {
@@ -26,7 +26,7 @@ fn cell(case: &Case) -> Outcome<Cell> {
             case.expect("nonlinearity", "tanh")?;
             Ok(if kind == "lstm" { Cell::Lstm } else { Cell::Gru })
         }
-        other => Err(Trouble::unsupported(format!("kind = {other} is not built yet"))),
+        other => Err(Trouble::unsupported(format!("kind = {other} is not supported"))),
     }
 }
 
@@ -36,7 +36,7 @@ impl Stack {
         let ([steps, batch, inputs], _) = case.floats::<3>("x")?;
         let layers = case.count("layers")?;
         let cell = cell(case)?;
-        // The width of W_hh is that of the projection, where there is one.
+        // The width of W_hh is the projection size, if there is a projection.
         let ([rows, _], _) = case.floats::<2>("weight_hh_l0")?;
         let hidden = rows / cell.gates();
         let mut description = Rnn::new(cell, inputs, hidden).layers(layers);
@@ -71,33 +71,33 @@ impl Stack {
     }
 }
 
-/// How gradients end inside a window of time.
+/// The truncation of gradients within a window of time.
 #[derive(Clone, Copy)]
 pub(super) enum Truncation {
-    /// They do not.
+    /// No truncation.
     Whole,
-    /// The state is detached before every step of this number.
+    /// The state is detached before every step whose index is a multiple of this number.
     Chunk(usize),
-    /// The gradient of each output goes through its own step and this number before it.
+    /// The gradient of each output goes through its own step and this number of steps before it.
     Window(usize),
 }
 
 impl Truncation {
-    /// What the case's `truncation_mode` and `truncation` say.
+    /// Parses the case's `truncation_mode` and `truncation`.
     pub(super) fn from_case(case: &Case) -> Outcome<Self> {
         let mode = case.text("truncation_mode").unwrap_or_default();
         match (mode, case.text("truncation").unwrap_or_default()) {
             ("", "") => Ok(Self::Whole),
             ("chunk", _) => match case.count("truncation")? {
-                0 => Err(Trouble::malformed("truncation = 0 leaves no step")),
+                0 => Err(Trouble::malformed("truncation must be at least 1, not 0")),
                 steps => Ok(Self::Chunk(steps)),
             },
             ("window", _) => Ok(Self::Window(case.count("truncation")?)),
-            (other, _) => Err(Trouble::unsupported(format!("truncation_mode = {other} is not built yet"))),
+            (other, _) => Err(Trouble::unsupported(format!("truncation_mode = {other} is not supported"))),
         }
     }
 
-    /// `description` so truncated.
+    /// `description` with this truncation.
     pub(super) fn of(self, description: Rnn) -> Rnn {
         match self {
             Self::Chunk(chunk) => description.truncated(chunk),
@@ -107,7 +107,7 @@ impl Truncation {
     }
 }
 
-/// The valid steps of each row, where they differ: `4,8,1`.
+/// The lengths of the rows if they differ, written as `4,8,1`.
 fn lengths(case: &Case) -> Outcome<Option<Vec<u32>>> {
     match case.text("lengths").unwrap_or_default() {
         "" => Ok(None),
@@ -115,12 +115,12 @@ fn lengths(case: &Case) -> Outcome<Option<Vec<u32>>> {
             let parsed: Result<Vec<u32>, _> = text.split(',').map(|length| length.trim().parse()).collect();
             parsed
                 .map(Some)
-                .map_err(|_| Trouble::malformed(format!("lengths = {text} are no list of numbers")))
+                .map_err(|_| Trouble::malformed(format!("lengths = {text} is not a list of numbers")))
         }
     }
 }
 
-/// Fails for what is not built yet.
+/// Fails for unsupported attributes.
 pub(super) fn expect_plain(case: &Case) -> Outcome {
     let plain = [
         ("bidirectional", "false"),

@@ -44,7 +44,7 @@ impl Sizes {
         Ok(model)
     }
 
-    /// Those of one step's gradient, and of as many steps' updates.
+    /// The roundings of one step's gradient and of the updates of all steps.
     fn roundings(&self, cell: Cell) -> f64 {
         let terms = self.embedding.max(self.hidden) + self.hidden;
         let Self { sequence, batch, layers, .. } = *self;
@@ -63,7 +63,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
         "relu" => Cell::relu(),
         "lstm" => Cell::Lstm,
         "gru" => Cell::Gru,
-        other => return Err(Trouble::unsupported(format!("the cell `{other}` is not built yet"))),
+        other => return Err(Trouble::unsupported(format!("the cell `{other}` is not supported"))),
     };
     let sizes = Sizes::from_case(case)?;
     let model = sizes.model(cell)?;
@@ -96,12 +96,12 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     Ok(())
 }
 
-/// Momentum belongs to SGD; the files say 0 for the others.
+/// Momentum is an option of SGD; for other optimizers the files contain 0.
 fn expect_no_stray_momentum(case: &Case, optimizer: &Optimizer) -> Outcome {
     match optimizer {
         Optimizer::Sgd(_) => Ok(()),
         Optimizer::Adam(_) if case.number_or("momentum", 0.0)? == 0.0 => Ok(()),
-        Optimizer::Adam(_) => Err(Trouble::unsupported("Adam with a momentum is not known")),
+        Optimizer::Adam(_) => Err(Trouble::unsupported("Adam with a momentum is not supported")),
     }
 }
 

@@ -86,7 +86,7 @@ pub(super) fn feature_major(replay: &mut Replay<'_>) -> Outcome {
     let [x, before, after, outputs] = match case.required("kind")? {
         "rnn" => ["x", "a0", "a", "y_pred"],
         "rnn_cell" => ["xt", "a_prev", "a_next", "yt_pred"],
-        other => return Err(Trouble::unsupported(format!("cases of the kind `{other}` are not built yet"))),
+        other => return Err(Trouble::unsupported(format!("cases of the kind `{other}` are not supported"))),
     };
     let ([hidden, inputs], weight_ih) = case.floats::<2>("Wax")?;
     let (head_shape @ [classes, _], head) = case.floats::<2>("Wya")?;
@@ -97,7 +97,7 @@ pub(super) fn feature_major(replay: &mut Replay<'_>) -> Outcome {
     let (recurrent, weight_hh) = case.floats::<2>("Waa")?;
     parameters.set("rnn.weight_ih_l0", &[hidden, inputs], weight_ih)?;
     parameters.set("rnn.weight_hh_l0", &recurrent, weight_hh)?;
-    // The biases are columns here.
+    // The biases are columns in the file.
     parameters.set("rnn.bias_ih_l0", &[hidden], case.floats::<2>("ba")?.1)?;
     parameters.set("rnn.bias_hh_l0", &[hidden], &vec![0.0; hidden])?;
     parameters.set("head.weight", &head_shape, head)?;
@@ -123,8 +123,8 @@ pub(super) fn feature_major(replay: &mut Replay<'_>) -> Outcome {
     Ok(())
 }
 
-/// Cells h = x K + h' R in a row, each of its own size; x \[B, T, I\] → the last cell's output at each step, its last
-/// one y, and the gradients of Σ y dy.
+/// A chain of cells h = x K + h' R, each of its own size; x \[B, T, I\] → the last cell's output at each step, its final
+/// output y, and the gradients of Σ y dy.
 pub(super) fn linear_cells(replay: &mut Replay<'_>) -> Outcome {
     let (case, device) = (replay.case, replay.device);
     let cell = expect_recurrent(replay, "batch_major")?;
@@ -163,7 +163,7 @@ pub(super) fn linear_cells(replay: &mut Replay<'_>) -> Outcome {
         replay.check(&format!("h{index}"), &last, recurrence.forward())?;
     }
 
-    // Only the last output has a gradient.
+    // Only the final output has a gradient.
     let mut d_y = vec![0.0; (steps - 1) * batch * hidden];
     d_y.extend(case.floats::<2>("dy")?.1);
     let mut d_y = Tensor::from_slice(device, &[steps, batch, hidden], &d_y)?;
@@ -185,13 +185,13 @@ pub(super) fn linear_cells(replay: &mut Replay<'_>) -> Outcome {
     Ok(())
 }
 
-/// Single layers of a course on convolutional networks; those without convolutions.
+/// Single layers of a course on convolutional networks, except convolutions.
 pub(super) fn layers(replay: &mut Replay<'_>) -> Outcome {
     match replay.case.required("kind")? {
         "affine" => affine(replay),
         "relu" => relu(replay),
         "softmax_loss" => softmax_loss(replay),
-        other => Err(Trouble::unsupported(format!("cases of the kind `{other}` are not built yet"))),
+        other => Err(Trouble::unsupported(format!("cases of the kind `{other}` are not supported"))),
     }
 }
 

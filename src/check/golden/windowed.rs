@@ -1,5 +1,5 @@
-//! A tutorial's network with a sliding window: the gradient of each output goes back through a number of steps of
-//! its own.
+//! A tutorial's network with a sliding window: the gradient of each output is propagated back through a fixed number of
+//! steps.
 
 use super::case::Outcome;
 use super::elementwise::activation;
@@ -12,11 +12,11 @@ use crate::ops::{Binary, Form, binary, matmul, permute};
 use crate::optim::{Sgd, SgdConfig};
 use crate::tensor::Tensor;
 
-/// The case's names of the parameters here.
+/// Pairs of parameter names, in the case and here.
 const PARAMETERS: [(&str, &str); 3] =
     [("U", "rnn.weight_ih_l0"), ("W", "rnn.weight_hh_l0"), ("V", "head.weight")];
 
-/// The network, its weights and what it reads, time-major.
+/// The network, its weights and its inputs, time-major.
 struct Network {
     rnn: Layer<Rnn>,
     head: Layer<Linear>,
@@ -46,7 +46,7 @@ impl Network {
         Ok(Self { rnn, head, parameters, x, recurrence })
     }
 
-    /// States s and outputs, from a state of zero.
+    /// Computes the states s and the outputs from a zero initial state.
     fn infer(&self) -> Outcome<(Tensor, Tensor)> {
         let initial = self.rnn.zero_state(self.x.device(), self.recurrence.batch)?;
         let (states, _) = self.rnn.infer(&self.parameters, &self.x, &initial)?;
@@ -54,7 +54,7 @@ impl Network {
         Ok((states, outputs))
     }
 
-    /// The gradient at x, and those of all parameters, from `d_outputs` at the outputs.
+    /// Computes the gradients of x and of all parameters from `d_outputs`.
     fn backward(&self, d_outputs: &Tensor) -> Outcome<(Tensor, Gradients)> {
         let initial = self.rnn.zero_state(self.x.device(), self.recurrence.batch)?;
         let mut gradients = self.parameters.zero_gradients()?;
@@ -80,9 +80,9 @@ impl Network {
     }
 }
 
-/// Everything that the tutorial computes: `states` \[B, T + 1, H\] whose last slot is the zero state, what enters the
-/// activation, `outputs`; from `accum_grad` at the outputs all gradients under the window, and `accum_grad_next`,
-/// the gradient at X of the same step's output alone; the parameters after one step of gradient descent.
+/// Compares everything that the tutorial computes: `states` \[B, T + 1, H\], whose last slot is the zero state, the
+/// pre-activations, `outputs`; from the upstream gradient `accum_grad` all gradients with the window, and
+/// `accum_grad_next`, the gradient of X from the same step's output alone; the parameters after one step of SGD.
 pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     let (case, device) = (replay.case, replay.device);
     expect_kind(replay, "rnn")?;

@@ -1,11 +1,11 @@
-//! The configuration of a recurrent layer of Keras: what it computes beside its weights.
+//! The configuration of a Keras recurrent layer.
 
 use serde_json::{Map, Value};
 
 use crate::ops::Activation;
 use crate::{Error, Result};
 
-/// The class of a recurrent layer of Keras.
+/// The class of a Keras recurrent layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KerasClass {
     /// `SimpleRNN`.
@@ -17,7 +17,7 @@ pub enum KerasClass {
 }
 
 impl KerasClass {
-    /// Its name in Keras.
+    /// The name of the class in Keras.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::SimpleRnn => "SimpleRNN",
@@ -27,22 +27,23 @@ impl KerasClass {
     }
 }
 
-/// The Keras that a layer was made with. Defaults differ, and so does the function that is called `hard_sigmoid`.
+/// The version of Keras that created a layer. Defaults differ between versions, and so does the definition of
+/// `hard_sigmoid`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KerasVersion {
-    /// Keras before 2.3, and `tf.keras` of TensorFlow 1. Gates have `hard_sigmoid` = 0.2 x + 0.5, kept between 0 and 1,
-    /// unless the layer says otherwise, and a GRU has `reset_after=False`.
+    /// Keras before 2.3, and `tf.keras` of TensorFlow 1. Defaults: `recurrent_activation="hard_sigmoid"`,
+    /// which is min(1, max(0, 0.2 x + 0.5)), and `reset_after=False`.
     V1,
-    /// `tf.keras` of TensorFlow 2 up to 2.15, and `tf-keras`. Gates have `sigmoid` and a GRU has `reset_after=True`, unless
-    /// the layer says otherwise; `hard_sigmoid` is that of [`KerasVersion::V1`]. Keras 2.3 has these activations, and
+    /// `tf.keras` of TensorFlow 2 up to 2.15, and `tf-keras`. Defaults: `recurrent_activation="sigmoid"`,
+    /// `reset_after=True`; `hard_sigmoid` is that of [`KerasVersion::V1`]. Keras 2.3 has these activations, but
     /// `reset_after=False`.
     V2,
-    /// Keras 3. As [`KerasVersion::V2`], but `hard_sigmoid` = x/6 + 0.5, kept between 0 and 1.
+    /// Keras 3. As [`KerasVersion::V2`], but `hard_sigmoid` is min(1, max(0, x/6 + 0.5)).
     V3,
 }
 
 impl KerasVersion {
-    /// The activation that this version calls `name`.
+    /// The activation with this name in this version.
     fn activation(self, key: &str, name: &str) -> Result<Activation> {
         Ok(match (name, self) {
             ("linear", _) => Activation::Identity,
@@ -58,8 +59,8 @@ impl KerasVersion {
             ("leaky_relu", Self::V3) => Activation::LeakyRelu { slope: 0.2 },
             (other, _) => {
                 let message = format!(
-                    "`{other}` is not known of this version of Keras: linear, tanh, sigmoid, hard_sigmoid, relu, elu, \
-                     selu, softplus, softsign, and in Keras 3 leaky_relu; for another function, give it as an argument"
+                    "`{other}` is not one of this version's linear, tanh, sigmoid, hard_sigmoid, relu, elu, selu, \
+                     softplus, softsign and, in Keras 3, leaky_relu; pass any other function as an argument"
                 );
                 return Err(Error::Unsupported { what: format!("Keras {key}"), message });
             }
@@ -67,8 +68,8 @@ impl KerasVersion {
     }
 }
 
-/// What a recurrent layer of Keras computes: its class, activations and form. It comes from the layer's own
-/// `get_config()`, or is put together here.
+/// The configuration of a Keras recurrent layer: its class, activations and form. Parsed from the layer's `get_config()` or
+/// built with the methods below.
 ///
 /// ```
 /// use refrain::io::{KerasClass, KerasConfig, KerasVersion};
@@ -86,12 +87,12 @@ impl KerasVersion {
 pub struct KerasConfig {
     pub(super) class: KerasClass,
     pub(super) activation: Activation,
-    /// A `SimpleRNN` has none.
+    /// `None` for a `SimpleRNN`.
     pub(super) recurrent_activation: Option<Activation>,
-    /// Of a `GRU`.
+    /// Only for a `GRU`.
     pub(super) reset_after: bool,
     pub(super) go_backwards: bool,
-    /// H and whether there is a bias, where the configuration tells; the weights must agree.
+    /// H and whether there is a bias, if the configuration contains them; the weights must agree.
     pub(super) units: Option<usize>,
     pub(super) use_bias: Option<bool>,
     pub(super) dropout: f32,
@@ -118,21 +119,21 @@ impl KerasConfig {
         }
     }
 
-    /// The layer whose `get_config()` is the JSON object `text`; what is absent has the default of this version of Keras.
+    /// Parses the JSON object `text`, a layer's `get_config()`. Absent keys have the defaults of this version of Keras.
     ///
     /// `units` and `use_bias` must agree with the weights. `dropout` and `recurrent_dropout` become
-    /// [`input_dropout`](crate::nn::Rnn::input_dropout) and [`recurrent_dropout`](crate::nn::Rnn::recurrent_dropout), whose
-    /// masks all gates share. These keys change nothing that a loaded layer computes, and may have any value:
+    /// [`input_dropout`](crate::nn::Rnn::input_dropout) and [`recurrent_dropout`](crate::nn::Rnn::recurrent_dropout), with
+    /// masks shared by all gates. These keys do not affect what a loaded layer computes and may have any value:
     ///
     /// - names and types: `name`, `trainable`, `dtype`, `batch_shape`, `batch_input_shape`, `batch_size`, `input_shape`,
     ///   `input_dim`, `input_length`, `ragged`, `sparse`;
-    /// - how Keras runs the layer: `return_sequences`, `return_state`, `stateful`, `unroll`, `time_major` (here data is
-    ///   time-major always), `implementation`, `zero_output_for_mask`, `use_cudnn`, `seed`;
+    /// - how Keras runs the layer: `return_sequences`, `return_state`, `stateful`, `unroll`, `time_major` (this crate's
+    ///   data is always time-major), `implementation`, `zero_output_for_mask`, `use_cudnn`, `seed`;
     /// - how Keras trains it: all initializers, regularizers and constraints, `unit_forget_bias`.
     ///
     /// # Errors
-    /// [`Error::Config`] for text that is no JSON object, for a value of another type, and for a key that this class does not
-    /// have; [`Error::Unsupported`] for an activation that this crate does not have.
+    /// [`Error::Config`] for text that is not a JSON object, a value of the wrong type, or a key that this class does
+    /// not have; [`Error::Unsupported`] for an activation that this crate does not implement.
     pub fn from_json(class: KerasClass, text: &str, version: KerasVersion) -> Result<Self> {
         let object: Map<String, Value> =
             serde_json::from_str(text).map_err(|error| Error::config("Keras config", error.to_string()))?;
@@ -192,39 +193,40 @@ impl KerasConfig {
             | "bias_constraint" => {}
             _ => {
                 let shown: String = key.chars().take(40).collect();
-                let message = format!("`{shown}` is no key of a {} that is known here", self.class.name());
+                let message = format!("`{shown}` is not a known key of a {}", self.class.name());
                 return Err(Error::config("Keras config", message));
             }
         }
         Ok(())
     }
 
-    /// With this `activation`: that of the candidate, of an LSTM also the one applied to the cell state in h.
+    /// Sets `activation`, the function of the candidate; in an LSTM also the function applied to the cell state in h.
     pub fn activation(self, activation: Activation) -> Self {
         Self { activation, ..self }
     }
 
-    /// With this `recurrent_activation`, that of the gates; a `SimpleRNN` has no gates, and is refused with one.
+    /// Sets `recurrent_activation`, the function of the gates. A `SimpleRNN` has no gates, so
+    /// [`KerasLayer`](super::KerasLayer) refuses it.
     pub fn recurrent_activation(self, activation: Activation) -> Self {
         Self { recurrent_activation: Some(activation), ..self }
     }
 
-    /// A `GRU` with `reset_after=True`: the reset is applied after the product, and there are two biases.
+    /// Sets `reset_after=True` of a `GRU`: the reset gate is applied after the product, and there are two biases.
     pub fn reset_after(self) -> Self {
         Self { reset_after: true, ..self }
     }
 
-    /// A `GRU` with `reset_after=False`: the older form, of Cho et al. 2014.
+    /// Sets `reset_after=False` of a `GRU`: the original form of Cho et al. 2014.
     pub fn reset_before(self) -> Self {
         Self { reset_after: false, ..self }
     }
 
-    /// With `go_backwards=True`.
+    /// Sets `go_backwards=True`.
     pub fn go_backwards(self) -> Self {
         Self { go_backwards: true, ..self }
     }
 
-    /// The functions `activation` and, of an LSTM or a GRU, `recurrent_activation`.
+    /// Returns `activation` and, for an LSTM or GRU, `recurrent_activation`.
     pub fn activations(&self) -> (Activation, Option<Activation>) {
         (self.activation, self.recurrent_activation)
     }
@@ -244,7 +246,7 @@ fn rate(key: &str, value: &Value) -> Result<f32> {
     Ok(rate.ok_or_else(|| unexpected(key, "a number from 0 to below 1", value))? as f32)
 }
 
-/// Keras writes a function of its own by its name, no function as null, and a user's function as an object.
+/// Keras serializes its own functions by name, an absent function as null, and a user's function as an object.
 fn activation(key: &str, value: &Value, version: KerasVersion) -> Result<Activation> {
     match value {
         Value::Null => Ok(Activation::Identity),

@@ -1,7 +1,7 @@
-//! Keras' recurrent layers: `SimpleRNN`, `LSTM` and `GRU`, from the arrays of `get_weights()` to layers with weights.
+//! Keras' recurrent layers `SimpleRNN`, `LSTM` and `GRU`: converts the arrays of `get_weights()` to layers with weights.
 //!
-//! Keras holds its kernels transposed, inputs first, and its gates side by side: i, f, c, o of an LSTM, z, r, h of a
-//! GRU. All have one bias, but a `GRU` with `reset_after=True`, the default, has two.
+//! Keras stores its kernels transposed, \[inputs, gates\], with the gates in the order i, f, c, o for an LSTM and z, r,
+//! h for a GRU. Every layer has one bias, except a `GRU` with `reset_after=True`, the default, which has two.
 
 mod config;
 
@@ -14,23 +14,23 @@ use crate::shape::product;
 use crate::{Error, Result};
 
 impl KerasConfig {
-    /// For each gate in this crate's order, its place in Keras'.
+    /// For each gate in this crate's order, its index in Keras' order.
     fn gate_order(&self) -> &'static [usize] {
         match self.class {
             KerasClass::SimpleRnn => &[0],
-            // Both have i, f, g (c there), o.
+            // Both use i, f, g (called c in Keras), o.
             KerasClass::Lstm => &[0, 1, 2, 3],
             // r, z, n from z, r, h.
             KerasClass::Gru => &[1, 0, 2],
         }
     }
 
-    /// How many biases there are for each gate.
+    /// The number of biases per gate.
     fn biases(&self) -> usize {
         if self.class == KerasClass::Gru && self.reset_after { 2 } else { 1 }
     }
 
-    /// The layer with weights of these sizes, in the forward direction.
+    /// The forward layer with weights of these sizes.
     fn describe(&self, inputs: usize, hidden: usize, has_bias: bool) -> Result<Rnn> {
         let cell = match self.class {
             KerasClass::SimpleRnn => Cell::Vanilla(self.activation),
@@ -40,10 +40,7 @@ impl KerasConfig {
         let mut description = Rnn::new(cell, inputs, hidden);
         match (self.class, self.recurrent_activation) {
             (KerasClass::SimpleRnn, Some(_)) => {
-                return Err(Error::config(
-                    "recurrent_activation",
-                    "a SimpleRNN has no gates that could use it",
-                ));
+                return Err(Error::config("recurrent_activation", "a SimpleRNN has no gates to apply it to"));
             }
             (KerasClass::Lstm | KerasClass::Gru, Some(gates))
                 if (gates, self.activation) != (Activation::Sigmoid, Activation::Tanh) =>
@@ -62,8 +59,8 @@ impl KerasConfig {
     }
 }
 
-/// The arrays of one direction: `kernel` \[I, G·H\], `recurrent_kernel` \[H, G·H\], and unless `use_bias=False` `bias`,
-/// \[G·H\] or for a `GRU` with `reset_after=True` \[2, G·H\].
+/// The arrays of one direction: `kernel` \[I, G·H\], `recurrent_kernel` \[H, G·H\] and, unless `use_bias=False`, `bias`
+/// \[G·H\], or \[2, G·H\] for a `GRU` with `reset_after=True`.
 #[derive(Clone, Copy, Debug)]
 pub struct KerasWeights<'a> {
     kernel: HostArray<'a>,
@@ -72,17 +69,17 @@ pub struct KerasWeights<'a> {
 }
 
 impl<'a> KerasWeights<'a> {
-    /// Kernels alone, as with `use_bias=False`.
+    /// The kernels without a bias, as with `use_bias=False`.
     pub fn new(kernel: HostArray<'a>, recurrent_kernel: HostArray<'a>) -> Self {
         Self { kernel, recurrent_kernel, bias: None }
     }
 
-    /// With the layer's `bias`.
+    /// Adds the layer's `bias`.
     pub fn bias(self, bias: HostArray<'a>) -> Self {
         Self { bias: Some(bias), ..self }
     }
 
-    /// I and H, from the kernels' shapes, checked.
+    /// Checks the kernels' shapes and returns I and H.
     fn sizes(&self, config: &KerasConfig) -> Result<(usize, usize)> {
         let gates = config.gate_order().len();
         let wanted = format!("[inputs, {gates} x units]");
@@ -97,19 +94,19 @@ impl<'a> KerasWeights<'a> {
         }
         if let Some(units) = config.units.filter(|&units| units != hidden) {
             let found = format!("kernels of {hidden} units");
-            return Err(Error::shape("units", format!("{units}, as the configuration says"), found));
+            return Err(Error::shape("units", format!("{units}, as in the configuration"), found));
         }
         if let Some(use_bias) = config.use_bias.filter(|&use_bias| use_bias != self.bias.is_some()) {
-            let given = if use_bias { "none is given" } else { "one is given" };
+            let given = if use_bias { "no bias was passed" } else { "a bias was passed" };
             return Err(Error::config(
                 "bias",
-                format!("the configuration says use_bias={use_bias}, and {given}"),
+                format!("the configuration has use_bias={use_bias}, but {given}"),
             ));
         }
         Ok((inputs, hidden))
     }
 
-    /// The parameters of one direction, whose names end in `suffix`; sizes are checked.
+    /// The parameters of one direction, whose names end in `suffix`. The sizes must have been checked.
     fn parameters(&self, config: &KerasConfig, hidden: usize, suffix: &str) -> Vec<Named> {
         let order = config.gate_order();
         let rows = order.len() * hidden;
@@ -123,7 +120,7 @@ impl<'a> KerasWeights<'a> {
         if let Some(bias) = self.bias {
             let (input, recurrent) = bias.values().split_at(rows);
             let ordered = |values: &[f32]| reordered(values, order.len(), order);
-            // One bias is that of the input; the other adds nothing.
+            // A single bias becomes the input bias; the recurrent bias is zero.
             let recurrent = if recurrent.is_empty() { vec![0.0; rows] } else { ordered(recurrent) };
             parameters.push(Named::new(format!("bias_ih_l0{suffix}"), &[rows], ordered(input)));
             parameters.push(Named::new(format!("bias_hh_l0{suffix}"), &[rows], recurrent));
@@ -132,7 +129,7 @@ impl<'a> KerasWeights<'a> {
     }
 }
 
-/// A recurrent layer of Keras with its weights: in one direction, or in both as `Bidirectional` wraps it.
+/// A Keras recurrent layer with its weights, in one direction or wrapped in `Bidirectional`.
 ///
 /// ```
 /// use refrain::io::{HostArray, KerasClass, KerasConfig, KerasLayer, KerasVersion, KerasWeights};
@@ -161,14 +158,14 @@ pub struct KerasLayer {
 impl KerasLayer {
     /// A layer in one direction.
     ///
-    /// With `go_backwards=True` it runs from the last step to the first, as [`Rnn::reverse`]. Its output of a step is in the
-    /// place of that step; Keras returns the outputs in the order in which they were computed, the last step's first. So
-    /// Keras' sequence is this one reversed over time; the last state, and with `return_sequences=False` the output, are
-    /// the same.
+    /// With `go_backwards=True` it runs from the last step to the first, as [`Rnn::reverse`]. Here the output of step t
+    /// is at index t; Keras returns the outputs in the order of their computation, the last step's first. So Keras'
+    /// sequence is this one reversed over time; the final state and, with `return_sequences=False`, the output are the
+    /// same.
     ///
     /// # Errors
-    /// [`Error::Shape`] for an array of another shape than the class has; [`Error::Config`] for weights that disagree with
-    /// the configuration.
+    /// [`Error::Shape`] for an array whose shape is not that of the class; [`Error::Config`] for weights that disagree
+    /// with the configuration.
     pub fn new(config: &KerasConfig, weights: &KerasWeights<'_>) -> Result<Self> {
         let (inputs, hidden) = weights.sizes(config)?;
         let description = config.describe(inputs, hidden, weights.bias.is_some())?;
@@ -177,12 +174,12 @@ impl KerasLayer {
         Ok(Self { description, parameters: weights.parameters(config, hidden, suffix) })
     }
 
-    /// A layer in both directions whose outputs are concatenated: `Bidirectional` with its default `merge_mode`. `config` is
-    /// that of the wrapped layer, `layer.forward_layer.get_config()`; the backward layer's differs in `go_backwards` only.
+    /// A bidirectional layer with concatenated outputs: `Bidirectional` with its default `merge_mode`. `config` is that
+    /// of the wrapped layer, `layer.forward_layer.get_config()`; the backward layer's differs only in `go_backwards`.
     ///
     /// # Errors
-    /// As [`KerasLayer::new`], for each; [`Error::Config`] for a bias in only one of them, and for a `config` with
-    /// `go_backwards=True`.
+    /// As [`KerasLayer::new`], for each direction; [`Error::Config`] if only one direction has a bias, or for a `config`
+    /// with `go_backwards=True`.
     pub fn bidirectional(
         config: &KerasConfig,
         forward: &KerasWeights<'_>,
@@ -197,7 +194,8 @@ impl KerasLayer {
             return Err(Error::config("bias", "one direction has a bias and the other has none"));
         }
         if config.go_backwards {
-            let message = "Bidirectional runs its second layer backwards by itself: give the forward layer's configuration";
+            let message =
+                "Bidirectional reverses its second layer itself: pass the forward layer's configuration";
             return Err(Error::config("go_backwards", message));
         }
         let (inputs, hidden) = sizes;
@@ -212,12 +210,12 @@ impl KerasLayer {
         &self.description
     }
 
-    /// Puts the weights in the layer `layer` of a model, which has this description. Nothing changes if anything does
-    /// not fit. **Waits** for the GPU.
+    /// Copies the weights to the layer `layer` of a model, which must have this description. On error nothing changes.
+    /// **Waits** for the GPU.
     ///
     /// # Errors
-    /// [`Error::Config`] for a name that no layer has, or a layer with other parameters; [`Error::Shape`] for one of
-    /// another shape.
+    /// [`Error::Config`] if no layer has this name or its parameters differ; [`Error::Shape`] for a parameter of another
+    /// shape.
     pub fn load(&self, layer: &str, parameters: &mut Parameters) -> Result<()> {
         set_layer(parameters, layer, &self.parameters)
     }

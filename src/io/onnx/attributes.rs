@@ -1,11 +1,11 @@
-//! The attributes of a recurrent node, and its activations.
+//! The attributes of a recurrent node, including its activations.
 
 use serde::Deserialize;
 
 use crate::ops::Activation;
 use crate::{Error, Result};
 
-/// Which way a node runs through time.
+/// The direction in which a node processes the sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnnxDirection {
@@ -14,41 +14,40 @@ pub enum OnnxDirection {
     Forward,
     /// From the last step to the first.
     Reverse,
-    /// Both, the forward one first.
+    /// Both directions, forward first.
     Bidirectional,
 }
 
 impl OnnxDirection {
-    /// How many directions there are.
+    /// The number of directions.
     pub fn count(self) -> usize {
         if self == Self::Bidirectional { 2 } else { 1 }
     }
 }
 
-/// The attributes of an ONNX node RNN, GRU or LSTM, by their ONNX names; what is absent has ONNX's default.
+/// The attributes of an ONNX node RNN, GRU or LSTM, by their ONNX names. Absent attributes have ONNX's defaults.
 ///
-/// It deserializes from a JSON object of the attributes and refuses ones that are not listed. Exporters write
-/// integers 0 and 1 for switches, so these are integers here.
+/// Deserializes from a JSON object of attributes and rejects unknown ones. Switches are integers 0 and 1, as in ONNX.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OnnxAttributes {
     /// H; required.
     pub hidden_size: usize,
-    /// The names of the activations, those of each direction in turn; empty: the defaults.
+    /// The names of the activations, direction by direction; empty: the defaults.
     pub activations: Vec<String>,
-    /// α of the activations that have one, in order.
+    /// α of those activations that have it, in order.
     pub activation_alpha: Vec<f32>,
-    /// β of the activations that have one, in order.
+    /// β of those activations that have it, in order.
     pub activation_beta: Vec<f32>,
-    /// Bound of what enters the gates' activations; `None`: no clipping.
+    /// The bound of the gates' pre-activations; `None`: no clipping.
     pub clip: Option<f32>,
-    /// Which way the node runs.
+    /// The direction.
     pub direction: OnnxDirection,
-    /// 1: an LSTM's forget gate is one minus its input gate.
+    /// 1: the forget gate of an LSTM is one minus its input gate.
     pub input_forget: i64,
     /// 0: X is \[T, B, I\]; 1: X is \[B, T, I\].
     pub layout: i64,
-    /// GRU: 1 for the reset after the product, 0 before it.
+    /// GRU: 1 to apply the reset gate after the product, 0 before it.
     pub linear_before_reset: i64,
 }
 
@@ -66,15 +65,15 @@ impl OnnxAttributes {
         "linear_before_reset",
     ];
 
-    /// The attributes in the JSON object `text`.
+    /// Parses the JSON object `text`.
     ///
     /// # Errors
-    /// [`Error::Config`] for text that is no such object, or names an attribute that no recurrent node has.
+    /// [`Error::Config`] for text that is not such an object, or for an unknown attribute.
     pub fn from_json(text: &str) -> Result<Self> {
         serde_json::from_str(text).map_err(|error| Error::config("ONNX attributes", error.to_string()))
     }
 
-    /// Whether the switch `value` of the attribute `name` is on.
+    /// Parses the switch `value` of the attribute `name`.
     pub(super) fn switch(name: &str, value: i64) -> Result<bool> {
         match value {
             0 => Ok(false),
@@ -83,14 +82,13 @@ impl OnnxAttributes {
         }
     }
 
-    /// The activations of all directions, those of one after those of the other; `usual` for each direction where
-    /// the node names none.
+    /// The activations of all directions, direction by direction; `usual` for each direction if the node names none.
     pub(super) fn functions(&self, usual: &[Activation]) -> Result<Vec<Activation>> {
         let (directions, names) = (self.direction.count(), &self.activations);
         let expected = usual.len() * directions;
         if !names.is_empty() && names.len() != expected {
             let message =
-                format!("must name {expected} functions, {} a direction, not {names:?}", usual.len());
+                format!("must name {expected} functions, {} per direction, not {names:?}", usual.len());
             return Err(Error::config("activations", message));
         }
         let mut constants =
@@ -102,7 +100,7 @@ impl OnnxAttributes {
         let Constants { alphas, betas } = constants;
         for (attribute, mut left) in [("activation_alpha", alphas), ("activation_beta", betas)] {
             if let Some(value) = left.next() {
-                let message = format!("there is no activation left to take {value}");
+                let message = format!("has more values than the activations use: {value} is left over");
                 return Err(Error::config(attribute, message));
             }
         }
@@ -110,7 +108,7 @@ impl OnnxAttributes {
     }
 }
 
-/// What is left of α and β as functions take theirs.
+/// The values of α and β that no function has consumed yet.
 struct Constants<'a> {
     alphas: std::slice::Iter<'a, f32>,
     betas: std::slice::Iter<'a, f32>,
@@ -125,7 +123,7 @@ impl Constants<'_> {
         self.betas.next().copied().unwrap_or(default)
     }
 
-    /// α and β of a function for which ONNX has no defaults.
+    /// α and β of a function without defaults in ONNX.
     fn required(&mut self, name: &str) -> Result<(f32, f32)> {
         match (self.alphas.next(), self.betas.next()) {
             (Some(&alpha), Some(&beta)) => Ok((alpha, beta)),
@@ -137,8 +135,8 @@ impl Constants<'_> {
         }
     }
 
-    /// The activation that ONNX calls `name`, in any case. One that has constants takes the next of each, or the
-    /// defaults of ONNX's operator of that name.
+    /// The activation with the ONNX name `name`, ignoring case. A function with constants consumes the next α or β, or uses
+    /// the defaults of the ONNX operator of that name.
     fn function(&mut self, name: &str) -> Result<Activation> {
         Ok(match name.to_lowercase().as_str() {
             "tanh" => Activation::Tanh,
@@ -160,7 +158,7 @@ impl Constants<'_> {
             }
             _ => {
                 let message = format!(
-                    "`{name}` is none of ONNX's: Tanh, Relu, Sigmoid, Affine, LeakyRelu, ThresholdedRelu, \
+                    "`{name}` is not one of ONNX's activations: Tanh, Relu, Sigmoid, Affine, LeakyRelu, ThresholdedRelu, \
                      ScaledTanh, HardSigmoid, Elu, Softsign, Softplus"
                 );
                 return Err(Error::config("activations", message));

@@ -1,4 +1,4 @@
-//! A recurrent node as one or two layers.
+//! Converts a recurrent node to one or two layers.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::nn::{Cell, Parameters, Rnn};
 use crate::ops::Activation;
 use crate::{Error, Result};
 
-/// Which dimension of a node's X, Y and states is outermost.
+/// The order of the dimensions of a node's X, Y and states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnnxLayout {
     /// X \[T, B, I\], Y \[T, D, B, H\], states \[D, B, H\].
@@ -42,7 +42,7 @@ pub enum OnnxLayout {
 pub struct OnnxNode {
     operator: Operator,
     attributes: OnnxAttributes,
-    /// Those of each direction in turn.
+    /// The activations, direction by direction.
     functions: Vec<Activation>,
 }
 
@@ -60,7 +60,7 @@ impl Operator {
             "GRU" => Ok(Self::Gru),
             "LSTM" => Ok(Self::Lstm),
             other => {
-                let message = format!("`{other}` is no recurrent operator of ONNX: RNN, GRU or LSTM");
+                let message = format!("`{other}` is not a recurrent operator of ONNX (RNN, GRU or LSTM)");
                 Err(Error::Unsupported { what: "ONNX operator".to_owned(), message })
             }
         }
@@ -85,15 +85,15 @@ impl Operator {
 }
 
 impl OnnxNode {
-    /// The node of this operator, `RNN`, `GRU` or `LSTM`, with these attributes.
+    /// The node of the operator `RNN`, `GRU` or `LSTM` with these attributes.
     ///
     /// # Errors
-    /// [`Error::Config`] for attributes that ONNX does not allow, naming the attribute; [`Error::Unsupported`] for
-    /// another operator.
+    /// [`Error::Config`] for attributes that ONNX does not allow, naming the attribute; [`Error::Unsupported`] for any other
+    /// operator.
     pub fn new(operator: &str, attributes: OnnxAttributes) -> Result<Self> {
         let operator = Operator::new(operator)?;
         if attributes.hidden_size == 0 {
-            return Err(Error::config("hidden_size", "must be given, and at least 1"));
+            return Err(Error::config("hidden_size", "is required and must be at least 1"));
         }
         OnnxAttributes::switch("layout", attributes.layout)?;
         let coupled = OnnxAttributes::switch("input_forget", attributes.input_forget)?;
@@ -115,38 +115,39 @@ impl OnnxNode {
         self.attributes.hidden_size
     }
 
-    /// D, one or two.
+    /// D, 1 or 2.
     pub fn directions(&self) -> usize {
         self.attributes.direction.count()
     }
 
-    /// How X, Y and the states are laid out.
+    /// The layout of X, Y and the states.
     pub fn layout(&self) -> OnnxLayout {
         if self.attributes.layout == 0 { OnnxLayout::TimeMajor } else { OnnxLayout::BatchMajor }
     }
 
-    /// The node as one layer with the weights of `tensors`.
+    /// Returns the node as one layer with the weights of `tensors`.
     ///
     /// # Errors
-    /// As [`OnnxNode::layers`]; [`Error::Unsupported`] for two directions with different activations, which are two
-    /// layers side by side.
+    /// As [`OnnxNode::layers`]; [`Error::Unsupported`] for two directions with different activations, which need two layers.
     pub fn layer(&self, tensors: &OnnxTensors<'_>) -> Result<OnnxLayer> {
         let mut layers = self.layers(tensors)?;
         match (layers.pop(), layers.is_empty()) {
             (Some(layer), true) => Ok(layer),
             _ => {
-                let message = "differ between the directions: use `layers`, one a direction".to_owned();
+                let message =
+                    "differ between the directions: use `layers`, which returns one layer per direction"
+                        .to_owned();
                 Err(Error::Unsupported { what: "activations".to_owned(), message })
             }
         }
     }
 
-    /// The node as layers with the weights of `tensors`: one, or where the two directions have different activations
-    /// one a direction. Each runs over the node's X; Y is their outputs side by side.
+    /// Returns the node as layers with the weights of `tensors`: one, or one per direction if the two directions have
+    /// different activations. Each layer reads the node's X; Y is the concatenation of their outputs.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a tensor that does not have the shape that the node gives it; [`Error::Config`] for P at
-    /// a node that is no LSTM.
+    /// [`Error::Shape`] for a tensor whose shape does not match the node; [`Error::Config`] for P at a node that is not an
+    /// LSTM.
     pub fn layers(&self, tensors: &OnnxTensors<'_>) -> Result<Vec<OnnxLayer>> {
         let inputs = tensors.validate(self.operator, self.directions(), self.hidden())?;
         let count = self.operator.functions().len();
@@ -199,7 +200,7 @@ impl OnnxNode {
         if self.operator != Operator::Rnn && functions != self.operator.functions() {
             description = match *functions {
                 [gates, candidate, output] => description.gate_activations(gates, candidate, output),
-                // A GRU has no function of a cell state.
+                // A GRU applies no function to a cell state.
                 [gates, candidate] => description.gate_activations(gates, candidate, candidate),
                 _ => description,
             };
@@ -220,7 +221,7 @@ impl OnnxNode {
     }
 }
 
-/// A layer of a node: its description, and its weights under PyTorch's names in PyTorch's gate order.
+/// A layer of a node: its description, and its weights with PyTorch's names and gate order.
 #[derive(Clone, Debug)]
 pub struct OnnxLayer {
     description: Rnn,
@@ -234,17 +235,17 @@ impl OnnxLayer {
         &self.description
     }
 
-    /// Which of the node's directions it runs, by their places in the node's tensors.
+    /// The directions of the node that this layer runs, as indices into the node's tensors.
     pub fn directions(&self) -> Range<usize> {
         self.directions.clone()
     }
 
-    /// Puts the weights in the layer `layer` of a model, which has this description. Nothing changes if anything does
-    /// not fit. **Waits** for the GPU.
+    /// Copies the weights to the layer `layer` of a model, which must have this description. On error nothing changes.
+    /// **Waits** for the GPU.
     ///
     /// # Errors
-    /// [`Error::Config`] for a name that no layer has, or a layer with other parameters; [`Error::Shape`] for one of
-    /// another shape.
+    /// [`Error::Config`] if no layer has this name or its parameters differ; [`Error::Shape`] for a parameter of another
+    /// shape.
     pub fn load(&self, layer: &str, parameters: &mut Parameters) -> Result<()> {
         set_layer(parameters, layer, &self.parameters)
     }

@@ -1,4 +1,4 @@
-//! ONNX's recurrent weights under the names and in the gate order of this crate, which are PyTorch's.
+//! Converts ONNX's recurrent weights to the names and gate order of this crate, which are PyTorch's.
 
 use super::node::Operator;
 use crate::io::section::{HostArray, Named, reordered};
@@ -6,8 +6,8 @@ use crate::shape::product;
 use crate::{Error, Result};
 
 /// The weights of a recurrent node: its inputs W \[D, G·H, I\], R \[D, G·H, H\], B \[D, 2·G·H\] and, for an LSTM, P
-/// \[D, 3·H\]. Gate rows of a GRU are z, r, h, those of an LSTM i, o, f, c, those of P i, o, f; B holds the bias of the
-/// input before that of the recurrence.
+/// \[D, 3·H\]. The gate order is z, r, h for a GRU, i, o, f, c for an LSTM, and i, o, f in P. B contains the input biases,
+/// then the recurrent biases.
 #[derive(Clone, Copy, Debug)]
 pub struct OnnxTensors<'a> {
     input: HostArray<'a>,
@@ -16,14 +16,14 @@ pub struct OnnxTensors<'a> {
     peepholes: Option<HostArray<'a>>,
 }
 
-/// Which way one direction of a node runs.
+/// The direction of one of a node's recurrences.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum ActivationOrder {
     Forward,
     Reverse,
 }
 
-/// For each gate in this crate's order, its place in ONNX's.
+/// For each gate in this crate's order, its index in ONNX's order.
 fn gate_order(operator: Operator, coupled: bool) -> &'static [usize] {
     match (operator, coupled) {
         (Operator::Rnn, _) => &[0],
@@ -31,28 +31,28 @@ fn gate_order(operator: Operator, coupled: bool) -> &'static [usize] {
         (Operator::Gru, _) => &[1, 0, 2],
         // i, f, g, o from i, o, f, c.
         (Operator::Lstm, false) => &[0, 2, 3, 1],
-        // i, g, o: a coupled forget gate has no rows.
+        // i, g, o: a coupled forget gate has no weights.
         (Operator::Lstm, true) => &[0, 3, 1],
     }
 }
 
-/// The same for peepholes, whose rows are i, f, o here and i, o, f there.
+/// The same for peepholes, whose order is i, f, o here and i, o, f in ONNX.
 fn peephole_order(coupled: bool) -> &'static [usize] {
     if coupled { &[0, 1] } else { &[0, 2, 1] }
 }
 
 impl<'a> OnnxTensors<'a> {
-    /// W and R alone: no bias, no peepholes.
+    /// W and R, without a bias or peepholes.
     pub fn new(input: HostArray<'a>, recurrent: HostArray<'a>) -> Self {
         Self { input, recurrent, bias: None, peepholes: None }
     }
 
-    /// With B.
+    /// Adds B.
     pub fn bias(self, bias: HostArray<'a>) -> Self {
         Self { bias: Some(bias), ..self }
     }
 
-    /// With P.
+    /// Adds P.
     pub fn peepholes(self, peepholes: HostArray<'a>) -> Self {
         Self { peepholes: Some(peepholes), ..self }
     }
@@ -65,11 +65,11 @@ impl<'a> OnnxTensors<'a> {
         self.peepholes.is_some()
     }
 
-    /// I.
+    /// Checks the shapes and returns I.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a tensor that does not have the shape that D, H and the operator's G gates give it;
-    /// [`Error::Config`] for P where there is no cell state to see.
+    /// [`Error::Shape`] for a tensor whose shape does not follow from D, H and the operator's G gates; [`Error::Config`]
+    /// for P at an operator without a cell state.
     pub(super) fn validate(&self, operator: Operator, directions: usize, hidden: usize) -> Result<usize> {
         let rows = product("hidden_size", &[operator.gates(), hidden])?;
         let wanted = format!("[{directions}, {rows}, inputs]");
@@ -83,7 +83,7 @@ impl<'a> OnnxTensors<'a> {
             if operator != Operator::Lstm {
                 return Err(Error::config(
                     "P",
-                    "peepholes see the cell state of an LSTM; this node has none",
+                    "peepholes read the cell state of an LSTM; this node has no cell state",
                 ));
             }
             peepholes.expect("P", &[directions, product("P", &[3, hidden])?])?;
@@ -91,7 +91,7 @@ impl<'a> OnnxTensors<'a> {
         Ok(inputs)
     }
 
-    /// The parameters of the direction at `place` of a validated node, which runs the way `way`.
+    /// The parameters of direction `place` of a validated node, which runs in the direction `way`.
     pub(super) fn parameters(
         &self,
         operator: Operator,
@@ -137,7 +137,7 @@ impl<'a> OnnxTensors<'a> {
 mod tests {
     use super::*;
 
-    /// Each row numbered by its gate's place in ONNX, for D = 2, H = 1, I = 1.
+    /// Each row holds its gate's index in ONNX, for D = 2, H = 1, I = 1.
     #[test]
     fn gates_are_put_in_this_crates_order() {
         let (w, b) = ([0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0], [0.0; 16]);

@@ -22,7 +22,7 @@ kernel!(COLUMNS: "elementwise/columns" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&COLUMNS];
 
-/// Copies `columns` columns from x to y, which begin at `firsts`, in rows of `widths`.
+/// Copies `columns` columns from x, starting at column `firsts[0]`, to y at `firsts[1]`; rows have `widths` elements.
 pub(super) fn copy_columns(
     context: &Context,
     [x, y]: [Span<'_>; 2],

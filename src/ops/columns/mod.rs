@@ -1,4 +1,4 @@
-//! Column blocks of matrices: out of one, into another.
+//! Copies of column blocks between matrices.
 
 pub(crate) mod gpu;
 
@@ -8,7 +8,7 @@ use crate::device::on_device;
 use crate::tensor::{Tensor, View, ViewMut};
 use crate::{Error, Result};
 
-/// The columns `range` of x \[.., columns\]: y \[.., range\].
+/// Returns a copy of the columns `range` of x: x \[.., columns\] → y \[.., range\].
 pub(crate) fn columns(x: View<'_>, range: Range<usize>) -> Result<Tensor> {
     let shape = x.shape().with_last(range.len())?;
     let mut y = Tensor::unwritten(x.device(), shape.dimensions())?;
@@ -16,7 +16,7 @@ pub(crate) fn columns(x: View<'_>, range: Range<usize>) -> Result<Tensor> {
     Ok(y)
 }
 
-/// Copies the columns `range` of x \[R, columns\] to the columns of `target` \[R, width\] from `first` on.
+/// Copies the columns `range` of x \[R, columns\] to `target` \[R, width\], starting at column `first`.
 pub(crate) fn copy_columns(
     mut target: ViewMut<'_>,
     first: usize,

@@ -1,4 +1,4 @@
-//! The CPU reference of `shaders/loss/cross_entropy.wgsl`, from the definition: −Σ_j q_j ln p_j with the smoothed target q.
+//! CPU reference of `shaders/loss/cross_entropy.wgsl`, from the definition: −Σ_j q_j ln p_j with the smoothed target q.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, aview1};
 
@@ -9,10 +9,10 @@ use crate::math::{in_parts, part_rows};
 use crate::ops::softmax::cpu::log_softmax;
 use crate::tensor::{IGNORED, Real, unwritten};
 
-/// Multiplications that an element costs, of which two functions are the most.
+/// The cost of one element in multiplications; the two exponentials are most of it.
 const COST: usize = 40;
 
-/// What the losses of all rows have in common.
+/// The quantities shared by the losses of all rows.
 struct Loss<'a, F> {
     weights: Array1<F>,
     smoothing: F,
@@ -21,7 +21,7 @@ struct Loss<'a, F> {
     total_weight: F,
 }
 
-/// Some rows, of which the first has the number `first`.
+/// A range of rows that starts at row `first`.
 struct Part<'a, F> {
     first: usize,
     logits: ArrayView2<'a, F>,
@@ -48,7 +48,7 @@ pub(super) fn rows<F: Real>(
 
     let mut losses = Array1::zeros(rows);
     let mut d_logits = unwritten(host, logits.raw_dim(), "the gradient of a cross-entropy")?;
-    // Rows without a label are left so.
+    // Rows without a label keep this value.
     d_logits.fill(F::zero());
     let part = part_rows(rows, COST * logits.len(), 1);
     let arrays = losses
@@ -66,7 +66,7 @@ pub(super) fn rows<F: Real>(
     Ok((losses, d_logits))
 }
 
-/// The target of a row: q_j = spread_j, and at the label `hard` more.
+/// The target distribution of a row: q_j = spread_j, plus `hard` at the label.
 struct Target<'a, F> {
     label: usize,
     hard: F,
@@ -76,7 +76,7 @@ struct Target<'a, F> {
 impl<F: Real> Loss<'_, F> {
     fn of_rows(&self, part: Part<'_, F>) {
         let Part { first, logits, labels, mut losses, mut d_logits } = part;
-        // Of each label's weight, `smoothing` is spread over all classes by their weights.
+        // `smoothing` of each label's weight is spread over all classes in proportion to their weights.
         let share = self.smoothing / F::from_f64(logits.ncols() as f64);
         let spread: Vec<F> = match self.smooths() {
             true => self.weights.iter().map(|&weight| share * weight).collect(),
@@ -101,13 +101,13 @@ impl<F: Real> Loss<'_, F> {
         self.smoothing > F::zero()
     }
 
-    /// The loss of a row, and its gradient at the logits.
+    /// Returns the loss of one row and writes its gradient with respect to the logits to `d_x`.
     fn of_row(&self, x: ArrayView1<'_, F>, target: &Target<'_, F>, d_x: &mut ArrayViewMut1<'_, F>) -> F {
         let Some(d_x) = d_x.as_slice_mut() else { unreachable!("rows of new arrays are contiguous") };
         let Target { label, hard, spread } = *target;
         d_x.iter_mut().zip(x).for_each(|(d_x, &x)| *d_x = x);
         log_softmax(d_x);
-        // ln p is −∞ where a logit is: without smoothing such a class has no term, for 0 · ∞ would be NaN.
+        // Without smoothing, a class whose logit is −∞ has no term: 0 · ∞ would be NaN.
         let mut loss = -hard * d_x[label];
         if self.smooths() {
             loss -= d_x.iter().zip(spread).map(|(&log_p, &q)| q * log_p).sum::<F>();

@@ -56,7 +56,7 @@ pub(super) fn rows(context: &Context, call: Call<'_>) -> Result<()> {
         let elements = piece.start * classes..piece.end * classes;
         let logits = context.bind(call.logits.span().slice(elements.clone()))?;
         let labels = context.bind(call.labels.span().slice(piece.clone()))?;
-        // What an option leaves out is bound all the same, and not read.
+        // Bindings that the options do not use must be bound too; the shader does not read them.
         let weights = match call.options.weights {
             Some(weights) => context.bind(weights.span())?,
             None => logits,
@@ -90,7 +90,7 @@ pub(super) fn rows(context: &Context, call: Call<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Σ w_label over the rows that have a label.
+/// Returns Σ w_label over the rows that have a label.
 fn total_weight(context: &Context, labels: &Indices, weights: View<'_>) -> Result<Tensor> {
     // Rows without a label are not written and stay zero.
     let of_rows = Tensor::zeros(labels.device(), &[labels.shape().elements()])?;

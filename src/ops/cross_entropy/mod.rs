@@ -1,4 +1,4 @@
-//! Cross-entropy of a softmax against labels, fused with its gradient.
+//! Softmax cross-entropy against labels, fused with its gradient.
 
 pub(crate) mod cpu;
 pub(crate) mod gpu;
@@ -8,34 +8,34 @@ use crate::math::threads;
 use crate::tensor::{Indices, Tensor, View, expect_capacity};
 use crate::{Error, Result};
 
-/// What the losses of the rows become.
+/// How the losses of the rows are reduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
-    /// Their sum over the sum of their labels' weights, as in PyTorch: without weights, their mean.
+    /// Their sum divided by the sum of their labels' weights, as in PyTorch; without weights, their mean.
     Mean,
     /// Their sum.
     Sum,
 }
 
-/// Options of the loss, beside its inputs.
+/// Options of the loss.
 #[derive(Clone, Copy)]
 pub(crate) struct Options<'a> {
     pub(crate) weights: Option<View<'a>>,
     pub(crate) smoothing: f32,
 }
 
-/// The factor of each row's loss and gradient.
+/// The factor by which a row's loss and gradient are multiplied.
 #[derive(Clone, Copy)]
 pub(crate) enum Scale<'a> {
-    /// One for all rows.
+    /// The same factor for all rows.
     Same(f32),
-    /// One over the sum of the labels' weights.
+    /// 1 / Σ w_label over all rows.
     MeanWeight,
-    /// One a row: the gradient at its loss.
+    /// One factor per row: the upstream gradient of its loss.
     Rows(View<'a>),
 }
 
-/// Scaled losses \[R\] and gradients \[R, C\] of all rows.
+/// The scaled losses \[R\] and gradients \[R, C\] of all rows.
 pub(crate) struct Rows {
     pub(crate) losses: Tensor,
     pub(crate) d_logits: Tensor,
@@ -68,7 +68,7 @@ fn check(logits: View<'_>, labels: &Indices, options: Options<'_>) -> Result<(us
     Ok((rows, classes))
 }
 
-/// Losses and gradients of all rows; see [`CrossEntropy`](crate::loss::CrossEntropy) for the equations.
+/// Computes losses and gradients of all rows; see [`CrossEntropy`](crate::loss::CrossEntropy) for the equations.
 pub(crate) fn rows(
     logits: View<'_>,
     labels: &Indices,
@@ -83,7 +83,7 @@ pub(crate) fn rows(
     let device = logits.device();
     on_device!(device,
         F, host => {
-            // Beside the gradient, a few numbers a row, and targets and powers of some threads.
+            // Besides the gradient: a few numbers per row, and the targets and exponentials of the threads.
             let (rows, classes) = (logits.shape().rows(), logits.shape().last());
             let scratch = 2 * rows + 4 * classes * threads();
             expect_capacity(device, logits.shape().elements() + scratch, "a cross-entropy")?;

@@ -1,4 +1,4 @@
-//! The twin of `shaders/elementwise/dropout.wgsl`.
+//! CPU reference of `shaders/elementwise/dropout.wgsl`.
 
 use ndarray::{ArrayView1, ArrayViewMut1};
 

@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/elementwise/dropout.wgsl`: four neighbours an invocation.
+//! Dispatch of `shaders/elementwise/dropout.wgsl`: one invocation computes four consecutive elements.
 
 use super::{Mask, Old};
 use crate::Result;
@@ -6,7 +6,7 @@ use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters,
 
 parameters!(DropoutParameters {
     count: u32,
-    /// The first element's place in the mask.
+    /// The index of the first element in the mask.
     first: u32,
     period: u32,
     threshold: u32,
@@ -30,12 +30,12 @@ kernel!(DROPOUT: "elementwise/dropout" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&DROPOUT];
 
-/// Elements of one invocation: the numbers of one Philox block.
+/// Elements per invocation: the numbers of one Philox block.
 const NEIGHBOURS: usize = 4;
 
 pub(super) fn dropout(context: &Context, x: Span<'_>, mask: Mask, y: Span<'_>, old: Old) -> Result<()> {
     let [seed_low, seed_high, stream_low, stream_high] = mask.stream.words();
-    // Pieces begin where blocks of random numbers begin.
+    // Dispatches start at a multiple of four, where a block of random numbers starts.
     let largest = context.limits().elements(ELEMENTWISE_GROUP) / NEIGHBOURS * NEIGHBOURS;
     for piece in pieces(x.len(), largest.max(NEIGHBOURS)) {
         let from = context.bind(x.slice(piece.clone()))?;

@@ -1,4 +1,4 @@
-//! Dropout: elements that random numbers leave out.
+//! Dropout: sets randomly chosen elements to zero.
 
 pub(crate) mod cpu;
 pub(crate) mod gpu;
@@ -8,30 +8,30 @@ use crate::random::Stream;
 use crate::tensor::{Tensor, View, ViewMut};
 use crate::{Error, Result};
 
-/// Which elements [`dropout`] leaves out: a function of a random stream, a rate and a period. Nothing is stored, so
-/// that backward, another device or another run finds the same mask again.
+/// The elements that [`dropout`] sets to zero, as a function of a random stream, a rate and a period. Nothing is stored:
+/// the backward pass, another device or another run recomputes the same mask.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mask {
     stream: Stream,
     rate: f32,
     period: u32,
-    /// The element of the mask that the first one of a tensor has.
+    /// The index in the mask of a tensor's first element.
     first: usize,
 }
 
 impl Mask {
-    /// Element i is left out if number i of `stream`, uniform among the 32-bit integers, is below `rate` · 2³².
+    /// Element i is dropped if number i of `stream`, uniform among the 32-bit integers, is below `rate` · 2³².
     ///
     /// # Errors
-    /// [`Error::Config`] unless 0 ≤ `rate` < 1: at a rate of one nothing would be left to scale up.
+    /// [`Error::Config`] unless 0 ≤ `rate` < 1.
     pub fn new(stream: Stream, rate: f32) -> Result<Self> {
         expect_rate("dropout rate", rate)?;
         Ok(Self { stream, rate, period: u32::MAX, first: 0 })
     }
 
-    /// With the mask of the first `period` elements repeated over all of them: with a period of B·F a mask over
-    /// \[T, B, F\] is locked over time (Gal & Ghahramani 2016, "A theoretically grounded application of dropout in
-    /// recurrent neural networks").
+    /// Repeats the mask of the first `period` elements over all elements. With a period of B·F the mask over \[T, B, F\] is
+    /// the same at every time step (variational dropout: Gal & Ghahramani 2016, "A theoretically grounded application of
+    /// dropout in recurrent neural networks").
     ///
     /// # Errors
     /// [`Error::Config`] for a period of zero.
@@ -39,27 +39,27 @@ impl Mask {
         if period == 0 {
             return Err(Error::config("dropout period", "must be at least 1 element"));
         }
-        // A longer period than any tensor has elements is no period.
+        // A period longer than any tensor never repeats.
         Ok(Self { period: u32::try_from(period).unwrap_or(u32::MAX), ..self })
     }
 
-    /// The mask of what comes after the first `elements` elements: that of a stretch of a larger tensor.
+    /// Returns the mask without its first `elements` elements: the mask of a section of a larger tensor.
     pub(crate) fn after(self, elements: usize) -> Self {
         Self { first: self.first + elements, ..self }
     }
 
-    /// The part of all elements that is left out, in expectation.
+    /// The expected fraction of elements that is dropped.
     pub fn rate(&self) -> f32 {
         self.rate
     }
 
-    /// Whether element `index` is left as it is, but for the scale.
+    /// Whether element `index` is kept, that is, only scaled.
     pub fn keeps(&self, index: usize) -> bool {
         let period = self.period as usize;
         self.stream.bits(((self.first % period + index % period) % period) as u64) >= self.threshold()
     }
 
-    /// What [`Mask::keeps`] says of element 0, 1, 2 and so on.
+    /// The values of [`Mask::keeps`] for elements 0, 1, 2 and so on.
     fn all(&self) -> impl Iterator<Item = bool> {
         let (threshold, period) = (self.threshold(), self.period as usize);
         let first = self.first % period;
@@ -68,18 +68,18 @@ impl Mask {
         numbers.map(move |number| number >= threshold)
     }
 
-    /// The first number that keeps an element.
+    /// The smallest random number that keeps an element.
     fn threshold(&self) -> u32 {
         threshold(self.rate)
     }
 }
 
-/// How many of the 2³² numbers stand for `rate`. Exact: a rate of 32 bits below one is at most 1 − 2⁻²⁴.
+/// Returns rate · 2³², how many of the 2³² numbers drop an element. Exact: an f32 below 1 is at most 1 − 2⁻²⁴.
 pub(crate) fn threshold(rate: f32) -> u32 {
     (f64::from(rate) * 4_294_967_296.0).ceil() as u32
 }
 
-/// Fails unless `rate` is the rate of a mask.
+/// Fails unless 0 ≤ `rate` < 1.
 pub(crate) fn expect_rate(what: &str, rate: f32) -> Result<()> {
     if (0.0..1.0).contains(&rate) {
         return Ok(());
@@ -87,17 +87,17 @@ pub(crate) fn expect_rate(what: &str, rate: f32) -> Result<()> {
     Err(Error::config(what, format!("must be at least 0 and below 1, not {rate}")))
 }
 
-/// What becomes of a target's old values.
+/// What happens to the old values of the target.
 #[derive(Clone, Copy, PartialEq)]
 enum Old {
     Overwritten,
     AddedTo,
 }
 
-/// y_i = x_i / (1 − p) where `mask` keeps element i, else zero, whatever x holds there: inverted dropout at the
-/// mask's rate p (Srivastava et al. 2014, "Dropout"). Any shape; elements are counted row-major.
+/// y_i = x_i / (1 − p) if `mask` keeps element i, else 0, even where x is NaN: inverted dropout at the mask's rate p
+/// (Srivastava et al. 2014, "Dropout"). Any shape; elements are counted in row-major order.
 ///
-/// It is linear and diagonal, so its backward is itself: dx = dropout(dy) under the same mask.
+/// The operation is linear and diagonal, so its backward pass is the same function: dx = dropout(dy) with the same mask.
 ///
 /// # Errors
 /// Out of memory.
@@ -118,8 +118,7 @@ pub fn dropout<'a>(x: impl Into<View<'a>>, mask: Mask) -> Result<Tensor> {
     Ok(y)
 }
 
-/// target += dropout(x) under `mask`, over as many elements: how a masked copy's gradient reaches what it was a
-/// copy of.
+/// target += dropout(x) with `mask`; x has as many elements as `target`. Accumulates the gradient of a dropped-out copy.
 pub(crate) fn dropout_add_into(target: ViewMut<'_>, x: View<'_>, mask: Mask) -> Result<()> {
     x.device().expect_same("the target of dropout", target.device())?;
     target.shape().expect("the target of dropout", x.shape().dimensions())?;
@@ -146,7 +145,7 @@ mod tests {
         let threshold = |rate| Mask::new(Stream::new(0, 0), rate).map(|mask| mask.threshold());
         assert_eq!(threshold(0.0).unwrap(), 0);
         assert_eq!(threshold(0.5).unwrap(), 1 << 31);
-        // The smallest rate leaves out the number 0 alone, the largest keeps the last 256.
+        // The smallest rate drops only the number 0, the largest keeps only the last 256.
         assert_eq!(threshold(f32::MIN_POSITIVE).unwrap(), 1);
         assert_eq!(threshold(1.0f32.next_down()).unwrap(), u32::MAX - 255);
     }

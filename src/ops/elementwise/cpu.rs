@@ -1,4 +1,4 @@
-//! The twins of the element-wise kernels: the functions as textbooks define them.
+//! CPU reference of the element-wise kernels: the functions from their textbook definitions.
 
 use ndarray::{ArrayD, ArrayView1, ArrayViewD, ArrayViewMut1, Zip};
 
@@ -15,7 +15,7 @@ pub(crate) fn value<F: Real>(function: Activation, x: F) -> F {
     match function {
         Activation::Identity => x,
         Activation::Tanh => x.tanh(),
-        // Written so that NaN passes through.
+        // In this order NaN passes through.
         Activation::Relu => {
             if x <= zero {
                 zero
@@ -76,12 +76,12 @@ pub(crate) fn value<F: Real>(function: Activation, x: F) -> F {
     }
 }
 
-/// Whether f' is the same everywhere, so that it is known at NaN too.
+/// Whether f' is constant, so that it is defined even at NaN.
 fn is_linear(function: Activation) -> bool {
     matches!(function, Activation::Identity | Activation::Affine { .. })
 }
 
-/// f'(x), where y = f(x) is known; NaN at NaN. Where y alone determines it x is not read: layers do not keep it.
+/// f'(x), where y = f(x); NaN at NaN. Reads x only if y does not determine f'(x), because layers do not save x.
 pub(crate) fn derivative<F: Real>(function: Activation, x: F, y: F) -> F {
     let (zero, one) = (F::zero(), F::one());
     let local = match function {
@@ -131,8 +131,8 @@ pub(crate) fn derivative<F: Real>(function: Activation, x: F, y: F) -> F {
     if x.is_nan() { x } else { local }
 }
 
-/// f'(x) from y = f(x) alone: what a gated cell needs, which keeps its gates after their activation. α must not be
-/// negative, as f of a leaky relu, an elu or a thresholded relu would then take one value at two places. NaN at NaN.
+/// f'(x) computed from y = f(x) alone. Gated cells need it because they save their gates after the activation. α must not
+/// be negative: otherwise leaky relu, elu and thresholded relu would map two values of x to one y. NaN at NaN.
 pub(crate) fn derivative_at_output<F: Real>(function: Activation, y: F) -> F {
     if y.is_nan() && !is_linear(function) {
         return y;
@@ -231,7 +231,7 @@ mod tests {
                 let x = f64::from(place) * 0.1;
                 let y = value(function, x);
                 let (expected, found) = (derivative(function, x, y), derivative_at_output(function, y));
-                // A hard sigmoid's rounded line and a tangent near its pole lose a few digits.
+                // The rounding of a hard sigmoid's line, and of a tangent near its pole, loses a few digits.
                 let allowed = 1e-12 * expected.abs().max(1.0);
                 assert!((expected - found).abs() <= allowed, "{function:?} at {x}: {found}, not {expected}");
             }

@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/{unary,unary_backward,binary,accumulate}.wgsl`.
+//! Dispatch of `shaders/elementwise/{unary,unary_backward,binary,accumulate}.wgsl`.
 
 use super::{Activation, Binary};
 use crate::Result;
@@ -85,7 +85,7 @@ pub(super) fn binary(context: &Context, spans: [Span<'_>; 3], function: Binary) 
     })
 }
 
-/// What becomes of a target's old values.
+/// What happens to the old values of the target.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Old {
     Keep,

@@ -1,4 +1,4 @@
-//! Element-wise functions of one and two arrays.
+//! Element-wise functions of one or two arrays.
 
 pub(crate) mod cpu;
 pub(crate) mod gpu;
@@ -9,7 +9,7 @@ use crate::device::on_device;
 use crate::tensor::{Real, Tensor, View, ViewMut, expect_capacity};
 use crate::{Error, Result};
 
-/// A function applied to each element, by its standard name.
+/// A function applied to each element, with its standard name.
 ///
 /// | name | f(x) |
 /// |---|---|
@@ -28,9 +28,9 @@ use crate::{Error, Result};
 /// | thresholded relu | x for x ≥ α, 0 elsewhere |
 /// | scaled tanh | α tanh(β x) |
 ///
-/// NaN stays NaN: f(NaN) is, and so is f'(NaN) but for identity and affine, whose derivative is the same everywhere. Where f
-/// has a kink its derivative there is the left one, as in PyTorch. The thresholded relu is that of ONNX's
-/// recurrent operators, which include x = α, where PyTorch's `nn.Threshold` has 0.
+/// f(NaN) is NaN, and so is f'(NaN), except for identity and affine, whose derivative is constant. At a kink the derivative
+/// is the left one, as in PyTorch. The thresholded relu is the one of ONNX's recurrent operators, where f(α) = α; PyTorch's
+/// `nn.Threshold` has f(α) = 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -59,14 +59,14 @@ pub enum Activation {
     Softplus,
     /// min(1, max(0, `alpha` x + `beta`)).
     HardSigmoid {
-        /// Slope between the kinks; PyTorch has 1/6, ONNX 0.2.
+        /// Slope between the kinks: 1/6 in PyTorch, 0.2 in ONNX.
         alpha: f32,
         /// Value at zero.
         beta: f32,
     },
     /// x / (1 + |x|).
     Softsign,
-    /// tan x. On a GPU accurate for |x| up to 12,000; beyond, x is too coarse for its period to be taken off.
+    /// tan x. On a GPU it is accurate for |x| up to 12,000; beyond that, f32 is too coarse for the range reduction.
     Tan,
     /// `alpha` x + `beta`.
     Affine {
@@ -77,27 +77,27 @@ pub enum Activation {
     },
     /// x for x ≥ `alpha`, 0 elsewhere.
     ThresholdedRelu {
-        /// The least x that passes.
+        /// The smallest x with f(x) = x.
         alpha: f32,
     },
     /// `alpha` tanh(`beta` x).
     ScaledTanh {
-        /// The limit for x → ∞; LeCun et al. 1998 have 1.7159.
+        /// The limit for x → ∞; LeCun et al. 1998 use 1.7159.
         alpha: f32,
-        /// Scale of the argument; LeCun et al. 1998 have 2/3.
+        /// The scale of the argument; LeCun et al. 1998 use 2/3.
         beta: f32,
     },
     /// min(`high`, max(`low`, x)).
     HardTanh {
-        /// The least value.
+        /// The smallest value.
         low: f32,
-        /// The greatest value.
+        /// The largest value.
         high: f32,
     },
 }
 
 impl Activation {
-    /// One of each, with the usual constants.
+    /// Every function, with its usual constants.
     pub const ALL: [Self; 15] = [
         Self::Identity,
         Self::Tanh,
@@ -116,7 +116,7 @@ impl Activation {
         Self::HardTanh { low: -1.0, high: 1.0 },
     ];
 
-    /// The number by which shaders know the function.
+    /// The number of the function in shaders.
     pub(crate) fn code(self) -> u32 {
         match self {
             Self::Identity => 0,
@@ -137,7 +137,7 @@ impl Activation {
         }
     }
 
-    /// The function's constants (α, β); zeros where it has none.
+    /// The constants (α, β) of the function; zero if it has none.
     pub(crate) fn constants(self) -> (f32, f32) {
         match self {
             Self::LeakyRelu { slope } => (slope, 0.0),
@@ -150,7 +150,7 @@ impl Activation {
         }
     }
 
-    /// Whether the function has constants, whatever their values.
+    /// Whether the function has constants.
     pub(crate) fn has_constants(self) -> bool {
         matches!(
             self,
@@ -164,7 +164,7 @@ impl Activation {
         )
     }
 
-    /// Its standard name.
+    /// The standard name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Identity => "identity",
@@ -185,7 +185,7 @@ impl Activation {
         }
     }
 
-    /// Fails for constants that are not finite, or out of order.
+    /// Fails if constants are not finite or out of order.
     pub(crate) fn validate(self) -> Result<()> {
         let (alpha, beta) = self.constants();
         if !(alpha.is_finite() && beta.is_finite()) {
@@ -257,7 +257,7 @@ pub fn unary_backward<'a>(
     )
 }
 
-/// A function of two arrays of one shape, element by element.
+/// An element-wise function of two arrays of the same shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Binary {
@@ -310,9 +310,9 @@ pub fn scale<'a>(x: impl Into<View<'a>>, factor: f32) -> Result<Tensor> {
     )
 }
 
-/// target += x, over as many elements; shapes may differ.
+/// target += x; x has as many elements as `target`, in any shape.
 pub(crate) fn add_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
-    expect_as_many(&target, "what is added", x)?;
+    expect_as_many(&target, "the summand", x)?;
     on_device!(x.device(),
         F => {
             cpu::add_into(target.array1::<F>(), x.array1());
@@ -322,21 +322,21 @@ pub(crate) fn add_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
     )
 }
 
-/// target = x, over as many elements; shapes may differ.
+/// target = x; x has as many elements as `target`, in any shape.
 pub(crate) fn copy_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
-    expect_as_many(&target, "what is copied", x)?;
+    expect_as_many(&target, "the source of the copy", x)?;
     on_device!(x.device(),
         F => {
             target.array1::<F>().assign(&x.array1());
             Ok(())
         },
-        // A kernel and not a copy command: the compute pass stays open.
+        // A kernel instead of a copy command, so that the compute pass stays open.
         context => gpu::accumulate(context, x.span(), target.span(), 1.0, gpu::Old::Overwrite),
     )
 }
 
-/// Fails unless `x` lives on the device of `target` and has as many elements: a loop over both would leave out the rest, a
-/// kernel would read beyond the end.
+/// Fails unless `x` is on the device of `target` and has as many elements: otherwise a CPU loop would skip elements and a
+/// kernel would read out of bounds.
 pub(crate) fn expect_as_many(target: &ViewMut<'_>, what: &str, x: View<'_>) -> Result<()> {
     target.device().expect_same(what, x.device())?;
     let (expected, found) = (target.shape().elements(), x.shape().elements());
@@ -363,9 +363,9 @@ mod tests {
         let (mut long, short) = (Tensor::zeros(&device, &[6])?, Tensor::zeros(&device, &[4])?);
         let message = |result: Result<()>| result.map_err(|error| error.to_string()).unwrap_err();
         let added = add_into(long.view_mut()?, short.view());
-        assert_eq!(message(added), "what is added: expected 6 values, found 4 values");
+        assert_eq!(message(added), "the summand: expected 6 values, found 4 values");
         let copied = copy_into(long.view_mut()?, short.view());
-        assert_eq!(message(copied), "what is copied: expected 6 values, found 4 values");
+        assert_eq!(message(copied), "the source of the copy: expected 6 values, found 4 values");
         add_into(long.view_mut()?, Tensor::zeros(&device, &[2, 3])?.view())?;
         assert!(short.view().reshaped(&[2, 3]).is_err());
         assert!(short.view().outer(2..5).is_err());

@@ -1,4 +1,4 @@
-//! The twins of `shaders/{embedding,embedding_backward,one_hot}.wgsl`.
+//! CPU reference of `shaders/embedding/{embedding,embedding_backward,one_hot}.wgsl`.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Ix2};
 

@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/{embedding,embedding_backward,one_hot}.wgsl`.
+//! Dispatch of `shaders/embedding/{embedding,embedding_backward,one_hot}.wgsl`.
 
 use std::ops::Range;
 
@@ -9,10 +9,10 @@ use crate::tensor::{Indices, View};
 parameters!(EmbeddingParameters {
     count: u32,
     features: u32,
-    /// The rows of the table that are bound.
+    /// The first row of the bound section of the table.
     first_token: u32,
     token_count: u32,
-    /// Place of the first element of this stretch in all of y.
+    /// The offset in all of y of the first element of this dispatch.
     y_first: u32,
     tokens_base: u32,
     table_base: u32,
@@ -25,9 +25,9 @@ parameters!(EmbeddingBackwardParameters {
     groups_base: u32,
     d_y_base: u32,
     d_table_base: u32,
-    /// The places, in the order of the sequence, that are bound in this dispatch.
+    /// The first position of the sequence in the bound section of d_y.
     first_place: u32,
-    /// The first row of the table that is bound.
+    /// The first row of the bound section of the table.
     first_token: u32,
 });
 parameters!(OneHotParameters { count: u32, vocabulary: u32, y_first: u32, tokens_base: u32, y_base: u32 });
@@ -56,17 +56,17 @@ kernel!(ONE_HOT: "embedding/one_hot" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&EMBEDDING, &EMBEDDING_BACKWARD, &ONE_HOT];
 
-/// Invocations in a workgroup of `embedding/embedding_backward.wgsl`.
+/// Workgroup size of `embedding/embedding_backward.wgsl`.
 const SCATTER_GROUP: usize = 64;
-/// Loop turns that one invocation of `embedding/embedding_backward.wgsl` may take; see `MAX_DEPTH` of `matmul`.
+/// The most loop iterations of one invocation of `embedding/embedding_backward.wgsl`; see `MAX_DEPTH` of `matmul`.
 const MAX_TURNS: usize = 1 << 14;
 
-/// The elements of a piece of y, and the tokens whose rows they belong to.
+/// The tokens whose rows contain the elements `piece` of y.
 fn tokens_of(piece: &Range<usize>, features: usize) -> Range<usize> {
     piece.start / features..piece.end.div_ceil(features)
 }
 
-/// Tokens outside the table leave their rows of y as they are.
+/// y_i = table_{token_i}. Leaves the rows of y whose token lies outside the table unchanged.
 pub(crate) fn gather(context: &Context, tokens: Span<'_>, table: View<'_>, y: Span<'_>) -> Result<()> {
     let features = table.shape().last();
     let table_rows = (context.limits().binding_elements / features).max(1);
@@ -97,14 +97,14 @@ pub(crate) fn gather(context: &Context, tokens: Span<'_>, table: View<'_>, y: Sp
     Ok(())
 }
 
-/// Where tokens stand: each group is a token, the first of its `places`, and how many.
+/// Positions grouped by token. A group is a token, the index of its first position in `places`, and their number.
 struct Places {
     places: Vec<u32>,
-    /// Rounds of groups, each token at most once a round, ordered by token.
+    /// Rounds of groups. Within a round each token occurs at most once, and groups are ordered by token.
     rounds: Vec<Vec<[u32; 3]>>,
 }
 
-/// Sorts the places `range` of `tokens` by token, keeping their order, and cuts them into runs of `longest`.
+/// Sorts the positions `range` of `tokens` by token with a stable sort, and splits them into groups of at most `longest`.
 fn places(tokens: &[u32], range: Range<usize>, longest: usize) -> Places {
     let mut places: Vec<u32> = (range.start as u32..range.end as u32).collect();
     places.sort_by_key(|&place| tokens[place as usize]);
@@ -132,7 +132,7 @@ pub(super) fn scatter(
     let features = d_y.shape().last();
     let elements = context.limits().binding_elements;
     let rows_at_once = (elements / features).max(1);
-    // The list of groups, three numbers for at most each place, must fit a binding too.
+    // The list of groups, with up to three numbers per position, must fit a binding too.
     let places_at_once = rows_at_once.min((elements / 3).max(1));
     let longest = (MAX_TURNS / features.div_ceil(SCATTER_GROUP)).max(1);
     for range in pieces(d_y.shape().rows(), places_at_once) {

@@ -1,4 +1,4 @@
-//! Rows of a table by token, their gradient, and one-hot vectors.
+//! Embedding lookup, its gradient, and one-hot vectors.
 
 pub(crate) mod cpu;
 pub(crate) mod gpu;
@@ -11,8 +11,8 @@ use crate::{Error, Result};
 /// y_i = table_{token_i}. tokens \[...\], table \[V, F\] → y \[..., F\].
 ///
 /// # Errors
-/// [`Error::Index`] for a token of V or more, [`Error::Shape`] for tokens of the highest rank or a table that is
-/// no matrix, [`Error::DeviceMismatch`].
+/// [`Error::Index`] for a token of V or more; [`Error::Shape`] for tokens of the highest rank or a table that is not a
+/// matrix; [`Error::DeviceMismatch`].
 ///
 /// ```
 /// use refrain::{Device, Indices, Tensor, ops};
@@ -42,8 +42,8 @@ pub fn embedding<'a>(tokens: &Indices, table: impl Into<View<'a>>) -> Result<Ten
     )
 }
 
-/// d_table_v = Σ_{i: token_i = v} dy_i. tokens \[...\], dy \[..., F\] → \[`vocabulary`, F\]. The order of each sum is
-/// the order of the tokens, so the same inputs give the same bits.
+/// d_table_v = Σ_{i: token_i = v} dy_i. tokens \[...\], dy \[..., F\] → \[`vocabulary`, F\]. Each sum is computed in the
+/// order of the tokens, so equal inputs give equal bits.
 ///
 /// # Errors
 /// As [`embedding`].
@@ -58,7 +58,7 @@ pub fn embedding_backward<'a>(
     Ok(d_table)
 }
 
-/// As [`embedding_backward`], added to a section of a flat buffer.
+/// Adds the result of [`embedding_backward`] to a section of a flat buffer.
 pub(crate) fn embedding_backward_into(
     mut d_table: ViewMut<'_>,
     tokens: &Indices,

@@ -1,4 +1,4 @@
-//! The twins of `shaders/{layer_norm,layer_norm_backward}.wgsl`, row by row from the definition.
+//! CPU reference of `shaders/norm/{layer_norm,layer_norm_backward}.wgsl`, row by row from the definition.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
@@ -9,7 +9,7 @@ fn mean<F: Real>(x: &Array1<F>) -> F {
     x.sum() / F::from_f64(x.len() as f64)
 }
 
-/// x̂ = (x − μ) / √(σ² + ε), and the square root.
+/// Returns x̂ = (x − μ) / √(σ² + ε) and √(σ² + ε).
 fn standardised<F: Real>(x: ArrayView1<'_, F>) -> (Array1<F>, F) {
     let centre = mean(&x.to_owned());
     let centred = x.mapv(|value| value - centre);
@@ -41,7 +41,7 @@ pub(crate) fn forward<F: Real>(
     }
 }
 
-/// dx, and the gradient of the gain.
+/// Returns dx and the gradient of the gain.
 pub(crate) fn backward<F: Real>(
     x: ArrayView2<'_, F>,
     gain: ArrayView1<'_, F>,

@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/{layer_norm,layer_norm_backward}.wgsl`: one dispatch a stretch of columns.
+//! Dispatch of `shaders/norm/{layer_norm,layer_norm_backward}.wgsl`, once per group of columns.
 
 use super::LAYER_NORM_EPSILON;
 use crate::Result;
@@ -44,7 +44,7 @@ kernel!(LAYER_NORM_BACKWARD: "norm/layer_norm_backward" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&LAYER_NORM, &LAYER_NORM_BACKWARD];
 
-/// Each stretch with its first column.
+/// Each group of columns with its first column.
 fn places(groups: &[usize]) -> impl Iterator<Item = (usize, usize)> {
     groups.iter().scan(0, |next, &columns| {
         let first = *next;
@@ -82,7 +82,7 @@ pub(super) fn forward(
                     shift_base: shift.map_or(0, |bound| bound.base),
                     y_base: y.base,
                 },
-                // Without a shift something else is bound, and not read.
+                // Without a shift the gain is bound in its place; the shader does not read it.
                 bindings: &[x, gain, shift.unwrap_or(gain), y],
                 grid: reduction.grid(piece.len()),
             })?;
@@ -91,7 +91,7 @@ pub(super) fn forward(
     Ok(())
 }
 
-/// From x, gain and dy to dx and what each row adds to the gradient of the gain.
+/// Computes from x, gain and dy the gradient dx and each row's term of the gain's gradient.
 pub(super) fn backward(
     context: &Context,
     [x, gain, d_y]: [Span<'_>; 3],

@@ -1,5 +1,5 @@
-//! Layer normalisation: the entries of each row, or of each stretch of its columns, shifted and scaled to mean 0 and
-//! variance 1 (Ba, Kiros & Hinton 2016, "Layer normalization").
+//! Layer normalisation: shifts and scales each row, or each group of columns of a row, to mean 0 and variance 1 (Ba, Kiros &
+//! Hinton 2016, "Layer normalization").
 
 pub(crate) mod cpu;
 pub(crate) mod gpu;
@@ -10,17 +10,17 @@ use crate::device::on_device;
 use crate::tensor::{Tensor, View, expect_capacity};
 use crate::{Error, Result};
 
-/// ε: what is added to a variance, so that a row of equal entries has a scale.
+/// ε, which is added to the variance so that rows of equal entries do not divide by zero.
 pub const LAYER_NORM_EPSILON: f32 = 1e-5;
 
 /// y = g (x − μ) / √(σ² + ε) + s over the last dimension, where μ and σ² are the mean and the variance of a row's
-/// entries and ε is [`LAYER_NORM_EPSILON`]. `stretches` are the widths of the runs of columns that have a mean and a
-/// variance each; a single one is the whole row.
+/// entries and ε is [`LAYER_NORM_EPSILON`]. `stretches` are the widths of the groups of consecutive columns that are
+/// normalised separately; one group of width C normalises whole rows.
 ///
 /// x \[.., C\], gain g \[C\], shift s \[C\] → y \[.., C\].
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::DeviceMismatch`]; [`Error::Config`] for stretches that do not add up to C, or are empty;
+/// [`Error::Shape`], [`Error::DeviceMismatch`]; [`Error::Config`] for widths that are zero or do not add up to C;
 /// [`Error::ExceedsLimit`] for a row that is longer than a binding.
 ///
 /// ```
@@ -48,7 +48,7 @@ pub fn layer_norm<'a>(
     }
     on_device!(x.device(),
         F => {
-            // Beside the result, rows on their way through mean and variance.
+            // Besides the result: the temporary rows of mean and variance.
             expect_capacity(x.device(), x.shape().elements() + 4 * x.shape().last(), "a layer norm")?;
             let shift = shift.map(|shift| shift.array1::<F>());
             let y = cpu::forward(x.array2(), gain.array1(), shift, groups);
@@ -63,8 +63,8 @@ pub fn layer_norm<'a>(
     )
 }
 
-/// The gradients at x and at the gain, from that at y = [`layer_norm`]`(x, gain, shift, stretches)`; the one at the
-/// shift is [`sum_rows`]`(d_y)`. With x̂ = (x − μ) / √(σ² + ε) and the means over a stretch:
+/// The gradients with respect to x and the gain, from the gradient d_y with respect to y = [`layer_norm`]`(x, gain, shift,
+/// stretches)`; the gradient of the shift is [`sum_rows`]`(d_y)`. With x̂ = (x − μ) / √(σ² + ε) and means over a group:
 /// dx = (g dy − mean(g dy) − x̂ mean(g dy x̂)) / √(σ² + ε); dg = Σ dy x̂ over the rows.
 ///
 /// x and d_y \[.., C\], gain \[C\] → dx \[.., C\], dg \[C\].

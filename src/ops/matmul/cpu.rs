@@ -1,4 +1,4 @@
-//! The twin of `shaders/matmul/matmul.wgsl`: `ndarray`'s product; in 32-bit floats that of `math`.
+//! CPU reference of `shaders/matmul/matmul.wgsl`: `ndarray`'s product in f64, `math`'s product in f32.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Ix2};
 

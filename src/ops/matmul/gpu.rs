@@ -1,4 +1,5 @@
-//! Dispatch of `shaders/matmul_{narrow,medium,large}.wgsl`, cut so that every block fits a binding, a grid and a loop.
+//! Dispatch of `shaders/matmul/{narrow,medium,large,direct}.wgsl`, split so that every block fits a binding, a grid and a
+//! loop.
 
 use std::ops::Range;
 
@@ -11,31 +12,31 @@ use crate::tuning::ProductShape;
 #[cfg(test)]
 pub(crate) use super::kernels::KERNELS;
 
-/// The deepest sum of one dispatch. Some software drivers end loops after 65,536 turns without a word, perhaps counting
-/// those of all loops of an invocation together; the kernels take at most one turn for four of depth and one for 16.
+/// The most terms of a sum in one dispatch. Some software drivers silently end loops after 65,536 iterations, and may count
+/// those of all loops of an invocation together; the kernels run at most one iteration per four terms plus one per 16.
 pub(super) const MAX_DEPTH: usize = 1 << 17;
 
-/// What is added to the product.
+/// The value that is added to the product.
 #[derive(Clone, Copy)]
 pub(crate) enum Add<'a> {
-    /// What the target holds.
+    /// The old values of C.
     Previous,
-    /// A bias, or nothing; the target's old values are not read.
+    /// A bias, or nothing; the old values of C are not read.
     Bias(Option<Span<'a>>),
 }
 
-/// A product, and where its operands live: A, B and C.
+/// A product and its operands A, B and C.
 #[derive(Clone, Copy)]
 pub(super) struct Product<'a> {
     pub(super) spans: [Span<'a>; 3],
     pub(super) sizes: Sizes,
-    /// Elements from one stored row of B to the next.
+    /// Stride of the stored rows of B, in elements.
     pub(super) b_width: usize,
     pub(super) form: Form,
     pub(super) add: Add<'a>,
 }
 
-/// Spans are A, B and C, each stored row-major, B without gaps.
+/// Computes the product of the spans A and B into the span C. Each is stored row-major, B without gaps.
 pub(crate) fn matmul(
     context: &Context,
     spans: [Span<'_>; 3],
@@ -50,9 +51,9 @@ pub(crate) fn matmul(
     matmul_by(context, variant, Product::new(spans, sizes, form, add))
 }
 
-/// The product in this one way.
+/// Computes the product with this variant.
 pub(super) fn matmul_by(context: &Context, variant: MatmulVariant, product: Product<'_>) -> Result<()> {
-    // Parts divide by four, so that rows along K can be read by fours.
+    // The depth of a split-K slice is a multiple of four, so that rows along K can be read as vectors of four.
     let part = product.sizes.k.div_ceil(variant.parts).next_multiple_of(4);
     match product.parts_together(context, variant.tile, part) {
         0 | 1 => product.in_order(context, variant.tile),
@@ -60,8 +61,8 @@ pub(super) fn matmul_by(context: &Context, variant: MatmulVariant, product: Prod
     }
 }
 
-/// C += op(A)·op(B), where the sum over K is taken in blocks of `block`, the last of which may be shorter, and blocks are
-/// added to C one by one from the last to the first. The bits do not depend on how many blocks a call has.
+/// C += op(A)·op(B), where the sum over K is computed in blocks of `block` terms, the last of which may be shorter, and
+/// blocks are added to C one by one from the last to the first. The bits do not depend on the number of blocks per call.
 pub(crate) fn matmul_blocks(
     context: &Context,
     spans: [Span<'_>; 3],
@@ -76,7 +77,7 @@ pub(crate) fn matmul_blocks(
     matmul_blocks_by(context, variant, Product::new(spans, sizes, form, Add::Previous), block)
 }
 
-/// The product in blocks, in this one way.
+/// Computes the product in blocks with this variant.
 pub(super) fn matmul_blocks_by(
     context: &Context,
     variant: MatmulVariant,
@@ -95,19 +96,19 @@ pub(super) fn matmul_blocks_by(
     Ok(())
 }
 
-/// Where a dispatch leaves its sums.
+/// Where a dispatch stores its sums.
 pub(super) struct Target<'a> {
     pub(super) c: Bound<'a>,
-    /// Elements from one row of C to the next.
+    /// Stride of the rows of C, in elements.
     pub(super) stride: usize,
-    /// The depth of a part, of which each goes to a plane of its own, and the elements of a plane.
+    /// The depth of a split-K slice and the elements of a plane; each slice is stored to its own plane.
     pub(super) part: usize,
     pub(super) plane: usize,
     pub(super) bias: Option<Bound<'a>>,
     pub(super) accumulate: bool,
 }
 
-/// The block `rows` by `columns` of a matrix of `width` columns: from its first to its last element.
+/// The span of the block `rows` by `columns` of a matrix with `width` columns: from its first to its last element.
 fn stretch(whole: Span<'_>, width: usize, rows: Range<usize>, columns: Range<usize>) -> Span<'_> {
     whole.slice(rows.start * width + columns.start..(rows.end - 1) * width + columns.end)
 }
@@ -118,7 +119,7 @@ impl<'a> Product<'a> {
         Self { spans, sizes, b_width, form, add }
     }
 
-    /// The terms `depth` of the sum over K.
+    /// The product restricted to the terms `depth` of the sum over K.
     pub(super) fn of_depth(&self, depth: Range<usize>) -> Self {
         let [a, b, c] = self.spans;
         let a_start = depth.start * if self.form.left() { self.sizes.a_width } else { 1 };
@@ -128,12 +129,12 @@ impl<'a> Product<'a> {
         Self { spans: [from(a, a_start), from(b, b_start), c], sizes, ..*self }
     }
 
-    /// Sums over K in order, cut where something is too large.
+    /// Computes the sums over K in order, in several dispatches where an operand exceeds a limit.
     fn in_order(&self, context: &Context, tile: MatmulTile) -> Result<()> {
         let Sizes { m, n, k, a_width, c_width } = self.sizes;
         let elements = context.limits().binding_elements;
         let grid = context.limits().workgroups * tile.side();
-        // Each operand is cut along the dimension that its rows are stored by.
+        // Each operand is split along the dimension of its stored rows.
         let rows = |width: usize| (elements / width).max(1);
         let mut largest = [grid.min(rows(c_width)), grid, MAX_DEPTH];
         let cut = |size: &mut usize, ceiling: usize| *size = ceiling.min(*size);
@@ -150,7 +151,7 @@ impl<'a> Product<'a> {
     }
 
     fn block(&self, context: &Context, tile: MatmulTile, [m, n, k]: [Range<usize>; 3]) -> Result<()> {
-        // The first piece of a sum writes or adds to the target as asked; the others add to it.
+        // The first dispatch of a sum overwrites or adds to the target as requested; the others add to it.
         let first = k.start == 0;
         let (bias, accumulate) = match self.add {
             Add::Previous => (None, true),
@@ -206,7 +207,7 @@ impl<'a> Product<'a> {
                 part: target.part as u32,
                 c_plane: target.plane as u32,
             },
-            // Something must be bound where there is no bias; it is not read.
+            // Without a bias A is bound in its place; the shader does not read it.
             bindings: &[a, b, target.bias.unwrap_or(a), target.c],
             grid: [n.len().div_ceil(side), m.len().div_ceil(side), k.len().div_ceil(target.part)],
         })

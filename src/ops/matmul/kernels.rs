@@ -1,4 +1,4 @@
-//! The kernels of a matrix product: a tile each, with operands read value by value or by fours.
+//! The matrix product kernels: one per tile, with operands read as scalars or as vectors of four.
 
 use crate::gpu::{Kernel, MatmulTile, kernel, parameters};
 
@@ -15,21 +15,21 @@ parameters!(MatmulParameters {
     bias_base: u32,
     /// 1: add a bias to each row; 0: none.
     has_bias: u32,
-    /// 1: add to what C holds; 0: overwrite.
+    /// 1: add to the old values of C; 0: overwrite.
     accumulate: u32,
-    /// Workgroup z sums over this part of K, the z-th, into the z-th plane of C.
+    /// The depth of a split-K slice: workgroup z computes slice z and stores it to plane z of C.
     part: u32,
-    /// Elements from one plane of C to the next.
+    /// Stride of the planes of C, in elements.
     c_plane: u32,
 });
 
 parameters!(SumParameters {
-    /// Outputs of this dispatch, and the first of them.
+    /// The number of outputs of this dispatch, and the first one.
     count: u32,
     first: u32,
     n: u32,
     parts: u32,
-    /// Elements from one part to the next.
+    /// Stride of the partial sums, in elements.
     plane: u32,
     c_stride: u32,
     parts_base: u32,
@@ -37,11 +37,11 @@ parameters!(SumParameters {
     bias_base: u32,
     /// 1: add a bias to each row; 0: none.
     has_bias: u32,
-    /// 1: add to what C holds; 0: overwrite.
+    /// 1: add to the old values of C; 0: overwrite.
     accumulate: u32,
 });
 
-/// Declares the kernel of a tile with one way of reading operands.
+/// Declares the kernel of a tile for one kind of loads.
 macro_rules! tile {
     ($name:ident: $stem:literal, [$($file:literal),+]) => {
         kernel!($name: $stem {
@@ -85,13 +85,13 @@ pub(crate) static KERNELS: &[&Kernel] = &[
 /// How a kernel reads its operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loads {
-    /// Value by value: they may start anywhere.
+    /// As scalars; operands may start at any offset.
     Scalars,
-    /// By fours: starts, strides and rows of both divide by four.
+    /// As vectors of four; offsets, strides and row lengths of both operands are multiples of four.
     Vectors,
 }
 
-/// The kernel that computes products.
+/// The kernel of a tile.
 pub(super) fn of_tile(tile: MatmulTile, loads: Loads) -> &'static Kernel {
     match (tile, loads) {
         (MatmulTile::Narrow, Loads::Scalars) => &NARROW,
@@ -105,7 +105,7 @@ pub(super) fn of_tile(tile: MatmulTile, loads: Loads) -> &'static Kernel {
     }
 }
 
-/// The kernel that adds up the parts of a product.
+/// The kernel that adds up split-K partial sums.
 pub(super) fn sum() -> &'static Kernel {
     &SUM
 }

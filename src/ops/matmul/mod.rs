@@ -18,21 +18,21 @@ use crate::{Error, Result};
 
 pub use trial::ProductTrial;
 
-/// M, N and K of a product.
+/// The sizes M, N and K of a product.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
     pub(crate) m: usize,
     pub(crate) n: usize,
     pub(crate) k: usize,
-    /// Elements from one stored row of A to the next.
+    /// Stride of the stored rows of A, in elements.
     pub(crate) a_width: usize,
-    /// Elements from one row of C to the next.
+    /// Stride of the rows of C, in elements.
     pub(crate) c_width: usize,
 }
 
 impl Sizes {
-    /// Values that a product on the CPU allocates beside its result: B as tiles read it, the places of the rows of A and C, and
-    /// the part of A that a thread reads at a time.
+    /// The number of values that a product on the CPU allocates besides its result: B packed for the tiles, the offsets of
+    /// the rows of A and C, and the block of A that a thread packs.
     fn scratch(&self) -> usize {
         const COLUMNS: usize = 64;
         const BLOCK: usize = 1 << 15;
@@ -40,13 +40,13 @@ impl Sizes {
     }
 }
 
-/// C = op(A)·op(B) + bias. Operands of more than two dimensions are taken as matrices of all leading dimensions
-/// by the last one; C then has A's leading dimensions, unless A is transposed.
+/// C = op(A)·op(B) + bias. An operand of more than two dimensions is treated as a matrix whose rows are all leading
+/// dimensions; C then has A's leading dimensions, unless A is transposed.
 ///
 /// Shapes: op(A) \[M,K\], op(B) \[K,N\], bias \[N\], C \[M,N\].
 ///
 /// # Errors
-/// [`Error::Shape`] naming the operand that does not fit, [`Error::DeviceMismatch`].
+/// [`Error::Shape`], which names the operand that does not fit; [`Error::DeviceMismatch`].
 ///
 /// ```
 /// use refrain::{Device, Tensor, ops};
@@ -86,7 +86,7 @@ pub fn matmul<'a>(
     )
 }
 
-/// As [`matmul`], of matrices, into memory that the caller brings: C \[M, N\], whose old values are not read.
+/// As [`matmul`] for matrices, but writes to `c` \[M, N\], whose old values are not read.
 pub(crate) fn matmul_to(
     mut c: ViewMut<'_>,
     a: View<'_>,
@@ -109,7 +109,7 @@ pub(crate) fn matmul_to(
     )
 }
 
-/// C += op(A)·op(B), into a section of a flat buffer.
+/// C += op(A)·op(B), where C is a section of a flat buffer.
 pub(crate) fn matmul_into(mut c: ViewMut<'_>, a: View<'_>, b: View<'_>, form: Form) -> Result<()> {
     let sizes = sizes(a, b, form)?;
     a.device().expect_same("the product's target", c.device())?;
@@ -127,8 +127,8 @@ pub(crate) fn matmul_into(mut c: ViewMut<'_>, a: View<'_>, b: View<'_>, form: Fo
     )
 }
 
-/// C += (columns `columns` of A)ᵀ·B, for A \[K, more\], B \[K, N\], C \[columns, N\]. The sum over K is taken in blocks
-/// of `block`, of which the last may be shorter; they are added to C one by one, from the last to the first.
+/// C += (columns `columns` of A)ᵀ·B, for A \[K, more\], B \[K, N\], C \[columns, N\]. The sum over K is computed in blocks
+/// of `block` terms, the last of which may be shorter; blocks are added to C one by one, from the last to the first.
 pub(crate) fn matmul_columns_into(
     mut c: ViewMut<'_>,
     a: View<'_>,

@@ -1,5 +1,5 @@
-//! Products whose sum over K is taken in parts: one dispatch computes all parts beside each other, a second one,
-//! of `shaders/matmul/sum.wgsl`, adds them up from the last to the first.
+//! Split-K products: one dispatch computes the partial sums of all slices in parallel, a second one
+//! (`shaders/matmul/sum.wgsl`) adds them up from the last to the first.
 
 use super::Sizes;
 use super::gpu::{Add, MAX_DEPTH, Product, Target};
@@ -7,11 +7,11 @@ use super::kernels::{SumParameters, sum};
 use crate::Result;
 use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, MatmulTile, Span, pieces};
 
-/// Elements of all parts that are computed at once: 32 MiB.
+/// The most elements of the partial sums that are stored at once: 32 MiB.
 pub(super) const SCRATCH: usize = 1 << 23;
 
 impl Product<'_> {
-    /// How many parts of depth `part` one dispatch can compute: 0 or 1 if parts would be of no use.
+    /// The number of slices of depth `part` that one dispatch can compute; 0 or 1 if split-K does not pay.
     pub(super) fn parts_together(&self, context: &Context, tile: MatmulTile, part: usize) -> usize {
         let Sizes { m, n, k, a_width, c_width } = self.sizes;
         let limits = context.limits();
@@ -20,7 +20,7 @@ impl Product<'_> {
         if m > grid || n > grid || (m - 1) * c_width + n > elements || part > MAX_DEPTH {
             return 0;
         }
-        // The depth up to which an operand fits a binding.
+        // The largest depth at which an operand fits a binding.
         let depth = |by_depth: bool, width: usize, others: usize| match by_depth {
             true => elements / width,
             false if others * width <= elements => k,
@@ -32,7 +32,7 @@ impl Product<'_> {
         by_depth.min(limits.workgroups).min(elements / plane).min(SCRATCH / plane)
     }
 
-    /// The product in parts of depth `part`, `together` of them at once.
+    /// Computes the product in slices of depth `part`, `together` of them per dispatch.
     pub(super) fn in_parts(
         &self,
         context: &Context,
@@ -43,7 +43,7 @@ impl Product<'_> {
         let Sizes { m, n, k, .. } = self.sizes;
         let plane = m * n;
         let groups: Vec<_> = pieces(k.div_ceil(part), together).collect();
-        let scratch = context.allocate(together * plane, "the parts of a matrix product")?;
+        let scratch = context.allocate(together * plane, "the partial sums of a matrix product")?;
         for (index, group) in groups.iter().enumerate().rev() {
             let depth = group.start * part..k.min(group.end * part);
             let parts = Span::new(&scratch, 0, group.len() * plane);
@@ -51,7 +51,7 @@ impl Product<'_> {
                 Target { c: context.bind(parts)?, stride: n, part, plane, bias: None, accumulate: false };
             let ranges = [0..m, 0..n, 0..depth.len()];
             self.of_depth(depth).dispatch(context, tile, ranges, &target)?;
-            // The group that is added first, the last one, writes or adds to the target as asked.
+            // The last group is added first, so it overwrites or adds to the target as requested.
             let last = index + 1 == groups.len();
             let (bias, accumulate) = match self.add {
                 Add::Previous => (None, true),
@@ -62,7 +62,7 @@ impl Product<'_> {
         Ok(())
     }
 
-    /// C = bias + Σ parts, or C += Σ parts.
+    /// C = bias + Σ_p parts_p, or C += Σ_p parts_p.
     fn add_up(
         &self,
         context: &Context,

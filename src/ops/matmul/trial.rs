@@ -1,4 +1,4 @@
-//! One product, computed in any way that is asked for: what `refrain tune` measures.
+//! One matrix product, computed with any variant; `refrain tune` measures it.
 
 use super::Sizes;
 use super::gpu::{Add, Product, matmul_blocks_by, matmul_by};
@@ -9,7 +9,7 @@ use crate::tensor::Tensor;
 use crate::tuning::{ProductShape, Tuning};
 use crate::{Error, Result};
 
-/// A matrix product with operands of its own on a GPU, to be computed again and again in one way or another.
+/// A matrix product with its own operands on a GPU, to be computed repeatedly with different variants.
 ///
 /// ```no_run
 /// use refrain::ops::{Form, ProductTrial};
@@ -29,7 +29,7 @@ pub struct ProductTrial {
 }
 
 impl ProductTrial {
-    /// The operands, of numbers between −1 and 1.
+    /// Allocates the operands and fills them with numbers between −1 and 1.
     ///
     /// # Errors
     /// [`Error::Unsupported`] on the CPU; [`Error::Shape`] for sizes of zero; out of memory.
@@ -38,7 +38,8 @@ impl ProductTrial {
         if !device.is_gpu() {
             return Err(Error::Unsupported {
                 what: "a trial of a matrix product".into(),
-                message: "the CPU has one way to compute it; a GPU has several".into(),
+                message: "only GPUs have variants of the matrix product; the CPU has one implementation"
+                    .into(),
             });
         }
         let a = random(device, if form.left() { [k, m] } else { [m, k] }, 1)?;
@@ -46,21 +47,21 @@ impl ProductTrial {
         Ok(Self { shape, a, b, c: Tensor::zeros(device, &[m, n])? })
     }
 
-    /// Records the product once. It is not waited for.
+    /// Records the product once, without waiting for it.
     ///
     /// # Errors
-    /// [`Error::Config`] for a way that [`Tuning::set_product`] refuses; whatever the device reported.
+    /// [`Error::Config`] for a variant that [`Tuning::set_product`] refuses; errors reported by the device.
     pub fn run(&mut self, variant: MatmulVariant) -> Result<()> {
         let Self { shape, a, b, c } = self;
         record(*shape, [a, b, c], variant)
     }
 
-    /// C, computed in this way.
+    /// Returns C, computed with this variant.
     ///
     /// # Errors
     /// As [`ProductTrial::run`].
     pub fn product(&self, variant: MatmulVariant) -> Result<Tensor> {
-        // Blocks are added to what the target holds.
+        // Products in blocks add to the old values of the target.
         let c = Tensor::zeros(self.c.device(), self.c.shape().dimensions())?;
         record(self.shape, [&self.a, &self.b, &c], variant)?;
         Ok(c)
@@ -75,7 +76,7 @@ fn random(device: &Device, dimensions: [usize; 2], stream: u64) -> Result<Tensor
 }
 
 fn record(shape: ProductShape, [a, b, c]: [&Tensor; 3], variant: MatmulVariant) -> Result<()> {
-    // Only what may be stored is worth a trial.
+    // Only variants that a tuning file may store can be tried.
     Tuning::new().set_product(shape, variant)?;
     let context: &Context = match c.device().backend() {
         Backend::Gpu(context) => context,

@@ -1,26 +1,26 @@
-//! Which way of computing a product is taken, by its shape and what it runs on, never by time: the same product has the
-//! same bits wherever it is asked for.
+//! Chooses the variant of a product from its shape and the kind of device, never from measured time: the same product always
+//! has the same bits.
 
 use super::Form;
 use crate::gpu::{AdapterKind, MatmulTile, MatmulVariant};
 
-/// Workgroups that keep a GPU busy. wgpu does not tell how many a device holds: these are the processors of a large
-/// GPU, and two or three times those of a small one.
+/// The number of workgroups that keep a GPU busy. wgpu does not report how many workgroups a device runs at once; this is
+/// the number of processors of a large GPU, and two or three times that of a small one.
 const BUSY: usize = 128;
-/// Workgroups of 64 by 64 from which they are taken: with fewer, more and smaller ones fetch sooner what there is.
+/// The number of 64 by 64 workgroups from which this tile is chosen; with fewer, the smaller tiles fetch operands faster.
 const BUSY_MEDIUM: usize = 64;
-/// The least depth of one part of a sum: below it the second pass costs as much as it saves.
+/// The smallest depth of a split-K slice: below it the second pass costs as much as the split saves.
 const LEAST_PART: usize = 256;
 
-/// How many tiles cover `m` by `n` outputs.
+/// The number of tiles that cover `m` by `n` outputs.
 fn tiles(tile: MatmulTile, [m, n]: [usize; 2]) -> usize {
     m.div_ceil(tile.side()) * n.div_ceil(tile.side())
 }
 
 /// The variant for op(A) \[M,K\] times op(B) \[K,N\].
 ///
-/// Only products with A transposed, which in training are sums over all steps of all rows, are taken in parts: in the
-/// others a row of the result has the same bits whatever M is.
+/// Split-K is used only for products with A transposed, which in training are sums over all steps of all rows: in all other
+/// products a row of the result has the same bits for every M.
 pub(super) fn choose(form: Form, [m, n, k]: [usize; 3], kind: AdapterKind) -> MatmulVariant {
     if kind == AdapterKind::Software {
         return MatmulVariant { tile: software([m, n, k]), parts: 1 };
@@ -28,13 +28,13 @@ pub(super) fn choose(form: Form, [m, n, k]: [usize; 3], kind: AdapterKind) -> Ma
     let deepest = if form.left() { (k / LEAST_PART).max(1) } else { 1 };
     let tile = hardware([m, n], deepest);
     let tiles = tiles(tile, [m, n]);
-    // So many that the last ones to end leave little idle.
+    // Enough slices that the last workgroups leave little of the GPU idle.
     let parts = if tiles < BUSY { (2 * BUSY).div_ceil(tiles).min(deepest) } else { 1 };
     MatmulVariant { tile, parts }
 }
 
-/// The variant for \[M,N\] outputs of a sum that is taken in blocks of depth `block`: in one part if block after block is
-/// better than all of them at once.
+/// The variant for \[M,N\] outputs of a sum that is computed in blocks of depth `block`. It has one part if computing block
+/// after block is faster than all blocks at once.
 pub(super) fn choose_blocks([m, n, block]: [usize; 3], blocks: usize, kind: AdapterKind) -> MatmulVariant {
     if kind == AdapterKind::Software {
         return MatmulVariant { tile: software([m, n, block]), parts: 1 };
@@ -44,7 +44,7 @@ pub(super) fn choose_blocks([m, n, block]: [usize; 3], blocks: usize, kind: Adap
     MatmulVariant { tile, parts }
 }
 
-/// The largest tile of which there are enough, where the sum may be taken in up to `parts` parts.
+/// The largest tile that gives enough workgroups if the sum may be split into up to `parts` slices.
 fn hardware([m, n]: [usize; 2], parts: usize) -> MatmulTile {
     let least = m.min(n);
     let enough = |tile, busy| tiles(tile, [m, n]) * parts >= busy;
@@ -57,10 +57,10 @@ fn hardware([m, n]: [usize; 2], parts: usize) -> MatmulTile {
     }
 }
 
-/// The tile that takes a software driver the least work.
+/// The tile that costs a software driver the least work.
 fn software([m, n, k]: [usize; 3]) -> MatmulTile {
-    // What a tile takes, in units of a direct one's work for one of depth: as measured with lavapipe; see benches/NOTES.md.
-    // A narrow tile leaves out rows that are not there.
+    // The cost of a tile, in units of the cost of one step along K of a direct tile, as measured with lavapipe; see
+    // benches/NOTES.md. A narrow tile skips rows beyond the last one.
     let work = |tile: MatmulTile| {
         let (start, depth) = match tile {
             MatmulTile::Narrow => (130, k * (m.min(tile.side()) + 1) / 24),
@@ -70,8 +70,8 @@ fn software([m, n, k]: [usize; 3]) -> MatmulTile {
         };
         tiles(tile, [m, n]) * (start + depth)
     };
-    // With fewer large tiles than this the driver's threads end at different times, and less depth gains little; so that
-    // SwiftShader, which takes twice as long over them, meets them rarely.
+    // With fewer large tiles the driver's threads finish at different times, and at a small depth they gain little. The
+    // rule also makes them rare on SwiftShader, where they take twice as long.
     let suits = |tile: &MatmulTile| *tile != MatmulTile::Large || (tiles(*tile, [m, n]) >= 16 && k >= 256);
     MatmulTile::ALL.into_iter().filter(suits).min_by_key(|&tile| work(tile)).unwrap_or(MatmulTile::Direct)
 }

@@ -1,4 +1,4 @@
-//! The twin of `shaders/elementwise/merge.wgsl`.
+//! CPU reference of `shaders/elementwise/merge.wgsl`.
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 

@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/elementwise/merge.wgsl`, cut into blocks of rows or, where a row is longer than a binding, of columns.
+//! Dispatch of `shaders/elementwise/merge.wgsl`, split by rows or, where a row is longer than a binding, by columns.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ kernel!(MERGE: "elementwise/merge" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&MERGE];
 
-/// What an element of the target is made of.
+/// How an element of the target is computed.
 #[derive(Clone, Copy)]
 enum Function {
     /// factor (first + second).
@@ -39,7 +39,7 @@ enum Function {
     First(f32),
 }
 
-/// Rows of H columns, each so many elements after the one before.
+/// Rows of H columns with a stride.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     span: Span<'a>,
@@ -47,7 +47,7 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// The half of `span` \[R, 2·H\] that begins at column `from`.
+    /// The half of `span` \[R, 2·H\] that starts at column `from`.
     fn half(span: Span<'a>, from: usize, columns: usize) -> Self {
         Self { span: span.slice(from..span.len()), stride: 2 * columns }
     }
@@ -56,7 +56,7 @@ impl<'a> Rows<'a> {
         Self { span, stride: columns }
     }
 
-    /// From the first element of a block to its last.
+    /// The span from the first to the last element of a block.
     fn block(&self, rows: &Range<usize>, columns: &Range<usize>) -> Span<'a> {
         self.span.slice(rows.start * self.stride + columns.start..(rows.end - 1) * self.stride + columns.end)
     }
@@ -74,7 +74,7 @@ pub(super) fn merge(
         Merge::Sum => Function::Sum(1.0),
         Merge::Mean => Function::Sum(0.5),
         Merge::Product => Function::Product,
-        Merge::Concat => unreachable!("the contract copies"),
+        Merge::Concat => unreachable!("the caller copies"),
     };
     run(context, [forward, reverse, Rows::whole(y, columns)], columns, function)
 }
@@ -86,7 +86,7 @@ pub(super) fn backward(context: &Context, spans: [Span<'_>; 3], columns: usize, 
         Merge::Sum => Function::First(1.0),
         Merge::Mean => Function::First(0.5),
         Merge::Product => Function::Product,
-        Merge::Concat => unreachable!("the contract copies"),
+        Merge::Concat => unreachable!("the caller copies"),
     };
     for (own, other) in [(0, columns), (columns, 0)] {
         let other = Rows::half(both, other, columns);

@@ -1,4 +1,4 @@
-//! One output from those of two directions.
+//! Merges the outputs of two directions into one.
 
 pub(crate) mod cpu;
 pub(crate) mod gpu;
@@ -10,28 +10,28 @@ use crate::device::on_device;
 use crate::tensor::{Tensor, View, expect_capacity};
 use crate::{Error, Result};
 
-/// What becomes of the outputs f of the forward and r of the reverse direction (Keras' `merge_mode`).
+/// How the outputs f of the forward and r of the reverse direction are merged (Keras' `merge_mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Merge {
-    /// Both, side by side: 2·H features.
+    /// Concatenated: 2·H features.
     #[default]
     Concat,
     /// f + r: H features.
     Sum,
     /// (f + r) / 2: H features.
     Mean,
-    /// f · r, unit by unit: H features.
+    /// f · r, element-wise: H features.
     Product,
 }
 
 impl Merge {
-    /// All four.
+    /// All four modes.
     pub const ALL: [Self; 4] = [Self::Concat, Self::Sum, Self::Mean, Self::Product];
 }
 
-/// y = merge(f, r) of the two halves f and r of the last dimension. both \[..., 2·H\] → y \[..., H\], or y \[..., 2·H\],
-/// a copy, for [`Merge::Concat`].
+/// y = merge(f, r), where f and r are the two halves of the last dimension. both \[..., 2·H\] → y \[..., H\]; for
+/// [`Merge::Concat`] y \[..., 2·H\] is a copy.
 ///
 /// # Errors
 /// [`Error::Shape`] for an odd last size.
@@ -63,8 +63,8 @@ pub fn merge<'a>(both: impl Into<View<'a>>, mode: Merge) -> Result<Tensor> {
     )
 }
 
-/// The gradient at both halves from dy, that of y = [`merge`]\(both\): df = dr = dy for the sum, dy / 2 for the mean;
-/// df = dy · r and dr = dy · f for the product. d_both \[..., 2·H\].
+/// The gradient with respect to both halves, from dy = dL/dy with y = [`merge`]\(both\): df = dr = dy for the sum, dy / 2
+/// for the mean; df = dy · r and dr = dy · f for the product. d_both \[..., 2·H\].
 ///
 /// # Errors
 /// [`Error::Shape`], [`Error::DeviceMismatch`].
@@ -83,7 +83,7 @@ pub fn merge_backward<'a>(
     d_y.shape().expect("d_y", both.shape().with_last(columns)?.dimensions())?;
     on_device!(both.device(),
         F => {
-            // Both halves, and then one beside the other.
+            // Both halves, and their concatenation.
             expect_capacity(both.device(), 2 * both.shape().elements(), "the gradient of merged outputs")?;
             Tensor::from_array(both.device(), cpu::backward(both.array2::<F>(), d_y.array2(), mode))?
                 .reshape(both.shape().dimensions())

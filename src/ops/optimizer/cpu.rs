@@ -1,4 +1,4 @@
-//! The twins of `shaders/{sgd,adam,clip}.wgsl`.
+//! CPU reference of `shaders/optimizer/{sgd,adam,clip}.wgsl`.
 
 use ndarray::{ArrayView1, ArrayViewMut1, Zip};
 
@@ -37,7 +37,7 @@ pub(super) struct Moments<'a, F> {
     pub(super) largest: Option<ArrayViewMut1<'a, F>>,
 }
 
-/// Kingma & Ba 2015, algorithm 1, with bias-corrected moments spelled out.
+/// Kingma & Ba 2015, algorithm 1, with explicit bias correction of the moments.
 pub(super) fn adam<F: Real>(
     mut parameters: ArrayViewMut1<'_, F>,
     gradient: ArrayView1<'_, F>,
@@ -57,7 +57,7 @@ pub(super) fn adam<F: Real>(
         moments.second[i] = beta2 * moments.second[i] + rest2 * slope * slope;
         let spread = match &mut moments.largest {
             Some(largest) => {
-                // NaN stays, whichever of the two it is.
+                // Propagates NaN from either moment.
                 if moments.second[i] > largest[i] || moments.second[i].is_nan() {
                     largest[i] = moments.second[i];
                 }
@@ -74,7 +74,7 @@ pub(super) fn adam<F: Real>(
 
 pub(super) fn clip<F: Real>(mut gradient: ArrayViewMut1<'_, F>, norm: F, max_norm: F) {
     let factor = max_norm / (norm + F::from_f64(1e-6));
-    // A NaN norm makes all gradients NaN: better seen than hidden.
+    // A NaN norm makes all gradients NaN, so that it does not go unnoticed.
     if factor > F::one() {
         return;
     }

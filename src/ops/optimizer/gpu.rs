@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/{sgd,adam,clip}.wgsl`.
+//! Dispatch of `shaders/optimizer/{sgd,adam,clip}.wgsl`.
 
 use super::{AdamStep, Moments, SgdStep};
 use crate::Result;
@@ -13,7 +13,7 @@ parameters!(SgdParameters {
     momentum: f32,
     undamped: f32,
     decay: f32,
-    /// 1: the first step, the velocity is not read.
+    /// 1: this is the first step, and the velocity is not read.
     first: u32,
     nesterov: u32,
 });
@@ -76,7 +76,7 @@ pub(super) fn sgd(
         parameter_base,
         velocity_base,
         rate: step.rate as f32,
-        // The shader leaves the velocity alone where there is no momentum.
+        // The shader does not access the velocity if the momentum is zero.
         momentum: if velocity.is_some() { step.momentum as f32 } else { 0.0 },
         undamped: (1.0 - step.dampening) as f32,
         decay: step.decay as f32,

@@ -1,4 +1,4 @@
-//! Updates over flat buffers: gradient descent, Adam, clipping. One dispatch each, padding included.
+//! Updates of flat buffers: gradient descent, Adam, gradient clipping. One dispatch each, padding included.
 
 pub(crate) mod cpu;
 pub(crate) mod gpu;
@@ -8,7 +8,7 @@ use crate::device::on_device;
 use crate::ops::elementwise::expect_as_many;
 use crate::tensor::{Real, View, ViewMut};
 
-/// One step of gradient descent, in numbers; see [`Sgd`](crate::optim::Sgd).
+/// The numbers of one step of gradient descent; see [`Sgd`](crate::optim::Sgd).
 #[derive(Clone, Copy)]
 pub(crate) struct SgdStep {
     pub(crate) rate: f64,
@@ -16,11 +16,11 @@ pub(crate) struct SgdStep {
     pub(crate) dampening: f64,
     pub(crate) decay: f64,
     pub(crate) nesterov: bool,
-    /// Whether the velocity is still empty.
+    /// Whether this is the first step, so that the velocity is still empty.
     pub(crate) first: bool,
 }
 
-/// Updates `parameters` (and, with momentum, `velocity`) by `gradient`.
+/// Updates `parameters` (and, with momentum, `velocity`) with `gradient`.
 pub(crate) fn sgd(
     mut parameters: ViewMut<'_>,
     gradient: View<'_>,
@@ -44,30 +44,30 @@ pub(crate) fn sgd(
     )
 }
 
-/// One step of Adam, in numbers; see [`Adam`](crate::optim::Adam).
+/// The numbers of one step of Adam; see [`Adam`](crate::optim::Adam).
 #[derive(Clone, Copy)]
 pub(crate) struct AdamStep {
     pub(crate) rate: f64,
     pub(crate) beta1: f64,
     pub(crate) beta2: f64,
     pub(crate) epsilon: f64,
-    /// Added to the gradient, times the parameter.
+    /// λ of the L2 penalty: decay · p is added to the gradient.
     pub(crate) decay: f64,
-    /// Taken from the parameter, times itself and the rate.
+    /// λ of the decoupled decay: rate · λ · p is subtracted from the parameter.
     pub(crate) decoupled_decay: f64,
-    /// How many steps this makes, from 1.
+    /// The number t of this step, from 1.
     pub(crate) count: u64,
 }
 
-/// The moments that Adam keeps.
+/// The moments that Adam stores.
 pub(crate) struct Moments<'a> {
     pub(crate) first: ViewMut<'a>,
     pub(crate) second: ViewMut<'a>,
-    /// The largest second moment so far: AMSGrad.
+    /// The largest second moment so far (AMSGrad).
     pub(crate) largest: Option<ViewMut<'a>>,
 }
 
-/// Updates `parameters` and `moments` by `gradient`.
+/// Updates `parameters` and `moments` with `gradient`.
 pub(crate) fn adam(
     mut parameters: ViewMut<'_>,
     gradient: View<'_>,
@@ -94,7 +94,7 @@ pub(crate) fn adam(
     )
 }
 
-/// gradient *= min(1, max_norm / (norm + 10⁻⁶)), without waiting for `norm`.
+/// gradient *= min(1, max_norm / (norm + 10⁻⁶)); does not wait for `norm`.
 pub(crate) fn clip(mut gradient: ViewMut<'_>, norm: View<'_>, max_norm: f32) -> Result<()> {
     on_device!(norm.device(),
         F => {

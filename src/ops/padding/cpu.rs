@@ -1,4 +1,4 @@
-//! The twin of `shaders/elementwise/zero_padding.wgsl`.
+//! CPU reference of `shaders/elementwise/zero_padding.wgsl`.
 
 use ndarray::{Array3, ArrayView3, s};
 

@@ -5,7 +5,7 @@ use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters,
 
 parameters!(ZeroPaddingParameters {
     count: u32,
-    /// Place of the first element of this stretch in all of x.
+    /// The offset in all of x of the first element of this dispatch.
     first: u32,
     rows: u32,
     features: u32,

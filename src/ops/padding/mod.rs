@@ -1,4 +1,4 @@
-//! The padding of a ragged batch.
+//! Zeroes the padding of a ragged batch.
 
 pub(crate) mod cpu;
 pub(crate) mod gpu;
@@ -7,7 +7,7 @@ use crate::Result;
 use crate::device::on_device;
 use crate::tensor::{Indices, Tensor, View, expect_capacity};
 
-/// y_tb = x_tb for t < lengths_b, else zero, whatever x holds there. x \[T, B, F\], lengths \[B\] → y \[T, B, F\].
+/// y_tb = x_tb for t < lengths_b, else 0, even where x is NaN. x \[T, B, F\], lengths \[B\] → y \[T, B, F\].
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch).

@@ -1,4 +1,4 @@
-//! The twin of `shaders/elementwise/permute.wgsl`: `ndarray`'s own permutation.
+//! CPU reference of `shaders/elementwise/permute.wgsl`: `ndarray`'s permutation.
 
 use ndarray::{ArrayD, ArrayViewD};
 

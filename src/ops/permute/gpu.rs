@@ -1,5 +1,5 @@
-//! Dispatch of `shaders/elementwise/permute.wgsl`. Where x is larger than a binding, each stretch of y visits each stretch
-//! of x and takes the elements that lie there.
+//! Dispatch of `shaders/elementwise/permute.wgsl`. Where x is larger than a binding, each section of y is dispatched once
+//! per section of x and copies the elements that lie there.
 
 use crate::Result;
 use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, kernel, parameters, pieces};
@@ -8,7 +8,7 @@ use crate::tensor::View;
 
 parameters!(PermuteParameters {
     count: u32,
-    /// Place of the first element of this stretch in all of y, and of the bound stretch in all of x.
+    /// The offsets of the bound sections in all of y and in all of x.
     y_first: u32,
     x_first: u32,
     x_count: u32,
@@ -36,7 +36,7 @@ pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&PERMUTE];
 pub(super) fn permute(context: &Context, x: View<'_>, y: View<'_>, axes: &[usize]) -> Result<()> {
     let sizes = x.shape().dimensions();
     let stride = |axis: usize| sizes[axis + 1..].iter().product::<usize>() as u32;
-    // Missing outer dimensions are of size one.
+    // Missing outer dimensions have size one.
     let missing = MAX_RANK - axes.len();
     let mut y_sizes = [1; MAX_RANK];
     let mut strides = [0; MAX_RANK];

@@ -1,4 +1,4 @@
-//! Reordering of dimensions: the one explicit way from batch-major or feature-major data and back.
+//! Permutation of dimensions, for example between batch-major and time-major data.
 
 pub(crate) mod cpu;
 pub(crate) mod gpu;
@@ -8,10 +8,10 @@ use crate::shape::Shape;
 use crate::tensor::{Tensor, View, expect_capacity};
 use crate::{Error, Result};
 
-/// y whose dimension d is dimension `axes[d]` of x, as NumPy's `transpose`.
+/// Returns y, whose dimension d is dimension `axes[d]` of x, as NumPy's `transpose`.
 ///
 /// # Errors
-/// [`Error::Shape`] unless `axes` names every dimension of x once.
+/// [`Error::Shape`] unless `axes` names every dimension of x exactly once.
 ///
 /// ```
 /// use refrain::{Device, Tensor, ops};

@@ -1,4 +1,4 @@
-//! The twins of `shaders/{norm,sum_rows,add_rows}.wgsl`.
+//! CPU reference of `shaders/reduce/{norm,sum_rows,add_rows}.wgsl`.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis};
 
@@ -6,11 +6,11 @@ use super::{Norm, Reduction};
 use crate::math::{in_parts, part_rows};
 use crate::tensor::Real;
 
-/// What an addition of numbers that come from memory costs, in multiplications.
+/// The cost of adding a number read from memory, in multiplications.
 const ADDITION: usize = 8;
 
 pub(super) fn sum_rows<F: Real>(x: ArrayView2<'_, F>) -> Array1<F> {
-    // In blocks, so that the error of a sum of N terms grows with √N and not with N.
+    // Summed in blocks, so that the error of N terms grows with √N instead of N.
     let mut total = Array1::zeros(x.ncols());
     for block in x.axis_chunks_iter(Axis(0), 256) {
         total += &block.sum_axis(Axis(0));
@@ -31,7 +31,7 @@ pub(super) fn block_sums<F: Real>(x: ArrayView2<'_, F>, block: usize) -> Array2<
     sums
 }
 
-/// target += the rows of x, from the last to the first.
+/// target += x_r for each row r of x, from the last to the first.
 pub(super) fn add_rows<F: Real>(x: ArrayView2<'_, F>, mut target: ArrayViewMut1<'_, F>) {
     for row in x.rows().into_iter().rev() {
         target += &row;
@@ -45,7 +45,7 @@ pub(super) fn reduce<F: Real>(x: ArrayView1<'_, F>, reduction: Reduction) -> F {
         Reduction::Norm(Norm::L1) => sum(x, |x| x.abs()),
         Reduction::Norm(Norm::L2) => sum(x, |x| x * x).sqrt(),
         Reduction::Norm(Norm::Infinity) => {
-            // A NaN must win.
+            // NaN counts as the largest value.
             x.iter().fold(F::zero(), |most, x| if x.abs() > most || x.is_nan() { x.abs() } else { most })
         }
     }

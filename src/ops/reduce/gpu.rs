@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/{norm,sum_rows,add_rows}.wgsl`: passes over ever fewer partial results.
+//! Dispatch of `shaders/reduce/{norm,sum_rows,add_rows}.wgsl`: repeated passes over fewer and fewer partial results.
 
 use super::{Norm, Reduction, vector};
 use crate::Result;
@@ -42,12 +42,12 @@ kernel!(ADD_ROWS: "reduce/add_rows" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&NORM, &SUM_ROWS, &ADD_ROWS];
 
-/// Elements that one workgroup of `reduce/norm.wgsl` reduces to one.
+/// Elements that one workgroup of `reduce/norm.wgsl` reduces to one value.
 const CHUNK: usize = 4096;
-/// Rows that one workgroup of `reduce/sum_rows.wgsl` reduces to one, and columns that it spans.
+/// Rows that one workgroup of `reduce/sum_rows.wgsl` reduces to one row.
 const CHUNK_ROWS: usize = 256;
 const GROUP_COLUMNS: usize = 64;
-/// The most rows that one workgroup is given, and that one dispatch of `reduce/add_rows.wgsl` adds up.
+/// The most rows per workgroup, and per dispatch of `reduce/add_rows.wgsl`.
 const MOST_ROWS: usize = 4096;
 
 pub(super) fn reduce(context: &Context, x: View<'_>, reduction: Reduction) -> Result<Tensor> {
@@ -68,7 +68,7 @@ pub(super) fn reduce(context: &Context, x: View<'_>, reduction: Reduction) -> Re
 fn norm_pass(context: &Context, x: View<'_>, function: u32, root: bool) -> Result<Tensor> {
     let count = x.shape().elements();
     let limits = context.limits();
-    // Pieces of whole chunks, or less than one chunk where a binding is smaller than that.
+    // Whole chunks, or less than one chunk where a binding is smaller than that.
     let whole = limits.binding_elements / CHUNK * CHUNK;
     let largest = if whole == 0 { limits.binding_elements } else { whole.min(limits.workgroups * CHUNK) };
     let groups = |elements: usize| elements.div_ceil(CHUNK);
@@ -86,7 +86,7 @@ fn norm_pass(context: &Context, x: View<'_>, function: u32, root: bool) -> Resul
                 count: piece.len() as u32,
                 x_base: from.base,
                 partial_base: to.base,
-                // Only the pass that leaves one value finishes the norm.
+                // Only the last pass, whose result is one value, computes the root.
                 root: (root && total == 1).into(),
             },
             bindings: &[from, to],
@@ -109,7 +109,7 @@ pub(super) fn sum_rows(context: &Context, x: View<'_>) -> Result<Tensor> {
     partial.reshape(&[columns])
 }
 
-/// Where no two rows fit a binding: row after row onto the first.
+/// Sums rows of which no two fit a binding, by adding row after row to the first.
 fn sum_wide_rows(context: &Context, x: View<'_>) -> Result<Tensor> {
     let sum = vector(x.device(), context, &[x.shape().last()])?;
     let rows = x.matrix()?;
@@ -122,7 +122,7 @@ fn sum_wide_rows(context: &Context, x: View<'_>) -> Result<Tensor> {
 
 pub(super) fn block_sums(context: &Context, x: View<'_>, block: usize) -> Result<Tensor> {
     let (rows, columns) = (x.shape().rows(), x.shape().last());
-    // Nothing here depends on how many blocks there are: each is summed in the same order wherever it stands.
+    // The order of a block's sum does not depend on the number of blocks or on the block's position.
     if block <= MOST_ROWS && block * columns <= context.limits().binding_elements {
         return sum_rows_pass(context, x, block);
     }
@@ -135,7 +135,7 @@ pub(super) fn block_sums(context: &Context, x: View<'_>, block: usize) -> Result
     Ok(sums)
 }
 
-/// target += the rows of x, from the last to the first.
+/// target += x_r for each row r of x, from the last to the first.
 pub(super) fn add_rows(context: &Context, x: View<'_>, target: Span<'_>) -> Result<()> {
     let (rows, columns) = (x.shape().rows(), x.shape().last());
     let limits = context.limits();
@@ -163,7 +163,7 @@ pub(super) fn add_rows(context: &Context, x: View<'_>, target: Span<'_>) -> Resu
     Ok(())
 }
 
-/// The sum of each `chunk` rows.
+/// Sums each group of `chunk` rows.
 fn sum_rows_pass(context: &Context, x: View<'_>, chunk: usize) -> Result<Tensor> {
     let (rows, columns) = (x.shape().rows(), x.shape().last());
     let limits = context.limits();

@@ -1,4 +1,4 @@
-//! Sums over rows and norms, each in a fixed order: the same input gives the same bits.
+//! Sums over rows, and norms. The order of each sum is fixed, so equal inputs give equal bits.
 
 pub(crate) mod cpu;
 pub(crate) mod gpu;
@@ -11,7 +11,7 @@ use crate::shape::Shape;
 use crate::tensor::{Tensor, View, ViewMut, expect_capacity};
 use crate::{Error, Result};
 
-/// s_c = Σ_r x_rc: the sum over all but the last dimension. x \[..., C\] → s \[C\].
+/// s_c = Σ_r x_rc: sums over all dimensions but the last. x \[..., C\] → s \[C\].
 ///
 /// # Errors
 /// Out of memory.
@@ -34,13 +34,13 @@ pub fn sum_rows<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
     )
 }
 
-/// s_g = Σ_r x_r over each block g of `block` rows, the last of which may have fewer: x \[..., C\] → s \[G, C\].
+/// s_g = Σ_r x_r over each block g of `block` rows; the last block may be shorter. x \[..., C\] → s \[G, C\].
 ///
-/// A block's sum has the same bits wherever the block stands, and however many others there are.
+/// The bits of a block's sum do not depend on the block's position or on the number of blocks.
 pub(crate) fn block_sums(x: View<'_>, block: usize) -> Result<Tensor> {
     on_device!(x.device(),
         F => {
-            // The sums, where they and the blocks lie, and the scratch of some threads.
+            // The sums, the list of blocks, and the temporary values of the threads.
             let blocks = x.shape().rows().div_ceil(block);
             let scratch = 32 * blocks + 2 * x.shape().last() * threads();
             expect_capacity(x.device(), blocks * x.shape().last() + scratch, "sums of blocks")?;
@@ -50,7 +50,7 @@ pub(crate) fn block_sums(x: View<'_>, block: usize) -> Result<Tensor> {
     )
 }
 
-/// target += x_G, then x_{G−1}, and so on to x_1: the rows of x \[G, C\], from the last to the first.
+/// target += x_g for each row g of x \[G, C\], from the last to the first.
 pub(crate) fn add_rows_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
     Error::expect(target.shape().elements() == x.shape().last(), || {
         format!("rows of {} to be added to {}", x.shape(), target.shape())
@@ -64,7 +64,7 @@ pub(crate) fn add_rows_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> 
     )
 }
 
-/// Which norm of a vector.
+/// A norm of a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Norm {
     /// Σ |x|.
@@ -75,7 +75,7 @@ pub enum Norm {
     Infinity,
 }
 
-/// What to reduce all elements to.
+/// A reduction of all elements to one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reduction {
     Sum,
@@ -83,7 +83,7 @@ pub(crate) enum Reduction {
     Norm(Norm),
 }
 
-/// ‖x‖ over all elements, as a tensor of one.
+/// ‖x‖ over all elements, as a tensor with one element.
 ///
 /// # Errors
 /// Out of memory.
@@ -91,7 +91,7 @@ pub fn norm<'a>(x: impl Into<View<'a>>, norm: Norm) -> Result<Tensor> {
     reduce(x.into(), Reduction::Norm(norm))
 }
 
-/// Σ x² over all elements, as a tensor of one.
+/// Σ x² over all elements, as a tensor with one element.
 ///
 /// # Errors
 /// Out of memory.
@@ -99,7 +99,7 @@ pub fn squared_norm<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
     reduce(x.into(), Reduction::Squares)
 }
 
-/// Σ x over all elements, as a tensor of one.
+/// Σ x over all elements, as a tensor with one element.
 ///
 /// # Errors
 /// Out of memory.

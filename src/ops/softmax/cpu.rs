@@ -1,11 +1,11 @@
-//! The twins of `shaders/{softmax,softmax_backward}.wgsl`, row by row from the definition.
+//! CPU reference of `shaders/softmax/{softmax,softmax_backward}.wgsl`, row by row from the definition.
 
 use ndarray::{Array2, ArrayView2, Axis, Zip, aview1};
 
 use super::Kind;
 use crate::tensor::Real;
 
-/// max x, by several lanes at once.
+/// max x, computed in several independent lanes.
 fn largest<F: Real>(row: &[F]) -> F {
     let mut lanes = [F::neg_infinity(); 8];
     for part in row.chunks(8) {

@@ -1,4 +1,4 @@
-//! Dispatch of `shaders/{softmax,softmax_backward}.wgsl`.
+//! Dispatch of `shaders/softmax/{softmax,softmax_backward}.wgsl`.
 
 use super::Kind;
 use crate::gpu::{Context, Dispatch, RowReduction, Span, kernel, parameters, pieces};
@@ -24,14 +24,14 @@ kernel!(SOFTMAX_BACKWARD: "softmax/softmax_backward" {
 #[cfg(test)]
 pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&SOFTMAX, &SOFTMAX_BACKWARD];
 
-/// The longest row: some software drivers end any loop after 65,536 turns without a word, and a shader runs at most
-/// four loops of 256 columns a turn over a row.
+/// The longest row. Some software drivers silently end loops after 65,536 iterations, and a shader runs up to four loops
+/// over a row, 256 columns per iteration.
 const MAX_COLUMNS: usize = 1 << 22;
 
-/// How rows of `columns` elements are shared out.
+/// How the invocations of a workgroup are divided among rows of `columns` elements.
 ///
 /// # Errors
-/// [`Error::ExceedsLimit`] for a row that no workgroup gets through.
+/// [`Error::ExceedsLimit`] for a row that is too long for one workgroup.
 pub(crate) fn row_reduction(context: &Context, columns: usize) -> Result<RowReduction> {
     if columns > MAX_COLUMNS {
         return Err(Error::ExceedsLimit {

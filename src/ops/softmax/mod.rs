@@ -8,15 +8,15 @@ use crate::Result;
 use crate::device::on_device;
 use crate::tensor::{Tensor, View, expect_capacity};
 
-/// Which of the two.
+/// Softmax or log softmax.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Softmax,
     LogSoftmax,
 }
 
-/// y_j = e^{x_j} / Σ_k e^{x_k} over the last dimension, computed without overflow. Any shape. Of −∞ it is 0; a row with NaN
-/// or +∞, or of −∞ alone, is NaN.
+/// y_j = e^{x_j} / Σ_k e^{x_k} over the last dimension, computed without overflow. Any shape. An entry of −∞ yields 0; a row
+/// that contains NaN or +∞, or only −∞, yields NaN.
 ///
 /// # Errors
 /// Out of memory.
@@ -58,7 +58,7 @@ pub fn log_softmax_backward<'a>(y: impl Into<View<'a>>, d_y: impl Into<View<'a>>
 fn forward(x: View<'_>, kind: Kind) -> Result<Tensor> {
     on_device!(x.device(),
         F => {
-            // A row of powers beside the result.
+            // Besides the result: one row of exponentials.
             expect_capacity(x.device(), x.shape().elements() + x.shape().last(), "a softmax")?;
             Tensor::from_array(x.device(), cpu::forward(x.array2::<F>(), kind))?.reshape(x.shape().dimensions())
         },

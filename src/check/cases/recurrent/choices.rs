@@ -1,9 +1,9 @@
-//! What the cells of a case have beside their standard equations, and how far its gradients flow back.
+//! The options of a case's cells beyond the standard equations, and the truncation of its gradients.
 
 use crate::nn::Rnn;
 use crate::ops::Activation;
 
-/// Options of a stack's equations; all absent in [`Choices::NONE`].
+/// Options of the equations; all absent in [`Choices::NONE`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Choices {
     pub(super) peepholes: bool,
@@ -14,19 +14,19 @@ pub(super) struct Choices {
     pub(super) clip_gates: Option<f32>,
     pub(super) clip_cell: Option<f32>,
     pub(super) clip_gradient: Option<f32>,
-    /// Width of the projected state.
+    /// The size P of the projected state.
     pub(super) projection: Option<usize>,
 }
 
-/// How far gradients flow back.
+/// The truncation of gradients in time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Truncation {
     None,
-    /// Not past any step whose number is a multiple of this.
+    /// At every step whose index is a multiple of this number.
     Chunks(usize),
-    /// Through the last lags + 1 steps of each output.
+    /// Each output's gradient goes through its own step and this number of steps before it.
     Windowed(usize),
-    /// Every k1 steps through k2.
+    /// Every k1 steps through k2 steps.
     Every(usize, usize),
 }
 
@@ -65,7 +65,7 @@ impl Choices {
         }
     }
 
-    /// Those that are there, in words.
+    /// Describes the options that are set.
     pub(super) fn words(self) -> String {
         let names = |functions: [Activation; 3]| functions.map(Activation::name).join("/");
         let parts = [
@@ -81,7 +81,7 @@ impl Choices {
         parts.into_iter().flatten().map(|part| format!(", {part}")).collect()
     }
 
-    /// Whether derivatives jump somewhere.
+    /// Whether some derivative is discontinuous.
     pub(super) fn have_kinks(self) -> bool {
         self.activations.is_some() || self.clip_gates.is_some() || self.clip_cell.is_some()
     }
@@ -97,7 +97,7 @@ impl Truncation {
         }
     }
 
-    /// How many gradients add up at a step, beside the first.
+    /// How many gradients, besides the first, add up at a step.
     pub(super) fn further_windows(self) -> usize {
         match self {
             Self::None | Self::Chunks(_) => 0,

@@ -1,4 +1,4 @@
-//! Cases whose results a rounding could decide, sorted out.
+//! Filters out cases whose results depend on a single rounding.
 
 use std::f64::consts::{FRAC_PI_2, FRAC_PI_4};
 
@@ -12,14 +12,14 @@ use crate::nn::Cell;
 use crate::ops::{Activation, Binary, Form, binary, matmul};
 use crate::tensor::Tensor;
 
-/// The largest relative change of a case's numbers: many times what roundings move a pre-activation by.
+/// The largest relative change of a case's numbers: many times the effect of roundings on a pre-activation.
 const NUDGE: f64 = 2e-5;
-/// In how many random directions the numbers are moved, each of them both ways.
+/// The number of random directions in which the numbers are changed, each with both signs.
 const DIRECTIONS: u64 = 4;
 
 impl Stack {
-    /// The first seed from `seed` on for which no pre-activation comes near a kink of f, where a rounding decides
-    /// between two derivatives: both sides would be right. Saturated cases keep clear of the whole curved part.
+    /// The first seed, starting at `seed`, for which no pre-activation is near a kink of f: there a rounding selects one
+    /// of two derivatives, both of which are correct. Saturated cases avoid the whole curved part.
     pub(super) fn seed_off_kinks(self, seed: u64) -> Result<u64> {
         if self.choices.have_kinks() {
             return self.first_seed(seed, |seed| self.is_smooth(seed));
@@ -34,7 +34,7 @@ impl Stack {
             }
             Activation::ThresholdedRelu { alpha } => (vec![f64::from(alpha)], 1e-4),
             Activation::HardTanh { low, high } => (vec![f64::from(low), f64::from(high)], 1e-4),
-            // Half way to the poles, towards which slopes grow without bound.
+            // Half way to the poles, near which derivatives are unbounded.
             Activation::Tan => (vec![-FRAC_PI_2, FRAC_PI_2], FRAC_PI_4),
             // From 20 on tanh is 1 in both precisions.
             Activation::Tanh if self.magnitude > 1.0 => (vec![0.0], 20.0),
@@ -55,9 +55,9 @@ impl Stack {
         Err(crate::Error::config(self.label(), "has a pre-activation near a kink under every seed"))
     }
 
-    /// Whether the gradients are smooth around the case's numbers, whatever functions and bounds it has: what they
-    /// change by when all numbers move a little one way and the other is then the same but for its sign. Where a
-    /// pre-activation meets a kink on one of the two ways, they jump on that way alone.
+    /// Whether the gradients are smooth near the case's numbers, for any functions and bounds: then a small change of
+    /// all numbers and its opposite change the gradients by opposite amounts. If a pre-activation crosses a kink in one
+    /// of the two directions, the gradients jump only there.
     fn is_smooth(self, seed: u64) -> Result<bool> {
         let reference = Device::reference();
         let here = self.backward(&Sampler::new(&reference, seed))?;
@@ -69,7 +69,7 @@ impl Stack {
                 let middle: Vec<f64> =
                     one.iter().zip(&other).map(|(one, other)| (one + other) / 2.0).collect();
                 let jump = difference(&here.tensor.download_f64()?, &middle, here.scale).error;
-                // What stays below does not matter: the comparison allows for it.
+                // Smaller jumps are within the tolerance of the comparison.
                 if jump > independent(here.roundings) / 4.0 {
                     return Ok(false);
                 }

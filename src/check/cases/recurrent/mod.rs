@@ -15,7 +15,7 @@ use crate::tensor::Tensor;
 use choices::{Choices, Truncation};
 use sequences::{Batch, Rows};
 
-/// T, B, I, H and L of a case, and what varies beside.
+/// T, B, I, H and L of a case, and its options.
 #[derive(Clone, Copy)]
 struct Stack {
     cell: Cell,
@@ -29,7 +29,7 @@ struct Stack {
     rows: Rows,
     choices: Choices,
     truncation: Truncation,
-    /// Whether something was computed from the final state, so that a gradient comes from there.
+    /// Whether the final state has an upstream gradient.
     final_gradient: FinalGradient,
     /// The largest magnitude of x.
     magnitude: f64,
@@ -71,7 +71,7 @@ const PLAIN: Stack = Stack {
 };
 
 /// # Errors
-/// As the reference, on which cases near a kink are sorted out.
+/// As the reference, which is used to filter out cases near a kink.
 pub(super) fn operations() -> Result<Vec<Operation>> {
     let mut operations = Vec::new();
     for (name, stacks) in stacks::by_cell() {
@@ -88,13 +88,13 @@ pub(super) fn operations() -> Result<Vec<Operation>> {
     Ok(operations)
 }
 
-/// Each stack with a seed that keeps it off its kinks.
+/// Each stack with a seed whose numbers are not near a kink.
 fn seeded(stacks: Vec<Stack>) -> impl Iterator<Item = (Stack, Result<u64>)> {
     let numbered = stacks.into_iter().zip((1100..).step_by(100));
     numbered.map(|(stack, seed)| (stack, stack.seed_off_kinks(seed)))
 }
 
-/// Everything a case draws, in this order.
+/// All inputs of a case, sampled in this order.
 struct Inputs {
     layer: Layer<Rnn>,
     model: Model,
@@ -127,7 +127,7 @@ impl Stack {
         if self.bias == Bias::With { description } else { description.without_bias() }
     }
 
-    /// A peephole adds a product to each gate, a projection a sum of H products to each step: counted with each gate.
+    /// A peephole adds a product to each gate, a projection a sum of H products to each step; both are counted per gate.
     fn recurrence(self) -> Recurrence {
         let Self { cell, steps, batch, layers, choices, .. } = self;
         let peephole = if choices.peepholes { 2 } else { 0 };
@@ -136,7 +136,7 @@ impl Stack {
         Recurrence { cell, steps, batch, layers, terms }
     }
 
-    /// By how much functions of a gate that are steeper than 1 let errors grow in time.
+    /// The factor by which gate functions with derivatives above 1 let errors grow in time.
     fn growth(self) -> f64 {
         self.choices.activations.map_or(1.0, |functions| steepness(functions, self.steps))
     }
@@ -176,7 +176,7 @@ impl Stack {
         Output::new(name, tensor, roundings).relative_to(self.smallest_scale())
     }
 
-    /// The parts of a state, or of the gradient at one.
+    /// The components of a state, or of the gradient of one.
     fn state_outputs(self, name: &str, state: &State, roundings: f64) -> Vec<Output> {
         let mut outputs = vec![self.output(name, state.hidden(), roundings)];
         outputs.extend(state.cell().map(|cell| self.output(format!("{name}, cell"), cell, roundings)));
@@ -196,7 +196,7 @@ impl Stack {
     fn backward(self, sampler: &Sampler) -> Result<Vec<Output>> {
         let Inputs { layer, model, parameters, batch, x, initial } = self.sampler(sampler)?;
         let d_y = sampler.values(self.steps * self.batch * layer.description().outputs(), CENTRED);
-        // Garbage of its own, but finite: what a loss over whole rows sends back.
+        // Finite random values, as a loss over whole rows returns them for the padding.
         let d_y = batch.with_padding(sampler, d_y, 3.0)?;
         let d_last = self.draw_state(sampler)?;
         let given = (self.final_gradient == FinalGradient::Given).then_some(&d_last);
@@ -215,8 +215,8 @@ impl Stack {
         Ok(results)
     }
 
-    /// A single unit may end near zero by cancellation of terms of its weights' size; elsewhere the largest of many
-    /// results is the measure.
+    /// The state of a single unit may be near zero, where terms as large as its weights cancel; in all other cases
+    /// results are many, and the largest is the scale.
     fn smallest_scale(self) -> f64 {
         if self.hidden == 1 { 1.0 / (self.hidden as f64).sqrt() } else { 0.0 }
     }
@@ -232,7 +232,7 @@ mod tests {
         outputs.iter().map(|output| output.tensor.download_f64().unwrap()).collect()
     }
 
-    /// The stack without each of the options that leave its parameters as they are.
+    /// The stack without each of those options that do not affect the parameters.
     fn simpler(stack: Stack) -> Vec<(&'static str, Stack)> {
         let Stack { choices, .. } = stack;
         let with = |choices| Stack { choices, ..stack };
@@ -250,7 +250,7 @@ mod tests {
     fn every_option_of_every_case_changes_its_results_and_no_clip_holds_everywhere() {
         let mut seen = 0;
         for (_, stacks) in stacks::by_cell() {
-            // A single number is clipped or not.
+            // A single number is either clipped or not.
             let tells = |stack: &Stack| {
                 stack.choices != Choices::NONE && stack.steps * stack.batch * stack.hidden > 1
             };
@@ -261,7 +261,7 @@ mod tests {
                     assert_ne!(found, results(simple, seed), "{option}: {label}, seed {seed}");
                     seen += 1;
                 }
-                // Of a layer whose gates were all beyond their bound no gradient would reach x.
+                // If all gates of a layer exceeded their bound, no gradient would reach x.
                 let d_x = stack.backward(&Sampler::new(&Device::reference(), seed)).unwrap();
                 let d_x = d_x.iter().find(|output| output.name == "d_x").unwrap();
                 assert!(d_x.tensor.download_f64().unwrap().iter().any(|value| *value != 0.0), "{label}");

@@ -1,4 +1,4 @@
-//! Which steps of a case's rows are there, and what stands where they are not.
+//! The valid steps of a case's rows, and the values in their padding.
 
 use super::Output;
 use crate::Result;
@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::nn::Sequences;
 use crate::tensor::{Indices, Tensor};
 
-/// Whether rows end early, or start anew inside.
+/// Whether rows end early, or are reset at some steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Rows {
     Whole,
@@ -16,7 +16,7 @@ pub(super) enum Rows {
     RaggedAndReset,
 }
 
-/// T and B of a batch, its lengths and resets.
+/// The lengths and resets of a batch of T steps and B rows.
 pub(super) struct Batch {
     steps: usize,
     rows: usize,
@@ -25,8 +25,8 @@ pub(super) struct Batch {
 }
 
 impl Rows {
-    /// Lengths in any order, 1, T and, of more than two rows, 0 among them; one row alone ends below T. A third of all steps are
-    /// resets.
+    /// Samples lengths in any order that include 1, T and, with more than two rows, 0; a single row is shorter than T. A
+    /// third of all steps are resets.
     pub(super) fn sampler(self, sampler: &Sampler, steps: usize, rows: usize) -> Result<Batch> {
         let mut lengths: Vec<u32> =
             sampler.integers(rows, steps).into_iter().map(|length| length + 1).collect();
@@ -63,8 +63,8 @@ impl Batch {
         self.lengths.as_ref().is_some_and(|lengths| step >= lengths.values()[row] as usize)
     }
 
-    /// `values` as \[T, B, …\], those in the padding times `garbage`, but zeros on the reference: a result that reads
-    /// the padding differs between the two.
+    /// Multiplies the padding of `values` \[T, B, …\] by `garbage`, but sets it to zero on the reference: a result that
+    /// depends on the padding differs between the two.
     pub(super) fn with_padding(
         &self,
         sampler: &Sampler,
@@ -81,8 +81,8 @@ impl Batch {
         Tensor::from_slice(sampler.device(), &[self.steps, self.rows, features], &values)
     }
 
-    /// What stands in the padding of `tensor` \[T, B, F\], which must be zero: that is what the reference is taken to
-    /// yield. Nothing for rows without padding.
+    /// The padding of `tensor` \[T, B, F\], which must be zero, as the reference's is assumed to be. `None` for rows without
+    /// padding.
     pub(super) fn padding_of(
         &self,
         sampler: &Sampler,

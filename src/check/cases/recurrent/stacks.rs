@@ -4,7 +4,7 @@ use super::{Bias, Choices, Directions, FinalGradient, PLAIN, Rows, Stack, Trunca
 use crate::nn::Cell;
 use crate::ops::Activation;
 
-/// T, B, I, H, L: one of each, and all around the edges of tiles and of workgroups.
+/// T, B, I, H, L: one of each, and sizes around the edges of tiles and workgroups.
 const SHAPES: [[usize; 5]; 16] = [
     [1, 1, 1, 1, 1],
     [1, 4, 5, 7, 2],
@@ -24,10 +24,10 @@ const SHAPES: [[usize; 5]; 16] = [
     [70, 1, 2, 33, 3],
 ];
 
-/// The most steps of a gated cell: its tolerance grows with them, and would soon tell little.
+/// The most steps of a gated cell: its tolerance grows with the number of steps, until it detects little.
 const GATED_STEPS: usize = 33;
 
-/// The cases of each cell under its name.
+/// The cases of each cell, with the cell's name.
 pub(super) fn by_cell() -> Vec<(&'static str, Vec<Stack>)> {
     let mut vanilla = shapes(Cell::tanh());
     vanilla.extend(sequences(Cell::tanh()));
@@ -35,7 +35,7 @@ pub(super) fn by_cell() -> Vec<(&'static str, Vec<Stack>)> {
         let magnitude = if activation == Activation::Tan { 0.3 } else { PLAIN.magnitude };
         Stack { cell: Cell::Vanilla(activation), magnitude, ..PLAIN }
     }));
-    // Saturated: every state is at a limit of tanh, every gradient through it zero.
+    // Saturated: every state is at a limit of tanh, and every gradient through it is zero.
     vanilla.push(Stack { magnitude: 1e4, steps: 3, batch: 2, hidden: 8, ..PLAIN });
     vanilla.push(Stack { magnitude: 1e4, cell: Cell::relu(), ..PLAIN });
     let gated = |cell| {
@@ -51,13 +51,13 @@ pub(super) fn by_cell() -> Vec<(&'static str, Vec<Stack>)> {
 }
 
 const NONE: Choices = Choices::NONE;
-/// Bounds that hold for some cells of these cases and not for others: sums of products spread by about 0.4, states and
-/// gradients at them by less than 1.
+/// Bounds that clip some units of these cases and not others: the standard deviation of the pre-activations is about 0.4,
+/// that of states and their gradients below 1.
 const GATES: Option<f32> = Some(0.3);
 const CELL: Option<f32> = Some(0.2);
 const GRADIENT: Option<f32> = Some(0.05);
 
-/// The options of the equations, each with the cells that have it, under their names.
+/// The options of the equations with the cells that have them, by name.
 fn with_choices() -> Vec<(&'static str, Vec<Stack>)> {
     let peepholes = Choices { peepholes: true, ..NONE };
     let coupled = Choices { coupled: true, ..NONE };
@@ -100,7 +100,7 @@ fn with_choices() -> Vec<(&'static str, Vec<Stack>)> {
     ]
 }
 
-/// One set of options over awkward sizes, rows that differ, directions and layers.
+/// One set of options over awkward sizes, ragged rows, directions and layers.
 fn beside(cell: Cell, choices: Choices) -> Vec<Stack> {
     let plain = Stack { cell, choices, steps: 5, ..PLAIN };
     let mixed = Stack { rows: Rows::RaggedAndReset, ..plain };
@@ -120,19 +120,19 @@ fn beside(cell: Cell, choices: Choices) -> Vec<Stack> {
     stacks
 }
 
-/// Each function in each place, and triples that packages have.
+/// Each function in each role, and the combinations used by other packages.
 fn activations(cell: Cell, choices: Choices) -> Vec<Stack> {
     use Activation::{HardSigmoid, HardTanh, Relu, ScaledTanh, Sigmoid, Softsign, Tanh, ThresholdedRelu};
     let hard = HardSigmoid { alpha: 0.2, beta: 0.5 };
     let mut stacks = Vec::new();
     for function in Activation::ALL {
-        // Kinks where sums of products come.
+        // Moves the kinks into the range of the pre-activations.
         let function = match function {
             ThresholdedRelu { .. } => ThresholdedRelu { alpha: 0.1 },
             HardTanh { .. } => HardTanh { low: -0.3, high: 0.2 },
             other => other,
         };
-        // Half way to the first pole: see `kinks.rs`.
+        // Stays below half way to the first pole: see `kinks.rs`.
         let magnitude = if function == Activation::Tan { 0.3 } else { PLAIN.magnitude };
         let steep = Stack { cell, steps: 3, magnitude, ..PLAIN };
         let mut places = vec![[function, Tanh, Tanh], [Sigmoid, function, Tanh]];
@@ -159,14 +159,14 @@ fn activations(cell: Cell, choices: Choices) -> Vec<Stack> {
     stacks
 }
 
-/// Projections of several widths, alone and with all else that an LSTM has.
+/// Projections of several sizes, alone and with all other options of an LSTM.
 fn projections() -> Vec<Stack> {
     let lstm = |choices| beside(Cell::Lstm, choices);
     let plain = Stack { cell: Cell::Lstm, steps: 5, ..PLAIN };
     let mut stacks = lstm(Choices { projection: Some(5), ..NONE });
     stacks.extend(lstm(Choices { projection: Some(16), clip_gradient: GRADIENT, ..NONE }));
     let all = Choices { peepholes: true, coupled: true, clip_gates: GATES, clip_cell: CELL, ..NONE };
-    // So many bounds let little through.
+    // Many bounds at once attenuate gradients strongly.
     stacks.extend(lstm(Choices { projection: Some(3), clip_gradient: Some(0.005), ..all }));
     for (hidden, width) in [(2, 1), (17, 1), (33, 32), (33, 17), (65, 33)] {
         let choices = Choices { projection: Some(width), ..NONE };
@@ -183,7 +183,7 @@ fn projections() -> Vec<Stack> {
     stacks
 }
 
-/// Windows that slide and windows that overlap, for each cell and for those of its options that a step back passes.
+/// Sliding and overlapping windows, for each cell and for those options that the backward pass of a step uses.
 fn with_windows() -> Vec<(&'static str, Vec<Stack>)> {
     let projected = Choices { projection: Some(5), ..NONE };
     let seeing = Choices { peepholes: true, coupled: true, ..NONE };
@@ -229,7 +229,7 @@ fn windows(cell: Cell, choices: Choices) -> Vec<Stack> {
     }
     let sliding = Truncation::Windowed(2);
     stacks.push(Stack { truncation: sliding, rows: Rows::Ragged, batch: 1, ..plain });
-    // More lags than steps: nothing is left out.
+    // The window is longer than the sequence, so nothing is truncated.
     stacks.push(Stack { truncation: Truncation::Windowed(20), steps: 4, rows: Rows::Ragged, ..plain });
     stacks.push(Stack { truncation: Truncation::Every(4, 9), steps: 6, batch: 5, ..mixed });
     if choices.projection.is_none() {
@@ -238,7 +238,7 @@ fn windows(cell: Cell, choices: Choices) -> Vec<Stack> {
     stacks
 }
 
-/// Forward stacks over whole rows.
+/// Forward stacks over rows of full length.
 fn shapes(cell: Cell) -> Vec<Stack> {
     let place = |(place, [steps, batch, inputs, hidden, layers]): (usize, [usize; 5])| {
         let bias = if place % 3 == 1 { Bias::Without } else { Bias::With };
