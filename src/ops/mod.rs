@@ -52,6 +52,7 @@ pub(crate) fn kernels() -> Vec<&'static crate::gpu::Kernel> {
         recurrent::gpu::real_options::KERNELS,
         recurrent::gpu::split_k::KERNELS,
         recurrent::gpu::boundary_states::KERNELS,
+        recurrent::gpu::step_flags::KERNELS,
         reduce::gpu::KERNELS,
         softmax::gpu::KERNELS,
     ];

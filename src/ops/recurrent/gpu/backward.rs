@@ -4,7 +4,7 @@
 //! together (`src/ops/recurrent/weight_gradients.rs`). CPU reference: `src/ops/recurrent/cpu/time_loop.rs`.
 
 use super::bidirectional::{DirectionOperand, part_of};
-use super::boundary_states::{self as support, GateGradients, States, StepFlags};
+use super::boundary_states::{self, GateGradients, States};
 use super::forward::{BEFORE, dummy_bindings};
 use super::kernels::CellKernels;
 use super::operands::{self, InitialOperands};
@@ -13,6 +13,7 @@ use super::per_step::StepKernel;
 use super::projection::{Projection, ProjectionStep};
 use super::sequence::SequenceKernel;
 use super::sliding_windows;
+use super::step_flags::StepFlags;
 use super::strategy;
 use super::time_chunks::{Arrays, Reach, TimeChunk, blocks};
 use crate::Result;
@@ -108,7 +109,7 @@ fn hidden_states(
         columns: sizes.projection_size,
         initial: call.initial.hidden,
     };
-    let previous = support::previous(context, call, sizes, &start, step_flags)?;
+    let previous = boundary_states::previous(context, call, sizes, &start, step_flags)?;
     match call.state_mask {
         Some(mask) => dropout(&previous, mask),
         None => Ok(previous),
@@ -126,7 +127,7 @@ fn cell_states(
     match (call.equations.peepholes(), saved, call.initial.cell) {
         (1.., Some(saved), Some(initial)) => {
             let start = States { states: &saved, column: 0, columns: sizes.hidden_size, initial };
-            Ok(Some((support::previous(context, call, sizes, &start, step_flags)?, saved)))
+            Ok(Some((boundary_states::previous(context, call, sizes, &start, step_flags)?, saved)))
         }
         _ => Ok(None),
     }
@@ -219,7 +220,15 @@ fn plain(
         let [first, first_cell] = [index * carried, count * carried + index * cell];
         let left = carry.view().outer(first..first + carried)?;
         let d_initial = StateTensors {
-            hidden: support::d_initial(context, call, sizes, of, left, step_flags.of(index, count), split)?,
+            hidden: boundary_states::d_initial(
+                context,
+                call,
+                sizes,
+                of,
+                left,
+                step_flags.of(index, count),
+                split,
+            )?,
             cell: match cell {
                 0 => None,
                 cell => {

@@ -5,12 +5,13 @@
 //! `projected` holds W_ih x + b_ih for all steps. CPU reference: `src/ops/recurrent/cpu/time_loop.rs`.
 
 use super::bidirectional::{DirectionOperand, part_of};
-use super::boundary_states as support;
+use super::boundary_states;
 use super::kernels::CellKernels;
 use super::operands::{self, InitialOperands};
 use super::parameters::{ForwardOperands, ForwardParameters};
 use super::per_step::StepKernel;
 use super::projection::project;
+use super::step_flags;
 use super::strategy;
 use super::time_chunks::{Arrays, Reach, TimeChunk, blocks};
 use crate::Result;
@@ -54,7 +55,7 @@ pub(crate) fn forward(
     };
     let saved = array(call.equations.saves())?;
     let unprojected = array(call.weights.projection.is_some())?;
-    let step_flags = support::step_flags(context, calls, steps, rows)?;
+    let step_flags = step_flags::step_flags(context, calls, steps, rows)?;
     let dummy_bindings = dummy_bindings(context)?;
     let width = output.shape().last();
     {
@@ -107,7 +108,7 @@ pub(crate) fn forward(
     let mut last = Vec::with_capacity(calls.len());
     for (index, call) in calls.iter().enumerate() {
         let saved = saved.as_ref().map(|saved| part_of(saved, index, calls.len()));
-        last.push(support::last_state(context, call, sizes, output, saved.as_ref())?);
+        last.push(boundary_states::last_state(context, call, sizes, output, saved.as_ref())?);
     }
     Ok(ForwardOutput { saved, unprojected, product: None, step_flags, last })
 }

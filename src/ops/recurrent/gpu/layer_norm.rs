@@ -6,9 +6,10 @@
 //! The running state has a buffer of its own. Padded steps leave a row's state unchanged, so that the buffer
 //! holds the final state after the last step.
 
-use super::boundary_states::{self as support, States, StepFlags};
+use super::boundary_states::{self, States};
 use super::forward::{ForwardOutput, dummy_bindings};
 use super::operands;
+use super::step_flags::{self, StepFlags};
 use super::time_chunks::{Arrays, Reach};
 use crate::Result;
 use crate::gpu::{Context, Dispatch, Kernel, RowReduction, Span, kernel, parameters, pieces};
@@ -127,7 +128,7 @@ pub(crate) fn forward(
     let saved =
         cell.as_ref().map(|_| Tensor::unwritten(&device, &[steps, rows, 2 * hidden_size])).transpose()?;
     let product = Tensor::unwritten(&device, &[steps, rows, gates])?;
-    let step_flags = support::step_flags(context, std::slice::from_ref(call), steps, rows)?;
+    let step_flags = step_flags::step_flags(context, std::slice::from_ref(call), steps, rows)?;
     let dummy_bindings = dummy_bindings(context)?;
     let dummy_spans = dummy_bindings.each_ref().map(|dummy| Span::new(dummy, 0, 1));
     let width = output.shape().last();
@@ -253,7 +254,7 @@ pub(crate) fn backward(
         StepFlags { span: step_flags.as_ref().map(|step_flags| Span::new(step_flags, 0, steps * rows)) };
     let start =
         States { states: output, column: call.column, columns: hidden_size, initial: call.initial.hidden };
-    let previous = support::previous(context, call, sizes, &start, step_flags)?;
+    let previous = boundary_states::previous(context, call, sizes, &start, step_flags)?;
     let carry = operands::carry(std::slice::from_ref(call), sizes, &[d_last])?;
     let rest = if equations.has_cell_state() { 2 * hidden_size } else { hidden_size };
     let d_norms = Tensor::zeros(gates.device(), &[rows, width + rest])?;

@@ -17,6 +17,7 @@ pub(crate) mod real_options;
 mod sequence;
 mod sliding_windows;
 pub(crate) mod split_k;
+pub(crate) mod step_flags;
 mod strategy;
 mod time_chunks;
 

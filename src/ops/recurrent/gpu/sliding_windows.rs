@@ -6,12 +6,13 @@ use std::ops::Range;
 
 use super::backward::{BackwardPass, LoopGradients};
 use super::bidirectional::DirectionOperand;
-use super::boundary_states::{self as support, GateGradients, StepFlags};
+use super::boundary_states::{self, GateGradients};
 use super::kernels::CellKernels;
 use super::operands::InitialOperands;
 use super::parameters::{BackwardOperands, BackwardParameters, LAST_STEP, TAKES_OUTPUTS, flag};
 use super::per_step::StepKernel;
 use super::projection::{Projection, ProjectionStep};
+use super::step_flags::StepFlags;
 use super::time_chunks::{ChunkArray, TimeChunk, blocks};
 use crate::gpu::{Buffer, Span, pieces};
 use crate::ops::elementwise::{add_into, copy_into};
@@ -122,9 +123,9 @@ pub(crate) fn backward(
     }
     if let (true, Some(d_last)) = (call.traversal.has_empty_rows(), d_last) {
         let StateTensors { hidden, cell } = &mut result.d_initial;
-        *hidden = support::but_empty_rows(context, &call.traversal, hidden, d_last.hidden)?;
+        *hidden = boundary_states::but_empty_rows(context, &call.traversal, hidden, d_last.hidden)?;
         if let (Some(cell), Some(d_cell)) = (cell, d_last.cell) {
-            *cell = support::but_empty_rows(context, &call.traversal, cell, d_cell)?;
+            *cell = boundary_states::but_empty_rows(context, &call.traversal, cell, d_cell)?;
         }
     }
     Ok(result)
@@ -328,7 +329,7 @@ impl Group<'_> {
         let of = GateGradients { gates: gates.span(), apart };
         let carry = self.carry.view().outer(self.carried(0, half, 0..rows))?;
         let product = self.projection.is_none().then_some(self.kernel.split);
-        let sent = support::d_initial(context, &first, one, of, carry, step_flags, product)?;
+        let sent = boundary_states::d_initial(context, &first, one, of, carry, step_flags, product)?;
         add_into(d_initial.hidden.view_mut()?, sent.view())?;
         if let Some(d_cell) = &mut d_initial.cell {
             let carry = self.carry.view().outer(self.carried(1, half, 0..rows))?;
