@@ -47,7 +47,7 @@ impl SavedActivations {
 
 impl StateView<'_> {
     /// Copies the state to arrays; without a cell state, the cell part is zeros [B, `units`].
-    pub(crate) fn memory<F: Real>(&self, units: usize) -> CellState<F> {
+    pub(crate) fn cell_state<F: Real>(&self, units: usize) -> CellState<F> {
         let hidden = self.hidden.array2::<F>().to_owned();
         let cell = match self.cell {
             Some(cell) => cell.array2().to_owned(),
@@ -58,12 +58,12 @@ impl StateView<'_> {
 }
 
 impl StateTensors {
-    pub(crate) fn new<F: Real>(device: &Device, equations: &Equations, memory: CellState<F>) -> Result<Self> {
+    pub(crate) fn new<F: Real>(device: &Device, equations: &Equations, state: CellState<F>) -> Result<Self> {
         let cell = match equations.has_cell_state() {
-            true => Some(Tensor::from_array(device, memory.cell)?),
+            true => Some(Tensor::from_array(device, state.cell)?),
             false => None,
         };
-        Ok(Self { hidden: Tensor::from_array(device, memory.hidden)?, cell })
+        Ok(Self { hidden: Tensor::from_array(device, state.hidden)?, cell })
     }
 }
 

@@ -333,7 +333,7 @@ pub(crate) fn forward<F: Real>(
         }
     }
     let state = if cell.has_cell_state() { saved.clone() } else { before.cell.to_owned() };
-    CellOutput { gates, saved: saves(cell).then_some(saved), memory: CellState { hidden, cell: state } }
+    CellOutput { gates, saved: saves(cell).then_some(saved), state: CellState { hidden, cell: state } }
 }
 
 fn memory<F: Real>(
@@ -357,7 +357,7 @@ pub(crate) fn backward<F: Real>(
     let (rows, units) = before.hidden.dim();
     let mut d_projected: Array2<F> = Array2::zeros(gates.raw_dim());
     let mut d_recurrent = d_projected.clone();
-    let mut d_memory =
+    let mut d_state =
         CellState { hidden: Array2::zeros((rows, units)), cell: Array2::zeros(before.cell.raw_dim()) };
     for row in 0..rows {
         for place in 0..units {
@@ -377,13 +377,13 @@ pub(crate) fn backward<F: Real>(
                 let apart = cell.last_gate_apart() && gate == last;
                 d_recurrent[[row, column]] = F::from_f64(if apart { result.d_apart } else { value });
             }
-            d_memory.hidden[[row, place]] = F::from_f64(result.d_hidden);
+            d_state.hidden[[row, place]] = F::from_f64(result.d_hidden);
             if cell.has_cell_state() {
-                d_memory.cell[[row, place]] = F::from_f64(result.d_cell);
+                d_state.cell[[row, place]] = F::from_f64(result.d_cell);
             }
         }
     }
-    CellGradients { d_projected, d_recurrent, d_memory }
+    CellGradients { d_projected, d_recurrent, d_state }
 }
 
 /// The kernels around a cell of each kind, for the tests that look at shaders.

@@ -34,7 +34,7 @@ pub(crate) fn forward<F: Real>(
     expect_capacity(&device, scratch(call, sizes, Pass::Forward), "a recurrent layer")?;
     let matrices = Matrices::new(call, sizes, Pass::Forward);
     let equations = &call.equations;
-    let initial = call.initial.memory::<F>(hidden_size);
+    let initial = call.initial.cell_state::<F>(hidden_size);
     let mut last = CellState::zeros(rows, projection_size, hidden_size);
     let saves = equations.saves() || matrices.gains.is_some();
     let saved = saves.then(|| unwritten(host, Ix3(steps, rows, hidden_size), "what a recurrent layer saves"));
@@ -126,10 +126,10 @@ pub(crate) fn backward<F: Real>(
     expect_capacity(device, scratch(call, sizes, Pass::Backward), "the gradient of a recurrent layer")?;
     let matrices = Matrices::<F>::new(call, sizes, Pass::Backward);
     let own = s![.., .., call.column..call.column + projection_size];
-    let initial = call.initial.memory::<F>(hidden_size);
+    let initial = call.initial.cell_state::<F>(hidden_size);
     let d_last = d_last.map_or_else(
         || CellState::zeros(rows, projection_size, hidden_size),
-        |d_last| d_last.memory(hidden_size),
+        |d_last| d_last.cell_state(hidden_size),
     );
     let mut d_gates = steps.take_gates();
     let saved: Option<ArrayView3<'_, F>> = steps.saved.as_ref().map(|saved| saved.view().array3());

@@ -81,16 +81,16 @@ pub(crate) fn forward<F: Real>(
             let (i, f, g, o) = (sigmoid(at(0)), sigmoid(at(1)), tanh(at(2)), sigmoid(at(3)));
             let c = &f * &before.cell + &i * &g;
             let hidden = &o * &tanh(normalised_state(state, &c));
-            let memory = CellState { hidden, cell: c.clone() };
-            CellOutput { gates: joined(&[&i, &f, &g, &o]), saved: Some(c), memory }
+            let state = CellState { hidden, cell: c.clone() };
+            CellOutput { gates: joined(&[&i, &f, &g, &o]), saved: Some(c), state }
         }
         None => {
             let (r, z) = (sigmoid(at(0)), sigmoid(at(1)));
             let q = block(recurrent.view(), 2, matrices.hidden_size);
             let n = tanh(block(projected, 2, matrices.hidden_size) + &r * &q);
             let hidden = one_minus(&z) * &n + &z * &before.hidden;
-            let memory = CellState { hidden, cell: before.cell.to_owned() };
-            CellOutput { gates: joined(&[&r, &z, &n]), saved: Some(q), memory }
+            let state = CellState { hidden, cell: before.cell.to_owned() };
+            CellOutput { gates: joined(&[&r, &z, &n]), saved: Some(q), state }
         }
     }
 }
@@ -135,7 +135,7 @@ pub(crate) fn backward<F: Real>(
     let (d_product, _) =
         layer_norm::backward(product.view(), gains.product, d_recurrent.view(), &gains.groups);
     let hidden = past + d_product.dot(&matrices.weight);
-    CellGradients { d_projected, d_recurrent, d_memory: CellState { hidden, cell: d_cell } }
+    CellGradients { d_projected, d_recurrent, d_state: CellState { hidden, cell: d_cell } }
 }
 
 /// [T, B, width] as [T·B, width].

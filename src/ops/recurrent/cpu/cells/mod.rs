@@ -4,13 +4,11 @@
 mod gru;
 pub(crate) mod layer_norm;
 mod lstm;
+mod vanilla;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Zip, concatenate, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, concatenate, s};
 
-use super::gates::{Gate, units, units_mut};
 use super::weights::{CellState, CellStateView, Matrices, Rows};
-use crate::ops::Activation;
-use crate::ops::elementwise::cpu::derivative;
 use crate::ops::recurrent::custom_cell as custom;
 use crate::ops::recurrent::{Cell, Equations};
 use crate::tensor::Real;
@@ -62,18 +60,9 @@ pub(crate) fn forward<F: Real>(
     if let Some(gains) = &matrices.gains {
         return layer_norm::forward(gains, matrices, target.gates.view(), before).put(target);
     }
-    let [gate, ..] = equations.functions();
     let seen = matrices.seen(before.hidden, rows);
     match equations.cell {
-        Cell::Vanilla(function) => {
-            let StepTarget { gates, after, .. } = target;
-            matrices.add_product(0, seen.view(), gates.view_mut());
-            for (a, h) in gates.outer_iter().zip(after.hidden.outer_iter_mut()) {
-                let h = units_mut(h);
-                h.copy_from_slice(units(a));
-                Gate { function, ..gate }.apply(h);
-            }
-        }
+        Cell::Vanilla(function) => vanilla::forward(equations, function, matrices, seen.view(), target),
         Cell::Lstm => lstm::forward(equations, matrices, before, seen.view(), target),
         Cell::Gru => gru::forward(equations, matrices, before, seen.view(), target),
         Cell::Custom(cell) => {
@@ -104,14 +93,7 @@ pub(crate) fn candidate<F: Real>(
 ) -> CellState<F> {
     let mut result = CellStateView { hidden: step.hidden, cell: step.before.cell }.to_owned();
     match equations.cell {
-        Cell::Vanilla(function) => {
-            let [gate, ..] = equations.functions();
-            for (a, h) in gates.outer_iter().zip(result.hidden.outer_iter_mut()) {
-                let h = units_mut(h);
-                h.copy_from_slice(units(a));
-                Gate { function, ..gate }.apply(h);
-            }
-        }
+        Cell::Vanilla(function) => vanilla::apply(equations, function, gates, &mut result.hidden),
         Cell::Lstm => result.cell = lstm::state(equations, matrices, gates.to_owned(), step.before),
         Cell::Gru | Cell::Custom(_) => {}
     }
@@ -131,51 +113,22 @@ pub(crate) fn backward<F: Real>(
         return result.put(gradients);
     }
     match equations.cell {
-        Cell::Vanilla(function) => vanilla_backward(equations, function, matrices, step, d_after, gradients),
+        Cell::Vanilla(function) => vanilla::backward(equations, function, matrices, step, d_after, gradients),
         Cell::Lstm => lstm::backward(equations, matrices, step, d_after, gradients),
         Cell::Gru => gru::backward(equations, matrices, step, d_after, gradients),
         Cell::Custom(cell) => {
             let mut result = custom::backward(cell, gradients.gates.view(), step, d_after);
-            matrices.add_back(0, result.d_recurrent.view(), step.rows, &mut result.d_memory.hidden);
+            matrices.add_back(0, result.d_recurrent.view(), step.rows, &mut result.d_state.hidden);
             result.put(gradients);
         }
     }
-}
-
-fn vanilla_backward<F: Real>(
-    equations: &Equations,
-    function: Activation,
-    matrices: &Matrices<'_, F>,
-    step: &Step<'_, F>,
-    d_after: CellStateView<'_, F>,
-    gradients: StepGradients<'_, F>,
-) {
-    let StepGradients { mut gates, d_before, .. } = gradients;
-    match (function, equations.options.clip_gates.map(F::from_f32)) {
-        (Activation::Tanh, None) => {
-            Zip::from(gates.rows_mut()).and(step.hidden.rows()).and(d_after.hidden.rows()).for_each(
-                |a, h, d_h| {
-                    for ((a, &h), &d_h) in units_mut(a).iter_mut().zip(units(h)).zip(units(d_h)) {
-                        *a = d_h * (F::one() - h * h);
-                    }
-                },
-            );
-        }
-        (_, bound) => Zip::from(&mut gates).and(step.hidden).and(d_after.hidden).for_each(|a, &h, &d_h| {
-            let outside = bound.is_some_and(|bound| *a >= bound || *a <= -bound);
-            *a = if outside { F::zero() } else { d_h * derivative(function, *a, h) };
-        }),
-    }
-    d_before.hidden.fill(F::zero());
-    d_before.cell.fill(F::zero());
-    matrices.add_back(0, gates.view(), step.rows, &mut d_before.hidden);
 }
 
 /// The results of a forward step: gates, other saved values, the new state.
 pub(crate) struct CellOutput<F> {
     pub(crate) gates: Array2<F>,
     pub(crate) saved: Option<Array2<F>>,
-    pub(crate) memory: CellState<F>,
+    pub(crate) state: CellState<F>,
 }
 
 impl<F: Real> CellOutput<F> {
@@ -184,7 +137,7 @@ impl<F: Real> CellOutput<F> {
         if let (Some(place), Some(saved)) = (&mut target.saved, &self.saved) {
             place.assign(saved);
         }
-        *target.after = self.memory;
+        *target.after = self.state;
     }
 }
 
@@ -193,7 +146,7 @@ impl<F: Real> CellOutput<F> {
 pub(crate) struct CellGradients<F> {
     pub(crate) d_projected: Array2<F>,
     pub(crate) d_recurrent: Array2<F>,
-    pub(crate) d_memory: CellState<F>,
+    pub(crate) d_state: CellState<F>,
 }
 
 impl<F: Real> CellGradients<F> {
@@ -203,7 +156,7 @@ impl<F: Real> CellGradients<F> {
             let last = self.d_recurrent.ncols() - d_apart.ncols();
             d_apart.assign(&self.d_recurrent.slice(s![.., last..]));
         }
-        *gradients.d_before = self.d_memory;
+        *gradients.d_before = self.d_state;
     }
 }
 
