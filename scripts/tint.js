@@ -1,10 +1,10 @@
-// The page of `scripts/tint`: compiles all shaders, and writes a line for each fault and one with counts. Before it stands
-// `most`, of how many variants of a kernel there are pipelines.
+// The page of `scripts/tint`: compiles all shaders, and writes a line for each error and one with counts. The page defines
+// `most`, the number of variants per kernel that are compiled to pipelines.
 
 const written = document.querySelector("pre");
 const say = line => line.split("\n").forEach(part => written.append(`tint: ${part}\n`));
 
-// Chromium prints the page once it has loaded, which it has not while a frame is being written.
+// Chromium prints the page when it has loaded; an open frame delays that.
 const frame = document.body.appendChild(document.createElement("iframe"));
 frame.contentDocument.open();
 
@@ -21,7 +21,7 @@ async function module(device, kernel) {
     return refused || messages.some(({ type }) => type === "error") ? null : module;
 }
 
-// The first, the last, and some between them.
+// Selects the first, the last, and some variants between them.
 function sample(variants) {
     if (variants.length <= most) return variants;
     return Array.from({ length: most }, (_, index) =>

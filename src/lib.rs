@@ -1,15 +1,17 @@
-//! Recurrent neural networks trained on any GPU: back-propagation through time in WGSL compute shaders through
-//! `wgpu`, each operation with a twin in plain `ndarray` that it is checked against.
+//! Recurrent neural networks trained on any GPU: back-propagation through time in WGSL compute shaders on `wgpu`. Each
+//! operation is tested against a CPU reference in plain `ndarray`.
 //!
-//! - [`Device`] is where numbers live and work runs: [`Device::auto`], [`Device::cpu`], [`Device::gpu`], and
+//! - [`Device`] stores tensors and runs operations: [`Device::auto`], [`Device::cpu`], [`Device::gpu`], and
 //!   [`Device::reference`], the CPU in 64-bit floats.
 //! - [`Tensor`] holds floats, [`Indices`] tokens and labels. Sequences are \[time, batch, features\].
-//! - [`nn`] has the layers and [`nn::Model`], which runs them in order; [`loss`] starts the gradient, [`optim`] uses it.
-//! - [`data`] turns text into batches, [`io`] keeps models in safetensors files, [`ops`] has the operations alone.
+//! - [`nn`] contains the layers and [`nn::Model`], which runs them in order; [`loss`] computes losses and their gradients,
+//!   [`optim`] updates parameters.
+//! - [`data`] converts text to batches, [`io`] reads and writes models as safetensors files, [`ops`] contains the
+//!   operations.
 //!
-//! Work is recorded and submitted without waiting. Only the functions that bring values to the host wait for the
-//! GPU: `download` and `read`, and what is built from them, which says so; and [`Device::synchronize`] and its kin. Errors are values of [`Error`]; no
-//! input panics.
+//! Work is recorded and submitted without waiting. Only functions that copy values to the host wait for the GPU (`download`,
+//! `read`, and functions documented to call them), and those that synchronise, such as [`Device::synchronize`]. Errors are
+//! values of [`Error`]; no input panics.
 //!
 //! ```
 //! use refrain::nn::{Cell, Linear, Model, Rnn};

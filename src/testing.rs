@@ -1,11 +1,10 @@
-//! For tests of programs that must survive a failing GPU: faults made on purpose.
+//! Deliberate faults, for tests of programs that must survive a failing GPU.
 
 use crate::device::Backend;
 use crate::{Device, Result};
 
-/// Records a command that the driver refuses with the submission it is part of, and everything recorded beside it: from that
-/// submission on, each call on `device` returns [`Error::DeviceLost`](crate::Error::DeviceLost). On the CPU, where calls are done when they return,
-/// this does nothing.
+/// Records a command that makes the driver reject the whole submission that contains it: from that submission on, each call
+/// on `device` returns [`Error::DeviceLost`](crate::Error::DeviceLost). Does nothing on the CPU.
 ///
 /// ```
 /// use refrain::{Device, Error, Tensor, testing};
@@ -25,8 +24,8 @@ pub fn break_submission(device: &Device) -> Result<()> {
     }
 }
 
-/// Calls a kernel that compiles as WGSL and that the driver refuses: an error of this call alone, of which nothing is recorded. On
-/// the CPU this does nothing.
+/// Calls a kernel that is valid WGSL but that the driver rejects: only this call fails, and nothing is recorded. Does
+/// nothing on the CPU.
 ///
 /// # Errors
 /// [`Error::Shader`](crate::Error::Shader) on every GPU.
