@@ -96,7 +96,7 @@ struct Bench {
     effort: Effort,
     /// Heuristics only.
     plain: Device,
-    /// With each strategy of [`Bench::TIERS`]; these devices record their choices.
+    /// With each strategy of [`Bench::STRATEGIES`]; these devices record their choices.
     strategies: Vec<(RecurrentStrategy, Device)>,
 }
 

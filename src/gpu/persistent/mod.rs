@@ -6,14 +6,14 @@
 //! kernels are off unless enabled ([`Persistent`]), with three safeguards against wrong results:
 //!
 //! 1. `Auto` selects persistent kernels only on adapters of those vendors, through Vulkan, and after a
-//! self-test of how many workgroups run at once, and that they read each other's words correctly. The
-//! self-test runs once, when a layer first needs it.
+//!    self-test of how many workgroups run at once, and that they read each other's words correctly. The
+//!    self-test runs once, when a layer first needs it.
 //! 2. A workgroup that times out stops, and a second dispatch in the same submission completes the missing
-//! steps: `shaders/recurrent/persistent/workgroup.wgsl`. If that cannot complete them, every later readback
-//! returns an error.
+//!    steps: `shaders/recurrent/persistent/workgroup.wgsl`. If that cannot complete them, every later readback
+//!    returns an error.
 //! 3. After a timeout at most half as many workgroups as that dispatch had may wait for each other, finally
-//! none. The host learns of a timeout when the submission is found to be finished, at a later submission or
-//! readback ([`arrival`]).
+//!    none. The host learns of a timeout when the submission is found to be finished, at a later submission or
+//!    readback ([`arrival`]).
 //!
 //! The self-test measures how long a poll and an iteration of a completion take, which bounds the time of
 //! waiting and of completions ([`self_test`]).
