@@ -27,7 +27,7 @@ const SHAPES: [[usize; 4]; 2] = [[1, 3, 5, 17], [6, 17, 3, 33]];
 pub struct CellCheck {
     /// What was compared, such as `the CPU reference's backward against finite differences, d_gates[1]`.
     pub quantity: String,
-    /// The largest error, relative to the largest magnitude.
+    /// The error of the worst entry.
     pub error: f64,
     /// The largest error allowed.
     pub tolerance: f64,
@@ -48,7 +48,7 @@ impl CellReport {
         self.checks.iter().all(|check| check.failure.is_none())
     }
 
-    /// Records a comparison. Errors are relative to the largest expected magnitude, or to `scale` if that is larger.
+    /// Records a comparison. Errors are those of [`difference`].
     fn compare(
         &mut self,
         quantity: String,

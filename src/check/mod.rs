@@ -8,8 +8,8 @@
 //!
 //! [`custom_cell`] checks a user-defined cell: its WGSL, its CPU reference and finite differences must agree.
 //!
-//! Errors are relative to the largest magnitude of the expected tensor. Tolerances are derived, not tuned: see
-//! `tolerance.rs` beside this file.
+//! Errors are those of the worst entry: relative to its magnitude plus the root mean square of the expected tensor, or to the
+//! largest magnitude if that is less. Tolerances are derived, not tuned: see `tolerance.rs` beside this file.
 
 mod cases;
 mod compare;

@@ -1,4 +1,4 @@
-//! The allowed difference between two correct evaluations, relative to the largest magnitude of the expected tensor.
+//! How far two correct evaluations may be apart, in units of an entry of the expected tensor and what is typical of it.
 //!
 //! One rounding to f32 has a relative error of at most u = 2⁻²⁴. A result that n roundings affect has an error
 //! of at most n u, but they have different signs: Higham & Mary 2019 ("A new approach to probabilistic rounding
@@ -27,7 +27,7 @@ pub(crate) const EVALUATION: f64 = 8.0;
 
 /// The tolerance of a result that `roundings` independent roundings affect.
 pub(crate) fn independent(roundings: f64) -> f64 {
-    CONFIDENCE * roundings.max(1.0).sqrt() * UNIT
+    CONFIDENCE * roundings.sqrt() * UNIT
 }
 
 /// Roundings in a sum of `terms` products: one for each addition, one for the product, one for a bias.
@@ -60,19 +60,21 @@ pub(crate) struct Recurrence {
     pub(crate) terms: usize,
 }
 
-/// The largest |f'|, at least 1.
+/// The largest |f'|.
 fn slope(activation: Activation) -> f64 {
     match activation {
+        Activation::Sigmoid => 0.25,
         // 1.0507 · 1.6733, left of zero.
         Activation::Selu => 1.76,
         // 1 + tan² up to π/4, which the cases do not exceed.
         Activation::Tan => 2.0,
-        Activation::ScaledTanh { alpha, beta } => (f64::from(alpha) * f64::from(beta)).abs().max(1.0),
-        Activation::ThresholdedRelu { .. } | Activation::HardTanh { .. } => 1.0,
-        _ => {
-            let (alpha, _) = activation.constants();
-            f64::from(alpha).abs().max(1.0)
+        Activation::HardSigmoid { alpha, .. } | Activation::Affine { alpha, .. } => f64::from(alpha).abs(),
+        Activation::ScaledTanh { alpha, beta } => (f64::from(alpha) * f64::from(beta)).abs(),
+        // 1 to the right of zero.
+        Activation::LeakyRelu { slope: left } | Activation::Elu { alpha: left } => {
+            f64::from(left).abs().max(1.0)
         }
+        _ => 1.0,
     }
 }
 

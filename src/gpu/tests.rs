@@ -2,6 +2,7 @@
 //! platform, and is within the limits that every device supports.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use naga::back::pipeline_constants::process_overrides;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -76,12 +77,10 @@ fn constants(kernel: &Kernel) -> Vec<HashMap<String, f64>> {
     [each(&end(false)), each(&end(true))].concat()
 }
 
-/// Calls `look` for every kernel, address space and combination of constants.
-fn for_every_variant(mut look: impl FnMut(&str, &Module, &ModuleInfo)) {
-    for kernel in kernels() {
-        for immediates in [false, true] {
-            for_every_variant_of(kernel, immediates, |name, _, module, info| look(name, module, info));
-        }
+/// Calls `look` for every address space and combination of constants of a kernel.
+fn for_every_variant(kernel: &Kernel, look: impl Fn(&str, &Module, &ModuleInfo)) {
+    for immediates in [false, true] {
+        for_every_variant_of(kernel, immediates, |name, _, module, info| look(name, module, info));
     }
 }
 
@@ -111,46 +110,74 @@ fn workgroup_bytes(name: &str, module: &Module) -> u32 {
     shared.map(|(_, variable)| layouter[variable.ty].size).sum()
 }
 
-#[test]
-fn every_variant_translates_to_spirv() {
+fn translate_to_spirv(name: &str, module: &Module, info: &ModuleInfo) {
     let pipeline = naga::back::spv::PipelineOptions {
         shader_stage: naga::ShaderStage::Compute,
         entry_point: "main".to_owned(),
     };
-    for_every_variant(|name, module, info| {
-        let words = naga::back::spv::write_vec(module, info, &Default::default(), Some(&pipeline))
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(words.len() > 100, "{name}: {} words", words.len());
-    });
+    let words = naga::back::spv::write_vec(module, info, &Default::default(), Some(&pipeline))
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert!(words.len() > 100, "{name}: {} words", words.len());
 }
 
-#[test]
-fn every_variant_translates_to_metal() {
+fn translate_to_metal(name: &str, module: &Module, info: &ModuleInfo) {
     let mut options = naga::back::msl::Options { lang_version: (2, 0), ..Default::default() };
     let resources = naga::back::msl::EntryPointResources { immediates_buffer: Some(0), ..Default::default() };
     options.per_entry_point_map.insert("main".to_owned(), resources);
-    for_every_variant(|name, module, info| {
-        let (text, _) = naga::back::msl::write_string(module, info, &options, &Default::default())
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(text.contains("kernel void main_"), "{name}: {text}");
-    });
+    let (text, _) = naga::back::msl::write_string(module, info, &options, &Default::default())
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert!(text.contains("kernel void main_"), "{name}: {text}");
 }
 
-#[test]
-fn every_variant_translates_to_hlsl() {
+fn translate_to_hlsl(name: &str, module: &Module, info: &ModuleInfo) {
     let options = naga::back::hlsl::Options {
         shader_model: naga::back::hlsl::ShaderModel::V6_0,
         immediates_target: Some(naga::back::hlsl::BindTarget::default()),
         ..Default::default()
     };
     let pipeline = naga::back::hlsl::PipelineOptions::default();
-    for_every_variant(|name, module, info| {
-        let mut text = String::new();
-        naga::back::hlsl::Writer::new(&mut text, &options, &pipeline)
-            .write(module, info, None)
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(text.contains("[numthreads("), "{name}: {text}");
+    let mut text = String::new();
+    naga::back::hlsl::Writer::new(&mut text, &options, &pipeline)
+        .write(module, info, None)
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert!(text.contains("[numthreads("), "{name}: {text}");
+}
+
+fn expect_within_promised_limits(name: &str, module: &Module) {
+    let [x, y, z] = module.entry_points[0].workgroup_size;
+    assert!((1..=PROMISED_INVOCATIONS).contains(&(x * y * z)), "{name}: {x} x {y} x {z}");
+    let bytes = workgroup_bytes(name, module);
+    let most = match asks_for_more(name) {
+        true => persistent::workgroup_bytes(persistent::WEIGHT_CLASSES - 1),
+        false => PROMISED_WORKGROUP_BYTES,
+    };
+    assert!(bytes <= most, "{name}: {bytes} bytes");
+}
+
+/// Each variant is assembled and validated once, for all platforms; threads share the kernels.
+#[test]
+fn every_variant_translates_to_every_platform_and_fits_the_limits_of_all_devices() {
+    let next = AtomicUsize::new(0);
+    let variants = AtomicUsize::new(0);
+    let kernels = kernels();
+    let work = || {
+        while let Some(kernel) = kernels.get(next.fetch_add(1, Ordering::Relaxed)) {
+            for_every_variant(kernel, |name, module, info| {
+                translate_to_spirv(name, module, info);
+                translate_to_metal(name, module, info);
+                translate_to_hlsl(name, module, info);
+                expect_within_promised_limits(name, module);
+                variants.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        // A thread that panics takes the test with it, with the message of the variant.
+        (0..threads).for_each(|_| drop(scope.spawn(work)));
     });
+    let variants = variants.into_inner();
+    assert!(variants >= 2 * kernels.len(), "only {variants} variants of {} kernels", kernels.len());
 }
 
 #[test]
@@ -189,20 +216,6 @@ fn constants_are_as_their_shaders_declare_them() {
         let expected: BTreeSet<_> = kernel.constants.iter().map(|(name, _)| (*name).to_owned()).collect();
         assert_eq!(declared, expected, "{}", kernel.name);
     }
-}
-
-#[test]
-fn every_kernel_fits_the_limits_that_all_devices_have() {
-    for_every_variant(|name, module, _| {
-        let [x, y, z] = module.entry_points[0].workgroup_size;
-        assert!((1..=PROMISED_INVOCATIONS).contains(&(x * y * z)), "{name}: {x} x {y} x {z}");
-        let bytes = workgroup_bytes(name, module);
-        let most = match asks_for_more(name) {
-            true => persistent::workgroup_bytes(persistent::WEIGHT_CLASSES - 1),
-            false => PROMISED_WORKGROUP_BYTES,
-        };
-        assert!(bytes <= most, "{name}: {bytes} bytes");
-    });
 }
 
 #[test]

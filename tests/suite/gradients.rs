@@ -16,7 +16,7 @@ use refrain::ops::{self, Activation, Reduction};
 use refrain::{Device, IGNORED, Indices, Result, Tensor};
 
 use crate::adapters::{Outcome, Suite, on_cpu};
-use crate::support::{all_gradients, largest, random, tokens, values, with_values};
+use crate::support::{all_gradients, by_entry, largest, random, tokens, values, with_values};
 
 /// Bounds f'''/6 and the number of roundings in f, each relative to the size of f, for these small cases.
 const CONDITION: f64 = 100.0;
@@ -31,7 +31,7 @@ pub(crate) fn step() -> f64 {
 /// The error that a correct gradient may show, for a function of magnitude `size`.
 fn tolerance(size: f64) -> f64 {
     let h = step();
-    CONDITION * (h * h + f64::EPSILON / h) * size.max(1.0)
+    CONDITION * (h * h + f64::EPSILON / h) * size
 }
 
 /// Compares `analytic` with finite differences of `function` at `point`, one input after the other.
@@ -313,7 +313,7 @@ fn rnn_forward_matches_the_textbook_loop_for_every_activation() -> Outcome {
         let (parameters, x, initial) = case.tensors(&point)?;
         let (y, last) = case.layer.infer(&parameters, &x, &initial)?;
         // A handful of roundings a step, in numbers of order one.
-        let allowed = 100.0 * f64::EPSILON * largest(&expected).max(1.0);
+        let allowed = by_entry(100.0 * f64::EPSILON, &expected);
         let y = y.download_f64()?;
         crate::support::expect_close(&name, &y, &expected, allowed)?;
         let last = last.hidden().download_f64()?;

@@ -27,6 +27,7 @@ mod misuse;
 mod models;
 mod noise;
 mod options;
+mod oracle;
 mod owners;
 mod packed;
 mod pairs;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
     stateful::register(&mut suite);
     layer_norm::register(&mut suite);
     options::register(&mut suite);
+    oracle::register(&mut suite);
     pairs::register(&mut suite);
     products::register(&mut suite);
     checkpoints::register(&mut suite);

@@ -8,7 +8,7 @@ use refrain::{Device, GpuOptions, Indices, Result, Tensor};
 use crate::adapters::{Adapter, Outcome, Suite};
 use crate::custom::RIGHT;
 use crate::steps::{Time, parts};
-use crate::support::{all_gradients, expect_close, largest, random};
+use crate::support::{all_gradients, by_entry, expect_close, largest, random};
 
 pub(crate) const INPUTS: usize = 2;
 const BATCH: usize = 3;
@@ -218,7 +218,7 @@ fn packed_equals_each_alone(device: &Device, case: &Case) -> Outcome {
         gradients.iter_mut().zip(&alone.gradients).for_each(|(total, own)| *total += own);
     }
     // The same terms in sums of another order.
-    let rounding = 200.0 * f64::from(f32::EPSILON) * largest(&gradients).max(1.0);
+    let rounding = by_entry(200.0 * f64::from(f32::EPSILON), &gradients);
     expect_close(name, &packed.gradients, &gradients, rounding)
 }
 

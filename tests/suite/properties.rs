@@ -9,7 +9,9 @@ use refrain::{Device, Indices, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite};
 use crate::steps::parts;
-use crate::support::{all_gradients, expect_close, expect_same_bits, largest, random, wide};
+use crate::support::{
+    Tolerance, all_gradients, by_entry, expect_close, expect_same_bits, largest, random, wide,
+};
 
 const STEPS: usize = 4;
 const BATCH: usize = 3;
@@ -163,9 +165,9 @@ fn all(device: &Device) -> impl Iterator<Item = Result<Setting>> {
 
 /// The rounding that two orders of the same sums may show, for numbers of the size of `values`: K terms of at most
 /// T·B + H + I a sum, over T steps.
-fn rounding(values: &[f64]) -> f64 {
+fn rounding(values: &[f64]) -> Tolerance {
     let terms = (STEPS * BATCH + HIDDEN + INPUTS) * STEPS;
-    terms as f64 * f64::from(f32::EPSILON) * largest(values).max(1.0)
+    by_entry(terms as f64 * f64::from(f32::EPSILON), values)
 }
 
 /// The rows of \[T, B, F\] at these steps and rows, in this order.

@@ -6,7 +6,7 @@ use refrain::{Device, Indices, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::steps::parts;
-use crate::support::{all_gradients, expect_close, expect_same_bits, largest, random, step_by_step};
+use crate::support::{all_gradients, by_entry, expect_close, expect_same_bits, random, step_by_step};
 
 const INPUTS: usize = 3;
 const STEPS: usize = 5;
@@ -78,9 +78,9 @@ impl Pass {
 
 /// A sum of n terms of either sign has an error of about √n ε of their size; a step's own is amplified over the steps that
 /// follow, for which a factor of ten is allowed.
-fn tolerance(rows: usize, units: usize, values: &[f64]) -> f64 {
+fn relative(rows: usize, units: usize) -> f64 {
     let terms = (STEPS * rows + 4 * units) as f64;
-    10.0 * terms.sqrt() * f64::from(f32::EPSILON) * largest(values).max(1.0)
+    10.0 * terms.sqrt() * f64::from(f32::EPSILON)
 }
 
 fn sums_of_a_step_agree_with_the_reference_for_all_rows_and_units(adapter: &Adapter) -> Outcome {
@@ -101,7 +101,7 @@ fn sums_of_a_step_agree_with_the_reference_for_all_rows_and_units(adapter: &Adap
             let pass = Pass { stack: build(units), rows };
             let (found, expected) = (pass.run(&device, &[STEPS])?, pass.run(&reference, &[STEPS])?);
             for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                let allowed = tolerance(rows, units, expected);
+                let allowed = by_entry(relative(rows, units), expected);
                 expect_close(&format!("part {part} of {pass:?}"), expected, found, allowed)?;
             }
         }
@@ -121,7 +121,7 @@ fn windows_that_overlap_agree_with_the_reference_for_all_rows(adapter: &Adapter)
             let (found, expected) = (pass.run(&device, &[STEPS])?, pass.run(&reference, &[STEPS])?);
             for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 // The steps of all windows add up.
-                let allowed = 3.0 * tolerance(rows, 17, expected);
+                let allowed = by_entry(3.0 * relative(rows, 17), expected);
                 expect_close(&format!("part {part} of {pass:?}"), expected, found, allowed)?;
             }
         }

@@ -7,8 +7,6 @@ use libtest_mimic::Failed;
 use crate::adapters::{Outcome, Suite, on_cpu};
 use crate::support::root;
 
-const SOURCE_LINES: usize = 400;
-const SHADER_LINES: usize = 160;
 /// Layers of modules from the bottom up; code may name modules of its own layer and of those below.
 const LAYERS: [&[&str]; 6] = [
     &["error", "file", "shape", "random", "math"],
@@ -166,35 +164,6 @@ fn imports_are_read_from_lines_as_they_are_written() -> Outcome {
     Ok(())
 }
 
-/// Whether the comment at the top has the word "long", whole.
-fn says_why_it_is_long(text: &str) -> bool {
-    let top = text.lines().take_while(|line| line.starts_with("//!"));
-    top.flat_map(|line| line.split(|letter: char| !letter.is_alphanumeric()))
-        .any(|word| word.eq_ignore_ascii_case("long"))
-}
-
-fn long_files_say_why() -> Outcome {
-    let mut offences = Vec::new();
-    for folder in ["src", "tests", "cli/src", "cli/tests", "fuzz/src"] {
-        for source in files(folder, "rs")? {
-            let lines = source.text.lines().count();
-            if lines > SOURCE_LINES && !says_why_it_is_long(&source.text) {
-                offences.push(format!(
-                    "{folder}/{}: {lines} lines, and no word at the top of why it is that long",
-                    source.path
-                ));
-            }
-        }
-    }
-    for source in files("shaders", "wgsl")? {
-        let lines = source.text.lines().count();
-        if lines > SHADER_LINES {
-            offences.push(format!("shaders/{}: {lines} lines", source.path));
-        }
-    }
-    none("files that are too long", &offences)
-}
-
 /// Each shader names its CPU reference, which must exist, or says why it has none.
 fn shaders_name_their_cpu_references() -> Outcome {
     let mut offences = Vec::new();
@@ -231,7 +200,6 @@ pub(crate) fn register(suite: &mut Suite) {
         what_is_printed_goes_through_the_module_that_escapes_it,
         imports_go_down_only,
         imports_are_read_from_lines_as_they_are_written,
-        long_files_say_why,
         shaders_name_their_cpu_references,
         every_test_is_registered_by_hand,
     );

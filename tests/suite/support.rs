@@ -198,22 +198,51 @@ pub(crate) fn expect_same_bits(what: &str, one: &[f32], two: &[f32]) -> Outcome 
     }
 }
 
-/// Fails unless |one − two| ≤ `tolerance` everywhere; NaN anywhere fails too.
-pub(crate) fn expect_close(what: &str, one: &[f64], two: &[f64], tolerance: f64) -> Outcome {
+/// How far an entry may be off: absolutely, and relative to the entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tolerance {
+    absolute: f64,
+    relative: f64,
+}
+
+impl From<f64> for Tolerance {
+    fn from(absolute: f64) -> Self {
+        Self { absolute, relative: 0.0 }
+    }
+}
+
+/// `relative` to each entry and to the root mean square of `values`, which is what sums of a tensor's terms round relative to. It
+/// is zero for zeros: what is exactly zero has to be found so.
+pub(crate) fn by_entry(relative: f64, values: &[f64]) -> Tolerance {
+    Tolerance { absolute: relative * root_mean_square(values), relative }
+}
+
+/// Fails unless |one − two| ≤ absolute + relative · |entry| everywhere; NaN anywhere fails too.
+pub(crate) fn expect_close(what: &str, one: &[f64], two: &[f64], tolerance: impl Into<Tolerance>) -> Outcome {
     if one.len() != two.len() {
         return Err(Failed::from(format!("{what}: {} values and {}", one.len(), two.len())));
     }
-    let apart = |(a, b): (&f64, &f64)| (a - b).abs() > tolerance || !(a - b).is_finite();
-    match one.iter().zip(two).position(apart) {
+    let Tolerance { absolute, relative } = tolerance.into();
+    let allowed = |place: usize| absolute + relative * one[place].abs().min(two[place].abs());
+    let apart = |place: &usize| {
+        let difference = (one[*place] - two[*place]).abs();
+        difference > allowed(*place) || !difference.is_finite()
+    };
+    match (0..one.len()).find(apart) {
         None => Ok(()),
         Some(place) => {
-            let (a, b) = (one[place], two[place]);
+            let (a, b, allowed) = (one[place], two[place], allowed(place));
             let difference = (a - b).abs();
             Err(Failed::from(format!(
-                "{what}[{place}]: {a:e} and {b:e} differ by {difference:e}, more than {tolerance:e}"
+                "{what}[{place}]: {a:e} and {b:e} differ by {difference:e}, more than {allowed:e}"
             )))
         }
     }
+}
+
+/// √ of the mean square; zero of nothing.
+pub(crate) fn root_mean_square(values: &[f64]) -> f64 {
+    (values.iter().map(|value| value * value).sum::<f64>() / values.len().max(1) as f64).sqrt()
 }
 
 /// Exact widening, for comparisons.

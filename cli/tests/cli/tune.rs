@@ -128,22 +128,37 @@ fn choices_are_stored_but_not_obeyed_without_the_variable() {
     }
 }
 
+/// The file of stored choices in the folder `tuning`, with these.
+fn stored_before(folder: &Folder, adapter: &AdapterSummary, tuning: &Tuning) -> PathBuf {
+    let name = Tuning::stored_path(adapter).and_then(|path| Some(path.file_name()?.to_owned()));
+    let path = match name {
+        Some(name) => folder.file("tuning").join(name),
+        // The name of the file is not told where the environment of the tests has no place for it.
+        None => {
+            succeeded(folder, &format!("tune --device {ADAPTER} {SIZES}"));
+            file(folder)
+        }
+    };
+    fs::create_dir_all(folder.file("tuning")).expect("a folder");
+    save_tuning(&path, tuning, adapter).expect("a file that can be written");
+    path
+}
+
 #[test]
-fn choices_for_other_shapes_stay_and_those_measured_again_are_replaced() {
+fn choices_for_other_shapes_stay_and_a_dry_run_stores_nothing() {
     let folder = Folder::new("tune-merge");
     let Some(adapter) = adapter(&folder) else { return };
-    let tune = format!("tune --device {ADAPTER} {SIZES}");
-    let (out, _) = succeeded(&folder, &tune);
-    assert!(out.contains("gru steps") && out.contains("stored      measured choices: "), "{out}");
-    let path = file(&folder);
     let mut tuning = Tuning::new();
     let other = RecurrentShape { gates: 4, hidden_size: 77, rows: 3 };
     tuning.set_recurrent(other, RecurrentStrategy::PerStep).expect("a choice");
-    save_tuning(&path, &tuning, &adapter).expect("a file that can be written");
+    let path = stored_before(&folder, &adapter, &tuning);
     assert_eq!(bench_line(&folder)["tuning"], 1);
+    let tune = format!("tune --device {ADAPTER} {SIZES}");
     succeeded(&folder, &format!("{tune} --dry-run"));
     assert_eq!(Tuning::load(&path, &adapter).expect("the same file"), tuning, "a dry run stores nothing");
-    succeeded(&folder, &tune);
+    let (out, _) = succeeded(&folder, &tune);
+    assert!(out.contains("gru steps") && out.contains("stored      measured choices: "), "{out}");
+    assert_eq!(file(&folder), path);
     let merged = Tuning::load(&path, &adapter).expect("a file of choices");
     assert_eq!(merged.recurrent(other), Some(RecurrentStrategy::PerStep));
 }
@@ -152,8 +167,7 @@ fn choices_for_other_shapes_stay_and_those_measured_again_are_replaced() {
 fn a_file_that_cannot_be_understood_is_a_warning_and_is_replaced_by_tuning_again() {
     let folder = Folder::new("tune-broken");
     let Some(adapter) = adapter(&folder) else { return };
-    succeeded(&folder, &format!("tune --device {ADAPTER} {SIZES}"));
-    let path = file(&folder);
+    let path = stored_before(&folder, &adapter, &Tuning::new());
     fs::write(&path, "half a fi").expect("a file that can be written");
     let (out, warning) = succeeded(&folder, &format!("bench --device {ADAPTER} --work infer {SIZES}"));
     for part in ["warning: stored choices are ignored", "is not JSON", "run `refrain tune` again"] {

@@ -98,18 +98,23 @@ impl Inputs {
 
 fn reduced(inputs: &Inputs, reduction: Reduction) -> Result<Vec<Output>> {
     let (loss, d_logits) = inputs.loss.reduced(&inputs.logits, &inputs.labels, reduction)?;
-    let rows = sum(inputs.labels.values().len());
+    let count = inputs.labels.values().len();
+    let rows = sum(count);
+    // p - q cancels where there is one class: the errors are relative to p, which is 1, as the sum or the mean has it.
+    let scale = if reduction == Reduction::Mean { 1.0 / count as f64 } else { 1.0 };
     Ok(vec![
         Output::new("loss", loss, inputs.roundings() + 2.0 * rows),
-        Output::new("d_logits", d_logits, inputs.roundings() + rows),
+        Output::new("d_logits", d_logits, inputs.roundings() + rows).relative_to(scale),
     ])
 }
 
 fn rows(inputs: &Inputs, sampler: &Sampler) -> Result<Vec<Output>> {
     let Inputs { loss, logits, labels, .. } = inputs;
     let d_losses = sampler.tensor(labels.shape().dimensions(), CENTRED)?;
+    let d_logits = loss.rows_backward(logits, labels, &d_losses)?;
     Ok(vec![
         Output::new("losses", loss.rows(logits, labels)?, inputs.roundings()),
-        Output::new("d_logits", loss.rows_backward(logits, labels, &d_losses)?, inputs.roundings()),
+        // As above, relative to p times a loss's gradient, which is below 1.
+        Output::new("d_logits", d_logits, inputs.roundings()).relative_to(1.0),
     ])
 }

@@ -53,7 +53,7 @@ impl Status {
 pub struct TensorReport {
     /// Its name in the file.
     pub name: String,
-    /// The largest difference, relative to the largest expected magnitude.
+    /// The error of the worst entry.
     pub error: f64,
     /// The largest error allowed.
     pub tolerance: f64,

@@ -6,7 +6,7 @@ use refrain::{Device, GpuOptions};
 
 use super::{BATCH, BLOCK, Built, EVERY, HIDDEN, INPUTS, Kind, STEPS, expect_same, model};
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
-use crate::support::{expect_close, expect_same_bits, largest, random};
+use crate::support::{by_entry, expect_close, expect_same_bits, random};
 
 const KINDS: [Kind; 6] =
     [Kind::Random, Kind::Ragged, Kind::Chunks(BLOCK), Kind::Chunks(7), Kind::Clipped, Kind::Learned];
@@ -80,7 +80,7 @@ fn long_sums_agree_with_the_reference(adapter: &Adapter) -> Outcome {
         let found = Built::new(&device, &stack)?.pass(&device, kind)?;
         for ((name, expected), (_, found)) in expected.iter().zip(&found) {
             let what = format!("{kind:?}: {stack:?}: {name}");
-            expect_close(&what, expected, found, tolerance * largest(expected).max(1.0))?;
+            expect_close(&what, expected, found, by_entry(tolerance, expected))?;
         }
     }
     Ok(())

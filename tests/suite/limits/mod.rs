@@ -14,7 +14,7 @@ mod training;
 use refrain::{Device, GpuOptions, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite};
-use crate::support::{expect_close, expect_same_bits, largest, wide};
+use crate::support::{by_entry, expect_close, expect_same_bits, wide};
 
 /// The ceiling of a binding: at least 960 elements are left of it after alignment.
 const BINDING_BYTES: u64 = 4096;
@@ -83,7 +83,7 @@ fn expect_agreement(name: &str, order: Order, expected: &[f32], found: &[f32]) -
         Order::Changed { terms } => {
             let (expected, found) = (wide(expected), wide(found));
             let epsilon = f64::from(f32::EPSILON);
-            let allowed = 8.0 * (terms as f64).sqrt() * epsilon * largest(&expected).max(1.0);
+            let allowed = by_entry(8.0 * (terms as f64).sqrt() * epsilon, &expected);
             expect_close(name, &expected, &found, allowed)
         }
     }

@@ -8,7 +8,7 @@ use refrain::{Device, IGNORED, Indices, Result, Tensor};
 use super::{BATCH, LENGTHS, STEPS, lengths, tagger};
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::gradients::check;
-use crate::support::{all_gradients, expect_close, largest, tokens, values, with_values};
+use crate::support::{all_gradients, by_entry, expect_close, tokens, values, with_values};
 
 /// Loss and gradients of the tagger over ragged rows with these tokens in their padding.
 fn loss_and_gradients(
@@ -64,9 +64,9 @@ fn a_models_gradients_over_ragged_rows_agree_with_the_reference(adapter: &Adapte
         let (loss, found) = loss_and_gradients(&device, &model, &point, here, 1)?;
         let (expected_loss, expected) = loss_and_gradients(&reference, &model, &point, there, 1)?;
         // Some hundred roundings in numbers of order one.
-        let allowed = 300.0 * f64::from(f32::EPSILON) * largest(&expected).max(1.0);
-        expect_close("loss", &[expected_loss], &[loss], allowed)?;
-        expect_close("gradients", &expected, &found, allowed)?;
+        let relative = 300.0 * f64::from(f32::EPSILON);
+        expect_close("loss", &[expected_loss], &[loss], by_entry(relative, &[expected_loss]))?;
+        expect_close("gradients", &expected, &found, by_entry(relative, &expected))?;
     }
     Ok(())
 }
