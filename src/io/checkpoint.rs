@@ -28,7 +28,21 @@ struct Description {
     metadata: Metadata,
 }
 
-/// A model loaded from a file.
+/// A model and its parameters, loaded from a file.
+///
+/// The file is a safetensors file. Its tensors are the parameters in 32-bit floats, under the names and in the
+/// shapes of PyTorch, prefixed by the name of the layer (`rnn.weight_hh_l0`). Its metadata has one entry,
+/// `refrain`, a JSON object:
+///
+/// | member | content |
+/// |---|---|
+/// | `version` | the version of this format, 1 |
+/// | `model` | the model's seed, and the name, sizes and options of each layer in order; of a custom cell its name |
+/// | `metadata` | the [`Metadata`] of the program, such as a vocabulary or the number of training steps |
+///
+/// The file contains no optimizer state (moments, step count), no random state and no recurrent state: training
+/// that continues from a checkpoint starts with a new optimizer. A program without this crate reads the tensors
+/// with any safetensors library.
 pub struct Checkpoint {
     /// The layers.
     pub model: Model,

@@ -10,8 +10,9 @@ use crate::{Error, Result};
 
 /// The pointwise equations of a recurrent layer.
 ///
-/// Each cell is one file in `shaders/recurrent/cells/` and one in `src/ops/recurrent/cpu/cells/`. With a =
-/// W_ih x + b_ih + W_hh h' + b_hh, split into one block of H rows per gate:
+/// A cell is one arm in each of the functions `forward`, `candidate` and `backward` of
+/// `src/ops/recurrent/cpu/cells/mod.rs`, and one shader in `shaders/recurrent/cells/`; CONTRIBUTING.md has all
+/// steps. With a = W_ih x + b_ih + W_hh h' + b_hh, split into one block of H rows per gate:
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -292,7 +292,7 @@ pub(crate) mod by_name {
         let known = all.get(name.as_str()).map(|registered| registered.cell);
         known.ok_or_else(|| {
             D::Error::custom(format!(
-                "the cell `{name}` is a program's own: a model with it must be result before one is loaded"
+                "the cell `{name}` is a program's own: create a model with it before loading one"
             ))
         })
     }

@@ -1,6 +1,23 @@
-//! The equations of a GRU and their derivatives: r, z = σ(a), n = tanh(W_in x + b_in + r q), h = (1 − z) n +
-//! z h', where q = W_hn h' + b_hn; with the reset before the product, n = tanh(W_in x + b_in + W_hn (r h') +
-//! b_hn).
+//! The equations of a GRU (Cho et al. 2014) and their derivatives, one row of the batch at a time. With the state
+//! h' before the step, a = W_ih x + b_ih + W_hh h' + b_hh for r and z, and q = W_hn h' + b_hn:
+//!
+//! ```text
+//! r = σ(a_r)    z = σ(a_z)    n = tanh(W_in x + b_in + r q)    h = (1 − z) n + z h'
+//! ```
+//!
+//! Backward, from the gradient dh at h:
+//!
+//! ```text
+//! dn = dh (1 − z)             da_n = dn (1 − n²)
+//! dz = dh (h' − n)            da_z = dz z (1 − z)
+//! dr = da_n q                 da_r = dr r (1 − r)
+//! dh' = dh z + W_hrᵀ da_r + W_hzᵀ da_z + W_hnᵀ (r da_n)
+//! ```
+//!
+//! With the reset before the product, n = tanh(W_in x + b_in + W_hn (r h') + b_hn), and with s = W_hnᵀ da_n:
+//! dr = s h', and r s replaces W_hnᵀ (r da_n) in dh'.
+//!
+//! The same equations on GPUs: `shaders/recurrent/cells/gru.wgsl` and `gru_reset_before.wgsl`.
 
 use ndarray::{Array2, ArrayView2, s};
 

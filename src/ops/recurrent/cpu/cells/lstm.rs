@@ -1,5 +1,28 @@
-//! The equations of an LSTM and their derivatives, one row of the batch at a time: i, f, o = σ(a), g =
-//! tanh(a_g), c = f c' + i g, h = o tanh(c), with peepholes, coupled gates and clipping.
+//! The equations of an LSTM (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000) and their
+//! derivatives, one row of the batch at a time. With a = W_ih x + b_ih + W_hh h' + b_hh and the state h', c'
+//! before the step:
+//!
+//! ```text
+//! i = σ(a_i)    f = σ(a_f)    g = tanh(a_g)    o = σ(a_o)
+//! c = f c' + i g              h = o tanh(c)
+//! ```
+//!
+//! Backward, from the gradient dh at h and the gradient at c from the step after, dc_after:
+//!
+//! ```text
+//! dc = dc_after + dh o (1 − tanh²(c))
+//! di = dc g              da_i = di i (1 − i)
+//! df = dc c'             da_f = df f (1 − f)
+//! dg = dc i              da_g = dg (1 − g²)
+//! do = dh tanh(c)        da_o = do o (1 − o)
+//! dc' = dc f             dh' = W_hhᵀ da
+//! ```
+//!
+//! Peepholes add p_i c', p_f c' and p_o c to the gates' arguments, so p_o da_o to dc and p_i da_i + p_f da_f to
+//! dc'. With coupled gates f = 1 − i, so di = dc (g − c'). Where c is clipped, dc is 0. The gradients da replace
+//! the gates in place.
+//!
+//! The same equations on GPUs: `shaders/recurrent/cells/lstm.wgsl`.
 
 use ndarray::{Array2, ArrayView2};
 
