@@ -1,5 +1,5 @@
 // The vanilla cell (Elman 1990): h = f(a), a = W_ih x + b_ih + W_hh h' + b_hh.
-// CPU reference: src/ops/recurrent/cpu/cells/mod.rs.
+// CPU reference: src/ops/recurrent/cpu/cells/vanilla.rs.
 
 const GATES: u32 = 1u;
 const SAVES: bool = false;
