@@ -105,7 +105,7 @@ const ATTEMPTS: usize = 20;
 /// Layers of at least this many units are two workgroups that wait for each other; smaller ones are one.
 const SHARED: usize = 16;
 
-/// Two workgroups, each pass in one dispatch forward and one back. Whether they wait in vain or not, the bits are those of
+/// Two workgroups, each pass in one dispatch forward and one back. Whether they time out or not, the bits are those of
 /// steps; where they run together, a layer that two of them share completes both without a timeout.
 fn persistent_layers_have_the_bits_of_per_step(adapter: &Adapter) -> Outcome {
     let single = step_by_step(adapter)?;

@@ -174,10 +174,12 @@ fn shaders_name_their_cpu_references() -> Outcome {
             continue;
         }
         let named = text.split_whitespace().map(|word| word.trim_end_matches(['.', ',', ';', ':']));
-        let twins: Vec<&str> =
+        let references: Vec<&str> =
             named.filter(|word| word.starts_with("src/ops/") && word.ends_with(".rs")).collect();
-        if twins.is_empty() || twins.iter().any(|twin| !root().join(Path::new(twin)).exists()) {
-            offences.push(format!("shaders/{}: names {twins:?}", source.path));
+        if references.is_empty()
+            || references.iter().any(|reference| !root().join(Path::new(reference)).exists())
+        {
+            offences.push(format!("shaders/{}: names {references:?}", source.path));
         }
     }
     none("shaders without a CPU reference", &offences)

@@ -30,7 +30,7 @@ fn succeeded(folder: &Folder, words: &str) -> (String, String) {
 
 /// The only file in the folder `tuning`.
 fn file(folder: &Folder) -> PathBuf {
-    let entries = fs::read_dir(folder.file("tuning")).expect("the folder was result");
+    let entries = fs::read_dir(folder.file("tuning")).expect("the folder was created");
     let files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files[0].clone()
@@ -110,7 +110,7 @@ fn choices_are_stored_but_not_obeyed_without_the_variable() {
     );
     let (out, _) = without_variable(&folder, &format!("tune --device {ADAPTER} {SIZES}"));
     assert!(out.contains("set REFRAIN_TUNING=on to use them"), "{out}");
-    let stored = fs::read_dir(folder.file("home/cache/refrain/tuning")).expect("the folder was result");
+    let stored = fs::read_dir(folder.file("home/cache/refrain/tuning")).expect("the folder was created");
     assert_eq!(stored.count(), 1);
     let bench = format!("bench --device {ADAPTER} --work infer {SIZES}");
     assert!(json_lines(&without_variable(&folder, &format!("{bench} --json")).0)[0]["tuning"].is_null());

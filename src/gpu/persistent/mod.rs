@@ -292,8 +292,8 @@ impl Context {
         known.lost |= lost != 0;
         if known.lost {
             let message = format!(
-                "a recurrent layer did not come to its end on chip, and what this device holds cannot be trusted; \
-                 open it anew with {PERSISTENT_VARIABLE}=0, and report this"
+                "a recurrent layer could not complete its steps in a persistent kernel, and no value on this device can \
+                 be trusted; open it anew with {PERSISTENT_VARIABLE}=0, and report this"
             );
             return Err(Error::Gpu { message });
         }

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 const MAX_GATES: usize = 8;
 
 /// A recurrent cell of a user's own: its pointwise equations, forward and backward, twice. [`CustomCell::wgsl`] is
-/// what GPUs run; [`CustomCell::forward`] and [`CustomCell::backward`] are the twin on the CPU, and
+/// what GPUs run; [`CustomCell::forward`] and [`CustomCell::backward`] are the CPU reference, and
 /// [`check::custom_cell`](crate::check::custom_cell) holds the two against each other. The layer around it,
 /// [`Cell::Custom`](super::Cell::Custom), has all that layers have: directions, lengths, resets, stacks, truncation.
 ///
@@ -81,7 +81,7 @@ pub trait CustomCell: fmt::Debug + Sync {
     /// The two functions in WGSL.
     fn wgsl(&self) -> &'static str;
 
-    /// The twin of `cell_forward`: writes `gates`, as many as there are, and returns the rest.
+    /// The CPU reference of `cell_forward`: writes `gates`, as many as there are, and returns the rest.
     fn forward(
         &self,
         projected: &[f64],
@@ -90,7 +90,7 @@ pub trait CustomCell: fmt::Debug + Sync {
         gates: &mut [f64],
     ) -> UnitForward;
 
-    /// The twin of `cell_backward`: writes `d_gates` and returns the rest. `d_after` is the gradient at the new state.
+    /// The CPU reference of `cell_backward`: writes `d_gates` and returns the rest. `d_after` is the gradient at the new state.
     fn backward(&self, step: &UnitStep<'_>, d_after: UnitState, d_gates: &mut [f64]) -> UnitBackward;
 }
 
