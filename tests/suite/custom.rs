@@ -360,7 +360,7 @@ fn wgsl_that_does_not_compile_is_refused_with_its_own_line() -> Outcome {
 fn a_cell_without_one_of_its_functions_is_refused() -> Outcome {
     let half: &'static str = ELMAN.split("fn cell_backward").next().unwrap_or_default();
     let message = refusal(Box::leak(Box::new(Elman { name: "half", wgsl: half, gates: 1 })))?.to_string();
-    assert!(message.contains("cell_backward") && message.contains("the layer around it"), "{message}");
+    assert!(message.contains("cell_backward") && message.contains("the cell must provide"), "{message}");
     Ok(())
 }
 

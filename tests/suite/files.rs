@@ -177,7 +177,7 @@ fn tensors_that_do_not_fit_are_named() -> Outcome {
             safetensors(&[("head.weight", &[2, 1], &[1.0, 2.0]), bias], None),
             &["`head.weight`", "[1, 2]", "[2, 1]"],
         ),
-        (safetensors(&[weight, bias, ("tail.bias", &[1], &[0.0])], None), &["`tail.bias`", "has not"]),
+        (safetensors(&[weight, bias, ("tail.bias", &[1], &[0.0])], None), &["`tail.bias`", "does not have"]),
         (integers, &["F32 or F64", "I32"]),
     ];
     for (bytes, parts) in cases {

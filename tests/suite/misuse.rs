@@ -611,9 +611,9 @@ fn texts_and_windows_that_are_too_short() -> Outcome {
     let vocabulary = Vocabulary::of("banana")?;
     refuses!(Config, vocabulary.encode("bandana"), "text", "'d'", "\"abn\"");
     refuses!(Index, vocabulary.decode(&[0, 3]), "tokens", "index 3", "below 3");
-    refuses!(Config, Windows::new(vec![], 1, 1), "text", "too short", "needs 2 tokens", "has 0");
-    refuses!(Config, Windows::new(vec![1; 12], 3, 4), "text", "too short", "needs 13 tokens", "has 12");
-    refuses!(Config, Windows::new(vec![1; 9], usize::MAX, usize::MAX), "text", "too short", "has 9");
+    refuses!(Config, Windows::new(vec![], 1, 1), "text", "too short", "needs 2 tokens", "there are 0");
+    refuses!(Config, Windows::new(vec![1; 12], 3, 4), "text", "too short", "needs 13 tokens", "there are 12");
+    refuses!(Config, Windows::new(vec![1; 9], usize::MAX, usize::MAX), "text", "too short", "there are 9");
     refuses!(Config, Windows::new(vec![1; 9], 0, 4), "windows", "at least 1", "not 0 and 4");
     refuses!(Config, Windows::new(vec![1; 9], 4, 0), "windows", "at least 1", "not 4 and 0");
     assert_eq!(Windows::new(vec![1; 13], 3, 4)?.count(), 1);
