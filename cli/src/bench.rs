@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workgroups_that_waited_are_spoken_of() {
+    fn timeouts_of_persistent_kernels_are_reported() {
         assert_eq!(persistent(&PersistentReport::default()), None);
         let fine = PersistentReport {
             trusted: true,
@@ -218,13 +218,13 @@ mod tests {
             dispatches: 9,
             ..PersistentReport::default()
         };
-        assert!(persistent(&fine).is_some_and(|words| words.contains("512") && words.contains("none")));
+        assert!(persistent(&fine).is_some_and(|words| words.contains("512") && words.contains("no wait timed out")));
         let refused = PersistentReport { workgroups: Some(0), ..fine };
         assert!(persistent(&refused).is_some_and(|words| words.contains("not used")));
         let unused = PersistentReport { dispatches: 0, ..fine };
         assert!(persistent(&unused).is_some_and(|words| words.contains("no layer fits 512")));
         let stopped = PersistentReport { workgroups: Some(64), timeouts: 3, last: Some((7, 21)), ..fine };
-        let words = persistent(&stopped).expect("it stopped");
+        let words = persistent(&stopped).expect("a description");
         for part in ["3 waits", "workgroup 21", "step 7", "up to 64"] {
             assert!(words.contains(part), "{part} in {words}");
         }
