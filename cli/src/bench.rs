@@ -218,7 +218,10 @@ mod tests {
             dispatches: 9,
             ..PersistentReport::default()
         };
-        assert!(persistent(&fine).is_some_and(|words| words.contains("512") && words.contains("no wait timed out")));
+        assert!(
+            persistent(&fine)
+                .is_some_and(|words| words.contains("512") && words.contains("no wait timed out"))
+        );
         let refused = PersistentReport { workgroups: Some(0), ..fine };
         assert!(persistent(&refused).is_some_and(|words| words.contains("not used")));
         let unused = PersistentReport { dispatches: 0, ..fine };
