@@ -76,14 +76,14 @@ impl Device {
     ///
     /// Each call opens the adapter as a new device; clone a device to share it.
     ///
-    /// Two environment variables enable optional features: [`TUNING_VARIABLE`](crate::TUNING_VARIABLE) the choices that
-    /// `refrain tune` has stored for the adapter, [`PERSISTENT_VARIABLE`](crate::PERSISTENT_VARIABLE) the persistent
+    /// Two environment variables enable optional features: [`TUNING_VARIABLE`](crate::tuning::TUNING_VARIABLE) the choices that
+    /// `refrain tune` has stored for the adapter, [`PERSISTENT_VARIABLE`](crate::tuning::PERSISTENT_VARIABLE) the persistent
     /// strategy of recurrent layers.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] and, for `gpu`, [`Error::NoHardware`], which list the available devices; errors of the
     /// driver when it opens the adapter; [`Error::Config`] for an invalid value of
-    /// [`PERSISTENT_VARIABLE`](crate::PERSISTENT_VARIABLE).
+    /// [`PERSISTENT_VARIABLE`](crate::tuning::PERSISTENT_VARIABLE).
     pub fn gpu(name: &str) -> Result<Self> {
         Self::gpu_with(name, &GpuOptions::default())
     }
@@ -201,7 +201,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Unsupported`] on the CPU; [`Error::Config`] for a device opened without
-    /// [`Journal::Choices`](crate::Journal::Choices).
+    /// [`Journal::Choices`](crate::tuning::Journal::Choices).
     pub fn choices(&self) -> Result<Tuning> {
         match &self.0 {
             Backend::Cpu(_) => Err(Error::Unsupported {
@@ -254,7 +254,8 @@ impl Device {
     /// copies and clears. **Waits** for the GPU.
     ///
     /// ```no_run
-    /// use refrain::{Device, GpuOptions, Profiling, Tensor, ops};
+    /// use refrain::tuning::Profiling;
+    /// use refrain::{Device, GpuOptions, Tensor, ops};
     /// let options = GpuOptions { profiling: Profiling::Kernels, ..GpuOptions::default() };
     /// let device = Device::gpu_with("gpu", &options)?;
     /// let x = Tensor::zeros(&device, &[512, 512])?;
@@ -267,7 +268,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Unsupported`] on the CPU; [`Error::Config`] for a device opened without
-    /// [`Profiling::Kernels`](crate::Profiling::Kernels); errors reported by the device since the last call.
+    /// [`Profiling::Kernels`](crate::tuning::Profiling::Kernels); errors reported by the device since the last call.
     pub fn profile(&self) -> Result<Vec<KernelCall>> {
         match &self.0 {
             Backend::Cpu(_) => Err(Error::Unsupported {
@@ -279,7 +280,7 @@ impl Device {
     }
 
     /// What this device has recorded about workgroups that wait for each other, as in
-    /// [`RecurrentStrategy::Persistent`](crate::RecurrentStrategy::Persistent); `None` for the CPU.
+    /// [`RecurrentStrategy::Persistent`](crate::tuning::RecurrentStrategy::Persistent); `None` for the CPU.
     pub fn persistent_report(&self) -> Option<PersistentReport> {
         match &self.0 {
             Backend::Cpu(_) => None,

@@ -8,14 +8,17 @@
 //!   [`optim`] updates parameters.
 //! - [`data`] converts text to batches, [`io`] reads and writes models as safetensors files, [`ops`] contains the
 //!   operations.
+//! - [`prelude`] contains the names that most training programs use, [`tuning`] the choice between implementations and
+//!   its measurement, [`testing`] what only tests and diagnosis use.
+//! - `check` compares a device, or a custom cell, with the reference. It is the cargo feature `check`, which is on by
+//!   default.
 //!
 //! Work is recorded and submitted without waiting. Only functions that copy values to the host wait for the GPU (`download`,
 //! `read`, and functions documented to call them), and those that synchronise, such as [`Device::synchronize`]. Errors are
 //! values of [`Error`]; no input panics.
 //!
 //! ```
-//! use refrain::nn::{Cell, Linear, Model, Rnn};
-//! use refrain::{Device, Tensor};
+//! use refrain::prelude::*;
 //!
 //! let device = Device::cpu();
 //! let mut model = Model::new(1);
@@ -28,6 +31,7 @@
 //! # Ok::<(), refrain::Error>(())
 //! ```
 
+#[cfg(feature = "check")]
 pub mod check;
 pub mod data;
 mod device;
@@ -40,21 +44,18 @@ mod math;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod prelude;
 pub mod random;
 mod shape;
 mod tensor;
 pub mod testing;
-mod tuning;
+pub mod tuning;
 
-pub use device::{DEVICE_VARIABLE, Device, DeviceCounters, GpuOptions, ParameterPath, ShaderBuild};
+pub use device::{DEVICE_VARIABLE, Device, GpuOptions};
 pub use error::{Error, Result};
-pub use gpu::{
-    AdapterKind, AdapterSummary, Journal, KernelCall, MatmulTile, MatmulVariant, PERSISTENT_VARIABLE,
-    Persistent, PersistentLimits, PersistentReport, Profiling, RecurrentStrategy, TuningSource,
-};
+pub use gpu::{AdapterKind, AdapterSummary};
 pub use shape::{MAX_RANK, Shape};
 pub use tensor::{IGNORED, Indices, Tensor, View};
-pub use tuning::{ProductShape, RecurrentShape, TUNING_VARIABLE, Tuning};
 
 /// The README's example, compiled and run with the doctests.
 #[cfg(doctest)]

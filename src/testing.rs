@@ -1,7 +1,11 @@
-//! Deliberate faults, for tests of programs that must survive a failing GPU.
+//! For tests and diagnosis: options of a device that do not change results, its counters and reports, and deliberate
+//! faults, for tests of programs that must survive a failing GPU.
 
 use crate::device::Backend;
 use crate::{Device, Result};
+
+pub use crate::device::{DeviceCounters, ParameterPath, ShaderBuild};
+pub use crate::gpu::{PersistentLimits, PersistentReport};
 
 /// Records a command that makes the driver reject the whole submission that contains it: from that submission on, each call
 /// on `device` returns [`Error::DeviceLost`](crate::Error::DeviceLost). Does nothing on the CPU.

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use criterion::Throughput;
 use refrain::nn::{Cell, Gradients, Layer, Model, Parameters, Rnn, State};
-use refrain::{Device, GpuOptions, ParameterPath, RecurrentStrategy, Result, Tensor};
+use refrain::testing::ParameterPath;
+use refrain::tuning::RecurrentStrategy;
+use refrain::{Device, GpuOptions, Result, Tensor};
 
 use crate::{Bench, expect_finite, random};
 

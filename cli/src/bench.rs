@@ -11,7 +11,9 @@ mod scale;
 pub(crate) mod shape;
 pub(crate) mod work;
 
-use refrain::{Device, Error, GpuOptions, PERSISTENT_VARIABLE, PersistentReport};
+use refrain::testing::PersistentReport;
+use refrain::tuning::PERSISTENT_VARIABLE;
+use refrain::{Device, Error, GpuOptions};
 
 use self::arguments::{Arguments, strategy_name};
 use self::check::expect_right;

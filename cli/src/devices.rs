@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use refrain::{AdapterSummary, DEVICE_VARIABLE, Device, TUNING_VARIABLE, Tuning};
+use refrain::tuning::{TUNING_VARIABLE, Tuning};
+use refrain::{AdapterSummary, DEVICE_VARIABLE, Device};
 
 use crate::failure::Result;
 use crate::terminal::{stderr, stdout};

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use refrain::io::save_tuning;
 use refrain::nn::Cell;
 use refrain::ops::ProductTrial;
-use refrain::{
-    AdapterSummary, Device, GpuOptions, Journal, MatmulVariant, ProductShape, RecurrentShape,
-    RecurrentStrategy, TUNING_VARIABLE, Tuning, TuningSource,
+use refrain::tuning::{
+    Journal, MatmulVariant, ProductShape, RecurrentShape, RecurrentStrategy, TUNING_VARIABLE, Tuning,
+    TuningSource,
 };
+use refrain::{AdapterSummary, Device, GpuOptions};
 
 use self::arguments::Arguments;
 use self::contest::contest;

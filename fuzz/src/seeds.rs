@@ -6,11 +6,12 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use refrain::Device;
 use refrain::check::golden;
 use refrain::io::{Checkpoint, Metadata, save_tuning, save_weights};
 use refrain::nn::{Cell, Embedding, Linear, Merge, Model, OneHot, Rnn};
 use refrain::ops::{Activation, Form};
-use refrain::{Device, MatmulTile, MatmulVariant, ProductShape, Tuning};
+use refrain::tuning::{MatmulTile, MatmulVariant, ProductShape, Tuning};
 
 use crate::targets::card;
 
@@ -228,8 +229,8 @@ fn tuning() -> Result<(), Box<dyn Error>> {
         let shape = ProductShape { form: Form::LeftTransposed, m: 3, n: 5, k, block };
         tuning.set_product(shape, MatmulVariant { tile: MatmulTile::Large, parts })?;
     }
-    let layer = refrain::RecurrentShape { gates: 4, hidden_size: 64, rows: 16 };
-    tuning.set_recurrent(layer, refrain::RecurrentStrategy::PerStep)?;
+    let layer = refrain::tuning::RecurrentShape { gates: 4, hidden_size: 64, rows: 16 };
+    tuning.set_recurrent(layer, refrain::tuning::RecurrentStrategy::PerStep)?;
     let path = folder("tuning").join("choices.json");
     save_tuning(&path, &tuning, &card())?;
     let text = fs::read_to_string(&path)?

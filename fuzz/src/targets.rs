@@ -9,7 +9,8 @@ use refrain::io::{
     OnnxNode, OnnxTensors, load_layer_weights, load_weights, read_file,
 };
 use refrain::nn::{Linear, Model, Rnn};
-use refrain::{AdapterKind, AdapterSummary, Device, Result, Tensor, Tuning};
+use refrain::tuning::Tuning;
+use refrain::{AdapterKind, AdapterSummary, Device, Result, Tensor};
 use serde_json::Value;
 
 use crate::mutate::Format;

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// They apply to the shapes that were measured; heuristics select for all other shapes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TuningSource {
-    /// As [`TUNING_VARIABLE`](crate::TUNING_VARIABLE) says: [`TuningSource::Stored`] for `on` or a folder,
+    /// As [`TUNING_VARIABLE`](crate::tuning::TUNING_VARIABLE) says: [`TuningSource::Stored`] for `on` or a folder,
     /// and heuristics without it.
     #[default]
     Environment,

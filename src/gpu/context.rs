@@ -34,7 +34,7 @@ pub enum RecurrentStrategy {
     Sequence,
     /// Many steps per dispatch, by workgroups that keep W_hh in workgroup memory and wait for each other at
     /// every step; for every layer whose step is one dispatch and whose W_hh fits the workgroups that run at
-    /// once. `Auto` does not select it unless [`Persistent`](crate::Persistent) is on.
+    /// once. `Auto` does not select it unless [`Persistent`](crate::tuning::Persistent) is on.
     Persistent,
 }
 

@@ -15,6 +15,7 @@ pub use checkpoint::{Checkpoint, Metadata};
 pub use keras::{KerasClass, KerasConfig, KerasLayer, KerasVersion, KerasWeights};
 pub use onnx::{OnnxAttributes, OnnxDirection, OnnxLayer, OnnxLayout, OnnxNode, OnnxTensors};
 pub use section::HostArray;
+#[cfg(feature = "check")]
 pub(crate) use tensor_file::TensorFile;
 pub use tuning::save_tuning;
 pub use weights::{load_layer_weights, load_weights, save_layer_weights, save_weights};

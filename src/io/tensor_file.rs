@@ -70,6 +70,7 @@ impl TensorFile {
     }
 
     /// All metadata.
+    #[cfg(feature = "check")]
     pub(crate) fn attributes(&self) -> impl Iterator<Item = (&String, &String)> {
         self.header.metadata().iter().flatten()
     }

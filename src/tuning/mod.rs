@@ -12,9 +12,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gpu::{Form, MatmulTile, MatmulVariant, RecurrentStrategy};
+use crate::gpu::Form;
 use crate::{Error, Result};
 
+pub use crate::gpu::{
+    Journal, KernelCall, MatmulTile, MatmulVariant, PERSISTENT_VARIABLE, Persistent, Profiling,
+    RecurrentStrategy, TuningSource,
+};
 pub use stored::TUNING_VARIABLE;
 
 /// The shape of a matrix product op(A) \[M,K\] times op(B) \[K,N\], as far as choices depend on it.
@@ -52,7 +56,8 @@ pub struct RecurrentShape {
 /// A table of choices for the shapes that were measured, created and stored by `refrain tune` or by a program.
 ///
 /// ```
-/// use refrain::{MatmulTile, MatmulVariant, ProductShape, Tuning, ops::Form};
+/// use refrain::ops::Form;
+/// use refrain::tuning::{MatmulTile, MatmulVariant, ProductShape, Tuning};
 /// let mut tuning = Tuning::new();
 /// let shape = ProductShape { form: Form::RightTransposed, m: 1024, n: 256, k: 64, block: None };
 /// tuning.set_product(shape, MatmulVariant { tile: MatmulTile::Large, parts: 1 })?;

@@ -4,8 +4,10 @@
 //! strategy in which it runs no other module's tests, so that every adapter runs both strategies.
 
 use libtest_mimic::Failed;
+use refrain::GpuOptions;
 use refrain::check;
-use refrain::{GpuOptions, ParameterPath, RecurrentStrategy, ShaderBuild};
+use refrain::testing::{ParameterPath, ShaderBuild};
+use refrain::tuning::RecurrentStrategy;
 
 use crate::adapters::{Adapter, Outcome, Suite};
 

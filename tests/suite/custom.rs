@@ -8,7 +8,8 @@ use refrain::nn::{
     Cell, CustomCell, Model, RandomKey, Rnn, Sequences, State, UnitBackward, UnitForward, UnitState, UnitStep,
 };
 use refrain::ops::Activation;
-use refrain::{Device, Error, GpuOptions, Indices, Result, ShaderBuild, Tensor};
+use refrain::testing::ShaderBuild;
+use refrain::{Device, Error, GpuOptions, Indices, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
 use crate::support::{all_gradients, expect_close, random};

@@ -1,7 +1,8 @@
 //! Both directions of a layer go together through time: as many dispatches as one of them takes, and no bit is another.
 
 use refrain::nn::{Cell, Model, RandomKey, Rnn, Sequences};
-use refrain::{Device, GpuOptions, Indices, RecurrentStrategy, Result, Tensor};
+use refrain::tuning::RecurrentStrategy;
+use refrain::{Device, GpuOptions, Indices, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu, on_gpu_strategies};
 use crate::support::{all_gradients, expect_same_bits, random, step_by_step};

@@ -2,7 +2,9 @@
 //! bits, whichever way recurrent layers run, so a fault of one way that a test of another would miss cannot hide.
 
 use libtest_mimic::Failed;
-use refrain::{GpuOptions, ParameterPath, RecurrentStrategy, ShaderBuild};
+use refrain::GpuOptions;
+use refrain::testing::{ParameterPath, ShaderBuild};
+use refrain::tuning::RecurrentStrategy;
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::support::{Rule, Setup, expect_same_bits};

@@ -14,7 +14,8 @@ use refrain::io::{
     OnnxAttributes, OnnxNode, OnnxTensors, load_layer_weights, load_weights, read_file, write_atomically,
 };
 use refrain::nn::{Cell, Embedding, LayerConfig, Linear, Model, OneHot, Parameters, Rnn};
-use refrain::{AdapterKind, AdapterSummary, Device, Result, Tensor, Tuning};
+use refrain::tuning::Tuning;
+use refrain::{AdapterKind, AdapterSummary, Device, Result, Tensor};
 
 use crate::adapters::{Outcome, Suite, on_cpu};
 use crate::imports::expect_refused;

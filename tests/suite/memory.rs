@@ -3,7 +3,8 @@
 
 use libtest_mimic::Failed;
 use refrain::loss::cross_entropy;
-use refrain::{Device, DeviceCounters, GpuOptions, ParameterPath, Result, Tensor};
+use refrain::testing::{DeviceCounters, ParameterPath};
+use refrain::{Device, GpuOptions, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite};
 use crate::support::{Optimizer, Rule, Setup};

@@ -7,9 +7,8 @@ use refrain::loss::{CrossEntropy, cross_entropy};
 use refrain::nn::{Cell, Embedding, Linear, Merge, Model, OneHot, Rnn, Sequences, State};
 use refrain::ops::{self, Activation, Binary, Form, Norm, Reduction};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
-use refrain::{
-    Device, Error, GpuOptions, IGNORED, Indices, MatmulTile, MatmulVariant, Result, Shape, Tensor, View,
-};
+use refrain::tuning::{MatmulTile, MatmulVariant};
+use refrain::{Device, Error, GpuOptions, IGNORED, Indices, Result, Shape, Tensor, View};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::support::{all_parameters, random};

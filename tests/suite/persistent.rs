@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use refrain::nn::{Cell, Layer, Model, RandomKey, Rnn, Sequences};
-use refrain::{
-    AdapterKind, Device, Error, GpuOptions, Indices, Journal, PERSISTENT_VARIABLE, Persistent,
-    PersistentLimits, PersistentReport, RecurrentShape, RecurrentStrategy, Result, Tensor, Tuning,
-    TuningSource,
+use refrain::testing::{PersistentLimits, PersistentReport};
+use refrain::tuning::{
+    Journal, PERSISTENT_VARIABLE, Persistent, RecurrentShape, RecurrentStrategy, Tuning, TuningSource,
 };
+use refrain::{AdapterKind, Device, Error, GpuOptions, Indices, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::custom::{GATED, RIGHT};

@@ -7,7 +7,9 @@
 
 use refrain::nn::{Cell, Model, Rnn};
 use refrain::ops::{self, Form};
-use refrain::{Device, GpuOptions, MatmulTile, MatmulVariant, Result, ShaderBuild, Tensor, View};
+use refrain::testing::ShaderBuild;
+use refrain::tuning::{MatmulTile, MatmulVariant};
+use refrain::{Device, GpuOptions, Result, Tensor, View};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::support::{expect_close, expect_same_bits, random, wide};

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use libtest_mimic::Failed;
-use refrain::{Device, Error, GpuOptions, ParameterPath, Profiling, Result, Tensor, ops};
+use refrain::testing::ParameterPath;
+use refrain::tuning::Profiling;
+use refrain::{Device, Error, GpuOptions, Result, Tensor, ops};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::support::{Rule, Setup, expect_same_bits, random};

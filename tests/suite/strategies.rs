@@ -2,7 +2,8 @@
 //! both; this one tests the differences.
 
 use refrain::nn::{Cell, Model, Rnn, Sequences, State};
-use refrain::{Device, GpuOptions, Indices, RecurrentStrategy, Result};
+use refrain::tuning::RecurrentStrategy;
+use refrain::{Device, GpuOptions, Indices, Result};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::support::{all_gradients, expect_same_bits, random};

@@ -9,7 +9,8 @@ use refrain::loss::cross_entropy;
 use refrain::nn::{Cell, Embedding, Gradients, Linear, Model, Parameters, Rnn};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig};
 use refrain::random::Stream;
-use refrain::{Device, GpuOptions, RecurrentStrategy, Result, Tensor};
+use refrain::tuning::RecurrentStrategy;
+use refrain::{Device, GpuOptions, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome};
 

@@ -8,10 +8,11 @@ use libtest_mimic::Failed;
 use refrain::io::save_tuning;
 use refrain::nn::Cell;
 use refrain::ops::{self, Form, ProductTrial};
-use refrain::{
-    AdapterKind, AdapterSummary, Device, Error, GpuOptions, Journal, MatmulTile, MatmulVariant, ProductShape,
-    Profiling, RecurrentShape, RecurrentStrategy, Result, Tensor, Tuning, TuningSource,
+use refrain::tuning::{
+    Journal, MatmulTile, MatmulVariant, ProductShape, Profiling, RecurrentShape, RecurrentStrategy, Tuning,
+    TuningSource,
 };
+use refrain::{AdapterKind, AdapterSummary, Device, Error, GpuOptions, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::support::{Folder, Run, Setup, expect_close, expect_same_bits, random, wide};

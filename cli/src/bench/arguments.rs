@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use refrain::RecurrentStrategy;
 use refrain::nn::Cell;
+use refrain::tuning::RecurrentStrategy;
 
 use super::measure::Effort;
 use super::shape::{DeviceClass, Grid, Shape, Work};

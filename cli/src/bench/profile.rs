@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use refrain::io::write_atomically;
-use refrain::{Device, GpuOptions, KernelCall, Profiling, RecurrentStrategy};
+use refrain::tuning::{KernelCall, Profiling, RecurrentStrategy};
+use refrain::{Device, GpuOptions};
 use serde_json::{Value, json};
 
 use super::arguments::{Arguments, Recurrent};

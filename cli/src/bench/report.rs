@@ -2,7 +2,8 @@
 
 use std::io;
 
-use refrain::{AdapterKind, Device, Tuning};
+use refrain::tuning::Tuning;
+use refrain::{AdapterKind, Device};
 use serde::Serialize;
 
 use super::Measured;

@@ -1,6 +1,6 @@
 //! The output of `refrain tune`: a table, or lines of JSON.
 
-use refrain::{MatmulVariant, ProductShape, RecurrentShape, TUNING_VARIABLE, Tuning};
+use refrain::tuning::{MatmulVariant, ProductShape, RecurrentShape, TUNING_VARIABLE, Tuning};
 use serde::Serialize;
 
 use super::contest::{MARGIN, Outcome};

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use refrain::io::save_tuning;
-use refrain::{AdapterSummary, Device, RecurrentShape, RecurrentStrategy, Tuning};
+use refrain::tuning::{RecurrentShape, RecurrentStrategy, Tuning};
+use refrain::{AdapterSummary, Device};
 use serde_json::Value;
 
 use super::{Folder, json_lines};

@@ -38,7 +38,7 @@ use crate::{Error, Result};
 
 pub use self::permission::{PERSISTENT_VARIABLE, Persistent};
 
-/// Limits of persistent kernels ([`RecurrentStrategy::Persistent`](crate::RecurrentStrategy::Persistent)),
+/// Limits of persistent kernels ([`RecurrentStrategy::Persistent`](crate::tuning::RecurrentStrategy::Persistent)),
 /// whose workgroups wait for each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PersistentLimits {

@@ -21,7 +21,7 @@ pub enum Persistent {
     /// it too, unless the variable disables it.
     #[default]
     Environment,
-    /// Off, for choices of [`Tuning`](crate::Tuning) as well.
+    /// Off, for choices of [`Tuning`](crate::tuning::Tuning) as well.
     Off,
     /// On, regardless of the variable.
     On,

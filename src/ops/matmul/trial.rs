@@ -13,7 +13,8 @@ use crate::{Error, Result};
 ///
 /// ```no_run
 /// use refrain::ops::{Form, ProductTrial};
-/// use refrain::{Device, MatmulTile, MatmulVariant, ProductShape};
+/// use refrain::Device;
+/// use refrain::tuning::{MatmulTile, MatmulVariant, ProductShape};
 /// let device = Device::gpu("gpu")?;
 /// let shape = ProductShape { form: Form::Plain, m: 512, n: 512, k: 512, block: None };
 /// let mut trial = ProductTrial::new(&device, shape)?;

@@ -1,8 +1,7 @@
 //! An adapter in the hands of a claim: the devices that it opens, lent or anew, and the cases that it takes.
 
-use refrain::{
-    AdapterKind, AdapterSummary, Device, GpuOptions, Journal, RecurrentStrategy, Result, TuningSource,
-};
+use refrain::tuning::{Journal, RecurrentStrategy, TuningSource};
+use refrain::{AdapterKind, AdapterSummary, Device, GpuOptions, Result};
 
 use crate::lending::borrow;
 

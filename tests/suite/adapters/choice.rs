@@ -1,6 +1,7 @@
 //! Which of a machine's adapters are tested: those that the wishes name, each under a label of its own.
 
-use refrain::{AdapterSummary, RecurrentStrategy};
+use refrain::AdapterSummary;
+use refrain::tuning::RecurrentStrategy;
 
 use super::adapter::{Adapter, Turn};
 use super::{Outcome, Suite, on_cpu};

@@ -15,7 +15,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use refrain::{Device, RecurrentStrategy};
+use refrain::Device;
+use refrain::tuning::RecurrentStrategy;
 
 pub(crate) use self::adapter::Adapter;
 use self::adapter::Turn;

@@ -10,7 +10,8 @@ mod recurrent;
 mod reductions;
 
 use libtest_mimic::Failed;
-use refrain::{Device, GpuOptions, Result, ShaderBuild, Tensor};
+use refrain::testing::ShaderBuild;
+use refrain::{Device, GpuOptions, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite};
 

@@ -4,7 +4,9 @@
 use libtest_mimic::Failed;
 use refrain::nn::{Cell, Model, RandomKey, Rnn, Sequences, State};
 use refrain::ops::Activation;
-use refrain::{Device, GpuOptions, Indices, PersistentLimits, RecurrentStrategy, Result, ShaderBuild};
+use refrain::testing::{PersistentLimits, ShaderBuild};
+use refrain::tuning::RecurrentStrategy;
+use refrain::{Device, GpuOptions, Indices, Result};
 
 use super::{NANS, Results, expect_alike, ordinary, tensor};
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
