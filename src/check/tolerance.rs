@@ -108,7 +108,7 @@ impl Recurrence {
     }
 
     /// The roundings that affect an output: each layer adds its own to those of the layer below, which its input weights
-    /// attenuate likewise. The other direction of a layer only adds to `terms` of the next.
+    /// attenuate in the same way. The other direction of a layer only adds to `terms` of the next.
     pub(crate) fn forward(self) -> f64 {
         self.layers as f64 * self.growth() * self.step()
     }

@@ -2,7 +2,7 @@
 //   weight_hh [G H, H]; output, d_output [T, B, widths]: the columns of this direction; step_flags [T, B];
 //   initial: initial hidden state [B, H], and the cell state and peepholes that the cell has;
 //   gates [T, B, G H]: read as the forward pass saved them, overwritten with their gradients before the activation;
-//   saved [T, B, H]: likewise; with LAST_GATE_APART overwritten with the recurrent gradient of the last gate;
+//   saved [T, B, H]: read as the forward pass saved it; with LAST_GATE_APART overwritten with the recurrent gradient of the last gate;
 //   carry [1 or 2, B, H]: read as the gradient of the state after a step (hidden, then cell), overwritten with what
 //   reaches the state before it other than through the weights; initially the gradient of the final state.
 

@@ -1,7 +1,7 @@
 // Persistent kernel, backward pass: many time steps per dispatch. Per step, as recurrent/step/backward.wgsl:
 //   dh_t = dy_t + W_hh^T da_{t+1} + carry; then the cell's derivatives give da_t.
 // W_hh stays in workgroup memory (recurrent/persistent/workgroup.wgsl); the workgroups exchange da_t.
-//   weight_hh [G H, H]; exchange: recurrent/persistent/exchange.wgsl; status: likewise;
+//   weight_hh [G H, H]; exchange, status: recurrent/persistent/exchange.wgsl;
 //   the others: recurrent/common/backward_arrays.wgsl.
 // CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 

@@ -1,7 +1,7 @@
 // Persistent kernel, forward pass: many time steps per dispatch, one direction or both. Per step, as
 // recurrent/step/forward.wgsl: a = W_hh h' + b_hh, then the cell. W_hh stays in workgroup memory
 // (recurrent/persistent/workgroup.wgsl); the workgroups exchange h.
-//   weight_hh [G H, H]; exchange: recurrent/persistent/exchange.wgsl; status: likewise;
+//   weight_hh [G H, H]; exchange, status: recurrent/persistent/exchange.wgsl;
 //   the others: recurrent/common/forward_arrays.wgsl.
 // CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 

@@ -29,29 +29,7 @@ fn finish_units(row: u32, unit: u32) {
     finish(row, unit, sums, previous);
 }
 
-@compute @workgroup_size(32u << LANE_BITS)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    choose_direction(group.z);
-    first_row = parameters.first_row + (group.x << ROW_BITS);
-    let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden_size;
-    let first = unit_at(lane);
-    // Computed once: the division takes longer than the rest of an iteration.
-    let apart = Unit(lanes() / parameters.hidden_size, lanes() % parameters.hidden_size);
-    clear(lane);
-    for (var step = 0u; step < parameters.steps; step = step + 1u) {
-        iteration = step;
-        var at = first;
-        for (var place = lane; place < own; place = place + lanes()) {
-            load_operand(at.row, at.unit);
-            at = further(at, apart);
-        }
-        workgroupBarrier();
-        multiply(lane, 0u, parameters.hidden_size, parameters.hidden_size << ROW_BITS, GATES * parameters.hidden_size);
-        workgroupBarrier();
-        at = first;
-        for (var place = lane; place < own; place = place + lanes()) {
-            finish_units(at.row, at.unit);
-            at = further(at, apart);
-        }
-    }
+// The product with W_hh of all rows of the workgroup.
+fn multiply_operand(lane: u32) {
+    multiply(lane, 0u, parameters.hidden_size, parameters.hidden_size << ROW_BITS, GATES * parameters.hidden_size);
 }

@@ -1,6 +1,8 @@
 // Common code of both kernels of the strategy `sequence`. A workgroup owns some rows of the batch; its
 // invocations share, in workgroup memory, element by element with rows together:
 //   the state or its gradient [H, rows], then the gates' sums or gradients [G H, rows].
+// `main` runs the steps: the kernel's own file defines load_operand, multiply_operand and finish_units.
+// CPU reference: src/ops/recurrent/cpu/time_loop.rs.
 
 // A workgroup owns 1 << ROW_BITS rows: 1, 2, 4 or 8.
 override ROW_BITS: u32 = 0u;
@@ -132,4 +134,31 @@ fn clear(lane: u32) {
         pool[at] = 0.0;
     }
     workgroupBarrier();
+}
+
+@compute @workgroup_size(32u << LANE_BITS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    choose_direction(group.z);
+    first_row = parameters.first_row + (group.x << ROW_BITS);
+    let own = min(group_rows(), parameters.rows - first_row) * parameters.hidden_size;
+    let first = unit_at(lane);
+    // Computed once: the division takes longer than the rest of an iteration.
+    let apart = Unit(lanes() / parameters.hidden_size, lanes() % parameters.hidden_size);
+    clear(lane);
+    for (var step = 0u; step < parameters.steps; step = step + 1u) {
+        iteration = step;
+        var at = first;
+        for (var place = lane; place < own; place = place + lanes()) {
+            load_operand(at.row, at.unit);
+            at = further(at, apart);
+        }
+        workgroupBarrier();
+        multiply_operand(lane);
+        workgroupBarrier();
+        at = first;
+        for (var place = lane; place < own; place = place + lanes()) {
+            finish_units(at.row, at.unit);
+            at = further(at, apart);
+        }
+    }
 }

@@ -69,7 +69,7 @@ pub struct PersistentReport {
     /// The time of a poll for another workgroup's word, as measured beside the self-test and rounded up. The
     /// spin limit is at most what takes a quarter of a second.
     pub poll: Option<Duration>,
-    /// The time of a loop iteration of a completion, likewise; it bounds the completions.
+    /// The time of a loop iteration of a completion, measured and rounded in the same way. It bounds the completions.
     pub iteration: Option<Duration>,
     /// How many dispatches had workgroups that wait for each other, without the self-test.
     pub dispatches: u64,

@@ -164,7 +164,7 @@ impl Rnn {
     }
 }
 
-/// A stretch of time that is run at once, and the state that it starts from.
+/// A segment of time, and the state that it starts from.
 pub(super) struct Segment {
     pub(super) steps: Range<usize>,
     pub(super) initial: State,

@@ -158,8 +158,8 @@ mod tests {
         for mask in [plain, plain.repeated(50).unwrap(), plain.repeated(3).unwrap()] {
             let whole = dropout(&x, mask).unwrap().download().unwrap();
             for first in [0, 1, 2, 17, 39] {
-                let stretch = dropout(x.view().outer(first..40).unwrap(), mask.after(3 * first)).unwrap();
-                assert_eq!(stretch.download().unwrap(), whole[3 * first..], "{mask:?} {first}");
+                let part = dropout(x.view().outer(first..40).unwrap(), mask.after(3 * first)).unwrap();
+                assert_eq!(part.download().unwrap(), whole[3 * first..], "{mask:?} {first}");
                 assert_eq!(mask.after(3 * first).keeps(1), mask.keeps(3 * first + 1));
             }
         }

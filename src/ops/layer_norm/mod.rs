@@ -14,7 +14,7 @@ use crate::{Error, Result};
 pub const LAYER_NORM_EPSILON: f32 = 1e-5;
 
 /// y = g (x − μ) / √(σ² + ε) + s over the last dimension, where μ and σ² are the mean and the variance of a row's
-/// entries and ε is [`LAYER_NORM_EPSILON`]. `stretches` are the widths of the groups of consecutive columns that are
+/// entries and ε is [`LAYER_NORM_EPSILON`]. `groups` are the widths of the groups of consecutive columns that are
 /// normalised separately; one group of width C normalises whole rows.
 ///
 /// x \[.., C\], gain g \[C\], shift s \[C\] → y \[.., C\].
@@ -64,7 +64,7 @@ pub fn layer_norm<'a>(
 }
 
 /// The gradients with respect to x and the gain, from the gradient d_y with respect to y = [`layer_norm`]`(x, gain, shift,
-/// stretches)`; the gradient of the shift is [`sum_rows`]`(d_y)`. With x̂ = (x − μ) / √(σ² + ε) and means over a group:
+/// groups)`; the gradient of the shift is [`sum_rows`]`(d_y)`. With x̂ = (x − μ) / √(σ² + ε) and means over a group:
 /// dx = (g dy − mean(g dy) − x̂ mean(g dy x̂)) / √(σ² + ε); dg = Σ dy x̂ over the rows.
 ///
 /// x and d_y \[.., C\], gain \[C\] → dx \[.., C\], dg \[C\].

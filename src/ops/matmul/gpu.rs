@@ -109,7 +109,7 @@ pub(super) struct Target<'a> {
 }
 
 /// The span of the block `rows` by `columns` of a matrix with `width` columns: from its first to its last element.
-fn stretch(whole: Span<'_>, width: usize, rows: Range<usize>, columns: Range<usize>) -> Span<'_> {
+fn block_span(whole: Span<'_>, width: usize, rows: Range<usize>, columns: Range<usize>) -> Span<'_> {
     whole.slice(rows.start * width + columns.start..(rows.end - 1) * width + columns.end)
 }
 
@@ -158,7 +158,7 @@ impl<'a> Product<'a> {
             Add::Bias(bias) => (bias.filter(|_| first), !first),
         };
         let target = Target {
-            c: context.bind(stretch(self.spans[2], self.sizes.c_width, m.clone(), n.clone()))?,
+            c: context.bind(block_span(self.spans[2], self.sizes.c_width, m.clone(), n.clone()))?,
             stride: self.sizes.c_width,
             part: k.len(),
             plane: 0,
@@ -178,8 +178,8 @@ impl<'a> Product<'a> {
         let (form, a_width, b_width) = (self.form, self.sizes.a_width, self.b_width);
         let [a_rows, a_columns] = if form.left() { [&k, &m] } else { [&m, &k] };
         let [b_rows, b_columns] = if form.right() { [&n, &k] } else { [&k, &n] };
-        let a = context.bind(stretch(self.spans[0], a_width, a_rows.clone(), a_columns.clone()))?;
-        let b = context.bind(stretch(self.spans[1], b_width, b_rows.clone(), b_columns.clone()))?;
+        let a = context.bind(block_span(self.spans[0], a_width, a_rows.clone(), a_columns.clone()))?;
+        let b = context.bind(block_span(self.spans[1], b_width, b_rows.clone(), b_columns.clone()))?;
         let fours = |bound: Bound<'_>, sizes: [usize; 2]| {
             bound.is_in_fours() && sizes.iter().all(|size| size.is_multiple_of(4))
         };

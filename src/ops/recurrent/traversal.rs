@@ -119,10 +119,10 @@ impl Traversal<'_> {
     }
 
     /// The steps of a time chunk in the order of this direction.
-    pub(crate) fn order_of(&self, stretch: Range<usize>) -> Vec<usize> {
+    pub(crate) fn order_of(&self, steps: Range<usize>) -> Vec<usize> {
         match self.direction {
-            Direction::Forward => stretch.collect(),
-            Direction::Reverse => stretch.rev().collect(),
+            Direction::Forward => steps.collect(),
+            Direction::Reverse => steps.rev().collect(),
         }
     }
 

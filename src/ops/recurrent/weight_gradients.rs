@@ -101,7 +101,7 @@ impl Gradients {
         Sums::of(apart.view())?.add_into(d_bias_hh.outer(split..rows)?)
     }
 
-    /// dp_i += Σ_t d(a_i)_t c'_t, likewise for f; dp_o += Σ_t d(a_o)_t c_t.
+    /// dp_i += Σ_t d(a_i)_t c'_t, dp_f += Σ_t d(a_f)_t c'_t, dp_o += Σ_t d(a_o)_t c_t.
     pub(crate) fn accumulate_peepholes(&self, mut d_peepholes: ViewMut<'_>) -> Result<()> {
         let Some((previous, current)) = &self.cells else { return Ok(()) };
         let units = current.shape().last();

@@ -141,22 +141,22 @@ pub(super) fn add_rows(context: &Context, x: View<'_>, target: Span<'_>) -> Resu
     let limits = context.limits();
     let y = context.bind(target)?;
     let fitting = (limits.binding_elements / columns).clamp(1, MOST_ROWS);
-    let stretches: Vec<_> = pieces(rows, fitting).collect();
-    for piece in stretches.into_iter().rev() {
+    let blocks: Vec<_> = pieces(rows, fitting).collect();
+    for piece in blocks.into_iter().rev() {
         let from = context.bind(x.span().slice(piece.start * columns..piece.end * columns))?;
-        for stretch in pieces(columns, limits.workgroups * ELEMENTWISE_GROUP) {
+        for block in pieces(columns, limits.workgroups * ELEMENTWISE_GROUP) {
             context.dispatch(Dispatch {
                 kernel: &ADD_ROWS,
                 constants: &[],
                 parameters: AddRowsParameters {
                     rows: piece.len() as u32,
                     columns: columns as u32,
-                    first_column: stretch.start as u32,
+                    first_column: block.start as u32,
                     x_base: from.base,
                     y_base: y.base,
                 },
                 bindings: &[from, y],
-                grid: [stretch.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
+                grid: [block.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
             })?;
         }
     }
@@ -178,20 +178,20 @@ fn sum_rows_pass(context: &Context, x: View<'_>, chunk: usize) -> Result<Tensor>
         let result = groups(piece.len());
         let from = context.bind(x.span().slice(piece.start * columns..piece.end * columns))?;
         let to = context.bind(partial.view().span().slice(done * columns..(done + result) * columns))?;
-        for stretch in pieces(columns, limits.workgroups * GROUP_COLUMNS) {
+        for block in pieces(columns, limits.workgroups * GROUP_COLUMNS) {
             context.dispatch(Dispatch {
                 kernel: &SUM_ROWS,
                 constants: &[],
                 parameters: SumRowsParameters {
                     rows: piece.len() as u32,
                     columns: columns as u32,
-                    first_column: stretch.start as u32,
+                    first_column: block.start as u32,
                     chunk: chunk as u32,
                     x_base: from.base,
                     partial_base: to.base,
                 },
                 bindings: &[from, to],
-                grid: [stretch.len().div_ceil(GROUP_COLUMNS), result, 1],
+                grid: [block.len().div_ceil(GROUP_COLUMNS), result, 1],
             })?;
         }
         done += result;
