@@ -46,13 +46,13 @@ pub(super) struct BindGroups {
     groups: HashMap<Key, Group, BuildHasherDefault<Mixer>>,
     /// The group requested last, which a time loop requests again.
     last: Option<(Key, Group)>,
-    result: u64,
+    created: u64,
 }
 
 impl BindGroups {
     /// How many groups have been created so far.
-    pub(super) fn result(&self) -> u64 {
-        self.result
+    pub(super) fn created(&self) -> u64 {
+        self.created
     }
 
     /// Drops all groups, and their references to buffers.
@@ -82,8 +82,8 @@ impl BindGroups {
                 Entry::Vacant(place) => {
                     let group = scoped(device, || wanted.create(device))
                         .map_err(|error| refused(wanted.kernel.name, &error))?;
-                    self.result += 1;
-                    place.insert(Group { group, number: self.result })
+                    self.created += 1;
+                    place.insert(Group { group, number: self.created })
                 }
             };
             self.last = Some((key, group.clone()));

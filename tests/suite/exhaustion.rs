@@ -23,7 +23,7 @@ const STEP: usize = 2 << 20;
 const MOST: usize = 64 << 20;
 type Operation<'a> = (String, Box<dyn Fn() -> Result<()> + 'a>);
 
-/// CellState of `bytes` that is reserved and not touched.
+/// Memory of `bytes` that is reserved and not touched.
 fn reserve(bytes: usize) -> Option<Vec<u8>> {
     let mut room = Vec::new();
     room.try_reserve_exact(bytes).ok()?;

@@ -31,7 +31,7 @@ struct Observer<'a> {
     warm: Option<(u64, u64)>,
     settled: Option<u64>,
     /// Bind groups and pipelines of a loop that has settled.
-    result: Option<(u64, u64)>,
+    settled_objects: Option<(u64, u64)>,
 }
 
 impl Observer<'_> {
@@ -50,19 +50,19 @@ impl Observer<'_> {
         let now = (counters.bind_groups, counters.pipelines);
         if step == SETTLED {
             self.settled = resident_bytes();
-            self.result = Some(now);
+            self.settled_objects = Some(now);
         }
-        if self.result.is_some_and(|result| result != now) {
-            let result = self.result;
+        if self.settled_objects.is_some_and(|objects| objects != now) {
+            let objects = self.settled_objects;
             return Err(Failed::from(format!(
-                "step {step}: (bind groups, pipelines) {now:?}, {result:?} after {SETTLED}"
+                "step {step}: (bind groups, pipelines) {now:?}, {objects:?} after {SETTLED}"
             )));
         }
         Ok(())
     }
 }
 
-/// CellState of this process that is in RAM; `None` where the system does not say.
+/// Memory of this process that is in RAM; `None` where the system does not say.
 fn resident_bytes() -> Option<u64> {
     const PAGE_BYTES: u64 = 4096;
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
@@ -87,7 +87,7 @@ fn observe(device: &Device, reading: Reading) -> Outcome {
     let mut optimizer = Optimizer::new(setup.rule, setup.learning_rate, &parameters)?;
     let windows = setup.windows()?;
     let mut state = model.zero_state(device, setup.batch)?;
-    let mut observer = Observer { device, warm: None, settled: None, result: None };
+    let mut observer = Observer { device, warm: None, settled: None, settled_objects: None };
     for step in 1..=STEPS {
         let (inputs, targets) = windows.window(step).to_device(device)?;
         let before = device.counters();

@@ -1,4 +1,4 @@
-//! CellState of the CPU device: a process has no more in RAM than a training step needs at once, whatever shapes there were before.
+//! Memory of the CPU device: a process has no more in RAM than a training step needs at once, whatever shapes there were before.
 
 use refrain::loss::cross_entropy;
 use refrain::nn::{Cell, Linear, Model, Rnn};
@@ -17,7 +17,7 @@ const INPUTS: usize = 64;
 const HIDDEN: usize = 84;
 const CLASSES: usize = 10;
 
-/// CellState of this process that is in RAM.
+/// Memory of this process that is in RAM.
 fn resident() -> Result<u64, String> {
     let text = std::fs::read_to_string("/proc/self/status").map_err(|error| error.to_string())?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));

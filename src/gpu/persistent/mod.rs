@@ -244,14 +244,14 @@ impl Context {
     pub(crate) fn waiting_status(&self) -> Result<Span<'_>> {
         let waiting = self.waiting();
         if waiting.status.get().is_none() {
-            let result = self.allocate(STATUS_AND_LIMIT, "the status of persistent kernels")?;
+            let buffer = self.allocate(STATUS_AND_LIMIT, "the status of persistent kernels")?;
             let mut words = [0; STATUS_AND_LIMIT];
             words[STATUS] = self.spin_limit();
-            self.upload(&result, bytemuck::bytes_of(&words))?;
+            self.upload(&buffer, bytemuck::bytes_of(&words))?;
             let bytes = 4 * STATUS as u64;
             let staging = self.pool().take(Purpose::Download, bytes, "the status of persistent kernels")?;
             // If two threads create it at the same time, one is dropped.
-            waiting.status.set((result, Arrival::new(staging))).ok();
+            waiting.status.set((buffer, Arrival::new(staging))).ok();
         }
         let Some((status, _)) = waiting.status.get() else { unreachable!("set above") };
         Ok(Span::new(status, 0, STATUS_AND_LIMIT))

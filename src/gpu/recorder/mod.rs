@@ -179,7 +179,7 @@ impl Context {
     /// Counts of everything recorded so far.
     pub(crate) fn counted(&self) -> Counted {
         let recorder = self.recorder();
-        Counted { bind_groups: recorder.bind_groups.result(), ..recorder.counted }
+        Counted { bind_groups: recorder.bind_groups.created(), ..recorder.counted }
     }
 
     /// An upload buffer that contains `bytes`, unmapped.

@@ -178,7 +178,7 @@ impl Layer<Rnn> {
             let weight = |place: usize| masked[place - first].as_ref().map(|masked| masked.copy.view());
             let calls = self.calls(parameters, state, places.clone(), sequences, weight)?;
             let together = recurrent::together(x.device(), &calls, [steps, batch]);
-            let mut result: Vec<SavedActivations> = Vec::with_capacity(directions.len() / together);
+            let mut saved: Vec<SavedActivations> = Vec::with_capacity(directions.len() / together);
             for (calls, place) in calls.chunks(together).zip(places.step_by(together)) {
                 let weights = (place..place + together).map(|place| self.weights(parameters, place));
                 let weights: Vec<_> = weights.map(|weights| (weights.weight_ih, weights.bias_ih)).collect();
@@ -187,10 +187,10 @@ impl Layer<Rnn> {
                 for (index, last) in done.last.iter().enumerate() {
                     next.put(place + index, last)?;
                 }
-                result.push(done);
+                saved.push(done);
             }
             input = self.leave(sequences, layer, &output, &input)?;
-            keep(LayerTrace { x: read, output, directions: result });
+            keep(LayerTrace { x: read, output, directions: saved });
         }
         Ok((input, next.carried_by(self.model, self.first)))
     }

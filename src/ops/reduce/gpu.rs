@@ -76,9 +76,9 @@ fn norm_pass(context: &Context, x: View<'_>, function: u32, root: bool) -> Resul
     let partial = vector(x.device(), context, &[total])?;
     let mut done = 0;
     for piece in pieces(count, largest) {
-        let result = groups(piece.len());
+        let sums = groups(piece.len());
         let from = context.bind(x.span().slice(piece.clone()))?;
-        let to = context.bind(partial.view().span().slice(done..done + result))?;
+        let to = context.bind(partial.view().span().slice(done..done + sums))?;
         context.dispatch(Dispatch {
             kernel: &NORM,
             constants: &[function],
@@ -90,9 +90,9 @@ fn norm_pass(context: &Context, x: View<'_>, function: u32, root: bool) -> Resul
                 root: (root && total == 1).into(),
             },
             bindings: &[from, to],
-            grid: [result, 1, 1],
+            grid: [sums, 1, 1],
         })?;
-        done += result;
+        done += sums;
     }
     Ok(partial)
 }
@@ -175,9 +175,9 @@ fn sum_rows_pass(context: &Context, x: View<'_>, chunk: usize) -> Result<Tensor>
     let partial = vector(x.device(), context, &[total, columns])?;
     let mut done = 0;
     for piece in pieces(rows, largest) {
-        let result = groups(piece.len());
+        let sums = groups(piece.len());
         let from = context.bind(x.span().slice(piece.start * columns..piece.end * columns))?;
-        let to = context.bind(partial.view().span().slice(done * columns..(done + result) * columns))?;
+        let to = context.bind(partial.view().span().slice(done * columns..(done + sums) * columns))?;
         for block in pieces(columns, limits.workgroups * GROUP_COLUMNS) {
             context.dispatch(Dispatch {
                 kernel: &SUM_ROWS,
@@ -191,10 +191,10 @@ fn sum_rows_pass(context: &Context, x: View<'_>, chunk: usize) -> Result<Tensor>
                     partial_base: to.base,
                 },
                 bindings: &[from, to],
-                grid: [block.len().div_ceil(GROUP_COLUMNS), result, 1],
+                grid: [block.len().div_ceil(GROUP_COLUMNS), sums, 1],
             })?;
         }
-        done += result;
+        done += sums;
     }
     Ok(partial)
 }

@@ -158,7 +158,7 @@ pub(crate) fn backward<F: Real>(
         d_output: d_output.array3().slice_move(own),
         d_last: d_last.view(),
         d_initial: CellStateMut::of(&mut arrays.d_initial),
-        result: GradientArrays {
+        arrays: GradientArrays {
             previous: arrays.previous.view_mut(),
             cells: arrays.cells.as_mut().map(|cells| cells.view_mut()),
             unprojected: arrays.unprojected.as_mut().map(|unprojected| unprojected.view_mut()),

@@ -38,7 +38,7 @@ pub(crate) fn backward<F: Real>(
     all.remember_all(&mut pass);
     let (steps, traversal, rows) = (all.steps, all.traversal, pass.saved_steps.rows.all);
     let mut d_gates = Array3::zeros(pass.gates.raw_dim());
-    for summed in [&mut pass.result.d_apart, &mut pass.result.d_hidden].into_iter().flatten() {
+    for summed in [&mut pass.arrays.d_apart, &mut pass.arrays.d_hidden].into_iter().flatten() {
         summed.fill(F::zero());
     }
     // The carried gradient of each window's state [windows * B, ..].
@@ -61,10 +61,10 @@ pub(crate) fn backward<F: Real>(
             for row in (0..rows).filter(|&row| traversal.before(t, row, steps, rows) != Before::Padding) {
                 let from = at(place, row);
                 add(&mut d_gates.view_mut(), [t, row], &result.d_gates, from);
-                if let (Some(target), Some(d_apart)) = (&mut pass.result.d_apart, &result.d_apart) {
+                if let (Some(target), Some(d_apart)) = (&mut pass.arrays.d_apart, &result.d_apart) {
                     add(target, [t, row], d_apart, from);
                 }
-                if let Some(target) = &mut pass.result.d_hidden {
+                if let Some(target) = &mut pass.arrays.d_hidden {
                     add(target, [t, row], &d_after.hidden, from);
                 }
                 let to = at(first + place, row);
@@ -111,11 +111,11 @@ fn step_back<F: Real>(
     let (count, units) = d_after.cell.dim();
     let mut result = WindowGradients {
         d_gates: gather(pass.gates.view(), places),
-        d_apart: pass.result.d_apart.is_some().then(|| Array2::zeros((count, units))),
+        d_apart: pass.arrays.d_apart.is_some().then(|| Array2::zeros((count, units))),
         d_before: d_after.to_owned(),
     };
-    let previous = gather(pass.result.previous.view(), places);
-    let cells = match &pass.result.cells {
+    let previous = gather(pass.arrays.previous.view(), places);
+    let cells = match &pass.arrays.cells {
         Some(cells) => gather(cells.view(), places),
         None => Array2::zeros((count, initial.cell.ncols())),
     };

@@ -47,10 +47,10 @@ pub(crate) struct Backward<'a, F> {
     /// The gradient of the state after each row's last step.
     pub(crate) d_last: CellStateView<'a, F>,
     pub(crate) d_initial: CellStateMut<'a, F>,
-    pub(crate) result: GradientArrays<'a, F>,
+    pub(crate) arrays: GradientArrays<'a, F>,
 }
 
-split_fields!(Backward { saved_steps, gates, d_output, d_last, d_initial, result });
+split_fields!(Backward { saved_steps, gates, d_output, d_last, d_initial, arrays });
 
 /// What the forward pass saved besides the gates, for one direction.
 #[derive(Clone, Copy)]
@@ -206,17 +206,17 @@ impl<F: Real> TimeLoop<'_, '_, F> {
         let mut d_hidden = d_state.hidden.clone();
         for t in self.traversal.order(self.steps).into_iter().rev() {
             let previous = saved_steps.previous(self, t);
-            self.remember(t, &saved_steps, &previous, pass.gates.index_axis(Axis(0), t), &mut pass.result);
+            self.remember(t, &saved_steps, &previous, pass.gates.index_axis(Axis(0), t), &mut pass.arrays);
             d_hidden.assign(&pass.d_output.index_axis(Axis(0), t));
             d_hidden += &d_state.hidden;
             let gradients = StepGradients {
                 gates: pass.gates.index_axis_mut(Axis(0), t),
-                d_apart: pass.result.d_apart.as_mut().map(|d_apart| d_apart.index_axis_mut(Axis(0), t)),
+                d_apart: pass.arrays.d_apart.as_mut().map(|d_apart| d_apart.index_axis_mut(Axis(0), t)),
                 d_before: &mut d_before,
             };
             let d_after = CellStateView { hidden: d_hidden.view(), cell: d_state.cell.view() };
             self.step_back(&saved_steps.step(t, &previous), d_after, gradients, &[self.traversal.first + t]);
-            if let Some(all) = &mut pass.result.d_hidden {
+            if let Some(all) = &mut pass.arrays.d_hidden {
                 all.index_axis_mut(Axis(0), t).assign(&d_hidden);
             }
             if self.traversal.has_step_flags() {
@@ -251,12 +251,12 @@ impl<F: Real> TimeLoop<'_, '_, F> {
         d_state: &mut CellState<F>,
         d_before: &CellState<F>,
     ) {
-        let Backward { saved_steps: SavedSteps { rows, .. }, gates, result, d_initial, .. } = pass;
+        let Backward { saved_steps: SavedSteps { rows, .. }, gates, arrays, d_initial, .. } = pass;
         for row in 0..d_state.hidden.nrows() {
             let before = self.before(t, row, *rows);
             if before == Before::Padding {
-                let arrays = [Some(&mut *gates), result.d_apart.as_mut(), result.d_hidden.as_mut()];
-                for array in arrays.into_iter().flatten() {
+                let padded = [Some(&mut *gates), arrays.d_apart.as_mut(), arrays.d_hidden.as_mut()];
+                for array in padded.into_iter().flatten() {
                     array.slice_mut(ndarray::s![t, row, ..]).fill(F::zero());
                 }
             } else if !self.traversal.flows(t, rows.first + row, self.steps, rows.all) {
@@ -307,7 +307,7 @@ impl<F: Real> TimeLoop<'_, '_, F> {
         saved_steps: &SavedSteps<'_, F>,
         previous: &Previous<'_, F>,
         gates: ArrayView2<'_, F>,
-        result: &mut GradientArrays<'_, F>,
+        arrays: &mut GradientArrays<'_, F>,
     ) {
         let padding: Vec<usize> = match self.traversal.lengths {
             Some(_) => self.padding(t, saved_steps.rows, saved_steps.initial.hidden.nrows()).collect(),
@@ -319,11 +319,11 @@ impl<F: Real> TimeLoop<'_, '_, F> {
                 target.row_mut(row).fill(F::zero());
             }
         };
-        keep(result.previous.index_axis_mut(Axis(0), t), previous.hidden.view());
-        if let Some(cells) = &mut result.cells {
+        keep(arrays.previous.index_axis_mut(Axis(0), t), previous.hidden.view());
+        if let Some(cells) = &mut arrays.cells {
             keep(cells.index_axis_mut(Axis(0), t), previous.cell.view());
         }
-        if let Some(unprojected) = &mut result.unprojected {
+        if let Some(unprojected) = &mut arrays.unprojected {
             let step = saved_steps.step(t, previous);
             let own: Array2<F> = cells::unprojected(self.equations, self.matrices, gates, &step);
             keep(unprojected.index_axis_mut(Axis(0), t), own.view());
@@ -335,7 +335,7 @@ impl<F: Real> TimeLoop<'_, '_, F> {
         let saved_steps = pass.saved_steps;
         for t in 0..self.steps {
             let previous = saved_steps.previous(self, t);
-            self.remember(t, &saved_steps, &previous, pass.gates.index_axis(Axis(0), t), &mut pass.result);
+            self.remember(t, &saved_steps, &previous, pass.gates.index_axis(Axis(0), t), &mut pass.arrays);
         }
     }
 }
