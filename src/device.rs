@@ -71,6 +71,11 @@ impl Device {
         Self(Backend::Cpu(Host::new(Precision::F64)))
     }
 
+    /// A device that counts the memory of a GPU and has none; its operations compute nothing.
+    pub(crate) fn dry() -> Self {
+        Self(Backend::Gpu(Context::dry()))
+    }
+
     /// Opens the GPU `name`: `gpu` (the best hardware adapter), `gpu:N` (the N-th of [`Device::list`]) or a part of an
     /// adapter's name, ignoring case. Only the last two can select a software adapter.
     ///

@@ -59,6 +59,26 @@ pub struct AdapterSummary {
     pub features: Vec<String>,
 }
 
+impl AdapterSummary {
+    /// The adapter of a dry run.
+    pub(super) fn none() -> Self {
+        Self {
+            index: 0,
+            name: "dry run".to_owned(),
+            kind: AdapterKind::Software,
+            backend: String::new(),
+            driver: String::new(),
+            max_buffer_bytes: 0,
+            max_binding_bytes: 0,
+            workgroup_bytes: 0,
+            workgroup_invocations: 0,
+            subgroup_sizes: (0, 0),
+            immediate_bytes: 0,
+            features: Vec::new(),
+        }
+    }
+}
+
 pub(super) struct Candidate {
     pub(super) adapter: wgpu::Adapter,
     pub(super) kind: AdapterKind,

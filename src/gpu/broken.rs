@@ -34,7 +34,7 @@ impl Context {
     pub(crate) fn break_submission(&self) -> Result<()> {
         self.faults().check()?;
         let buffer = self.pool().take(Purpose::Storage, 4, "a destroyed buffer")?;
-        buffer.raw.buffer.destroy();
+        buffer.raw.buffer().destroy();
         self.clear(Span::new(&buffer, 0, 1))?;
         buffer.discard();
         Ok(())

@@ -39,6 +39,7 @@ pub enum Journal {
 }
 
 /// The choices of one device.
+#[derive(Default)]
 pub(crate) struct Choices {
     matmul: Option<MatmulVariant>,
     recurrent: RecurrentStrategy,

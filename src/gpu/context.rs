@@ -61,8 +61,8 @@ pub(crate) struct ContextOptions {
 pub(crate) struct Context {
     // Dropped first: its pass and encoder must end before the device does.
     recorder: Mutex<Recorder>,
-    device: wgpu::Device,
-    queue: wgpu::Queue,
+    /// `None` in a dry run.
+    driver: Option<(wgpu::Device, wgpu::Queue)>,
     adapter: AdapterSummary,
     limits: Limits,
     checked: bool,
@@ -126,9 +126,8 @@ impl Context {
             Waiting::new(&adapter.get_info(), summary.kind, &has, options.persistent_limits, persistent);
         Ok(Self {
             recorder: Mutex::new(Recorder::default()),
-            pool: Arc::new(Pool::new(device.clone(), limits.buffer_bytes)),
-            device,
-            queue,
+            pool: Arc::new(Pool::new(Some(device.clone()), limits.buffer_bytes)),
+            driver: Some((device, queue)),
             adapter: summary,
             limits,
             checked: options.checked,
@@ -140,6 +139,42 @@ impl Context {
             faults,
             kernels: KernelCache::new(options.pipelines.unwrap_or(MAX_PIPELINES)),
         })
+    }
+
+    /// A context without a driver: operations allocate as on a GPU, in a pool that counts bytes and has no memory, and
+    /// dispatch nothing. Shapes and limits are checked as usual.
+    ///
+    /// This is cheaper than a backend of its own, which would repeat what each operation allocates, and it cannot differ
+    /// from them. It counts as a software adapter, which computes no sums in parts, and has limits that no tensor exceeds.
+    pub(crate) fn dry() -> Arc<Self> {
+        // Products of two of these fit 64 bits.
+        const LARGEST: usize = 1 << 31;
+        Arc::new(Self {
+            recorder: Mutex::default(),
+            driver: None,
+            adapter: AdapterSummary::none(),
+            limits: Limits {
+                binding_elements: LARGEST,
+                workgroups: LARGEST,
+                buffer_bytes: u64::MAX,
+                storage_alignment: 4,
+                uniform_alignment: 4,
+            },
+            checked: false,
+            wait_limit: Duration::MAX,
+            choices: Choices::default(),
+            waiting: Waiting::default(),
+            immediates: true,
+            profiler: None,
+            faults: Arc::default(),
+            pool: Arc::new(Pool::new(None, u64::MAX)),
+            kernels: KernelCache::new(0),
+        })
+    }
+
+    /// Whether this is [`Context::dry`].
+    pub(crate) fn is_dry(&self) -> bool {
+        self.driver.is_none()
     }
 
     /// The adapter as the driver describes it.
@@ -197,11 +232,18 @@ impl Context {
     }
 
     pub(super) fn device(&self) -> &wgpu::Device {
-        &self.device
+        &self.driver().0
     }
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
-        &self.queue
+        &self.driver().1
+    }
+
+    fn driver(&self) -> &(wgpu::Device, wgpu::Queue) {
+        match &self.driver {
+            Some(driver) => driver,
+            None => unreachable!("a dry run passes nothing to a driver"),
+        }
     }
 
     pub(super) fn checked(&self) -> bool {

@@ -112,7 +112,7 @@ impl Wanted<'_> {
     }
 
     fn create(&self, device: &wgpu::Device) -> wgpu::BindGroup {
-        let entry = |binding, raw: &'_ Raw, offset, size| (binding, raw.buffer.clone(), offset, size);
+        let entry = |binding, raw: &'_ Raw, offset, size| (binding, raw.buffer().clone(), offset, size);
         let uniform = self.parameters().map(|(raw, size)| entry(0, raw, 0, size));
         let storage = (1..).zip(self.bindings);
         let storage = storage.map(|(place, bound)| entry(place, bound.raw, bound.offset, bound.size));

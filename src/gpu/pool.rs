@@ -8,6 +8,8 @@
 //! of a loop after a few steps, and find the bind groups of the previous step. With the newest first, the
 //! choice would depend on the order in which buffers were dropped, and buffers would change places for
 //! hundreds of steps.
+//!
+//! The pool of a dry run has no device: its buffers are sizes without memory, exactly as requested and never reused.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,19 +53,33 @@ impl Purpose {
 /// A buffer with a number that is unique in the process.
 #[derive(Clone)]
 pub(super) struct Raw {
-    pub(super) buffer: wgpu::Buffer,
+    /// `None` in a dry run.
+    buffer: Option<wgpu::Buffer>,
+    /// Bytes.
+    pub(super) size: u64,
     pub(super) id: u64,
 }
 
+impl Raw {
+    /// The buffer of a driver. Call it only outside of dry runs.
+    pub(super) fn buffer(&self) -> &wgpu::Buffer {
+        match &self.buffer {
+            Some(buffer) => buffer,
+            None => unreachable!("a dry run passes nothing to a driver"),
+        }
+    }
+}
+
 /// Unused buffers of one purpose and size, by their numbers.
-type Shelf = BTreeMap<u64, wgpu::Buffer>;
+type Shelf = BTreeMap<u64, Raw>;
 
 /// Shelves by purpose and size; none is empty.
 type Shelves = BTreeMap<(Purpose, u64), Shelf>;
 
 /// The unused buffers, and a count of all buffers created.
 pub(crate) struct Pool {
-    device: wgpu::Device,
+    /// `None` in a dry run.
+    device: Option<wgpu::Device>,
     largest: u64,
     shelves: Mutex<Shelves>,
     allocations: AtomicU64,
@@ -106,14 +122,14 @@ fn class(bytes: u64) -> u64 {
 
 /// Takes an unused buffer of `size`, or the smallest of those that are not much larger, so that batches of
 /// varying lengths share buffers.
-fn take_from(shelves: &mut Shelves, purpose: Purpose, size: u64) -> Option<(u64, wgpu::Buffer)> {
+fn take_from(shelves: &mut Shelves, purpose: Purpose, size: u64) -> Option<Raw> {
     let largest = match purpose {
         Purpose::Storage => size + size / SPARE,
         _ => size,
     };
     let key = *shelves.range((purpose, size)..=(purpose, largest)).next()?.0;
     let shelf = shelves.get_mut(&key)?;
-    let oldest = shelf.pop_first();
+    let oldest = shelf.pop_first().map(|(_, raw)| raw);
     if shelf.is_empty() {
         shelves.remove(&key);
     }
@@ -121,7 +137,7 @@ fn take_from(shelves: &mut Shelves, purpose: Purpose, size: u64) -> Option<(u64,
 }
 
 impl Pool {
-    pub(super) fn new(device: wgpu::Device, largest: u64) -> Self {
+    pub(super) fn new(device: Option<wgpu::Device>, largest: u64) -> Self {
         Self {
             device,
             largest,
@@ -172,39 +188,50 @@ impl Pool {
                 limit: self.largest,
             });
         }
+        let Some(device) = &self.device else {
+            self.begin(bytes);
+            return Ok(Raw { buffer: None, size: bytes, id: 0 });
+        };
         let size = class(bytes).min(self.largest & !3);
         let unused = take_from(&mut self.shelves(), purpose, size);
         let raw = match unused {
-            Some((id, buffer)) => Raw { buffer, id },
-            None => self.allocate(purpose, size).map_err(|error| match error {
+            Some(raw) => raw,
+            None => self.allocate(device, purpose, size).map_err(|error| match error {
                 wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { what: what.to_owned(), bytes },
                 other => refused(what, &other),
             })?,
         };
-        let in_use = self.in_use.fetch_add(raw.buffer.size(), Ordering::Relaxed) + raw.buffer.size();
-        self.peak.fetch_max(in_use, Ordering::Relaxed);
+        self.begin(raw.size);
         Ok(raw)
     }
 
+    /// Counts `bytes` as in use.
+    fn begin(&self, bytes: u64) {
+        let in_use = self.in_use.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(in_use, Ordering::Relaxed);
+    }
+
     pub(super) fn put(&self, purpose: Purpose, raw: Raw) {
-        self.in_use.fetch_sub(raw.buffer.size(), Ordering::Relaxed);
-        self.shelves().entry((purpose, raw.buffer.size())).or_default().insert(raw.id, raw.buffer);
+        self.in_use.fetch_sub(raw.size, Ordering::Relaxed);
+        if self.device.is_some() {
+            self.shelves().entry((purpose, raw.size)).or_default().insert(raw.id, raw);
+        }
     }
 
     /// Removes a buffer in use from the counts.
     pub(super) fn forget(&self, raw: &Raw) {
-        self.in_use.fetch_sub(raw.buffer.size(), Ordering::Relaxed);
-        self.bytes.fetch_sub(raw.buffer.size(), Ordering::Relaxed);
+        self.in_use.fetch_sub(raw.size, Ordering::Relaxed);
+        self.bytes.fetch_sub(raw.size, Ordering::Relaxed);
     }
 
     /// Drops all unused buffers.
     pub(super) fn clear(&self) {
         let unused = std::mem::take(&mut *self.shelves());
-        let freed: u64 = unused.into_values().flatten().map(|(_, buffer)| buffer.size()).sum();
+        let freed: u64 = unused.into_values().flatten().map(|(_, raw)| raw.size).sum();
         self.bytes.fetch_sub(freed, Ordering::Relaxed);
     }
 
-    fn allocate(&self, purpose: Purpose, size: u64) -> Result<Raw, wgpu::Error> {
+    fn allocate(&self, device: &wgpu::Device, purpose: Purpose, size: u64) -> Result<Raw, wgpu::Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let descriptor = wgpu::BufferDescriptor {
             label: None,
@@ -212,10 +239,10 @@ impl Pool {
             usage: purpose.usages(),
             mapped_at_creation: purpose == Purpose::Upload,
         };
-        let buffer = scoped(&self.device, || self.device.create_buffer(&descriptor))?;
+        let buffer = scoped(device, || device.create_buffer(&descriptor))?;
         self.allocations.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(size, Ordering::Relaxed);
-        Ok(Raw { buffer, id: NEXT.fetch_add(1, Ordering::Relaxed) })
+        Ok(Raw { buffer: Some(buffer), size, id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 
     fn shelves(&self) -> std::sync::MutexGuard<'_, Shelves> {

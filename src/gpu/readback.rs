@@ -70,23 +70,23 @@ impl Context {
     fn staged(&self, span: Span<'_>) -> Result<Staged> {
         let bytes = span.inside()?.byte_len();
         let staging = self.pool().take(Purpose::Download, bytes, "a download")?;
-        self.record_copy(span, &staging.raw.buffer, 0)?;
+        self.record_copy(span, staging.raw.buffer(), 0)?;
         Ok(Staged { staging, bytes })
     }
 
     /// The values of a copy whose submission is finished.
     fn arrived<T: bytemuck::Pod>(&self, Staged { staging, bytes }: Staged) -> Result<Vec<T>> {
         let read = || {
-            let mapping = Mapping::request(&staging.raw.buffer, 0..bytes);
+            let mapping = Mapping::request(staging.raw.buffer(), 0..bytes);
             self.mapped(&mapping)?;
-            let view = staging.raw.buffer.get_mapped_range(0..bytes);
+            let view = staging.raw.buffer().get_mapped_range(0..bytes);
             let view = view.map_err(|error| self.faults().lost(error.to_string()))?;
             // `pod_collect_to_vec` copies bytes: the mapping need not be aligned for `T`.
             Ok(bytemuck::pod_collect_to_vec(&view))
         };
         let values = read();
         match &values {
-            Ok(_) => staging.raw.buffer.unmap(),
+            Ok(_) => staging.raw.buffer().unmap(),
             // The buffer may be mapped now or later.
             Err(_) => staging.discard(),
         }

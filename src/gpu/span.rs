@@ -42,7 +42,7 @@ impl<'a> Span<'a> {
     /// # Errors
     /// [`Error::Internal`].
     pub(super) fn inside(self) -> Result<Self> {
-        expect_inside(self.start, self.len, self.buffer.raw.buffer.size()).map(|()| self)
+        expect_inside(self.start, self.len, self.buffer.raw.size).map(|()| self)
     }
 
     pub(super) fn raw(&self) -> &'a Raw {

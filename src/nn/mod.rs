@@ -11,6 +11,7 @@
 //! There is no hidden training mode. For a stack with dropout, [`Sequences`] states whether a pass is
 //! training, with the random numbers of a [`RandomKey`], or evaluation; `infer` defaults to evaluation.
 
+mod cost;
 mod embedding;
 mod gradients;
 mod init;
@@ -18,7 +19,6 @@ mod linear;
 mod model;
 mod one_hot;
 mod parameters;
-mod peak;
 mod random_key;
 mod rnn;
 mod run;
@@ -26,6 +26,7 @@ mod summary;
 
 pub use crate::ops::Merge;
 pub use crate::ops::recurrent::{Cell, CustomCell, UnitBackward, UnitForward, UnitState, UnitStep};
+pub use cost::Cost;
 pub use embedding::{Embedding, EmbeddingTrace};
 pub use gradients::Gradients;
 pub use init::Init;
@@ -37,4 +38,4 @@ pub use parameters::{ParameterSpec, Parameters};
 pub use random_key::RandomKey;
 pub use rnn::{Rnn, RnnTrace, Sequences, State};
 pub use run::{Input, ModelState, ModelTrace};
-pub use summary::{Cost, Summary, SummaryRow};
+pub use summary::{Summary, SummaryRow};

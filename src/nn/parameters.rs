@@ -158,7 +158,8 @@ impl Parameters {
         Ok(parameters)
     }
 
-    fn zeros(model: &Model, device: &Device) -> Result<Self> {
+    /// Parameters of zero.
+    pub(super) fn zeros(model: &Model, device: &Device) -> Result<Self> {
         let layout = Layout::new(model.id(), model.specs(), device.section_elements());
         let scalars = model.specs().iter().map(|spec| spec.shape.elements()).sum();
         let largest = model.specs().iter().max_by_key(|spec| spec.shape.elements());
@@ -170,6 +171,12 @@ impl Parameters {
         };
         let storage = Storage::zeros(device, layout.total(), &what)?;
         Ok(Self { device: device.clone(), storage, layout: Arc::new(layout), scalars })
+    }
+
+    /// Parameters of the same model and layout in a dry run on `device`.
+    pub(super) fn dry(&self, device: &Device) -> Result<Self> {
+        let storage = Storage::zeros(device, self.layout.total(), "the model's parameters")?;
+        Ok(Self { device: device.clone(), storage, layout: Arc::clone(&self.layout), scalars: self.scalars })
     }
 
     /// Overwrites the whole flat buffer, including padding.

@@ -308,6 +308,16 @@ fn without_padding(x: &Tensor, lengths: Option<&Indices>) -> Result<Tensor> {
 }
 
 impl ModelTrace<'_> {
+    /// Extends the trace to its size at the largest in a backward pass; returns how many steps of each layer a backward
+    /// pass runs again.
+    pub(super) fn extend(&mut self) -> Result<Vec<usize>> {
+        let extend = |trace: &mut AnyTrace<'_>| match trace {
+            AnyTrace::Rnn(trace) => trace.extend(),
+            _ => Ok(0),
+        };
+        self.traces.iter_mut().map(extend).collect()
+    }
+
     /// Back-propagates the gradient of the model's output through all layers and adds to `gradients`.
     ///
     /// # Errors

@@ -59,6 +59,17 @@ impl Indices {
         Ok(Self { device: device.clone(), shape, host: data.into(), buffer, largest, counted })
     }
 
+    /// Indices of which only the shape is known, on the device of a dry run.
+    pub(crate) fn dry(device: &Device, dimensions: &[usize]) -> Result<Self> {
+        let shape = Shape::named("indices", dimensions)?;
+        let buffer = match device.backend() {
+            Backend::Cpu(_) => None,
+            Backend::Gpu(context) => Some(Arc::new(context.allocate(shape.elements(), "indices")?)),
+        };
+        let counted = shape.elements();
+        Ok(Self { device: device.clone(), shape, host: Arc::default(), buffer, largest: None, counted })
+    }
+
     /// The sizes, outermost first.
     pub fn shape(&self) -> &Shape {
         &self.shape
@@ -86,7 +97,7 @@ impl Indices {
 
     /// Fails unless every value is below `bound`; [`IGNORED`] is not accepted.
     pub(crate) fn expect_below(&self, what: &str, bound: usize) -> Result<()> {
-        let largest = if self.counted < self.host.len() { Some(IGNORED) } else { self.largest };
+        let largest = if self.counted < self.shape.elements() { Some(IGNORED) } else { self.largest };
         check(what, largest, bound)
     }
 
@@ -98,7 +109,7 @@ impl Indices {
     /// The device memory. Call it only for a GPU device.
     pub(crate) fn span(&self) -> Span<'_> {
         match &self.buffer {
-            Some(buffer) => Span::new(buffer, 0, self.host.len()),
+            Some(buffer) => Span::new(buffer, 0, self.shape.elements()),
             None => unreachable!("a GPU device stores its indices on the GPU"),
         }
     }

@@ -15,7 +15,7 @@ use refrain::io::{
 };
 use refrain::nn::{Cell, Embedding, LayerConfig, Linear, Model, OneHot, Parameters, Rnn};
 use refrain::tuning::Tuning;
-use refrain::{AdapterKind, AdapterSummary, Device, Result, Tensor};
+use refrain::{AdapterKind, AdapterSummary, Device, Error, Result, Tensor};
 
 use crate::adapters::{Outcome, Suite, on_cpu};
 use crate::imports::expect_refused;
@@ -328,7 +328,11 @@ fn layers_of_absurd_sizes_are_refused_and_not_counted_wrong() -> Outcome {
                     Ok(_) => {
                         model.summary().to_string();
                         model.cost(1, 1)?;
-                        model.cost(1 << 16, 1 << 15)?;
+                        // A window of the most places, of which few layers' tensors have at most 2^31 elements.
+                        match model.cost(1 << 16, 1 << 15) {
+                            Ok(_) | Err(Error::Shape { .. }) => {}
+                            Err(error) => return Err(error.into()),
+                        }
                     }
                 }
             }

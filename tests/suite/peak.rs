@@ -13,8 +13,8 @@ use crate::support::{random, tokens};
 const WIDTH: usize = 64;
 const STEPS: usize = 64;
 const BATCH: usize = 16;
-/// What a step may hold beside what is counted, in parts of that: sums over blocks of time, gradients at states, copies of a
-/// recurrent matrix, none of which grow with the number of steps. At these sizes it is up to 1.8 %.
+/// What a step may hold beside what is counted, in parts of that: buffers that are larger than what was asked for because
+/// they are reused, and uploads. At these sizes it is up to 1.8 %.
 const MARGIN: f64 = 0.03;
 /// The same where no size is a power of two: a buffer is up to a sixteenth larger than what is asked for.
 const ROUNDED: f64 = MARGIN + 1.0 / 16.0;
@@ -155,6 +155,8 @@ fn options_hold_what_the_cost_says(adapter: &Adapter) -> Outcome {
             ("projection", stack(Cell::Lstm).projection(WIDTH / 2)),
             ("peepholes", stack(Cell::Lstm).peepholes()),
             ("reset before", stack(Cell::Gru).reset_before()),
+            ("layer norm", two(Cell::Lstm).layer_norm()),
+            ("sliding windows", stack(Cell::Lstm).windowed(8)),
         ],
     )
 }
@@ -208,33 +210,36 @@ fn sizes_of_any_kind_hold_what_the_cost_says_and_a_sixteenth(adapter: &Adapter) 
     Ok(())
 }
 
-/// The formulas in the documentation of `Cost::training_bytes`.
+/// The formulas in the documentation of `Cost::training_bytes`: exact for gated cells, but for the loss.
 fn the_written_formulas_are_what_is_counted() -> Outcome {
     const INPUTS: usize = 48;
+    const LOSS: usize = 1;
+    let places = STEPS * BATCH;
     for (cell, kept, state) in [(Cell::Gru, 5, 1), (Cell::Lstm, 6, 2)] {
         for (layers, classes) in [(1, 16), (3, WIDTH)] {
             let stack = Rnn::new(cell, INPUTS, WIDTH).layers(layers);
-            let places = STEPS * BATCH;
             let back = classes + WIDTH.max(classes);
             let states = layers * BATCH * state * WIDTH;
             let whole = with_head(stack.clone(), classes)?;
             let weights = 4 * whole.summary().parameters();
-            let numbers = weights + places * (1 + INPUTS + layers * kept * WIDTH + back) + 4 * states;
-            assert_eq!(whole.cost(STEPS, BATCH)?.training_bytes, 4 * numbers as u64);
+            let numbers = weights + places * (1 + INPUTS + layers * kept * WIDTH + back) + 3 * states;
+            assert_eq!(whole.cost(STEPS, BATCH)?.training_bytes, 4 * (numbers + LOSS) as u64);
             let segment = STEPS / 2;
             let cut = with_head(stack.checkpointed(segment), classes)?;
             let numbers = weights
                 + places * (1 + INPUTS + WIDTH + back)
                 + segment * BATCH * layers * kept * WIDTH
-                + (2 + 3) * states;
-            assert_eq!(cut.cost(STEPS, BATCH)?.training_bytes, 4 * numbers as u64);
+                + (2 + 2) * states;
+            assert_eq!(cut.cost(STEPS, BATCH)?.training_bytes, 4 * (numbers + LOSS) as u64);
         }
     }
     let stack = Rnn::new(Cell::tanh(), INPUTS, WIDTH).layers(3);
     let model = with_head(stack, 16)?;
-    let places = STEPS * BATCH * (1 + INPUTS + 3 * WIDTH + 2 * WIDTH);
-    let numbers = 4 * model.summary().parameters() + places + (4 * 3 + 1) * BATCH * WIDTH;
-    assert_eq!(model.cost(STEPS, BATCH)?.training_bytes, 4 * numbers as u64);
+    let numbers = 4 * model.summary().parameters()
+        + places * (1 + INPUTS + 3 * WIDTH + 2 * WIDTH)
+        + 3 * 3 * BATCH * WIDTH;
+    let ratio = model.cost(STEPS, BATCH)?.training_bytes as f64 / (4 * numbers) as f64;
+    assert!((1.0..=1.0 + MARGIN).contains(&ratio), "{ratio}");
     Ok(())
 }
 

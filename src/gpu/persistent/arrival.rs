@@ -56,7 +56,7 @@ impl Arrival {
         if !matches!(*lock(&self.state), State::Idle) {
             return None;
         }
-        let (from, to) = (&status.raw().buffer, &self.staging.raw.buffer);
+        let (from, to) = (status.raw().buffer(), self.staging.raw.buffer());
         encoder.copy_buffer_to_buffer(from, status.byte_offset(), to, 0, BYTES);
         Some(Copied { arrival: self, timeouts })
     }
@@ -75,8 +75,8 @@ impl Copied<'_> {
     pub(in crate::gpu) fn map(self) {
         let Self { arrival: Arrival { staging, state }, timeouts } = self;
         *lock(state) = State::Underway;
-        let (buffer, state) = (staging.raw.buffer.clone(), Arc::clone(state));
-        staging.raw.buffer.map_async(wgpu::MapMode::Read, 0..BYTES, move |mapped| {
+        let (buffer, state) = (staging.raw.buffer().clone(), Arc::clone(state));
+        staging.raw.buffer().map_async(wgpu::MapMode::Read, 0..BYTES, move |mapped| {
             let mut words = [0; STATUS];
             let read = mapped.is_ok()
                 && buffer.get_mapped_range(0..BYTES).is_ok_and(|view| {

@@ -110,6 +110,7 @@ pub(super) const fn workgroup_bytes(weight_bits: u32) -> u32 {
 }
 
 /// What a device knows about workgroups that wait for each other.
+#[derive(Default)]
 pub(super) struct Waiting {
     options: PersistentLimits,
     /// Whether workgroups of the adapter's vendor are known to make progress.

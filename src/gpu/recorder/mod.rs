@@ -98,6 +98,9 @@ impl Context {
         self.faults().check()?;
         let sizes = [call.bindings.len(), call.constants.len(), size_of::<P>()];
         expect_allowed(call.kernel, sizes, call.grid, self.limits().workgroups)?;
+        if self.is_dry() {
+            return Ok(());
+        }
         let parameters = bytemuck::bytes_of(&call.parameters);
         let mut guard = self.recorder();
         let recorder = &mut *guard;
@@ -148,12 +151,15 @@ impl Context {
     pub(crate) fn upload(&self, target: &Buffer, bytes: &[u8]) -> Result<()> {
         self.faults().check()?;
         let padded = (bytes.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
-        let size = target.raw.buffer.size();
+        let size = target.raw.size;
         Error::expect(padded <= size, || format!("an upload of {padded} bytes to a buffer of {size}"))?;
+        if self.is_dry() {
+            return Ok(());
+        }
         let staging = self.stage(bytes, padded)?;
         let mut recorder = self.recorder();
         let encoder = self.encoder(&mut recorder);
-        encoder.copy_buffer_to_buffer(&staging.buffer, 0, &target.raw.buffer, 0, padded);
+        encoder.copy_buffer_to_buffer(staging.buffer(), 0, target.raw.buffer(), 0, padded);
         recorder.uploads.push(staging);
         Ok(())
     }
@@ -162,9 +168,12 @@ impl Context {
     pub(crate) fn clear(&self, span: Span<'_>) -> Result<()> {
         self.faults().check()?;
         let span = span.inside()?;
+        if self.is_dry() {
+            return Ok(());
+        }
         let mut recorder = self.recorder();
         let (start, bytes) = (span.byte_offset(), span.byte_len());
-        self.encoder(&mut recorder).clear_buffer(&span.raw().buffer, start, Some(bytes));
+        self.encoder(&mut recorder).clear_buffer(span.raw().buffer(), start, Some(bytes));
         Ok(())
     }
 
@@ -172,7 +181,7 @@ impl Context {
         let from = from.inside()?;
         let mut recorder = self.recorder();
         let encoder = self.encoder(&mut recorder);
-        encoder.copy_buffer_to_buffer(&from.raw().buffer, from.byte_offset(), to, offset, from.byte_len());
+        encoder.copy_buffer_to_buffer(from.raw().buffer(), from.byte_offset(), to, offset, from.byte_len());
         Ok(())
     }
 
@@ -185,12 +194,12 @@ impl Context {
     /// An upload buffer that contains `bytes`, unmapped.
     fn stage(&self, bytes: &[u8], padded: u64) -> Result<Raw> {
         let raw = self.pool().take_raw(Purpose::Upload, padded, "an upload")?;
-        let filled = raw.buffer.get_mapped_range_mut(0..padded).map(|mut view| {
+        let filled = raw.buffer().get_mapped_range_mut(0..padded).map(|mut view| {
             view.slice(..bytes.len()).copy_from_slice(bytes);
         });
         match filled {
             Ok(()) => {
-                raw.buffer.unmap();
+                raw.buffer().unmap();
                 Ok(raw)
             }
             Err(error) => {
@@ -267,7 +276,7 @@ impl Context {
         let padded = (uniforms.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
         let staging = self.stage(uniforms, padded)?;
         let mut encoder = self.device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&staging.buffer, 0, &buffer.raw.buffer, 0, padded);
+        encoder.copy_buffer_to_buffer(staging.buffer(), 0, buffer.raw.buffer(), 0, padded);
         Ok((encoder.finish(), staging))
     }
 }

@@ -151,7 +151,7 @@ impl Context {
     fn reclaim(&self, uploads: impl IntoIterator<Item = Raw>) -> Result<()> {
         for staging in uploads {
             let pool = Arc::clone(self.pool());
-            let buffer = staging.buffer.clone();
+            let buffer = staging.buffer().clone();
             buffer.map_async(wgpu::MapMode::Write, .., move |mapped| {
                 match mapped {
                     Ok(()) => pool.put(Purpose::Upload, staging),

@@ -2,7 +2,6 @@
 
 mod between;
 mod checkpoints;
-mod cost;
 mod equations;
 mod initial;
 mod last;

@@ -1,6 +1,6 @@
 //! Layer normalisation of a stack: the option, its parameters, and the options that exclude it.
 
-use super::checkpoints::Checkpoints;
+use super::options::Checkpoints;
 use super::options::Options;
 use super::{Init, Rnn};
 use crate::nn::{Cell, Gradients, Layer, Parameters};

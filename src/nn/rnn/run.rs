@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use super::checkpoints::{Joined, Segment};
+use super::options::Checkpoints;
 use super::sequences::Mode;
 use super::state::StateSizes;
 use super::trace::{LayerTrace, RnnTrace};
 use super::{Directions, Rnn, Sequences, State};
 use crate::device::Device;
-use crate::nn::{Layer, Parameters};
-use crate::ops::recurrent::{self, Call, Direction, Equations, SavedActivations, Traversal};
+use crate::nn::{Layer, Parameters, RandomKey};
+use crate::ops::recurrent::{self, Call, Direction, Equations, SavedActivations, Traversal, block_steps};
 use crate::ops::zero_padding;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, View};
@@ -99,7 +100,7 @@ impl Layer<Rnn> {
     ) -> Result<(Tensor, State, RnnTrace<'p>)> {
         self.expect_mode(sequences)?;
         let [steps, batch] = self.check(parameters, x, state)?;
-        let segment = self.description.segment_steps(steps, batch)?;
+        let segment = self.segment_steps(parameters, [steps, batch])?;
         if segment < steps {
             self.traversal(Direction::Forward, sequences).check(steps, batch)?;
         }
@@ -126,6 +127,61 @@ impl Layer<Rnn> {
         let x = (segments.len() > 1).then(|| x.clone());
         let trace = RnnTrace { layer: self.clone(), parameters, mode: sequences.mode, x, segments, layers };
         Ok((output.whole(), next, trace))
+    }
+
+    /// The steps of each segment but the last in a pass over `steps` steps of `batch` rows; all of them without
+    /// checkpoints.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a budget that is too small.
+    fn segment_steps(&self, parameters: &Parameters, [steps, batch]: [usize; 2]) -> Result<usize> {
+        let block = block_steps(batch);
+        let budget = match self.description.options.checkpoints {
+            Checkpoints::None => return Ok(steps),
+            Checkpoints::Every(every) => return Ok(every.min(steps).next_multiple_of(block).min(steps)),
+            Checkpoints::Within(bytes) => bytes,
+        };
+        let [x, state, one] = self.trace_bytes(parameters, [1, batch])?;
+        let [.., two] = self.trace_bytes(parameters, [2, batch])?;
+        let needed = |segment: usize| {
+            let segments = steps.div_ceil(segment) as u64;
+            // The input of one segment is not saved if the first layer saves a masked copy.
+            let is_saved = segments > 1 || self.description.options.input_dropout == 0.0;
+            let x = if is_saved { steps as u64 * x } else { 0 };
+            x + segments * state + one + (segment as u64 - 1) * (two - one)
+        };
+        let mut least = u64::MAX;
+        for segment in (1..=steps.div_ceil(block)).rev().map(|blocks| (blocks * block).min(steps)) {
+            let needed = needed(segment);
+            if needed <= budget {
+                return Ok(segment);
+            }
+            least = least.min(needed);
+        }
+        let message = format!(
+            "{budget} bytes do not hold what backward needs of {steps} steps of {batch} rows in any number of segments: \
+             {least} bytes do"
+        );
+        Err(Error::config("checkpointed_within", message))
+    }
+
+    /// Bytes of an input, of a state, and of what the layers save of them for a backward pass, counted in a dry run.
+    fn trace_bytes(&self, parameters: &Parameters, [steps, batch]: [usize; 2]) -> Result<[u64; 3]> {
+        let device = Device::dry();
+        let parameters = parameters.dry(&device)?;
+        let mut before = device.counters().bytes_in_use;
+        let mut since = || {
+            let now = device.counters().bytes_in_use;
+            now - std::mem::replace(&mut before, now)
+        };
+        let x = Tensor::zeros(&device, &[steps, batch, self.description.inputs])?;
+        let x_bytes = since();
+        let state = self.zero_state(&device, batch)?;
+        let state_bytes = since();
+        let mut layers = Vec::with_capacity(self.description.layers);
+        let training = Sequences::whole().training(RandomKey::new(0, 0));
+        self.run(&parameters, &x, &state, training, |layer| layers.push(layer))?;
+        Ok([x_bytes, state_bytes, since()])
     }
 
     /// Recomputes the layers' traces of a segment of `x`.

@@ -88,6 +88,15 @@ impl RnnTrace<'_> {
         self.run(d_output, None, gradients, None).map(drop)
     }
 
+    /// Extends the trace to its size at the largest in a backward pass, when the layers have saved the first segment;
+    /// returns how many steps a backward pass runs again.
+    pub(in crate::nn) fn extend(&mut self) -> Result<usize> {
+        let (Some(x), [first, .., last]) = (&self.x, &self.segments[..]) else { return Ok(0) };
+        self.layers.clear();
+        self.layers = self.layer.retrace(self.parameters, x, first, self.mode)?;
+        Ok(last.steps.start)
+    }
+
     /// Runs the backward pass of all segments; writes the gradient of x to `d_x` and returns that of the
     /// initial state.
     fn run(

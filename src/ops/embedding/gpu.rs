@@ -135,6 +135,11 @@ pub(super) fn scatter(
     // The list of groups, with up to three numbers per position, must fit a binding too.
     let places_at_once = rows_at_once.min((elements / 3).max(1));
     let longest = (MAX_TURNS / features.div_ceil(SCATTER_GROUP)).max(1);
+    if context.is_dry() {
+        // The lists depend on values that a dry run does not have: at most, each position is a group of its own.
+        let lists = 4 * d_y.shape().rows();
+        return context.allocate(lists, "the positions of tokens").map(drop);
+    }
     for range in pieces(d_y.shape().rows(), places_at_once) {
         let sorted = places(tokens.values(), range.clone(), longest);
         let flat: Vec<u32> = sorted.rounds.iter().flatten().flatten().copied().collect();

@@ -106,7 +106,26 @@ fn costs_count_the_entries_of_all_matrices() -> Outcome {
     Ok(())
 }
 
+/// What no test machine could hold is counted: a dry run has no memory.
+fn a_model_of_a_billion_parameters_is_counted_and_not_allocated() -> Outcome {
+    let mut model = Model::new(1);
+    model.add("rnn", Rnn::new(Cell::Lstm, 8000, 8000).layers(2))?;
+    let parameters = model.summary().parameters() as u64;
+    assert!(parameters > 1_000_000_000);
+    let cost = model.cost(1024, 32)?;
+    let saved = 2 * 6 * 1024 * 32 * 8000;
+    assert!(cost.training_bytes > 4 * (4 * parameters + saved), "{cost:?}");
+    // The gates would have more elements than a tensor.
+    assert!(matches!(model.cost(1 << 20, 32), Err(Error::Shape { .. })));
+    Ok(())
+}
+
 pub(super) fn register(suite: &mut Suite) {
-    on_cpu!(suite, gradients_of_data_are_not_computed, costs_count_the_entries_of_all_matrices);
+    on_cpu!(
+        suite,
+        gradients_of_data_are_not_computed,
+        costs_count_the_entries_of_all_matrices,
+        a_model_of_a_billion_parameters_is_counted_and_not_allocated,
+    );
     on_gpu!(suite, a_trace_keeps_the_bytes_that_the_cost_says);
 }

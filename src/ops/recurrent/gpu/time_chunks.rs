@@ -89,8 +89,12 @@ pub(crate) struct Arrays<'a> {
 }
 
 impl<'a> Arrays<'a> {
-    /// Splits time so that every array fits a binding. The chunks are in ascending order.
+    /// Splits time so that every array fits a binding. The chunks are in ascending order. A dry run has none:
+    /// the steps themselves allocate nothing.
     pub(crate) fn time_chunks(&self, context: &Context, sizes: Sizes) -> Result<Vec<TimeChunk<'a>>> {
+        if context.is_dry() {
+            return Ok(Vec::new());
+        }
         if self.directions > 1 {
             return Ok(vec![self.chunk(context, sizes, 0..sizes.steps)?]);
         }
