@@ -23,7 +23,7 @@ pub(crate) struct Gains<'a, F> {
 }
 
 impl<'a, F: Real> Gains<'a, F> {
-    pub(crate) fn new(norms: &Norms<'a>, cell: Cell, units: usize) -> Self {
+    pub(crate) fn new(norms: &Norms<'a>, cell: &Cell, units: usize) -> Self {
         Self {
             groups: groups(cell, units),
             product: norms.recurrent.array1(),
