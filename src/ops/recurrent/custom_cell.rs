@@ -200,21 +200,21 @@ impl CustomCell {
         }
     }
 
-    /// Replaces a cell that was read from a file by the one of `cells` with its name.
+    /// Replaces a cell that was read from a file by the one of `cells` with its name, if there is one.
     ///
     /// # Errors
-    /// [`Error::MissingCell`] if none of `cells` has the name, [`Error::Config`] if several have.
+    /// [`Error::Config`] if there are several.
     pub(crate) fn resolve(&mut self, cells: &[Self]) -> Result<()> {
         if self.0.equations.is_some() {
             return Ok(());
         }
         let mut found = cells.iter().filter(|cell| cell.name() == self.name());
         match (found.next(), found.next()) {
-            (Some(cell), None) => *self = cell.clone(),
-            (None, _) => return Err(Error::MissingCell { name: self.name().to_owned() }),
-            (Some(_), Some(_)) => {
+            (_, Some(_)) => {
                 return Err(Error::config(self.what(), "is the name of several of the given cells"));
             }
+            (Some(cell), None) => *self = cell.clone(),
+            (None, None) => {}
         }
         Ok(())
     }
