@@ -7,7 +7,8 @@
 //! 1997). `cargo run --release --example custom_cell [STEPS]`.
 
 use refrain::nn::{
-    Cell, CustomCell, Linear, Model, Parameters, Rnn, State, UnitBackward, UnitForward, UnitState, UnitStep,
+    Cell, CustomCell, Linear, Model, Parameters, Rnn, State, UnitBackward, UnitEquations, UnitForward,
+    UnitState, UnitStep,
 };
 use refrain::ops::{self, Binary};
 use refrain::optim::{Adam, AdamConfig};
@@ -22,8 +23,8 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-impl CustomCell for Mgu {
-    fn name(&self) -> &'static str {
+impl UnitEquations for Mgu {
+    fn name(&self) -> &str {
         "mgu"
     }
 
@@ -36,7 +37,7 @@ impl CustomCell for Mgu {
         true
     }
 
-    fn wgsl(&self) -> &'static str {
+    fn wgsl(&self) -> &str {
         "
         fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {
             let f = accurate_sigmoid(p[0] + q[0]);
@@ -117,14 +118,15 @@ fn main() -> Result<()> {
     })?;
     let device = Device::auto()?;
 
-    let report = check::custom_cell(&Mgu, &device)?;
+    let mgu = CustomCell::new(Mgu);
+    let report = check::custom_cell(&mgu, &device)?;
     print!("{report}");
     if !report.passed() {
         return Err(Error::Config { what: "mgu".to_owned(), message: "fails its own checks".to_owned() });
     }
 
     let mut model = Model::new(1);
-    let rnn = model.add("rnn", Rnn::new(Cell::Custom(&Mgu), 2, 32))?;
+    let rnn = model.add("rnn", Rnn::new(Cell::Custom(mgu), 2, 32))?;
     let head = model.add("head", Linear::new(32, 1))?;
     let mut parameters = model.initialize(&device)?;
     let mut adam = Adam::new(&parameters, AdamConfig::new(0.005))?;

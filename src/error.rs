@@ -128,6 +128,16 @@ pub enum Error {
         /// What is wrong; line numbers refer to the user's text.
         message: String,
     },
+    /// A file describes a model with a custom cell, of which it contains the name only, and the program did not pass the cell.
+    #[error(
+        "the model has a custom cell `{}`, of which a file contains the name only: pass the cell to \
+         `Checkpoint::load_with` or `ModelConfig::with_cells`",
+        short(name)
+    )]
+    MissingCell {
+        /// The name of the cell.
+        name: String,
+    },
     /// An invalid checkpoint, case file or tuning file.
     #[error("{}: {}", path.display(), short(message))]
     Checkpoint {

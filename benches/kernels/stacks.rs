@@ -7,32 +7,32 @@ use crate::{BATCH, Bench, STEPS, expect_finite, random, verify};
 
 /// The layers that are timed. Windows and segments refer to the timed number of steps.
 const KINDS: [Kind; 14] = [
-    Kind::of("tanh", Cell::tanh(), |stack| stack),
-    Kind::of("lstm", Cell::Lstm, |stack| stack),
-    Kind { is_ragged: true, ..Kind::of("lstm, rows of 1 to 64 steps", Cell::Lstm, |stack| stack) },
-    Kind::of("lstm, both directions", Cell::Lstm, Rnn::bidirectional),
-    Kind::of("lstm, peepholes", Cell::Lstm, Rnn::peepholes),
-    Kind::of("lstm, coupled", Cell::Lstm, Rnn::coupled),
-    Kind::of("lstm, projection 8", Cell::Lstm, |stack| stack.projection(8)),
-    Kind::of("lstm, recurrent dropout", Cell::Lstm, |stack| stack.recurrent_dropout(0.2)),
-    Kind::of("lstm, zoneout", Cell::Lstm, |stack| stack.zoneout(0.1, 0.1)),
-    Kind::of("lstm, checkpointed 16", Cell::Lstm, |stack| stack.checkpointed(16)),
-    Kind::of("lstm, truncated 8", Cell::Lstm, |stack| stack.truncated(8)),
-    Kind::of("lstm, windowed 3", Cell::Lstm, |stack| stack.windowed(3)),
-    Kind::of("gru", Cell::Gru, |stack| stack),
-    Kind::of("gru, reset before", Cell::Gru, Rnn::reset_before),
+    Kind::of("tanh", const { &Cell::tanh() }, |stack| stack),
+    Kind::of("lstm", &Cell::Lstm, |stack| stack),
+    Kind { is_ragged: true, ..Kind::of("lstm, rows of 1 to 64 steps", &Cell::Lstm, |stack| stack) },
+    Kind::of("lstm, both directions", &Cell::Lstm, Rnn::bidirectional),
+    Kind::of("lstm, peepholes", &Cell::Lstm, Rnn::peepholes),
+    Kind::of("lstm, coupled", &Cell::Lstm, Rnn::coupled),
+    Kind::of("lstm, projection 8", &Cell::Lstm, |stack| stack.projection(8)),
+    Kind::of("lstm, recurrent dropout", &Cell::Lstm, |stack| stack.recurrent_dropout(0.2)),
+    Kind::of("lstm, zoneout", &Cell::Lstm, |stack| stack.zoneout(0.1, 0.1)),
+    Kind::of("lstm, checkpointed 16", &Cell::Lstm, |stack| stack.checkpointed(16)),
+    Kind::of("lstm, truncated 8", &Cell::Lstm, |stack| stack.truncated(8)),
+    Kind::of("lstm, windowed 3", &Cell::Lstm, |stack| stack.windowed(3)),
+    Kind::of("gru", &Cell::Gru, |stack| stack),
+    Kind::of("gru, reset before", &Cell::Gru, Rnn::reset_before),
 ];
 
 #[derive(Clone, Copy)]
 struct Kind {
     name: &'static str,
-    cell: Cell,
+    cell: &'static Cell,
     option: fn(Rnn) -> Rnn,
     is_ragged: bool,
 }
 
 impl Kind {
-    const fn of(name: &'static str, cell: Cell, option: fn(Rnn) -> Rnn) -> Self {
+    const fn of(name: &'static str, cell: &'static Cell, option: fn(Rnn) -> Rnn) -> Self {
         Self { name, cell, option, is_ragged: false }
     }
 }
@@ -50,7 +50,7 @@ struct Setting {
 impl Setting {
     fn new(device: &Device, kind: Kind, [steps, batch, hidden]: [usize; 3]) -> Result<Self> {
         let mut model = Model::new(3);
-        let layer = model.add("rnn", (kind.option)(Rnn::new(kind.cell, hidden, hidden)))?;
+        let layer = model.add("rnn", (kind.option)(Rnn::new(kind.cell.clone(), hidden, hidden)))?;
         let lengths: Vec<u32> = (0..batch).map(|row| (1 + row * (steps - 1) / (batch - 1)) as u32).collect();
         Ok(Self {
             parameters: model.initialize(device)?,

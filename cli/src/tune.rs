@@ -112,7 +112,7 @@ struct Asked {
 
 /// A recurrent layer of the requested shapes.
 struct Layer {
-    cell: Cell,
+    cell: &'static Cell,
     /// The heuristics' choice.
     heuristic: RecurrentStrategy,
     /// The largest number of steps that it runs over.

@@ -1,5 +1,7 @@
 //! Validation of option values that several commands share.
 
+use std::sync::LazyLock;
+
 use refrain::nn::Cell;
 use refrain::ops::Activation;
 
@@ -54,10 +56,12 @@ pub(crate) fn whole<N: TryFrom<u64>>(text: &str) -> std::result::Result<N, Strin
 }
 
 /// Parses the name of a cell.
-pub(crate) fn cell(name: &str) -> std::result::Result<Cell, String> {
-    let all = || [Cell::Lstm, Cell::Gru].into_iter().chain(Activation::ALL.map(Cell::Vanilla));
-    let known = || all().map(Cell::name).collect::<Vec<_>>().join(", ");
-    let found = all().find(|cell| cell.name() == name);
+pub(crate) fn cell(name: &str) -> std::result::Result<&'static Cell, String> {
+    static ALL: LazyLock<Vec<Cell>> = LazyLock::new(|| {
+        [Cell::Lstm, Cell::Gru].into_iter().chain(Activation::ALL.map(Cell::Vanilla)).collect()
+    });
+    let known = || ALL.iter().map(Cell::name).collect::<Vec<_>>().join(", ");
+    let found = ALL.iter().find(|cell| cell.name() == name);
     found.ok_or_else(|| format!("is not a cell; the cells are {}", known()))
 }
 
@@ -88,9 +92,9 @@ mod tests {
 
     #[test]
     fn cells_go_by_their_names_and_vanilla_ones_by_their_activations() {
-        assert_eq!(cell("lstm"), Ok(Cell::Lstm));
-        assert_eq!(cell("gru"), Ok(Cell::Gru));
-        assert_eq!(cell("relu"), Ok(Cell::relu()));
+        assert_eq!(cell("lstm"), Ok(&Cell::Lstm));
+        assert_eq!(cell("gru"), Ok(&Cell::Gru));
+        assert_eq!(cell("relu"), Ok(&Cell::relu()));
         let refused = cell("swish").expect_err("no cell");
         assert!(refused.contains("lstm") && refused.contains("softsign"), "{refused}");
     }

@@ -8,7 +8,9 @@ use super::sampler::{CENTRED, Sampler};
 use super::tolerance::{Recurrence, independent};
 use crate::Result;
 use crate::device::Device;
-use crate::nn::{Cell, CustomCell, Model, Rnn, State, UnitBackward, UnitForward, UnitState, UnitStep};
+use crate::nn::{
+    Cell, CustomCell, Model, Rnn, State, UnitBackward, UnitEquations, UnitForward, UnitState, UnitStep,
+};
 use crate::tensor::Tensor;
 
 /// The number of units on which the CPU reference is tested.
@@ -88,7 +90,7 @@ impl fmt::Display for CellReport {
 /// # Errors
 /// [`Error::Shader`](crate::Error::Shader) for WGSL that does not compile; [`Error::Config`](crate::Error::Config) for
 /// invalid properties of the cell; errors reported by the device.
-pub fn custom_cell(cell: &'static dyn CustomCell, device: &Device) -> Result<CellReport> {
+pub fn custom_cell(cell: &CustomCell, device: &Device) -> Result<CellReport> {
     let mut report = CellReport { checks: Vec::new() };
     // First, because it rejects cells that cannot run.
     let mut layers = Vec::new();
@@ -97,7 +99,7 @@ pub fn custom_cell(cell: &'static dyn CustomCell, device: &Device) -> Result<Cel
             [&Device::reference(), device].map(|device| layer(cell, shape, &Sampler::new(device, seed)));
         layers.push((shape, expected?, found?));
     }
-    differences(cell, &mut report);
+    differences(cell.equations(), &mut report);
     for (shape, expected, found) in layers {
         compare_layers(cell, shape, [&expected, &found], &mut report)?;
     }
@@ -117,7 +119,7 @@ impl Point {
     }
 }
 
-fn run(cell: &dyn CustomCell, point: &Point) -> (Vec<f64>, UnitForward) {
+fn run(cell: &dyn UnitEquations, point: &Point) -> (Vec<f64>, UnitForward) {
     let mut gates = vec![f64::NAN; cell.gates()];
     let (projected, recurrent, previous) = point.split(cell.gates());
     let result = cell.forward(projected, recurrent, previous, &mut gates);
@@ -125,7 +127,7 @@ fn run(cell: &dyn CustomCell, point: &Point) -> (Vec<f64>, UnitForward) {
 }
 
 /// The gradients that the CPU reference computes at a point, in the order of the point.
-fn analytic(cell: &dyn CustomCell, point: &Point, d_after: UnitState) -> Vec<f64> {
+fn analytic(cell: &dyn UnitEquations, point: &Point, d_after: UnitState) -> Vec<f64> {
     let (gates, UnitForward { saved, hidden }) = run(cell, point);
     let (.., previous) = point.split(gates.len());
     let mut d_gates = vec![f64::NAN; gates.len()];
@@ -141,7 +143,7 @@ fn analytic(cell: &dyn CustomCell, point: &Point, d_after: UnitState) -> Vec<f64
 
 /// Compares the CPU reference's backward function with central differences (f(x + s) − f(x − s)) / 2s, whose error is s²
 /// f'''/6 plus ε |f| / s; the two are of equal order for s = ∛ε.
-fn differences(cell: &dyn CustomCell, report: &mut CellReport) {
+fn differences(cell: &dyn UnitEquations, report: &mut CellReport) {
     let gates = cell.gates();
     let size = 2 * gates + 2;
     let step = f64::EPSILON.cbrt();
@@ -196,12 +198,12 @@ type Results = Vec<(String, Tensor)>;
 
 /// Runs one layer forward and backward.
 fn layer(
-    cell: &'static dyn CustomCell,
+    cell: &CustomCell,
     [steps, batch, inputs, hidden]: [usize; 4],
     sampler: &Sampler,
 ) -> Result<Results> {
     let mut model = Model::new(0);
-    let layer = model.add("cell", Rnn::new(Cell::Custom(cell), inputs, hidden))?;
+    let layer = model.add("cell", Rnn::new(Cell::Custom(cell.clone()), inputs, hidden))?;
     let mut parameters = model.initialize(sampler.device())?;
     let bound = 1.0 / (hidden as f64).sqrt();
     for spec in model.specs() {
@@ -212,7 +214,7 @@ fn layer(
         )?;
     }
     let part = || sampler.tensor(&[1, batch, hidden], CENTRED);
-    let state = || match cell.has_cell_state() {
+    let state = || match cell.properties().has_cell_state {
         true => State::from_hidden_and_cell(&part()?, &part()?),
         false => State::from_hidden(&part()?),
     };
@@ -241,12 +243,13 @@ fn layer(
 }
 
 fn compare_layers(
-    cell: &'static dyn CustomCell,
+    cell: &CustomCell,
     [steps, batch, inputs, hidden]: [usize; 4],
     [expected, found]: [&Results; 2],
     report: &mut CellReport,
 ) -> Result<()> {
-    let recurrence = Recurrence { cell: Cell::Custom(cell), steps, batch, layers: 1, terms: inputs + hidden };
+    let recurrence =
+        Recurrence { cell: Cell::Custom(cell.clone()), steps, batch, layers: 1, terms: inputs + hidden };
     for ((name, expected), (_, found)) in expected.iter().zip(found) {
         let roundings = if name.starts_with("d_") { recurrence.backward() } else { recurrence.forward() };
         let shape = expected.shape().dimensions();

@@ -51,7 +51,7 @@ const POINTWISE: f64 = 5.0;
 /// z² + (1 − z)² (1 + 4 z² + 1/16) / 3 ≤ 1. For an LSTM it is at most
 /// f² + (f² (1 − f)² c'² + 1/16 + 1) o² / 3, below 1 for |c'| ≤ 1 and gates up to 0.8; saturated gates let less return. No
 /// bound below 1 is certain, so g = 1, and the errors of all T steps add up.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Recurrence {
     pub(crate) cell: Cell,
     pub(crate) steps: usize,
@@ -88,9 +88,9 @@ pub(crate) fn steepness(functions: [Activation; 3], steps: usize) -> f64 {
 
 impl Recurrence {
     /// The roundings of one step.
-    fn step(self) -> f64 {
+    fn step(&self) -> f64 {
         let gate = sum(self.terms) + 1.0 + EVALUATION;
-        match self.cell {
+        match &self.cell {
             Cell::Vanilla(_) => gate,
             Cell::Gru => self.cell.gates() as f64 * gate + POINTWISE,
             // tanh(c) in addition to the gates' functions; a user-defined cell may apply a function to its state too.
@@ -99,9 +99,9 @@ impl Recurrence {
     }
 
     /// Σ_t gᵗ over the steps.
-    fn growth(self) -> f64 {
-        let gain = match self.cell {
-            Cell::Vanilla(activation) => slope(activation).powi(2) / 3.0,
+    fn growth(&self) -> f64 {
+        let gain = match &self.cell {
+            Cell::Vanilla(activation) => slope(*activation).powi(2) / 3.0,
             Cell::Gru | Cell::Lstm | Cell::Custom(_) => 1.0,
         };
         (0..self.steps).map(|t| gain.powi(t as i32)).sum()
@@ -109,13 +109,13 @@ impl Recurrence {
 
     /// The roundings that affect an output: each layer adds its own to those of the layer below, which its input weights
     /// attenuate in the same way. The other direction of a layer only adds to `terms` of the next.
-    pub(crate) fn forward(self) -> f64 {
+    pub(crate) fn forward(&self) -> f64 {
         self.layers as f64 * self.growth() * self.step()
     }
 
     /// The roundings that affect a gradient: those of the backward recurrence, those of the states at which f' is
     /// evaluated, and the sum over T·B terms in a weight's gradient.
-    pub(crate) fn backward(self) -> f64 {
+    pub(crate) fn backward(&self) -> f64 {
         let through_time = self.layers as f64 * self.growth() * (self.step() + self.forward());
         through_time + sum(self.steps * self.batch)
     }
@@ -125,14 +125,14 @@ impl Recurrence {
 mod tests {
     use super::*;
 
-    fn recurrence(cell: Cell, steps: usize, batch: usize, layers: usize, terms: usize) -> Recurrence {
-        Recurrence { cell, steps, batch, layers, terms }
+    fn recurrence(cell: &Cell, steps: usize, batch: usize, layers: usize, terms: usize) -> Recurrence {
+        Recurrence { cell: cell.clone(), steps, batch, layers, terms }
     }
 
     #[test]
     fn a_tolerance_is_far_below_one_and_grows_with_the_work() {
-        let small = recurrence(Cell::tanh(), 1, 1, 1, 2);
-        let large = recurrence(Cell::tanh(), 65, 17, 3, 130);
+        let small = recurrence(&Cell::tanh(), 1, 1, 1, 2);
+        let large = recurrence(&Cell::tanh(), 65, 17, 3, 130);
         assert!(independent(small.forward()) > EVALUATION.sqrt() * UNIT);
         assert!(independent(large.forward()) > independent(small.forward()));
         assert!(independent(large.backward()) > independent(large.forward()));
@@ -142,10 +142,10 @@ mod tests {
 
     #[test]
     fn gates_count_each_and_forget_nothing() {
-        for cell in [Cell::Gru, Cell::Lstm] {
+        for cell in [&Cell::Gru, &Cell::Lstm] {
             let one = recurrence(cell, 1, 3, 1, 20);
             let gates = cell.gates() as f64;
-            assert!(one.forward() > gates * recurrence(Cell::tanh(), 1, 3, 1, 20).forward());
+            assert!(one.forward() > gates * recurrence(&Cell::tanh(), 1, 3, 1, 20).forward());
             assert_eq!(recurrence(cell, 17, 3, 1, 20).forward(), 17.0 * one.forward());
             assert!(independent(recurrence(cell, 17, 16, 2, 128).backward()) < 5e-4);
         }

@@ -1,6 +1,8 @@
 //! Deliberate faults for `crate::testing`: calls that a driver refuses immediately, and calls that it refuses
 //! when they are submitted.
 
+use std::borrow::Cow;
+
 use super::context::Context;
 use super::kernel::{Kernel, Origin, parameters};
 use super::pool::Purpose;
@@ -12,11 +14,14 @@ parameters!(NoParameters { unused: u32 });
 
 /// Valid WGSL that no device compiles to a pipeline: its constant has no value.
 static REFUSED: Kernel = Kernel {
-    name: "refused",
-    source: "override no_value: u32;
+    name: Cow::Borrowed("refused"),
+    source: Cow::Borrowed(
+        "override no_value: u32;
 @compute @workgroup_size(1) fn main() { _ = parameters.unused + no_value; }
 ",
-    origin: Origin::User,
+    ),
+    // No other kernel of a user has this number: they are counted from zero.
+    origin: Origin::User(u64::MAX),
     constants: &[],
     bindings: &[],
     members: NoParameters::MEMBERS,

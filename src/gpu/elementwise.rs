@@ -11,7 +11,7 @@ impl Context {
     /// receives the number of elements of the piece and the base of each binding.
     pub(crate) fn elementwise<P: bytemuck::Pod, const N: usize>(
         &self,
-        kernel: &'static Kernel,
+        kernel: &Kernel,
         constants: &[u32],
         spans: [Span<'_>; N],
         parameters: impl Fn(u32, [u32; N]) -> P,
@@ -23,7 +23,7 @@ impl Context {
     /// replaces them, which the kernel does not access.
     pub(crate) fn elementwise_with_gaps<P: bytemuck::Pod, const N: usize>(
         &self,
-        kernel: &'static Kernel,
+        kernel: &Kernel,
         constants: &[u32],
         count: usize,
         spans: [Option<Span<'_>>; N],

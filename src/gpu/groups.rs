@@ -33,7 +33,7 @@ pub(super) struct Group {
 
 /// The bindings requested for a kernel.
 pub(super) struct Wanted<'a> {
-    pub(super) kernel: &'static Kernel,
+    pub(super) kernel: &'a Kernel,
     pub(super) compiled: &'a Compiled,
     /// The uniform buffer of the parameters, unless they are immediates.
     pub(super) uniform: Option<&'a Buffer>,
@@ -81,7 +81,7 @@ impl BindGroups {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => {
                     let group = scoped(device, || wanted.create(device))
-                        .map_err(|error| refused(wanted.kernel.name, &error))?;
+                        .map_err(|error| refused(&wanted.kernel.name, &error))?;
                     self.created += 1;
                     place.insert(Group { group, number: self.created })
                 }
@@ -129,7 +129,7 @@ impl Wanted<'_> {
             })
             .collect();
         device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(self.kernel.name),
+            label: Some(&self.kernel.name),
             layout: &self.compiled.layout,
             entries: &entries,
         })

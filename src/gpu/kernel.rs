@@ -1,7 +1,9 @@
 //! [`Kernel`], a shader described as data, and the cache of compiled pipelines.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::context::Context;
@@ -27,22 +29,35 @@ pub(crate) enum Access {
     Write,
 }
 
-/// The origin of a shader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The origin of a shader, and the key by which its pipelines are cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Origin {
-    /// This crate: release builds run it without run-time checks.
-    Crate,
-    /// Partly the user: it has run-time checks in every build.
-    User,
+    /// This crate, which has one kernel of this name: release builds run it without run-time checks.
+    Crate(&'static str),
+    /// Partly the user: it has run-time checks in every build. The number is unique in the program, so that a kernel
+    /// never runs a pipeline of another, not even of one that no longer exists.
+    User(u64),
+}
+
+impl Origin {
+    /// The origin of another kernel that is partly the user's.
+    pub(crate) fn new_user() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self::User(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn is_user(self) -> bool {
+        matches!(self, Self::User(_))
+    }
 }
 
 /// A compute shader: entry point `main`, parameters at binding 0, storage bindings from 1 on.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
     /// The stem of its file under `shaders/`.
-    pub(crate) name: &'static str,
+    pub(crate) name: Cow<'static, str>,
     /// The WGSL of all its files.
-    pub(crate) source: &'static str,
+    pub(crate) source: Cow<'static, str>,
     pub(crate) origin: Origin,
     /// The `override` constants, in the order in which a dispatch passes their values, with the number of
     /// values of each. Each combination compiles a pipeline: a constant with many values, such as a real
@@ -74,7 +89,7 @@ impl Kernel {
     /// The error of a kernel that the driver refuses.
     fn refused(&self, error: &wgpu::Error) -> Error {
         match self.origin {
-            Origin::User if !matches!(error, wgpu::Error::OutOfMemory { .. }) => {
+            Origin::User(_) if !matches!(error, wgpu::Error::OutOfMemory { .. }) => {
                 Error::Shader { what: format!("the kernel `{}`", self.name), message: error.to_string() }
             }
             _ => refused(&format!("the kernel `{}`", self.name), error),
@@ -115,11 +130,11 @@ macro_rules! kernel {
         bindings: [$($access:ident),+] $(,)?
     }) => {
         static $name: $crate::gpu::Kernel = $crate::gpu::Kernel {
-            name: concat!($stem $(, ".", stringify!($cell))?),
-            source: concat!(
+            name: std::borrow::Cow::Borrowed(concat!($stem $(, ".", stringify!($cell))?)),
+            source: std::borrow::Cow::Borrowed(concat!(
                 $(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, ".wgsl"))),+
-            ),
-            origin: $crate::gpu::Origin::Crate,
+            )),
+            origin: $crate::gpu::Origin::Crate(concat!($stem $(, ".", stringify!($cell))?)),
             constants: &[$(($constant, $values)),*],
             bindings: &[$($crate::gpu::Access::$access),+],
             members: $parameters::MEMBERS,
@@ -136,19 +151,19 @@ pub(super) struct Compiled {
     pub(super) layout: wgpu::BindGroupLayout,
     /// A number that is unique among all compiled pipelines, used by bind groups and passes.
     pub(super) id: usize,
-    kernel: &'static Kernel,
+    kernel: Origin,
     /// The values of the constants, followed by zeros.
     values: [u32; MAX_CONSTANTS],
 }
 
 impl Compiled {
     /// Whether this is `kernel` with these constants.
-    pub(super) fn is(&self, kernel: &'static Kernel, values: &[u32]) -> bool {
-        std::ptr::eq(self.kernel, kernel) && self.values[..values.len()] == *values
+    pub(super) fn is(&self, kernel: &Kernel, values: &[u32]) -> bool {
+        self.kernel == kernel.origin && self.values[..values.len()] == *values
     }
 }
 
-type Key = (&'static str, [u32; MAX_CONSTANTS]);
+type Key = (Origin, [u32; MAX_CONSTANTS]);
 
 /// Compiled pipelines by kernel and constants, and shader modules by kernel.
 pub(super) struct KernelCache {
@@ -160,7 +175,7 @@ pub(super) struct KernelCache {
 struct Pipelines {
     cached: HashMap<Key, CachedPipeline, BuildHasherDefault<Mixer>>,
     /// The modules of the cached pipelines.
-    modules: HashMap<&'static str, wgpu::ShaderModule>,
+    modules: HashMap<Origin, wgpu::ShaderModule>,
     /// How many pipelines have been compiled so far.
     compiled: usize,
     /// How many pipelines have been requested so far.
@@ -197,11 +212,11 @@ impl Pipelines {
 
     /// Evicts the least recently used pipeline, and its module unless the kernel `next` or another pipeline
     /// uses it.
-    fn drop_one(&mut self, next: &str) -> Option<usize> {
+    fn drop_one(&mut self, next: Origin) -> Option<usize> {
         let (&key, _) = self.cached.iter().min_by_key(|(_, cached)| cached.used)?;
         let dropped = self.cached.remove(&key)?;
         if key.0 != next && !self.cached.keys().any(|other| other.0 == key.0) {
-            self.modules.remove(key.0);
+            self.modules.remove(&key.0);
         }
         Some(dropped.compiled.id)
     }
@@ -213,7 +228,7 @@ impl Context {
     /// # Errors
     /// [`Error::Shader`] for a user's kernel that the device refuses; [`Error::Internal`] for values that the
     /// kernel does not accept; out of memory; other errors of the driver.
-    pub(super) fn compiled(&self, kernel: &'static Kernel, values: &[u32]) -> Result<Fetched> {
+    pub(super) fn compiled(&self, kernel: &Kernel, values: &[u32]) -> Result<Fetched> {
         let mut pairs = kernel.constants.iter().zip(values);
         let allowed =
             values.len() == kernel.constants.len() && pairs.all(|(&(_, allowed), &value)| value < allowed);
@@ -223,7 +238,7 @@ impl Context {
         let cache = self.kernels();
         let mut guard = cache.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         let pipelines = &mut *guard;
-        let key = (kernel.name, padded);
+        let key = (kernel.origin, padded);
         if let Some(compiled) = pipelines.get(&key) {
             return Ok(Fetched { compiled, dropped: None });
         }
@@ -232,22 +247,22 @@ impl Context {
         let mut compile = || {
             scoped(self.device(), || {
                 let module =
-                    pipelines.modules.entry(kernel.name).or_insert_with(|| self.create_module(kernel));
+                    pipelines.modules.entry(kernel.origin).or_insert_with(|| self.create_module(kernel));
                 self.compile(kernel, module, padded, id)
             })
         };
         let compiled = match kernel.origin {
-            Origin::Crate => compile(),
+            Origin::Crate(_) => compile(),
             // A user's text may nest deeply; if no thread can be created, compile on the caller's stack.
-            Origin::User => on_compiler_stack(&mut compile).unwrap_or_else(|_| compile()),
+            Origin::User(_) => on_compiler_stack(&mut compile).unwrap_or_else(|_| compile()),
         };
         let compiled = Arc::new(compiled.map_err(|error| {
             // The device may have refused this module.
-            pipelines.modules.remove(kernel.name);
+            pipelines.modules.remove(&kernel.origin);
             kernel.refused(&error)
         })?);
         let dropped =
-            if pipelines.cached.len() >= cache.most { pipelines.drop_one(kernel.name) } else { None };
+            if pipelines.cached.len() >= cache.most { pipelines.drop_one(kernel.origin) } else { None };
         pipelines.compiled += 1;
         let used = pipelines.requests;
         pipelines.cached.insert(key, CachedPipeline { compiled: Arc::clone(&compiled), used });
@@ -261,19 +276,19 @@ impl Context {
 
     fn compile(
         &self,
-        kernel: &'static Kernel,
+        kernel: &Kernel,
         module: &wgpu::ShaderModule,
         values: [u32; MAX_CONSTANTS],
         id: usize,
     ) -> Compiled {
         let device = self.device();
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: Some(kernel.name),
+            label: Some(&kernel.name),
             entries: &self.layout_entries(kernel),
         });
         let immediate_size = if self.immediates() { kernel.parameter_bytes as u32 } else { 0 };
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(kernel.name),
+            label: Some(&kernel.name),
             bind_group_layouts: &[Some(&layout)],
             immediate_size,
         });
@@ -284,7 +299,7 @@ impl Context {
             .map(|(&(name, _), &value)| (name, f64::from(value)))
             .collect();
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(kernel.name),
+            label: Some(&kernel.name),
             layout: Some(&pipeline_layout),
             module,
             entry_point: Some("main"),
@@ -295,7 +310,7 @@ impl Context {
             },
             cache: None,
         });
-        Compiled { pipeline, layout, id, kernel, values }
+        Compiled { pipeline, layout, id, kernel: kernel.origin, values }
     }
 
     fn layout_entries(&self, kernel: &Kernel) -> Vec<wgpu::BindGroupLayoutEntry> {
@@ -315,12 +330,12 @@ impl Context {
         uniform.into_iter().chain(storage).collect()
     }
 
-    fn create_module(&self, kernel: &'static Kernel) -> wgpu::ShaderModule {
+    fn create_module(&self, kernel: &Kernel) -> wgpu::ShaderModule {
         let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(kernel.name),
+            label: Some(&kernel.name),
             source: wgpu::ShaderSource::Wgsl(kernel.wgsl(self.immediates()).into()),
         };
-        if self.checked() || kernel.origin == Origin::User {
+        if self.checked() || kernel.origin.is_user() {
             return self.device().create_shader_module(descriptor);
         }
         // SAFETY: the shader is one of this crate's own. Each checks its indices against sizes that its

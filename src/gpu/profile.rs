@@ -5,7 +5,10 @@
 //! the queries are written at its beginning and end. At the end of the submission its timestamps are copied
 //! to a buffer that the host reads in [`Context::profile`].
 
+use std::borrow::Cow;
+
 use super::context::Context;
+use super::kernel::Kernel;
 use super::readback::Mapping;
 use crate::{Error, Result};
 
@@ -28,10 +31,10 @@ pub enum Profiling {
 }
 
 /// One dispatch of a kernel, as [`Device::profile`](crate::Device::profile) reports it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct KernelCall {
     /// The name of the kernel: the stem of its file under `shaders/`.
-    pub kernel: &'static str,
+    pub kernel: String,
     /// The start time in nanoseconds since the first reported dispatch of the device.
     pub start_nanoseconds: f64,
     /// The duration in nanoseconds.
@@ -125,9 +128,9 @@ impl Timer {
 #[derive(Default)]
 pub(super) struct Tape {
     /// The query set and kernels of the current submission.
-    open: Option<(wgpu::QuerySet, Vec<&'static str>)>,
+    open: Option<(wgpu::QuerySet, Vec<Cow<'static, str>>)>,
     /// Earlier submissions: the kernels of their dispatches, and the buffer of their timestamps.
-    submitted: Vec<(Vec<&'static str>, wgpu::Buffer)>,
+    submitted: Vec<(Vec<Cow<'static, str>>, wgpu::Buffer)>,
     /// The first reported timestamp.
     origin: Option<u64>,
 }
@@ -139,12 +142,7 @@ impl Tape {
     }
 
     /// The queries of the next dispatch, of `kernel`.
-    pub(super) fn timer(
-        &mut self,
-        profiler: &Profiler,
-        device: &wgpu::Device,
-        kernel: &'static str,
-    ) -> Timer {
+    pub(super) fn timer(&mut self, profiler: &Profiler, device: &wgpu::Device, kernel: &Kernel) -> Timer {
         let create = || {
             let descriptor = wgpu::QuerySetDescriptor {
                 label: Some("timestamps"),
@@ -155,7 +153,7 @@ impl Tape {
         };
         let (queries, kernels) = self.open.get_or_insert_with(create);
         let first = 2 * kernels.len() as u32;
-        kernels.push(kernel);
+        kernels.push(kernel.name.clone());
         Timer { place: profiler.place, queries: queries.clone(), first }
     }
 
@@ -176,14 +174,14 @@ impl Tape {
     }
 
     /// The dispatches of one submission from its timestamps.
-    fn calls(&mut self, period: f64, kernels: &[&'static str], timestamps: &[u64]) -> Vec<KernelCall> {
+    fn calls(&mut self, period: f64, kernels: Vec<Cow<'static, str>>, timestamps: &[u64]) -> Vec<KernelCall> {
         let origin = *self.origin.get_or_insert(timestamps.first().copied().unwrap_or_default());
         // A clock of few bits may wrap around in between: the duration is then zero instead of huge.
         let nanoseconds = |from: u64, to: u64| to.saturating_sub(from) as f64 * period;
-        let pairs = kernels.iter().zip(timestamps.chunks_exact(2));
+        let pairs = kernels.into_iter().zip(timestamps.chunks_exact(2));
         pairs
-            .map(|(&kernel, pair)| KernelCall {
-                kernel,
+            .map(|(kernel, pair)| KernelCall {
+                kernel: kernel.into_owned(),
                 start_nanoseconds: nanoseconds(origin, pair[0]),
                 nanoseconds: nanoseconds(pair[0], pair[1]),
             })
@@ -211,7 +209,7 @@ impl Context {
             let view =
                 buffer.get_mapped_range(..).map_err(|error| Error::Gpu { message: error.to_string() })?;
             let timestamps: Vec<u64> = bytemuck::pod_collect_to_vec(&view);
-            calls.extend(self.recorder().tape().calls(profiler.period, &kernels, &timestamps));
+            calls.extend(self.recorder().tape().calls(profiler.period, kernels, &timestamps));
         }
         Ok(calls)
     }
@@ -248,10 +246,16 @@ mod tests {
     #[test]
     fn dispatches_are_reported_in_nanoseconds_since_the_first() {
         let mut tape = Tape::default();
-        let first = tape.calls(2.0, &["a", "b"], &[100, 103, 110, 120]);
-        assert_eq!(first[0], KernelCall { kernel: "a", start_nanoseconds: 0.0, nanoseconds: 6.0 });
-        assert_eq!(first[1], KernelCall { kernel: "b", start_nanoseconds: 20.0, nanoseconds: 20.0 });
-        let later = tape.calls(2.0, &["c"], &[200, 199]);
-        assert_eq!(later, [KernelCall { kernel: "c", start_nanoseconds: 200.0, nanoseconds: 0.0 }]);
+        let first = tape.calls(2.0, vec!["a".into(), "b".into()], &[100, 103, 110, 120]);
+        assert_eq!(first[0], KernelCall { kernel: "a".to_owned(), start_nanoseconds: 0.0, nanoseconds: 6.0 });
+        assert_eq!(
+            first[1],
+            KernelCall { kernel: "b".to_owned(), start_nanoseconds: 20.0, nanoseconds: 20.0 }
+        );
+        let later = tape.calls(2.0, vec!["c".into()], &[200, 199]);
+        assert_eq!(
+            later,
+            [KernelCall { kernel: "c".to_owned(), start_nanoseconds: 200.0, nanoseconds: 0.0 }]
+        );
     }
 }

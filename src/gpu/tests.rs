@@ -199,7 +199,7 @@ fn bindings_are_as_their_shaders_declare_them() {
         declared.sort_by_key(|(binding, _)| *binding);
         let expected: Vec<(u32, Access)> = (1..).zip(kernel.bindings.iter().copied()).collect();
         assert_eq!(declared, expected, "{}", kernel.name);
-        let most = match asks_for_more(kernel.name) {
+        let most = match asks_for_more(&kernel.name) {
             true => MAX_BINDINGS,
             false => PROMISED_STORAGE_BUFFERS,
         };
@@ -221,7 +221,7 @@ fn constants_are_as_their_shaders_declare_them() {
 #[test]
 fn kernel_names_are_unique_and_every_shader_file_is_used() {
     let kernels = kernels();
-    let names: BTreeSet<_> = kernels.iter().map(|kernel| kernel.name).collect();
+    let names: BTreeSet<_> = kernels.iter().map(|kernel| &kernel.name).collect();
     assert_eq!(names.len(), kernels.len());
     let shaders = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders");
     let mut folders = vec![std::path::PathBuf::from(shaders)];
@@ -234,7 +234,7 @@ fn kernel_names_are_unique_and_every_shader_file_is_used() {
                 continue;
             }
             let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-            assert!(kernels.iter().any(|kernel| kernel.source.contains(&text)), "{path:?} is not used");
+            assert!(kernels.iter().any(|kernel| kernel.source.contains(&*text)), "{path:?} is not used");
             seen += 1;
         }
     }
@@ -255,10 +255,11 @@ fn every_shader_is_written_for_other_compilers() {
             let bytes = workgroup_bytes(name, module);
             variants.push(serde_json::json!({ "constants": values, "workgroup_bytes": bytes }));
         });
-        let (name, text) = (kernel.name, kernel.wgsl(false));
+        let (name, text) = (&*kernel.name, kernel.wgsl(false));
         serde_json::json!({ "name": name, "wgsl": text, "storage_buffers": kernel.bindings.len(), "variants": variants })
     };
-    let kernels = kernels().into_iter().chain(recurrent::custom_examples());
+    let custom = recurrent::custom_examples();
+    let kernels = kernels().into_iter().chain(custom.iter());
     let shaders: Vec<_> = kernels.map(written).collect();
     std::fs::write(&path, serde_json::Value::from(shaders).to_string())
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));

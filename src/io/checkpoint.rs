@@ -9,7 +9,7 @@ use super::tensor_file::TensorFile;
 use super::weights::{assign, expect_no_more, expect_tensor, serialize};
 use crate::device::Device;
 use crate::file::write_atomically;
-use crate::nn::{Model, ModelConfig, ParameterSpec, Parameters};
+use crate::nn::{CustomCell, Model, ModelConfig, ParameterSpec, Parameters};
 use crate::{Error, Result};
 
 /// The metadata key of the model's description.
@@ -72,16 +72,37 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`]; [`Error::NonFinite`] for a parameter with NaN or infinities; [`Error::Checkpoint`] for a file that
     /// is not safetensors, is truncated, was not written by this crate or was written by a newer version, or whose
-    /// tensors do not match its own description.
+    /// tensors do not match its own description; [`Error::MissingCell`] for a model with a custom cell, which needs
+    /// [`Checkpoint::load_with`].
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        Self::load_with(path, device, &[])
+    }
+
+    /// As [`Checkpoint::load`], for a model with custom cells: a file contains the name of a cell only, and the cell of
+    /// `cells` with this name is used. `cells` may have others.
+    ///
+    /// ```no_run
+    /// # use refrain::{Device, io::Checkpoint, nn::{CustomCell, UnitEquations}};
+    /// # fn load(equations: impl UnitEquations) -> refrain::Result<()> {
+    /// let cell = CustomCell::new(equations);
+    /// let checkpoint = Checkpoint::load_with("model.safetensors".as_ref(), &Device::auto()?, &[cell])?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`]; as [`ModelConfig::with_cells`].
+    pub fn load_with(path: &Path, device: &Device, cells: &[CustomCell]) -> Result<Self> {
         let file = TensorFile::open(path)?;
         let description = describe(&file)?;
+        let model = description.model.with_cells(cells)?;
         // Checked per layer before memory is allocated: a description of a few bytes can specify any sizes.
         let expect = |spec: &ParameterSpec| expect_tensor(&file, &spec.name, spec.shape);
-        let model = Model::from_config_with(&description.model, |specs| specs.iter().try_for_each(expect))
-            .map_err(|error| match error {
-                misfit @ Error::Checkpoint { .. } => misfit,
-                error => Error::checkpoint(path, format!("does not describe a valid model: {error}")),
+        let model =
+            Model::from_config_with(&model, |specs| specs.iter().try_for_each(expect)).map_err(|error| {
+                match error {
+                    misfit @ Error::Checkpoint { .. } => misfit,
+                    error => Error::checkpoint(path, format!("does not describe a valid model: {error}")),
+                }
             })?;
         expect_no_more(&file, model.specs().iter().map(|spec| spec.name.as_str()))?;
         let mut parameters = model.initialize(device)?;

@@ -25,7 +25,9 @@ mod run;
 mod summary;
 
 pub use crate::ops::Merge;
-pub use crate::ops::recurrent::{Cell, CustomCell, UnitBackward, UnitForward, UnitState, UnitStep};
+pub use crate::ops::recurrent::{
+    Cell, CustomCell, UnitBackward, UnitEquations, UnitForward, UnitState, UnitStep,
+};
 pub use cost::Cost;
 pub use embedding::{Embedding, EmbeddingTrace};
 pub use gradients::Gradients;

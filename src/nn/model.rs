@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 
 use super::parameters::ModelId;
-use super::{Embedding, Linear, OneHot, ParameterSpec, Parameters, Rnn};
+use super::{CustomCell, Embedding, Linear, OneHot, ParameterSpec, Parameters, Rnn};
 use crate::device::Device;
 use crate::{Error, Result};
 
@@ -52,6 +52,23 @@ pub struct ModelConfig {
     pub seed: u64,
     /// Names and descriptions, in the order in which the layers run.
     pub layers: Vec<(String, LayerConfig)>,
+}
+
+impl ModelConfig {
+    /// Replaces the custom cells of a description that was read from a file, which contains their names only, by those of
+    /// `cells` with these names.
+    ///
+    /// # Errors
+    /// [`Error::MissingCell`] if none of `cells` has the name of a cell of the description; [`Error::Config`] if several
+    /// have it, or if the cell's properties are invalid; [`Error::Shader`] if its WGSL does not compile.
+    pub fn with_cells(mut self, cells: &[CustomCell]) -> Result<Self> {
+        for (_, layer) in &mut self.layers {
+            if let LayerConfig::Rnn(stack) = layer {
+                stack.resolve(cells)?;
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// A list of named layers. It holds descriptions only; the values are in [`Parameters`].
@@ -131,7 +148,8 @@ impl Model {
     /// Builds the model that `config` describes.
     ///
     /// # Errors
-    /// As [`Model::add`].
+    /// As [`Model::add`]; [`Error::MissingCell`] for a custom cell of a description that was read from a file, unless
+    /// [`ModelConfig::with_cells`] has replaced it.
     pub fn from_config(config: &ModelConfig) -> Result<Self> {
         Self::from_config_with(config, |_| Ok(()))
     }

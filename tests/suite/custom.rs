@@ -2,17 +2,21 @@
 //!
 //! Long, because it writes out three cells, right and wrong.
 
+use std::sync::{Arc, LazyLock};
+
 use libtest_mimic::Failed;
 use refrain::check::custom_cell;
+use refrain::io::{Checkpoint, Metadata};
 use refrain::nn::{
-    Cell, CustomCell, Model, RandomKey, Rnn, Sequences, State, UnitBackward, UnitForward, UnitState, UnitStep,
+    Cell, CustomCell, Model, ModelConfig, RandomKey, Rnn, Sequences, State, UnitBackward, UnitEquations,
+    UnitForward, UnitState, UnitStep,
 };
 use refrain::ops::Activation;
 use refrain::testing::ShaderBuild;
 use refrain::{Device, Error, GpuOptions, Indices, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
-use crate::support::{all_gradients, expect_close, random};
+use crate::support::{Folder, all_gradients, all_parameters, expect_close, expect_same_bits, random};
 
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
@@ -22,7 +26,7 @@ fn sigmoid(x: f64) -> f64 {
 #[derive(Debug)]
 pub(crate) struct Coupled {
     name: &'static str,
-    wgsl: &'static str,
+    wgsl: String,
     /// The factor of the CPU reference's gradient of g: 1 is correct.
     factor: f64,
 }
@@ -51,8 +55,8 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
 }
 ";
 
-impl CustomCell for Coupled {
-    fn name(&self) -> &'static str {
+impl UnitEquations for Coupled {
+    fn name(&self) -> &str {
         self.name
     }
 
@@ -64,8 +68,8 @@ impl CustomCell for Coupled {
         true
     }
 
-    fn wgsl(&self) -> &'static str {
-        self.wgsl
+    fn wgsl(&self) -> &str {
+        &self.wgsl
     }
 
     fn forward(&self, p: &[f64], q: &[f64], previous: UnitState, gates: &mut [f64]) -> UnitForward {
@@ -86,8 +90,10 @@ impl CustomCell for Coupled {
     }
 }
 
-pub(crate) static RIGHT: Coupled = Coupled { name: "coupled", wgsl: COUPLED, factor: 1.0 };
-static WRONG_TWIN: Coupled = Coupled { name: "wrong_twin", wgsl: COUPLED, factor: 1.01 };
+pub(crate) static RIGHT: LazyLock<CustomCell> =
+    LazyLock::new(|| CustomCell::new(Coupled { name: "coupled", wgsl: COUPLED.to_owned(), factor: 1.0 }));
+static WRONG_TWIN: LazyLock<CustomCell> =
+    LazyLock::new(|| CustomCell::new(Coupled { name: "wrong_twin", wgsl: COUPLED.to_owned(), factor: 1.01 }));
 
 /// tanh as a user writes it: what `Cell::tanh` is, to the last bit on the CPU.
 #[derive(Debug)]
@@ -122,8 +128,8 @@ const FAULTS: [(&str, &str); 3] = [
     ),
 ];
 
-impl CustomCell for Elman {
-    fn name(&self) -> &'static str {
+impl UnitEquations for Elman {
+    fn name(&self) -> &str {
         self.name
     }
 
@@ -131,7 +137,7 @@ impl CustomCell for Elman {
         self.gates
     }
 
-    fn wgsl(&self) -> &'static str {
+    fn wgsl(&self) -> &str {
         self.wgsl
     }
 
@@ -151,8 +157,8 @@ impl CustomCell for Elman {
 #[derive(Debug)]
 pub(crate) struct Gated;
 
-impl CustomCell for Gated {
-    fn name(&self) -> &'static str {
+impl UnitEquations for Gated {
+    fn name(&self) -> &str {
         "gated"
     }
 
@@ -164,7 +170,7 @@ impl CustomCell for Gated {
         true
     }
 
-    fn wgsl(&self) -> &'static str {
+    fn wgsl(&self) -> &str {
         "
         fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {
             let r = accurate_sigmoid(p[0] + q[0]);
@@ -201,11 +207,12 @@ impl CustomCell for Gated {
     }
 }
 
-pub(crate) static GATED: Gated = Gated;
-static PLAIN: Elman = Elman { name: "elman", wgsl: ELMAN, gates: 1 };
+pub(crate) static GATED: LazyLock<CustomCell> = LazyLock::new(|| CustomCell::new(Gated));
+static PLAIN: LazyLock<CustomCell> =
+    LazyLock::new(|| CustomCell::new(Elman { name: "elman", wgsl: ELMAN, gates: 1 }));
 
 fn a_correct_cell_agrees_with_finite_differences_and_with_its_cpu_reference() -> Outcome {
-    for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN, &GATED] {
+    for cell in [&*RIGHT, &*PLAIN, &*GATED] {
         for device in [Device::cpu(), Device::reference()] {
             let report = custom_cell(cell, &device)?;
             assert!(report.passed(), "{report}");
@@ -216,7 +223,7 @@ fn a_correct_cell_agrees_with_finite_differences_and_with_its_cpu_reference() ->
 }
 
 fn a_correct_cell_agrees_on_a_gpu(adapter: &Adapter) -> Outcome {
-    for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN, &GATED] {
+    for cell in [&*RIGHT, &*PLAIN, &*GATED] {
         let report = custom_cell(cell, &adapter.open()?)?;
         assert!(report.passed(), "{report}");
     }
@@ -244,11 +251,9 @@ fn wgsl_that_differs_from_its_cpu_reference_is_reported_by_result(adapter: &Adap
         ("wrong_output", "d_hidden * y * o", "d_hidden * y * 1.01 * o", "d_gates[2]"),
         ("wrong_cell", "d_c * (1.0 - i));", "d_c * (1.01 - i));", "d_cell"),
     ] {
-        let name: &'static str = Box::leak(format!("{name}_{}", adapter.summary().index).into_boxed_str());
-        let wgsl: &'static str = Box::leak(COUPLED.replacen(right, wrong, 1).into_boxed_str());
+        let wgsl = COUPLED.replacen(right, wrong, 1);
         assert_ne!(wgsl, COUPLED);
-        let cell: &'static Coupled = Box::leak(Box::new(Coupled { name, wgsl, factor: 1.0 }));
-        let report = custom_cell(cell, &device)?;
+        let report = custom_cell(&CustomCell::new(Coupled { name, wgsl, factor: 1.0 }), &device)?;
         let failures = report.checks.iter().filter(|check| check.failure.is_some());
         let quantities: Vec<&str> = failures.map(|check| check.quantity.as_str()).collect();
         let first = quantities.first().ok_or("the fault was not found")?;
@@ -273,10 +278,10 @@ const STACKS: [Build; 5] = [
 ];
 
 /// All outputs and gradients of a stack over ragged rows.
-fn whole_layer(cell: Cell, build: Build, device: &Device) -> Result<Vec<f64>> {
+fn whole_layer(cell: &Cell, build: Build, device: &Device) -> Result<Vec<f64>> {
     let (steps, batch, inputs, hidden) = (7, 5, 3, 17);
     let mut model = Model::new(11);
-    let layer = model.add("rnn", build(Rnn::new(cell, inputs, hidden).layers(2)))?;
+    let layer = model.add("rnn", build(Rnn::new(cell.clone(), inputs, hidden).layers(2)))?;
     let parameters = model.initialize(device)?;
     let outputs = layer.description().outputs();
     let part = |seed| random(device, seed, &[2 * outputs / hidden, batch, hidden], 1.0);
@@ -305,28 +310,29 @@ fn a_custom_cell_is_a_layer_like_the_built_in_one() -> Outcome {
     let device = Device::reference();
     for build in STACKS {
         for (name, own, built_in) in [
-            ("elman and tanh", Cell::Custom(&PLAIN), Cell::Vanilla(Activation::Tanh)),
-            ("gated and gru", Cell::Custom(&GATED), Cell::Gru),
+            ("elman and tanh", Cell::Custom(PLAIN.clone()), Cell::Vanilla(Activation::Tanh)),
+            ("gated and gru", Cell::Custom(GATED.clone()), Cell::Gru),
         ] {
-            let (own, built_in) = (whole_layer(own, build, &device)?, whole_layer(built_in, build, &device)?);
+            let (own, built_in) =
+                (whole_layer(&own, build, &device)?, whole_layer(&built_in, build, &device)?);
             expect_close(name, &own, &built_in, 1e-12)?;
         }
     }
-    let own = whole_layer(Cell::Custom(&RIGHT), |stack| stack.windowed(2), &device)?;
-    let built_in = whole_layer(Cell::Lstm, |stack| stack.windowed(2).coupled(), &device)?;
+    let own = whole_layer(&Cell::Custom(RIGHT.clone()), |stack| stack.windowed(2), &device)?;
+    let built_in = whole_layer(&Cell::Lstm, |stack| stack.windowed(2).coupled(), &device)?;
     expect_close("both coupled", &own, &built_in, 1e-12)
 }
 
 fn the_whole_layer_of_a_custom_cell_runs_on_a_gpu(adapter: &Adapter) -> Outcome {
     for build in [ShaderBuild::Checked, ShaderBuild::Trusted] {
         let device = adapter.open_with(&GpuOptions { build, ..GpuOptions::default() })?;
-        for cell in [&RIGHT as &'static dyn CustomCell, &PLAIN, &GATED] {
+        for cell in [&*RIGHT, &*PLAIN, &*GATED] {
             for build in STACKS {
-                let expected = whole_layer(Cell::Custom(cell), build, &Device::reference())?;
+                let expected = whole_layer(&Cell::Custom(cell.clone()), build, &Device::reference())?;
                 // Sums of 17 + 34 products, two layers and seven steps: some hundred roundings of numbers below 10.
                 expect_close(
                     cell.name(),
-                    &whole_layer(Cell::Custom(cell), build, &device)?,
+                    &whole_layer(&Cell::Custom(cell.clone()), build, &device)?,
                     &expected,
                     2e-5,
                 )?;
@@ -336,9 +342,9 @@ fn the_whole_layer_of_a_custom_cell_runs_on_a_gpu(adapter: &Adapter) -> Outcome 
     Ok(())
 }
 
-fn refusal(cell: &'static Elman) -> std::result::Result<Error, Failed> {
-    let mut model = Model::new(1);
-    match model.add("rnn", Rnn::new(Cell::Custom(cell), 2, 3)) {
+fn refusal(cell: Elman) -> std::result::Result<Error, Failed> {
+    let cell = CustomCell::new(cell);
+    match Model::new(1).add("rnn", Rnn::new(Cell::Custom(cell.clone()), 2, 3)) {
         Err(error) => Ok(error),
         Ok(_) => Err(Failed::from(format!("{cell:?} was taken"))),
     }
@@ -346,7 +352,7 @@ fn refusal(cell: &'static Elman) -> std::result::Result<Error, Failed> {
 
 fn wgsl_that_does_not_compile_is_refused_with_its_own_line() -> Outcome {
     for (name, wgsl) in FAULTS {
-        let cell = Box::leak(Box::new(Elman { name, wgsl, gates: 1 }));
+        let cell = Elman { name, wgsl, gates: 1 };
         let error = refusal(cell)?;
         assert!(matches!(error, Error::Shader { .. }), "{error:?}");
         let message = error.to_string();
@@ -360,7 +366,7 @@ fn wgsl_that_does_not_compile_is_refused_with_its_own_line() -> Outcome {
 
 fn a_cell_without_one_of_its_functions_is_refused() -> Outcome {
     let half: &'static str = ELMAN.split("fn cell_backward").next().unwrap_or_default();
-    let message = refusal(Box::leak(Box::new(Elman { name: "half", wgsl: half, gates: 1 })))?.to_string();
+    let message = refusal(Elman { name: "half", wgsl: half, gates: 1 })?.to_string();
     assert!(message.contains("cell_backward") && message.contains("the cell must provide"), "{message}");
     Ok(())
 }
@@ -371,12 +377,9 @@ fn facts_that_make_no_sense_are_refused() -> Outcome {
         ("many_gates", 9, ["gates", "between 1 and 8"]),
         ("white space", 1, ["white space", "letters"]),
     ] {
-        let message = refusal(Box::leak(Box::new(Elman { name, wgsl: ELMAN, gates })))?.to_string();
+        let message = refusal(Elman { name, wgsl: ELMAN, gates })?.to_string();
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
-    Model::new(1).add("rnn", Rnn::new(Cell::Custom(&PLAIN), 2, 3))?;
-    let twin = refusal(Box::leak(Box::new(Elman { name: "elman", wgsl: COUPLED, gates: 1 })))?.to_string();
-    assert!(twin.contains("elman") && twin.contains("used before"), "{twin}");
     Ok(())
 }
 
@@ -394,7 +397,7 @@ fn options_of_built_in_cells_are_refused_by_both_names() -> Outcome {
         }),
     ];
     for (option, build) in options {
-        match Model::new(1).add("rnn", build(Rnn::new(Cell::Custom(&PLAIN), 3, 4))) {
+        match Model::new(1).add("rnn", build(Rnn::new(Cell::Custom(PLAIN.clone()), 3, 4))) {
             Err(error @ Error::Config { .. }) => {
                 let message = error.to_string();
                 assert!(message.contains(option) && message.contains("elman"), "{message}");
@@ -405,17 +408,103 @@ fn options_of_built_in_cells_are_refused_by_both_names() -> Outcome {
     Ok(())
 }
 
-fn a_model_with_a_custom_cell_is_described_by_its_name() -> Outcome {
+fn a_checkpoint_with_a_custom_cell_is_loaded_by_passing_the_cell() -> Outcome {
+    let folder = Folder::new("custom")?;
+    let path = folder.path().join("model.safetensors");
+    let device = Device::cpu();
     let mut model = Model::new(1);
-    model.add("rnn", Rnn::new(Cell::Custom(&RIGHT), 2, 3))?;
+    model.add("rnn", Rnn::new(Cell::Custom(RIGHT.clone()), 2, 3))?;
+    let parameters = model.initialize(&device)?;
+    Checkpoint::save(&path, &model, &parameters, &Metadata::new())?;
+    let cells = [GATED.clone(), RIGHT.clone()];
+    let loaded = Checkpoint::load_with(&path, &device, &cells)?;
+    assert_eq!(loaded.model.config(), model.config());
+    expect_same_bits("weights", &all_parameters(&parameters)?, &all_parameters(&loaded.parameters)?)?;
+
     let text = serde_json::to_string(&model.config()).map_err(|error| error.to_string())?;
-    assert!(text.contains("coupled"), "{text}");
-    let read = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    assert_eq!(Model::from_config(&read)?.config(), model.config());
-    let unknown = serde_json::from_str::<refrain::nn::ModelConfig>(&text.replace("coupled", "unheard_of"));
-    let message = unknown.map(|_| ()).map_err(|error| error.to_string());
-    assert!(message.as_ref().is_err_and(|text| text.contains("unheard_of")), "{message:?}");
+    let config: ModelConfig = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let results = [
+        Checkpoint::load(&path, &device).map(drop),
+        Checkpoint::load_with(&path, &device, &cells[..1]).map(drop),
+        Model::from_config(&config).map(drop),
+    ];
+    for result in results {
+        assert!(matches!(&result, Err(Error::MissingCell { name }) if name == "coupled"), "{result:?}");
+    }
+    let twice = Checkpoint::load_with(&path, &device, &[RIGHT.clone(), RIGHT.clone()]).map(drop);
+    assert!(matches!(&twice, Err(Error::Config { what, .. }) if what.contains("coupled")), "{twice:?}");
     Ok(())
+}
+
+/// h = factor (p + q).
+#[derive(Debug)]
+struct Scaled {
+    factor: f64,
+    wgsl: String,
+    /// Counts the cells that exist.
+    _exists: Arc<()>,
+}
+
+impl UnitEquations for Scaled {
+    fn name(&self) -> &str {
+        "scaled"
+    }
+
+    fn gates(&self) -> usize {
+        1
+    }
+
+    fn wgsl(&self) -> &str {
+        &self.wgsl
+    }
+
+    fn forward(&self, p: &[f64], q: &[f64], _: UnitState, gates: &mut [f64]) -> UnitForward {
+        gates[0] = 0.0;
+        UnitForward { saved: 0.0, hidden: self.factor * (p[0] + q[0]) }
+    }
+
+    fn backward(&self, _: &UnitStep<'_>, d_after: UnitState, d_gates: &mut [f64]) -> UnitBackward {
+        d_gates[0] = self.factor * d_after.hidden;
+        UnitBackward::default()
+    }
+}
+
+/// Two cells of one name on one device, each against the built-in cell with its equations; neither outlives its models.
+fn cells_of_one_name_are_independent(device: &Device) -> Outcome {
+    let exists = Arc::new(());
+    let factors = [0.5, -0.75];
+    let cells = factors.map(|factor| {
+        let wgsl = format!(
+            "
+fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {{
+    return Forward(array<f32, GATES>(0.0), 0.0, {factor} * (p[0] + q[0]));
+}}
+fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {{
+    return Backward(array<f32, GATES>({factor} * d_hidden), 0.0, 0.0, 0.0);
+}}
+"
+        );
+        CustomCell::new(Scaled { factor, wgsl, _exists: Arc::clone(&exists) })
+    });
+    assert!(cells[0] != cells[1] && cells[0] == cells[0].clone());
+    // Twice, so that each runs after the other.
+    for (cell, factor) in cells.iter().zip(factors).cycle().take(4) {
+        let built_in = Cell::Vanilla(Activation::Affine { alpha: factor as f32, beta: 0.0 });
+        let expected = whole_layer(&built_in, STACKS[0], &Device::reference())?;
+        let found = whole_layer(&Cell::Custom(cell.clone()), STACKS[0], device)?;
+        expect_close(&format!("factor {factor}"), &found, &expected, 2e-5)?;
+    }
+    drop(cells);
+    assert_eq!(Arc::strong_count(&exists), 1, "a cell exists after the last model with it");
+    Ok(())
+}
+
+fn cells_of_one_name_are_independent_on_a_cpu() -> Outcome {
+    cells_of_one_name_are_independent(&Device::cpu())
+}
+
+fn cells_of_one_name_are_independent_on_a_gpu(adapter: &Adapter) -> Outcome {
+    cells_of_one_name_are_independent(&adapter.open()?)
 }
 
 pub(crate) fn register(suite: &mut Suite) {
@@ -428,12 +517,14 @@ pub(crate) fn register(suite: &mut Suite) {
         a_cell_without_one_of_its_functions_is_refused,
         facts_that_make_no_sense_are_refused,
         options_of_built_in_cells_are_refused_by_both_names,
-        a_model_with_a_custom_cell_is_described_by_its_name,
+        a_checkpoint_with_a_custom_cell_is_loaded_by_passing_the_cell,
+        cells_of_one_name_are_independent_on_a_cpu,
     );
     on_gpu_strategies!(
         suite,
         a_correct_cell_agrees_on_a_gpu,
         wgsl_that_differs_from_its_cpu_reference_is_reported_by_result,
         the_whole_layer_of_a_custom_cell_runs_on_a_gpu,
+        cells_of_one_name_are_independent_on_a_gpu,
     );
 }

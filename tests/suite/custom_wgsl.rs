@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use libtest_mimic::Failed;
 use refrain::check::custom_cell;
-use refrain::nn::{Cell, CustomCell, Model, Rnn, UnitBackward, UnitForward, UnitState, UnitStep};
+use refrain::nn::{
+    Cell, CustomCell, Model, Rnn, UnitBackward, UnitEquations, UnitForward, UnitState, UnitStep,
+};
 use refrain::{Error, GpuOptions, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
@@ -13,21 +15,21 @@ use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 /// tanh of two gates' sums, by the text under test.
 #[derive(Debug)]
 struct Written {
-    name: &'static str,
-    wgsl: &'static str,
+    name: String,
+    wgsl: String,
 }
 
-impl CustomCell for Written {
-    fn name(&self) -> &'static str {
-        self.name
+impl UnitEquations for Written {
+    fn name(&self) -> &str {
+        &self.name
     }
 
     fn gates(&self) -> usize {
         2
     }
 
-    fn wgsl(&self) -> &'static str {
-        self.wgsl
+    fn wgsl(&self) -> &str {
+        &self.wgsl
     }
 
     fn forward(&self, p: &[f64], q: &[f64], _: UnitState, gates: &mut [f64]) -> UnitForward {
@@ -41,9 +43,8 @@ impl CustomCell for Written {
     }
 }
 
-fn cell(name: &str, wgsl: String) -> &'static Written {
-    let [name, wgsl] = [name.to_owned(), wgsl].map(|text| &*Box::leak(text.into_boxed_str()));
-    Box::leak(Box::new(Written { name, wgsl }))
+fn cell(name: &str, wgsl: String) -> CustomCell {
+    CustomCell::new(Written { name: name.to_owned(), wgsl })
 }
 
 /// The cell whose forward function, from its third line on, has `body` before it returns tanh(sum), with `outside` behind
@@ -64,7 +65,7 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {{
     )
 }
 
-fn add(cell: &'static Written) -> Result<()> {
+fn add(cell: CustomCell) -> Result<()> {
     Model::new(1).add("rnn", Rnn::new(Cell::Custom(cell), 2, 3)).map(|_| ())
 }
 
@@ -242,10 +243,10 @@ fn ordinary_text() -> String {
 /// A program may call from a thread with a small stack: the compilers' is their own.
 fn what_equations_need_runs_on_a_gpu_from_any_thread(adapter: &Adapter) -> Outcome {
     let device = &adapter.open()?;
-    let cell = cell(&format!("ordinary_{}", adapter.summary().index), ordinary_text());
+    let cell = cell("ordinary", ordinary_text());
     let report = std::thread::scope(|scope| {
         let small = std::thread::Builder::new().stack_size(256 << 10);
-        small.spawn_scoped(scope, move || custom_cell(cell, device)).map(|thread| thread.join())
+        small.spawn_scoped(scope, move || custom_cell(&cell, device)).map(|thread| thread.join())
     });
     let report = report?.map_err(|_| "the thread panicked")??;
     assert!(report.passed(), "{report}");
@@ -256,16 +257,15 @@ fn what_equations_need_runs_on_a_gpu_from_any_thread(adapter: &Adapter) -> Outco
 fn a_wait_that_expires_names_the_running_cell(adapter: &Adapter) -> Outcome {
     let options = GpuOptions { wait_limit: Duration::from_nanos(1), ..GpuOptions::default() };
     let device = adapter.open_anew_with(&options)?;
-    let name = format!("slow_{}", adapter.summary().index);
     let mut model = Model::new(1);
-    let rnn = model.add("rnn", Rnn::new(Cell::Custom(cell(&name, ordinary_text())), 2, 64))?;
+    let rnn = model.add("rnn", Rnn::new(Cell::Custom(cell("slow", ordinary_text())), 2, 64))?;
     let parameters = model.initialize(&device)?;
     let x = Tensor::zeros(&device, &[200, 16, 2])?;
     let (y, _) = rnn.infer(&parameters, &x, &rnn.zero_state(&device, 16)?)?;
     let refused = y.download();
     assert!(
         matches!(&refused, Err(Error::DeviceLost { reason }) if reason.contains("did not end within")
-            && reason.contains(&name) && reason.contains("a user's WGSL")),
+            && reason.contains("slow") && reason.contains("a user's WGSL")),
         "{refused:?}"
     );
     Ok(())

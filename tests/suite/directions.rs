@@ -245,7 +245,7 @@ fn many_steps_of_both_directions_are_as_few_dispatches(adapter: &Adapter) -> Out
     let device =
         adapter.open_with(&GpuOptions { recurrent: RecurrentStrategy::Sequence, ..Default::default() })?;
     for cell in [Cell::tanh(), Cell::Gru, Cell::Lstm] {
-        let layer = Rnn::new(cell, INPUTS, 20);
+        let layer = Rnn::new(cell.clone(), INPUTS, 20);
         let grown = |layer: &Rnn| -> Result<u64> {
             Ok(calls(&device, layer, LONG)?[0] - calls(&device, layer, LONG / 8)?[0])
         };

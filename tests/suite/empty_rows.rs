@@ -30,7 +30,7 @@ fn cases() -> Vec<Rnn> {
         of(Cell::Gru).reset_before().reverse().layers(2).residual(),
         of(Cell::Gru).layer_norm().layers(2),
         of(Cell::Gru).clip_gradient(0.05).truncated_every(3, 4),
-        of(Cell::Custom(&RIGHT)).bidirectional(),
+        of(Cell::Custom(RIGHT.clone())).bidirectional(),
     ]
 }
 

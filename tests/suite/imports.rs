@@ -67,7 +67,7 @@ fn onnx_attributes_that_make_no_sense_are_refused() -> Outcome {
     expect_refused(node.layer(&tensors), &["activations", "layers"])?;
     let layers = node.layers(&tensors)?;
     assert_eq!(layers.iter().map(|layer| layer.directions()).collect::<Vec<_>>(), [0..1, 1..2]);
-    assert_eq!(layers[1].description().cell(), Cell::relu());
+    assert_eq!(layers[1].description().cell(), &Cell::relu());
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::gradients::check;
 use crate::support::{Tolerance, all_gradients, by_entry, expect_close, largest, random, values, wide};
 
-const CELLS: [Cell; 2] = [Cell::Lstm, Cell::Gru];
+const CELLS: [&Cell; 2] = [&Cell::Lstm, &Cell::Gru];
 const INPUTS: usize = 3;
 
 /// What is asked of a stack beside layer normalisation.
@@ -125,8 +125,8 @@ fn what_does_not_fit_is_refused() -> Outcome {
     expect_refusal(ops::layer_norm_backward(&x, &gain, &gain, &[4]), &["d_y", "[2, 4]", "[4]"]);
 
     let mut model = Model::new(1);
-    for cell in [Cell::tanh(), Cell::Vanilla(Activation::Relu)] {
-        let stack = Rnn::new(cell, 2, 3).layer_norm();
+    for cell in [&Cell::tanh(), &Cell::relu()] {
+        let stack = Rnn::new(cell.clone(), 2, 3).layer_norm();
         expect_refusal(model.add("rnn", stack), &["layer_norm", "Cell::Lstm or Cell::Gru", cell.name()]);
     }
     let sigmoid =
@@ -158,12 +158,13 @@ fn what_does_not_fit_is_refused() -> Outcome {
 fn parameters_have_names_sizes_and_first_values() -> Outcome {
     for cell in CELLS {
         let mut model = Model::new(1);
-        model.add("rnn", Rnn::new(cell, 2, 3).layers(2).bidirectional().without_bias().layer_norm())?;
+        model
+            .add("rnn", Rnn::new(cell.clone(), 2, 3).layers(2).bidirectional().without_bias().layer_norm())?;
         let parameters = model.initialize(&Device::cpu())?;
         let mut names = Vec::new();
         for place in ["l0", "l0_reverse", "l1", "l1_reverse"] {
             let mut of_place = vec!["weight_ih", "weight_hh", "norm_ih", "norm_hh"];
-            if cell == Cell::Lstm {
+            if *cell == Cell::Lstm {
                 of_place.push("norm_c");
                 let state = parameters.view(&format!("rnn.norm_c_{place}"))?;
                 assert_eq!(state.shape().dimensions(), [2, 3]);
@@ -183,7 +184,7 @@ fn parameters_have_names_sizes_and_first_values() -> Outcome {
 /// A stack with layer normalisation and its batch.
 #[derive(Clone, Copy)]
 struct Variant {
-    cell: Cell,
+    cell: &'static Cell,
     name: &'static str,
     build: Build,
     hidden: usize,
@@ -195,7 +196,7 @@ struct Variant {
 }
 
 impl Variant {
-    fn of(cell: Cell, name: &'static str, build: Build) -> Self {
+    fn of(cell: &'static Cell, name: &'static str, build: Build) -> Self {
         let (hidden, steps, batch) = (4, 4, 3);
         Self { cell, name, build, hidden, steps, batch, ragged: false, reset: false, training: false }
     }
@@ -239,7 +240,7 @@ impl Variant {
     }
 
     fn stack(&self) -> Rnn {
-        (self.build)(Rnn::new(self.cell, INPUTS, self.hidden).layer_norm())
+        (self.build)(Rnn::new(self.cell.clone(), INPUTS, self.hidden).layer_norm())
     }
 }
 
@@ -421,15 +422,15 @@ fn standard(x: &[f64]) -> Vec<f64> {
 }
 
 /// Rows of `weight` times x, normalised in the groups of the cell, times the gain, plus the bias.
-fn normalised_product(cell: Cell, weight: &[f64], x: &[f64], gain: &[f64], bias: &[f64]) -> Vec<f64> {
+fn normalised_product(cell: &Cell, weight: &[f64], x: &[f64], gain: &[f64], bias: &[f64]) -> Vec<f64> {
     let product: Vec<f64> = weight.chunks(x.len()).map(|row| dot(row, x)).collect();
-    let joint = if cell == Cell::Gru { product.len() / 3 * 2 } else { product.len() };
+    let joint = if *cell == Cell::Gru { product.len() / 3 * 2 } else { product.len() };
     let parts = [standard(&product[..joint]), standard(&product[joint..])].concat();
     parts.iter().zip(gain).zip(bias).map(|((x, gain), bias)| gain * x + bias).collect()
 }
 
 /// One row of the batch through the equations of the paper, number by number.
-fn textbook(cell: Cell, weights: &[Vec<f64>], x: &[Vec<f64>], hidden: &[f64], state: &[f64]) -> Vec<f64> {
+fn textbook(cell: &Cell, weights: &[Vec<f64>], x: &[Vec<f64>], hidden: &[f64], state: &[f64]) -> Vec<f64> {
     let sigmoid = |a: f64| 1.0 / (1.0 + (-a).exp());
     let units = hidden.len();
     let (mut h, mut c, mut all) = (hidden.to_vec(), state.to_vec(), Vec::new());
@@ -437,7 +438,7 @@ fn textbook(cell: Cell, weights: &[Vec<f64>], x: &[Vec<f64>], hidden: &[f64], st
         let u = normalised_product(cell, &weights[0], x, &weights[4], &weights[2]);
         let q = normalised_product(cell, &weights[1], &h, &weights[5], &weights[3]);
         let a = |gate: usize, unit: usize| u[gate * units + unit] + q[gate * units + unit];
-        if cell == Cell::Lstm {
+        if *cell == Cell::Lstm {
             c = (0..units)
                 .map(|unit| sigmoid(a(1, unit)) * c[unit] + sigmoid(a(0, unit)) * a(2, unit).tanh())
                 .collect();

@@ -182,7 +182,8 @@ fn merges_and_residual_connections_equal_layers_called_by_hand() -> Outcome {
     for merge in Merge::ALL {
         for cell in CELLS {
             let mut model = Model::new(9);
-            let stack = Rnn::new(cell, INPUTS, HIDDEN).layers(2).bidirectional().merge(merge).residual();
+            let stack =
+                Rnn::new(cell.clone(), INPUTS, HIDDEN).layers(2).bidirectional().merge(merge).residual();
             let width = stack.outputs();
             assert_eq!(width, if merge == Merge::Concat { 2 * HIDDEN } else { HIDDEN });
             let whole = model.add("rnn", stack)?;
@@ -194,7 +195,7 @@ fn merges_and_residual_connections_equal_layers_called_by_hand() -> Outcome {
             for number in 0..2 {
                 let inputs = by_hand.shape().last();
                 let mut model = Model::new(0);
-                let layer = model.add("rnn", Rnn::new(cell, inputs, HIDDEN).bidirectional())?;
+                let layer = model.add("rnn", Rnn::new(cell.clone(), inputs, HIDDEN).bidirectional())?;
                 let from = |name: &str| name.replace("_l0", &format!("_l{number}"));
                 let own = copied(&model, &parameters, from)?;
                 let zero = layer.zero_state(&device, BATCH)?;

@@ -57,7 +57,7 @@ fn cases() -> Vec<Case> {
         case("gru", of(Cell::Gru), forward),
         reverse("reverse gru", of(Cell::Gru).reset_before()),
         both("bidirectional gru", of(Cell::Gru).merge(Merge::Sum).layers(2)),
-        both("bidirectional custom cell", of(Cell::Custom(&RIGHT))),
+        both("bidirectional custom cell", of(Cell::Custom(RIGHT.clone()))),
         Case { lengths: EVEN, ..both("truncated", of(Cell::Lstm).truncated(2)) },
         case("windowed", of(Cell::Lstm).windowed(1), forward),
         Case { lengths: EVEN, ..case("truncated every", of(Cell::Gru).truncated_every(2, 3), forward) },

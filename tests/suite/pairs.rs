@@ -139,12 +139,12 @@ fn functions_with_kinks(stack: Rnn) -> Rnn {
 
 /// A stack with two options, and those that they need.
 struct Variant {
-    cell: Cell,
+    cell: &'static Cell,
     choices: Vec<&'static Choice>,
 }
 
 impl Variant {
-    fn new(cell: Cell, pair: [&'static Choice; 2]) -> Self {
+    fn new(cell: &'static Cell, pair: [&'static Choice; 2]) -> Self {
         let needed = pair.iter().filter_map(|choice| choice.needs);
         needed.fold(Self { cell, choices: pair.to_vec() }, Self::with)
     }
@@ -164,7 +164,7 @@ impl Variant {
         for (place, one) in TABLE.iter().enumerate() {
             for two in TABLE[place + 1..].iter().filter(|two| two.option != one.option) {
                 for cell in one.cells.iter().filter(|cell| two.cells.contains(cell)) {
-                    all.push(Self::new(*cell, [one, two]));
+                    all.push(Self::new(cell, [one, two]));
                 }
             }
         }
@@ -184,9 +184,9 @@ impl Variant {
         }
         let mut stacks = Vec::new();
         for cell in ALL {
-            let mut left: Vec<Self> = Self::taken().filter(|pair| pair.cell == *cell).collect();
+            let mut left: Vec<Self> = Self::taken().filter(|pair| pair.cell == cell).collect();
             while let Some(first) = left.first() {
-                let seed = Self { cell: *cell, choices: first.choices.clone() };
+                let seed = Self { cell, choices: first.choices.clone() };
                 let stack = left.iter().fold(seed, |stack, pair| stack.and(pair).unwrap_or(stack));
                 left.retain(|pair| !stack.covers(pair));
                 stacks.push(stack);
@@ -250,7 +250,7 @@ impl Variant {
 
     fn stack_of(&self, inputs: usize, fits: impl Fn(&Choice) -> bool) -> Rnn {
         let chosen = self.choices.iter().filter(|choice| fits(choice));
-        chosen.fold(Rnn::new(self.cell, inputs, HIDDEN), |stack, choice| (choice.build)(stack))
+        chosen.fold(Rnn::new(self.cell.clone(), inputs, HIDDEN), |stack, choice| (choice.build)(stack))
     }
 
     /// Whether gradients are not those of the loss.
@@ -585,7 +585,7 @@ fn options_that_exclude_each_other_are_refused_by_both_names() -> Outcome {
 fn options_of_other_cells_are_refused_by_both_names() -> Outcome {
     for choice in &TABLE {
         for cell in ALL.iter().filter(|cell| !choice.cells.contains(cell)) {
-            match Model::new(1).add("rnn", (choice.build)(Rnn::new(*cell, INPUTS, HIDDEN))) {
+            match Model::new(1).add("rnn", (choice.build)(Rnn::new(cell.clone(), INPUTS, HIDDEN))) {
                 Err(error @ Error::Config { .. }) => {
                     let message = error.to_string();
                     let names = [choice.option, cell.name()];

@@ -217,7 +217,7 @@ fn the_written_formulas_are_what_is_counted() -> Outcome {
     let places = STEPS * BATCH;
     for (cell, kept, state) in [(Cell::Gru, 5, 1), (Cell::Lstm, 6, 2)] {
         for (layers, classes) in [(1, 16), (3, WIDTH)] {
-            let stack = Rnn::new(cell, INPUTS, WIDTH).layers(layers);
+            let stack = Rnn::new(cell.clone(), INPUTS, WIDTH).layers(layers);
             let back = classes + WIDTH.max(classes);
             let states = layers * BATCH * state * WIDTH;
             let whole = with_head(stack.clone(), classes)?;

@@ -47,8 +47,8 @@ fn cases() -> Vec<Case> {
         case(of(Cell::Lstm, 15).peepholes().bidirectional(), 6, true),
         case(of(Cell::Lstm, 20).coupled().clip_gradient(0.01), 17, true),
         case(of(Cell::Lstm, 9).zoneout(0.2, 0.1).layers(2), 2, false),
-        case(of(Cell::Custom(&RIGHT), 18), 5, true),
-        case(of(Cell::Custom(&GATED), 17), 6, false),
+        case(of(Cell::Custom(RIGHT.clone()), 18), 5, true),
+        case(of(Cell::Custom(GATED.clone()), 17), 6, false),
     ]
 }
 
@@ -366,7 +366,7 @@ fn persistent_checkpoints_change_no_bit(adapter: &Adapter) -> Outcome {
     for (cell, units) in [(Cell::Lstm, 16), (Cell::Gru, 20)] {
         let options = PersistentLimits { workgroups: Some(64), spin_limit: Some(1024) };
         let device = open(adapter, RecurrentStrategy::Persistent, options)?;
-        let layer = Rnn::new(cell, INPUTS, units);
+        let layer = Rnn::new(cell.clone(), INPUTS, units);
         let plain = Case { layer: layer.clone(), steps: 34, batch: 64, ragged: true };
         let segments = Case { layer: layer.checkpointed(8), ..plain.clone() };
         let found = train(&device, &segments)?;

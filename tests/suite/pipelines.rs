@@ -18,7 +18,7 @@ fn work(device: &Device) -> Result<Vec<f32>> {
     let y = ops::unary(&ops::permute(&y, &[1, 0, 2])?, Activation::Sigmoid)?;
     let sums = ops::sum_rows(&y.reshape(&[12, 5])?)?;
     let mut model = Model::new(2);
-    let layer = model.add("rnn", Rnn::new(Cell::Custom(&RIGHT), 5, 3))?;
+    let layer = model.add("rnn", Rnn::new(Cell::Custom(RIGHT.clone()), 5, 3))?;
     let parameters = model.initialize(device)?;
     let (outputs, last) = layer.infer(&parameters, &x, &layer.zero_state(device, 3)?)?;
     let parts = [y, sums, outputs, last.hidden()];

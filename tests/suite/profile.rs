@@ -39,7 +39,7 @@ fn expect_whole_profile(device: &Device) -> Outcome {
         // Whether a recurrent layer takes one step a dispatch or many is its own choice.
         let parts: Vec<&str> = name.split('*').collect();
         let found = calls.iter().any(|call| parts.iter().all(|part| call.kernel.contains(part)));
-        assert!(found, "no {name} among {:?}", calls.iter().map(|call| call.kernel).collect::<Vec<_>>());
+        assert!(found, "no {name} among {:?}", calls.iter().map(|call| &call.kernel).collect::<Vec<_>>());
     }
     for pair in calls.windows(2) {
         assert!(pair[0].start_nanoseconds <= pair[1].start_nanoseconds, "{pair:?}");

@@ -28,28 +28,28 @@ type Build = fn(Rnn) -> Rnn;
 #[derive(Clone, Copy)]
 struct Kind {
     name: &'static str,
-    cell: Cell,
+    cell: &'static Cell,
     build: Build,
     /// Whether its gradients are clipped in the backward pass.
     clips_gradients: bool,
 }
 
 const KINDS: [Kind; 8] = [
-    plain("rnn", Cell::tanh(), |stack| stack),
-    plain("lstm", Cell::Lstm, |stack| stack),
-    plain("gru", Cell::Gru, |stack| stack),
-    plain("gru with the reset before", Cell::Gru, Rnn::reset_before),
-    plain("lstm with projection", Cell::Lstm, |stack| stack.projection(3)),
-    plain("coupled lstm with peepholes", Cell::Lstm, |stack| stack.coupled().peepholes()),
-    clipped("clipped rnn", Cell::tanh(), |stack| stack.clip_gates(0.5).clip_gradient(0.1)),
-    clipped("lstm with all", Cell::Lstm, all_of_an_lstm),
+    plain("rnn", const { &Cell::tanh() }, |stack| stack),
+    plain("lstm", &Cell::Lstm, |stack| stack),
+    plain("gru", &Cell::Gru, |stack| stack),
+    plain("gru with the reset before", &Cell::Gru, Rnn::reset_before),
+    plain("lstm with projection", &Cell::Lstm, |stack| stack.projection(3)),
+    plain("coupled lstm with peepholes", &Cell::Lstm, |stack| stack.coupled().peepholes()),
+    clipped("clipped rnn", const { &Cell::tanh() }, |stack| stack.clip_gates(0.5).clip_gradient(0.1)),
+    clipped("lstm with all", &Cell::Lstm, all_of_an_lstm),
 ];
 
-const fn plain(name: &'static str, cell: Cell, build: Build) -> Kind {
+const fn plain(name: &'static str, cell: &'static Cell, build: Build) -> Kind {
     Kind { name, cell, build, clips_gradients: false }
 }
 
-const fn clipped(name: &'static str, cell: Cell, build: Build) -> Kind {
+const fn clipped(name: &'static str, cell: &'static Cell, build: Build) -> Kind {
     Kind { name, cell, build, clips_gradients: true }
 }
 
@@ -107,7 +107,7 @@ impl Setting {
         also: impl Fn(Rnn) -> Rnn,
     ) -> Result<Self> {
         let mut model = Model::new(5);
-        let stack = (kind.build)(Rnn::new(kind.cell, INPUTS, HIDDEN).layers(layers));
+        let stack = (kind.build)(Rnn::new(kind.cell.clone(), INPUTS, HIDDEN).layers(layers));
         let stack = match way {
             Way::Forward => stack,
             Way::Reverse => stack.reverse(),

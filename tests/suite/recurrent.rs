@@ -13,7 +13,7 @@ const BATCH: usize = 3;
 const INPUTS: usize = 2;
 /// Any order, length 1 and the full length included.
 const LENGTHS: [u32; BATCH] = [2, 4, 1];
-const CELLS: [Cell; 3] = [Cell::tanh(), Cell::Lstm, Cell::Gru];
+const CELLS: [&Cell; 3] = [&Cell::tanh(), &Cell::Lstm, &Cell::Gru];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
@@ -25,7 +25,7 @@ enum Way {
 /// One combination of options.
 #[derive(Clone, Copy, Debug)]
 struct Options {
-    cell: Cell,
+    cell: &'static Cell,
     way: Way,
     layers: usize,
     bias: bool,
@@ -46,7 +46,7 @@ impl Options {
 
     fn model(&self) -> Result<(Model, Layer<Rnn>)> {
         let mut model = Model::new(5);
-        let mut stack = Rnn::new(self.cell, INPUTS, self.hidden).layers(self.layers);
+        let mut stack = Rnn::new(self.cell.clone(), INPUTS, self.hidden).layers(self.layers);
         if !self.bias {
             stack = stack.without_bias();
         }

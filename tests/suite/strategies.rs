@@ -9,7 +9,7 @@ use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::support::{all_gradients, expect_same_bits, random};
 
 const INPUTS: usize = 3;
-const CELLS: [Cell; 3] = [Cell::tanh(), Cell::Gru, Cell::Lstm];
+const CELLS: [&Cell; 3] = [&Cell::tanh(), &Cell::Gru, &Cell::Lstm];
 
 fn open(adapter: &Adapter, recurrent: RecurrentStrategy) -> Result<Device> {
     adapter.open_with(&GpuOptions { recurrent, ..GpuOptions::default() })
@@ -71,7 +71,7 @@ fn many_steps_cost_a_handful_of_dispatches(adapter: &Adapter) -> Outcome {
         (open(adapter, RecurrentStrategy::Sequence)?, open(adapter, RecurrentStrategy::PerStep)?);
     for cell in CELLS {
         let counts = |device: &Device, steps: usize| -> Result<[u64; 2]> {
-            let result = Pass::new(Rnn::new(cell, INPUTS, 20), steps, 5).run(device, None)?;
+            let result = Pass::new(Rnn::new(cell.clone(), INPUTS, 20), steps, 5).run(device, None)?;
             Ok([result.forward, result.backward])
         };
         let name = cell.name();
@@ -95,7 +95,7 @@ fn a_long_sequence_is_the_same_in_several_dispatches(adapter: &Adapter) -> Outco
     let device = open(adapter, RecurrentStrategy::Sequence)?;
     for cell in CELLS {
         let mut model = Model::new(4);
-        let rnn = model.add("rnn", Rnn::new(cell, 2, 33))?;
+        let rnn = model.add("rnn", Rnn::new(cell.clone(), 2, 33))?;
         let parameters = model.initialize(&device)?;
         let x = random(&device, 33, &[LONG, 2, 2], 1.0)?;
         let before = device.counters().dispatches;

@@ -57,7 +57,7 @@ const VOCABULARY: usize = 7;
 
 impl Worker {
     fn new(device: &Device, seed: usize) -> Result<Self> {
-        let cell = [Cell::Gru, Cell::Lstm, Cell::tanh()][seed % 3];
+        let cell = [Cell::Gru, Cell::Lstm, Cell::tanh()][seed % 3].clone();
         let mut model = Model::new(seed as u64);
         model.add("embedding", Embedding::new(VOCABULARY, 5))?;
         model.add("rnn", Rnn::new(cell, 5, 6 + seed))?;

@@ -245,7 +245,7 @@ fn the_chosen_tile_is_the_one_that_runs(adapter: &Adapter) -> Outcome {
         let device = open(adapter, TuningSource::Given(tuning), &options)?;
         let (a, b) = (random(&device, 1, &[33, 17], 1.0)?, random(&device, 2, &[17, 40], 1.0)?);
         ops::matmul(&a, &b, Form::Plain, None)?;
-        let kernels: Vec<&str> = device.profile()?.iter().map(|call| call.kernel).collect();
+        let kernels: Vec<String> = device.profile()?.into_iter().map(|call| call.kernel).collect();
         let expected = format!("matmul/{tile:?}").to_lowercase();
         assert!(kernels.len() == 1 && kernels[0].starts_with(&expected), "{kernels:?}, not {expected}");
     }

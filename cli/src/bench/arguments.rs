@@ -95,7 +95,7 @@ pub(crate) fn strategy_name(strategy: RecurrentStrategy) -> &'static str {
 pub(crate) struct Sizes {
     /// Recurrent cell: lstm, gru, or a vanilla cell by its activation: tanh, relu, sigmoid, elu, ...
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = cell)]
-    cell: Option<Vec<Cell>>,
+    cell: Option<Vec<&'static Cell>>,
     /// Hidden units of each recurrent layer
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = whole::<usize>)]
     hidden: Option<Vec<usize>>,

@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn every_kind_is_right_on_the_cpu_and_compared_once() {
         let shape =
-            Shape { cell: Cell::Gru, inputs: 64, hidden: 64, batch: 2, sequence: 5, layers: 2, classes: 9 };
+            Shape { cell: &Cell::Gru, inputs: 64, hidden: 64, batch: 2, sequence: 5, layers: 2, classes: 9 };
         let wider = Shape { hidden: 128, ..shape };
         let jobs: Vec<_> =
             [shape, wider].into_iter().flat_map(|shape| Work::ALL.map(|work| (shape, work))).collect();

@@ -181,7 +181,7 @@ impl Operation {
 pub(crate) fn steps(device: &Device, shape: Shape, pass: Pass) -> Outcome<Action> {
     let Shape { cell, hidden, batch, sequence, .. } = shape;
     let mut model = Model::new(3);
-    let layer = model.add("rnn", Rnn::new(cell, 1, hidden))?;
+    let layer = model.add("rnn", Rnn::new(cell.clone(), 1, hidden))?;
     let parameters = model.initialize(device)?;
     let state = layer.zero_state(device, batch)?;
     let x = random(device, &[sequence, batch, 1], 1)?;
@@ -381,7 +381,7 @@ mod tests {
         let gemm = Operation::Gemm { form: Form::Plain, m: 2, n: 3, k: 5 };
         assert!(matches!(gemm.amount(), Amount::Flops(60.0)));
         let shape =
-            Shape { cell: Cell::Gru, inputs: 1, hidden: 5, batch: 2, sequence: 7, layers: 1, classes: 9 };
+            Shape { cell: &Cell::Gru, inputs: 1, hidden: 5, batch: 2, sequence: 7, layers: 1, classes: 9 };
         let both = Operation::Steps { shape, pass: Pass::Both };
         assert!(matches!(both.amount(), Amount::Flops(flops) if flops == 3.0 * 2.0 * 14.0 * 15.0 * 5.0));
         assert!(matches!(Operation::Adam { inputs: 3, outputs: 4 }.amount(), Amount::Bytes(336.0)));

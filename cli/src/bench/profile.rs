@@ -96,7 +96,7 @@ impl Profile {
 fn table(calls: &[KernelCall]) -> String {
     let mut kernels: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
     for call in calls {
-        let (count, nanoseconds) = kernels.entry(call.kernel).or_default();
+        let (count, nanoseconds) = kernels.entry(&call.kernel).or_default();
         *count += 1;
         *nanoseconds += call.nanoseconds;
     }
@@ -138,8 +138,11 @@ mod tests {
     use super::*;
 
     fn calls() -> Vec<KernelCall> {
-        let call =
-            |kernel, start_nanoseconds, nanoseconds| KernelCall { kernel, start_nanoseconds, nanoseconds };
+        let call = |kernel: &str, start_nanoseconds, nanoseconds| KernelCall {
+            kernel: kernel.to_owned(),
+            start_nanoseconds,
+            nanoseconds,
+        };
         vec![call("matmul", 0.0, 3e6), call("step", 3e6, 5e6), call("step", 9e6, 4e6)]
     }
 

@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn a_line_follows_from_what_was_measured() {
         let shape =
-            Shape { cell: Cell::Lstm, inputs: 3, hidden: 5, batch: 2, sequence: 10, layers: 1, classes: 64 };
+            Shape { cell: &Cell::Lstm, inputs: 3, hidden: 5, batch: 2, sequence: 10, layers: 1, classes: 64 };
         let measured = Measured {
             timing: Timing { runs: 12, median: 0.002, minimum: 0.001, spread: 0.25 },
             checksum: 0.5,

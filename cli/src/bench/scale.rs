@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     const SHAPE: Shape =
-        Shape { cell: Cell::Lstm, inputs: 8, hidden: 8, batch: 2, sequence: 16, layers: 1, classes: 4 };
+        Shape { cell: &Cell::Lstm, inputs: 8, hidden: 8, batch: 2, sequence: 16, layers: 1, classes: 4 };
 
     fn steps(all: &[usize]) -> Vec<Shape> {
         all.iter().map(|&sequence| Shape { sequence, ..SHAPE }).collect()

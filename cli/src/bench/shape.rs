@@ -51,7 +51,7 @@ pub(crate) enum DeviceClass {
 /// The sizes of one stack.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Shape {
-    pub(crate) cell: Cell,
+    pub(crate) cell: &'static Cell,
     pub(crate) inputs: usize,
     pub(crate) hidden: usize,
     pub(crate) batch: usize,
@@ -172,7 +172,7 @@ impl Shape {
 /// Lists of sizes; all combinations are timed.
 #[derive(Clone, Debug)]
 pub(crate) struct Grid {
-    pub(crate) cells: Vec<Cell>,
+    pub(crate) cells: Vec<&'static Cell>,
     pub(crate) hidden: Vec<usize>,
     pub(crate) batch: Vec<usize>,
     pub(crate) sequence: Vec<usize>,
@@ -186,7 +186,7 @@ impl Grid {
     /// The grid for which results are reported.
     pub(crate) fn standard() -> Self {
         Self {
-            cells: vec![Cell::tanh(), Cell::Gru, Cell::Lstm],
+            cells: vec![const { &Cell::tanh() }, &Cell::Gru, &Cell::Lstm],
             hidden: vec![64, 128, 256, 512, 1024],
             batch: vec![1, 16, 64, 256],
             sequence: vec![64, 512],
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     const SHAPE: Shape =
-        Shape { cell: Cell::Lstm, inputs: 3, hidden: 5, batch: 2, sequence: 7, layers: 2, classes: 11 };
+        Shape { cell: &Cell::Lstm, inputs: 3, hidden: 5, batch: 2, sequence: 7, layers: 2, classes: 11 };
 
     #[test]
     fn operations_are_those_of_the_products() {

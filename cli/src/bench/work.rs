@@ -68,7 +68,7 @@ impl Setting {
     pub(crate) fn new(device: &Device, shape: Shape, work: Work) -> Result<Self> {
         let Shape { cell, inputs, hidden, batch, sequence, layers, classes } = shape;
         let mut model = Model::new(SEED);
-        let stack = model.add("rnn", Rnn::new(cell, inputs, hidden).layers(layers))?;
+        let stack = model.add("rnn", Rnn::new(cell.clone(), inputs, hidden).layers(layers))?;
         if work == Work::Train {
             model.add("head", Linear::new(hidden, classes))?;
         }

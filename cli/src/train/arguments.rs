@@ -67,7 +67,7 @@ pub(crate) struct Network {
     pub(crate) one_hot: bool,
     /// Recurrent cell: lstm, gru, or a vanilla cell by its activation: tanh, relu, sigmoid, elu, ...
     #[arg(long, value_name = "NAME", default_value = "tanh", value_parser = cell)]
-    pub(crate) cell: Cell,
+    pub(crate) cell: &'static Cell,
     /// Dropout rate between recurrent layers in training; needs at least two layers
     #[arg(long, value_name = "RATE", default_value_t = 0.0)]
     pub(crate) dropout: f32,

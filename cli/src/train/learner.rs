@@ -82,8 +82,9 @@ fn build(network: &Network, optimization: &Optimization, vocabulary: usize) -> R
             network.embedding
         }
     };
-    let stack =
-        Rnn::new(network.cell, features, network.hidden).layers(network.layers).dropout(network.dropout);
+    let stack = Rnn::new(network.cell.clone(), features, network.hidden)
+        .layers(network.layers)
+        .dropout(network.dropout);
     let stack = match optimization.truncation {
         Truncation::None => stack,
         Truncation::Chunks(steps) => stack.truncated(steps),

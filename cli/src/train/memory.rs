@@ -128,7 +128,7 @@ mod tests {
         for cell in [Cell::tanh(), Cell::Lstm, Cell::Gru] {
             let mut model = Model::new(0);
             model.add("characters", Embedding::new(11, 5)).unwrap();
-            model.add("rnn", Rnn::new(cell, 5, 7).layers(3)).unwrap();
+            model.add("rnn", Rnn::new(cell.clone(), 5, 7).layers(3)).unwrap();
             model.add("head", Linear::new(7, 11)).unwrap();
             let count = model.initialize(&Device::cpu()).unwrap().count();
             let options = format!("train --hidden 7 --embedding 5 --layers 3 --cell {}", cell.name());

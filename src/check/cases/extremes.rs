@@ -186,7 +186,7 @@ fn recurrent(name: &str, build: fn() -> Rnn) -> Operation {
 
 fn layer(sampler: &Sampler, stack: Rnn, values: &[f32], place: Place) -> Result<Vec<Output>> {
     let batch = values.len() + 2;
-    let cell = stack.cell();
+    let cell = stack.cell().clone();
     let with = |steps: usize, width: usize, own: Place| {
         let mut all = sampler.values(steps * batch * width, CENTRED);
         let at = (steps / 2).min(1);

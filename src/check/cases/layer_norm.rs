@@ -35,12 +35,13 @@ pub(super) fn operations() -> Vec<Operation> {
 
 fn stacks() -> Vec<Case> {
     let mut cases = Vec::new();
-    for cell in [Cell::Lstm, Cell::Gru] {
+    for cell in [&Cell::Lstm, &Cell::Gru] {
         for [steps, batch, hidden] in STACKS {
             let label = format!("{} T {steps}, B {batch}, H {hidden}", cell.name());
-            let recurrence = Recurrence { cell, steps, batch, layers: LAYERS, terms: 2 * hidden };
+            let recurrence =
+                Recurrence { cell: cell.clone(), steps, batch, layers: LAYERS, terms: 2 * hidden };
             cases.push(Case::new(label, 2400 + cases.len() as u64, move |sampler| {
-                run_stack(sampler, recurrence, hidden)
+                run_stack(sampler, &recurrence, hidden)
             }));
         }
     }
@@ -48,10 +49,11 @@ fn stacks() -> Vec<Case> {
 }
 
 /// Both directions over ragged rows with resets and truncation.
-fn run_stack(sampler: &Sampler, recurrence: Recurrence, hidden: usize) -> Result<Vec<Output>> {
-    let Recurrence { cell, steps, batch, .. } = recurrence;
+fn run_stack(sampler: &Sampler, recurrence: &Recurrence, hidden: usize) -> Result<Vec<Output>> {
+    let &Recurrence { ref cell, steps, batch, .. } = recurrence;
     let mut model = Model::new(0);
-    let stack = Rnn::new(cell, hidden, hidden).layers(LAYERS).bidirectional().truncated(3).layer_norm();
+    let stack =
+        Rnn::new(cell.clone(), hidden, hidden).layers(LAYERS).bidirectional().truncated(3).layer_norm();
     let layer = model.add("rnn", stack)?;
     let mut parameters = model.initialize(sampler.device())?;
     let bound = 1.0 / (hidden as f64).sqrt();

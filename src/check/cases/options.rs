@@ -9,7 +9,7 @@ use crate::tensor::Indices;
 
 /// T, B, H: around tiles and blocks of four random numbers, and one of each.
 const SHAPES: [[usize; 3]; 4] = [[6, 5, 17], [3, 16, 33], [9, 1, 5], [2, 3, 64]];
-const CELLS: [Cell; 3] = [Cell::tanh(), Cell::Lstm, Cell::Gru];
+static CELLS: [Cell; 3] = [Cell::tanh(), Cell::Lstm, Cell::Gru];
 const LAYERS: usize = 2;
 
 /// An option, the factor by which it may increase the variance of an error, and the mode.
@@ -62,7 +62,7 @@ const CHOICES: [Choice; 13] = [
 
 /// Zoneout of h and, if the cell has it, c.
 fn keeping(stack: Rnn) -> Rnn {
-    let cell = if stack.cell() == Cell::Lstm { 0.2 } else { 0.0 };
+    let cell = if *stack.cell() == Cell::Lstm { 0.2 } else { 0.0 };
     stack.zoneout(0.3, cell)
 }
 
@@ -82,21 +82,28 @@ pub(super) fn operations() -> Vec<Operation> {
 
 fn cases((_, build, growth, mode): Choice) -> Vec<Case> {
     let mut cases = Vec::new();
-    for cell in CELLS {
+    for cell in &CELLS {
         for [steps, batch, hidden] in SHAPES {
             let label = format!("{} T {steps}, B {batch}, H {hidden}", cell.name());
             cases.push(Case::new(label, 1900 + cases.len() as u64, move |sampler| {
-                let stack = build(Rnn::new(cell, hidden, hidden).layers(LAYERS));
-                let recurrence = Recurrence { cell, steps, batch, layers: LAYERS, terms: 2 * hidden };
-                run(sampler, stack, recurrence, growth, mode)
+                let stack = build(Rnn::new(cell.clone(), hidden, hidden).layers(LAYERS));
+                let recurrence =
+                    Recurrence { cell: cell.clone(), steps, batch, layers: LAYERS, terms: 2 * hidden };
+                run(sampler, stack, &recurrence, growth, mode)
             }));
         }
     }
     cases
 }
 
-fn run(sampler: &Inputs, stack: Rnn, recurrence: Recurrence, growth: f64, mode: Mode) -> Result<Vec<Output>> {
-    let Recurrence { steps, batch, .. } = recurrence;
+fn run(
+    sampler: &Inputs,
+    stack: Rnn,
+    recurrence: &Recurrence,
+    growth: f64,
+    mode: Mode,
+) -> Result<Vec<Output>> {
+    let &Recurrence { steps, batch, .. } = recurrence;
     let hidden = stack.hidden();
     let mut model = Model::new(0);
     let layer = model.add("rnn", stack)?;

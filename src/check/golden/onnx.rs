@@ -166,7 +166,7 @@ fn run_layer(onnx: &OnnxLayer, sizes: Sizes, inputs: &Inputs, outputs: &mut Outp
     if let Some(cell) = last.cell() {
         outputs.y_c.extend(cell.download_f64()?);
     }
-    let cell = onnx.description().cell();
+    let cell = onnx.description().cell().clone();
     let recurrence = Recurrence { cell, steps, batch, layers: 1, terms: inputs + hidden };
     outputs.roundings = outputs.roundings.max(recurrence.forward());
     Ok(())

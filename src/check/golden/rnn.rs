@@ -39,7 +39,7 @@ impl Stack {
         // The width of W_hh is the projection size, if there is a projection.
         let ([rows, _], _) = case.floats::<2>("weight_hh_l0")?;
         let hidden = rows / cell.gates();
-        let mut description = Rnn::new(cell, inputs, hidden).layers(layers);
+        let mut description = Rnn::new(cell.clone(), inputs, hidden).layers(layers);
         match case.count_or("proj_size", 0)? {
             0 => {}
             units => description = description.projection(units),
@@ -133,7 +133,7 @@ pub(super) fn expect_plain(case: &Case) -> Outcome {
 }
 
 /// The state `h`, and for an LSTM `c`, of the case.
-fn state(case: &Case, device: &Device, cell: Cell, h: &str, c: &str) -> Outcome<State> {
+fn state(case: &Case, device: &Device, cell: &Cell, h: &str, c: &str) -> Outcome<State> {
     let hidden = case.tensor(h, device)?;
     match cell.has_cell_state() {
         true => Ok(State::from_hidden_and_cell(&hidden, &case.tensor(c, device)?)?),

@@ -36,19 +36,19 @@ impl Sizes {
         })
     }
 
-    fn model(&self, cell: Cell) -> Outcome<Model> {
+    fn model(&self, cell: &Cell) -> Outcome<Model> {
         let mut model = Model::new(0);
         model.add("embedding", Embedding::new(self.vocabulary, self.embedding))?;
-        model.add("rnn", Rnn::new(cell, self.embedding, self.hidden).layers(self.layers))?;
+        model.add("rnn", Rnn::new(cell.clone(), self.embedding, self.hidden).layers(self.layers))?;
         model.add("head", Linear::new(self.hidden, self.vocabulary))?;
         Ok(model)
     }
 
     /// The roundings of one step's gradient and of the updates of all steps.
-    fn roundings(&self, cell: Cell) -> f64 {
+    fn roundings(&self, cell: &Cell) -> f64 {
         let terms = self.embedding.max(self.hidden) + self.hidden;
         let Self { sequence, batch, layers, .. } = *self;
-        let recurrence = Recurrence { cell, steps: sequence, batch, layers, terms };
+        let recurrence = Recurrence { cell: cell.clone(), steps: sequence, batch, layers, terms };
         self.steps as f64 * (recurrence.backward() + sum(self.vocabulary) + 2.0 * EVALUATION)
     }
 }
@@ -66,7 +66,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
         other => return Err(Trouble::unsupported(format!("the cell `{other}` is not supported"))),
     };
     let sizes = Sizes::from_case(case)?;
-    let model = sizes.model(cell)?;
+    let model = sizes.model(&cell)?;
     let mut parameters = replay.load(&model, str::to_owned)?;
     let mut optimizer = Optimizer::from_case(case, &parameters)?;
     expect_no_stray_momentum(case, &optimizer)?;
@@ -87,11 +87,11 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
         norms.extend(norm.download_f64()?);
         state = next;
     }
-    replay.check_values("losses", &[sizes.steps], &losses, sizes.roundings(cell))?;
-    replay.check_values("gradient_norms", &[sizes.steps], &norms, sizes.roundings(cell))?;
+    replay.check_values("losses", &[sizes.steps], &losses, sizes.roundings(&cell))?;
+    replay.check_values("gradient_norms", &[sizes.steps], &norms, sizes.roundings(&cell))?;
     for spec in model.specs() {
         let name = format!("final_{}", spec.name);
-        replay.check(&name, parameters.view(&spec.name)?, sizes.roundings(cell))?;
+        replay.check(&name, parameters.view(&spec.name)?, sizes.roundings(&cell))?;
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ pub(super) fn stacked(replay: &mut Replay<'_>) -> Outcome {
     let ([steps, batch, inputs], _) = case.floats::<3>("x")?;
     let ([hidden, _], _) = case.floats::<2>("Whh0")?;
     let mut model = Model::new(0);
-    let layer = model.add("rnn", Rnn::new(cell, inputs, hidden).layers(layers).without_bias())?;
+    let layer = model.add("rnn", Rnn::new(cell.clone(), inputs, hidden).layers(layers).without_bias())?;
     let parameters = replay
         .load(&model, |name| name.replace("rnn.weight_ih_l", "Wih").replace("rnn.weight_hh_l", "Whh"))?;
     let state = layer.zero_state(device, batch)?;
@@ -50,7 +50,7 @@ pub(super) fn softmax_rnn(replay: &mut Replay<'_>) -> Outcome {
     let ([inputs, hidden], _) = case.floats::<2>("U")?;
     let ([_, classes], _) = case.floats::<2>("V")?;
     let mut model = Model::new(0);
-    let rnn = model.add("rnn", Rnn::new(cell, inputs, hidden).without_bias())?;
+    let rnn = model.add("rnn", Rnn::new(cell.clone(), inputs, hidden).without_bias())?;
     let head = model.add("head", Linear::new(hidden, classes).without_bias())?;
     let mut parameters = replay.initialize(&model)?;
     for (name, tensor) in [("rnn.weight_ih_l0", "U"), ("rnn.weight_hh_l0", "W"), ("head.weight", "V")] {
@@ -133,7 +133,8 @@ pub(super) fn linear_cells(replay: &mut Replay<'_>) -> Outcome {
     let mut layers = Vec::new();
     for index in 0..cells {
         let ([inputs, hidden], _) = case.floats::<2>(&format!("kernel{index}"))?;
-        layers.push(model.add(&format!("cell{index}"), Rnn::new(cell, inputs, hidden).without_bias())?);
+        layers
+            .push(model.add(&format!("cell{index}"), Rnn::new(cell.clone(), inputs, hidden).without_bias())?);
     }
     let mut parameters = replay.initialize(&model)?;
     for index in 0..cells {

@@ -33,7 +33,7 @@ impl Network {
         let x = permute(&case.tensor("X", device)?, &[1, 0, 2])?;
         let [steps, batch, inputs] = x.shape().exactly("X", "[batch, time, inputs]")?;
         let ([classes, hidden], _) = case.floats::<2>("V")?;
-        let description = truncation.of(Rnn::new(cell, inputs, hidden).without_bias());
+        let description = truncation.of(Rnn::new(cell.clone(), inputs, hidden).without_bias());
         let mut model = Model::new(0);
         let rnn = model.add("rnn", description)?;
         let head = model.add("head", Linear::new(hidden, classes).without_bias())?;

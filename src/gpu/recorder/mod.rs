@@ -12,7 +12,7 @@ use std::sync::Arc;
 use self::submission::Submitted;
 use super::context::Context;
 use super::groups::{BindGroups, Wanted};
-use super::kernel::{Compiled, Fetched, Kernel, Origin};
+use super::kernel::{Compiled, Fetched, Kernel};
 use super::pool::{Buffer, Purpose, Raw};
 use super::profile::{Tape, Timer};
 use super::span::{Bound, Span};
@@ -23,7 +23,7 @@ const UNIFORM_BYTES: u64 = 1 << 20;
 
 /// One dispatch of a kernel.
 pub(crate) struct Dispatch<'a, P> {
-    pub(crate) kernel: &'static Kernel,
+    pub(crate) kernel: &'a Kernel,
     /// Values of the kernel's override constants.
     pub(crate) constants: &'a [u32],
     /// The parameters of the shader, as `parameters!` declares them.
@@ -44,7 +44,7 @@ pub(super) struct Recorder {
     uniform_buffer: Option<Buffer>,
     uploads: Vec<Raw>,
     /// The last custom kernel recorded since the last submission.
-    user_kernel: Option<&'static str>,
+    user_kernel: Option<Arc<str>>,
     in_flight: VecDeque<Submitted>,
     /// The last submission.
     last: Option<(u64, wgpu::SubmissionIndex)>,
@@ -118,7 +118,7 @@ impl Context {
         let group = recorder.bind_groups.get(self.device(), &wanted)?;
         // Nothing fails from here on: a dispatch is recorded completely or not at all.
         let tape = &mut recorder.tape;
-        let timer = self.profiler().map(|profiler| tape.timer(profiler, self.device(), call.kernel.name));
+        let timer = self.profiler().map(|profiler| tape.timer(profiler, self.device(), call.kernel));
         let open = self.open_pass(&mut recorder.pass, &mut recorder.encoder, timer.as_ref());
         if open.pipeline != Some(compiled.id) {
             open.pass.set_pipeline(&compiled.pipeline);
@@ -139,8 +139,8 @@ impl Context {
             None => open.pass.dispatch_workgroups(x, y, z),
             Some(timer) => timer.dispatch(&mut open.pass, [x, y, z]),
         }
-        if call.kernel.origin == Origin::User {
-            recorder.user_kernel = Some(call.kernel.name);
+        if call.kernel.origin.is_user() && recorder.user_kernel.as_deref() != Some(&*call.kernel.name) {
+            recorder.user_kernel = Some(call.kernel.name.as_ref().into());
         }
         recorder.dispatches += 1;
         recorder.counted.dispatches += 1;
@@ -239,7 +239,7 @@ impl Context {
         &self,
         last: &'r mut Option<Arc<Compiled>>,
         groups: &mut BindGroups,
-        kernel: &'static Kernel,
+        kernel: &Kernel,
         constants: &[u32],
     ) -> Result<&'r Compiled> {
         let other = |last: &Arc<Compiled>| !last.is(kernel, constants);

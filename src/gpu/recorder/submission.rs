@@ -21,7 +21,7 @@ pub(super) struct Submitted {
     number: u64,
     index: wgpu::SubmissionIndex,
     uploads: Vec<Raw>,
-    user_kernel: Option<&'static str>,
+    user_kernel: Option<Arc<str>>,
 }
 
 impl Context {
@@ -90,7 +90,7 @@ impl Context {
         }
         let Some(oldest) = recorder.in_flight.pop_front() else { return Ok(()) };
         recorder.counted.waits += 1;
-        self.wait_for(oldest.index, oldest.user_kernel)?;
+        self.wait_for(oldest.index, oldest.user_kernel.as_deref())?;
         self.reclaim(oldest.uploads)
     }
 
@@ -100,11 +100,11 @@ impl Context {
         let mut recorder = self.recorder();
         self.submit(&mut recorder)?;
         recorder.counted.waits += 1;
-        let user_kernel = recorder.in_flight.iter().find_map(|submitted| submitted.user_kernel);
+        let user_kernel = recorder.in_flight.iter().find_map(|submitted| submitted.user_kernel.clone());
         let last = recorder.last.clone();
         drop(recorder);
         let Some((number, index)) = last else { return Ok(()) };
-        self.wait_for(index, user_kernel)?;
+        self.wait_for(index, user_kernel.as_deref())?;
         let mut recorder = self.recorder();
         let finished = recorder.in_flight.iter().take_while(|submitted| submitted.number <= number).count();
         let finished: Vec<Submitted> = recorder.in_flight.drain(..finished).collect();
@@ -113,7 +113,7 @@ impl Context {
     }
 
     /// Waits for a submission, at most [`Context::wait_limit`].
-    fn wait_for(&self, index: wgpu::SubmissionIndex, user_kernel: Option<&'static str>) -> Result<()> {
+    fn wait_for(&self, index: wgpu::SubmissionIndex, user_kernel: Option<&str>) -> Result<()> {
         let timeout = Some(self.wait_limit());
         match self.poll_device(wgpu::PollType::Wait { submission_index: Some(index), timeout }) {
             Ok(_) => Ok(()),
@@ -123,7 +123,7 @@ impl Context {
     }
 
     /// Marks the device as lost because a submission did not finish within [`Context::wait_limit`].
-    pub(in crate::gpu) fn wait_expired(&self, user_kernel: Option<&'static str>) -> Error {
+    pub(in crate::gpu) fn wait_expired(&self, user_kernel: Option<&str>) -> Error {
         let seconds = self.wait_limit().as_secs_f64();
         let cause = match user_kernel {
             Some(name) => format!("it calls the kernel `{name}`, which has a user's WGSL in it"),

@@ -116,8 +116,8 @@ impl Rnn {
     }
 
     /// The cell with its options.
-    pub(super) fn equations(&self) -> Equations {
-        Equations { cell: self.cell, options: self.options.equations, noise: None }
+    pub(super) fn equations(&self) -> Equations<'_> {
+        Equations { cell: &self.cell, options: self.options.equations, noise: None }
     }
 
     /// A description of the truncation.
@@ -135,7 +135,7 @@ impl Rnn {
     }
 
     pub(super) fn validate_equations(&self, name: &str) -> Result<()> {
-        self.options.equations.validate(name, self.cell)?;
+        self.options.equations.validate(name, &self.cell)?;
         self.validate_norms(name)?;
         let clash =
             |options: &str, message: String| Err(Error::config(format!("{name}: {options}"), message));

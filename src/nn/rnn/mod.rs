@@ -20,9 +20,9 @@ pub use trace::RnnTrace;
 use serde::{Deserialize, Serialize};
 
 use super::model::expect_size;
-use super::{Cell, Init, Layer, LayerConfig, ParameterSpec, Parameters};
+use super::{Cell, CustomCell, Init, Layer, LayerConfig, ParameterSpec, Parameters};
 use crate::ops::Merge;
-use crate::ops::recurrent::{Direction, RecurrentWeights};
+use crate::ops::recurrent::{self, Direction, RecurrentWeights};
 use crate::shape::Shape;
 use crate::tensor::View;
 use crate::{Error, Result};
@@ -126,8 +126,17 @@ impl Rnn {
     }
 
     /// The cell.
-    pub fn cell(&self) -> Cell {
-        self.cell
+    pub fn cell(&self) -> &Cell {
+        &self.cell
+    }
+
+    /// Replaces a custom cell that was read from a file by the cell of `cells` with its name.
+    pub(in crate::nn) fn resolve(&mut self, cells: &[CustomCell]) -> Result<()> {
+        if let Cell::Custom(cell) = &mut self.cell {
+            cell.resolve(cells)?;
+            recurrent::validate(&self.cell)?;
+        }
+        Ok(())
     }
 
     /// The number of units H of each layer and direction.
@@ -162,7 +171,7 @@ impl Rnn {
     }
 
     pub(in crate::nn) fn validate(&self, name: &str) -> Result<()> {
-        self.cell.validate()?;
+        recurrent::validate(&self.cell)?;
         expect_size(name, "inputs", self.inputs)?;
         expect_size(name, "hidden", self.hidden)?;
         // Layers are described before their parameters are counted, so they need a limit of their own.

@@ -29,7 +29,7 @@ impl Layer<Rnn> {
     }
 
     pub(super) fn state_sizes(&self, batch: usize) -> StateSizes {
-        let Rnn { cell, layers, hidden, directions, .. } = self.description;
+        let Rnn { ref cell, layers, hidden, directions, .. } = self.description;
         StateSizes {
             places: layers * directions.all().len(),
             batch,
@@ -254,7 +254,7 @@ impl Layer<Rnn> {
     /// The time loops at `places` of a layer, without their input; `masked` returns the masked W_hh of a
     /// place, if there is one.
     pub(super) fn calls<'a>(
-        &self,
+        &'a self,
         parameters: &'a Parameters,
         initial: &'a State,
         places: Range<usize>,

@@ -70,7 +70,7 @@ impl StateTensors {
 /// The operands of one layer in one direction, except its input.
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
-    pub(crate) equations: Equations,
+    pub(crate) equations: Equations<'a>,
     pub(crate) weights: RecurrentWeights<'a>,
     pub(crate) initial: StateView<'a>,
     pub(crate) traversal: Traversal<'a>,

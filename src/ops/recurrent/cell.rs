@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::custom_cell::{self as custom, CustomCell};
+use super::custom_cell::CustomCell;
 use crate::ops::Activation;
 use crate::ops::dropout::{expect_rate, threshold};
 use crate::random::Stream;
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// A cell is one arm in each of the functions `forward`, `candidate` and `backward` of
 /// `src/ops/recurrent/cpu/cells/mod.rs`, and one shader in `shaders/recurrent/cells/`; CONTRIBUTING.md has all
 /// steps. With a = W_ih x + b_ih + W_hh h' + b_hh, split into one block of H rows per gate:
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Cell {
@@ -26,9 +26,8 @@ pub enum Cell {
     /// gates in the order r, z, n: r = σ(a_r), z = σ(a_z), n = tanh(W_in x + b_in + r (W_hn h' + b_hn)); h =
     /// (1 − z) n + z h'.
     Gru,
-    /// A user-defined cell.
-    #[serde(with = "custom::by_name")]
-    Custom(&'static dyn CustomCell),
+    /// A user-defined cell. A file contains its name only.
+    Custom(CustomCell),
 }
 
 impl Cell {
@@ -43,7 +42,7 @@ impl Cell {
     }
 
     /// The name of the cell: `lstm`, `gru`, or that of a vanilla cell's activation.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Vanilla(activation) => activation.name(),
             Self::Lstm => "lstm",
@@ -53,28 +52,20 @@ impl Cell {
     }
 
     /// The number of gates G: weights have G·H rows.
-    pub fn gates(self) -> usize {
+    pub fn gates(&self) -> usize {
         match self {
             Self::Vanilla(_) => 1,
             Self::Gru => 3,
             Self::Lstm => 4,
-            Self::Custom(cell) => cell.gates(),
+            Self::Custom(cell) => cell.properties().gates,
         }
     }
 
     /// Whether the state has a cell state c beside h.
-    pub fn has_cell_state(self) -> bool {
+    pub fn has_cell_state(&self) -> bool {
         match self {
-            Self::Custom(cell) => cell.has_cell_state(),
-            _ => self == Self::Lstm,
-        }
-    }
-
-    pub(crate) fn validate(self) -> Result<()> {
-        match self {
-            Self::Vanilla(activation) => activation.validate(),
-            Self::Lstm | Self::Gru => Ok(()),
-            Self::Custom(cell) => custom::validate(cell),
+            Self::Custom(cell) => cell.properties().has_cell_state,
+            _ => *self == Self::Lstm,
         }
     }
 }
@@ -123,15 +114,15 @@ impl CellOptions {
     ///
     /// # Errors
     /// If an option does not apply to `cell`; the message names both.
-    pub(crate) fn validate(&self, layer: &str, cell: Cell) -> Result<()> {
-        let lstm = cell == Cell::Lstm;
-        let gated = lstm || cell == Cell::Gru;
+    pub(crate) fn validate(&self, layer: &str, cell: &Cell) -> Result<()> {
+        let lstm = *cell == Cell::Lstm;
+        let gated = lstm || *cell == Cell::Gru;
         let ours = !matches!(cell, Cell::Custom(_));
         let needs = [
             ("peepholes", self.peepholes, lstm, "Cell::Lstm"),
             ("coupled", self.coupled, lstm, "Cell::Lstm"),
             ("clip_cell", self.clip_cell.is_some(), lstm, "Cell::Lstm"),
-            ("reset_before", self.reset == Reset::BeforeProduct, cell == Cell::Gru, "Cell::Gru"),
+            ("reset_before", self.reset == Reset::BeforeProduct, *cell == Cell::Gru, "Cell::Gru"),
             ("gate_activations", self.activations.is_some(), gated, "Cell::Lstm or Cell::Gru"),
             ("clip_gates", self.clip_gates.is_some(), ours, "the cells of this crate"),
             ("zoneout", self.zoneout.is_some(), ours, "the cells of this crate"),
@@ -176,7 +167,7 @@ impl CellOptions {
 }
 
 impl CellOptions {
-    fn validate_zoneout(&self, layer: &str, cell: Cell) -> Result<()> {
+    fn validate_zoneout(&self, layer: &str, cell: &Cell) -> Result<()> {
         let Some([hidden, second]) = self.zoneout else { return Ok(()) };
         expect_rate(&format!("{layer}: zoneout"), hidden)?;
         expect_rate(&format!("{layer}: zoneout"), second)?;
@@ -194,14 +185,14 @@ impl CellOptions {
 
 /// The equations of a step: a cell with its options.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Equations {
-    pub(crate) cell: Cell,
+pub(crate) struct Equations<'a> {
+    pub(crate) cell: &'a Cell,
     pub(crate) options: CellOptions,
     /// The random stream of zoneout; without it, zoneout is computed in expectation.
     pub(crate) noise: Option<Stream>,
 }
 
-impl Equations {
+impl Equations<'_> {
     /// The number of gates that have weights of their own.
     pub(crate) fn gates(&self) -> usize {
         self.cell.gates() - usize::from(self.options.coupled)
@@ -234,8 +225,8 @@ impl Equations {
     /// Whether the gradient of the last gate's recurrent part differs from that of its input part.
     pub(crate) fn last_gate_apart(&self) -> bool {
         match self.cell {
-            Cell::Custom(cell) => cell.last_gate_apart(),
-            _ => self.cell == Cell::Gru && self.options.reset == Reset::AfterProduct,
+            Cell::Custom(cell) => cell.properties().last_gate_apart,
+            _ => *self.cell == Cell::Gru && self.options.reset == Reset::AfterProduct,
         }
     }
 
@@ -247,10 +238,10 @@ impl Equations {
     /// Whether the forward pass saves values beside gates and states.
     pub(crate) fn saves(&self) -> bool {
         match self.cell {
-            Cell::Custom(cell) => custom::saves(cell),
+            Cell::Custom(cell) => cell.properties().saves,
             // With layer normalisation a GRU saves its product in another array.
             Cell::Gru => !self.options.layer_norm,
-            _ => self.cell == Cell::Lstm,
+            _ => *self.cell == Cell::Lstm,
         }
     }
 

@@ -29,7 +29,7 @@ pub(crate) struct Norms<'a> {
 }
 
 /// The widths of the groups of gates that are normalised together.
-pub(crate) fn groups(cell: Cell, units: usize) -> Vec<usize> {
+pub(crate) fn groups(cell: &Cell, units: usize) -> Vec<usize> {
     let gates = cell.gates();
     match cell {
         Cell::Gru => vec![(gates - 1) * units, units],

@@ -18,20 +18,32 @@ mod weight_gradients;
 pub(crate) use call::{Call, RecurrentWeights, SavedActivations, Sizes, StateTensors, StateView};
 pub use cell::Cell;
 pub(crate) use cell::{CellOptions, Equations, Reset};
-#[cfg(test)]
-pub(crate) use custom_cell::examples as custom_examples;
-pub use custom_cell::{CustomCell, UnitBackward, UnitForward, UnitState, UnitStep};
+pub use custom_cell::{CustomCell, UnitBackward, UnitEquations, UnitForward, UnitState, UnitStep};
 pub(crate) use gpu::bidirectional::{project, together};
+#[cfg(test)]
+pub(crate) use gpu::kernels::custom_examples;
 pub(crate) use layer_norm::Norms;
 pub(crate) use time_blocks::block_steps;
 pub(crate) use traversal::{Direction, SlidingWindows, Traversal, Truncation};
 pub(crate) use weight_gradients::Gradients;
 
 use gpu::bidirectional::part_of;
+use gpu::kernels::custom_kernels;
 
 use crate::device::on_device;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
+
+/// # Errors
+/// [`Error::Config`] for invalid properties; of a user's own cell [`Error::MissingCell`] if it was read from a file, and
+/// [`Error::Shader`] for WGSL that does not compile.
+pub(crate) fn validate(cell: &Cell) -> Result<()> {
+    match cell {
+        Cell::Vanilla(activation) => activation.validate(),
+        Cell::Lstm | Cell::Gru => Ok(()),
+        Cell::Custom(cell) => cell.validate().and_then(|()| custom_kernels(cell).map(|_| ())),
+    }
+}
 
 fn check(call: &Call<'_>, gates: &Tensor, output: &Tensor) -> Result<Sizes> {
     let [steps, rows, width] = gates.shape().exactly("gates", "[time, batch, gates x hidden]")?;

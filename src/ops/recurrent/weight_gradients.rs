@@ -4,14 +4,15 @@
 use crate::Result;
 use crate::ops::columns::columns;
 use crate::ops::elementwise::{Binary, binary};
+use crate::ops::recurrent::StateTensors;
 use crate::ops::recurrent::layer_norm::{Entry, Product};
 use crate::ops::recurrent::time_blocks::{Sums, add_products};
-use crate::ops::recurrent::{Equations, StateTensors};
 use crate::tensor::{Tensor, View, ViewMut};
 
 /// The gradients that the time loop computes.
 pub(crate) struct Gradients {
-    pub(crate) equations: Equations,
+    /// The number of gates that have weights.
+    pub(crate) gates: usize,
     /// The gradient of W_ih x + b_ih \[T, B, G·H\]; with layer normalisation, of W_ih x.
     pub(crate) d_projected: Tensor,
     /// The gradient of the last gate's recurrent part \[T, B, H\], where it differs; or its sum \[1, 1, H\].
@@ -67,7 +68,7 @@ impl Gradients {
     /// The rows of all gates except the last.
     fn split(&self) -> usize {
         let all = self.d_projected.shape().last();
-        all - all / self.equations.gates()
+        all - all / self.gates
     }
 
     /// The sums from which both bias gradients are computed.
@@ -86,7 +87,7 @@ impl Gradients {
         let (Some(entry), Some(product)) = (&self.entry, &self.product) else { return Ok(Vec::new()) };
         let (rows, all) = (entry.d_gain.shape().elements(), product.d_norms.shape().elements());
         let mut result = vec![entry.d_gain.view(), product.d_norms.view().outer(0..rows)?];
-        if self.equations.has_cell_state() {
+        if self.d_initial.cell.is_some() {
             result.push(product.d_norms.view().outer(rows..all)?);
         }
         Ok(result)
@@ -108,7 +109,7 @@ impl Gradients {
         let [count, _] = d_peepholes.shape().exactly("weight_ch", "[gates, hidden]")?;
         for row in 0..count {
             let is_output = row == count - 1;
-            let gate = if is_output { self.equations.gates() - 1 } else { row };
+            let gate = if is_output { self.gates - 1 } else { row };
             let d_gate = columns(self.d_projected.view(), gate * units..(gate + 1) * units)?;
             let cell: View<'_> = if is_output { current.view() } else { previous.view() };
             let products = binary(&d_gate, cell, Binary::Mul)?;

@@ -16,7 +16,7 @@ fn stacks() -> Vec<(Rnn, Kind)> {
     let two = |cell: Cell| Rnn::new(cell, INPUTS, HIDDEN).layers(2);
     let mut all = Vec::new();
     for cell in [Cell::tanh(), Cell::Lstm, Cell::Gru] {
-        all.extend(KINDS.map(|kind| (kind.of(two(cell)), kind)));
+        all.extend(KINDS.map(|kind| (kind.of(two(cell.clone())), kind)));
     }
     let ragged = [
         two(Cell::Lstm).projection(4),

@@ -265,7 +265,7 @@ fn expect_clean_after_nan(device: &Device) -> Outcome {
     for cell in [Cell::tanh(), Cell::relu(), Cell::Vanilla(Activation::Sigmoid), Cell::Gru] {
         for [batch, inputs, units] in REUSED {
             let mut model = Model::new(6);
-            let layer = model.add("rnn", Rnn::new(cell, inputs, units))?;
+            let layer = model.add("rnn", Rnn::new(cell.clone(), inputs, units))?;
             let parameters = model.initialize(device)?;
             let x = tensor(device, &[STEPS, batch, inputs], &ordinary(66, STEPS * batch * inputs))?;
             let d_y = tensor(device, &[STEPS, batch, units], &ordinary(67, STEPS * batch * units))?;

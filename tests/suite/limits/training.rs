@@ -13,7 +13,7 @@ type Build = fn(Rnn) -> Rnn;
 /// A recurrent layer and the batch that it runs over.
 #[derive(Clone, Copy)]
 struct Recurrent {
-    cell: Cell,
+    cell: &'static Cell,
     /// What it has beside.
     build: Build,
     hidden: usize,
@@ -22,7 +22,7 @@ struct Recurrent {
 }
 
 impl Recurrent {
-    fn new(cell: Cell, hidden: usize, [batch, steps]: [usize; 2], build: Build) -> Self {
+    fn new(cell: &'static Cell, hidden: usize, [batch, steps]: [usize; 2], build: Build) -> Self {
         Self { cell, build, hidden, batch, steps }
     }
 
@@ -31,7 +31,7 @@ impl Recurrent {
     fn run(&self, device: &Device) -> Result<(Vec<f32>, Vec<f32>)> {
         let Self { cell, build, hidden, batch, steps } = *self;
         let mut model = Model::new(4);
-        let rnn = model.add("rnn", build(Rnn::new(cell, 3, hidden)))?;
+        let rnn = model.add("rnn", build(Rnn::new(cell.clone(), 3, hidden)))?;
         let parameters = model.initialize(device)?;
         let part = |stream, like: Tensor| random(device, stream, like.shape().dimensions(), 1.0);
         let zero = rnn.zero_state(device, batch)?;
@@ -61,7 +61,7 @@ impl Recurrent {
 
 fn recurrent_steps_are_cut_by_time_rows_and_units(adapter: &Adapter) -> Outcome {
     let both = Rnn::bidirectional;
-    let (tanh, lstm, gru) = (Cell::tanh(), Cell::Lstm, Cell::Gru);
+    let (tanh, lstm, gru) = (const { &Cell::tanh() }, &Cell::Lstm, &Cell::Gru);
     let sizes = [
         ("many steps", Recurrent::new(tanh, 10, [6, 40], both)),
         ("many steps of an LSTM", Recurrent::new(lstm, 6, [6, 40], both)),
@@ -98,7 +98,7 @@ fn recurrent_steps_are_cut_by_time_rows_and_units(adapter: &Adapter) -> Outcome 
     }
     // More than one workgroup of 16 units: a lower ceiling of workgroups, and bindings as they are.
     let narrow = adapter.open_with(&GpuOptions { workgroups: Some(1), ..GpuOptions::default() })?;
-    let builds: [(Cell, Build); 7] = [
+    let builds: [(&'static Cell, Build); 7] = [
         (tanh, both),
         (lstm, both),
         (gru, both),

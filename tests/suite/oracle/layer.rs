@@ -168,7 +168,7 @@ impl<'a> Weights<'a> {
 
     /// One step of a row: h and c after it.
     fn step(&self, row: usize, x: &[Number], [h, c]: [&[Number]; 2]) -> [Units; 2] {
-        let Options { cell, hidden, functions: [of_gates, of_candidate, of_output], .. } = *self.options;
+        let &Options { ref cell, hidden, functions: [of_gates, of_candidate, of_output], .. } = self.options;
         let seen: Units = match self.options.state_mask.get(row) {
             Some(mask) => mask.iter().zip(h).map(|(&mask, &h)| mask * h).collect(),
             None => h.to_vec(),
@@ -177,7 +177,7 @@ impl<'a> Weights<'a> {
         let a = zip(&u, &q, |u, q| u + q);
         let a = |block: usize| &a[block * hidden..][..hidden];
         let (h_new, c_new) = match cell {
-            Cell::Vanilla(function) => (self.gate(function, a(0)), Vec::new()),
+            Cell::Vanilla(function) => (self.gate(*function, a(0)), Vec::new()),
             Cell::Lstm => {
                 // i, f, g, o; without f where it is 1 − i.
                 let later = if self.options.coupled { 0 } else { 1 };

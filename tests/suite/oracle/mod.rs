@@ -37,29 +37,29 @@ const RATE: f32 = 0.4;
 /// A way to ask for an option, of the library and of the oracle.
 struct Choice {
     option: &'static str,
-    fits: fn(Cell) -> bool,
+    fits: fn(&Cell) -> bool,
     build: fn(Rnn) -> Rnn,
     tell: fn(&mut Options),
 }
 
 const fn choice(
     option: &'static str,
-    fits: fn(Cell) -> bool,
+    fits: fn(&Cell) -> bool,
     build: fn(Rnn) -> Rnn,
     tell: fn(&mut Options),
 ) -> Choice {
     Choice { option, fits, build, tell }
 }
 
-fn any(_: Cell) -> bool {
+fn any(_: &Cell) -> bool {
     true
 }
 
-fn lstm(cell: Cell) -> bool {
-    cell == Cell::Lstm
+fn lstm(cell: &Cell) -> bool {
+    *cell == Cell::Lstm
 }
 
-fn gated(cell: Cell) -> bool {
+fn gated(cell: &Cell) -> bool {
     matches!(cell, Cell::Lstm | Cell::Gru)
 }
 
@@ -137,7 +137,7 @@ static CHOICES: [Choice; 30] = [
     choice("clip_gradient", any, |rnn| rnn.clip_gradient(0.125), |options| options.clip_gradient = 0.125),
     choice(
         "reset_before",
-        |cell| cell == Cell::Gru,
+        |cell| *cell == Cell::Gru,
         Rnn::reset_before,
         |options| options.reset_before = true,
     ),
@@ -210,7 +210,7 @@ fn drawn(stream: u64, count: usize, scale: f64) -> Vec<f64> {
 impl Case<'_> {
     fn rnn(&self) -> Rnn {
         let [_, _, inputs, hidden] = self.sizes;
-        let mut rnn = Rnn::new(self.cell, inputs, hidden);
+        let mut rnn = Rnn::new(self.cell.clone(), inputs, hidden);
         if let Some([gates, candidate, output]) = self.functions {
             rnn = rnn.gate_activations(gates, candidate, output);
         }
@@ -256,7 +256,7 @@ impl Case<'_> {
     fn options(&self, hidden_width: usize) -> Result<Options> {
         let [_, _, _, hidden] = self.sizes;
         let mut options = Options {
-            cell: self.cell,
+            cell: self.cell.clone(),
             hidden,
             layers: 1,
             directions: vec![Time::Forward],
@@ -522,7 +522,7 @@ fn every_cell_and_option_has_the_values_of_the_textbook() -> Outcome {
     let backends = backends();
     let mut compared = 0;
     for cell in cells() {
-        for choice in CHOICES.iter().filter(|choice| (choice.fits)(cell)) {
+        for choice in CHOICES.iter().filter(|choice| (choice.fits)(&cell)) {
             let mut covered = 0;
             for (number, sizes) in SIZES.into_iter().enumerate() {
                 for marks in 0..4 {
@@ -533,6 +533,7 @@ fn every_cell_and_option_has_the_values_of_the_textbook() -> Outcome {
                     }
                     let (ragged, reset) = (marks & 1 == 1, marks & 2 == 2);
                     let name = format!("{} with {}, {sizes:?}, {ragged} {reset}", cell.name(), choice.option);
+                    let cell = cell.clone();
                     let case =
                         Case { name, cell, choices: vec![choice], sizes, ragged, reset, functions: None };
                     covered += usize::from(case.agrees(&backends)?);
@@ -550,7 +551,7 @@ fn every_pair_of_options_has_the_values_of_the_textbook() -> Outcome {
     let backends = backends();
     let mut compared = 0;
     for cell in [Cell::tanh(), Cell::Lstm, Cell::Gru] {
-        let choices: Vec<_> = CHOICES.iter().filter(|choice| (choice.fits)(cell)).collect();
+        let choices: Vec<_> = CHOICES.iter().filter(|choice| (choice.fits)(&cell)).collect();
         for (place, one) in choices.iter().enumerate() {
             for two in &choices[place + 1..] {
                 // Sizes large enough for every option, by turns.
@@ -562,6 +563,7 @@ fn every_pair_of_options_has_the_values_of_the_textbook() -> Outcome {
                     one.option,
                     two.option
                 );
+                let cell = cell.clone();
                 let case =
                     Case { name, cell, choices: vec![*one, *two], sizes, ragged, reset, functions: None };
                 compared += usize::from(case.agrees(&backends)?);
@@ -584,7 +586,7 @@ fn every_function_of_a_gate_has_the_values_of_the_textbook() -> Outcome {
                 let (ragged, reset) = (number % 2 == 1, number % 4 >= 2);
                 let case = Case {
                     name,
-                    cell,
+                    cell: cell.clone(),
                     choices: Vec::new(),
                     sizes,
                     ragged,

@@ -24,7 +24,7 @@ impl Stack {
         if self.choices.have_kinks() {
             return self.first_seed(seed, |seed| self.is_smooth(seed));
         }
-        let Cell::Vanilla(activation) = self.cell else { return Ok(seed) };
+        let Cell::Vanilla(activation) = *self.cell else { return Ok(seed) };
         let (kinks, margin) = match activation {
             Activation::Relu | Activation::LeakyRelu { .. } | Activation::Elu { .. } | Activation::Selu => {
                 (vec![0.0], 1e-4 * self.magnitude)

@@ -18,7 +18,7 @@ use sequences::{Batch, Rows};
 /// T, B, I, H and L of a case, and its options.
 #[derive(Clone, Copy)]
 struct Stack {
-    cell: Cell,
+    cell: &'static Cell,
     steps: usize,
     batch: usize,
     inputs: usize,
@@ -55,7 +55,7 @@ enum FinalGradient {
 }
 
 const PLAIN: Stack = Stack {
-    cell: Cell::Vanilla(Activation::Tanh),
+    cell: &Cell::Vanilla(Activation::Tanh),
     steps: 7,
     batch: 3,
     inputs: 5,
@@ -117,7 +117,7 @@ impl Stack {
     }
 
     fn description(self) -> Rnn {
-        let description = Rnn::new(self.cell, self.inputs, self.hidden).layers(self.layers);
+        let description = Rnn::new(self.cell.clone(), self.inputs, self.hidden).layers(self.layers);
         let description = match self.directions {
             Directions::Forward => description,
             Directions::Reverse => description.reverse(),
@@ -133,7 +133,7 @@ impl Stack {
         let peephole = if choices.peepholes { 2 } else { 0 };
         let projection = if choices.projection.is_some() { self.hidden } else { 0 };
         let terms = self.inputs.max(self.description().outputs()) + self.hidden + peephole + projection;
-        Recurrence { cell, steps, batch, layers, terms }
+        Recurrence { cell: cell.clone(), steps, batch, layers, terms }
     }
 
     /// The factor by which gate functions with derivatives above 1 let errors grow in time.

@@ -1,5 +1,7 @@
 //! The table of recurrent cases.
 
+use std::sync::LazyLock;
+
 use super::{Bias, Choices, Directions, FinalGradient, PLAIN, Rows, Stack, Truncation};
 use crate::nn::Cell;
 use crate::ops::Activation;
@@ -27,24 +29,28 @@ const SHAPES: [[usize; 5]; 16] = [
 /// The most steps of a gated cell: its tolerance grows with the number of steps, until it detects little.
 const GATED_STEPS: usize = 33;
 
+/// The vanilla cell with each activation.
+static VANILLA: LazyLock<[Cell; Activation::ALL.len()]> =
+    LazyLock::new(|| Activation::ALL.map(Cell::Vanilla));
+
 /// The cases of each cell, with the cell's name.
 pub(super) fn by_cell() -> Vec<(&'static str, Vec<Stack>)> {
-    let mut vanilla = shapes(Cell::tanh());
-    vanilla.extend(sequences(Cell::tanh()));
-    vanilla.extend(Activation::ALL.map(|activation| {
+    let mut vanilla = shapes(PLAIN.cell);
+    vanilla.extend(sequences(PLAIN.cell));
+    vanilla.extend(VANILLA.iter().zip(Activation::ALL).map(|(cell, activation)| {
         let magnitude = if activation == Activation::Tan { 0.3 } else { PLAIN.magnitude };
-        Stack { cell: Cell::Vanilla(activation), magnitude, ..PLAIN }
+        Stack { cell, magnitude, ..PLAIN }
     }));
     // Saturated: every state is at a limit of tanh, and every gradient through it is zero.
     vanilla.push(Stack { magnitude: 1e4, steps: 3, batch: 2, hidden: 8, ..PLAIN });
-    vanilla.push(Stack { magnitude: 1e4, cell: Cell::relu(), ..PLAIN });
+    vanilla.push(Stack { magnitude: 1e4, cell: &Cell::Vanilla(Activation::Relu), ..PLAIN });
     let gated = |cell| {
         let mut stacks: Vec<Stack> = shapes(cell);
         stacks.retain(|stack| stack.steps <= GATED_STEPS);
         stacks.extend(sequences(cell));
         stacks
     };
-    let mut all = vec![("rnn", vanilla), ("lstm", gated(Cell::Lstm)), ("gru", gated(Cell::Gru))];
+    let mut all = vec![("rnn", vanilla), ("lstm", gated(&Cell::Lstm)), ("gru", gated(&Cell::Gru))];
     all.extend(with_choices());
     all.extend(with_windows());
     all
@@ -66,10 +72,10 @@ fn with_choices() -> Vec<(&'static str, Vec<Stack>)> {
     let gates = Choices { clip_gates: GATES, ..NONE };
     let gradient = Choices { clip_gradient: GRADIENT, ..NONE };
     let clips = Choices { clip_gates: GATES, clip_cell: CELL, clip_gradient: GRADIENT, ..NONE };
-    let every = |lists: &[(Cell, Choices)]| -> Vec<Stack> {
+    let every = |lists: &[(&'static Cell, Choices)]| -> Vec<Stack> {
         lists.iter().flat_map(|&(cell, choices)| beside(cell, choices)).collect()
     };
-    let (tanh, lstm, gru) = (Cell::tanh(), Cell::Lstm, Cell::Gru);
+    let (tanh, lstm, gru) = (PLAIN.cell, &Cell::Lstm, &Cell::Gru);
     vec![
         ("lstm peepholes", every(&[(lstm, peepholes)])),
         ("lstm coupled", every(&[(lstm, coupled), (lstm, both)])),
@@ -101,7 +107,7 @@ fn with_choices() -> Vec<(&'static str, Vec<Stack>)> {
 }
 
 /// One set of options over awkward sizes, ragged rows, directions and layers.
-fn beside(cell: Cell, choices: Choices) -> Vec<Stack> {
+fn beside(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
     let plain = Stack { cell, choices, steps: 5, ..PLAIN };
     let mixed = Stack { rows: Rows::RaggedAndReset, ..plain };
     let without = FinalGradient::None;
@@ -121,7 +127,7 @@ fn beside(cell: Cell, choices: Choices) -> Vec<Stack> {
 }
 
 /// Each function in each role, and the combinations used by other packages.
-fn activations(cell: Cell, choices: Choices) -> Vec<Stack> {
+fn activations(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
     use Activation::{HardSigmoid, HardTanh, Relu, ScaledTanh, Sigmoid, Softsign, Tanh, ThresholdedRelu};
     let hard = HardSigmoid { alpha: 0.2, beta: 0.5 };
     let mut stacks = Vec::new();
@@ -136,7 +142,7 @@ fn activations(cell: Cell, choices: Choices) -> Vec<Stack> {
         let magnitude = if function == Activation::Tan { 0.3 } else { PLAIN.magnitude };
         let steep = Stack { cell, steps: 3, magnitude, ..PLAIN };
         let mut places = vec![[function, Tanh, Tanh], [Sigmoid, function, Tanh]];
-        if cell == Cell::Lstm {
+        if *cell == Cell::Lstm {
             places.push([Sigmoid, Tanh, function]);
         }
         places.retain(|functions| *functions != [Sigmoid, Tanh, Tanh]);
@@ -161,8 +167,8 @@ fn activations(cell: Cell, choices: Choices) -> Vec<Stack> {
 
 /// Projections of several sizes, alone and with all other options of an LSTM.
 fn projections() -> Vec<Stack> {
-    let lstm = |choices| beside(Cell::Lstm, choices);
-    let plain = Stack { cell: Cell::Lstm, steps: 5, ..PLAIN };
+    let lstm = |choices| beside(&Cell::Lstm, choices);
+    let plain = Stack { cell: &Cell::Lstm, steps: 5, ..PLAIN };
     let mut stacks = lstm(Choices { projection: Some(5), ..NONE });
     stacks.extend(lstm(Choices { projection: Some(16), clip_gradient: GRADIENT, ..NONE }));
     let all = Choices { peepholes: true, coupled: true, clip_gates: GATES, clip_cell: CELL, ..NONE };
@@ -188,10 +194,10 @@ fn with_windows() -> Vec<(&'static str, Vec<Stack>)> {
     let projected = Choices { projection: Some(5), ..NONE };
     let seeing = Choices { peepholes: true, coupled: true, ..NONE };
     let clipped = Choices { clip_gradient: GRADIENT, ..NONE };
-    let every = |lists: &[(Cell, Choices)]| -> Vec<Stack> {
+    let every = |lists: &[(&'static Cell, Choices)]| -> Vec<Stack> {
         lists.iter().flat_map(|&(cell, choices)| windows(cell, choices)).collect()
     };
-    let (tanh, lstm, gru) = (Cell::tanh(), Cell::Lstm, Cell::Gru);
+    let (tanh, lstm, gru) = (PLAIN.cell, &Cell::Lstm, &Cell::Gru);
     let reset = Choices { reset_before: true, ..NONE };
     vec![
         ("rnn windows", every(&[(tanh, NONE), (tanh, clipped)])),
@@ -211,7 +217,7 @@ fn with_windows() -> Vec<(&'static str, Vec<Stack>)> {
     ]
 }
 
-fn windows(cell: Cell, choices: Choices) -> Vec<Stack> {
+fn windows(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
     let plain = Stack { cell, choices, steps: 7, ..PLAIN };
     let mixed = Stack { rows: Rows::RaggedAndReset, ..plain };
     let without = FinalGradient::None;
@@ -239,7 +245,7 @@ fn windows(cell: Cell, choices: Choices) -> Vec<Stack> {
 }
 
 /// Forward stacks over rows of full length.
-fn shapes(cell: Cell) -> Vec<Stack> {
+fn shapes(cell: &'static Cell) -> Vec<Stack> {
     let place = |(place, [steps, batch, inputs, hidden, layers]): (usize, [usize; 5])| {
         let bias = if place % 3 == 1 { Bias::Without } else { Bias::With };
         let final_gradient = if place % 2 == 1 { FinalGradient::None } else { FinalGradient::Given };
@@ -249,7 +255,7 @@ fn shapes(cell: Cell) -> Vec<Stack> {
 }
 
 /// Directions, lengths, resets and chunks, alone and together.
-fn sequences(cell: Cell) -> Vec<Stack> {
+fn sequences(cell: &'static Cell) -> Vec<Stack> {
     let plain = Stack { cell, ..PLAIN };
     let wide = Stack { steps: 9, batch: 5, hidden: 33, layers: 2, ..plain };
     let narrow = Stack { steps: 6, batch: 17, inputs: 3, hidden: 1, ..plain };

@@ -74,7 +74,7 @@ impl Gate {
     }
 }
 
-impl Equations {
+impl Equations<'_> {
     /// The activations of gates, candidate and output. The bound applies to sums of products only, not to c.
     pub(crate) fn functions(&self) -> [Gate; 3] {
         let [gate, candidate, output] = self.activations();

@@ -133,7 +133,7 @@ pub(crate) fn backward<F: Real>(
     );
     let mut d_gates = steps.take_gates();
     let saved: Option<ArrayView3<'_, F>> = steps.saved.as_ref().map(|saved| saved.view().array3());
-    let normalises_state = matrices.gains.is_some() && call.equations.cell == Cell::Lstm;
+    let normalises_state = matrices.gains.is_some() && *call.equations.cell == Cell::Lstm;
     let mut gates = d_gates.view_mut()?;
     let mut gates = gates.array3::<F>();
     // The loop overwrites the gates.
@@ -208,7 +208,7 @@ fn finish<F: Real>(
     let tensor = |array: Array3<F>| Tensor::from_array(&device, array);
     let saved = steps.saved.as_ref();
     Ok(Gradients {
-        equations: *equations,
+        gates: equations.gates(),
         d_apart: arrays.d_apart.map(tensor).transpose()?,
         previous: tensor(matrices.seen_all(arrays.previous))?,
         modulated: if equations.resets_before() { saved.cloned() } else { None },

@@ -15,7 +15,7 @@ use crate::tensor::Real;
 
 /// The operands that all steps of one layer in one direction share.
 pub(crate) struct TimeLoop<'a, 'm, F: Real> {
-    pub(crate) equations: &'a Equations,
+    pub(crate) equations: &'a Equations<'a>,
     pub(crate) matrices: &'a Matrices<'m, F>,
     pub(crate) traversal: &'a Traversal<'a>,
     pub(crate) steps: usize,

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, Array3, ArrayView1, ArrayView2, ArrayViewMut2, CowArray, Ix2, s};
 
-use super::cells::layer_norm::Gains;
+use crate::ops::recurrent::layer_norm::groups as normalised_groups;
 use crate::ops::recurrent::{Call, Cell, Sizes};
 use crate::tensor::Real;
 
@@ -56,6 +56,16 @@ pub(crate) struct Rows {
     pub(crate) all: usize,
 }
 
+/// The gains of layer normalisation in the time loop.
+pub(crate) struct Gains<'a, F> {
+    /// The widths of the groups of gates that are normalised together.
+    pub(crate) groups: Vec<usize>,
+    /// The gain of W_hh h' [G·H].
+    pub(crate) product: ArrayView1<'a, F>,
+    /// Gain and shift of c [2, H], for an LSTM.
+    pub(crate) state: Option<ArrayView2<'a, F>>,
+}
+
 /// The pass for which weights are packed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
@@ -78,7 +88,6 @@ pub(crate) struct Matrices<'a, F: Real> {
     projection: Option<F::Right<'a>>,
     /// The dropout mask of the state in the product [B, P].
     mask: Option<Array2<F>>,
-    /// The gains of layer normalisation.
     pub(crate) gains: Option<Gains<'a, F>>,
     /// H and P.
     pub(crate) hidden_size: usize,
@@ -121,7 +130,11 @@ impl<'a, F: Real> Matrices<'a, F> {
             groups: groups.into_iter().map(group).collect(),
             projection,
             mask,
-            gains: weights.norms.map(|norms| Gains::new(&norms, call.equations.cell, hidden_size)),
+            gains: weights.norms.map(|norms| Gains {
+                groups: normalised_groups(call.equations.cell, hidden_size),
+                product: norms.recurrent.array1(),
+                state: norms.cell.map(|cell| cell.array2()),
+            }),
             hidden_size,
             projection_size,
         }

@@ -79,7 +79,7 @@ pub(crate) fn backward(
     for (index, ((result, cells), modulated)) in result.into_iter().zip(cells).zip(modulated).enumerate() {
         let call = &calls[index];
         gradients.push(Gradients {
-            equations: call.equations,
+            gates: call.equations.gates(),
             d_projected: result.d_projected,
             d_apart: result.d_apart,
             previous: hidden_states(context, call, sizes, output, step_flags.of(index, count))?,
@@ -246,7 +246,7 @@ fn plain(
 /// are dispatched before it and write the gradient of h.
 fn step_by_step(
     operands: &BackwardOperands<'_>,
-    kernel: &StepKernel,
+    kernel: &StepKernel<'_>,
     projection: Option<(&Projection<'_>, &Tensor)>,
     gates: Span<'_>,
     chunk: &TimeChunk<'_>,

@@ -126,7 +126,7 @@ fn transposed(calls: &[Call<'_>]) -> Result<Tensor> {
 /// Strategy `per_step`: one dispatch per step of a time chunk.
 fn step_by_step(
     operands: &ForwardOperands<'_>,
-    kernel: &StepKernel,
+    kernel: &StepKernel<'_>,
     chunk: &TimeChunk<'_>,
     arrays: &Arrays<'_>,
 ) -> Result<()> {

@@ -94,7 +94,7 @@ normalised_kernels!(
 pub(crate) static KERNELS: &[&Kernel] = &[&LSTM_FORWARD, &LSTM_BACKWARD, &GRU_FORWARD, &GRU_BACKWARD];
 
 /// The forward and backward kernels of `cell`.
-fn kernels(cell: Cell) -> [&'static Kernel; 2] {
+fn kernels(cell: &Cell) -> [&'static Kernel; 2] {
     match cell {
         Cell::Gru => [&GRU_FORWARD, &GRU_BACKWARD],
         // `Rnn` refuses layer normalisation for any other cell.
@@ -284,7 +284,7 @@ pub(crate) fn backward(
         false => None,
     };
     Ok(Gradients {
-        equations,
+        gates: equations.gates(),
         d_projected: gates,
         d_apart,
         previous,

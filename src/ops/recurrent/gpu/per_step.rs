@@ -6,8 +6,8 @@ use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel};
 
 /// The forward or backward kernel of a step, with its constants.
-pub(crate) struct StepKernel {
-    pub(crate) kernel: &'static Kernel,
+pub(crate) struct StepKernel<'k> {
+    pub(crate) kernel: &'k Kernel,
     /// The constants of each dispatch of a step: one dispatch, or two for a cell that needs two phases.
     pub(crate) dispatches: Vec<Vec<u32>>,
     /// How many directions share a dispatch.
@@ -15,7 +15,7 @@ pub(crate) struct StepKernel {
     pub(crate) split: SplitK,
 }
 
-impl StepKernel {
+impl StepKernel<'_> {
     /// Dispatches a step for all blocks; `parameters` returns those of a block.
     pub(crate) fn run<P: bytemuck::Pod>(
         &self,

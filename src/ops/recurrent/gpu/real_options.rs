@@ -88,7 +88,7 @@ impl RealOptions {
 /// The activations of gates, candidate and output. A vanilla cell has only the first, a custom cell none.
 fn functions(equations: &Equations) -> [Activation; 3] {
     match equations.cell {
-        Cell::Vanilla(activation) => [activation, Activation::Identity, Activation::Identity],
+        Cell::Vanilla(activation) => [*activation, Activation::Identity, Activation::Identity],
         Cell::Custom(_) => [Activation::Identity; 3],
         Cell::Lstm | Cell::Gru => equations.activations(),
     }

@@ -14,21 +14,21 @@ use crate::gpu::{Bound, Context, Dispatch, Kernel, pieces};
 use crate::ops::recurrent::{Call, Sizes};
 
 /// A kernel that computes many steps per dispatch.
-pub(crate) struct SequenceKernel {
-    pub(crate) kind: KernelKind,
+pub(crate) struct SequenceKernel<'k> {
+    pub(crate) kind: KernelKind<'k>,
     /// How many directions share a dispatch.
     pub(crate) directions: usize,
 }
 
 /// The strategy of the kernel, with its constants and its division of the work.
-pub(crate) enum KernelKind {
+pub(crate) enum KernelKind<'k> {
     /// `sequence`: each workgroup computes all units of some rows.
-    Rows { kernel: &'static Kernel, constants: Vec<u32>, division: RowDivision },
+    Rows { kernel: &'k Kernel, constants: Vec<u32>, division: RowDivision },
     /// `persistent`: each workgroup computes some units, whose weights it keeps.
-    Persistent(PersistentKernel),
+    Persistent(PersistentKernel<'k>),
 }
 
-impl SequenceKernel {
+impl SequenceKernel<'_> {
     /// Splits the steps `order` into groups that fit one dispatch each, and each group into ranges of rows.
     fn parts<'o>(
         &self,

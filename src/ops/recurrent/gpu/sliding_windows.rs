@@ -32,7 +32,7 @@ struct Group<'a> {
     ends: Range<usize>,
     weights: &'a DirectionOperand<'a>,
     initial: &'a InitialOperands<'a>,
-    kernel: &'a StepKernel,
+    kernel: &'a StepKernel<'a>,
     projection: &'a Option<Projection<'a>>,
     /// The gradient of the gates [2, N, B, G·H].
     d_gates: Tensor,

@@ -1,36 +1,15 @@
 //! Layer normalisation in a step on the CPU (Ba, Kiros & Hinton 2016, supplementary material): the reference
 //! for `shaders/recurrent/layer_norm/`.
 
-use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, ArrayView3, Axis, concatenate, s};
+use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis, concatenate, s};
 
 use super::super::gates::units_mut;
-use super::super::weights::{CellState, CellStateView, Matrices};
+use super::super::weights::{CellState, CellStateView, Gains, Matrices};
 use super::{CellGradients, CellOutput, Step, block, joined, one_minus};
 use crate::ops::Activation;
 use crate::ops::elementwise::cpu::derivative_at_output;
 use crate::ops::layer_norm::cpu as layer_norm;
-use crate::ops::recurrent::Cell;
-use crate::ops::recurrent::layer_norm::{Norms, groups};
 use crate::tensor::Real;
-
-/// The gains as arrays.
-pub(crate) struct Gains<'a, F> {
-    groups: Vec<usize>,
-    /// The gain of W_hh h' [G·H].
-    product: ArrayView1<'a, F>,
-    /// Gain and shift of c [2, H], for an LSTM.
-    state: Option<ArrayView2<'a, F>>,
-}
-
-impl<'a, F: Real> Gains<'a, F> {
-    pub(crate) fn new(norms: &Norms<'a>, cell: Cell, units: usize) -> Self {
-        Self {
-            groups: groups(cell, units),
-            product: norms.recurrent.array1(),
-            state: norms.cell.map(|cell| cell.array2()),
-        }
-    }
-}
 
 fn sigmoid<F: Real>(mut a: Array2<F>) -> Array2<F> {
     for row in a.outer_iter_mut() {

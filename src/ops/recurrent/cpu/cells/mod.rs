@@ -1,6 +1,7 @@
 //! The equations of each cell and their derivatives on the CPU, over a batch, row by row and in place: the
 //! reference for `shaders/recurrent/cells/`.
 
+mod custom;
 mod gru;
 pub(crate) mod layer_norm;
 mod lstm;
@@ -9,7 +10,6 @@ mod vanilla;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, concatenate, s};
 
 use super::weights::{CellState, CellStateView, Matrices, Rows};
-use crate::ops::recurrent::custom_cell as custom;
 use crate::ops::recurrent::{Cell, Equations};
 use crate::tensor::Real;
 
@@ -62,7 +62,7 @@ pub(crate) fn forward<F: Real>(
     }
     let seen = matrices.seen(before.hidden, rows);
     match equations.cell {
-        Cell::Vanilla(function) => vanilla::forward(equations, function, matrices, seen.view(), target),
+        Cell::Vanilla(function) => vanilla::forward(equations, *function, matrices, seen.view(), target),
         Cell::Lstm => lstm::forward(equations, matrices, before, seen.view(), target),
         Cell::Gru => gru::forward(equations, matrices, before, seen.view(), target),
         Cell::Custom(cell) => {
@@ -93,7 +93,7 @@ pub(crate) fn candidate<F: Real>(
 ) -> CellState<F> {
     let mut result = CellStateView { hidden: step.hidden, cell: step.before.cell }.to_owned();
     match equations.cell {
-        Cell::Vanilla(function) => vanilla::apply(equations, function, gates, &mut result.hidden),
+        Cell::Vanilla(function) => vanilla::apply(equations, *function, gates, &mut result.hidden),
         Cell::Lstm => result.cell = lstm::state(equations, matrices, gates.to_owned(), step.before),
         Cell::Gru | Cell::Custom(_) => {}
     }
@@ -113,7 +113,9 @@ pub(crate) fn backward<F: Real>(
         return result.put(gradients);
     }
     match equations.cell {
-        Cell::Vanilla(function) => vanilla::backward(equations, function, matrices, step, d_after, gradients),
+        Cell::Vanilla(function) => {
+            vanilla::backward(equations, *function, matrices, step, d_after, gradients)
+        }
         Cell::Lstm => lstm::backward(equations, matrices, step, d_after, gradients),
         Cell::Gru => gru::backward(equations, matrices, step, d_after, gradients),
         Cell::Custom(cell) => {

@@ -3,35 +3,27 @@
 
 use super::super::parameters::{BackwardParameters, ForwardParameters};
 use super::FUNCTIONS;
-use crate::Result;
 use crate::gpu::{Kernel, WEIGHT_CLASSES, kernel};
 
 /// Forward and backward.
-pub(crate) type Pair = [&'static Kernel; 2];
+pub(crate) type Pair<'k> = [&'k Kernel; 2];
 
 /// The kernels of one cell.
 #[derive(Clone, Copy)]
-pub(crate) struct Kernels {
+pub(crate) struct Kernels<'k> {
     /// Strategy `per_step`.
-    pub(crate) step: Pair,
+    pub(crate) step: Pair<'k>,
     /// Strategy `sequence`; none for a cell that needs more than one dispatch per step.
-    pub(crate) sequence: Option<Pair>,
+    pub(crate) sequence: Option<Pair<'k>>,
     /// Strategy `persistent`; none for a cell that needs more than one dispatch per step.
-    pub(crate) persistent: Option<Pair>,
+    pub(crate) persistent: Option<Pair<'k>>,
 }
 
-impl Kernels {
-    /// Applies `make` to each kernel.
-    ///
-    /// # Errors
-    /// The first error of `make`.
-    pub(crate) fn map(self, make: impl Fn(&'static Kernel) -> Result<&'static Kernel>) -> Result<Self> {
-        let both = |[forward, backward]: Pair| Ok::<_, crate::Error>([make(forward)?, make(backward)?]);
-        Ok(Self {
-            step: both(self.step)?,
-            sequence: self.sequence.map(both).transpose()?,
-            persistent: self.persistent.map(both).transpose()?,
-        })
+#[cfg(test)]
+impl<'k> Kernels<'k> {
+    /// All kernels: of each strategy the forward and the backward kernel.
+    pub(crate) fn all(self) -> impl Iterator<Item = &'k Kernel> {
+        [Some(self.step), self.sequence, self.persistent].into_iter().flatten().flatten()
     }
 }
 
@@ -159,7 +151,7 @@ macro_rules! cell {
         pub(crate) mod $cell {
             use super::*;
             step!($cell $files $own);
-            pub(crate) static KERNELS: Kernels =
+            pub(crate) static KERNELS: Kernels<'static> =
                 Kernels { step: [&STEP_FORWARD, &STEP_BACKWARD], sequence: None, persistent: None };
         }
     };
@@ -169,7 +161,7 @@ macro_rules! cell {
             step!($cell $files $own);
             sequence!($cell $files $own);
             persistent!($cell $files $own);
-            pub(crate) static KERNELS: Kernels = Kernels {
+            pub(crate) static KERNELS: Kernels<'static> = Kernels {
                 step: [&STEP_FORWARD, &STEP_BACKWARD],
                 sequence: Some([&SEQUENCE_FORWARD, &SEQUENCE_BACKWARD]),
                 persistent: Some([&PERSISTENT_FORWARD, &PERSISTENT_BACKWARD]),
@@ -183,7 +175,7 @@ cell!(gated lstm ["recurrent/cells/lstm_gates", "recurrent/cells/lstm"] [("PEEPH
 cell!(gated lstm_coupled ["recurrent/cells/lstm_coupled", "recurrent/cells/lstm"] [("PEEPHOLES", 2)]);
 cell!(gated gru ["recurrent/cells/gru"] []);
 cell!(gated (phases) gru_reset_before ["recurrent/cells/gru_reset_before"] []);
-// A custom cell: everything except the cell itself, which `custom_cell.rs` adds.
+// A custom cell: everything except the cell itself, which `custom.rs` adds.
 cell!(custom [] []);
 
 /// All kernels that need no custom cell.
@@ -191,6 +183,5 @@ cell!(custom [] []);
 pub(crate) fn all() -> impl Iterator<Item = &'static Kernel> {
     let cells =
         [vanilla::KERNELS, lstm::KERNELS, lstm_coupled::KERNELS, gru::KERNELS, gru_reset_before::KERNELS];
-    let pairs = cells.into_iter().flat_map(|cell| [Some(cell.step), cell.sequence, cell.persistent]);
-    pairs.flatten().flatten()
+    cells.into_iter().flat_map(Kernels::all)
 }

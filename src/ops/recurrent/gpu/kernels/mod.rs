@@ -2,13 +2,16 @@
 //! `shaders/recurrent/{step,sequence,persistent}/{forward,backward}.wgsl` are the time loops of the three
 //! strategies; each is assembled with a cell of `shaders/recurrent/cells/`.
 
+mod custom;
 mod declared;
 
 #[cfg(test)]
+pub(crate) use custom::examples as custom_examples;
+pub(crate) use custom::kernels as custom_kernels;
+#[cfg(test)]
 pub(crate) use declared::all;
-pub(crate) use declared::{Kernels, custom::KERNELS as AROUND_CUSTOM};
 
-use declared::{gru, gru_reset_before, lstm, lstm_coupled, vanilla};
+use declared::{Kernels, gru, gru_reset_before, lstm, lstm_coupled, vanilla};
 
 use super::per_step::StepKernel;
 use super::persistent::PersistentKernel;
@@ -19,15 +22,14 @@ use super::strategy::Strategy;
 use crate::Result;
 use crate::gpu::{Context, Kernel};
 use crate::ops::Activation;
-use crate::ops::recurrent::custom_cell as custom;
 use crate::ops::recurrent::{Call, Cell, Reset, Sizes};
 
 /// The number of activations.
 const FUNCTIONS: u32 = Activation::ALL.len() as u32;
 
 /// The kernels of a layer, and the values of their constants.
-pub(crate) struct CellKernels {
-    kernels: Kernels,
+pub(crate) struct CellKernels<'k> {
+    kernels: Kernels<'k>,
     /// Constants that every cell has, except PHASE.
     shared: [u32; 8],
     clips_gradient: u32,
@@ -45,11 +47,11 @@ pub(crate) struct CellKernels {
 const WHOLE: [u32; 1] = [0];
 const IN_TWO: [u32; 2] = [1, 2];
 
-impl CellKernels {
+impl<'k> CellKernels<'k> {
     /// The kernels of one direction, or of both.
     pub(crate) fn of(
         context: &Context,
-        calls: &[Call<'_>],
+        calls: &[Call<'k>],
         sizes: Sizes,
         has_step_flags: bool,
     ) -> Result<Self> {
@@ -66,7 +68,7 @@ impl CellKernels {
             }
             (Cell::Gru, Reset::AfterProduct) => (gru::KERNELS, gated.to_vec()),
             (Cell::Gru, Reset::BeforeProduct) => (gru_reset_before::KERNELS, gated.to_vec()),
-            (Cell::Custom(cell), _) => (custom::kernels(cell)?, Vec::new()),
+            (Cell::Custom(cell), _) => (custom_kernels(cell)?, Vec::new()),
         };
         let zoneout = match (options.zoneout, call.equations.noise) {
             (None, _) => 0,
@@ -100,29 +102,29 @@ impl CellKernels {
         [&self.shared[..], &[phase], kernel, &self.own].concat()
     }
 
-    fn step(&self, kernel: &'static Kernel, constants: &[u32]) -> StepKernel {
+    fn step(&self, kernel: &'k Kernel, constants: &[u32]) -> StepKernel<'k> {
         let constants = [&[self.split.constant()], constants].concat();
         let dispatches = self.phases.iter().map(|&phase| self.constants(phase, &constants)).collect();
         StepKernel { kernel, dispatches, directions: self.directions, split: self.split }
     }
 
-    pub(crate) fn forward(&self) -> StepKernel {
+    pub(crate) fn forward(&self) -> StepKernel<'k> {
         self.step(self.kernels.step[0], &[])
     }
 
-    pub(crate) fn backward(&self) -> StepKernel {
+    pub(crate) fn backward(&self) -> StepKernel<'k> {
         self.step(self.kernels.step[1], &[self.clips_gradient])
     }
 
     /// The kernel of `strategy` that computes many steps per dispatch; none for `PerStep`, or where a step
     /// needs more than one dispatch.
-    pub(crate) fn many_forward(&self, call: &Call<'_>, strategy: Strategy) -> Option<SequenceKernel> {
+    pub(crate) fn many_forward(&self, call: &Call<'_>, strategy: Strategy) -> Option<SequenceKernel<'k>> {
         let width = call.weights.weight_hh.shape().last();
         self.many(strategy, 0, &[], width)
     }
 
     /// As [`CellKernels::many_forward`].
-    pub(crate) fn many_backward(&self, call: &Call<'_>, strategy: Strategy) -> Option<SequenceKernel> {
+    pub(crate) fn many_backward(&self, call: &Call<'_>, strategy: Strategy) -> Option<SequenceKernel<'k>> {
         let width = call.weights.weight_hh.shape().rows();
         self.many(strategy, 1, &[self.clips_gradient], width)
     }
@@ -135,7 +137,7 @@ impl CellKernels {
         pass: usize,
         constants: &[u32],
         width: usize,
-    ) -> Option<SequenceKernel> {
+    ) -> Option<SequenceKernel<'k>> {
         let all = |division: &[u32]| self.constants(WHOLE[0], &[division, constants].concat());
         let kind = match strategy {
             Strategy::PerStep => return None,

@@ -10,8 +10,8 @@ use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel, Span};
 
 /// The forward or backward persistent kernel of a layer.
-pub(crate) struct PersistentKernel {
-    pub(crate) kernel: &'static Kernel,
+pub(crate) struct PersistentKernel<'k> {
+    pub(crate) kernel: &'k Kernel,
     /// The values of its constants; each dispatch sets that of COMPLETES.
     pub(crate) constants: Vec<u32>,
     pub(crate) division: Division,
@@ -19,7 +19,7 @@ pub(crate) struct PersistentKernel {
     pub(crate) width: usize,
 }
 
-impl PersistentKernel {
+impl PersistentKernel<'_> {
     /// The most steps of one dispatch.
     pub(crate) fn steps(&self) -> usize {
         self.division.steps(self.width)
