@@ -192,7 +192,7 @@ impl Parameters {
                 let mut rounded: Vec<f32> = reserved(host.len(), "the model's parameters")?;
                 rounded.extend(host.iter().map(|&value| value as f32));
                 match &self.storage {
-                    Storage::Gpu(buffer) => context.upload(buffer, bytemuck::cast_slice(&rounded)),
+                    Storage::Gpu(buffer) => context.recorder().upload(buffer, bytemuck::cast_slice(&rounded)),
                     _ => unreachable!("a GPU device stores its parameters on the GPU"),
                 }
             },

@@ -15,9 +15,8 @@
 use super::persistent::division::{Capacity, Division as PersistentDivision, Layer};
 use super::split_k::SplitK;
 use crate::Result;
-use crate::gpu::{AdapterKind, Context, RecurrentStrategy};
+use crate::gpu::{AdapterKind, Context, RecurrentShape, RecurrentStrategy};
 use crate::ops::recurrent::{Call, Sizes};
-use crate::tuning::RecurrentShape;
 
 /// Elements of workgroup memory of the kernels: `POOL` in `shaders/recurrent/sequence/workgroup.wgsl`.
 const POOL: usize = 4096;
@@ -110,7 +109,9 @@ pub(crate) fn choose_for(context: &Context, calls: &[Call<'_>], sizes: Sizes) ->
     // The self-test of persistent kernels runs only where its result can change the choice or be recorded.
     let asks = match wanted {
         RecurrentStrategy::Persistent => true,
-        _ => context.trusts_waiting() && (choices.notes() || inputs(wanted, None).depends_on_capacity()),
+        _ => {
+            context.waiting().is_trusted() && (choices.notes() || inputs(wanted, None).depends_on_capacity())
+        }
     };
     let capacity = if asks { capacity(context)? } else { None };
     let taken = |wanted| choose(&inputs(wanted, capacity));
@@ -126,11 +127,11 @@ pub(crate) fn choose_for(context: &Context, calls: &[Call<'_>], sizes: Sizes) ->
 fn capacity(context: &Context) -> Result<Option<Capacity>> {
     let workgroups = context.waiting_workgroups()?;
     let words = context.limits().binding_elements;
-    let iterations = context.completion_iterations();
+    let iterations = context.waiting().completion_iterations();
     Ok((workgroups > 0).then(|| Capacity {
         workgroups,
         words,
-        weight_bits: context.weight_bits(),
+        weight_bits: context.waiting().weight_bits(),
         iterations,
     }))
 }
