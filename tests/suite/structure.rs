@@ -8,21 +8,24 @@ use crate::adapters::{Outcome, Suite, on_cpu};
 use crate::support::root;
 
 /// Layers of modules from the bottom up; code may name modules of its own layer and of those below.
-const LAYERS: [&[&str]; 6] = [
+const LAYERS: [&[&str]; 7] = [
     &["error", "file", "shape", "random", "math"],
-    &["gpu", "tuning"],
-    &["tensor", "device"],
+    &["gpu"],
+    &["device"],
+    &["tensor"],
     &["ops"],
     &["nn", "loss", "optim"],
-    &["io", "data", "check", "testing", "prelude"],
+    &["io", "data", "check", "testing", "tuning", "prelude"],
 ];
 /// What `lib.rs` re-exports, and the modules these names come from.
-const REEXPORTS: [(&str, &str); 8] = [
+const REEXPORTS: [(&str, &str); 10] = [
     ("Error", "error"),
     ("Result", "error"),
     ("Shape", "shape"),
     ("Device", "device"),
-    ("GpuOptions", "device"),
+    ("GpuOptions", "gpu"),
+    ("AdapterKind", "gpu"),
+    ("AdapterSummary", "gpu"),
     ("Tensor", "tensor"),
     ("Indices", "tensor"),
     ("View", "tensor"),

@@ -13,7 +13,7 @@
 //! sequence has the same bits as the pass over the whole.
 
 use super::persistent::division::{Capacity, Division as PersistentDivision, Layer};
-use super::split_k::SplitK;
+use super::split_k::{SplitK, UNITS_TO_FILL};
 use crate::Result;
 use crate::gpu::{AdapterKind, Context, RecurrentShape, RecurrentStrategy};
 use crate::ops::recurrent::{Call, Sizes};
@@ -24,9 +24,6 @@ const POOL: usize = 4096;
 /// compute unit reads about 64 bytes per clock from the shared cache, so that this takes about as long as a
 /// dispatch, 3 to 5 µs.
 const WEIGHTS: usize = 1 << 16;
-/// A workgroup on a hardware adapter gets more than the fewest rows only while at least this many workgroups
-/// remain: about one for each compute unit.
-pub(crate) const UNITS_TO_FILL: usize = 128;
 /// As [`UNITS_TO_FILL`], for a software adapter, which runs as many workgroups at a time as there are cores.
 const CORES_TO_FILL: usize = 2;
 /// The most loop iterations, all loops together, of an invocation in one dispatch. It bounds the time of a
