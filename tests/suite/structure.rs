@@ -1,5 +1,6 @@
 //! Rules of the code base that a compiler does not check, read from the sources.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use libtest_mimic::Failed;
@@ -17,20 +18,6 @@ const LAYERS: [&[&str]; 7] = [
     &["nn", "loss", "optim"],
     &["io", "data", "check", "testing", "tuning", "prelude"],
 ];
-/// What `lib.rs` re-exports, and the modules these names come from.
-const REEXPORTS: [(&str, &str); 10] = [
-    ("Error", "error"),
-    ("Result", "error"),
-    ("Shape", "shape"),
-    ("Device", "device"),
-    ("GpuOptions", "gpu"),
-    ("AdapterKind", "gpu"),
-    ("AdapterSummary", "gpu"),
-    ("Tensor", "tensor"),
-    ("Indices", "tensor"),
-    ("View", "tensor"),
-];
-
 struct Source {
     path: String,
     text: String,
@@ -107,60 +94,192 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-/// The modules of this crate that a line of code names by `crate::`.
-fn named_modules(line: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    for (start, _) in line.match_indices("crate::") {
-        // `$crate::` in a macro and `crate::{A, B}` count; `pub(crate)` does not contain the colons.
-        let rest = &line[start + "crate::".len()..];
-        let group = match rest.strip_prefix('{') {
-            Some(group) => group.split('}').next().unwrap_or_default().to_owned(),
-            None => rest.to_owned(),
-        };
-        let heads =
-            if rest.starts_with('{') { group.split(',').map(str::to_owned).collect() } else { vec![group] };
-        for head in heads {
-            let end = |letter: char| !(letter.is_alphanumeric() || letter == '_');
-            let name = head.trim().split(end).next().unwrap_or_default().to_owned();
-            let reexport = REEXPORTS.iter().find(|(reexport, _)| *reexport == name);
-            names.push(reexport.map_or(name, |(_, module)| (*module).to_owned()));
-        }
-    }
-    names
+/// A module's path from the root of its crate: `gpu/mod.rs` is `["gpu"]`.
+type Module = Vec<String>;
+
+/// The modules of a crate, without their tests, and what they re-export.
+struct Crate {
+    /// The tokens of each module.
+    modules: BTreeMap<Module, Vec<String>>,
+    /// The path behind each name that a module re-exports, relative to that module.
+    reexports: BTreeMap<(Module, String), Vec<String>>,
 }
 
-fn imports_go_down_only() -> Outcome {
-    let mut offences = Vec::new();
-    let mut seen = 0;
-    for source in files("src", "rs")? {
-        let module = source.path.split(['/', '.']).next().unwrap_or_default();
-        // `lib.rs` names everything; a module of tests may use whatever it tests.
-        if module == "lib" || source.path.ends_with("/tests.rs") {
-            continue;
+impl Crate {
+    fn read(sources: &[Source]) -> Self {
+        let (mut modules, mut reexports, mut tests) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        for source in sources {
+            let mut module: Module =
+                source.path.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
+            module.pop_if(|last| ["mod", "lib", "main"].contains(&last.as_str()));
+            let lines: Vec<&str> =
+                code(source).map(|(_, line)| line).take_while(|line| *line != "mod tests {").collect();
+            let text = lines.join("\n");
+            for declared in text.split("#[cfg(test)]\nmod ").skip(1) {
+                let name = declared.split(';').next().unwrap_or_default();
+                tests.push([&module[..], &[name.to_owned()]].concat());
+            }
+            let tokens = tokens(&text);
+            for at in 2..tokens.len() {
+                if tokens[at - 1] != "use" || !["pub", ")"].contains(&tokens[at - 2].as_str()) {
+                    continue;
+                }
+                // A name alone is a macro, which is exported from where it is defined.
+                for path in paths(&tokens[at..]).into_iter().filter(|path| path.len() > 1) {
+                    let target = path.split(|name| name == "as").next().unwrap_or_default().to_vec();
+                    reexports.insert((module.clone(), path[path.len() - 1].clone()), target);
+                }
+            }
+            modules.insert(module, tokens);
         }
-        let Some(own) = layer(module) else {
-            offences.push(format!("src/{}: `{module}` stands on no layer", source.path));
-            continue;
-        };
-        // Tests inside a module may use whatever they test.
-        for (number, line) in code(&source).take_while(|(_, line)| line.trim() != "mod tests {") {
-            for named in named_modules(line) {
-                seen += 1;
-                if layer(&named).is_some_and(|layer| layer > own) {
-                    offences.push(format!("src/{}:{number}: `{module}` names `{named}`", source.path));
+        modules.retain(|module, _| !tests.iter().any(|test| module.starts_with(test)));
+        Self { modules, reexports }
+    }
+
+    /// The module that `path` leads to from `module`, through re-exports where it names them.
+    fn resolve(&self, module: &[String], path: &[String]) -> Module {
+        let mut at = if path[0] == "crate" { Module::new() } else { module.to_vec() };
+        for (index, name) in path.iter().enumerate() {
+            let inner = [&at[..], std::slice::from_ref(name)].concat();
+            match name.as_str() {
+                "crate" | "self" => {}
+                "super" => drop(at.pop()),
+                _ if self.modules.contains_key(&inner) => at = inner,
+                _ => match self.reexports.get(&(at.clone(), name.clone())) {
+                    Some(target) => return self.resolve(&at, &[target, &path[index + 1..]].concat()),
+                    None => break,
+                },
+            }
+        }
+        at
+    }
+
+    /// The references between modules of the same folder, as the folder, the two modules and the path.
+    fn references(&self) -> Vec<(String, [String; 2], String)> {
+        let mut found = Vec::new();
+        for (module, tokens) in &self.modules {
+            let is_head = |at: usize| {
+                ["crate", "self", "super"].contains(&&*tokens[at]) && (at == 0 || tokens[at - 1] != "::")
+            };
+            for path in (0..tokens.len()).filter(|&at| is_head(at)).flat_map(|at| paths(&tokens[at..])) {
+                let named = self.resolve(module, &path);
+                let common = module.iter().zip(&named).take_while(|(one, two)| one == two).count();
+                if let (Some(from), Some(to)) = (module.get(common), named.get(common)) {
+                    let written = format!("{}: {}", module.join("/"), path.join("::"));
+                    found.push((module[..common].join("/"), [from.clone(), to.clone()], written));
                 }
             }
         }
+        found
     }
-    assert!(seen > 50, "only {seen} imports found: the search finds too little");
+
+    /// The circles of modules in each folder: modules that lead to each other, directly or through others.
+    fn circles(&self) -> BTreeSet<String> {
+        let mut named: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for (folder, [from, to], _) in self.references() {
+            named.entry((folder, from)).or_default().insert(to);
+        }
+        let reached = |folder: &String, from: &String| {
+            let (mut seen, mut open) = (BTreeSet::new(), vec![from.clone()]);
+            while let Some(module) = open.pop() {
+                let next = named.get(&(folder.clone(), module)).into_iter().flatten();
+                open.extend(next.filter(|next| seen.insert((*next).clone())).cloned());
+            }
+            seen
+        };
+        let circle = |(folder, from): &(String, String)| {
+            let mut members = reached(folder, from);
+            members.retain(|to| reached(folder, to).contains(from));
+            let members: Vec<String> = members.into_iter().collect();
+            (!members.is_empty()).then(|| format!("{folder}: {}", members.join(", ")))
+        };
+        named.keys().filter_map(circle).collect()
+    }
+}
+
+/// Words, `::` and other symbols.
+fn tokens(text: &str) -> Vec<String> {
+    let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let mut rest = text.trim_start();
+    let mut found = Vec::new();
+    while let Some(first) = rest.chars().next() {
+        let end = match first {
+            _ if rest.starts_with("::") => 2,
+            _ if is_word(first) => rest.find(|letter| !is_word(letter)).unwrap_or(rest.len()),
+            _ => first.len_utf8(),
+        };
+        found.push(rest[..end].to_owned());
+        rest = rest[end..].trim_start();
+    }
+    found
+}
+
+/// The paths at the beginning of `tokens`: those of a tree such as `gpu::{Buffer, kernel::Access as A}`.
+fn paths(tokens: &[String]) -> Vec<Vec<String>> {
+    let (mut found, mut path, mut open) = (Vec::new(), Vec::new(), Vec::new());
+    let mut before = "::";
+    for token in tokens.iter().map(String::as_str) {
+        match token {
+            "::" => {}
+            "{" if before == "::" => open.push(path.len()),
+            "," | "}" if !open.is_empty() => {
+                found.push(path.clone());
+                path.truncate(open.last().copied().unwrap_or_default());
+                if token == "}" {
+                    open.pop();
+                }
+            }
+            _ if ["::", "{", ",", "as"].contains(&before) || token == "as" => path.push(token.to_owned()),
+            _ => break,
+        }
+        before = token;
+    }
+    found.push(path);
+    found.retain(|path| !path.is_empty());
+    found
+}
+
+fn imports_go_down_only() -> Outcome {
+    let read = Crate::read(&files("src", "rs")?);
+    let mut offences = Vec::new();
+    for module in read.modules.keys().filter_map(|module| module.first()) {
+        if layer(module).is_none() {
+            offences.push(format!("`{module}` stands on no layer"));
+        }
+    }
+    let references = read.references();
+    let between: Vec<_> = references.iter().filter(|(folder, ..)| folder.is_empty()).collect();
+    let goes_up = |[from, to]: &[String; 2]| layer(from) < layer(to);
+    offences
+        .extend(between.iter().filter(|(_, pair, _)| goes_up(pair)).map(|(_, _, written)| written.clone()));
+    assert!(between.len() > 50, "only {} imports found: the search finds too little", between.len());
     none("imports that go up", &offences)
 }
 
-fn imports_are_read_from_lines_as_they_are_written() -> Outcome {
-    assert_eq!(named_modules("use crate::gpu::{Buffer, Span};"), ["gpu"]);
-    assert_eq!(named_modules("use crate::{Error, Result, ops};"), ["error", "error", "ops"]);
-    assert_eq!(named_modules("$crate::device::Backend::Cpu(crate::nn::Model) =>"), ["device", "nn"]);
-    assert!(named_modules("pub(crate) fn f()").is_empty());
+fn no_folder_has_modules_that_form_a_circle() -> Outcome {
+    let mut offences = Vec::new();
+    for folder in ["src", "cli/src", "fuzz/src"] {
+        let circles = Crate::read(&files(folder, "rs")?).circles();
+        offences.extend(circles.into_iter().map(|circle| format!("{folder}/{circle}")));
+    }
+    none("modules that refer to each other", &offences)
+}
+
+fn circles_are_found_through_other_modules_and_reexports() -> Outcome {
+    let source = |path: &str, text: &str| Source { path: path.to_owned(), text: text.to_owned() };
+    let mut sources = vec![
+        source("lib.rs", "mod top;\npub use crate::top::{\n    a::X as Y,\n};"),
+        source("top/mod.rs", "mod a;\nmod b;\nmod c;\n#[cfg(test)]\nmod checks;"),
+        source("top/a.rs", "use super::{b::B, d};\n// use super::e;"),
+        source("top/b.rs", "fn f() -> u8 {\n    crate::top::c::C as u8\n}"),
+        source("top/c.rs", "use crate::Y;\nmod tests {\nuse super::super::d;"),
+        source("top/d.rs", ""),
+        source("top/e.rs", "use super::a;"),
+        source("top/checks.rs", "use super::e;"),
+    ];
+    assert_eq!(Crate::read(&sources).circles(), BTreeSet::from(["top: a, b, c".to_owned()]));
+    sources[4].text = "use crate::Z;".to_owned();
+    assert!(Crate::read(&sources).circles().is_empty());
     Ok(())
 }
 
@@ -201,7 +320,8 @@ pub(crate) fn register(suite: &mut Suite) {
         only_the_gpu_module_names_wgpu,
         what_is_printed_goes_through_the_module_that_escapes_it,
         imports_go_down_only,
-        imports_are_read_from_lines_as_they_are_written,
+        no_folder_has_modules_that_form_a_circle,
+        circles_are_found_through_other_modules_and_reexports,
         shaders_name_their_cpu_references,
         every_test_is_registered_by_hand,
     );
