@@ -19,8 +19,8 @@ pub use trace::RnnTrace;
 
 use serde::{Deserialize, Serialize};
 
-use super::model::expect_size;
-use super::{Cell, Init, Layer, LayerConfig, ParameterSpec, Parameters};
+use super::layer::expect_size;
+use super::{Cell, Init, Layer, ParameterSpec, Parameters};
 use crate::ops::Merge;
 use crate::ops::recurrent::{Direction, RecurrentWeights};
 use crate::shape::Shape;
@@ -228,12 +228,6 @@ impl Rnn {
             }
         }
         Ok(specs)
-    }
-}
-
-impl From<Rnn> for LayerConfig {
-    fn from(layer: Rnn) -> Self {
-        Self::Rnn(layer)
     }
 }
 
