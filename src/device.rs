@@ -1,17 +1,18 @@
 //! Devices: the CPU or a GPU; their discovery and selection.
 
 mod host;
-mod options;
+mod store;
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::gpu::{self, AdapterKind, AdapterSummary, Context, KernelCall, PersistentReport};
-use crate::tuning::Tuning;
+use crate::gpu::{
+    self, AdapterKind, AdapterSummary, Context, GpuOptions, KernelCall, PersistentReport, Tuning,
+};
 use crate::{Error, Result};
 
 pub(crate) use host::{Host, Precision};
-pub use options::{GpuOptions, ParameterPath, ShaderBuild};
+pub(crate) use store::Block;
 
 /// The environment variable that selects the device of [`Device::auto`]: `auto`, `cpu`, `reference`, `gpu`, `gpu:N` or a
 /// part of an adapter's name.
@@ -105,7 +106,7 @@ impl Device {
         if name.trim().is_empty() {
             return Err(Self::not_found(name));
         }
-        match Context::open(&options.context(gpu::choose(name)))? {
+        match Context::open(&gpu::choose(name), options)? {
             Some(context) => Ok(Self(Backend::Gpu(context))),
             None => Err(Self::not_found(name)),
         }
@@ -224,7 +225,7 @@ impl Device {
     pub fn flush(&self) -> Result<()> {
         match &self.0 {
             Backend::Cpu(_) => Ok(()),
-            Backend::Gpu(context) => context.flush(),
+            Backend::Gpu(context) => context.recorder().flush(),
         }
     }
 
@@ -236,7 +237,7 @@ impl Device {
     pub fn synchronize(&self) -> Result<()> {
         match &self.0 {
             Backend::Cpu(_) => Ok(()),
-            Backend::Gpu(context) => context.synchronize(),
+            Backend::Gpu(context) => context.recorder().synchronize(),
         }
     }
 
@@ -251,7 +252,7 @@ impl Device {
                 host.store().release();
                 Ok(())
             }
-            Backend::Gpu(context) => context.release_unused(),
+            Backend::Gpu(context) => context.recorder().release_unused(),
         }
     }
 
@@ -280,7 +281,7 @@ impl Device {
                 what: "profile".into(),
                 message: "the CPU runs no kernels; only GPUs are profiled".into(),
             }),
-            Backend::Gpu(context) => context.profile(),
+            Backend::Gpu(context) => context.recorder().profile(),
         }
     }
 
@@ -289,7 +290,7 @@ impl Device {
     pub fn persistent_report(&self) -> Option<PersistentReport> {
         match &self.0 {
             Backend::Cpu(_) => None,
-            Backend::Gpu(context) => Some(context.waiting_report()),
+            Backend::Gpu(context) => Some(context.waiting().report()),
         }
     }
 
@@ -305,7 +306,7 @@ impl Device {
         match &self.0 {
             Backend::Cpu(_) => DeviceCounters::default(),
             Backend::Gpu(context) => {
-                let (pool, counted) = (context.pool(), context.counted());
+                let (pool, counted) = (context.pool(), context.recorder().counted());
                 DeviceCounters {
                     allocations: pool.allocations(),
                     bytes: pool.bytes(),
@@ -315,7 +316,7 @@ impl Device {
                     submissions: counted.submissions,
                     waits: counted.waits,
                     bind_groups: counted.bind_groups,
-                    pipelines: context.pipelines() as u64,
+                    pipelines: counted.pipelines,
                 }
             }
         }
@@ -363,7 +364,7 @@ impl fmt::Display for Device {
                 Precision::F32 => "cpu",
                 Precision::F64 => "reference",
             }),
-            Backend::Gpu(context) => formatter.write_str(context.name()),
+            Backend::Gpu(context) => formatter.write_str(&context.adapter().name),
         }
     }
 }

@@ -51,9 +51,9 @@ mod tensor;
 pub mod testing;
 pub mod tuning;
 
-pub use device::{DEVICE_VARIABLE, Device, GpuOptions};
+pub use device::{DEVICE_VARIABLE, Device};
 pub use error::{Error, Result};
-pub use gpu::{AdapterKind, AdapterSummary};
+pub use gpu::{AdapterKind, AdapterSummary, GpuOptions};
 pub use shape::{MAX_RANK, Shape};
 pub use tensor::{IGNORED, Indices, Tensor, View};
 

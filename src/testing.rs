@@ -4,8 +4,8 @@
 use crate::device::Backend;
 use crate::{Device, Result};
 
-pub use crate::device::{DeviceCounters, ParameterPath, ShaderBuild};
-pub use crate::gpu::{PersistentLimits, PersistentReport};
+pub use crate::device::DeviceCounters;
+pub use crate::gpu::{ParameterPath, PersistentLimits, PersistentReport, ShaderBuild};
 
 /// Records a command that makes the driver reject the whole submission that contains it: from that submission on, each call
 /// on `device` returns [`Error::DeviceLost`](crate::Error::DeviceLost). Does nothing on the CPU.

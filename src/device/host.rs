@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::store::Store;
 use super::{Backend, Device};
-use crate::tensor::Store;
 use crate::{Error, Result};
 
 /// The CPU device: its number type, and its cache of free memory.

@@ -37,10 +37,10 @@ impl Context {
 
     /// Records a command on a destroyed buffer, for which the driver refuses the whole submission.
     pub(crate) fn break_submission(&self) -> Result<()> {
-        self.faults().check()?;
+        self.recorder().driver.faults.check()?;
         let buffer = self.pool().take(Purpose::Storage, 4, "a destroyed buffer")?;
         buffer.raw.buffer().destroy();
-        self.clear(Span::new(&buffer, 0, 1))?;
+        self.recorder().clear(Span::new(&buffer, 0, 1))?;
         buffer.discard();
         Ok(())
     }

@@ -4,39 +4,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::adapters::AdapterSummary;
-use super::context::{ContextOptions, RecurrentStrategy};
-use super::products::MatmulVariant;
-use crate::tuning::{ProductShape, RecurrentShape, Tuning};
+use super::options::{GpuOptions, Journal, TuningSource};
+use super::tuning::{MatmulVariant, ProductShape, RecurrentShape, RecurrentStrategy, Tuning};
 use crate::{Error, Result};
-
-/// Where a device reads measured choices from.
-///
-/// They apply to the shapes that were measured; heuristics select for all other shapes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum TuningSource {
-    /// As [`TUNING_VARIABLE`](crate::tuning::TUNING_VARIABLE) says: [`TuningSource::Stored`] for `on` or a folder,
-    /// and heuristics without it.
-    #[default]
-    Environment,
-    /// What `refrain tune` stored for this adapter, driver and version of the crate: [`Tuning::stored`].
-    /// Heuristics apply where it never ran, and where the variable is `0`. A file that cannot be read or
-    /// parsed is ignored, and [`Device::tuning_warning`](crate::Device::tuning_warning) reports it.
-    Stored,
-    /// Heuristics only.
-    Off,
-    /// These choices.
-    Given(Tuning),
-}
-
-/// Whether a device records the choices that it makes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Journal {
-    /// It does not.
-    #[default]
-    Off,
-    /// Records each shape with its last choice.
-    Choices,
-}
 
 /// The choices of one device.
 #[derive(Default)]
@@ -51,7 +21,7 @@ pub(crate) struct Choices {
 
 impl Choices {
     /// The choices that `options` select on `adapter`.
-    pub(super) fn of(adapter: &AdapterSummary, options: &ContextOptions) -> Self {
+    pub(super) fn of(adapter: &AdapterSummary, options: &GpuOptions) -> Self {
         let found = match &options.tuning {
             TuningSource::Environment if !Tuning::is_asked_for() => Ok(None),
             TuningSource::Environment | TuningSource::Stored => Tuning::stored(adapter),

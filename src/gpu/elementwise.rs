@@ -1,10 +1,7 @@
 //! Dispatch of element-wise kernels over any number of elements.
 
-use super::{Context, Dispatch, Kernel, Span, pieces};
+use super::{Context, Dispatch, ELEMENTWISE_GROUP, Kernel, Span, pieces};
 use crate::Result;
-
-/// Invocations per workgroup of every element-wise shader.
-pub(crate) const ELEMENTWISE_GROUP: usize = 256;
 
 impl Context {
     /// Dispatches `kernel` once for each piece of `spans`, which must have the same length; `parameters`

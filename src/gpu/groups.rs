@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 
 use super::faults::{refused, scoped};
+use super::hasher::Mixer;
 use super::kernel::{Compiled, Kernel, MAX_BINDINGS};
 use super::pool::{Buffer, Raw};
 use super::span::Bound;
@@ -133,35 +134,6 @@ impl Wanted<'_> {
             layout: &self.compiled.layout,
             entries: &entries,
         })
-    }
-}
-
-/// A fast hash, not protected against chosen collisions: each word is multiplied into the previous ones.
-#[derive(Default)]
-pub(super) struct Mixer(u64);
-
-impl Hasher for Mixer {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        // 2^64 divided by the golden ratio, rounded to an odd number (Knuth, The Art of Computer Programming
-        // 3, 6.4).
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.write_u64(word as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        // The upper bits are well mixed; hash tables use the lower bits too.
-        self.0 ^ (self.0 >> 32)
     }
 }
 

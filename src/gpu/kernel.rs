@@ -6,15 +6,16 @@ use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::context::Context;
 use super::faults::{refused, scoped};
-use super::groups::Mixer;
+use super::hasher::Mixer;
 use super::stack::on_compiler_stack;
 use crate::{Error, Result};
 
+/// Bytes of immediate data of this crate's largest kernel; every Vulkan device supports it.
+pub(crate) const IMMEDIATE_BYTES: u32 = 128;
 /// The most pipelines that a device caches. Training and inference of a model use some tens; software
 /// adapters need some MiB for each.
-pub(super) const MAX_PIPELINES: usize = 512;
+const MAX_PIPELINES: usize = 512;
 /// The most override constants of a kernel.
 const MAX_CONSTANTS: usize = 32;
 /// The most storage bindings of a kernel: those of the persistent kernels.
@@ -168,6 +169,10 @@ type Key = (Origin, [u32; MAX_CONSTANTS]);
 /// Compiled pipelines by kernel and constants, and shader modules by kernel.
 pub(super) struct KernelCache {
     most: usize,
+    /// Whether parameters are passed as immediates.
+    pub(super) immediates: bool,
+    /// Whether the shaders of this crate have run-time checks too.
+    checked: bool,
     pipelines: Mutex<Pipelines>,
 }
 
@@ -195,13 +200,6 @@ pub(super) struct Fetched {
     pub(super) dropped: Option<usize>,
 }
 
-impl KernelCache {
-    /// Creates a cache of at most `most` pipelines, and at least one.
-    pub(super) fn new(most: usize) -> Self {
-        Self { most: most.max(1), pipelines: Mutex::default() }
-    }
-}
-
 impl Pipelines {
     fn get(&mut self, key: &Key) -> Option<Arc<Compiled>> {
         self.requests += 1;
@@ -222,21 +220,26 @@ impl Pipelines {
     }
 }
 
-impl Context {
+impl KernelCache {
+    /// Creates a cache of at most `most` pipelines, and at least one.
+    pub(super) fn new(most: Option<usize>, immediates: bool, checked: bool) -> Self {
+        let most = most.unwrap_or(MAX_PIPELINES).max(1);
+        Self { most, immediates, checked, pipelines: Mutex::default() }
+    }
+
     /// Returns the pipeline of `kernel` with its constants set to `values`; compiles it unless it is cached.
     ///
     /// # Errors
     /// [`Error::Shader`] for a user's kernel that the device refuses; [`Error::Internal`] for values that the
     /// kernel does not accept; out of memory; other errors of the driver.
-    pub(super) fn compiled(&self, kernel: &Kernel, values: &[u32]) -> Result<Fetched> {
+    pub(super) fn compiled(&self, device: &wgpu::Device, kernel: &Kernel, values: &[u32]) -> Result<Fetched> {
         let mut pairs = kernel.constants.iter().zip(values);
         let allowed =
             values.len() == kernel.constants.len() && pairs.all(|(&(_, allowed), &value)| value < allowed);
         Error::expect(allowed, || format!("{values:?} for the constants of the kernel `{}`", kernel.name))?;
         let mut padded = [0; MAX_CONSTANTS];
         padded[..values.len()].copy_from_slice(values);
-        let cache = self.kernels();
-        let mut guard = cache.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         let pipelines = &mut *guard;
         let key = (kernel.origin, padded);
         if let Some(compiled) = pipelines.get(&key) {
@@ -245,10 +248,12 @@ impl Context {
         let id = pipelines.compiled;
         // Errors are reported to the thread that compiles.
         let mut compile = || {
-            scoped(self.device(), || {
-                let module =
-                    pipelines.modules.entry(kernel.origin).or_insert_with(|| self.create_module(kernel));
-                self.compile(kernel, module, padded, id)
+            scoped(device, || {
+                let module = pipelines
+                    .modules
+                    .entry(kernel.origin)
+                    .or_insert_with(|| self.create_module(device, kernel));
+                self.compile(device, kernel, module, padded, id)
             })
         };
         let compiled = match kernel.origin {
@@ -262,7 +267,7 @@ impl Context {
             kernel.refused(&error)
         })?);
         let dropped =
-            if pipelines.cached.len() >= cache.most { pipelines.drop_one(kernel.origin) } else { None };
+            if pipelines.cached.len() >= self.most { pipelines.drop_one(kernel.origin) } else { None };
         pipelines.compiled += 1;
         let used = pipelines.requests;
         pipelines.cached.insert(key, CachedPipeline { compiled: Arc::clone(&compiled), used });
@@ -270,23 +275,23 @@ impl Context {
     }
 
     /// How many pipelines have been compiled so far.
-    pub(crate) fn pipelines(&self) -> usize {
-        self.kernels().pipelines.lock().unwrap_or_else(PoisonError::into_inner).compiled
+    pub(super) fn count(&self) -> usize {
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).compiled
     }
 
     fn compile(
         &self,
+        device: &wgpu::Device,
         kernel: &Kernel,
         module: &wgpu::ShaderModule,
         values: [u32; MAX_CONSTANTS],
         id: usize,
     ) -> Compiled {
-        let device = self.device();
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(&kernel.name),
             entries: &self.layout_entries(kernel),
         });
-        let immediate_size = if self.immediates() { kernel.parameter_bytes as u32 } else { 0 };
+        let immediate_size = if self.immediates { kernel.parameter_bytes as u32 } else { 0 };
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(&kernel.name),
             bind_group_layouts: &[Some(&layout)],
@@ -322,7 +327,7 @@ impl Context {
                 count: None,
             }
         };
-        let uniform = (!self.immediates()).then(|| entry(0, wgpu::BufferBindingType::Uniform, true));
+        let uniform = (!self.immediates).then(|| entry(0, wgpu::BufferBindingType::Uniform, true));
         let storage = kernel.bindings.iter().zip(1..).map(|(&access, binding)| {
             let read_only = access == Access::Read;
             entry(binding, wgpu::BufferBindingType::Storage { read_only }, false)
@@ -330,19 +335,17 @@ impl Context {
         uniform.into_iter().chain(storage).collect()
     }
 
-    fn create_module(&self, kernel: &Kernel) -> wgpu::ShaderModule {
+    fn create_module(&self, device: &wgpu::Device, kernel: &Kernel) -> wgpu::ShaderModule {
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(&kernel.name),
-            source: wgpu::ShaderSource::Wgsl(kernel.wgsl(self.immediates()).into()),
+            source: wgpu::ShaderSource::Wgsl(kernel.wgsl(self.immediates).into()),
         };
-        if self.checked() || kernel.origin.is_user() {
-            return self.device().create_shader_module(descriptor);
+        if self.checked || kernel.origin.is_user() {
+            return device.create_shader_module(descriptor);
         }
         // SAFETY: the shader is one of this crate's own. Each checks its indices against sizes that its
         // operation derived from the bound buffers, its loops terminate, and the same tests pass with
         // run-time checks enabled.
-        unsafe {
-            self.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
-        }
+        unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+/// Invocations per workgroup of every element-wise shader.
+pub(crate) const ELEMENTWISE_GROUP: usize = 256;
+
 /// Limits of one dispatch and one binding on this device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {

@@ -3,13 +3,11 @@
 //! Each dispatch has two queries in the query set of its submission. Where the adapter supports it, both are
 //! written inside the pass, before and after the dispatch; otherwise each dispatch has a pass of its own, and
 //! the queries are written at its beginning and end. At the end of the submission its timestamps are copied
-//! to a buffer that the host reads in [`Context::profile`].
+//! to a buffer that the host reads in `Recorder::profile`.
 
 use std::borrow::Cow;
 
-use super::context::Context;
 use super::kernel::Kernel;
-use super::readback::Mapping;
 use crate::{Error, Result};
 
 /// The most dispatches of a query set.
@@ -52,7 +50,7 @@ enum Place {
 pub(super) struct Profiler {
     place: Place,
     /// Nanoseconds per tick.
-    period: f64,
+    pub(super) period: f64,
 }
 
 impl Profiler {
@@ -130,7 +128,7 @@ pub(super) struct Tape {
     /// The query set and kernels of the current submission.
     open: Option<(wgpu::QuerySet, Vec<Cow<'static, str>>)>,
     /// Earlier submissions: the kernels of their dispatches, and the buffer of their timestamps.
-    submitted: Vec<(Vec<Cow<'static, str>>, wgpu::Buffer)>,
+    pub(super) submitted: Vec<(Vec<Cow<'static, str>>, wgpu::Buffer)>,
     /// The first reported timestamp.
     origin: Option<u64>,
 }
@@ -174,7 +172,12 @@ impl Tape {
     }
 
     /// The dispatches of one submission from its timestamps.
-    fn calls(&mut self, period: f64, kernels: Vec<Cow<'static, str>>, timestamps: &[u64]) -> Vec<KernelCall> {
+    pub(super) fn calls(
+        &mut self,
+        period: f64,
+        kernels: Vec<Cow<'static, str>>,
+        timestamps: &[u64],
+    ) -> Vec<KernelCall> {
         let origin = *self.origin.get_or_insert(timestamps.first().copied().unwrap_or_default());
         // A clock of few bits may wrap around in between: the duration is then zero instead of huge.
         let nanoseconds = |from: u64, to: u64| to.saturating_sub(from) as f64 * period;
@@ -186,32 +189,6 @@ impl Tape {
                 nanoseconds: nanoseconds(pair[0], pair[1]),
             })
             .collect()
-    }
-}
-
-impl Context {
-    /// Returns the dispatches since the previous call. **Waits** for the GPU.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a device that is not profiled; any error that the device reports.
-    pub(crate) fn profile(&self) -> Result<Vec<KernelCall>> {
-        let Some(profiler) = self.profiler() else {
-            let message =
-                "this device was opened without: open it by `Device::gpu_with` and `Profiling::Kernels`";
-            return Err(Error::config("profile", message));
-        };
-        self.flush()?;
-        let submitted = std::mem::take(&mut self.recorder().tape().submitted);
-        self.synchronize()?;
-        let mut calls = Vec::with_capacity(submitted.iter().map(|(kernels, _)| kernels.len()).sum());
-        for (kernels, buffer) in submitted {
-            self.mapped(&Mapping::request(&buffer, ..))?;
-            let view =
-                buffer.get_mapped_range(..).map_err(|error| Error::Gpu { message: error.to_string() })?;
-            let timestamps: Vec<u64> = bytemuck::pod_collect_to_vec(&view);
-            calls.extend(self.recorder().tape().calls(profiler.period, kernels, &timestamps));
-        }
-        Ok(calls)
     }
 }
 

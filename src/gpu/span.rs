@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::pool::Buffer;
-use super::{Context, pool::Raw};
+use super::limits::Limits;
+use super::pool::{Buffer, Raw};
 use crate::{Error, Result};
 
 /// `len` elements of four bytes, starting at element `start` of a buffer.
@@ -45,6 +45,30 @@ impl<'a> Span<'a> {
         expect_inside(self.start, self.len, self.buffer.raw.size).map(|()| self)
     }
 
+    /// The span as a binding.
+    ///
+    /// # Errors
+    /// Those of [`Context::bind`](super::Context::bind).
+    pub(super) fn bind(self, limits: &Limits) -> Result<Bound<'a>> {
+        let span = self.inside()?;
+        if span.len > limits.binding_elements {
+            let tensor = span.name.map_or_else(|| "a tensor".to_owned(), |name| format!("`{name}`"));
+            return Err(Error::ExceedsLimit {
+                what: format!("one row or block of {tensor} (elements in one binding)"),
+                needed: span.len as u64,
+                limit: limits.binding_elements as u64,
+            });
+        }
+        let start = span.byte_offset();
+        let offset = start - start % limits.storage_alignment;
+        Ok(Bound {
+            raw: span.raw(),
+            offset,
+            size: start + span.byte_len() - offset,
+            base: ((start - offset) / 4) as u32,
+        })
+    }
+
     pub(super) fn raw(&self) -> &'a Raw {
         &self.buffer.raw
     }
@@ -72,34 +96,6 @@ impl Bound<'_> {
     /// Whether the span can be read as `array<vec4<f32>>`.
     pub(crate) fn is_in_fours(&self) -> bool {
         self.base.is_multiple_of(4) && self.offset.is_multiple_of(16)
-    }
-}
-
-impl Context {
-    /// Converts `span` to a binding.
-    ///
-    /// # Errors
-    /// [`Error::ExceedsLimit`] if it is larger than one binding; operations split their work so that it is
-    /// not.
-    pub(crate) fn bind<'a>(&self, span: Span<'a>) -> Result<Bound<'a>> {
-        let limits = self.limits();
-        let span = span.inside()?;
-        if span.len > limits.binding_elements {
-            let tensor = span.name.map_or_else(|| "a tensor".to_owned(), |name| format!("`{name}`"));
-            return Err(Error::ExceedsLimit {
-                what: format!("one row or block of {tensor} (elements in one binding)"),
-                needed: span.len as u64,
-                limit: limits.binding_elements as u64,
-            });
-        }
-        let start = span.byte_offset();
-        let offset = start - start % limits.storage_alignment;
-        Ok(Bound {
-            raw: span.raw(),
-            offset,
-            size: start + span.byte_len() - offset,
-            base: ((start - offset) / 4) as u32,
-        })
     }
 }
 

@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use crate::file::write_atomically;
-use crate::gpu::AdapterSummary;
-use crate::tuning::Tuning;
+use crate::gpu::{AdapterSummary, Tuning};
 use crate::{Error, Result};
 
 /// Writes choices that were measured on `adapter`, for [`Tuning::load`]. A file at [`Tuning::stored_path`] is used by every

@@ -84,7 +84,7 @@ impl Model {
             return Ok(Cost::default());
         }
         let device = Device::dry();
-        let parameters = Parameters::zeros(self, &device)?;
+        let parameters = Parameters::zeros(self.id(), self.specs(), &device)?;
         let before = device.counters().bytes_in_use;
         let mut trace = DryPass::of(self, &parameters, window)?.trace;
         let repeated = trace.extend()?;

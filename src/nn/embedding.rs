@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::model::expect_size;
-use super::{Gradients, Init, Layer, LayerConfig, ParameterSpec, Parameters};
+use super::layer::expect_size;
+use super::{Gradients, Init, Layer, ParameterSpec, Parameters};
 use crate::Result;
 use crate::ops;
 use crate::shape::Shape;
@@ -41,12 +41,6 @@ impl Embedding {
         let name = format!("{name}.weight");
         let shape = Shape::named(&name, &[self.vocabulary, self.features])?;
         Ok(vec![ParameterSpec { shape, name, init: Init::Normal }])
-    }
-}
-
-impl From<Embedding> for LayerConfig {
-    fn from(layer: Embedding) -> Self {
-        Self::Embedding(layer)
     }
 }
 

@@ -16,8 +16,18 @@ pub struct Gradients {
     layout: Arc<Layout>,
 }
 
+impl Parameters {
+    /// Creates gradients of zero for these parameters.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn zero_gradients(&self) -> Result<Gradients> {
+        Gradients::zeros(self.device(), Arc::clone(self.layout()))
+    }
+}
+
 impl Gradients {
-    pub(super) fn zeros(device: &Device, layout: Arc<Layout>) -> Result<Self> {
+    fn zeros(device: &Device, layout: Arc<Layout>) -> Result<Self> {
         let storage = Storage::zeros(device, layout.total(), "the model's gradients")?;
         Ok(Self { device: device.clone(), storage, layout })
     }

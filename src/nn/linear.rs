@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::model::expect_size;
-use super::{Gradients, Init, Layer, LayerConfig, ParameterSpec, Parameters};
+use super::layer::expect_size;
+use super::{Gradients, Init, Layer, ParameterSpec, Parameters};
 use crate::ops::elementwise::add_into;
 use crate::ops::matmul::matmul_into;
 use crate::ops::{Form, matmul, sum_rows};
@@ -66,12 +66,6 @@ impl Linear {
             true => Ok(vec![weight, spec("bias", &[self.outputs])?]),
             false => Ok(vec![weight]),
         }
-    }
-}
-
-impl From<Linear> for LayerConfig {
-    fn from(layer: Linear) -> Self {
-        Self::Linear(layer)
     }
 }
 

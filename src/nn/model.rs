@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 
 use super::parameters::ModelId;
-use super::{CustomCell, Embedding, Linear, OneHot, ParameterSpec, Parameters, Rnn};
+use super::{CustomCell, Embedding, Layer, Linear, OneHot, ParameterSpec, Parameters, Rnn};
 use crate::device::Device;
 use crate::{Error, Result};
 
@@ -44,6 +44,17 @@ impl LayerConfig {
         }
     }
 }
+
+macro_rules! from_descriptions {
+    ($($layer:ident),*) => {
+        $(impl From<$layer> for LayerConfig {
+            fn from(layer: $layer) -> Self {
+                Self::$layer(layer)
+            }
+        })*
+    };
+}
+from_descriptions!(Embedding, OneHot, Rnn, Linear);
 
 /// A model as plain data, from which it can be built again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,27 +114,6 @@ pub(super) struct Added {
     pub(super) name: Arc<str>,
     pub(super) config: LayerConfig,
     pub(super) first: usize,
-}
-
-/// A layer of a model: its description, and the index of its first parameter.
-#[derive(Clone, Debug)]
-pub struct Layer<D> {
-    pub(super) name: Arc<str>,
-    pub(super) description: D,
-    pub(super) model: ModelId,
-    pub(super) first: usize,
-}
-
-impl<D> Layer<D> {
-    /// The sizes and options of the layer.
-    pub fn description(&self) -> &D {
-        &self.description
-    }
-
-    /// Adds the layer's name to the error of `result`.
-    pub(super) fn named<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| error.in_layer(&self.name))
-    }
 }
 
 /// The most elements that all parameters of a model may have, which a shader can index.
@@ -239,7 +229,7 @@ impl Model {
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::ExceedsLimit`].
     pub fn initialize(&self, device: &Device) -> Result<Parameters> {
-        let parameters = Parameters::initialize(self, device)?;
+        let parameters = Parameters::initialize(self.id, &self.specs, self.seed, device)?;
         self.initialized.get_or_init(|| ());
         Ok(parameters)
     }
@@ -253,20 +243,7 @@ impl Model {
         self.id
     }
 
-    pub(crate) fn seed(&self) -> u64 {
-        self.seed
-    }
-
     pub(super) fn layers(&self) -> &[Added] {
         &self.layers
     }
-}
-
-/// Checks that a size is neither zero nor too large for any memory.
-pub(super) fn expect_size(layer: &str, what: &str, size: usize) -> Result<()> {
-    const LARGEST: usize = 1 << 24;
-    if (1..=LARGEST).contains(&size) {
-        return Ok(());
-    }
-    Err(Error::config(format!("{layer}: {what}"), format!("must be between 1 and {LARGEST}, not {size}")))
 }

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::model::expect_size;
-use super::{Layer, LayerConfig};
+use super::Layer;
+use super::layer::expect_size;
 use crate::Result;
 use crate::ops;
 use crate::tensor::{Indices, Tensor};
@@ -27,12 +27,6 @@ impl OneHot {
 
     pub(super) fn validate(&self, name: &str) -> Result<()> {
         expect_size(name, "vocabulary", self.vocabulary)
-    }
-}
-
-impl From<OneHot> for LayerConfig {
-    fn from(layer: OneHot) -> Self {
-        Self::OneHot(layer)
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::init::Init;
-use super::{Gradients, Model};
 use crate::device::{Device, on_device};
 use crate::random::Stream;
 use crate::shape::Shape;
@@ -143,12 +142,17 @@ pub struct Parameters {
 
 impl Parameters {
     /// Computes the initial values: parameter p of the model from stream p of its seed.
-    pub(crate) fn initialize(model: &Model, device: &Device) -> Result<Self> {
-        let mut parameters = Self::zeros(model, device)?;
+    pub(super) fn initialize(
+        model: ModelId,
+        specs: &[ParameterSpec],
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut parameters = Self::zeros(model, specs, device)?;
         let mut host = reserved(parameters.layout.total(), "the model's first values")?;
         host.resize(parameters.layout.total(), 0.0);
-        for (stream, (spec, section)) in model.specs().iter().zip(&parameters.layout.sections).enumerate() {
-            let stream = Stream::new(model.seed(), stream as u64);
+        for (stream, (spec, section)) in specs.iter().zip(&parameters.layout.sections).enumerate() {
+            let stream = Stream::new(seed, stream as u64);
             let values = &mut host[section.offset..section.offset + spec.shape.elements()];
             for (index, value) in values.iter_mut().enumerate() {
                 *value = spec.init.sample(&stream, index as u64);
@@ -159,10 +163,10 @@ impl Parameters {
     }
 
     /// Parameters of zero.
-    pub(super) fn zeros(model: &Model, device: &Device) -> Result<Self> {
-        let layout = Layout::new(model.id(), model.specs(), device.section_elements());
-        let scalars = model.specs().iter().map(|spec| spec.shape.elements()).sum();
-        let largest = model.specs().iter().max_by_key(|spec| spec.shape.elements());
+    pub(super) fn zeros(model: ModelId, specs: &[ParameterSpec], device: &Device) -> Result<Self> {
+        let layout = Layout::new(model, specs, device.section_elements());
+        let scalars = specs.iter().map(|spec| spec.shape.elements()).sum();
+        let largest = specs.iter().max_by_key(|spec| spec.shape.elements());
         let what = match largest {
             Some(ParameterSpec { name, shape, .. }) => {
                 format!("the model's parameters, of which `{name}` {shape} is the largest,")
@@ -192,7 +196,7 @@ impl Parameters {
                 let mut rounded: Vec<f32> = reserved(host.len(), "the model's parameters")?;
                 rounded.extend(host.iter().map(|&value| value as f32));
                 match &self.storage {
-                    Storage::Gpu(buffer) => context.upload(buffer, bytemuck::cast_slice(&rounded)),
+                    Storage::Gpu(buffer) => context.recorder().upload(buffer, bytemuck::cast_slice(&rounded)),
                     _ => unreachable!("a GPU device stores its parameters on the GPU"),
                 }
             },
@@ -293,14 +297,6 @@ impl Parameters {
             host[section.offset..section.offset + expected].copy_from_slice(values);
         }
         self.write(&host)
-    }
-
-    /// Creates gradients of zero for these parameters.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn zero_gradients(&self) -> Result<Gradients> {
-        Gradients::zeros(&self.device, Arc::clone(&self.layout))
     }
 
     /// All sections with their padding as one vector.

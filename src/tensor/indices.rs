@@ -50,7 +50,7 @@ impl Indices {
             }
             Backend::Gpu(context) => {
                 let buffer = context.allocate(data.len(), "indices")?;
-                context.upload(&buffer, bytemuck::cast_slice(data))?;
+                context.recorder().upload(&buffer, bytemuck::cast_slice(data))?;
                 Some(Arc::new(buffer))
             }
         };

@@ -3,7 +3,6 @@
 mod arithmetic;
 mod indices;
 mod storage;
-mod store;
 mod view;
 
 use std::fmt;
@@ -11,7 +10,6 @@ use std::sync::Arc;
 
 pub use indices::{IGNORED, Indices};
 pub(crate) use storage::{Real, Storage, expect_capacity, reserved, unwritten};
-pub(crate) use store::Store;
 pub use view::View;
 pub(crate) use view::ViewMut;
 
@@ -240,7 +238,7 @@ impl fmt::Debug for Tensor {
 
 fn upload<T: bytemuck::Pod>(context: &Context, data: &[T]) -> Result<Storage> {
     let buffer = context.allocate(data.len(), "a tensor")?;
-    context.upload(&buffer, bytemuck::cast_slice(data))?;
+    context.recorder().upload(&buffer, bytemuck::cast_slice(data))?;
     Ok(Storage::Gpu(buffer))
 }
 

@@ -5,8 +5,7 @@ use std::sync::OnceLock;
 use ndarray::{Array, Dimension, NdFloat};
 
 use super::arithmetic::Arithmetic;
-use super::store::Block;
-use crate::device::{Device, Host, on_device};
+use crate::device::{Block, Device, Host, on_device};
 use crate::gpu::{Buffer, Span};
 use crate::{Error, Result};
 
@@ -149,7 +148,7 @@ impl Storage {
             },
             context => {
                 let buffer = context.allocate(elements, what)?;
-                context.clear(Span::new(&buffer, 0, elements))?;
+                context.recorder().clear(Span::new(&buffer, 0, elements))?;
                 Ok(Self::Gpu(buffer))
             },
         )

@@ -56,7 +56,7 @@ impl<'a> View<'a> {
         match (self.storage, self.device.backend()) {
             (Storage::F32(block), _) => copied(block.values()[self.range()].iter().copied()),
             (Storage::F64(values), _) => copied(values[self.range()].iter().map(|&value| value as f32)),
-            (Storage::Gpu(_), Backend::Gpu(context)) => context.download(self.span()),
+            (Storage::Gpu(_), Backend::Gpu(context)) => context.recorder().download(self.span()),
             (Storage::Gpu(_), Backend::Cpu(_)) => unreachable!("GPU memory on a CPU device"),
         }
     }

@@ -19,23 +19,23 @@
 //! waiting and of completions ([`self_test`]).
 
 mod arrival;
+mod pace;
 mod permission;
-mod self_test;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use self::arrival::{Arrival, Arrived, Copied};
-use self::self_test::Pace;
-use super::context::Context;
-use super::kernel::{MAX_BINDINGS, kernel, parameters};
-use super::pool::{Buffer, Purpose};
-use super::recorder::Dispatch;
+use super::adapters::AdapterKind;
+use super::kernel::MAX_BINDINGS;
+use super::limits::ELEMENTWISE_GROUP;
+use super::pool::Buffer;
 use super::span::Span;
-use super::{AdapterKind, ELEMENTWISE_GROUP};
 use crate::{Error, Result};
 
+pub(super) use self::pace::Pace;
+use self::pace::{MOST_ITERATIONS, MOST_ITERATIONS_ON_SOFTWARE};
 pub use self::permission::{PERSISTENT_VARIABLE, Persistent};
 
 /// Limits of persistent kernels ([`RecurrentStrategy::Persistent`](crate::tuning::RecurrentStrategy::Persistent)),
@@ -84,22 +84,10 @@ pub struct PersistentReport {
 const VENDORS: [u32; 3] = [0x10de, 0x1002, 0x8086];
 /// Words of the status: how many workgroups the dispatch had that timed out; the step and the tile of the
 /// first timeout; whether steps are lost. The spin limit follows them.
-const STATUS: usize = 4;
+pub(super) const STATUS: usize = 4;
 const STATUS_AND_LIMIT: usize = STATUS + 1;
 /// The words that are cleared once read; a loss is permanent.
 const PASSING: usize = 3;
-
-parameters!(ClearParameters { count: u32, first: u32, zeros: u32 });
-
-kernel!(CLEAR: "recurrent/persistent/clear_exchange" {
-    files: ["recurrent/persistent/clear_exchange"],
-    parameters: ClearParameters,
-    constants: [],
-    bindings: [Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&super::Kernel] = &[&CLEAR, self_test::KERNELS[0], self_test::KERNELS[1]];
 
 /// The number of sizes of workgroup memory of the kernels: 1024 weights times a power of two.
 pub(crate) const WEIGHT_CLASSES: u32 = 4;
@@ -111,31 +99,34 @@ pub(super) const fn workgroup_bytes(weight_bits: u32) -> u32 {
 
 /// What a device knows about workgroups that wait for each other.
 #[derive(Default)]
-pub(super) struct Waiting {
-    options: PersistentLimits,
+pub(crate) struct Waiting {
+    pub(super) options: PersistentLimits,
     /// Whether workgroups of the adapter's vendor are known to make progress.
     trusted: bool,
     /// Whether the kernels fit the device and are enabled.
-    possible: bool,
+    pub(super) possible: bool,
+    /// Whether the adapter is a software renderer.
+    is_software: bool,
     /// The largest class of weights that fits workgroup memory.
     weight_bits: u32,
     /// The status on the device, and its copy to the host.
     status: OnceLock<(Buffer, Arrival)>,
     /// Held during the self-test: two at once would compete for workgroups.
-    testing: Mutex<()>,
+    pub(super) testing: Mutex<()>,
     known: Mutex<Known>,
-    dispatches: AtomicU64,
+    /// Dispatches whose workgroups wait for each other.
+    pub(super) dispatches: AtomicU64,
     /// How many timeouts have been observed.
     timeouts: AtomicU64,
     /// Loop iterations of the completions recorded since the last submission.
-    iterations: AtomicUsize,
+    pub(super) iterations: AtomicUsize,
 }
 
 /// Observed timeouts, and the result of the self-test.
 #[derive(Default)]
-struct Known {
-    found: Option<usize>,
-    pace: Option<Pace>,
+pub(super) struct Known {
+    pub(super) found: Option<usize>,
+    pub(super) pace: Option<Pace>,
     last: Option<(u32, u32)>,
     /// Steps were lost: no value on this device can be trusted.
     lost: bool,
@@ -170,68 +161,33 @@ impl Waiting {
                 && matches!(kind, AdapterKind::Discrete | AdapterKind::Integrated)
                 && VENDORS.contains(&info.vendor),
             possible: fits && allowed,
+            is_software: kind == AdapterKind::Software,
             weight_bits: weight_bits.unwrap_or(0),
-            status: OnceLock::new(),
-            testing: Mutex::default(),
-            known: Mutex::default(),
-            dispatches: AtomicU64::new(0),
-            timeouts: AtomicU64::new(0),
-            iterations: AtomicUsize::new(0),
+            ..Self::default()
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Context {
     /// Whether `Auto` may select kernels whose workgroups wait for each other.
-    pub(crate) fn trusts_waiting(&self) -> bool {
-        self.waiting().possible && self.waiting().trusted
-    }
-
-    /// How many workgroups may wait for each other; 0 where they may not. The first call **waits** for the
-    /// GPU: it runs the self-test.
-    ///
-    /// # Errors
-    /// Any error that the device reports.
-    pub(crate) fn waiting_workgroups(&self) -> Result<usize> {
-        let waiting = self.waiting();
-        if !waiting.possible {
-            waiting.known().found = Some(0);
-            return Ok(0);
-        }
-        self.learn_arrived()?;
-        let _testing = waiting.testing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = waiting.known().found {
-            return Ok(found);
-        }
-        let pace = self.measure_pace()?;
-        waiting.known().pace = Some(pace);
-        let found = match waiting.options.workgroups {
-            // Even a single poll takes too long.
-            _ if self.spin_limit() == 0 => 0,
-            Some(given) => given as usize,
-            None => self.probe()?,
-        };
-        let found = found.min(self.limits().workgroups);
-        waiting.known().found = Some(found);
-        Ok(found)
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.possible && self.trusted
     }
 
     /// The largest class of weights that a workgroup can hold.
     pub(crate) fn weight_bits(&self) -> u32 {
-        self.waiting().weight_bits
+        self.weight_bits
     }
 
     /// What has been observed so far.
-    pub(crate) fn waiting_report(&self) -> PersistentReport {
-        let Known { found, pace, last, .. } = *self.waiting().known();
-        let dispatches = self.waiting().dispatches.load(Ordering::Relaxed);
-        let timeouts = self.waiting().timeouts.load(Ordering::SeqCst);
+    pub(crate) fn report(&self) -> PersistentReport {
+        let Known { found, pace, last, .. } = *self.known();
+        let dispatches = self.dispatches.load(Ordering::Relaxed);
+        let timeouts = self.timeouts.load(Ordering::SeqCst);
         PersistentReport {
-            trusted: self.trusts_waiting(),
+            trusted: self.is_trusted(),
             workgroups: found,
             poll: pace.map(|pace| pace.poll),
             iteration: pace.map(|pace| pace.iteration),
@@ -241,55 +197,90 @@ impl Context {
         }
     }
 
-    /// The status, to which kernels write timeouts and from which they read the spin limit; initially zeros.
-    pub(crate) fn waiting_status(&self) -> Result<Span<'_>> {
-        let waiting = self.waiting();
-        if waiting.status.get().is_none() {
-            let buffer = self.allocate(STATUS_AND_LIMIT, "the status of persistent kernels")?;
-            let mut words = [0; STATUS_AND_LIMIT];
-            words[STATUS] = self.spin_limit();
-            self.upload(&buffer, bytemuck::bytes_of(&words))?;
-            let bytes = 4 * STATUS as u64;
-            let staging = self.pool().take(Purpose::Download, bytes, "the status of persistent kernels")?;
-            // If two threads create it at the same time, one is dropped.
-            waiting.status.set((buffer, Arrival::new(staging))).ok();
+    /// The largest spin limit of this kind of adapter.
+    pub(super) fn largest_spin_limit(&self) -> u32 {
+        if self.is_software {
+            PersistentLimits::LARGEST_ON_SOFTWARE
+        } else {
+            PersistentLimits::LARGEST_SPIN_LIMIT
         }
-        let Some((status, _)) = waiting.status.get() else { unreachable!("set above") };
-        Ok(Span::new(status, 0, STATUS_AND_LIMIT))
+    }
+
+    /// The spin limit; 0 before the self-test.
+    pub(super) fn spin_limit(&self) -> u32 {
+        let largest = self.largest_spin_limit();
+        let limit = self.options.spin_limit.map_or(largest, |limit| limit.min(largest));
+        self.known().pace.map_or(0, |pace| pace.polls(limit))
+    }
+
+    /// The most iterations of a completing workgroup per dispatch, however short they are.
+    pub(super) fn most_iterations(&self) -> u32 {
+        if self.is_software { MOST_ITERATIONS_ON_SOFTWARE } else { MOST_ITERATIONS }
+    }
+
+    /// The most iterations of a completing workgroup per dispatch; 0 before the self-test.
+    pub(crate) fn completion_iterations(&self) -> usize {
+        self.known().pace.map_or(0, |pace| pace.iterations(self.most_iterations()) as usize)
+    }
+
+    /// The most iterations of all completions of a submission; 0 before the self-test.
+    pub(super) fn iterations_of_a_submission(&self) -> usize {
+        self.known().pace.map_or(0, |pace| pace.iterations_of_a_submission() as usize)
+    }
+
+    /// The status and the spin limit, if it has been created.
+    pub(super) fn status(&self) -> Option<Span<'_>> {
+        self.status.get().map(|(status, _)| Span::new(status, 0, STATUS_AND_LIMIT))
+    }
+
+    /// The initial words of the status and the spin limit.
+    pub(super) fn initial_status(&self) -> [u32; STATUS_AND_LIMIT] {
+        [0, 0, 0, 0, self.spin_limit()]
+    }
+
+    /// Stores the status, and `staging` for its copies. If two threads create it at the same time, one is
+    /// dropped.
+    pub(super) fn create_status(&self, status: Buffer, staging: Buffer) -> Span<'_> {
+        let (status, _) = self.status.get_or_init(|| (status, Arrival::new(staging)));
+        Span::new(status, 0, STATUS_AND_LIMIT)
     }
 
     /// The status, if a kernel may have written to it.
     pub(super) fn known_status(&self) -> Option<Status<'_>> {
-        let waiting = self.waiting();
-        let (status, _) = waiting.status.get()?;
-        Some(Status { span: Span::new(status, 0, STATUS), timeouts: waiting.timeouts.load(Ordering::SeqCst) })
+        let (status, _) = self.status.get()?;
+        Some(Status { span: Span::new(status, 0, STATUS), timeouts: self.timeouts.load(Ordering::SeqCst) })
     }
 
     /// Records the copy of the status at the end of a submission, if that has kernels which may write to it.
     pub(super) fn copy_status(&self, encoder: &mut wgpu::CommandEncoder) -> Option<Copied<'_>> {
-        let waiting = self.waiting();
-        let is_used = waiting.iterations.swap(0, Ordering::SeqCst) > 0;
-        let (status, arrival) = waiting.status.get().filter(|_| is_used)?;
-        arrival.copy(encoder, Span::new(status, 0, STATUS), waiting.timeouts.load(Ordering::SeqCst))
+        let is_used = self.iterations.swap(0, Ordering::SeqCst) > 0;
+        let (status, arrival) = self.status.get().filter(|_| is_used)?;
+        arrival.copy(encoder, Span::new(status, 0, STATUS), self.timeouts.load(Ordering::SeqCst))
     }
 
     /// Handles the copy of a submission's status, if one is finished.
     ///
     /// # Errors
-    /// Those of [`Context::learn`].
-    fn learn_arrived(&self) -> Result<()> {
-        let Some((status, arrival)) = self.waiting().status.get() else { return Ok(()) };
+    /// Those of [`Waiting::learn`].
+    pub(super) fn learn_arrived(&self, clear: impl FnOnce(Span<'_>) -> Result<()>) -> Result<()> {
+        let Some((status, arrival)) = self.status.get() else { return Ok(()) };
         let Some(Arrived { words, timeouts }) = arrival.take() else { return Ok(()) };
-        self.learn(Status { span: Span::new(status, 0, STATUS), timeouts }, &words)
+        self.learn(Status { span: Span::new(status, 0, STATUS), timeouts }, &words, clear)
     }
 
-    /// Handles a copy of the status: reduces the number of workgroups after a timeout.
+    /// Handles a copy of the status: reduces the number of workgroups after a timeout, and
+    /// then clears the status by `clear`.
     ///
     /// # Errors
     /// [`Error::Gpu`] where steps were lost, from then on at every readback.
-    pub(super) fn learn(&self, status: Status<'_>, words: &[u32]) -> Result<()> {
+    pub(super) fn learn(
+        &self,
+        status: Status<'_>,
+        words: &[u32],
+        clear: impl FnOnce(Span<'_>) -> Result<()>,
+    ) -> Result<()> {
         let &[groups, step, place, lost] = words else { return Ok(()) };
-        let mut known = self.waiting().known();
+        let mut known = self.known();
         known.lost |= lost != 0;
         if known.lost {
             let message = format!(
@@ -298,7 +289,7 @@ impl Context {
             );
             return Err(Error::Gpu { message });
         }
-        if groups == 0 || self.waiting().timeouts.load(Ordering::SeqCst) != status.timeouts {
+        if groups == 0 || self.timeouts.load(Ordering::SeqCst) != status.timeouts {
             return Ok(());
         }
         known.last = Some((step, place));
@@ -308,50 +299,9 @@ impl Context {
             *found = if fewer < 2 { 0 } else { fewer };
         }
         // Clear first, then count: a copy recorded in between has the old count and is ignored.
-        self.clear(status.span.slice(0..PASSING))?;
-        self.waiting().timeouts.fetch_add(1, Ordering::SeqCst);
+        clear(status.span.slice(0..PASSING))?;
+        self.timeouts.fetch_add(1, Ordering::SeqCst);
         Ok(())
-    }
-
-    /// Creates the exchange buffer of a dispatch: `words` words, of which the first `zeros` are zero and the
-    /// others EMPTY.
-    ///
-    /// # Errors
-    /// Out of memory, and any error that the device reports.
-    fn empty_exchange(&self, zeros: usize, words: usize) -> Result<Buffer> {
-        let exchange = self.allocate(words, "the exchange of a persistent kernel")?;
-        let target = self.bind(Span::new(&exchange, 0, words))?;
-        for piece in super::pieces(words, self.limits().elements(ELEMENTWISE_GROUP)) {
-            self.dispatch(Dispatch {
-                kernel: &CLEAR,
-                constants: &[],
-                parameters: ClearParameters {
-                    count: piece.len() as u32,
-                    first: piece.start as u32,
-                    zeros: zeros as u32,
-                },
-                bindings: &[target],
-                grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
-            })?;
-        }
-        Ok(exchange)
-    }
-
-    /// The exchange buffer of a layer's dispatch, as [`Context::empty_exchange`]. `iterations` is the bound
-    /// of its completion: if all completions of the submission could together take too long, the recorded
-    /// work is submitted first.
-    ///
-    /// # Errors
-    /// Those of [`Context::empty_exchange`].
-    pub(crate) fn exchange(&self, zeros: usize, words: usize, iterations: usize) -> Result<Buffer> {
-        let waiting = self.waiting();
-        let before = waiting.iterations.load(Ordering::SeqCst);
-        if before > 0 && before + iterations > self.iterations_of_a_submission() {
-            self.flush()?;
-        }
-        waiting.iterations.fetch_add(iterations, Ordering::SeqCst);
-        waiting.dispatches.fetch_add(1, Ordering::Relaxed);
-        self.empty_exchange(zeros, words)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use crate::gpu::RecurrentStrategy;
+use crate::gpu::tuning::RecurrentStrategy;
 use crate::{Error, Result};
 
 /// The environment variable that enables persistent kernels on every device, if `1` or `on`, or disables

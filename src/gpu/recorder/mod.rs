@@ -1,20 +1,23 @@
 //! Collects dispatches and copies into few submissions. Dispatches share one compute pass until another
 //! command must be recorded.
 //!
-//! Work is submitted by [`Context::flush`], which optimizers call at the end of a training step and readbacks
+//! Work is submitted by [`Recorder::flush`], which optimizers call at the end of a training step and readbacks
 //! call before they wait, and automatically after [`MAX_DISPATCHES`]. See [`submission`].
 
+mod readback;
 mod submission;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::submission::Submitted;
-use super::context::Context;
+use super::driver::Driver;
 use super::groups::{BindGroups, Wanted};
-use super::kernel::{Compiled, Fetched, Kernel};
-use super::pool::{Buffer, Purpose, Raw};
-use super::profile::{Tape, Timer};
+use super::kernel::{Compiled, Fetched, Kernel, KernelCache};
+use super::limits::Limits;
+use super::persistent::Waiting;
+use super::pool::{Buffer, Pool, Purpose, Raw};
+use super::profile::{Profiler, Tape, Timer};
 use super::span::{Bound, Span};
 use crate::{Error, Result};
 
@@ -33,9 +36,21 @@ pub(crate) struct Dispatch<'a, P> {
     pub(crate) grid: [usize; 3],
 }
 
+/// What an opened GPU records, submits and reads back, and the parts that this uses.
+pub(crate) struct Recorder {
+    // Dropped first: its pass and encoder must end before the device does.
+    pub(super) recorded: Mutex<Recorded>,
+    pub(super) driver: Driver,
+    pub(super) limits: Limits,
+    pub(super) pool: Arc<Pool>,
+    pub(super) kernels: KernelCache,
+    pub(super) profiler: Option<Profiler>,
+    pub(super) waiting: Waiting,
+}
+
 /// What has been recorded and not submitted, and what has been submitted and not finished.
 #[derive(Default)]
-pub(super) struct Recorder {
+pub(super) struct Recorded {
     // Dropped in this order: a pass must end before its encoder.
     pass: Option<Open>,
     encoder: Option<wgpu::CommandEncoder>,
@@ -74,20 +89,24 @@ pub(crate) struct Counted {
     pub(crate) waits: u64,
     /// Bind groups created.
     pub(crate) bind_groups: u64,
+    /// Pipelines compiled.
+    pub(crate) pipelines: u64,
 }
 
 impl Recorder {
-    /// Drops all cached bind groups, and their references to buffers.
-    pub(super) fn forget_bind_groups(&mut self) {
-        self.bind_groups.clear();
+    fn recorded(&self) -> MutexGuard<'_, Recorded> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn tape(&mut self) -> &mut Tape {
-        &mut self.tape
+    /// Frees all buffers that are kept for reuse. **Waits** for the GPU, which may still use them.
+    pub(crate) fn release_unused(&self) -> Result<()> {
+        self.synchronize()?;
+        self.recorded().bind_groups.clear();
+        self.pool.clear();
+        // The driver frees unreferenced buffers at the next poll.
+        self.driver.poll(wgpu::PollType::Poll)
     }
-}
 
-impl Context {
     /// Records one dispatch.
     ///
     /// # Errors
@@ -95,31 +114,32 @@ impl Context {
     /// [`Error::Internal`] for arguments that the kernel or the device does not allow; out of memory. Nothing
     /// is recorded on an error.
     pub(crate) fn dispatch<P: bytemuck::Pod>(&self, call: Dispatch<'_, P>) -> Result<()> {
-        self.faults().check()?;
+        self.driver.faults.check()?;
         let sizes = [call.bindings.len(), call.constants.len(), size_of::<P>()];
-        expect_allowed(call.kernel, sizes, call.grid, self.limits().workgroups)?;
-        if self.is_dry() {
+        expect_allowed(call.kernel, sizes, call.grid, self.limits.workgroups)?;
+        if self.driver.is_dry() {
             return Ok(());
         }
         let parameters = bytemuck::bytes_of(&call.parameters);
-        let mut guard = self.recorder();
-        let recorder = &mut *guard;
-        if recorder.dispatches >= MAX_DISPATCHES || recorder.tape.is_full() {
-            self.submit(recorder)?;
+        let mut guard = self.recorded();
+        let recorded = &mut *guard;
+        if recorded.dispatches >= MAX_DISPATCHES || recorded.tape.is_full() {
+            self.submit(recorded)?;
         }
-        let offset = match self.immediates() {
+        let offset = match self.kernels.immediates {
             true => None,
-            false => Some(self.push_uniform(recorder, parameters)?),
+            false => Some(self.push_uniform(recorded, parameters)?),
         };
-        let (last, groups) = (&mut recorder.compiled, &mut recorder.bind_groups);
+        let (last, groups) = (&mut recorded.compiled, &mut recorded.bind_groups);
         let compiled = self.pipeline(last, groups, call.kernel, call.constants)?;
-        let uniform = offset.and(recorder.uniform_buffer.as_ref());
+        let uniform = offset.and(recorded.uniform_buffer.as_ref());
         let wanted = Wanted { kernel: call.kernel, compiled, uniform, bindings: call.bindings };
-        let group = recorder.bind_groups.get(self.device(), &wanted)?;
+        let group = recorded.bind_groups.get(self.driver.device(), &wanted)?;
         // Nothing fails from here on: a dispatch is recorded completely or not at all.
-        let tape = &mut recorder.tape;
-        let timer = self.profiler().map(|profiler| tape.timer(profiler, self.device(), call.kernel));
-        let open = self.open_pass(&mut recorder.pass, &mut recorder.encoder, timer.as_ref());
+        let tape = &mut recorded.tape;
+        let timer =
+            self.profiler.as_ref().map(|profiler| tape.timer(profiler, self.driver.device(), call.kernel));
+        let open = self.open_pass(&mut recorded.pass, &mut recorded.encoder, timer.as_ref());
         if open.pipeline != Some(compiled.id) {
             open.pass.set_pipeline(&compiled.pipeline);
             (open.pipeline, open.group) = (Some(compiled.id), None);
@@ -139,61 +159,54 @@ impl Context {
             None => open.pass.dispatch_workgroups(x, y, z),
             Some(timer) => timer.dispatch(&mut open.pass, [x, y, z]),
         }
-        if call.kernel.origin.is_user() && recorder.user_kernel.as_deref() != Some(&*call.kernel.name) {
-            recorder.user_kernel = Some(call.kernel.name.as_ref().into());
+        if call.kernel.origin.is_user() && recorded.user_kernel.as_deref() != Some(&*call.kernel.name) {
+            recorded.user_kernel = Some(call.kernel.name.as_ref().into());
         }
-        recorder.dispatches += 1;
-        recorder.counted.dispatches += 1;
+        recorded.dispatches += 1;
+        recorded.counted.dispatches += 1;
         Ok(())
     }
 
     /// Records the upload of `bytes` to the start of `target`, in order with the other commands.
     pub(crate) fn upload(&self, target: &Buffer, bytes: &[u8]) -> Result<()> {
-        self.faults().check()?;
+        self.driver.faults.check()?;
         let padded = (bytes.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
         let size = target.raw.size;
         Error::expect(padded <= size, || format!("an upload of {padded} bytes to a buffer of {size}"))?;
-        if self.is_dry() {
+        if self.driver.is_dry() {
             return Ok(());
         }
         let staging = self.stage(bytes, padded)?;
-        let mut recorder = self.recorder();
-        let encoder = self.encoder(&mut recorder);
+        let mut recorded = self.recorded();
+        let encoder = self.encoder(&mut recorded);
         encoder.copy_buffer_to_buffer(staging.buffer(), 0, target.raw.buffer(), 0, padded);
-        recorder.uploads.push(staging);
+        recorded.uploads.push(staging);
         Ok(())
     }
 
     /// Records the clearing of `span` to zero.
     pub(crate) fn clear(&self, span: Span<'_>) -> Result<()> {
-        self.faults().check()?;
+        self.driver.faults.check()?;
         let span = span.inside()?;
-        if self.is_dry() {
+        if self.driver.is_dry() {
             return Ok(());
         }
-        let mut recorder = self.recorder();
+        let mut recorded = self.recorded();
         let (start, bytes) = (span.byte_offset(), span.byte_len());
-        self.encoder(&mut recorder).clear_buffer(span.raw().buffer(), start, Some(bytes));
-        Ok(())
-    }
-
-    pub(super) fn record_copy(&self, from: Span<'_>, to: &wgpu::Buffer, offset: u64) -> Result<()> {
-        let from = from.inside()?;
-        let mut recorder = self.recorder();
-        let encoder = self.encoder(&mut recorder);
-        encoder.copy_buffer_to_buffer(from.raw().buffer(), from.byte_offset(), to, offset, from.byte_len());
+        self.encoder(&mut recorded).clear_buffer(span.raw().buffer(), start, Some(bytes));
         Ok(())
     }
 
     /// Counts of everything recorded so far.
     pub(crate) fn counted(&self) -> Counted {
-        let recorder = self.recorder();
-        Counted { bind_groups: recorder.bind_groups.created(), ..recorder.counted }
+        let pipelines = self.kernels.count() as u64;
+        let recorded = self.recorded();
+        Counted { bind_groups: recorded.bind_groups.created(), pipelines, ..recorded.counted }
     }
 
     /// An upload buffer that contains `bytes`, unmapped.
     fn stage(&self, bytes: &[u8], padded: u64) -> Result<Raw> {
-        let raw = self.pool().take_raw(Purpose::Upload, padded, "an upload")?;
+        let raw = self.pool.take_raw(Purpose::Upload, padded, "an upload")?;
         let filled = raw.buffer().get_mapped_range_mut(0..padded).map(|mut view| {
             view.slice(..bytes.len()).copy_from_slice(bytes);
         });
@@ -203,15 +216,17 @@ impl Context {
                 Ok(raw)
             }
             Err(error) => {
-                self.pool().forget(&raw);
+                self.pool.forget(&raw);
                 Err(Error::Gpu { message: error.to_string() })
             }
         }
     }
 
-    fn encoder<'r>(&self, recorder: &'r mut Recorder) -> &'r mut wgpu::CommandEncoder {
-        drop(recorder.pass.take());
-        recorder.encoder.get_or_insert_with(|| self.device().create_command_encoder(&Default::default()))
+    fn encoder<'r>(&self, recorded: &'r mut Recorded) -> &'r mut wgpu::CommandEncoder {
+        drop(recorded.pass.take());
+        recorded
+            .encoder
+            .get_or_insert_with(|| self.driver.device().create_command_encoder(&Default::default()))
     }
 
     /// The open pass; a new one for each timer that measures whole passes.
@@ -226,8 +241,8 @@ impl Context {
             drop(pass.take());
         }
         pass.get_or_insert_with(|| {
-            let encoder =
-                encoder.get_or_insert_with(|| self.device().create_command_encoder(&Default::default()));
+            let encoder = encoder
+                .get_or_insert_with(|| self.driver.device().create_command_encoder(&Default::default()));
             let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
             let pass = encoder.begin_compute_pass(&descriptor).forget_lifetime();
             Open { pass, pipeline: None, group: None }
@@ -244,7 +259,8 @@ impl Context {
     ) -> Result<&'r Compiled> {
         let other = |last: &Arc<Compiled>| !last.is(kernel, constants);
         if last.as_ref().is_none_or(other) {
-            let Fetched { compiled, dropped } = self.compiled(kernel, constants)?;
+            let Fetched { compiled, dropped } =
+                self.kernels.compiled(self.driver.device(), kernel, constants)?;
             if let Some(dropped) = dropped {
                 groups.forget_pipeline(dropped);
             }
@@ -254,19 +270,19 @@ impl Context {
         Ok(compiled)
     }
 
-    fn push_uniform(&self, recorder: &mut Recorder, parameters: &[u8]) -> Result<u32> {
-        let alignment = self.limits().uniform_alignment as usize;
-        let start = recorder.uniforms.len().next_multiple_of(alignment);
+    fn push_uniform(&self, recorded: &mut Recorded, parameters: &[u8]) -> Result<u32> {
+        let alignment = self.limits.uniform_alignment as usize;
+        let start = recorded.uniforms.len().next_multiple_of(alignment);
         if (start + parameters.len()) as u64 > UNIFORM_BYTES {
-            self.submit(recorder)?;
-            return self.push_uniform(recorder, parameters);
+            self.submit(recorded)?;
+            return self.push_uniform(recorded, parameters);
         }
-        if recorder.uniform_buffer.is_none() {
-            let buffer = self.pool().take(Purpose::Uniform, UNIFORM_BYTES, "kernel parameters")?;
-            recorder.uniform_buffer = Some(buffer);
+        if recorded.uniform_buffer.is_none() {
+            let buffer = self.pool.take(Purpose::Uniform, UNIFORM_BYTES, "kernel parameters")?;
+            recorded.uniform_buffer = Some(buffer);
         }
-        recorder.uniforms.resize(start, 0);
-        recorder.uniforms.extend_from_slice(parameters);
+        recorded.uniforms.resize(start, 0);
+        recorded.uniforms.extend_from_slice(parameters);
         Ok(start as u32)
     }
 
@@ -275,7 +291,7 @@ impl Context {
     fn uniform_commands(&self, buffer: &Buffer, uniforms: &[u8]) -> Result<(wgpu::CommandBuffer, Raw)> {
         let padded = (uniforms.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
         let staging = self.stage(uniforms, padded)?;
-        let mut encoder = self.device().create_command_encoder(&Default::default());
+        let mut encoder = self.driver.device().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(staging.buffer(), 0, buffer.raw.buffer(), 0, padded);
         Ok((encoder.finish(), staging))
     }

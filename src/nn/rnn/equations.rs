@@ -3,7 +3,7 @@
 use super::options::{Exclusive, Options};
 use super::{Directions, Rnn};
 use crate::nn::Cell;
-use crate::nn::model::expect_size;
+use crate::nn::layer::expect_size;
 use crate::ops::Activation;
 use crate::ops::recurrent::{CellOptions, Equations, Reset, SlidingWindows, Truncation};
 use crate::{Error, Result};

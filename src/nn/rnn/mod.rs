@@ -19,8 +19,8 @@ pub use trace::RnnTrace;
 
 use serde::{Deserialize, Serialize};
 
-use super::model::expect_size;
-use super::{Cell, CustomCell, Init, Layer, LayerConfig, ParameterSpec, Parameters};
+use super::layer::expect_size;
+use super::{Cell, CustomCell, Init, Layer, ParameterSpec, Parameters};
 use crate::ops::Merge;
 use crate::ops::recurrent::{self, Direction, RecurrentWeights};
 use crate::shape::Shape;
@@ -237,12 +237,6 @@ impl Rnn {
             }
         }
         Ok(specs)
-    }
-}
-
-impl From<Rnn> for LayerConfig {
-    fn from(layer: Rnn) -> Self {
-        Self::Rnn(layer)
     }
 }
 

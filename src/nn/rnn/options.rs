@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Directions, Rnn};
-use crate::nn::model::expect_size;
+use crate::nn::layer::expect_size;
 use crate::ops::Merge;
 use crate::ops::dropout::expect_rate;
 use crate::ops::recurrent::{CellOptions, Truncation};

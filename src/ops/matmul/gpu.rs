@@ -6,8 +6,7 @@ use std::ops::Range;
 use super::kernels::{Loads, MatmulParameters, of_tile};
 use super::{Form, Sizes, variants};
 use crate::Result;
-use crate::gpu::{Bound, Context, Dispatch, MatmulTile, MatmulVariant, Span, pieces};
-use crate::tuning::ProductShape;
+use crate::gpu::{Bound, Context, Dispatch, MatmulTile, MatmulVariant, ProductShape, Span, pieces};
 
 #[cfg(test)]
 pub(crate) use super::kernels::KERNELS;

@@ -3,10 +3,9 @@
 use super::Sizes;
 use super::gpu::{Add, Product, matmul_blocks_by, matmul_by};
 use crate::device::{Backend, Device};
-use crate::gpu::{Context, MatmulVariant};
+use crate::gpu::{Context, MatmulVariant, ProductShape, Tuning};
 use crate::random::Stream;
 use crate::tensor::Tensor;
-use crate::tuning::{ProductShape, Tuning};
 use crate::{Error, Result};
 
 /// A matrix product with its own operands on a GPU, to be computed repeatedly with different variants.

@@ -7,30 +7,21 @@ use super::bidirectional::{DirectionOperand, part_of};
 use super::boundary_states::{self, GateGradients, States};
 use super::forward::{BEFORE, dummy_bindings};
 use super::kernels::CellKernels;
-use super::operands::{self, InitialOperands};
+use super::operands::{self, BackwardPass, InitialOperands, LoopGradients};
 use super::parameters::{BackwardOperands, BackwardParameters};
 use super::per_step::StepKernel;
 use super::projection::{Projection, ProjectionStep};
 use super::sequence::SequenceKernel;
 use super::sliding_windows;
+use super::split_k::blocks;
 use super::step_flags::StepFlags;
 use super::strategy;
-use super::time_chunks::{Arrays, Reach, TimeChunk, blocks};
+use super::time_chunks::{Arrays, Reach, TimeChunk};
 use crate::Result;
 use crate::gpu::{Context, Span};
 use crate::ops::dropout;
 use crate::ops::recurrent::{Call, Gradients, SavedActivations, Sizes, StateTensors, StateView};
-use crate::tensor::{Tensor, View};
-
-/// The results of the backward loop of one direction.
-pub(crate) struct LoopGradients {
-    pub(crate) d_projected: Tensor,
-    /// The gradient of the last gate's recurrent part, where it differs from that of its input part (GRU).
-    pub(crate) d_apart: Option<Tensor>,
-    /// The gradient of h [T, B, P], with a projection.
-    pub(crate) d_hidden: Option<Tensor>,
-    pub(crate) d_initial: StateTensors,
-}
+use crate::tensor::Tensor;
 
 /// Runs the backward loop and returns the gradients of each direction.
 pub(crate) fn backward(
@@ -131,21 +122,6 @@ fn cell_states(
         }
         _ => Ok(None),
     }
-}
-
-/// The operands of a backward pass.
-pub(crate) struct BackwardPass<'a> {
-    pub(crate) context: &'a Context,
-    /// One direction, or both.
-    pub(crate) calls: &'a [Call<'a>],
-    /// The first of `calls`.
-    pub(crate) call: &'a Call<'a>,
-    pub(crate) sizes: Sizes,
-    pub(crate) step_flags: StepFlags<'a>,
-    pub(crate) output: &'a Tensor,
-    /// With a projection, m before it [T, B, H], where h = W_hr m.
-    pub(crate) unprojected: Option<&'a Tensor>,
-    pub(crate) d_output: View<'a>,
 }
 
 /// The backward pass without sliding windows, from the last step to the first. The gradients of each step

@@ -1,13 +1,39 @@
-//! The small operands of a time loop on the GPU: initial states, options, peepholes and masks; and the
-//! gradient of the final states.
+//! The small operands of a time loop on the GPU: initial states, options, peepholes and masks; the gradient of
+//! the final states; the operands and the results of a backward pass.
 
 use super::real_options::RealOptions;
+use super::step_flags::StepFlags;
 use crate::Result;
 use crate::gpu::{Bound, Context, Span};
 use crate::ops::dropout;
 use crate::ops::elementwise::copy_into;
-use crate::ops::recurrent::{Call, Sizes, StateView};
+use crate::ops::recurrent::{Call, Sizes, StateTensors, StateView};
 use crate::tensor::{Tensor, View};
+
+/// The operands of a backward pass.
+pub(crate) struct BackwardPass<'a> {
+    pub(crate) context: &'a Context,
+    /// One direction, or both.
+    pub(crate) calls: &'a [Call<'a>],
+    /// The first of `calls`.
+    pub(crate) call: &'a Call<'a>,
+    pub(crate) sizes: Sizes,
+    pub(crate) step_flags: StepFlags<'a>,
+    pub(crate) output: &'a Tensor,
+    /// With a projection, m before it [T, B, H], where h = W_hr m.
+    pub(crate) unprojected: Option<&'a Tensor>,
+    pub(crate) d_output: View<'a>,
+}
+
+/// The results of the backward loop of one direction.
+pub(crate) struct LoopGradients {
+    pub(crate) d_projected: Tensor,
+    /// The gradient of the last gate's recurrent part, where it differs from that of its input part (GRU).
+    pub(crate) d_apart: Option<Tensor>,
+    /// The gradient of h [T, B, P], with a projection.
+    pub(crate) d_hidden: Option<Tensor>,
+    pub(crate) d_initial: StateTensors,
+}
 
 /// What a step reads besides the arrays over time, in one binding: real-valued options, the initial states,
 /// peepholes, the mask of the state. The initial state is bound directly where it is the only part.

@@ -5,9 +5,8 @@
 //! bound array; from there the kernels compute the offsets of the other steps, of the steps before and after
 //! them, and of the second direction (`shaders/recurrent/common/{forward,backward}_arrays.wgsl`).
 
-use super::backward::BackwardPass;
 use super::bidirectional::{DirectionOperand, second};
-use super::operands::InitialOperands;
+use super::operands::{BackwardPass, InitialOperands};
 use super::time_chunks::TimeChunk;
 use crate::Result;
 use crate::gpu::{Bound, Context, parameters};

@@ -1,7 +1,6 @@
 //! Strategy `per_step`: one dispatch per time step, of `shaders/recurrent/step/{forward,backward}.wgsl`.
 
-use super::split_k::SplitK;
-use super::time_chunks::Block;
+use super::split_k::{Block, SplitK};
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, Kernel};
 

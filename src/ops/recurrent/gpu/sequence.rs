@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::backward::BackwardPass;
+use super::operands::BackwardPass;
 use super::parameters::{BackwardOperands, BackwardParameters, ForwardOperands, ForwardParameters};
 use super::persistent::PersistentKernel;
 use super::strategy::RowDivision;

@@ -4,16 +4,16 @@
 
 use std::ops::Range;
 
-use super::backward::{BackwardPass, LoopGradients};
 use super::bidirectional::DirectionOperand;
 use super::boundary_states::{self, GateGradients};
 use super::kernels::CellKernels;
-use super::operands::InitialOperands;
+use super::operands::{BackwardPass, InitialOperands, LoopGradients};
 use super::parameters::{BackwardOperands, BackwardParameters, LAST_STEP, TAKES_OUTPUTS, flag};
 use super::per_step::StepKernel;
 use super::projection::{Projection, ProjectionStep};
+use super::split_k::blocks;
 use super::step_flags::StepFlags;
-use super::time_chunks::{ChunkArray, TimeChunk, blocks};
+use super::time_chunks::{ChunkArray, TimeChunk};
 use crate::gpu::{Buffer, Span, pieces};
 use crate::ops::elementwise::{add_into, copy_into};
 use crate::ops::embedding_backward;

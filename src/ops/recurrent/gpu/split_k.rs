@@ -1,4 +1,5 @@
-//! Split-K for the product of a time step within a workgroup. Dispatches
+//! Split-K for the product of a time step within a workgroup, and the blocks of rows and units that fit the
+//! largest grid. Dispatches
 //! `shaders/recurrent/step/boundary.wgsl`, which computes the gradient of the initial state with a product of
 //! the same kind.
 //!
@@ -10,15 +11,18 @@
 //! alone, never from the number of steps or directions or from the limits of a dispatch, so that results do
 //! not depend on how the work is cut.
 
-use super::strategy::UNITS_TO_FILL;
-use super::time_chunks::blocks;
+use std::ops::Range;
+
 use crate::Result;
-use crate::gpu::{AdapterKind, Context, Dispatch, kernel, parameters};
+use crate::gpu::{AdapterKind, Context, Dispatch, kernel, parameters, pieces};
 use crate::ops::recurrent::Sizes;
 use crate::tensor::{Tensor, View};
 
 /// Units per workgroup.
 pub(crate) const UNITS: usize = 16;
+/// A workgroup on a hardware adapter gets more than the fewest rows only while at least this many workgroups
+/// remain: about one for each compute unit.
+pub(crate) const UNITS_TO_FILL: usize = 128;
 /// The fewest rows per workgroup.
 const LEAST_ROWS: usize = 4;
 /// The number of values of `ROW_BITS` in `shaders/recurrent/step/split_k.wgsl`.
@@ -81,6 +85,29 @@ impl SplitK {
     pub(crate) fn constant(self) -> u32 {
         self.row_bits
     }
+}
+
+/// The rows and units that one dispatch computes.
+pub(crate) struct Block {
+    pub(crate) rows: Range<usize>,
+    pub(crate) units: Range<usize>,
+}
+
+impl Block {
+    /// The grid of a dispatch of one direction, or of both.
+    pub(crate) fn grid(&self, split: SplitK, directions: usize) -> [usize; 3] {
+        [self.units.len().div_ceil(UNITS), self.rows.len().div_ceil(split.rows()), directions]
+    }
+}
+
+/// Splits rows and units into blocks of whole workgroups that fit the device's largest grid: one block,
+/// except for very large layers.
+pub(crate) fn blocks(context: &Context, sizes: Sizes, split: SplitK) -> Vec<Block> {
+    let side = context.limits().workgroups;
+    let columns = |rows: Range<usize>| {
+        pieces(sizes.hidden_size, side * UNITS).map(move |units| Block { rows: rows.clone(), units })
+    };
+    pieces(sizes.rows, side * split.rows()).flat_map(columns).collect()
 }
 
 /// Computes sent · W \[B, H\] for W \[terms, H\] and sent \[B, terms\]: the product of a backward step.

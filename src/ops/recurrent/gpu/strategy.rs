@@ -13,11 +13,10 @@
 //! sequence has the same bits as the pass over the whole.
 
 use super::persistent::division::{Capacity, Division as PersistentDivision, Layer};
-use super::split_k::SplitK;
+use super::split_k::{SplitK, UNITS_TO_FILL};
 use crate::Result;
-use crate::gpu::{AdapterKind, Context, RecurrentStrategy};
+use crate::gpu::{AdapterKind, Context, RecurrentShape, RecurrentStrategy};
 use crate::ops::recurrent::{Call, Sizes};
-use crate::tuning::RecurrentShape;
 
 /// Elements of workgroup memory of the kernels: `POOL` in `shaders/recurrent/sequence/workgroup.wgsl`.
 const POOL: usize = 4096;
@@ -25,9 +24,6 @@ const POOL: usize = 4096;
 /// compute unit reads about 64 bytes per clock from the shared cache, so that this takes about as long as a
 /// dispatch, 3 to 5 µs.
 const WEIGHTS: usize = 1 << 16;
-/// A workgroup on a hardware adapter gets more than the fewest rows only while at least this many workgroups
-/// remain: about one for each compute unit.
-pub(crate) const UNITS_TO_FILL: usize = 128;
 /// As [`UNITS_TO_FILL`], for a software adapter, which runs as many workgroups at a time as there are cores.
 const CORES_TO_FILL: usize = 2;
 /// The most loop iterations, all loops together, of an invocation in one dispatch. It bounds the time of a
@@ -110,7 +106,9 @@ pub(crate) fn choose_for(context: &Context, calls: &[Call<'_>], sizes: Sizes) ->
     // The self-test of persistent kernels runs only where its result can change the choice or be recorded.
     let asks = match wanted {
         RecurrentStrategy::Persistent => true,
-        _ => context.trusts_waiting() && (choices.notes() || inputs(wanted, None).depends_on_capacity()),
+        _ => {
+            context.waiting().is_trusted() && (choices.notes() || inputs(wanted, None).depends_on_capacity())
+        }
     };
     let capacity = if asks { capacity(context)? } else { None };
     let taken = |wanted| choose(&inputs(wanted, capacity));
@@ -126,11 +124,11 @@ pub(crate) fn choose_for(context: &Context, calls: &[Call<'_>], sizes: Sizes) ->
 fn capacity(context: &Context) -> Result<Option<Capacity>> {
     let workgroups = context.waiting_workgroups()?;
     let words = context.limits().binding_elements;
-    let iterations = context.completion_iterations();
+    let iterations = context.waiting().completion_iterations();
     Ok((workgroups > 0).then(|| Capacity {
         workgroups,
         words,
-        weight_bits: context.weight_bits(),
+        weight_bits: context.waiting().weight_bits(),
         iterations,
     }))
 }

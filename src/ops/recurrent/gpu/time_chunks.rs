@@ -1,35 +1,10 @@
-//! Splits a time loop so that it fits the device's limits: blocks of rows and units that fit the largest
-//! grid, and time chunks whose arrays fit a binding.
+//! Splits a time loop into time chunks whose arrays fit a binding each.
 
 use std::ops::Range;
 
-use super::split_k::{SplitK, UNITS};
 use crate::Result;
 use crate::gpu::{Bound, Context, Span, pieces};
 use crate::ops::recurrent::Sizes;
-
-/// The rows and units that one dispatch computes.
-pub(crate) struct Block {
-    pub(crate) rows: Range<usize>,
-    pub(crate) units: Range<usize>,
-}
-
-impl Block {
-    /// The grid of a dispatch of one direction, or of both.
-    pub(crate) fn grid(&self, split: SplitK, directions: usize) -> [usize; 3] {
-        [self.units.len().div_ceil(UNITS), self.rows.len().div_ceil(split.rows()), directions]
-    }
-}
-
-/// Splits rows and units into blocks of whole workgroups that fit the device's largest grid: one block,
-/// except for very large layers.
-pub(crate) fn blocks(context: &Context, sizes: Sizes, split: SplitK) -> Vec<Block> {
-    let side = context.limits().workgroups;
-    let columns = |rows: Range<usize>| {
-        pieces(sizes.hidden_size, side * UNITS).map(move |units| Block { rows: rows.clone(), units })
-    };
-    pieces(sizes.rows, side * split.rows()).flat_map(columns).collect()
-}
 
 /// A time chunk: consecutive steps whose arrays fit a binding each, and the bound arrays.
 pub(crate) struct TimeChunk<'a> {

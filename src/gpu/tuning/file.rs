@@ -14,8 +14,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ProductShape, RecurrentShape, Tuning};
-use crate::gpu::{AdapterSummary, Form, MatmulTile, MatmulVariant, RecurrentStrategy};
+use super::{Form, MatmulTile, MatmulVariant, ProductShape, RecurrentShape, RecurrentStrategy, Tuning};
+use crate::gpu::adapters::AdapterSummary;
 
 /// The format name in the file, and the version that this crate reads and writes.
 const FORMAT: &str = "refrain tuning";

@@ -1,5 +1,5 @@
-//! The implementations of a matrix product on a GPU. `ops::matmul` selects one, unless the options of the
-//! device do.
+//! The implementations of matrix products and recurrent layers on a GPU. `ops` selects one, unless the options
+//! of the device do.
 
 use serde::{Deserialize, Serialize};
 
@@ -71,4 +71,22 @@ pub struct MatmulVariant {
     /// The number of split-K slices of the sum over K, at least 1. They are computed at once, and a second
     /// pass adds them from the last to the first.
     pub parts: usize,
+}
+
+/// The strategy of recurrent layers on a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecurrentStrategy {
+    /// Selects by the size of the layer and the kind of adapter.
+    #[default]
+    Auto,
+    /// One dispatch for each time step.
+    PerStep,
+    /// Many steps per dispatch, for every layer whose step is one dispatch and whose values per row and step
+    /// fit workgroup memory.
+    Sequence,
+    /// Many steps per dispatch, by workgroups that keep W_hh in workgroup memory and wait for each other at
+    /// every step; for every layer whose step is one dispatch and whose W_hh fits the workgroups that run at
+    /// once. `Auto` does not select it unless [`Persistent`](crate::tuning::Persistent) is on.
+    Persistent,
 }

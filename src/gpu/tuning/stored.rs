@@ -10,7 +10,7 @@ use etcetera::BaseStrategy;
 use super::Tuning;
 use super::file::Origin;
 use crate::file::read_file;
-use crate::gpu::AdapterSummary;
+use crate::gpu::adapters::AdapterSummary;
 use crate::{Error, Result};
 
 /// The environment variable that makes devices use stored choices: `on` or `1` for those in `refrain/tuning` in the

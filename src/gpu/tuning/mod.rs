@@ -1,25 +1,17 @@
-//! Choices between several implementations of the same operation, measured on a device.
-//!
-//! A choice depends on the shape, never on measured time at run time: the same table gives the same bits. A table may
-//! contain less than what can be computed. Only sums over rows (products with A transposed) may be split along K,
-//! because in all other products a row's bits must not depend on the number of rows; and the strategy of a recurrent
-//! layer must not depend on the number of steps. Checkpoints rely on both.
+//! The table of measured choices, [`Tuning`], and its file. `src/tuning.rs` says which choices it may contain.
 
 mod file;
 mod stored;
+mod variants;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gpu::Form;
 use crate::{Error, Result};
 
-pub use crate::gpu::{
-    Journal, KernelCall, MatmulTile, MatmulVariant, PERSISTENT_VARIABLE, Persistent, Profiling,
-    RecurrentStrategy, TuningSource,
-};
 pub use stored::TUNING_VARIABLE;
+pub use variants::{Form, MatmulTile, MatmulVariant, RecurrentStrategy};
 
 /// The shape of a matrix product op(A) \[M,K\] times op(B) \[K,N\], as far as choices depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

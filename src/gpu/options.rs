@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::gpu::{
-    ContextOptions, Journal, MatmulVariant, Persistent, PersistentLimits, Profiling, RecurrentStrategy,
-    TuningSource, Wanted,
-};
+use super::persistent::{Persistent, PersistentLimits};
+use super::profile::Profiling;
+use super::tuning::{MatmulVariant, RecurrentStrategy, Tuning};
 use crate::{Error, Result};
 
 /// The smallest accepted limit of a binding: enough for a few elements after any alignment.
@@ -27,6 +26,35 @@ pub enum ParameterPath {
     Fastest,
     /// In a uniform buffer with dynamic offsets, which every adapter supports.
     Uniforms,
+}
+
+/// Where a device reads measured choices from.
+///
+/// They apply to the shapes that were measured; heuristics select for all other shapes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TuningSource {
+    /// As [`TUNING_VARIABLE`](crate::tuning::TUNING_VARIABLE) says: [`TuningSource::Stored`] for `on` or a folder,
+    /// and heuristics without it.
+    #[default]
+    Environment,
+    /// What `refrain tune` stored for this adapter, driver and version of the crate: [`Tuning::stored`].
+    /// Heuristics apply where it never ran, and where the variable is `0`. A file that cannot be read or
+    /// parsed is ignored, and [`Device::tuning_warning`](crate::Device::tuning_warning) reports it.
+    Stored,
+    /// Heuristics only.
+    Off,
+    /// These choices.
+    Given(Tuning),
+}
+
+/// Whether a device records the choices that it makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Journal {
+    /// It does not.
+    #[default]
+    Off,
+    /// Records each shape with its last choice.
+    Choices,
 }
 
 /// Options of [`Device::gpu_with`](crate::Device::gpu_with). The limits exist to test the splitting of large work on any
@@ -91,7 +119,7 @@ impl GpuOptions {
     ///
     /// # Errors
     /// [`Error::Config`].
-    pub(super) fn expect_sensible(&self) -> Result<()> {
+    pub(crate) fn expect_sensible(&self) -> Result<()> {
         if let Some(bytes) = self.binding_bytes.filter(|&bytes| bytes < LEAST_BINDING_BYTES) {
             let message = format!("`binding_bytes` must be at least {LEAST_BINDING_BYTES}, not {bytes}");
             return Err(Error::config("GPU options", message));
@@ -124,25 +152,5 @@ impl GpuOptions {
             return Err(Error::config("GPU options", message));
         }
         Ok(())
-    }
-
-    /// Converts the options to those of the GPU context.
-    pub(super) fn context(&self, wanted: Wanted) -> ContextOptions {
-        ContextOptions {
-            wanted,
-            checked: self.build == ShaderBuild::Checked,
-            allow_immediates: self.parameters == ParameterPath::Fastest,
-            binding_bytes: self.binding_bytes,
-            workgroups: self.workgroups,
-            pipelines: self.pipelines,
-            profiling: self.profiling,
-            matmul: self.matmul,
-            recurrent: self.recurrent,
-            persistent: self.persistent,
-            persistent_limits: self.persistent_limits,
-            tuning: self.tuning.clone(),
-            journal: self.journal,
-            wait_limit: self.wait_limit,
-        }
     }
 }

@@ -115,7 +115,7 @@ impl Store {
     }
 
     /// Takes a cached buffer of this size, with arbitrary values; `None` if there is none.
-    pub(super) fn take(&self, elements: usize) -> Option<Vec<f32>> {
+    pub(crate) fn take(&self, elements: usize) -> Option<Vec<f32>> {
         self.kept().take(elements)
     }
 
@@ -139,7 +139,7 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(values: Vec<f32>, store: &Arc<Store>) -> Self {
+    pub(crate) fn new(values: Vec<f32>, store: &Arc<Store>) -> Self {
         let store = (values.len() >= LEAST).then(|| Arc::clone(store));
         if let Some(store) = &store {
             store.kept().begin(bytes(&values));
@@ -147,11 +147,11 @@ impl Block {
         Self { values, store }
     }
 
-    pub(super) fn values(&self) -> &[f32] {
+    pub(crate) fn values(&self) -> &[f32] {
         &self.values
     }
 
-    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
         &mut self.values
     }
 }
