@@ -6,8 +6,8 @@ use refrain::tuning::{TUNING_VARIABLE, Tuning};
 use refrain::{AdapterSummary, DEVICE_VARIABLE, Device};
 
 use crate::failure::Result;
+use crate::format::bytes;
 use crate::terminal::{stderr, stdout};
-use crate::train::bytes;
 
 /// Opens the device named by `--device`.
 ///

@@ -6,6 +6,7 @@ mod check;
 mod destination;
 mod devices;
 mod failure;
+mod format;
 mod generate;
 mod plot;
 mod sample;

@@ -12,7 +12,6 @@ use refrain::{Device, Error};
 use self::arguments::Arguments;
 use self::learner::{Learner, Measured, covering_windows};
 use self::memory::Footprint;
-pub(crate) use self::report::bytes;
 use self::report::{Overview, Report};
 use crate::baseline::Baselines;
 use crate::destination::{expect_different, expect_svg, expect_writable};

@@ -16,12 +16,19 @@ pub struct Gradients {
     layout: Arc<Layout>,
 }
 
-impl Gradients {
-    pub(super) fn zeros(device: &Device, layout: Arc<Layout>) -> Result<Self> {
-        let storage = Storage::zeros(device, layout.total(), "the model's gradients")?;
-        Ok(Self { device: device.clone(), storage, layout })
+impl Parameters {
+    /// Creates gradients of zero for these parameters.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn zero_gradients(&self) -> Result<Gradients> {
+        let (device, layout) = (self.device().clone(), Arc::clone(self.layout()));
+        let storage = Storage::zeros(&device, layout.total(), "the model's gradients")?;
+        Ok(Gradients { device, storage, layout })
     }
+}
 
+impl Gradients {
     /// Returns the gradient of one parameter by its full name.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Model;
 use super::init::Init;
-use super::{Gradients, Model};
 use crate::device::{Device, on_device};
 use crate::random::Stream;
 use crate::shape::Shape;
@@ -293,14 +293,6 @@ impl Parameters {
             host[section.offset..section.offset + expected].copy_from_slice(values);
         }
         self.write(&host)
-    }
-
-    /// Creates gradients of zero for these parameters.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn zero_gradients(&self) -> Result<Gradients> {
-        Gradients::zeros(&self.device, Arc::clone(&self.layout))
     }
 
     /// All sections with their padding as one vector.

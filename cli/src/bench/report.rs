@@ -11,8 +11,8 @@ use super::rates::Rates;
 use super::shape::{DeviceClass, Shape, Work};
 use crate::devices;
 use crate::failure::Result;
+use crate::format::bytes;
 use crate::terminal::stdout;
-use crate::train::bytes;
 
 /// Descriptions of the device.
 #[derive(Clone, Debug)]

@@ -3,8 +3,8 @@
 use refrain::{AdapterKind, Device, Error};
 
 use super::arguments::{Arguments, Rule};
-use super::report::bytes as readable;
 use crate::failure::{Failure, Result};
+use crate::format::bytes as readable;
 
 /// The sizes of a training run; sums saturate, because the sizes come from the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
