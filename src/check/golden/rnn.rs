@@ -135,10 +135,8 @@ pub(super) fn expect_plain(case: &Case) -> Outcome {
 /// The state `h`, and for an LSTM `c`, of the case.
 fn state(case: &Case, device: &Device, cell: Cell, h: &str, c: &str) -> Outcome<State> {
     let hidden = case.tensor(h, device)?;
-    match cell.has_cell_state() {
-        true => Ok(State::from_hidden_and_cell(&hidden, &case.tensor(c, device)?)?),
-        false => Ok(State::from_hidden(&hidden)?),
-    }
+    let cell = cell.has_cell_state().then(|| case.tensor(c, device)).transpose()?;
+    Ok(State::from_parts(&hidden, cell.as_ref())?)
 }
 
 /// One forward and one backward pass.
@@ -150,10 +148,7 @@ pub(super) fn whole(replay: &mut Replay<'_>) -> Outcome {
     let cell = stack.layer.description().cell();
     let initial = state(case, device, cell, "h0", "c0")?;
     let d_last = state(case, device, cell, "dhn", "dcn")?;
-    let sequences = match &stack.lengths {
-        Some(lengths) => Sequences::ragged(lengths),
-        None => Sequences::whole(),
-    };
+    let sequences = stack.lengths.as_ref().map_or_else(Sequences::whole, Sequences::ragged);
     let x = case.tensor("x", device)?;
     let mut gradients = stack.parameters.zero_gradients()?;
     let (y, last, trace) = stack.layer.forward_sequences(&stack.parameters, &x, &initial, sequences)?;

@@ -5,7 +5,7 @@ mod kinks;
 mod sequences;
 mod stacks;
 
-use super::{Case, Operation, Output, download};
+use super::{Case, Operation, Output, gradient_outputs};
 use crate::Result;
 use crate::check::sampler::{CENTRED, Sampler};
 use crate::check::tolerance::{Recurrence, steepness};
@@ -144,17 +144,8 @@ impl Stack {
     fn sampler(self, sampler: &Sampler) -> Result<Inputs> {
         let mut model = Model::new(0);
         let layer = model.add("rnn", self.description())?;
-        let mut parameters = model.initialize(sampler.device())?;
         let bound = 1.0 / (self.hidden as f64).sqrt();
-        let drawn = model.specs().iter().map(|spec| {
-            let values = sampler.values(spec.shape.elements(), -bound..bound);
-            (spec, values.into_iter().map(f64::from).collect::<Vec<f64>>())
-        });
-        let drawn: Vec<_> = drawn.collect();
-        let all = drawn
-            .iter()
-            .map(|(spec, values)| (spec.name.as_str(), spec.shape.dimensions(), values.as_slice()));
-        parameters.set_all(all)?;
+        let parameters = sampler.parameters(&model, |_| -bound..bound)?;
         let batch = self.rows.sampler(sampler, self.steps, self.batch)?;
         let x = sampler.values(self.steps * self.batch * self.inputs, -self.magnitude..self.magnitude);
         let x = batch.with_padding(sampler, x, f32::NAN)?;
@@ -164,12 +155,9 @@ impl Stack {
 
     fn draw_state(self, sampler: &Sampler) -> Result<State> {
         let directions = if self.directions == Directions::Both { 2 } else { 1 };
-        let part = |width| sampler.tensor(&[self.layers * directions, self.batch, width], CENTRED);
-        let hidden = part(self.choices.projection.unwrap_or(self.hidden))?;
-        match self.cell.has_cell_state() {
-            true => State::from_hidden_and_cell(&hidden, &part(self.hidden)?),
-            false => State::from_hidden(&hidden),
-        }
+        let hidden = self.choices.projection.unwrap_or(self.hidden);
+        let cell = self.cell.has_cell_state().then_some(self.hidden);
+        sampler.state([self.layers * directions, self.batch, hidden], cell)
     }
 
     fn output(self, name: impl Into<String>, tensor: Tensor, roundings: f64) -> Output {
@@ -208,10 +196,8 @@ impl Stack {
         let mut results = self.state_outputs("d_initial", &d_initial, roundings);
         results.extend(batch.padding_of(sampler, "d_x", &d_x)?);
         results.push(self.output("d_x", d_x, roundings));
-        for spec in model.specs() {
-            let gradient = download(sampler, gradients.view(&spec.name)?)?;
-            results.push(self.output(format!("gradient of {}", spec.name), gradient, roundings));
-        }
+        let of_parameters = gradient_outputs(&model, &gradients, roundings)?;
+        results.extend(of_parameters.into_iter().map(|output| output.relative_to(self.smallest_scale())));
         Ok(results)
     }
 
