@@ -1,4 +1,10 @@
-//! Numbers and sizes as text.
+//! Numbers, sizes and lines of JSON as text.
+
+use std::io;
+
+use serde::Serialize;
+
+use crate::failure::Result;
 
 /// A number with thousands separators.
 pub(crate) fn grouped(number: u64) -> String {
@@ -23,6 +29,14 @@ pub(crate) fn bytes(size: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{size} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+/// One line of JSON.
+///
+/// # Errors
+/// Never, for the types that this program prints.
+pub(crate) fn json(line: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string(line).map_err(io::Error::from)?)
 }
 
 #[cfg(test)]

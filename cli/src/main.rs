@@ -8,6 +8,7 @@ mod devices;
 mod failure;
 mod format;
 mod generate;
+mod memory;
 mod plot;
 mod sample;
 mod terminal;

@@ -9,13 +9,14 @@ use serde::Serialize;
 use super::arguments::Arguments;
 use super::check::expect_close;
 use super::measure::{Timing, repeat_short};
-use super::report::{Place, header, json};
+use super::report::{Place, header};
 use super::shape::{DeviceClass, Shape, Work};
 use super::work::{labels, random};
 use super::{nothing_fits, unless_too_large};
 use crate::failure::Result;
+use crate::format::json;
+use crate::memory::Footprint;
 use crate::terminal::stdout;
-use crate::train::memory::Footprint;
 
 /// An operation with its sizes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,14 +109,10 @@ impl Operation {
 
     /// The memory that it needs, checked before it is allocated.
     fn footprint(&self) -> Footprint {
-        let of = |tensors: &[[usize; 2]], copies: u64| {
-            let sizes = tensors.iter().map(|[rows, columns]| (*rows as u64).saturating_mul(*columns as u64));
-            let bytes = |numbers: u64| numbers.saturating_mul(4).saturating_mul(copies);
-            Footprint {
-                parameters: 0,
-                bytes: sizes.clone().fold(0, |sum, size| sum.saturating_add(bytes(size))),
-                largest_buffer: sizes.max().unwrap_or(0).saturating_mul(4),
-            }
+        let of = |tensors: &[[usize; 2]], copies: u128| {
+            let sizes = tensors.iter().map(|&[rows, columns]| rows as u128 * columns as u128);
+            let numbers = sizes.clone().fold(0, u128::saturating_add);
+            Footprint::new(0, 0, numbers.saturating_mul(copies), sizes.max().unwrap_or(0))
         };
         match *self {
             Self::Gemm { m, n, k, .. } => of(&[[m, k], [k, n], [m, n]], 1),

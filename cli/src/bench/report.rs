@@ -1,7 +1,5 @@
 //! The output of `refrain bench`: a table, or lines of JSON.
 
-use std::io;
-
 use refrain::tuning::Tuning;
 use refrain::{AdapterKind, Device};
 use serde::Serialize;
@@ -11,7 +9,7 @@ use super::rates::Rates;
 use super::shape::{DeviceClass, Shape, Work};
 use crate::devices;
 use crate::failure::Result;
-use crate::format::bytes;
+use crate::format::{bytes, json};
 use crate::terminal::stdout;
 
 /// Descriptions of the device.
@@ -235,14 +233,6 @@ pub(crate) fn header(place: &Place) -> String {
         .recurrent
         .map_or_else(String::new, |way| format!("recurrent   {way}, where layers support it\n"));
     format!("device      {}\ndriver      {}\n{tuning}{way}", place.described, place.driver)
-}
-
-/// One line of JSON.
-///
-/// # Errors
-/// Never, for the types that this program prints.
-pub(crate) fn json(line: &impl Serialize) -> Result<String> {
-    Ok(serde_json::to_string(line).map_err(io::Error::from)?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The output of `refrain train`: lines and a progress bar, or JSON.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,11 +8,11 @@ use refrain::nn::Cell;
 use serde::Serialize;
 
 use super::arguments::{Arguments, Rule, Schedule, Truncation};
-use super::memory::Footprint;
 use crate::baseline::Baselines;
 use crate::devices;
 use crate::failure::Result;
-use crate::format::{bytes, grouped};
+use crate::format::{bytes, grouped, json};
+use crate::memory::Footprint;
 use crate::terminal::{stderr, stdout};
 use crate::text::{Corpus, Unit};
 
@@ -148,8 +147,7 @@ impl Report {
 }
 
 fn line(content: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string(content).map_err(io::Error::from)?;
-    Ok(writeln!(stdout(), "{text}")?)
+    Ok(writeln!(stdout(), "{}", json(content)?)?)
 }
 
 fn describe(overview: &Overview<'_>) -> Result<()> {

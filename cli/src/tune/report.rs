@@ -5,8 +5,9 @@ use serde::Serialize;
 
 use super::contest::{MARGIN, Outcome};
 use crate::bench::operations::form_name;
-use crate::bench::report::{Place, header, json};
+use crate::bench::report::{Place, header};
 use crate::failure::Result;
+use crate::format::json;
 use crate::terminal::stdout;
 
 /// Printed instead of the best alternative if none is nearly as fast as the heuristics' choice.
