@@ -21,9 +21,6 @@ pub(crate) fn open(name: &str) -> Result<Device> {
 }
 
 /// Returns the device; warns on standard error if it ignores stored choices that were requested.
-///
-/// # Errors
-/// Standard error cannot be written.
 pub(crate) fn warned(device: Device) -> Result<Device> {
     if let Some(warning) = device.tuning_warning() {
         writeln!(stderr(), "warning: stored choices are ignored, using heuristics: {warning}")?;
@@ -76,9 +73,6 @@ pub(crate) fn tuning(adapter: &AdapterSummary) -> String {
 }
 
 /// Prints all devices, and the one that `auto` selects.
-///
-/// # Errors
-/// Standard output cannot be written.
 pub(crate) fn run() -> Result<()> {
     let mut out = stdout();
     writeln!(out, "cpu         32-bit floats\n            --device cpu")?;

@@ -32,9 +32,6 @@ pub(crate) fn bytes(size: u64) -> String {
 }
 
 /// One line of JSON.
-///
-/// # Errors
-/// Never, for the types that this program prints.
 pub(crate) fn json(line: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_string(line).map_err(io::Error::from)?)
 }

@@ -26,9 +26,6 @@ const BIGRAM: RGBColor = RGBColor(40, 130, 90);
 const FRAME: RGBColor = RGBColor(180, 180, 180);
 
 /// Plots the training loss (each step, and its moving mean), the validations and the baselines.
-///
-/// # Errors
-/// Errors of the plotting library.
 pub(crate) fn draw(curve: &Curve, title: &str) -> Result<String, String> {
     let mut svg = String::new();
     render(curve, title, &mut svg).map_err(|error| error.to_string())?;

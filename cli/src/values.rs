@@ -6,17 +6,11 @@ use refrain::ops::Activation;
 use crate::failure::{Failure, Result};
 
 /// Rejects a temperature that is negative or too large.
-///
-/// # Errors
-/// [`refrain::Error::Config`].
 pub(crate) fn temperature(value: f64) -> Result<()> {
     number("--temperature", value, (0.0..=100.0).contains(&value), "between 0 and 100")
 }
 
 /// Rejects a count outside `smallest..=largest`.
-///
-/// # Errors
-/// [`refrain::Error::Config`].
 pub(crate) fn count(option: &str, found: usize, smallest: usize, largest: usize) -> Result<()> {
     if (smallest..=largest).contains(&found) {
         return Ok(());
@@ -29,9 +23,6 @@ pub(crate) fn count(option: &str, found: usize, smallest: usize, largest: usize)
 }
 
 /// Rejects a number unless `sensible`; `expected` describes the valid values.
-///
-/// # Errors
-/// [`refrain::Error::Config`].
 pub(crate) fn number(option: &str, found: f64, sensible: bool, expected: &str) -> Result<()> {
     match sensible {
         true => Ok(()),

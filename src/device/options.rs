@@ -88,9 +88,6 @@ impl Default for GpuOptions {
 
 impl GpuOptions {
     /// Fails for limits that are too low and for options that exclude each other.
-    ///
-    /// # Errors
-    /// [`Error::Config`].
     pub(super) fn expect_sensible(&self) -> Result<()> {
         if let Some(bytes) = self.binding_bytes.filter(|&bytes| bytes < LEAST_BINDING_BYTES) {
             let message = format!("`binding_bytes` must be at least {LEAST_BINDING_BYTES}, not {bytes}");

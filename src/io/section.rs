@@ -80,9 +80,6 @@ impl Named {
 }
 
 /// Returns the full names of all parameters of `layer`.
-///
-/// # Errors
-/// [`Error::Config`] if there are none.
 pub(super) fn names_of<'p>(parameters: &'p Parameters, layer: &str) -> Result<Vec<&'p str>> {
     let of_layer = |name: &&str| {
         let rest = name.strip_prefix(layer).and_then(|rest| rest.strip_prefix('.'));

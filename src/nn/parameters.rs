@@ -223,9 +223,6 @@ impl Parameters {
     }
 
     /// Copies several parameters to the host in one transfer. **Waits** for the GPU.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for an unknown name; as [`View::download`].
     pub(crate) fn download<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Result<Downloaded> {
         let sections = names.into_iter().map(|name| Ok(&self.layout.sections[self.layout.find(name)?]));
         let sections: Vec<&Section> = sections.collect::<Result<_>>()?;

@@ -172,9 +172,6 @@ impl Operation {
 }
 
 /// The time loop of one layer, with [`Pass::Both`] including its backward pass.
-///
-/// # Errors
-/// Errors of the library: sizes, memory.
 pub(crate) fn steps(device: &Device, shape: Shape, pass: Pass) -> Outcome<Action> {
     let Shape { cell, hidden, batch, sequence, .. } = shape;
     let mut model = Model::new(3);
@@ -302,9 +299,6 @@ impl<'a> Line<'a> {
 }
 
 /// Times all operations and prints a line for each.
-///
-/// # Errors
-/// Operations with wrong results, which are not timed; errors reported by the device.
 pub(crate) fn run(arguments: &Arguments, device: &Device, place: &Place, shapes: &[Shape]) -> Result<()> {
     let operations = operations(shapes, place.strategy);
     let mut out = stdout();

@@ -201,9 +201,6 @@ pub(crate) struct Report {
 
 impl Report {
     /// Prints the lines above the table.
-    ///
-    /// # Errors
-    /// Standard output cannot be written.
     pub(crate) fn begin(place: &Place, rates: &Rates, json: bool) -> Result<Self> {
         if !json {
             let mut out = stdout();
@@ -217,9 +214,6 @@ impl Report {
     }
 
     /// Prints one line.
-    ///
-    /// # Errors
-    /// Standard output cannot be written.
     pub(crate) fn line(&self, line: &Line<'_>) -> Result<()> {
         let text = if self.json { json(line)? } else { line.row() };
         Ok(writeln!(stdout(), "{text}")?)

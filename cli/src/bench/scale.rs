@@ -59,9 +59,6 @@ pub(crate) struct Scale {
 }
 
 /// Returns the size that has several values.
-///
-/// # Errors
-/// No size has, or more than one.
 fn axis(shapes: &[Shape]) -> Result<Axis> {
     let values = |axis: &Axis| {
         let mut values: Vec<usize> = shapes.iter().map(axis.of).collect();
@@ -121,9 +118,6 @@ impl Scale {
     }
 
     /// Writes the plot, and prints the exponents unless the output is JSON.
-    ///
-    /// # Errors
-    /// A file or standard output that cannot be written; errors of the plotting library.
     pub(crate) fn finish(mut self, json: bool) -> Result<()> {
         for line in &mut self.lines {
             line.points.sort_unstable_by_key(|&(size, _)| size);

@@ -184,9 +184,6 @@ impl Optimization {
 
 impl Arguments {
     /// Rejects invalid options before any work.
-    ///
-    /// # Errors
-    /// [`refrain::Error::Config`] with the option, its valid values and its actual value.
     pub(crate) fn validate(&self) -> Result<()> {
         const LARGEST: usize = 1 << 24;
         let Self { network, optimization, .. } = self;

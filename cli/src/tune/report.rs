@@ -80,9 +80,6 @@ pub(crate) struct Report {
 
 impl Report {
     /// Prints the lines above the table.
-    ///
-    /// # Errors
-    /// Standard output cannot be written.
     pub(crate) fn begin(place: &Place, json: bool) -> Result<Self> {
         if !json {
             let mut out = stdout();
@@ -103,18 +100,12 @@ impl Report {
     }
 
     /// Prints one line.
-    ///
-    /// # Errors
-    /// Standard output cannot be written.
     pub(crate) fn line(&self, line: &Line<'_>) -> Result<()> {
         let text = if self.json { json(line)? } else { line.row() };
         Ok(writeln!(stdout(), "{text}")?)
     }
 
     /// Prints the result.
-    ///
-    /// # Errors
-    /// Standard output cannot be written.
     pub(crate) fn end(&self, summary: &Summary) -> Result<()> {
         let mut out = stdout();
         if self.json {

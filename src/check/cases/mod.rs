@@ -88,9 +88,6 @@ impl Output {
 }
 
 /// All operations, ordered so that each comes after those that it builds on.
-///
-/// # Errors
-/// As the reference, which is used to filter out cases near a kink.
 pub(super) fn table() -> Result<Vec<Operation>> {
     let mut table = matmul::operations();
     table.extend(elementwise::operations());

@@ -15,9 +15,6 @@ pub(super) enum Operator {
 
 impl Operator {
     /// The operator with this ONNX name.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] for any other name.
     pub(super) fn new(name: &str) -> Result<Self> {
         match name {
             "RNN" => Ok(Self::Rnn),

@@ -70,8 +70,6 @@ const PLAIN: Stack = Stack {
     magnitude: 1.0,
 };
 
-/// # Errors
-/// As the reference, which is used to filter out cases near a kink.
 pub(super) fn operations() -> Result<Vec<Operation>> {
     let mut operations = Vec::new();
     for (name, stacks) in stacks::by_cell() {
