@@ -6,6 +6,7 @@ use super::replay::Replay;
 use crate::check::tolerance::Recurrence;
 use crate::device::Device;
 use crate::nn::{Cell, Gradients, Layer, Model, Parameters, Rnn, Sequences, State};
+use crate::ops::recurrent::{SlidingWindows, Truncation};
 use crate::tensor::Indices;
 
 /// A stack with the case's weights.
@@ -50,7 +51,7 @@ impl Stack {
         if case.flag("bidirectional")? {
             description = description.bidirectional();
         }
-        description = Truncation::from_case(case)?.of(description);
+        description = description.with_truncation(truncation(case)?);
         let mut model = Model::new(0);
         let layer = model.add("rnn", description)?;
         let parameters = replay.load(&model, |name| name.trim_start_matches("rnn.").to_owned())?;
@@ -71,39 +72,22 @@ impl Stack {
     }
 }
 
-/// The truncation of gradients within a window of time.
-#[derive(Clone, Copy)]
-pub(super) enum Truncation {
-    /// No truncation.
-    Whole,
-    /// The state is detached before every step whose index is a multiple of this number.
-    Chunk(usize),
-    /// The gradient of each output goes through its own step and this number of steps before it.
-    Window(usize),
-}
-
-impl Truncation {
-    /// Parses the case's `truncation_mode` and `truncation`.
-    pub(super) fn from_case(case: &Case) -> Outcome<Self> {
-        let mode = case.text("truncation_mode").unwrap_or_default();
-        match (mode, case.text("truncation").unwrap_or_default()) {
-            ("", "") => Ok(Self::Whole),
-            ("chunk", _) => match case.count("truncation")? {
-                0 => Err(Trouble::malformed("truncation must be at least 1, not 0")),
-                steps => Ok(Self::Chunk(steps)),
-            },
-            ("window", _) => Ok(Self::Window(case.count("truncation")?)),
-            (other, _) => Err(Trouble::unsupported(format!("truncation_mode = {other} is not supported"))),
+/// Parses the case's `truncation_mode` and `truncation`: `chunk` detaches the state before every step whose index is a
+/// multiple of a number; with `window` the gradient of each output goes through its own step and a number of steps before
+/// it.
+pub(super) fn truncation(case: &Case) -> Outcome<Truncation> {
+    let mode = case.text("truncation_mode").unwrap_or_default();
+    match (mode, case.text("truncation").unwrap_or_default()) {
+        ("", "") => Ok(Truncation::None),
+        ("chunk", _) => match case.count("truncation")? {
+            0 => Err(Trouble::malformed("truncation must be at least 1, not 0")),
+            steps => Ok(Truncation::Chunks(steps)),
+        },
+        ("window", _) => {
+            let depth = case.count("truncation")?.saturating_add(1);
+            Ok(Truncation::SlidingWindows(SlidingWindows { every: 1, depth }))
         }
-    }
-
-    /// `description` with this truncation.
-    pub(super) fn of(self, description: Rnn) -> Rnn {
-        match self {
-            Self::Chunk(chunk) => description.truncated(chunk),
-            Self::Window(window) => description.windowed(window),
-            Self::Whole => description,
-        }
+        (other, _) => Err(Trouble::unsupported(format!("truncation_mode = {other} is not supported"))),
     }
 }
 

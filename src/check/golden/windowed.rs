@@ -5,9 +5,10 @@ use super::case::Outcome;
 use super::elementwise::activation;
 use super::layers::expect_kind;
 use super::replay::Replay;
-use super::rnn::{Truncation, expect_plain};
+use super::rnn::{expect_plain, truncation};
 use crate::check::tolerance::{Recurrence, sum};
 use crate::nn::{Cell, Gradients, Layer, Linear, Model, Parameters, Rnn};
+use crate::ops::recurrent::Truncation;
 use crate::ops::{Binary, Form, binary, matmul, permute};
 use crate::optim::{Sgd, SgdConfig};
 use crate::tensor::Tensor;
@@ -33,7 +34,7 @@ impl Network {
         let x = permute(&case.tensor("X", device)?, &[1, 0, 2])?;
         let [steps, batch, inputs] = x.shape().exactly("X", "[batch, time, inputs]")?;
         let ([classes, hidden], _) = case.floats::<2>("V")?;
-        let description = truncation.of(Rnn::new(cell, inputs, hidden).without_bias());
+        let description = Rnn::new(cell, inputs, hidden).without_bias().with_truncation(truncation);
         let mut model = Model::new(0);
         let rnn = model.add("rnn", description)?;
         let head = model.add("head", Linear::new(hidden, classes).without_bias())?;
@@ -90,7 +91,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     for (key, value) in [("layers", "1"), ("bias", "false"), ("layout", "batch_major")] {
         case.expect(key, value)?;
     }
-    let mut network = Network::from_case(replay, Truncation::from_case(case)?)?;
+    let mut network = Network::from_case(replay, truncation(case)?)?;
     let Recurrence { steps, batch, .. } = network.recurrence;
     let (forward, backward) = (network.recurrence.forward(), network.recurrence.backward());
     let batch_major = |tensor: &Tensor| permute(tensor, &[1, 0, 2]);
@@ -111,7 +112,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     for (tensor, name) in PARAMETERS {
         replay.check(&format!("grad_{tensor}"), gradients.view(name)?, backward + of_head)?;
     }
-    let (d_x, _) = Network::from_case(replay, Truncation::Chunk(1))?.backward(&d_outputs)?;
+    let (d_x, _) = Network::from_case(replay, Truncation::Chunks(1))?.backward(&d_outputs)?;
     replay.check("accum_grad_next", &batch_major(&d_x)?, backward + of_head)?;
 
     let mut descent = Sgd::new(&network.parameters, SgdConfig::new(case.number("sgd_lr")?))?;

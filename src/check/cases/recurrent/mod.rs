@@ -11,8 +11,9 @@ use crate::check::sampler::{CENTRED, Sampler};
 use crate::check::tolerance::{Recurrence, steepness};
 use crate::nn::{Cell, Layer, Model, Parameters, Rnn, State};
 use crate::ops::Activation;
+use crate::ops::recurrent::Truncation;
 use crate::tensor::Tensor;
-use choices::{Choices, Truncation};
+use choices::{Choices, further_windows};
 use sequences::{Batch, Rows};
 
 /// T, B, I, H and L of a case, and its options.
@@ -106,7 +107,9 @@ impl Stack {
     fn label(self) -> String {
         let Self { steps, batch, inputs, hidden, layers, directions, bias, rows, .. } = self;
         let cell = self.cell.name();
-        let (choices, truncation) = (self.choices.words(), self.truncation.words());
+        let choices = self.choices.words();
+        let truncation =
+            self.description().describe_truncation().map_or_else(String::new, |words| format!(", {words}"));
         format!(
             "{cell}{choices} T {steps}, B {batch}, I {inputs}, H {hidden}, L {layers}, {directions:?}, {rows:?} \
              rows{truncation}, {bias:?} bias, final gradient {:?}, |x| up to {}",
@@ -121,7 +124,7 @@ impl Stack {
             Directions::Reverse => description.reverse(),
             Directions::Both => description.bidirectional(),
         };
-        let description = self.truncation.of(self.choices.of(description));
+        let description = self.choices.of(description).with_truncation(self.truncation);
         if self.bias == Bias::With { description } else { description.without_bias() }
     }
 
@@ -189,7 +192,7 @@ impl Stack {
         let mut gradients = parameters.zero_gradients()?;
         let (_, _, trace) = layer.forward_sequences(&parameters, &x, &initial, batch.sequences())?;
         let (d_x, d_initial) = trace.backward(&d_y, given, &mut gradients)?;
-        let windows = self.truncation.further_windows() as f64;
+        let windows = further_windows(self.truncation) as f64;
         let roundings = self.growth() * self.recurrence().backward() + windows;
         let mut results = self.state_outputs("d_initial", &d_initial, roundings);
         results.extend(batch.padding_of(sampler, "d_x", &d_x)?);
