@@ -62,13 +62,6 @@ mod tests {
     }
 
     #[test]
-    fn the_same_file_under_two_names_is_found() {
-        let (one, two) = (Path::new("a.svg"), Path::new("./a.svg"));
-        assert!(expect_different(&[("--plot", one), ("--checkpoint", two)]).is_err());
-        assert!(expect_different(&[("--plot", one), ("--checkpoint", Path::new("b.svg"))]).is_ok());
-    }
-
-    #[test]
     fn a_probe_leaves_nothing_behind() {
         let folder = std::env::temp_dir().join(format!("refrain-destination-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder for the test");

@@ -5,6 +5,7 @@ use std::io;
 use serde::Serialize;
 
 use crate::failure::Result;
+use crate::terminal::stdout;
 
 /// A number with thousands separators.
 pub(crate) fn grouped(number: u64) -> String {
@@ -34,6 +35,12 @@ pub(crate) fn bytes(size: u64) -> String {
 /// One line of JSON.
 pub(crate) fn json(line: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_string(line).map_err(io::Error::from)?)
+}
+
+/// Prints `line` to standard output, as JSON or as the row of a table.
+pub(crate) fn print<L: Serialize>(line: &L, as_json: bool, row: impl FnOnce(&L) -> String) -> Result<()> {
+    let text = if as_json { json(line)? } else { row(line) };
+    Ok(writeln!(stdout(), "{text}")?)
 }
 
 #[cfg(test)]

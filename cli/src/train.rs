@@ -229,20 +229,13 @@ fn validates(step: usize, steps: usize, validations: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use refrain::nn::{Cell, Embedding, Linear, Model, Rnn};
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Alone {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
+    use crate::values::parsed;
 
     fn footprint_of(options: &str) -> Footprint {
-        let arguments = Alone::try_parse_from(options.split(' ')).expect("valid options").arguments;
-        footprint(&arguments, 11, 2)
+        footprint(&parsed(options), 11, 2)
     }
 
     #[test]

@@ -52,6 +52,14 @@ pub(crate) fn cell(name: &str) -> std::result::Result<Cell, String> {
     found.ok_or_else(|| format!("is not a cell; the cells are {}", known()))
 }
 
+/// The options of a command, parsed from words separated by spaces, the first of which is its name.
+#[cfg(test)]
+pub(crate) fn parsed<A: clap::Args>(words: &str) -> A {
+    let command = A::augment_args(clap::Command::new("test"));
+    let matches = command.try_get_matches_from(words.split(' ')).expect("options that clap accepts");
+    A::from_arg_matches(&matches).expect("all options of the command")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -178,18 +178,11 @@ impl Arguments {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Alone {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
+    use crate::values::parsed;
 
     fn parse(words: &str) -> Arguments {
-        Alone::try_parse_from(words.split(' ')).expect("options that clap accepts").arguments
+        parsed(words)
     }
 
     #[test]

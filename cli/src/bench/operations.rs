@@ -14,7 +14,7 @@ use super::shape::{DeviceClass, Shape, Work};
 use super::work::{labels, random};
 use super::{nothing_fits, unless_too_large};
 use crate::failure::Result;
-use crate::format::json;
+use crate::format::print;
 use crate::memory::Footprint;
 use crate::terminal::stdout;
 
@@ -315,9 +315,7 @@ pub(crate) fn run(arguments: &Arguments, device: &Device, place: &Place, shapes:
         match unless_too_large(&what, time(arguments, device, operation))? {
             None => skipped += 1,
             Some(timing) => {
-                let line = Line::new(place, operation, &timing);
-                let text = if arguments.json { json(&line)? } else { line.row() };
-                writeln!(out, "{text}")?;
+                print(&Line::new(place, operation, &timing), arguments.json, Line::row)?;
             }
         }
         device.release_unused()?;

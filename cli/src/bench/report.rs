@@ -9,7 +9,7 @@ use super::rates::Rates;
 use super::shape::{DeviceClass, Shape, Work};
 use crate::devices;
 use crate::failure::Result;
-use crate::format::{bytes, json};
+use crate::format::{bytes, print};
 use crate::terminal::stdout;
 
 /// Descriptions of the device.
@@ -215,8 +215,7 @@ impl Report {
 
     /// Prints one line.
     pub(crate) fn line(&self, line: &Line<'_>) -> Result<()> {
-        let text = if self.json { json(line)? } else { line.row() };
-        Ok(writeln!(stdout(), "{text}")?)
+        print(line, self.json, Line::row)
     }
 }
 
@@ -235,6 +234,7 @@ mod tests {
 
     use super::super::measure::Timing;
     use super::*;
+    use crate::format::json;
 
     #[test]
     fn a_line_follows_from_what_was_measured() {

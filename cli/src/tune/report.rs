@@ -7,7 +7,7 @@ use super::contest::{MARGIN, Outcome};
 use crate::bench::operations::form_name;
 use crate::bench::report::{Place, header};
 use crate::failure::Result;
-use crate::format::json;
+use crate::format::{json, print};
 use crate::terminal::stdout;
 
 /// Printed instead of the best alternative if none is nearly as fast as the heuristics' choice.
@@ -101,8 +101,7 @@ impl Report {
 
     /// Prints one line.
     pub(crate) fn line(&self, line: &Line<'_>) -> Result<()> {
-        let text = if self.json { json(line)? } else { line.row() };
-        Ok(writeln!(stdout(), "{text}")?)
+        print(line, self.json, Line::row)
     }
 
     /// Prints the result.
