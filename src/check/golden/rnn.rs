@@ -35,20 +35,20 @@ impl Stack {
     fn from_case(replay: &Replay<'_>) -> Outcome<Self> {
         let (case, device) = (replay.case, replay.device);
         let ([steps, batch, inputs], _) = case.floats::<3>("x")?;
-        let layers = case.count("layers")?;
+        let layers: usize = case.value("layers")?;
         let cell = cell(case)?;
         // The width of W_hh is the projection size, if there is a projection.
         let ([rows, _], _) = case.floats::<2>("weight_hh_l0")?;
         let hidden = rows / cell.gates();
         let mut description = Rnn::new(cell, inputs, hidden).layers(layers);
-        match case.count_or("proj_size", 0)? {
+        match case.value_or::<usize>("proj_size", 0)? {
             0 => {}
             units => description = description.projection(units),
         }
-        if !case.flag("bias")? {
+        if !case.value_or("bias", false)? {
             description = description.without_bias();
         }
-        if case.flag("bidirectional")? {
+        if case.value_or("bidirectional", false)? {
             description = description.bidirectional();
         }
         description = description.with_truncation(truncation(case)?);
@@ -79,12 +79,12 @@ pub(super) fn truncation(case: &Case) -> Outcome<Truncation> {
     let mode = case.text("truncation_mode").unwrap_or_default();
     match (mode, case.text("truncation").unwrap_or_default()) {
         ("", "") => Ok(Truncation::None),
-        ("chunk", _) => match case.count("truncation")? {
+        ("chunk", _) => match case.value("truncation")? {
             0 => Err(Trouble::malformed("truncation must be at least 1, not 0")),
             steps => Ok(Truncation::Chunks(steps)),
         },
         ("window", _) => {
-            let depth = case.count("truncation")?.saturating_add(1);
+            let depth = case.value::<usize>("truncation")?.saturating_add(1);
             Ok(Truncation::SlidingWindows(SlidingWindows { every: 1, depth }))
         }
         (other, _) => Err(Trouble::unsupported(format!("truncation_mode = {other} is not supported"))),

@@ -81,6 +81,15 @@ impl Network {
     }
 }
 
+/// The states \[T, B, H\] with the zero state in another slot at the end, batch-major \[B, T + 1, H\].
+pub(super) fn slots(states: &Tensor) -> Outcome<Tensor> {
+    let [steps, batch, hidden] = states.shape().exactly("states", "[time, batch, hidden]")?;
+    let mut slots = states.download_f64()?;
+    slots.resize((steps + 1) * batch * hidden, 0.0);
+    let slots = Tensor::from_slice_f64(states.device(), &[steps + 1, batch, hidden], &slots)?;
+    Ok(permute(&slots, &[1, 0, 2])?)
+}
+
 /// Compares everything that the tutorial computes: `states` \[B, T + 1, H\], whose last slot is the zero state, the
 /// pre-activations, `outputs`; from the upstream gradient `accum_grad` all gradients with the window, and
 /// `accum_grad_next`, the gradient of X from the same step's output alone; the parameters after one step of SGD.
@@ -92,16 +101,12 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
         case.expect(key, value)?;
     }
     let mut network = Network::from_case(replay, truncation(case)?)?;
-    let Recurrence { steps, batch, .. } = network.recurrence;
     let (forward, backward) = (network.recurrence.forward(), network.recurrence.backward());
     let batch_major = |tensor: &Tensor| permute(tensor, &[1, 0, 2]);
 
     let (states, outputs) = network.infer()?;
     let hidden = states.shape().last();
-    let mut slots = states.download_f64()?;
-    slots.resize((steps + 1) * batch * hidden, 0.0);
-    let slots = Tensor::from_slice_f64(device, &[steps + 1, batch, hidden], &slots)?;
-    replay.check("states", &batch_major(&slots)?, forward)?;
+    replay.check("states", &slots(&states)?, forward)?;
     replay.check("state_input", &batch_major(&network.before_activation(&states)?)?, forward)?;
     replay.check("outputs", &batch_major(&outputs)?, forward + sum(hidden))?;
 
@@ -115,7 +120,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     let (d_x, _) = Network::from_case(replay, Truncation::Chunks(1))?.backward(&d_outputs)?;
     replay.check("accum_grad_next", &batch_major(&d_x)?, backward + of_head)?;
 
-    let mut descent = Sgd::new(&network.parameters, SgdConfig::new(case.number("sgd_lr")?))?;
+    let mut descent = Sgd::new(&network.parameters, SgdConfig::new(case.value("sgd_lr")?))?;
     descent.step(&mut network.parameters, &gradients)?;
     for (tensor, name) in PARAMETERS {
         let after = network.parameters.view(name)?;
