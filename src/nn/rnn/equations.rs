@@ -19,12 +19,8 @@ fn option_of(truncation: Truncation) -> Option<Exclusive> {
 }
 
 impl Rnn {
-    pub(crate) fn with_equations(self, equations: CellOptions) -> Self {
-        Self { options: Options { equations, ..self.options }, ..self }
-    }
-
     /// The stack with the options of its cell changed by `change`.
-    pub(super) fn equations_with(mut self, change: impl FnOnce(&mut CellOptions)) -> Self {
+    pub(crate) fn equations_with(mut self, change: impl FnOnce(&mut CellOptions)) -> Self {
         change(&mut self.options.equations);
         self
     }

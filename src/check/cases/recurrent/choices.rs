@@ -53,7 +53,8 @@ impl Choices {
         let Self { peepholes, coupled, activations, clip_gates, clip_cell, clip_gradient, .. } = self;
         let reset = if self.reset_before { Reset::BeforeProduct } else { Reset::AfterProduct };
         let options = CellOptions { peepholes, coupled, reset, activations, ..CellOptions::default() };
-        let stack = stack.with_equations(CellOptions { clip_gates, clip_cell, clip_gradient, ..options });
+        let options = CellOptions { clip_gates, clip_cell, clip_gradient, ..options };
+        let stack = stack.equations_with(|of_stack| *of_stack = options);
         match self.projection {
             Some(width) => stack.projection(width),
             None => stack,
