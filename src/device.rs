@@ -172,35 +172,23 @@ impl Device {
 
     /// The kind of the GPU; `None` for the CPU.
     pub fn adapter_kind(&self) -> Option<AdapterKind> {
-        match &self.0 {
-            Backend::Cpu(_) => None,
-            Backend::Gpu(context) => Some(context.kind()),
-        }
+        Some(self.context()?.kind())
     }
 
     /// The driver's description of the GPU; `None` for the CPU.
     pub fn adapter(&self) -> Option<&AdapterSummary> {
-        match &self.0 {
-            Backend::Cpu(_) => None,
-            Backend::Gpu(context) => Some(context.adapter()),
-        }
+        Some(self.context()?.adapter())
     }
 
     /// The measured choices that this device uses; `None` if it uses only heuristics, and for the CPU.
     pub fn tuning(&self) -> Option<&Tuning> {
-        match &self.0 {
-            Backend::Cpu(_) => None,
-            Backend::Gpu(context) => context.choices().tuning(),
-        }
+        self.context()?.choices().tuning()
     }
 
     /// Why this device does not use the stored choices although they were requested: their file cannot be read or is
     /// invalid, and the device uses heuristics. `None` if there was no error.
     pub fn tuning_warning(&self) -> Option<&str> {
-        match &self.0 {
-            Backend::Cpu(_) => None,
-            Backend::Gpu(context) => context.choices().warning(),
-        }
+        self.context()?.choices().warning()
     }
 
     /// The choices made for this device's work since it was opened. A device opened with them makes the same choices.
@@ -209,13 +197,8 @@ impl Device {
     /// [`Error::Unsupported`] on the CPU; [`Error::Config`] for a device opened without
     /// [`Journal::Choices`](crate::tuning::Journal::Choices).
     pub fn choices(&self) -> Result<Tuning> {
-        match &self.0 {
-            Backend::Cpu(_) => Err(Error::Unsupported {
-                what: "choices".into(),
-                message: "only GPUs make choices; the CPU has one implementation of each operation".into(),
-            }),
-            Backend::Gpu(context) => context.choices().noted(),
-        }
+        let on_cpu = "only GPUs make choices; the CPU has one implementation of each operation";
+        self.expect_gpu("choices", on_cpu)?.choices().noted()
     }
 
     /// Submits recorded work without waiting for it. Optimizers do this at the end of each step.
@@ -223,10 +206,7 @@ impl Device {
     /// # Errors
     /// Errors reported by the device since the last call.
     pub fn flush(&self) -> Result<()> {
-        match &self.0 {
-            Backend::Cpu(_) => Ok(()),
-            Backend::Gpu(context) => context.recorder().flush(),
-        }
+        self.context().map_or(Ok(()), |context| context.recorder().flush())
     }
 
     /// Submits recorded work and **waits** until it has completed. Does nothing on the CPU, where operations complete before
@@ -235,10 +215,7 @@ impl Device {
     /// # Errors
     /// Errors reported by the device since the last call.
     pub fn synchronize(&self) -> Result<()> {
-        match &self.0 {
-            Backend::Cpu(_) => Ok(()),
-            Backend::Gpu(context) => context.recorder().synchronize(),
-        }
+        self.context().map_or(Ok(()), |context| context.recorder().synchronize())
     }
 
     /// Returns cached memory to the system or the driver; **waits** for the GPU. Useful before work with different buffer
@@ -276,50 +253,50 @@ impl Device {
     /// [`Error::Unsupported`] on the CPU; [`Error::Config`] for a device opened without
     /// [`Profiling::Kernels`](crate::tuning::Profiling::Kernels); errors reported by the device since the last call.
     pub fn profile(&self) -> Result<Vec<KernelCall>> {
-        match &self.0 {
-            Backend::Cpu(_) => Err(Error::Unsupported {
-                what: "profile".into(),
-                message: "the CPU runs no kernels; only GPUs are profiled".into(),
-            }),
-            Backend::Gpu(context) => context.recorder().profile(),
-        }
+        self.expect_gpu("profile", "the CPU runs no kernels; only GPUs are profiled")?.recorder().profile()
     }
 
     /// What this device has recorded about workgroups that wait for each other, as in
     /// [`RecurrentStrategy::Persistent`](crate::tuning::RecurrentStrategy::Persistent); `None` for the CPU.
     pub fn persistent_report(&self) -> Option<PersistentReport> {
-        match &self.0 {
-            Backend::Cpu(_) => None,
-            Backend::Gpu(context) => Some(context.waiting().report()),
-        }
+        Some(self.context()?.waiting().report())
     }
 
     /// Resets [`DeviceCounters::peak_bytes_in_use`] to the bytes in use now.
     pub fn reset_peak(&self) {
-        if let Backend::Gpu(context) = &self.0 {
+        if let Some(context) = self.context() {
             context.pool().reset_peak();
         }
     }
 
     /// The device's counters; all zero for the CPU.
     pub fn counters(&self) -> DeviceCounters {
-        match &self.0 {
-            Backend::Cpu(_) => DeviceCounters::default(),
-            Backend::Gpu(context) => {
-                let (pool, counted) = (context.pool(), context.recorder().counted());
-                DeviceCounters {
-                    allocations: pool.allocations(),
-                    bytes: pool.bytes(),
-                    bytes_in_use: pool.in_use(),
-                    peak_bytes_in_use: pool.peak(),
-                    dispatches: counted.dispatches,
-                    submissions: counted.submissions,
-                    waits: counted.waits,
-                    bind_groups: counted.bind_groups,
-                    pipelines: counted.pipelines,
-                }
-            }
+        let Some(context) = self.context() else { return DeviceCounters::default() };
+        let (pool, counted) = (context.pool(), context.recorder().counted());
+        DeviceCounters {
+            allocations: pool.allocations(),
+            bytes: pool.bytes(),
+            bytes_in_use: pool.in_use(),
+            peak_bytes_in_use: pool.peak(),
+            dispatches: counted.dispatches,
+            submissions: counted.submissions,
+            waits: counted.waits,
+            bind_groups: counted.bind_groups,
+            pipelines: counted.pipelines,
         }
+    }
+
+    /// The context of a GPU.
+    fn context(&self) -> Option<&Context> {
+        match &self.0 {
+            Backend::Cpu(_) => None,
+            Backend::Gpu(context) => Some(context),
+        }
+    }
+
+    fn expect_gpu(&self, what: &str, on_cpu: &str) -> Result<&Context> {
+        let refused = || Error::Unsupported { what: what.to_owned(), message: on_cpu.to_owned() };
+        self.context().ok_or_else(refused)
     }
 
     pub(crate) fn backend(&self) -> &Backend {
@@ -328,10 +305,7 @@ impl Device {
 
     /// The padding of sections of a flat buffer, in elements, so that each section can be bound on its own.
     pub(crate) fn section_elements(&self) -> usize {
-        match &self.0 {
-            Backend::Cpu(_) => 1,
-            Backend::Gpu(context) => (context.limits().storage_alignment / 4).max(1) as usize,
-        }
+        self.context().map_or(1, |context| (context.limits().storage_alignment / 4).max(1) as usize)
     }
 
     /// Fails unless `other` is the same device.

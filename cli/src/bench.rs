@@ -142,9 +142,6 @@ fn nothing_fits(device: &Device) -> Failure {
 }
 
 /// Returns `None`, and prints why, if something is rejected for its size.
-///
-/// # Errors
-/// All other errors.
 pub(crate) fn unless_too_large<T>(what: &str, result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

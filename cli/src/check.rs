@@ -1,6 +1,5 @@
 //! `refrain check`: compares a device with the CPU in 64-bit floats, or with golden cases.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +11,7 @@ use serde::Serialize;
 
 use crate::devices;
 use crate::failure::{Failure, Result};
+use crate::format::json;
 use crate::terminal::stdout;
 
 /// The exit code if no case failed but some are not supported.
@@ -91,23 +91,23 @@ struct CaseLine<'a> {
     message: Option<&'a str>,
 }
 
-fn check_cases(path: &Path, device: &Device, json: bool) -> Result<ExitCode> {
+fn check_cases(path: &Path, device: &Device, as_json: bool) -> Result<ExitCode> {
     let files = golden::files(path)?;
     if files.is_empty() {
         return Err(Failure::option("--cases", format!("`{}` has no case files", path.display())));
     }
     let mut out = stdout();
-    if !json {
+    if !as_json {
         writeln!(out, "{} case files on {}", files.len(), devices::describe(device))?;
     }
     let mut tally = Tally::default();
     for file in files {
         let report = golden::replay(&file, device);
         tally.add(report.status);
-        let row = if json { json_row(&report)? } else { case_row(&report) };
+        let row = if as_json { json_row(&report)? } else { case_row(&report) };
         writeln!(out, "{row}")?;
     }
-    if !json {
+    if !as_json {
         writeln!(out, "{}", tally.summary())?;
     }
     Ok(tally.code())
@@ -124,7 +124,7 @@ fn json_row(report: &CaseReport) -> Result<String> {
         tolerance: worst.map(|tensor| tensor.tolerance),
         message: report.message.as_deref(),
     };
-    Ok(serde_json::to_string(&line).map_err(io::Error::from)?)
+    json(&line)
 }
 
 fn case_row(report: &CaseReport) -> String {

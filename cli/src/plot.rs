@@ -1,5 +1,6 @@
 //! Plots the loss curve as SVG.
 
+use plotters::coord::CoordTranslate;
 use plotters::prelude::*;
 
 use crate::baseline::Baselines;
@@ -15,7 +16,8 @@ pub(crate) struct Curve {
     pub(crate) baselines: Baselines,
 }
 
-const SIZE: (u32, u32) = (900, 540);
+/// The size of a picture in pixels.
+pub(crate) const SIZE: (u32, u32) = (900, 540);
 /// The most points per line, about the width of the plot in pixels.
 const POINTS: usize = 800;
 const RAW: RGBColor = RGBColor(190, 205, 225);
@@ -26,9 +28,6 @@ const BIGRAM: RGBColor = RGBColor(40, 130, 90);
 const FRAME: RGBColor = RGBColor(180, 180, 180);
 
 /// Plots the training loss (each step, and its moving mean), the validations and the baselines.
-///
-/// # Errors
-/// Errors of the plotting library.
 pub(crate) fn draw(curve: &Curve, title: &str) -> Result<String, String> {
     let mut svg = String::new();
     render(curve, title, &mut svg).map_err(|error| error.to_string())?;
@@ -82,19 +81,24 @@ fn render(curve: &Curve, title: &str, svg: &mut String) -> Result<(), Box<dyn st
         .draw_series(LineSeries::new(validation, stroke).point_size(4))?
         .label(format!("held-out part, at the end: {last:.3}"))
         .legend(key(stroke));
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(FRAME)
-        .label_font(("sans-serif", 14))
-        .draw()?;
+    legend(&mut chart, SeriesLabelPosition::UpperRight)?;
     area.present()?;
     Ok(())
 }
 
+/// Draws the legend of a chart.
+pub(crate) fn legend<'a, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, C>,
+    position: SeriesLabelPosition,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut labels = chart.configure_series_labels();
+    labels.position(position).background_style(WHITE.mix(0.85)).border_style(FRAME);
+    labels.label_font(("sans-serif", 14)).draw()?;
+    Ok(())
+}
+
 /// The line sample of a legend entry.
-fn key(style: ShapeStyle) -> impl Fn((i32, i32)) -> PathElement<(i32, i32)> {
+pub(crate) fn key(style: ShapeStyle) -> impl Fn((i32, i32)) -> PathElement<(i32, i32)> {
     move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style)
 }
 

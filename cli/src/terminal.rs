@@ -23,9 +23,6 @@ pub(crate) fn stderr() -> Escaping<Stderr> {
 
 impl<W: Write> Escaping<W> {
     /// Formats the text and writes it with one call.
-    ///
-    /// # Errors
-    /// Errors of the stream.
     pub(crate) fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
         self.0.write_all(escaped(&text.to_string()).as_bytes())
     }

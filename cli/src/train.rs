@@ -2,23 +2,22 @@
 
 pub(crate) mod arguments;
 mod learner;
-pub(crate) mod memory;
 mod report;
 
 use refrain::data::{Window, Windows};
 use refrain::io::{Checkpoint, Metadata, write_atomically};
 use refrain::{Device, Error};
 
-use self::arguments::Arguments;
+use self::arguments::{Arguments, Network, Rule};
 use self::learner::{Learner, Measured, covering_windows};
-use self::memory::Footprint;
-pub(crate) use self::report::bytes;
 use self::report::{Overview, Report};
 use crate::baseline::Baselines;
+use crate::bench::shape::{Shape, Work};
 use crate::destination::{expect_different, expect_svg, expect_writable};
 use crate::devices;
 use crate::failure::{Failure, Result};
 use crate::generate::{Manner, Writer};
+use crate::memory::Footprint;
 use crate::plot::{Curve, draw};
 use crate::text::{Corpus, Unit};
 
@@ -50,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     corpus.expect_window(batch, sequence)?;
     let windows = Windows::new(corpus.training.clone(), batch, sequence)?;
     let device = devices::open(&arguments.device)?;
-    let footprint = Footprint::of(arguments, corpus.vocabulary.len(), batch);
+    let footprint = footprint(arguments, corpus.vocabulary.len(), batch);
     footprint.expect_fits(&device)?;
     expect_files(arguments, &footprint)?;
     let vocabulary = corpus.vocabulary.len();
@@ -63,6 +62,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut training = Training { arguments, corpus: &corpus, learner, report, curve, kept: None };
     training.learn(&windows, &held_out)?;
     training.finish(&device)
+}
+
+/// The memory of a run with these options, vocabulary and batch size.
+fn footprint(arguments: &Arguments, vocabulary: usize, batch: usize) -> Footprint {
+    let Network { hidden, layers, embedding, one_hot, cell, .. } = arguments.network;
+    let (table, inputs) = match one_hot {
+        true => (0, vocabulary),
+        false => (vocabulary as u128 * embedding as u128, embedding),
+    };
+    let sequence = arguments.optimization.sequence;
+    let shape = Shape { cell, inputs, hidden, batch, sequence, layers, classes: vocabulary };
+    // Weights, gradients and the optimizer's moments.
+    let copies = match arguments.optimization.optimizer {
+        Rule::Adam => 4,
+        Rule::Sgd => 3,
+    };
+    shape.footprint_of(Work::Train, table + shape.parameters(Work::Train), copies)
 }
 
 /// Fails if two output files have the same path.
@@ -213,7 +229,36 @@ fn validates(step: usize, steps: usize, validations: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use refrain::nn::{Cell, Embedding, Linear, Model, Rnn};
+
     use super::*;
+    use crate::values::parsed;
+
+    fn footprint_of(options: &str) -> Footprint {
+        footprint(&parsed(options), 11, 2)
+    }
+
+    #[test]
+    fn the_estimate_counts_exactly_the_parameters_that_the_model_has() {
+        for cell in [Cell::tanh(), Cell::Lstm, Cell::Gru] {
+            let options = format!("train --hidden 7 --embedding 5 --layers 3 --cell {}", cell.name());
+            let mut model = Model::new(0);
+            model.add("characters", Embedding::new(11, 5)).unwrap();
+            model.add("rnn", Rnn::new(cell.clone(), 5, 7).layers(3)).unwrap();
+            model.add("head", Linear::new(7, 11)).unwrap();
+            let count = model.initialize(&Device::cpu()).unwrap().count();
+            let estimate = footprint_of(&options);
+            assert_eq!(estimate.parameters, count as u64, "{options}");
+            assert!(estimate.bytes > 16 * estimate.parameters, "{options}");
+        }
+    }
+
+    #[test]
+    fn sizes_beyond_all_memory_are_refused_and_do_not_overflow() {
+        let huge = footprint_of("train --hidden 16777216 --layers 1024 --sequence 16777216");
+        assert!(huge.expect_fits(&Device::cpu()).is_err());
+        assert!(footprint_of("train").expect_fits(&Device::cpu()).is_ok());
+    }
 
     #[test]
     fn validations_are_evenly_spread_and_end_with_the_last_step() {

@@ -8,17 +8,11 @@ use refrain::ops::Activation;
 use crate::failure::{Failure, Result};
 
 /// Rejects a temperature that is negative or too large.
-///
-/// # Errors
-/// [`refrain::Error::Config`].
 pub(crate) fn temperature(value: f64) -> Result<()> {
     number("--temperature", value, (0.0..=100.0).contains(&value), "between 0 and 100")
 }
 
 /// Rejects a count outside `smallest..=largest`.
-///
-/// # Errors
-/// [`refrain::Error::Config`].
 pub(crate) fn count(option: &str, found: usize, smallest: usize, largest: usize) -> Result<()> {
     if (smallest..=largest).contains(&found) {
         return Ok(());
@@ -31,9 +25,6 @@ pub(crate) fn count(option: &str, found: usize, smallest: usize, largest: usize)
 }
 
 /// Rejects a number unless `sensible`; `expected` describes the valid values.
-///
-/// # Errors
-/// [`refrain::Error::Config`].
 pub(crate) fn number(option: &str, found: f64, sensible: bool, expected: &str) -> Result<()> {
     match sensible {
         true => Ok(()),
@@ -63,6 +54,14 @@ pub(crate) fn cell(name: &str) -> std::result::Result<&'static Cell, String> {
     let known = || ALL.iter().map(Cell::name).collect::<Vec<_>>().join(", ");
     let found = ALL.iter().find(|cell| cell.name() == name);
     found.ok_or_else(|| format!("is not a cell; the cells are {}", known()))
+}
+
+/// The options of a command, parsed from words separated by spaces, the first of which is its name.
+#[cfg(test)]
+pub(crate) fn parsed<A: clap::Args>(words: &str) -> A {
+    let command = A::augment_args(clap::Command::new("test"));
+    let matches = command.try_get_matches_from(words.split(' ')).expect("options that clap accepts");
+    A::from_arg_matches(&matches).expect("all options of the command")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::tolerance::{Recurrence, independent};
 use crate::Result;
 use crate::device::Device;
 use crate::nn::{
-    Cell, CustomCell, Model, Rnn, State, UnitBackward, UnitEquations, UnitForward, UnitState, UnitStep,
+    Cell, CustomCell, Model, Rnn, UnitBackward, UnitEquations, UnitForward, UnitState, UnitStep,
 };
 use crate::tensor::Tensor;
 
@@ -204,20 +204,9 @@ fn layer(
 ) -> Result<Results> {
     let mut model = Model::new(0);
     let layer = model.add("cell", Rnn::new(Cell::Custom(cell.clone()), inputs, hidden))?;
-    let mut parameters = model.initialize(sampler.device())?;
     let bound = 1.0 / (hidden as f64).sqrt();
-    for spec in model.specs() {
-        parameters.set(
-            &spec.name,
-            spec.shape.dimensions(),
-            &sampler.values(spec.shape.elements(), -bound..bound),
-        )?;
-    }
-    let part = || sampler.tensor(&[1, batch, hidden], CENTRED);
-    let state = || match cell.properties().has_cell_state {
-        true => State::from_hidden_and_cell(&part()?, &part()?),
-        false => State::from_hidden(&part()?),
-    };
+    let parameters = sampler.parameters(&model, |_| -bound..bound)?;
+    let state = || sampler.state([1, batch, hidden], cell.properties().has_cell_state.then_some(hidden));
     let (initial, d_last) = (state()?, state()?);
     let x = sampler.tensor(&[steps, batch, inputs], CENTRED)?;
     let d_y = sampler.tensor(&[steps, batch, hidden], CENTRED)?;

@@ -161,15 +161,4 @@ mod tests {
         assert!(!report_of(wrong_by(f32::INFINITY)).passed());
         assert!(report_of(wrong_by(0.0)).passed());
     }
-
-    #[test]
-    fn the_cpu_twin_in_f32_stays_within_every_tolerance_of_the_one_in_f64() {
-        let mut finished = 0;
-        let reports = operations(&Device::cpu(), |_| finished += 1).unwrap();
-        assert_eq!(finished, reports.len());
-        let failures: Vec<_> = reports.iter().filter_map(|report| report.failure.as_ref()).collect();
-        assert!(failures.is_empty(), "{failures:#?}");
-        // Results that never differ were not compared: most operations round.
-        assert!(reports.iter().filter(|report| report.worst > 0.0).count() > reports.len() / 2);
-    }
 }

@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use crate::Result;
 use crate::device::Device;
+use crate::nn::{Model, ParameterSpec, Parameters, State};
 use crate::random::Stream;
-use crate::tensor::Tensor;
+use crate::tensor::{Indices, Tensor};
 
 /// Mean zero: sums are random walks, no larger than the largest of many results.
 pub(crate) const CENTRED: Range<f64> = -1.0..1.0;
@@ -70,6 +71,32 @@ impl Sampler {
     pub(crate) fn tensor(&self, dimensions: &[usize], range: Range<f64>) -> Result<Tensor> {
         let values = self.values(dimensions.iter().product(), range);
         Tensor::from_slice(&self.device, dimensions, &values)
+    }
+
+    /// The parameters of `model`, each uniform in the range that `range` returns for its name.
+    pub(crate) fn parameters(&self, model: &Model, range: impl Fn(&str) -> Range<f64>) -> Result<Parameters> {
+        let mut parameters = model.initialize(&self.device)?;
+        let sample = |spec: &ParameterSpec| self.values(spec.shape.elements(), range(&spec.name));
+        let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<f64>>();
+        let values: Vec<_> = model.specs().iter().map(|spec| (spec, wide(sample(spec)))).collect();
+        let all = values.iter().map(|(spec, values)| (&*spec.name, spec.shape.dimensions(), &values[..]));
+        parameters.set_all(all)?;
+        Ok(parameters)
+    }
+
+    /// A state whose entries are uniform in ±1, for a cell state of width `cell` or none.
+    pub(crate) fn state(&self, [places, batch, hidden]: [usize; 3], cell: Option<usize>) -> Result<State> {
+        let part = |width| self.tensor(&[places, batch, width], CENTRED);
+        let hidden = part(hidden)?;
+        State::from_parts(&hidden, cell.map(part).transpose()?.as_ref())
+    }
+
+    /// The lengths of the rows of a batch, from 1 to `steps`, which is the first one's.
+    pub(crate) fn lengths(&self, batch: usize, steps: usize) -> Result<Indices> {
+        let mut lengths: Vec<u32> =
+            self.integers(batch, steps).into_iter().map(|length| length + 1).collect();
+        lengths[0] = steps as u32;
+        Indices::from_slice(&self.device, &[batch], &lengths)
     }
 
     /// Random integers below `bound`.

@@ -116,40 +116,32 @@ impl Default for GpuOptions {
 
 impl GpuOptions {
     /// Fails for limits that are too low and for options that exclude each other.
-    ///
-    /// # Errors
-    /// [`Error::Config`].
     pub(crate) fn expect_sensible(&self) -> Result<()> {
+        let refused = |message: String| Err(Error::config("GPU options", message));
         if let Some(bytes) = self.binding_bytes.filter(|&bytes| bytes < LEAST_BINDING_BYTES) {
-            let message = format!("`binding_bytes` must be at least {LEAST_BINDING_BYTES}, not {bytes}");
-            return Err(Error::config("GPU options", message));
+            return refused(format!("`binding_bytes` must be at least {LEAST_BINDING_BYTES}, not {bytes}"));
         }
-        if self.workgroups == Some(0) {
-            return Err(Error::config("GPU options", "`workgroups` must be at least 1, not 0"));
+        for (option, is_zero) in [
+            ("workgroups", self.workgroups == Some(0)),
+            ("pipelines", self.pipelines == Some(0)),
+            ("matmul.parts", self.matmul.is_some_and(|variant| variant.parts == 0)),
+        ] {
+            if is_zero {
+                return refused(format!("`{option}` must be at least 1, not 0"));
+            }
         }
-        if self.pipelines == Some(0) {
-            return Err(Error::config("GPU options", "`pipelines` must be at least 1, not 0"));
-        }
-        if self.matmul.is_some_and(|variant| variant.parts == 0) {
-            return Err(Error::config("GPU options", "`matmul.parts` must be at least 1, not 0"));
-        }
-        if let Some(limit) =
-            self.persistent_limits.spin_limit.filter(|&limit| limit > PersistentLimits::LARGEST_SPIN_LIMIT)
-        {
-            let message = format!(
-                "`persistent_limits.spin_limit` must be at most {}, not {limit}",
-                PersistentLimits::LARGEST_SPIN_LIMIT
-            );
-            return Err(Error::config("GPU options", message));
+        const LARGEST: u32 = PersistentLimits::LARGEST_SPIN_LIMIT;
+        if let Some(limit) = self.persistent_limits.spin_limit.filter(|&limit| limit > LARGEST) {
+            return refused(format!("`persistent_limits.spin_limit` must be at most {LARGEST}, not {limit}"));
         }
         if self.persistent == Persistent::Off && self.recurrent == RecurrentStrategy::Persistent {
             let message = "`persistent` is off but `recurrent` requests it: leave one of them at its default";
-            return Err(Error::config("GPU options", message));
+            return refused(message.to_owned());
         }
         if self.journal == Journal::Choices && self.matmul.is_some() {
             let message =
                 "`journal` records choices, but `matmul` forces a variant: leave `matmul` at `None`";
-            return Err(Error::config("GPU options", message));
+            return refused(message.to_owned());
         }
         Ok(())
     }

@@ -176,17 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn exp_is_accurate_everywhere() {
+    fn functions_are_accurate_everywhere() {
         expect_accurate("exp", || Exp, f64::exp);
-    }
-
-    #[test]
-    fn tanh_is_accurate_everywhere() {
         expect_accurate("tanh", || Tanh, f64::tanh);
-    }
-
-    #[test]
-    fn sigmoid_is_accurate_everywhere() {
         expect_accurate("sigmoid", || Sigmoid, |x| 1.0 / (1.0 + (-x).exp()));
     }
 

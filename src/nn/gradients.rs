@@ -3,18 +3,13 @@
 use std::sync::Arc;
 
 use super::Parameters;
-use super::parameters::{Layout, flat_shape};
-use crate::device::Device;
+use super::parameters::Flat;
 use crate::ops::{Norm, norm, optimizer};
-use crate::tensor::{Storage, Tensor, View, ViewMut};
+use crate::tensor::{Tensor, View, ViewMut};
 use crate::{Error, Result};
 
 /// The gradients of all parameters of a [`Model`](super::Model), to which traces add.
-pub struct Gradients {
-    device: Device,
-    storage: Storage,
-    layout: Arc<Layout>,
-}
+pub struct Gradients(Flat);
 
 impl Parameters {
     /// Creates gradients of zero for these parameters.
@@ -22,23 +17,17 @@ impl Parameters {
     /// # Errors
     /// Out of memory.
     pub fn zero_gradients(&self) -> Result<Gradients> {
-        Gradients::zeros(self.device(), Arc::clone(self.layout()))
+        Flat::zeros(self.device(), Arc::clone(self.layout()), "the model's gradients").map(Gradients)
     }
 }
 
 impl Gradients {
-    fn zeros(device: &Device, layout: Arc<Layout>) -> Result<Self> {
-        let storage = Storage::zeros(device, layout.total(), "the model's gradients")?;
-        Ok(Self { device: device.clone(), storage, layout })
-    }
-
     /// Returns the gradient of one parameter by its full name.
     ///
     /// # Errors
     /// [`Error::Config`] for an unknown name; the message lists the known ones.
     pub fn view(&self, name: &str) -> Result<View<'_>> {
-        let index = self.layout.find(name)?;
-        Ok(self.layout.view(&self.device, &self.storage, index))
+        Ok(self.0.section(self.0.layout.find(name)?))
     }
 
     /// Returns ‖g‖ over all gradients as a tensor of one element, without waiting for the device.
@@ -67,23 +56,21 @@ impl Gradients {
             return Err(Error::config("max_norm", format!("must be positive and finite, not {max_norm}")));
         }
         let total = self.norm(kind)?;
-        let shape = flat_shape(&self.layout);
-        let flat = ViewMut::new(&self.device, &mut self.storage, 0, shape);
-        optimizer::clip(flat, total.view(), max_norm)?;
+        optimizer::clip(self.0.whole_mut(), total.view(), max_norm)?;
         Ok(total)
     }
 
     pub(crate) fn flat(&self) -> View<'_> {
-        View::new(&self.device, &self.storage, 0, flat_shape(&self.layout))
+        self.0.whole()
     }
 
     pub(crate) fn section_mut(&mut self, index: usize) -> ViewMut<'_> {
-        self.layout.view_mut(&self.device, &mut self.storage, index)
+        self.0.section_mut(index)
     }
 
     /// Checks that these are gradients of `parameters`, not of another initialization.
     pub(crate) fn expect_of(&self, parameters: &Parameters) -> Result<()> {
-        parameters.device().expect_same("gradients", &self.device)?;
-        self.layout.expect_id("gradients", parameters.layout().id())
+        parameters.device().expect_same("gradients", &self.0.device)?;
+        self.0.layout.expect_id("gradients", parameters.layout().id())
     }
 }

@@ -77,19 +77,12 @@ impl Layout {
         self.total
     }
 
-    pub(crate) fn view<'a>(&'a self, device: &'a Device, storage: &'a Storage, index: usize) -> View<'a> {
-        let section = &self.sections[index];
-        View::new(device, storage, section.offset, section.shape).named(&section.name)
-    }
-
-    pub(crate) fn view_mut<'a>(
-        &self,
-        device: &'a Device,
-        storage: &'a mut Storage,
-        index: usize,
-    ) -> ViewMut<'a> {
-        let section = &self.sections[index];
-        ViewMut::new(device, storage, section.offset, section.shape)
+    /// The shape of the whole flat buffer.
+    fn flat_shape(&self) -> Shape {
+        match Shape::new(&[self.total]) {
+            Ok(shape) => shape,
+            Err(error) => unreachable!("the model checked its size when layers were added: {error}"),
+        }
     }
 
     pub(crate) fn find(&self, name: &str) -> Result<usize> {
@@ -124,6 +117,39 @@ impl Layout {
     }
 }
 
+/// A flat buffer with the sections of a layout: all parameters of a model, or all of their gradients.
+pub(super) struct Flat {
+    pub(super) device: Device,
+    storage: Storage,
+    pub(super) layout: Arc<Layout>,
+}
+
+impl Flat {
+    pub(super) fn zeros(device: &Device, layout: Arc<Layout>, what: &str) -> Result<Self> {
+        let storage = Storage::zeros(device, layout.total(), what)?;
+        Ok(Self { device: device.clone(), storage, layout })
+    }
+
+    pub(super) fn section(&self, index: usize) -> View<'_> {
+        let section = &self.layout.sections[index];
+        View::new(&self.device, &self.storage, section.offset, section.shape).named(&section.name)
+    }
+
+    pub(super) fn section_mut(&mut self, index: usize) -> ViewMut<'_> {
+        let section = &self.layout.sections[index];
+        ViewMut::new(&self.device, &mut self.storage, section.offset, section.shape)
+    }
+
+    /// All sections with their padding as one vector.
+    pub(super) fn whole(&self) -> View<'_> {
+        View::new(&self.device, &self.storage, 0, self.layout.flat_shape())
+    }
+
+    pub(super) fn whole_mut(&mut self) -> ViewMut<'_> {
+        ViewMut::new(&self.device, &mut self.storage, 0, self.layout.flat_shape())
+    }
+}
+
 /// Several parameters on the host.
 pub(crate) struct Downloaded {
     /// The part of the flat buffer that contains them.
@@ -134,9 +160,7 @@ pub(crate) struct Downloaded {
 
 /// All parameters of a [`Model`] in one flat buffer on one device, created by [`Model::initialize`].
 pub struct Parameters {
-    device: Device,
-    storage: Storage,
-    layout: Arc<Layout>,
+    flat: Flat,
     scalars: usize,
 }
 
@@ -149,9 +173,9 @@ impl Parameters {
         device: &Device,
     ) -> Result<Self> {
         let mut parameters = Self::zeros(model, specs, device)?;
-        let mut host = reserved(parameters.layout.total(), "the model's first values")?;
-        host.resize(parameters.layout.total(), 0.0);
-        for (stream, (spec, section)) in specs.iter().zip(&parameters.layout.sections).enumerate() {
+        let mut host = reserved(parameters.layout().total(), "the model's first values")?;
+        host.resize(parameters.layout().total(), 0.0);
+        for (stream, (spec, section)) in specs.iter().zip(&parameters.layout().sections).enumerate() {
             let stream = Stream::new(seed, stream as u64);
             let values = &mut host[section.offset..section.offset + spec.shape.elements()];
             for (index, value) in values.iter_mut().enumerate() {
@@ -173,21 +197,20 @@ impl Parameters {
             }
             None => "the model's parameters".to_owned(),
         };
-        let storage = Storage::zeros(device, layout.total(), &what)?;
-        Ok(Self { device: device.clone(), storage, layout: Arc::new(layout), scalars })
+        Ok(Self { flat: Flat::zeros(device, Arc::new(layout), &what)?, scalars })
     }
 
     /// Parameters of the same model and layout in a dry run on `device`.
     pub(super) fn dry(&self, device: &Device) -> Result<Self> {
-        let storage = Storage::zeros(device, self.layout.total(), "the model's parameters")?;
-        Ok(Self { device: device.clone(), storage, layout: Arc::clone(&self.layout), scalars: self.scalars })
+        let flat = Flat::zeros(device, Arc::clone(self.layout()), "the model's parameters")?;
+        Ok(Self { flat, scalars: self.scalars })
     }
 
     /// Overwrites the whole flat buffer, including padding.
     fn write(&mut self, host: &[f64]) -> Result<()> {
-        on_device!(self.device,
+        on_device!(self.flat.device,
             F => {
-                if let Some(values) = F::values_mut(&mut self.storage) {
+                if let Some(values) = F::values_mut(&mut self.flat.storage) {
                     values.iter_mut().zip(host).for_each(|(value, &host)| *value = F::from_f64(host));
                 }
                 Ok(())
@@ -195,7 +218,7 @@ impl Parameters {
             context => {
                 let mut rounded: Vec<f32> = reserved(host.len(), "the model's parameters")?;
                 rounded.extend(host.iter().map(|&value| value as f32));
-                match &self.storage {
+                match &self.flat.storage {
                     Storage::Gpu(buffer) => context.recorder().upload(buffer, bytemuck::cast_slice(&rounded)),
                     _ => unreachable!("a GPU device stores its parameters on the GPU"),
                 }
@@ -205,7 +228,7 @@ impl Parameters {
 
     /// The device of the parameters.
     pub fn device(&self) -> &Device {
-        &self.device
+        &self.flat.device
     }
 
     /// The number of elements of all parameters, without padding.
@@ -215,7 +238,7 @@ impl Parameters {
 
     /// The names of all parameters, in the order in which their layers were added.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.layout.names()
+        self.flat.layout.names()
     }
 
     /// Returns one parameter by its full name, such as `rnn.weight_ih_l0`.
@@ -223,22 +246,20 @@ impl Parameters {
     /// # Errors
     /// [`Error::Config`] for an unknown name; the message lists the known ones.
     pub fn view(&self, name: &str) -> Result<View<'_>> {
-        Ok(self.section(self.layout.find(name)?))
+        Ok(self.section(self.flat.layout.find(name)?))
     }
 
     /// Copies several parameters to the host in one transfer. **Waits** for the GPU.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for an unknown name; as [`View::download`].
     pub(crate) fn download<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Result<Downloaded> {
-        let sections = names.into_iter().map(|name| Ok(&self.layout.sections[self.layout.find(name)?]));
+        let sections =
+            names.into_iter().map(|name| Ok(&self.flat.layout.sections[self.flat.layout.find(name)?]));
         let sections: Vec<&Section> = sections.collect::<Result<_>>()?;
         let range = |section: &Section| section.offset..section.offset + section.shape.elements();
         let Some(start) = sections.iter().map(|section| section.offset).min() else {
             return Ok(Downloaded { values: Vec::new(), places: Vec::new() });
         };
         let end = sections.iter().map(|section| range(section).end).max().unwrap_or(start);
-        let values = View::new(&self.device, &self.storage, start, Shape::new(&[end - start])?).download()?;
+        let values = self.flat().outer(start..end)?.download()?;
         let places = sections.into_iter().map(|section| {
             let Range { start: from, end: to } = range(section);
             (section.shape, from - start..to - start)
@@ -278,9 +299,9 @@ impl Parameters {
         values: impl IntoIterator<Item = (&'v str, &'v [usize], &'v [f64])>,
     ) -> Result<()> {
         let mut host = self.flat().download_f64()?;
-        let largest = self.device.largest_float();
+        let largest = self.device().largest_float();
         for (name, dimensions, values) in values {
-            let section = &self.layout.sections[self.layout.find(name)?];
+            let section = &self.flat.layout.sections[self.flat.layout.find(name)?];
             if section.shape.dimensions() != dimensions {
                 return Err(Error::shape(name, section.shape, format!("{dimensions:?}")));
             }
@@ -301,26 +322,18 @@ impl Parameters {
 
     /// All sections with their padding as one vector.
     pub(crate) fn flat(&self) -> View<'_> {
-        View::new(&self.device, &self.storage, 0, flat_shape(&self.layout))
+        self.flat.whole()
     }
 
     pub(crate) fn flat_mut(&mut self) -> ViewMut<'_> {
-        ViewMut::new(&self.device, &mut self.storage, 0, flat_shape(&self.layout))
+        self.flat.whole_mut()
     }
 
     pub(crate) fn section(&self, index: usize) -> View<'_> {
-        self.layout.view(&self.device, &self.storage, index)
+        self.flat.section(index)
     }
 
     pub(crate) fn layout(&self) -> &Arc<Layout> {
-        &self.layout
-    }
-}
-
-/// The shape of a whole flat buffer.
-pub(crate) fn flat_shape(layout: &Layout) -> Shape {
-    match Shape::new(&[layout.total()]) {
-        Ok(shape) => shape,
-        Err(error) => unreachable!("the model checked its size when layers were added: {error}"),
+        &self.flat.layout
     }
 }

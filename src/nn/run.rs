@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::model::Added;
 use super::{
-    Embedding, EmbeddingTrace, Gradients, Layer, LayerConfig, Linear, LinearTrace, Model, OneHot, Parameters,
-    Rnn, RnnTrace, Sequences, State,
+    EmbeddingTrace, Gradients, Layer, LayerConfig, LinearTrace, Model, Parameters, Rnn, RnnTrace, Sequences,
+    State,
 };
 use crate::device::Device;
 use crate::ops::zero_padding;
@@ -114,11 +114,7 @@ impl Model {
     /// # Errors
     /// [`Error::Shape`] for a batch of zero; out of memory.
     pub fn zero_state(&self, device: &Device, batch: usize) -> Result<ModelState> {
-        let states = self.layers().iter().filter_map(|added| match &added.config {
-            LayerConfig::Rnn(rnn) => Some(added.layer(self, rnn).zero_state(device, batch)),
-            _ => None,
-        });
-        Ok(ModelState { states: states.collect::<Result<_>>()? })
+        self.states(|layer| layer.zero_state(device, batch))
     }
 
     /// Returns the initial states of all recurrent layers: learned ones where a stack has
@@ -128,8 +124,13 @@ impl Model {
     /// [`Error::Shape`] for a batch of zero, [`Error::ModelMismatch`]; out of memory.
     pub fn initial_state(&self, parameters: &Parameters, batch: usize) -> Result<ModelState> {
         parameters.layout().expect_model("parameters", self.id())?;
+        self.states(|layer| layer.initial_or_zero_state(parameters, batch))
+    }
+
+    /// The states that `create` returns for the recurrent layers.
+    fn states(&self, create: impl Fn(Layer<Rnn>) -> Result<State>) -> Result<ModelState> {
         let states = self.layers().iter().filter_map(|added| match &added.config {
-            LayerConfig::Rnn(rnn) => Some(added.layer(self, rnn).initial_or_zero_state(parameters, batch)),
+            LayerConfig::Rnn(rnn) => Some(create(added.layer(self, rnn))),
             _ => None,
         });
         Ok(ModelState { states: states.collect::<Result<_>>()? })
@@ -164,25 +165,23 @@ impl Model {
         state: &ModelState,
         sequences: Sequences<'_>,
     ) -> Result<(Tensor, ModelState)> {
-        self.run(parameters, input.into(), state, sequences, |added, signal, state| match &added.config {
-            LayerConfig::Embedding(description) => {
-                let layer: Layer<Embedding> = added.layer(self, description);
-                layer.infer(parameters, signal.tokens(&added.name)?).map(|y| (y, None))
-            }
-            LayerConfig::OneHot(description) => {
-                let layer: Layer<OneHot> = added.layer(self, description);
-                layer.infer(signal.tokens(&added.name)?).map(|y| (y, None))
-            }
-            LayerConfig::Rnn(description) => {
-                let layer: Layer<Rnn> = added.layer(self, description);
-                let x = signal.features(&added.name)?;
-                let (y, next) = layer.infer_sequences(parameters, x, state()?, sequences)?;
-                Ok((y, Some(next)))
-            }
-            LayerConfig::Linear(description) => {
-                let layer: Layer<Linear> = added.layer(self, description);
-                layer.infer(parameters, signal.features(&added.name)?).map(|y| (y, None))
-            }
+        self.run(parameters, input.into(), state, sequences, |added, signal, state| {
+            let tokens = || signal.tokens(&added.name);
+            let features = || signal.features(&added.name);
+            Ok(match &added.config {
+                LayerConfig::Embedding(layer) => {
+                    (added.layer(self, layer).infer(parameters, tokens()?)?, None)
+                }
+                LayerConfig::OneHot(layer) => (added.layer(self, layer).infer(tokens()?)?, None),
+                LayerConfig::Rnn(layer) => {
+                    let layer = added.layer(self, layer);
+                    let (y, next) = layer.infer_sequences(parameters, features()?, state()?, sequences)?;
+                    (y, Some(next))
+                }
+                LayerConfig::Linear(layer) => {
+                    (added.layer(self, layer).infer(parameters, features()?)?, None)
+                }
+            })
         })
     }
 
@@ -216,25 +215,24 @@ impl Model {
         let mut traces = Vec::with_capacity(self.layers().len());
         let (output, next) =
             self.run(parameters, input.into(), state, sequences, |added, signal, state| {
+                let tokens = || signal.tokens(&added.name);
+                let features = || signal.features(&added.name);
                 let (y, next, trace) = match &added.config {
-                    LayerConfig::Embedding(description) => {
-                        let layer: Layer<Embedding> = added.layer(self, description);
-                        let (y, trace) = layer.forward(parameters, signal.tokens(&added.name)?)?;
+                    LayerConfig::Embedding(layer) => {
+                        let (y, trace) = added.layer(self, layer).forward(parameters, tokens()?)?;
                         (y, None, AnyTrace::Embedding(trace))
                     }
-                    LayerConfig::OneHot(description) => {
-                        let layer: Layer<OneHot> = added.layer(self, description);
-                        (layer.infer(signal.tokens(&added.name)?)?, None, AnyTrace::OneHot)
+                    LayerConfig::OneHot(layer) => {
+                        (added.layer(self, layer).infer(tokens()?)?, None, AnyTrace::OneHot)
                     }
-                    LayerConfig::Rnn(description) => {
-                        let layer: Layer<Rnn> = added.layer(self, description);
-                        let x = signal.features(&added.name)?;
-                        let (y, next, trace) = layer.forward_sequences(parameters, x, state()?, sequences)?;
+                    LayerConfig::Rnn(layer) => {
+                        let layer = added.layer(self, layer);
+                        let (y, next, trace) =
+                            layer.forward_sequences(parameters, features()?, state()?, sequences)?;
                         (y, Some(next), AnyTrace::Rnn(Box::new(trace)))
                     }
-                    LayerConfig::Linear(description) => {
-                        let layer: Layer<Linear> = added.layer(self, description);
-                        let (y, trace) = layer.forward(parameters, signal.features(&added.name)?)?;
+                    LayerConfig::Linear(layer) => {
+                        let (y, trace) = added.layer(self, layer).forward(parameters, features()?)?;
                         (y, None, AnyTrace::Linear(trace))
                     }
                 };

@@ -173,6 +173,13 @@ fn shaped<F, D: ndarray::Dimension>(dimensions: D, values: &[F]) -> ndarray::Arr
     }
 }
 
+fn shaped_mut<F, D: ndarray::Dimension>(dimensions: D, values: &mut [F]) -> ndarray::ArrayViewMut<'_, F, D> {
+    match ndarray::ArrayViewMut::from_shape(dimensions, values) {
+        Ok(view) => view,
+        Err(error) => unreachable!("a shape always fits its storage: {error}"),
+    }
+}
+
 impl std::fmt::Debug for View<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "View({} on {})", self.shape, self.device)
@@ -231,19 +238,13 @@ impl<'a> ViewMut<'a> {
     pub(crate) fn array3<F: Real>(&mut self) -> ArrayViewMut3<'_, F> {
         let shape = self.shape;
         let dimensions = shape.dimensions();
-        match ArrayViewMut3::from_shape((dimensions[0], dimensions[1], dimensions[2]), self.values()) {
-            Ok(view) => view,
-            Err(error) => unreachable!("a shape always fits its storage: {error}"),
-        }
+        shaped_mut(ndarray::Ix3(dimensions[0], dimensions[1], dimensions[2]), self.values())
     }
 
     /// As a matrix of [`Shape::rows`] by [`Shape::last`].
     pub(crate) fn array2<F: Real>(&mut self) -> ArrayViewMut2<'_, F> {
         let shape = self.shape;
-        match ArrayViewMut2::from_shape((shape.rows(), shape.last()), self.values()) {
-            Ok(view) => view,
-            Err(error) => unreachable!("a shape always fits its storage: {error}"),
-        }
+        shaped_mut(ndarray::Ix2(shape.rows(), shape.last()), self.values())
     }
 
     fn values<F: Real>(&mut self) -> &mut [F] {

@@ -118,9 +118,6 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     /// Rejects invalid options before any work.
-    ///
-    /// # Errors
-    /// [`refrain::Error::Config`] with the option, its valid values and its actual value.
     pub(crate) fn validate(&self) -> Result<()> {
         const LARGEST: usize = 1 << 24;
         let Self { hidden, batch, sequence, layers, inputs, classes, .. } = self;
@@ -153,9 +150,6 @@ impl Sizes {
 
 impl Arguments {
     /// Rejects invalid options before any work.
-    ///
-    /// # Errors
-    /// [`refrain::Error::Config`] with the option, its valid values and its actual value.
     pub(crate) fn validate(&self) -> Result<()> {
         self.sizes.validate()?;
         let files = [("--profile", &self.profile), ("--plot", &self.plot)];
@@ -184,18 +178,11 @@ impl Arguments {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Alone {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
+    use crate::values::parsed;
 
     fn parse(words: &str) -> Arguments {
-        Alone::try_parse_from(words.split(' ')).expect("options that clap accepts").arguments
+        parsed(words)
     }
 
     #[test]

@@ -30,9 +30,6 @@ pub(crate) fn kinds(jobs: &[(Shape, Work)]) -> Vec<(Shape, Work)> {
 }
 
 /// Fails unless `device` computes the same as the reference.
-///
-/// # Errors
-/// [`Failure::Wrong`] with the deviation; errors reported by the device.
 pub(crate) fn expect_right(device: &Device, (shape, work): (Shape, Work)) -> Result<()> {
     let tensors = |device: &Device| Setting::new(device, shape, work)?.tensors(RUNS);
     let (found, expected) = (tensors(device)?, tensors(&Device::reference())?);
@@ -42,9 +39,6 @@ pub(crate) fn expect_right(device: &Device, (shape, work): (Shape, Work)) -> Res
 }
 
 /// Fails unless all numbers are finite and their errors are within [`TOLERANCE`] of the largest expected one.
-///
-/// # Errors
-/// [`Failure::Wrong`].
 pub(crate) fn expect_close(what: &str, tensor: &str, found: &[f64], expected: &[f64]) -> Result<()> {
     let wrong = |deviation: String| Err(Failure::Wrong { what: what.to_owned(), deviation });
     if found.len() != expected.len() {

@@ -24,9 +24,6 @@ pub(crate) struct Effort {
 
 impl Effort {
     /// Rejects invalid values.
-    ///
-    /// # Errors
-    /// [`refrain::Error::Config`] with the option, its valid values and its actual value.
     pub(crate) fn validate(&self) -> Result<()> {
         const MOST: usize = 1_000_000;
         const LONGEST: f64 = 3600.0;
@@ -88,9 +85,6 @@ pub(crate) fn quantile(values: &[f64], fraction: f64) -> f64 {
 }
 
 /// Warms up, then calls `run` until the measurement is complete; returns the run times and the results.
-///
-/// # Errors
-/// Errors of `run`.
 pub(crate) fn repeat<T>(effort: &Effort, mut run: impl FnMut() -> Result<T>) -> Result<(Timing, Vec<T>)> {
     let start = Instant::now();
     let mut warm = 0;
@@ -114,9 +108,6 @@ pub(crate) fn repeat<T>(effort: &Effort, mut run: impl FnMut() -> Result<T>) -> 
 }
 
 /// As [`repeat`] for short work: `run` repeats it the number of times it is passed and waits once.
-///
-/// # Errors
-/// Errors of `run`.
 pub(crate) fn repeat_short(effort: &Effort, mut run: impl FnMut(usize) -> Result<()>) -> Result<Timing> {
     /// The minimum length of a run, long compared with one wait.
     const SECONDS: f64 = 0.01;

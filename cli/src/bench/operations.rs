@@ -9,13 +9,14 @@ use serde::Serialize;
 use super::arguments::Arguments;
 use super::check::expect_close;
 use super::measure::{Timing, repeat_short};
-use super::report::{Place, header, json};
+use super::report::{Place, header};
 use super::shape::{DeviceClass, Shape, Work};
 use super::work::{labels, random};
 use super::{nothing_fits, unless_too_large};
 use crate::failure::Result;
+use crate::format::print;
+use crate::memory::Footprint;
 use crate::terminal::stdout;
-use crate::train::memory::Footprint;
 
 /// An operation with its sizes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,14 +109,10 @@ impl Operation {
 
     /// The memory that it needs, checked before it is allocated.
     fn footprint(&self) -> Footprint {
-        let of = |tensors: &[[usize; 2]], copies: u64| {
-            let sizes = tensors.iter().map(|[rows, columns]| (*rows as u64).saturating_mul(*columns as u64));
-            let bytes = |numbers: u64| numbers.saturating_mul(4).saturating_mul(copies);
-            Footprint {
-                parameters: 0,
-                bytes: sizes.clone().fold(0, |sum, size| sum.saturating_add(bytes(size))),
-                largest_buffer: sizes.max().unwrap_or(0).saturating_mul(4),
-            }
+        let of = |tensors: &[[usize; 2]], copies: u128| {
+            let sizes = tensors.iter().map(|&[rows, columns]| rows as u128 * columns as u128);
+            let numbers = sizes.clone().fold(0, u128::saturating_add);
+            Footprint::new(0, 0, numbers.saturating_mul(copies), sizes.max().unwrap_or(0))
         };
         match *self {
             Self::Gemm { m, n, k, .. } => of(&[[m, k], [k, n], [m, n]], 1),
@@ -175,9 +172,6 @@ impl Operation {
 }
 
 /// The time loop of one layer, with [`Pass::Both`] including its backward pass.
-///
-/// # Errors
-/// Errors of the library: sizes, memory.
 pub(crate) fn steps(device: &Device, shape: Shape, pass: Pass) -> Outcome<Action> {
     let Shape { cell, hidden, batch, sequence, .. } = shape;
     let mut model = Model::new(3);
@@ -305,9 +299,6 @@ impl<'a> Line<'a> {
 }
 
 /// Times all operations and prints a line for each.
-///
-/// # Errors
-/// Operations with wrong results, which are not timed; errors reported by the device.
 pub(crate) fn run(arguments: &Arguments, device: &Device, place: &Place, shapes: &[Shape]) -> Result<()> {
     let operations = operations(shapes, place.strategy);
     let mut out = stdout();
@@ -324,9 +315,7 @@ pub(crate) fn run(arguments: &Arguments, device: &Device, place: &Place, shapes:
         match unless_too_large(&what, time(arguments, device, operation))? {
             None => skipped += 1,
             Some(timing) => {
-                let line = Line::new(place, operation, &timing);
-                let text = if arguments.json { json(&line)? } else { line.row() };
-                writeln!(out, "{text}")?;
+                print(&Line::new(place, operation, &timing), arguments.json, Line::row)?;
             }
         }
         device.release_unused()?;

@@ -51,9 +51,6 @@ impl Profile {
     }
 
     /// Runs one shape and work with its kernels timed.
-    ///
-    /// # Errors
-    /// Errors reported by the device.
     pub(crate) fn add(&mut self, shape: Shape, work: Work) -> Result<()> {
         let mut setting = Setting::new(&self.device, shape, work)?;
         for _ in 0..WARM_UP {
@@ -69,9 +66,6 @@ impl Profile {
     }
 
     /// Prints the tables, unless the output is JSON, and writes the trace.
-    ///
-    /// # Errors
-    /// Standard output or the file cannot be written.
     pub(crate) fn finish(&self, json: bool) -> Result<()> {
         let trace = trace(&self.device.to_string(), &self.sections);
         write_atomically(&self.path, trace.to_string().as_bytes())?;

@@ -29,9 +29,6 @@ pub(crate) struct Rates {
 
 impl Rates {
     /// Measures both at sizes that suit this class of devices.
-    ///
-    /// # Errors
-    /// [`crate::failure::Failure::Wrong`] for a wrong product; errors reported by the device.
     pub(crate) fn measure(device: &Device, strategy: DeviceClass) -> Result<Self> {
         let (side, width) = match strategy {
             DeviceClass::Hardware => (2048, 4096),

@@ -1,7 +1,5 @@
 //! The output of `refrain bench`: a table, or lines of JSON.
 
-use std::io;
-
 use refrain::tuning::Tuning;
 use refrain::{AdapterKind, Device};
 use serde::Serialize;
@@ -11,8 +9,8 @@ use super::rates::Rates;
 use super::shape::{DeviceClass, Shape, Work};
 use crate::devices;
 use crate::failure::Result;
+use crate::format::{bytes, print};
 use crate::terminal::stdout;
-use crate::train::bytes;
 
 /// Descriptions of the device.
 #[derive(Clone, Debug)]
@@ -203,9 +201,6 @@ pub(crate) struct Report {
 
 impl Report {
     /// Prints the lines above the table.
-    ///
-    /// # Errors
-    /// Standard output cannot be written.
     pub(crate) fn begin(place: &Place, rates: &Rates, json: bool) -> Result<Self> {
         if !json {
             let mut out = stdout();
@@ -219,12 +214,8 @@ impl Report {
     }
 
     /// Prints one line.
-    ///
-    /// # Errors
-    /// Standard output cannot be written.
     pub(crate) fn line(&self, line: &Line<'_>) -> Result<()> {
-        let text = if self.json { json(line)? } else { line.row() };
-        Ok(writeln!(stdout(), "{text}")?)
+        print(line, self.json, Line::row)
     }
 }
 
@@ -237,20 +228,13 @@ pub(crate) fn header(place: &Place) -> String {
     format!("device      {}\ndriver      {}\n{tuning}{way}", place.described, place.driver)
 }
 
-/// One line of JSON.
-///
-/// # Errors
-/// Never, for the types that this program prints.
-pub(crate) fn json(line: &impl Serialize) -> Result<String> {
-    Ok(serde_json::to_string(line).map_err(io::Error::from)?)
-}
-
 #[cfg(test)]
 mod tests {
     use refrain::nn::Cell;
 
     use super::super::measure::Timing;
     use super::*;
+    use crate::format::json;
 
     #[test]
     fn a_line_follows_from_what_was_measured() {

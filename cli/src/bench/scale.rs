@@ -9,11 +9,11 @@ use refrain::io::write_atomically;
 use super::shape::{Shape, Work};
 use crate::destination::{expect_svg, expect_writable};
 use crate::failure::{Failure, Result};
+use crate::plot::{SIZE, key, legend};
 use crate::terminal::{escaped, stdout};
 
 /// A plot has some tens of kilobytes.
 const PICTURE_BYTES: u64 = 1 << 17;
-const SIZE: (u32, u32) = (900, 540);
 const COLORS: [RGBColor; 6] = [
     RGBColor(40, 90, 160),
     RGBColor(200, 80, 30),
@@ -22,7 +22,6 @@ const COLORS: [RGBColor; 6] = [
     RGBColor(150, 120, 20),
     RGBColor(90, 90, 90),
 ];
-const FRAME: RGBColor = RGBColor(180, 180, 180);
 const PROPORTIONAL: RGBColor = RGBColor(170, 170, 170);
 
 /// A size that can be the x axis of the plot.
@@ -59,9 +58,6 @@ pub(crate) struct Scale {
 }
 
 /// Returns the size that has several values.
-///
-/// # Errors
-/// No size has, or more than one.
 fn axis(shapes: &[Shape]) -> Result<Axis> {
     let values = |axis: &Axis| {
         let mut values: Vec<usize> = shapes.iter().map(axis.of).collect();
@@ -121,9 +117,6 @@ impl Scale {
     }
 
     /// Writes the plot, and prints the exponents unless the output is JSON.
-    ///
-    /// # Errors
-    /// A file or standard output that cannot be written; errors of the plotting library.
     pub(crate) fn finish(mut self, json: bool) -> Result<()> {
         for line in &mut self.lines {
             line.points.sort_unstable_by_key(|&(size, _)| size);
@@ -183,15 +176,9 @@ impl Scale {
             chart
                 .draw_series(LineSeries::new(points, stroke).point_size(4))?
                 .label(format!("{}: exponent {:.2}", line.name, line.exponent()))
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], stroke));
+                .legend(key(stroke));
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.85))
-            .border_style(FRAME)
-            .label_font(("sans-serif", 14))
-            .draw()?;
+        legend(&mut chart, SeriesLabelPosition::UpperLeft)?;
         area.present()?;
         Ok(())
     }

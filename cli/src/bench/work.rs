@@ -62,9 +62,6 @@ pub(crate) struct Run {
 
 impl Setting {
     /// Samples weights from U(±1/√H) and an input between −1 and 1; the initial state is zero.
-    ///
-    /// # Errors
-    /// Errors of the library: sizes, memory.
     pub(crate) fn new(device: &Device, shape: Shape, work: Work) -> Result<Self> {
         let Shape { cell, inputs, hidden, batch, sequence, layers, classes } = shape;
         let mut model = Model::new(SEED);
@@ -122,9 +119,6 @@ impl Setting {
     }
 
     /// Runs the work once and waits for it; of a training step it reads the loss.
-    ///
-    /// # Errors
-    /// Errors reported by the device.
     pub(crate) fn run(&mut self) -> crate::failure::Result<Run> {
         let before = self.device.counters();
         let start = Instant::now();
@@ -142,9 +136,6 @@ impl Setting {
     }
 
     /// The peak bytes of a training step according to the library; `None` for other work.
-    ///
-    /// # Errors
-    /// Sizes that the library rejects.
     pub(crate) fn training_bytes(&self) -> Result<Option<u64>> {
         let Task::Train { model, targets, .. } = &self.task else { return Ok(None) };
         let [steps, batch] = *targets.shape().dimensions() else { return Ok(None) };
@@ -152,18 +143,12 @@ impl Setting {
     }
 
     /// Runs once and returns the mean magnitude of the outputs or of the input's gradient, or the loss.
-    ///
-    /// # Errors
-    /// Errors reported by the device.
     pub(crate) fn checksum(&mut self) -> Result<f64> {
         let values = self.record()?.value.download()?;
         Ok(values.iter().map(|&value| f64::from(value.abs())).sum::<f64>() / values.len() as f64)
     }
 
     /// Runs `runs` times and returns all resulting tensors by name: outputs, gradients, losses.
-    ///
-    /// # Errors
-    /// Errors reported by the device.
     pub(crate) fn tensors(&mut self, runs: usize) -> Result<Vec<(String, Vec<f64>)>> {
         let mut tensors = Vec::new();
         for run in 0..runs {

@@ -184,9 +184,6 @@ impl Optimization {
 
 impl Arguments {
     /// Rejects invalid options before any work.
-    ///
-    /// # Errors
-    /// [`refrain::Error::Config`] with the option, its valid values and its actual value.
     pub(crate) fn validate(&self) -> Result<()> {
         const LARGEST: usize = 1 << 24;
         let Self { network, optimization, .. } = self;
@@ -267,24 +264,11 @@ fn truncation(text: &str) -> std::result::Result<Truncation, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Alone {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
+    use crate::values::parsed;
 
     fn parse(options: &[&str]) -> Arguments {
-        let words = std::iter::once("train").chain(options.iter().copied());
-        Alone::try_parse_from(words).expect("options that clap accepts").arguments
-    }
-
-    #[test]
-    fn the_defaults_make_sense() {
-        parse(&[]).validate().expect("defaults");
+        parsed(&[&["train"], options].concat().join(" "))
     }
 
     #[test]
@@ -334,13 +318,6 @@ mod tests {
             assert!(truncation(text).is_err(), "{text}");
         }
         assert!(parse(&["--truncation", "window:31"]).validate().is_ok());
-    }
-
-    #[test]
-    fn dropout_takes_layers_to_drop_between() {
-        let refused = parse(&["--dropout", "0.2"]).validate().expect_err("one layer").to_string();
-        assert!(refused.contains("--layers 2"), "{refused}");
-        assert!(parse(&["--dropout", "0.2", "--layers", "2"]).validate().is_ok());
     }
 
     #[test]

@@ -97,9 +97,6 @@ fn build(network: &Network, optimization: &Optimization, vocabulary: usize) -> R
 
 impl Learner {
     /// A newly initialised model on `device`.
-    ///
-    /// # Errors
-    /// Errors of the library: sizes, options, memory.
     pub(crate) fn new(
         network: &Network,
         optimization: &Optimization,
@@ -114,9 +111,6 @@ impl Learner {
     }
 
     /// One optimizer step with learning rate `rate` over one window. Does not wait for the device.
-    ///
-    /// # Errors
-    /// Errors reported by the device.
     pub(crate) fn step(&mut self, window: &Window, rate: f64) -> Result<Measured> {
         let device = self.parameters.device().clone();
         let (tokens, targets) = window.to_device(&device)?;
@@ -143,9 +137,6 @@ impl Learner {
     }
 
     /// Mean bits per character over all targets of `windows`, in evaluation mode. **Waits** for the device.
-    ///
-    /// # Errors
-    /// Errors reported by the device.
     pub(crate) fn validate(&self, windows: &[Window]) -> Result<f64> {
         let device = self.parameters.device();
         let mut state = None;

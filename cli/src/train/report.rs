@@ -1,6 +1,5 @@
 //! The output of `refrain train`: lines and a progress bar, or JSON.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,10 +8,11 @@ use refrain::nn::Cell;
 use serde::Serialize;
 
 use super::arguments::{Arguments, Rule, Schedule, Truncation};
-use super::memory::Footprint;
 use crate::baseline::Baselines;
 use crate::devices;
 use crate::failure::Result;
+use crate::format::{bytes, grouped, json};
+use crate::memory::Footprint;
 use crate::terminal::{stderr, stdout};
 use crate::text::{Corpus, Unit};
 
@@ -147,8 +147,7 @@ impl Report {
 }
 
 fn line(content: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string(content).map_err(io::Error::from)?;
-    Ok(writeln!(stdout(), "{text}")?)
+    Ok(writeln!(stdout(), "{}", json(content)?)?)
 }
 
 fn describe(overview: &Overview<'_>) -> Result<()> {
@@ -244,44 +243,9 @@ fn verdict(bits: f64, baselines: Baselines) -> String {
     )
 }
 
-/// A number with thousands separators.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A size with a suitable unit.
-pub(crate) fn bytes(size: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut value = size as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{size} B") } else { format!("{value:.1} {}", units[unit]) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_and_sizes_read_well() {
-        assert_eq!(grouped(7), "7");
-        assert_eq!(grouped(52_166), "52,166");
-        assert_eq!(grouped(1_000_000), "1,000,000");
-        assert_eq!(bytes(512), "512 B");
-        assert_eq!(bytes(1536), "1.5 KiB");
-        assert_eq!(bytes(3 << 30), "3.0 GiB");
-    }
 
     #[test]
     fn the_verdict_follows_the_baselines() {

@@ -34,9 +34,6 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     /// Rejects invalid options before any work.
-    ///
-    /// # Errors
-    /// [`refrain::Error::Config`] with the option, its valid values and its actual value.
     pub(crate) fn validate(&self) -> Result<()> {
         self.sizes.validate()?;
         self.effort().validate()

@@ -52,9 +52,6 @@ impl Outcome {
 /// Finds the fastest of `count` candidates, of which the first is the incumbent, and compares the two in alternating runs.
 /// The runs that decide are not those that selected the challenger, which would favour it. `run(candidate, repeats)` runs a
 /// candidate repeatedly and waits once.
-///
-/// # Errors
-/// Errors of `run`.
 pub(crate) fn contest(
     effort: &Effort,
     count: usize,

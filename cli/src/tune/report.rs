@@ -5,8 +5,9 @@ use serde::Serialize;
 
 use super::contest::{MARGIN, Outcome};
 use crate::bench::operations::form_name;
-use crate::bench::report::{Place, header, json};
+use crate::bench::report::{Place, header};
 use crate::failure::Result;
+use crate::format::{json, print};
 use crate::terminal::stdout;
 
 /// Printed instead of the best alternative if none is nearly as fast as the heuristics' choice.
@@ -79,9 +80,6 @@ pub(crate) struct Report {
 
 impl Report {
     /// Prints the lines above the table.
-    ///
-    /// # Errors
-    /// Standard output cannot be written.
     pub(crate) fn begin(place: &Place, json: bool) -> Result<Self> {
         if !json {
             let mut out = stdout();
@@ -102,18 +100,11 @@ impl Report {
     }
 
     /// Prints one line.
-    ///
-    /// # Errors
-    /// Standard output cannot be written.
     pub(crate) fn line(&self, line: &Line<'_>) -> Result<()> {
-        let text = if self.json { json(line)? } else { line.row() };
-        Ok(writeln!(stdout(), "{text}")?)
+        print(line, self.json, Line::row)
     }
 
     /// Prints the result.
-    ///
-    /// # Errors
-    /// Standard output cannot be written.
     pub(crate) fn end(&self, summary: &Summary) -> Result<()> {
         let mut out = stdout();
         if self.json {

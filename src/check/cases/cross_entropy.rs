@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Case, Operation, Output};
+use super::{Operation, Output};
 use crate::Result;
 use crate::check::sampler::{CENTRED, POSITIVE, Sampler};
 use crate::check::tolerance::{EVALUATION, sum};
@@ -62,11 +62,12 @@ struct Inputs {
 fn operation(name: &'static str, run: fn(&Inputs, &Sampler) -> Result<Vec<Output>>) -> Operation {
     let all =
         SHAPES.into_iter().flat_map(|shape| variants().into_iter().map(move |variant| (shape, variant)));
-    let cases = all.zip(900..).map(move |(((leading, classes), variant), seed)| {
-        let label = format!("{leading:?} labels, {classes} classes, {}", variant.name);
-        Case::new(label, seed, move |sampler| run(&variant.sampler(sampler, leading, classes)?, sampler))
-    });
-    Operation::new(name, cases.collect())
+    let label = |((leading, classes), variant): &((&[usize], usize), Variant)| {
+        format!("{leading:?} labels, {classes} classes, {}", variant.name)
+    };
+    Operation::over(name, 900, all, label, move |sampler, &((leading, classes), ref variant)| {
+        run(&variant.sampler(sampler, leading, classes)?, sampler)
+    })
 }
 
 impl Variant {

@@ -1,6 +1,6 @@
 //! Dropout with plain and repeated masks, and the merging of two directions.
 
-use super::{Case, Operation, Output};
+use super::{Operation, Output};
 use crate::check::sampler::CENTRED;
 use crate::ops::{Mask, Merge, dropout, merge, merge_backward};
 use crate::random::Stream;
@@ -22,34 +22,34 @@ pub(super) fn operations() -> Vec<Operation> {
 }
 
 fn masked(name: &'static str, locked: bool) -> Operation {
-    let mut cases = Vec::new();
-    for shape in SHAPES {
-        for (rate, seed, stream) in MASKS {
-            let label = format!("{shape:?}, rate {rate}, seed {seed}, stream {stream}");
-            cases.push(Case::new(label, 600 + cases.len() as u64, move |sampler| {
-                let [_, batch, features] = shape;
-                let mask = Mask::new(Stream::new(seed, stream), rate)?;
-                let mask = if locked { mask.repeated(batch * features)? } else { mask };
-                // No element is near zero, so a difference between masks is an error as large as the results.
-                let x = sampler.tensor(&shape, 0.5..1.5)?;
-                Ok(vec![Output::new("y", dropout(&x, mask)?, SCALED).relative_to(0.5)])
-            }));
-        }
-    }
-    Operation::new(name, cases)
+    let all = SHAPES.into_iter().flat_map(|shape| MASKS.map(|mask| (shape, mask)));
+    let label = |(shape, (rate, seed, stream)): &([usize; 3], (f32, u64, u64))| {
+        format!("{shape:?}, rate {rate}, seed {seed}, stream {stream}")
+    };
+    Operation::over(name, 600, all, label, move |sampler, &(shape, (rate, seed, stream))| {
+        let [_, batch, features] = shape;
+        let mask = Mask::new(Stream::new(seed, stream), rate)?;
+        let mask = if locked { mask.repeated(batch * features)? } else { mask };
+        // No element is near zero, so a difference between masks is an error as large as the results.
+        let x = sampler.tensor(&shape, 0.5..1.5)?;
+        Ok(vec![Output::new("y", dropout(&x, mask)?, SCALED).relative_to(0.5)])
+    })
 }
 
 fn merged(mode: Merge) -> Operation {
-    let cases = SHAPES.into_iter().zip(650..).map(|(shape, seed)| {
-        Case::new(format!("{shape:?}"), seed, move |sampler| {
-            let [steps, batch, hidden] = shape;
+    let name = format!("merge {mode:?}").to_lowercase();
+    Operation::over(
+        name,
+        650,
+        SHAPES,
+        |shape| format!("{shape:?}"),
+        move |sampler, &[steps, batch, hidden]| {
             let both = sampler.tensor(&[steps, batch, 2 * hidden], CENTRED)?;
             let y = merge(&both, mode)?;
             let d_y = sampler.tensor(y.shape().dimensions(), CENTRED)?;
             // One rounding of a sum or product of operands up to one.
             let d_both = Output::new("d_both", merge_backward(&both, &d_y, mode)?, 1.0).relative_to(1.0);
             Ok(vec![Output::new("y", y, 1.0).relative_to(1.0), d_both])
-        })
-    });
-    Operation::new(format!("merge {mode:?}").to_lowercase(), cases.collect())
+        },
+    )
 }

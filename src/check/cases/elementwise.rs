@@ -21,51 +21,40 @@ pub(super) fn operations() -> Vec<Operation> {
         of_two("subtract", Binary::Sub),
         of_two("multiply", Binary::Mul),
         of_two("axpy", Binary::Axpy(-1.75)),
-        Operation::new(
-            "scale",
-            over_lengths(400, |sampler, length| {
-                let x = sampler.tensor(&[length], CENTRED)?;
-                Ok(vec![Output::new("y", scale(&x, 0.3)?, 1.0)])
-            }),
-        ),
+        over_lengths("scale", 400, |sampler, &length| {
+            let x = sampler.tensor(&[length], CENTRED)?;
+            Ok(vec![Output::new("y", scale(&x, 0.3)?, 1.0)])
+        }),
     ]);
     operations
 }
 
 fn over_lengths(
+    name: &'static str,
     seed: u64,
-    run: impl Fn(&Sampler, usize) -> Result<Vec<Output>> + Copy + 'static,
-) -> Vec<Case> {
-    let numbered = LENGTHS.into_iter().zip(seed..);
-    numbered
-        .map(|(length, seed)| {
-            Case::new(format!("length {length}"), seed, move |sampler| run(sampler, length))
-        })
-        .collect()
+    run: impl Fn(&Sampler, &usize) -> Result<Vec<Output>> + Copy + 'static,
+) -> Operation {
+    Operation::over(name, seed, LENGTHS, |length| format!("length {length}"), run)
 }
 
 fn of_two(name: &'static str, function: Binary) -> Operation {
-    Operation::new(
-        name,
-        over_lengths(300, move |sampler, length| {
-            let (a, b) = (sampler.tensor(&[length], CENTRED)?, sampler.tensor(&[length], CENTRED)?);
-            // At most two roundings, of the product and of the sum, relative to the operands instead of a sum that may
-            // cancel.
-            Ok(vec![Output::new("z", binary(&a, &b, function)?, 2.0).relative_to(1.0)])
-        }),
-    )
+    over_lengths(name, 300, move |sampler, &length| {
+        let (a, b) = (sampler.tensor(&[length], CENTRED)?, sampler.tensor(&[length], CENTRED)?);
+        // At most two roundings, of the product and of the sum, relative to the operands instead of a sum that may cancel.
+        Ok(vec![Output::new("z", binary(&a, &b, function)?, 2.0).relative_to(1.0)])
+    })
 }
 
 fn activation(function: Activation) -> Operation {
-    let mut cases = over_lengths(200, move |sampler, length| {
+    let mut operation = over_lengths(function.name(), 200, move |sampler, &length| {
         let mut values = sampler.values(length, -6.0..6.0);
         values.iter_mut().for_each(|value| *value = off_kink(function, *value));
         value_and_derivative(sampler, function, &values)
     });
-    cases.push(Case::new("extreme arguments", 250, move |sampler| {
+    operation.cases.push(Case::new("extreme arguments", 250, move |sampler| {
         value_and_derivative(sampler, function, &EXTREMES)
     }));
-    Operation::new(function.name(), cases)
+    operation
 }
 
 /// Moves x away from the kinks of a hard sigmoid: it compares the rounded α x + β with its bounds, and its derivative is

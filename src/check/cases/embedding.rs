@@ -1,6 +1,6 @@
 //! Embedding: vocabularies of one and of a thousand tokens, and a long text that consists mostly of one token.
 
-use super::{Case, Operation, Output};
+use super::{Operation, Output, gradient_outputs};
 use crate::Result;
 use crate::check::sampler::{CENTRED, LEANING, Sampler};
 use crate::check::tolerance::sum;
@@ -19,12 +19,12 @@ const SHAPES: [(usize, usize, &[usize]); 6] = [
 ];
 
 pub(super) fn operations() -> Vec<Operation> {
-    let operation = |name, run: fn(&Sampler, Shape) -> Result<Vec<Output>>| {
-        let cases = SHAPES.into_iter().zip(800..).map(move |((vocabulary, features, tokens), seed)| {
-            let label = format!("vocabulary {vocabulary}, {features} features, tokens {tokens:?}");
-            Case::new(label, seed, move |sampler| run(sampler, Shape { vocabulary, features, tokens }))
-        });
-        Operation::new(name, cases.collect())
+    let label = |Shape { vocabulary, features, tokens }: &Shape| {
+        format!("vocabulary {vocabulary}, {features} features, tokens {tokens:?}")
+    };
+    let operation = |name, run: fn(&Sampler, &Shape) -> Result<Vec<Output>>| {
+        let shapes = SHAPES.map(|(vocabulary, features, tokens)| Shape { vocabulary, features, tokens });
+        Operation::over(name, 800, shapes, label, run)
     };
     vec![
         operation("embedding", of_table),
@@ -69,7 +69,7 @@ impl Shape {
     }
 }
 
-fn of_table(sampler: &Sampler, shape: Shape) -> Result<Vec<Output>> {
+fn of_table(sampler: &Sampler, shape: &Shape) -> Result<Vec<Output>> {
     let tokens = shape.tokens(sampler)?;
     let table = sampler.tensor(&[shape.vocabulary, shape.features], CENTRED)?;
     let d_y = sampler.tensor(&shape.output(), LEANING)?;
@@ -80,12 +80,10 @@ fn of_table(sampler: &Sampler, shape: Shape) -> Result<Vec<Output>> {
 }
 
 /// Two backward passes into the same gradients, which add up.
-fn of_layer(sampler: &Sampler, shape: Shape) -> Result<Vec<Output>> {
+fn of_layer(sampler: &Sampler, shape: &Shape) -> Result<Vec<Output>> {
     let mut model = Model::new(0);
     let layer = model.add("embedding", nn::Embedding::new(shape.vocabulary, shape.features))?;
-    let mut parameters = model.initialize(sampler.device())?;
-    let weight = sampler.values(shape.vocabulary * shape.features, CENTRED);
-    parameters.set("embedding.weight", &[shape.vocabulary, shape.features], &weight)?;
+    let parameters = sampler.parameters(&model, |_| CENTRED)?;
     let mut gradients = parameters.zero_gradients()?;
     let mut outputs = Vec::new();
     for pass in ["first", "second"] {
@@ -93,7 +91,6 @@ fn of_layer(sampler: &Sampler, shape: Shape) -> Result<Vec<Output>> {
         trace.backward(&sampler.tensor(&shape.output(), LEANING)?, &mut gradients)?;
         outputs.push(Output::new(format!("y of the {pass} pass"), y, 1.0));
     }
-    let d_weight = super::download(sampler, gradients.view("embedding.weight")?)?;
-    outputs.push(Output::new("d_weight", d_weight, sum(2 * shape.depth())));
+    outputs.extend(gradient_outputs(&model, &gradients, sum(2 * shape.depth()))?);
     Ok(outputs)
 }

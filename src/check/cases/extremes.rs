@@ -4,7 +4,7 @@
 //! Each case contains numbers of similar size, so that a tolerance relative to the largest is meaningful for all. A GPU may
 //! flush subnormal numbers to zero, so none is used next to a kink at zero.
 
-use super::{Case, Operation, Output, download};
+use super::{Operation, Output, gradient_outputs};
 use crate::Result;
 use crate::check::sampler::{CENTRED, Sampler};
 use crate::check::tolerance::{EVALUATION, Recurrence, sum};
@@ -45,18 +45,12 @@ pub(super) fn operations() -> Vec<Operation> {
         of_rows("softmax", |sampler, x| {
             let y = ops::softmax(x)?;
             let d_x = ops::softmax_backward(&y, upstream(sampler, x)?.view())?;
-            Ok(vec![
-                Output::new("y", y, roundings(x)),
-                Output::new("d_x", d_x, 2.0 * roundings(x)).relative_to(1.0),
-            ])
+            Ok(of_softmax(x, y, d_x))
         }),
         of_rows("log_softmax", |sampler, x| {
             let y = ops::log_softmax(x)?;
             let d_x = ops::log_softmax_backward(&y, upstream(sampler, x)?.view())?;
-            Ok(vec![
-                Output::new("y", y, roundings(x)),
-                Output::new("d_x", d_x, 2.0 * roundings(x)).relative_to(1.0),
-            ])
+            Ok(of_softmax(x, y, d_x))
         }),
         of_rows("cross_entropy", |sampler, x| losses(sampler, x, 0.0)),
         of_rows("cross_entropy, smoothed", |sampler, x| losses(sampler, x, 0.1)),
@@ -71,23 +65,33 @@ pub(super) fn operations() -> Vec<Operation> {
     all
 }
 
-fn named(name: &str, cases: Vec<Case>) -> Operation {
-    Operation::new(format!("extremes, {name}"), cases)
+/// An operation of this module over the kinds of values, or kinds with places.
+fn over<S: 'static>(
+    name: &str,
+    seed: u64,
+    settings: impl IntoIterator<Item = S>,
+    label: impl Fn(&S) -> String,
+    run: impl Fn(&Sampler, &S) -> Result<Vec<Output>> + Copy + 'static,
+) -> Operation {
+    Operation::over(format!("extremes, {name}"), seed, settings, label, run)
 }
 
 fn activation(function: Activation) -> Operation {
     // On a GPU tan of a large number is unspecified.
     let kinds = KINDS.into_iter().filter(|(kind, _)| function != Activation::Tan || *kind != LARGE);
-    let cases = kinds.zip(5000..).map(|((kind, values), seed)| {
-        Case::new(kind, seed, move |sampler| {
+    over(
+        function.name(),
+        5000,
+        kinds,
+        |(kind, _)| kind.to_string(),
+        move |sampler, &(_, values)| {
             let x = Tensor::from_slice(sampler.device(), &[values.len()], values)?;
             let y = ops::unary(&x, function)?;
             let d_x = ops::unary_backward(&x, &y, upstream(sampler, &x)?.view(), function)?;
             let d_x = Output::new("d_x", d_x, 2.0 * EVALUATION + 2.0).relative_to(1.0);
             Ok(vec![Output::new("y", y, EVALUATION), d_x])
-        })
-    });
-    named(function.name(), cases.collect())
+        },
+    )
 }
 
 fn upstream(sampler: &Sampler, x: &Tensor) -> Result<Tensor> {
@@ -98,19 +102,23 @@ const COLUMNS: usize = 33;
 
 /// Applies `run` to a matrix in which each row but the first and the last contains one of the values.
 fn of_rows(name: &str, run: fn(&Sampler, &Tensor) -> Result<Vec<Output>>) -> Operation {
-    let cases = KINDS.into_iter().zip(5100..).map(|((kind, values), seed)| {
-        Case::new(format!("{kind} in rows of {COLUMNS}"), seed, move |sampler| {
-            let rows = values.len() + 2;
-            let mut all = sampler.values(rows * COLUMNS, CENTRED);
-            for (row, &value) in values.iter().enumerate() {
-                // Squares and sums of a row must stay within the range of f32.
-                let size = if kind == LARGE { 1e-20 } else { 1.0 };
-                all[(row + 1) * COLUMNS + row * 7 % COLUMNS] = size * value;
-            }
-            run(sampler, &Tensor::from_slice(sampler.device(), &[rows, COLUMNS], &all)?)
-        })
-    });
-    named(name, cases.collect())
+    let label = |(kind, _): &(&str, &[f32])| format!("{kind} in rows of {COLUMNS}");
+    over(name, 5100, KINDS, label, move |sampler, &(kind, values)| {
+        let rows = values.len() + 2;
+        let mut all = sampler.values(rows * COLUMNS, CENTRED);
+        for (row, &value) in values.iter().enumerate() {
+            // Squares and sums of a row must stay within the range of f32.
+            let size = if kind == LARGE { 1e-20 } else { 1.0 };
+            all[(row + 1) * COLUMNS + row * 7 % COLUMNS] = size * value;
+        }
+        run(sampler, &Tensor::from_slice(sampler.device(), &[rows, COLUMNS], &all)?)
+    })
+}
+
+/// The results of a softmax or log softmax of x.
+fn of_softmax(x: &Tensor, y: Tensor, d_x: Tensor) -> Vec<Output> {
+    let d_x = Output::new("d_x", d_x, 2.0 * roundings(x)).relative_to(1.0);
+    vec![Output::new("y", y, roundings(x)), d_x]
 }
 
 /// The roundings of a softmax over the last dimension.
@@ -177,11 +185,10 @@ fn recurrent(name: &str, build: fn() -> Rnn) -> Operation {
     // Large numbers overflow in f32 but not in f64.
     let kinds = KINDS.into_iter().filter(|(kind, _)| *kind != LARGE);
     let all = kinds.flat_map(|kind| places.map(|place| (kind, place)));
-    let cases = all.zip(5200..).map(|(((kind, values), place), seed)| {
-        let label = format!("{kind} in {}", format!("{place:?}").to_lowercase());
-        Case::new(label, seed, move |sampler| layer(sampler, build(), values, place))
-    });
-    named(name, cases.collect())
+    let label = |((kind, _), place): &((&str, &[f32]), Place)| {
+        format!("{kind} in {}", format!("{place:?}").to_lowercase())
+    };
+    over(name, 5200, all, label, move |sampler, &((_, values), place)| layer(sampler, build(), values, place))
 }
 
 fn layer(sampler: &Sampler, stack: Rnn, values: &[f32], place: Place) -> Result<Vec<Output>> {
@@ -203,10 +210,8 @@ fn layer(sampler: &Sampler, stack: Rnn, values: &[f32], place: Place) -> Result<
     let d_y = with(STEPS, HIDDEN, Place::Gradients);
     let d_y = Tensor::from_slice(sampler.device(), &[STEPS, batch, HIDDEN], &d_y)?;
     let state = || Tensor::from_slice(sampler.device(), &[1, batch, HIDDEN], &with(1, HIDDEN, Place::State));
-    let state = match cell.has_cell_state() {
-        true => State::from_hidden_and_cell(&state()?, &state()?)?,
-        false => State::from_hidden(&state()?)?,
-    };
+    let hidden = state()?;
+    let state = State::from_parts(&hidden, cell.has_cell_state().then(state).transpose()?.as_ref())?;
     let (y, _, trace) = layer.forward(&parameters, &x, &state)?;
     let mut gradients = parameters.zero_gradients()?;
     let (d_x, d_state) = trace.backward(&d_y, None, &mut gradients)?;
@@ -218,9 +223,7 @@ fn layer(sampler: &Sampler, stack: Rnn, values: &[f32], place: Place) -> Result<
         output("d_x".to_owned(), d_x, recurrence.backward()),
         output("d_h".to_owned(), d_state.hidden(), recurrence.backward()),
     ];
-    for spec in model.specs() {
-        let gradient = download(sampler, gradients.view(&spec.name)?)?;
-        results.push(output(format!("gradient of {}", spec.name), gradient, recurrence.backward()));
-    }
+    let of_parameters = gradient_outputs(&model, &gradients, recurrence.backward())?;
+    results.extend(of_parameters.into_iter().map(|output| output.relative_to(1.0)));
     Ok(results)
 }

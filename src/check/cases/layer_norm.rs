@@ -1,6 +1,6 @@
 //! Layer normalisation over whole rows and over groups of columns, and stacks of layer-normalised cells.
 
-use super::{Case, Operation, Output, download};
+use super::{Operation, Output, gradient_outputs};
 use crate::Result;
 use crate::check::sampler::{CENTRED, LEANING, POSITIVE, Sampler};
 use crate::check::tolerance::{EVALUATION, Recurrence, sum};
@@ -30,22 +30,18 @@ const LAYERS: usize = 2;
 const GROWTH: f64 = 1.13;
 
 pub(super) fn operations() -> Vec<Operation> {
-    vec![operation(), Operation::new("stack, layer norm", stacks())]
+    vec![operation(), stacks()]
 }
 
-fn stacks() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for cell in [&Cell::Lstm, &Cell::Gru] {
-        for [steps, batch, hidden] in STACKS {
-            let label = format!("{} T {steps}, B {batch}, H {hidden}", cell.name());
-            let recurrence =
-                Recurrence { cell: cell.clone(), steps, batch, layers: LAYERS, terms: 2 * hidden };
-            cases.push(Case::new(label, 2400 + cases.len() as u64, move |sampler| {
-                run_stack(sampler, &recurrence, hidden)
-            }));
-        }
-    }
-    cases
+fn stacks() -> Operation {
+    let all = [Cell::Lstm, Cell::Gru].into_iter().flat_map(|cell| STACKS.map(|sizes| (cell.clone(), sizes)));
+    let label = |(cell, [steps, batch, hidden]): &(Cell, [usize; 3])| {
+        format!("{} T {steps}, B {batch}, H {hidden}", cell.name())
+    };
+    Operation::over("stack, layer norm", 2400, all, label, |sampler, &(ref cell, [steps, batch, hidden])| {
+        let recurrence = Recurrence { cell: cell.clone(), steps, batch, layers: LAYERS, terms: 2 * hidden };
+        run_stack(sampler, &recurrence, hidden)
+    })
 }
 
 /// Both directions over ragged rows with resets and truncation.
@@ -55,15 +51,10 @@ fn run_stack(sampler: &Sampler, recurrence: &Recurrence, hidden: usize) -> Resul
     let stack =
         Rnn::new(cell.clone(), hidden, hidden).layers(LAYERS).bidirectional().truncated(3).layer_norm();
     let layer = model.add("rnn", stack)?;
-    let mut parameters = model.initialize(sampler.device())?;
     let bound = 1.0 / (hidden as f64).sqrt();
-    for spec in model.specs() {
-        let range = if spec.name.contains("norm_") { POSITIVE } else { -bound..bound };
-        parameters.set(&spec.name, spec.shape.dimensions(), &sampler.values(spec.shape.elements(), range))?;
-    }
-    let mut lengths: Vec<u32> = sampler.integers(batch, steps).into_iter().map(|length| length + 1).collect();
-    lengths[0] = steps as u32;
-    let lengths = Indices::from_slice(sampler.device(), &[batch], &lengths)?;
+    let range = |name: &str| if name.contains("norm_") { POSITIVE } else { -bound..bound };
+    let parameters = sampler.parameters(&model, range)?;
+    let lengths = sampler.lengths(batch, steps)?;
     let resets: Vec<u32> =
         sampler.integers(steps * batch, 5).into_iter().map(|n| u32::from(n == 0)).collect();
     let resets = Indices::from_slice(sampler.device(), &[steps, batch], &resets)?;
@@ -78,18 +69,13 @@ fn run_stack(sampler: &Sampler, recurrence: &Recurrence, hidden: usize) -> Resul
     let backward = growth * recurrence.backward();
     let mut results =
         vec![Output::new("y", y, growth * recurrence.forward()), Output::new("d_x", d_x, backward)];
-    for spec in model.specs() {
-        let gradient = download(sampler, gradients.view(&spec.name)?)?;
-        results.push(Output::new(format!("gradient of {}", spec.name), gradient, backward));
-    }
+    results.extend(gradient_outputs(&model, &gradients, backward)?);
     Ok(results)
 }
 
 fn operation() -> Operation {
-    let case = |((rows, groups), seed): ((usize, &'static [usize]), u64)| {
-        Case::new(format!("{rows} rows of {groups:?}"), seed, move |sampler| run(sampler, rows, groups))
-    };
-    Operation::new("layer_norm", SHAPES.into_iter().zip(2300..).map(case).collect())
+    let label = |(rows, groups): &(usize, &[usize])| format!("{rows} rows of {groups:?}");
+    Operation::over("layer_norm", 2300, SHAPES, label, |sampler, &(rows, groups)| run(sampler, rows, groups))
 }
 
 /// Mean and variance are sums over a group, followed by a root and two quotients. The roundings of dx are relative to the

@@ -1,6 +1,6 @@
 //! The linear layer, forward and backward; the gradients of two passes add up.
 
-use super::{Case, Operation, Output, download};
+use super::{Operation, Output, gradient_outputs};
 use crate::Result;
 use crate::check::sampler::{CENTRED, POSITIVE, Sampler};
 use crate::check::tolerance::sum;
@@ -21,11 +21,12 @@ const SHAPES: [(&[usize], usize, usize); 9] = [
 
 pub(super) fn operation() -> Operation {
     let all = SHAPES.into_iter().flat_map(|shape| [(shape, Bias::With), (shape, Bias::Without)]);
-    let cases = all.zip(1000..).map(|(((leading, inputs, outputs), bias), seed)| {
-        let label = format!("{leading:?} rows, {inputs} inputs, {outputs} outputs, {bias:?} bias");
-        Case::new(label, seed, move |sampler| run(sampler, leading, [inputs, outputs], bias))
-    });
-    Operation::new("linear layer", cases.collect())
+    let label = |&((leading, inputs, outputs), bias): &((&[usize], usize, usize), Bias)| {
+        format!("{leading:?} rows, {inputs} inputs, {outputs} outputs, {bias:?} bias")
+    };
+    Operation::over("linear layer", 1000, all, label, |sampler, &((leading, inputs, outputs), bias)| {
+        run(sampler, leading, [inputs, outputs], bias)
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,14 +48,7 @@ fn run(
     let description = if bias == Bias::With { description } else { description.without_bias() };
     let mut model = Model::new(0);
     let layer = model.add("linear", description)?;
-    let mut parameters = model.initialize(sampler.device())?;
-    for spec in model.specs() {
-        parameters.set(
-            &spec.name,
-            spec.shape.dimensions(),
-            &sampler.values(spec.shape.elements(), range.clone()),
-        )?;
-    }
+    let parameters = sampler.parameters(&model, |_| range.clone())?;
     let shape = |last| leading.iter().copied().chain([last]).collect::<Vec<usize>>();
     let mut gradients = parameters.zero_gradients()?;
     let mut results = Vec::new();
@@ -64,9 +58,6 @@ fn run(
         results.push(Output::new(format!("y of the {pass} pass"), y, sum(inputs)));
         results.push(Output::new(format!("d_x of the {pass} pass"), d_x, sum(outputs)));
     }
-    for spec in model.specs() {
-        let gradient = download(sampler, gradients.view(&spec.name)?)?;
-        results.push(Output::new(format!("gradient of {}", spec.name), gradient, sum(2 * rows)));
-    }
+    results.extend(gradient_outputs(&model, &gradients, sum(2 * rows))?);
     Ok(results)
 }

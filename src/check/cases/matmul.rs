@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Case, Operation, Output};
+use super::{Operation, Output};
 use crate::check::sampler::{CENTRED, POSITIVE};
 use crate::check::tolerance::sum;
 use crate::ops::matmul::matmul_columns_into;
@@ -48,21 +48,15 @@ pub(super) fn operations() -> Vec<Operation> {
         Form::LeftTransposed => "matmul left transposed",
         Form::BothTransposed => "matmul both transposed",
     };
-    let mut operations: Vec<_> =
-        Form::ALL.into_iter().map(|form| Operation::new(name(form), cases(form))).collect();
+    let mut operations: Vec<_> = Form::ALL.into_iter().map(|form| operation(name(form), form)).collect();
+    operations.push(in_blocks());
     operations
-        .push(Operation::new("matmul in blocks", BLOCKS.into_iter().zip(150..).map(in_blocks).collect()));
-    operations
-}
-
-fn cases(form: Form) -> Vec<Case> {
-    let numbered = SHAPES.into_iter().zip(100..);
-    numbered.map(|(shape, seed)| case(form, shape, seed)).collect()
 }
 
 /// The product with and without a bias.
-fn case(form: Form, [m, n, k]: [usize; 3], seed: u64) -> Case {
-    Case::new(format!("M {m}, N {n}, K {k}"), seed, move |sampler| {
+fn operation(name: &'static str, form: Form) -> Operation {
+    let label = |[m, n, k]: &[usize; 3]| format!("M {m}, N {n}, K {k}");
+    Operation::over(name, 100, SHAPES, label, move |sampler, &[m, n, k]| {
         let range = if m * n < FEW { POSITIVE } else { CENTRED };
         let left = if form.left() { [k, m] } else { [m, k] };
         let right = if form.right() { [n, k] } else { [k, n] };
@@ -90,12 +84,15 @@ const BLOCKS: [Blocks; 7] = [
 ];
 
 /// C += AᵀB for some columns of A; every operand starts at its second row, so that no offset is zero.
-fn in_blocks(((depth, width, columns, n, block), seed): (Blocks, u64)) -> Case {
-    let label = format!("K {depth}, columns {columns:?} of {width}, N {n}, blocks of {block}");
-    Case::new(label, seed, move |sampler| {
+fn in_blocks() -> Operation {
+    let label = |(depth, width, columns, n, block): &Blocks| {
+        format!("K {depth}, columns {columns:?} of {width}, N {n}, blocks of {block}")
+    };
+    Operation::over("matmul in blocks", 150, BLOCKS, label, |sampler, (depth, width, columns, n, block)| {
+        let (&depth, &n, &block) = (depth, n, block);
         let range = if columns.len() * n < FEW { POSITIVE } else { CENTRED };
         let (a, b) = (
-            sampler.tensor(&[depth + 1, width], range.clone())?,
+            sampler.tensor(&[depth + 1, *width], range.clone())?,
             sampler.tensor(&[depth + 1, n], range.clone())?,
         );
         let mut c = sampler.tensor(&[columns.len(), n], range)?;

@@ -17,6 +17,7 @@ mod softmax;
 
 use super::sampler::Sampler;
 use crate::Result;
+use crate::nn::{Gradients, Model, ParameterSpec};
 use crate::tensor::{Tensor, View};
 
 /// An operation and its cases.
@@ -28,6 +29,20 @@ pub(super) struct Operation {
 impl Operation {
     pub(super) fn new(name: impl Into<String>, cases: Vec<Case>) -> Self {
         Self { name: name.into(), cases }
+    }
+
+    /// One case for each of `settings`, with the seeds `seed`, `seed` + 1 and so on.
+    fn over<S: 'static>(
+        name: impl Into<String>,
+        seed: u64,
+        settings: impl IntoIterator<Item = S>,
+        label: impl Fn(&S) -> String,
+        run: impl Fn(&Sampler, &S) -> Result<Vec<Output>> + Copy + 'static,
+    ) -> Self {
+        let case = |(setting, seed): (S, u64)| {
+            Case::new(label(&setting), seed, move |sampler| run(sampler, &setting))
+        };
+        Self::new(name, settings.into_iter().zip(seed..).map(case).collect())
     }
 }
 
@@ -73,9 +88,6 @@ impl Output {
 }
 
 /// All operations, ordered so that each comes after those that it builds on.
-///
-/// # Errors
-/// As the reference, which is used to filter out cases near a kink.
 pub(super) fn table() -> Result<Vec<Operation>> {
     let mut table = matmul::operations();
     table.extend(elementwise::operations());
@@ -95,6 +107,15 @@ pub(super) fn table() -> Result<Vec<Operation>> {
 }
 
 /// Copies a section of parameters or gradients to a tensor.
-fn download(sampler: &Sampler, view: View<'_>) -> Result<Tensor> {
-    Tensor::from_slice_f64(sampler.device(), view.shape().dimensions(), &view.download_f64()?)
+fn download(view: View<'_>) -> Result<Tensor> {
+    Tensor::from_slice_f64(view.device(), view.shape().dimensions(), &view.download_f64()?)
+}
+
+/// The gradients of all parameters of `model`, which `roundings` roundings affect.
+fn gradient_outputs(model: &Model, gradients: &Gradients, roundings: f64) -> Result<Vec<Output>> {
+    let output = |spec: &ParameterSpec| {
+        let gradient = download(gradients.view(&spec.name)?)?;
+        Ok(Output::new(format!("gradient of {}", spec.name), gradient, roundings))
+    };
+    model.specs().iter().map(output).collect()
 }

@@ -1,6 +1,6 @@
 //! Optimizer updates over several steps, and clipping.
 
-use super::{Case, Operation, Output, download};
+use super::{Operation, Output, download};
 use crate::Result;
 use crate::check::sampler::{CENTRED, Sampler};
 use crate::check::tolerance::{EVALUATION, sum};
@@ -28,14 +28,17 @@ fn sgd() -> Operation {
         ("momentum, dampening and decay", SgdConfig { dampening: 0.3, weight_decay: 0.05, ..momentum }),
         ("nesterov and decay", SgdConfig { nesterov: true, weight_decay: 0.01, ..momentum }),
     ];
-    let cases = configs.into_iter().zip(4000..).map(|((name, config), seed)| {
-        Case::new(name, seed, move |sampler| {
+    Operation::over(
+        "sgd",
+        4000,
+        configs,
+        |(name, _)| name.to_string(),
+        |sampler, &(_, config)| {
             let mut bench = Bench::new(sampler)?;
             let mut sgd = Sgd::new(&bench.parameters, config)?;
             bench.steps(sampler, |parameters, gradients| sgd.step(parameters, gradients))
-        })
-    });
-    Operation::new("sgd", cases.collect())
+        },
+    )
 }
 
 fn adam() -> Operation {
@@ -48,64 +51,62 @@ fn adam() -> Operation {
         ("amsgrad", AdamConfig { amsgrad: true, betas: (0.5, 0.6), ..plain }),
         ("amsgrad, decoupled decay", AdamConfig { amsgrad: true, epsilon: 1e-3, ..decoupled }),
     ];
-    let cases = configs.into_iter().zip(4100..).map(|((name, config), seed)| {
-        Case::new(name, seed, move |sampler| {
+    Operation::over(
+        "adam",
+        4100,
+        configs,
+        |(name, _)| name.to_string(),
+        |sampler, &(_, config)| {
             let mut bench = Bench::new(sampler)?;
             let mut adam = Adam::new(&bench.parameters, config)?;
             bench.steps(sampler, |parameters, gradients| adam.step(parameters, gradients))
-        })
-    });
-    Operation::new("adam", cases.collect())
+        },
+    )
 }
 
 fn clip() -> Operation {
     let norms = [("norm 1", Norm::L1), ("norm 2", Norm::L2), ("norm infinity", Norm::Infinity)];
     let all =
         norms.into_iter().flat_map(|norm| [("clipped", 0.5), ("untouched", 1e6)].map(|limit| (norm, limit)));
-    let cases = all.zip(4200..).map(|(((name, norm), (effect, limit)), seed)| {
-        Case::new(format!("{name}, {effect}"), seed, move |sampler| {
-            let bench = Bench::new(sampler)?;
-            let mut gradients = bench.gradients(sampler)?;
-            let total = gradients.clip(limit, norm)?;
-            // The norm is a sum over all gradients, followed by a quotient and a product.
-            let roundings = sum(bench.parameters.count()) + EVALUATION;
-            let mut results = bench.sections(sampler, |name| gradients.view(name), roundings + 3.0)?;
-            results.push(Output::new("norm", total, roundings));
-            Ok(results)
-        })
-    });
-    Operation::new("clip", cases.collect())
+    let label = |((name, _), (effect, _)): &((&str, Norm), (&str, f32))| format!("{name}, {effect}");
+    Operation::over("clip", 4200, all, label, |sampler, &((_, norm), (_, limit))| {
+        let bench = Bench::new(sampler)?;
+        let mut gradients = bench.gradients(sampler, None)?;
+        let total = gradients.clip(limit, norm)?;
+        // The norm is a sum over all gradients, followed by a quotient and a product.
+        let roundings = sum(bench.parameters.count()) + EVALUATION;
+        let mut results = bench.sections(|name| gradients.view(name), roundings + 3.0)?;
+        results.push(Output::new("norm", total, roundings));
+        Ok(results)
+    })
 }
 
 /// Updates and clipping with gradients that contain one zero or non-finite value.
 fn extremes() -> Operation {
     let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0];
-    let cases = values.into_iter().zip(4300..).map(|(value, seed)| {
-        Case::new(format!("a gradient of {value}"), seed, move |sampler| {
-            let mut results = Vec::new();
-            for kind in [Norm::L1, Norm::L2, Norm::Infinity] {
-                let mut bench = Bench::new(sampler)?;
-                let mut gradients = bench.gradients_with(sampler, Some(value))?;
-                let norm = gradients.clip(0.5, kind)?;
-                let roundings = sum(bench.parameters.count()) + EVALUATION;
-                results.push(Output::new(format!("{kind:?}"), norm, roundings));
-                results.extend(bench.sections(sampler, |name| gradients.view(name), roundings + 3.0)?);
-                let config = AdamConfig { amsgrad: kind == Norm::L1, ..AdamConfig::new(0.01) };
-                let mut adam = Adam::new(&bench.parameters, config)?;
-                let mut sgd =
-                    Sgd::new(&bench.parameters, SgdConfig { momentum: 0.9, ..SgdConfig::new(0.1) })?;
-                for extreme in [Some(value), None] {
-                    let gradients = bench.gradients_with(sampler, extreme)?;
-                    adam.step(&mut bench.parameters, &gradients)?;
-                    sgd.step(&mut bench.parameters, &gradients)?;
-                }
-                let roundings = 4.0 * (EVALUATION + 8.0);
-                results.extend(bench.sections(sampler, |name| bench.parameters.view(name), roundings)?);
+    let (name, label) = ("extremes, optimizers and clip", |value: &f32| format!("a gradient of {value}"));
+    Operation::over(name, 4300, values, label, |sampler, &value| {
+        let mut results = Vec::new();
+        for kind in [Norm::L1, Norm::L2, Norm::Infinity] {
+            let mut bench = Bench::new(sampler)?;
+            let mut gradients = bench.gradients(sampler, Some(value))?;
+            let norm = gradients.clip(0.5, kind)?;
+            let roundings = sum(bench.parameters.count()) + EVALUATION;
+            results.push(Output::new(format!("{kind:?}"), norm, roundings));
+            results.extend(bench.sections(|name| gradients.view(name), roundings + 3.0)?);
+            let config = AdamConfig { amsgrad: kind == Norm::L1, ..AdamConfig::new(0.01) };
+            let mut adam = Adam::new(&bench.parameters, config)?;
+            let mut sgd = Sgd::new(&bench.parameters, SgdConfig { momentum: 0.9, ..SgdConfig::new(0.1) })?;
+            for extreme in [Some(value), None] {
+                let gradients = bench.gradients(sampler, extreme)?;
+                adam.step(&mut bench.parameters, &gradients)?;
+                sgd.step(&mut bench.parameters, &gradients)?;
             }
-            Ok(results)
-        })
-    });
-    Operation::new("extremes, optimizers and clip", cases.collect())
+            let roundings = 4.0 * (EVALUATION + 8.0);
+            results.extend(bench.sections(|name| bench.parameters.view(name), roundings)?);
+        }
+        Ok(results)
+    })
 }
 
 /// Parameters with freely chosen gradients: if every row of an embedding is read once, the gradient of its weight is the
@@ -122,24 +123,12 @@ impl Bench {
         for (place, [rows, columns]) in SECTIONS.into_iter().enumerate() {
             layers.push(model.add(&format!("section{place}"), Embedding::new(rows, columns))?);
         }
-        let mut parameters = model.initialize(sampler.device())?;
-        for spec in model.specs() {
-            parameters.set(
-                &spec.name,
-                spec.shape.dimensions(),
-                &sampler.values(spec.shape.elements(), CENTRED),
-            )?;
-        }
+        let parameters = sampler.parameters(&model, |_| CENTRED)?;
         Ok(Self { layers, parameters })
     }
 
-    /// Random gradients.
-    fn gradients(&self, sampler: &Sampler) -> Result<Gradients> {
-        self.gradients_with(sampler, None)
-    }
-
     /// Random gradients; if `extreme` is set, it replaces each section's second (or only) element.
-    fn gradients_with(&self, sampler: &Sampler, extreme: Option<f32>) -> Result<Gradients> {
+    fn gradients(&self, sampler: &Sampler, extreme: Option<f32>) -> Result<Gradients> {
         let mut gradients = self.parameters.zero_gradients()?;
         for (layer, [rows, columns]) in self.layers.iter().zip(SECTIONS) {
             let all: Vec<u32> = (0..rows as u32).collect();
@@ -164,11 +153,11 @@ impl Bench {
     ) -> Result<Vec<Output>> {
         let mut results = Vec::new();
         for count in 1..=STEPS {
-            let gradients = self.gradients(sampler)?;
+            let gradients = self.gradients(sampler, None)?;
             step(&mut self.parameters, &gradients)?;
             // Each step rounds the parameter and its change, which contains at most a quotient and a root.
             let roundings = count as f64 * (EVALUATION + 8.0);
-            let after = self.sections(sampler, |name| self.parameters.view(name), roundings)?;
+            let after = self.sections(|name| self.parameters.view(name), roundings)?;
             results.extend(
                 after
                     .into_iter()
@@ -181,12 +170,11 @@ impl Bench {
     /// All sections of parameters or gradients.
     fn sections<'v>(
         &self,
-        sampler: &Sampler,
         view: impl Fn(&str) -> Result<crate::View<'v>>,
         roundings: f64,
     ) -> Result<Vec<Output>> {
         let all = self.parameters.names().map(|name| {
-            let tensor: Tensor = download(sampler, view(name)?)?;
+            let tensor: Tensor = download(view(name)?)?;
             // Values are at most 1; a section of one element may be small by chance.
             Ok(Output::new(name, tensor, roundings).relative_to(1.0))
         });

@@ -1,11 +1,10 @@
 //! Stacks with options: masks, zoneout, merges, residual connections and learned initial states, over ragged rows.
 
-use super::{Case, Operation, Output, download};
+use super::{Operation, Output, gradient_outputs};
 use crate::Result;
 use crate::check::sampler::{CENTRED, Sampler as Inputs};
 use crate::check::tolerance::Recurrence;
 use crate::nn::{Cell, Merge, Model, RandomKey, Rnn, Sequences};
-use crate::tensor::Indices;
 
 /// T, B, H: around tiles and blocks of four random numbers, and one of each.
 const SHAPES: [[usize; 3]; 4] = [[6, 5, 17], [3, 16, 33], [9, 1, 5], [2, 3, 64]];
@@ -77,23 +76,20 @@ fn other_equations(stack: Rnn) -> Rnn {
 }
 
 pub(super) fn operations() -> Vec<Operation> {
-    CHOICES.into_iter().map(|choice| Operation::new(format!("stack, {}", choice.0), cases(choice))).collect()
+    CHOICES.into_iter().map(operation).collect()
 }
 
-fn cases((_, build, growth, mode): Choice) -> Vec<Case> {
-    let mut cases = Vec::new();
-    for cell in &CELLS {
-        for [steps, batch, hidden] in SHAPES {
-            let label = format!("{} T {steps}, B {batch}, H {hidden}", cell.name());
-            cases.push(Case::new(label, 1900 + cases.len() as u64, move |sampler| {
-                let stack = build(Rnn::new(cell.clone(), hidden, hidden).layers(LAYERS));
-                let recurrence =
-                    Recurrence { cell: cell.clone(), steps, batch, layers: LAYERS, terms: 2 * hidden };
-                run(sampler, stack, &recurrence, growth, mode)
-            }));
-        }
-    }
-    cases
+fn operation((name, build, growth, mode): Choice) -> Operation {
+    let all = CELLS.iter().flat_map(|cell| SHAPES.map(|shape| (cell.clone(), shape)));
+    let label = |(cell, [steps, batch, hidden]): &(Cell, [usize; 3])| {
+        format!("{} T {steps}, B {batch}, H {hidden}", cell.name())
+    };
+    let name = format!("stack, {name}");
+    Operation::over(name, 1900, all, label, move |sampler, &(ref cell, [steps, batch, hidden])| {
+        let stack = build(Rnn::new(cell.clone(), hidden, hidden).layers(LAYERS));
+        let recurrence = Recurrence { cell: cell.clone(), steps, batch, layers: LAYERS, terms: 2 * hidden };
+        run(sampler, stack, &recurrence, growth, mode)
+    })
 }
 
 fn run(
@@ -107,18 +103,9 @@ fn run(
     let hidden = stack.hidden();
     let mut model = Model::new(0);
     let layer = model.add("rnn", stack)?;
-    let mut parameters = model.initialize(sampler.device())?;
     let bound = 1.0 / (hidden as f64).sqrt();
-    for spec in model.specs() {
-        parameters.set(
-            &spec.name,
-            spec.shape.dimensions(),
-            &sampler.values(spec.shape.elements(), -bound..bound),
-        )?;
-    }
-    let mut lengths: Vec<u32> = sampler.integers(batch, steps).into_iter().map(|length| length + 1).collect();
-    lengths[0] = steps as u32;
-    let lengths = Indices::from_slice(sampler.device(), &[batch], &lengths)?;
+    let parameters = sampler.parameters(&model, |_| -bound..bound)?;
+    let lengths = sampler.lengths(batch, steps)?;
     let x = sampler.tensor(&[steps, batch, hidden], CENTRED)?;
     let d_y = sampler.tensor(&[steps, batch, layer.description().outputs()], CENTRED)?;
     let initial = layer.initial_or_zero_state(&parameters, batch)?;
@@ -134,10 +121,6 @@ fn run(
         Output::new("y", y, growth * recurrence.forward()),
         Output::new("d_x", d_x, growth * recurrence.backward()),
     ];
-    for spec in model.specs() {
-        let gradient = download(sampler, gradients.view(&spec.name)?)?;
-        let name = format!("gradient of {}", spec.name);
-        results.push(Output::new(name, gradient, growth * recurrence.backward()));
-    }
+    results.extend(gradient_outputs(&model, &gradients, growth * recurrence.backward())?);
     Ok(results)
 }

@@ -1,6 +1,6 @@
 //! Permutation of dimensions, exact for all ranks.
 
-use super::{Case, Operation, Output};
+use super::{Operation, Output};
 use crate::check::sampler::CENTRED;
 use crate::ops::permute;
 
@@ -17,11 +17,9 @@ const CASES: [(&[usize], &[usize]); 9] = [
 ];
 
 pub(super) fn operation() -> Operation {
-    let cases = CASES.into_iter().zip(600..).map(|((dimensions, axes), seed)| {
-        Case::new(format!("{dimensions:?} by {axes:?}"), seed, move |sampler| {
-            let x = sampler.tensor(dimensions, CENTRED)?;
-            Ok(vec![Output::new("y", permute(&x, axes)?, 1.0)])
-        })
-    });
-    Operation::new("permute", cases.collect())
+    let label = |(dimensions, axes): &(&[usize], &[usize])| format!("{dimensions:?} by {axes:?}");
+    Operation::over("permute", 600, CASES, label, |sampler, &(dimensions, axes)| {
+        let x = sampler.tensor(dimensions, CENTRED)?;
+        Ok(vec![Output::new("y", permute(&x, axes)?, 1.0)])
+    })
 }

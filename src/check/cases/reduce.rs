@@ -1,6 +1,6 @@
 //! Sums and norms: one row, one column, and more rows than the 65,536 iterations after which some drivers end a loop.
 
-use super::{Case, Operation, Output};
+use super::{Operation, Output};
 use crate::Result;
 use crate::check::sampler::LEANING;
 use crate::check::tolerance::{EVALUATION, sum as sum_of};
@@ -14,14 +14,12 @@ const MATRICES: [[usize; 2]; 9] =
 const LENGTHS: [usize; 8] = [1, 31, 255, 256, 257, 5000, 70_000, 300_001];
 
 pub(super) fn operations() -> Vec<Operation> {
-    let rows = MATRICES.into_iter().zip(500..).map(|([rows, columns], seed)| {
-        Case::new(format!("{rows} rows, {columns} columns"), seed, move |sampler| {
+    let label = |[rows, columns]: &[usize; 2]| format!("{rows} rows, {columns} columns");
+    vec![
+        Operation::over("sum_rows", 500, MATRICES, label, |sampler, &[rows, columns]| {
             let x = sampler.tensor(&[rows, columns], LEANING)?;
             Ok(vec![Output::new("s", sum_rows(&x)?, sum_of(rows))])
-        })
-    });
-    vec![
-        Operation::new("sum_rows", rows.collect()),
+        }),
         of_all("sum", |x| sum(x)),
         of_all("squared_norm", |x| squared_norm(x)),
         of_all("norm 1", |x| norm(x, Norm::L1)),
@@ -31,11 +29,14 @@ pub(super) fn operations() -> Vec<Operation> {
 }
 
 fn of_all(name: &'static str, reduce: impl Fn(&Tensor) -> Result<Tensor> + Copy + 'static) -> Operation {
-    let cases = LENGTHS.into_iter().zip(520..).map(|(length, seed)| {
-        Case::new(format!("length {length}"), seed, move |sampler| {
+    Operation::over(
+        name,
+        520,
+        LENGTHS,
+        |length| format!("length {length}"),
+        move |sampler, &length| {
             let x = sampler.tensor(&[length], LEANING)?;
             Ok(vec![Output::new("s", reduce(&x)?, sum_of(length) + EVALUATION)])
-        })
-    });
-    Operation::new(name, cases.collect())
+        },
+    )
 }

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Case, Operation, Output};
+use super::{Operation, Output};
 use crate::Result;
-use crate::check::sampler::{CENTRED, Sampler};
+use crate::check::sampler::CENTRED;
 use crate::check::tolerance::{EVALUATION, sum};
 use crate::ops::{log_softmax, log_softmax_backward, softmax, softmax_backward};
 use crate::tensor::Tensor;
@@ -16,36 +16,31 @@ const SHAPES: [&[usize]; 8] =
 const LOGITS: [Range<f64>; 3] = [-3.0..3.0, 9_997.0..10_003.0, -1e4..1e4];
 
 pub(super) fn operations() -> Vec<Operation> {
-    vec![Operation::new("softmax", cases(of_softmax)), Operation::new("log_softmax", cases(of_log_softmax))]
+    vec![
+        operation("softmax", |x| softmax(x), |y, d_y| softmax_backward(y, d_y), largest),
+        operation("log_softmax", |x| log_softmax(x), |y, d_y| log_softmax_backward(y, d_y), |_| Ok(1.0)),
+    ]
 }
 
-fn cases(run: impl Fn(&Sampler, &Tensor, usize) -> Result<Vec<Output>> + Copy + 'static) -> Vec<Case> {
-    let all = SHAPES.into_iter().flat_map(|shape| LOGITS.into_iter().map(move |range| (shape, range)));
-    let case = move |((shape, range), seed): ((&'static [usize], Range<f64>), u64)| {
-        Case::new(format!("{shape:?}, logits in {range:?}"), seed, move |sampler| {
-            let x = sampler.tensor(shape, range.clone())?;
-            run(sampler, &x, shape[shape.len() - 1])
-        })
-    };
-    all.zip(700..).map(case).collect()
-}
-
-fn of_softmax(sampler: &Sampler, x: &Tensor, classes: usize) -> Result<Vec<Output>> {
-    let d_y = sampler.tensor(x.shape().dimensions(), CENTRED)?;
-    let y = softmax(x)?;
-    let d_x = softmax_backward(&y, &d_y)?;
-    let roundings = sum(classes) + 2.0 * EVALUATION;
-    // dy - Σ dy y cancels where one class has probability 1: errors are relative to the largest y dy, which is below 1.
-    let scale = largest(&y)?;
-    Ok(vec![Output::new("y", y, roundings), Output::new("d_x", d_x, 2.0 * roundings).relative_to(scale)])
-}
-
-fn of_log_softmax(sampler: &Sampler, x: &Tensor, classes: usize) -> Result<Vec<Output>> {
-    let d_y = sampler.tensor(x.shape().dimensions(), CENTRED)?;
-    let y = log_softmax(x)?;
-    let d_x = log_softmax_backward(&y, &d_y)?;
-    let roundings = sum(classes) + 2.0 * EVALUATION;
-    Ok(vec![Output::new("y", y, roundings), Output::new("d_x", d_x, 2.0 * roundings).relative_to(1.0)])
+/// `scale` is the magnitude that the roundings of dx are relative to. Where one class has probability 1, dy - Σ dy y of a
+/// softmax cancels: there it is the largest y dy, which is below 1.
+fn operation(
+    name: &'static str,
+    forward: fn(&Tensor) -> Result<Tensor>,
+    backward: fn(&Tensor, &Tensor) -> Result<Tensor>,
+    scale: fn(&Tensor) -> Result<f64>,
+) -> Operation {
+    let all = SHAPES.into_iter().flat_map(|shape| LOGITS.map(move |range| (shape, range)));
+    let label = |(shape, range): &(&[usize], Range<f64>)| format!("{shape:?}, logits in {range:?}");
+    Operation::over(name, 700, all, label, move |sampler, (shape, range)| {
+        let x = sampler.tensor(shape, range.clone())?;
+        let d_y = sampler.tensor(shape, CENTRED)?;
+        let y = forward(&x)?;
+        let d_x = backward(&y, &d_y)?;
+        let roundings = sum(x.shape().last()) + 2.0 * EVALUATION;
+        let d_x = Output::new("d_x", d_x, 2.0 * roundings).relative_to(scale(&y)?);
+        Ok(vec![Output::new("y", y, roundings), d_x])
+    })
 }
 
 fn largest(tensor: &Tensor) -> Result<f64> {

@@ -177,27 +177,14 @@ impl Case {
         }
     }
 
-    /// A number; `default` if the attribute is absent.
-    pub(super) fn number_or(&self, key: &str, default: f64) -> Outcome<f64> {
-        self.text(key).map_or(Ok(default), |text| parse(key, text))
-    }
-
-    pub(super) fn number(&self, key: &str) -> Outcome<f64> {
+    /// The value of an attribute, parsed as JSON.
+    pub(super) fn value<T: serde::de::DeserializeOwned>(&self, key: &str) -> Outcome<T> {
         parse(key, self.required(key)?)
     }
 
-    pub(super) fn count(&self, key: &str) -> Outcome<usize> {
-        parse(key, self.required(key)?)
-    }
-
-    /// A non-negative integer; `default` if the attribute is absent.
-    pub(super) fn count_or(&self, key: &str, default: usize) -> Outcome<usize> {
+    /// As [`Case::value`]; `default` if the attribute is absent.
+    pub(super) fn value_or<T: serde::de::DeserializeOwned>(&self, key: &str, default: T) -> Outcome<T> {
         self.text(key).map_or(Ok(default), |text| parse(key, text))
-    }
-
-    /// Whether the attribute is `true`; an absent one counts as `false`.
-    pub(super) fn flag(&self, key: &str) -> Outcome<bool> {
-        self.text(key).map_or(Ok(false), |text| parse(key, text))
     }
 
     pub(super) fn has(&self, name: &str) -> bool {

@@ -21,7 +21,7 @@ pub(super) fn activation(case: &Case, name: &str) -> Outcome<Activation> {
     let number = |keys: &[&str], default: f64| -> Outcome<f32> {
         for key in keys {
             if case.text(key).is_some() {
-                return Ok(case.number(key)? as f32);
+                return Ok(case.value::<f64>(key)? as f32);
             }
         }
         Ok(default as f32)

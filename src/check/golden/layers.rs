@@ -12,7 +12,7 @@ pub(super) fn linear(replay: &mut Replay<'_>) -> Outcome {
     let (case, device) = (replay.case, replay.device);
     expect_kind(replay, "linear")?;
     let ([outputs, inputs], weight) = case.floats::<2>("weight")?;
-    let bias = case.flag("bias")?;
+    let bias = case.value_or("bias", false)?;
     let description = Linear::new(inputs, outputs);
     let mut model = Model::new(0);
     let layer = model.add("linear", if bias { description } else { description.without_bias() })?;
@@ -67,7 +67,7 @@ pub(super) fn softmax(replay: &mut Replay<'_>) -> Outcome {
         other => return Err(Trouble::unsupported(format!("`{other}` is not supported"))),
     };
     let x = case.tensor("x", device)?;
-    let axes = exchanged(case.number_or("dim", -1.0)?, x.shape().rank())?;
+    let axes = exchanged(case.value_or::<f64>("dim", -1.0)?, x.shape().rank())?;
     let x = permute(&x, &axes)?;
     let d_y = permute(&case.tensor("dy", device)?, &axes)?;
     let y = forward(&x)?;

@@ -19,8 +19,8 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
 fn cross_entropy(replay: &mut Replay<'_>) -> Outcome {
     let (case, device) = (replay.case, replay.device);
     expect_classes_last(replay)?;
-    let mut loss = CrossEntropy::default().smoothing(case.number_or("label_smoothing", 0.0)? as f32);
-    if case.flag("class_weights")? || case.has("weight") {
+    let mut loss = CrossEntropy::default().smoothing(case.value_or::<f64>("label_smoothing", 0.0)? as f32);
+    if case.value_or("class_weights", false)? || case.has("weight") {
         loss = loss.weights(case.tensor("weight", device)?);
     }
     let logits = case.tensor("input", device)?;
@@ -42,7 +42,7 @@ fn cross_entropy(replay: &mut Replay<'_>) -> Outcome {
 /// Class labels, with ignored ones replaced by [`IGNORED`](crate::IGNORED).
 fn labels(replay: &Replay<'_>) -> Outcome<Indices> {
     let (shape, values) = replay.case.integers("target")?;
-    let ignored = replay.case.number_or("ignore_index", -100.0)?;
+    let ignored = replay.case.value_or::<f64>("ignore_index", -100.0)?;
     let counted: Vec<i64> = values.iter().copied().filter(|&value| value as f64 != ignored).collect();
     let mut counted = unsigned("target", &counted)?.into_iter();
     let marked =

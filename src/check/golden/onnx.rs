@@ -132,10 +132,9 @@ fn state(layer: &OnnxLayer, inputs: &Inputs, sizes: Sizes) -> Outcome<State> {
         let own = &all[directions.start * size..directions.end * size];
         Tensor::from_slice(inputs.x.device(), &[directions.len(), batch, hidden], own)
     };
-    Ok(match layer.description().cell().has_cell_state() {
-        true => State::from_hidden_and_cell(&part(&inputs.initial_h)?, &part(&inputs.initial_c)?)?,
-        false => State::from_hidden(&part(&inputs.initial_h)?)?,
-    })
+    let has_cell_state = layer.description().cell().has_cell_state();
+    let cell = has_cell_state.then(|| part(&inputs.initial_c)).transpose()?;
+    Ok(State::from_parts(&part(&inputs.initial_h)?, cell.as_ref())?)
 }
 
 /// Sets `last` to zero in rows without steps, as ONNX Runtime writes Y_h and Y_c for any initial state. The layer itself

@@ -48,7 +48,7 @@ pub(super) fn clip(replay: &mut Replay<'_>) -> Outcome {
             other => return Err(Trouble::unsupported(format!("norm_type = {other} is not supported"))),
         },
     };
-    let max_norm = case.number("max_norm")? as f32;
+    let max_norm = case.value::<f64>("max_norm")? as f32;
     let mut model = Model::new(0);
     let mut sections = Vec::new();
     for index in (0..).take_while(|index| *index == 0 || case.has(&format!("grad{index}"))) {
@@ -102,31 +102,27 @@ impl Optimizer {
 fn sgd_config(case: &Case) -> Outcome<SgdConfig> {
     expect_descent(case)?;
     Ok(SgdConfig {
-        learning_rate: case.number("lr")?,
-        momentum: case.number_or("momentum", 0.0)?,
-        dampening: case.number_or("dampening", 0.0)?,
-        weight_decay: case.number_or("weight_decay", 0.0)?,
-        nesterov: case.flag("nesterov")?,
+        learning_rate: case.value("lr")?,
+        momentum: case.value_or("momentum", 0.0)?,
+        dampening: case.value_or("dampening", 0.0)?,
+        weight_decay: case.value_or("weight_decay", 0.0)?,
+        nesterov: case.value_or("nesterov", false)?,
     })
 }
 
 fn adam_config(case: &Case, decay: fn(f64) -> WeightDecay, default_decay: f64) -> Outcome<AdamConfig> {
     expect_descent(case)?;
-    let betas = match case.text("betas") {
-        Some(text) => parse("betas", text)?,
-        None => (0.9, 0.999),
-    };
     Ok(AdamConfig {
-        learning_rate: case.number("lr")?,
-        betas,
-        epsilon: case.number_or("eps", 1e-8)?,
-        weight_decay: decay(case.number_or("weight_decay", default_decay)?),
-        amsgrad: case.flag("amsgrad")?,
+        learning_rate: case.value("lr")?,
+        betas: case.value_or("betas", (0.9, 0.999))?,
+        epsilon: case.value_or("eps", 1e-8)?,
+        weight_decay: decay(case.value_or::<f64>("weight_decay", default_decay)?),
+        amsgrad: case.value_or("amsgrad", false)?,
     })
 }
 
 fn expect_descent(case: &Case) -> Outcome {
-    match case.flag("maximize")? {
+    match case.value_or("maximize", false)? {
         false => Ok(()),
         true => Err(Trouble::unsupported("maximize = true is not supported")),
     }
@@ -143,7 +139,7 @@ pub(super) fn optimizer(replay: &mut Replay<'_>) -> Outcome {
     let shape = [parameter.rows, parameter.columns];
     parameters.set("parameter.weight", &shape, initial.floats("param0")?)?;
     let mut optimizer = Optimizer::from_case(case, &parameters)?;
-    let steps = case.count("steps")?;
+    let steps = case.value("steps")?;
     let shape: Vec<usize> = [steps].iter().chain(initial.shape).copied().collect();
     case.expect_shape("grads", &shape)?;
     case.expect_shape("params", &shape)?;

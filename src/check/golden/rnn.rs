@@ -6,6 +6,7 @@ use super::replay::Replay;
 use crate::check::tolerance::Recurrence;
 use crate::device::Device;
 use crate::nn::{Cell, Gradients, Layer, Model, Parameters, Rnn, Sequences, State};
+use crate::ops::recurrent::{SlidingWindows, Truncation};
 use crate::tensor::Indices;
 
 /// A stack with the case's weights.
@@ -34,23 +35,23 @@ impl Stack {
     fn from_case(replay: &Replay<'_>) -> Outcome<Self> {
         let (case, device) = (replay.case, replay.device);
         let ([steps, batch, inputs], _) = case.floats::<3>("x")?;
-        let layers = case.count("layers")?;
+        let layers: usize = case.value("layers")?;
         let cell = cell(case)?;
         // The width of W_hh is the projection size, if there is a projection.
         let ([rows, _], _) = case.floats::<2>("weight_hh_l0")?;
         let hidden = rows / cell.gates();
         let mut description = Rnn::new(cell.clone(), inputs, hidden).layers(layers);
-        match case.count_or("proj_size", 0)? {
+        match case.value_or::<usize>("proj_size", 0)? {
             0 => {}
             units => description = description.projection(units),
         }
-        if !case.flag("bias")? {
+        if !case.value_or("bias", false)? {
             description = description.without_bias();
         }
-        if case.flag("bidirectional")? {
+        if case.value_or("bidirectional", false)? {
             description = description.bidirectional();
         }
-        description = Truncation::from_case(case)?.of(description);
+        description = description.with_truncation(truncation(case)?);
         let mut model = Model::new(0);
         let layer = model.add("rnn", description)?;
         let parameters = replay.load(&model, |name| name.trim_start_matches("rnn.").to_owned())?;
@@ -71,39 +72,22 @@ impl Stack {
     }
 }
 
-/// The truncation of gradients within a window of time.
-#[derive(Clone, Copy)]
-pub(super) enum Truncation {
-    /// No truncation.
-    Whole,
-    /// The state is detached before every step whose index is a multiple of this number.
-    Chunk(usize),
-    /// The gradient of each output goes through its own step and this number of steps before it.
-    Window(usize),
-}
-
-impl Truncation {
-    /// Parses the case's `truncation_mode` and `truncation`.
-    pub(super) fn from_case(case: &Case) -> Outcome<Self> {
-        let mode = case.text("truncation_mode").unwrap_or_default();
-        match (mode, case.text("truncation").unwrap_or_default()) {
-            ("", "") => Ok(Self::Whole),
-            ("chunk", _) => match case.count("truncation")? {
-                0 => Err(Trouble::malformed("truncation must be at least 1, not 0")),
-                steps => Ok(Self::Chunk(steps)),
-            },
-            ("window", _) => Ok(Self::Window(case.count("truncation")?)),
-            (other, _) => Err(Trouble::unsupported(format!("truncation_mode = {other} is not supported"))),
+/// Parses the case's `truncation_mode` and `truncation`: `chunk` detaches the state before every step whose index is a
+/// multiple of a number; with `window` the gradient of each output goes through its own step and a number of steps before
+/// it.
+pub(super) fn truncation(case: &Case) -> Outcome<Truncation> {
+    let mode = case.text("truncation_mode").unwrap_or_default();
+    match (mode, case.text("truncation").unwrap_or_default()) {
+        ("", "") => Ok(Truncation::None),
+        ("chunk", _) => match case.value("truncation")? {
+            0 => Err(Trouble::malformed("truncation must be at least 1, not 0")),
+            steps => Ok(Truncation::Chunks(steps)),
+        },
+        ("window", _) => {
+            let depth = case.value::<usize>("truncation")?.saturating_add(1);
+            Ok(Truncation::SlidingWindows(SlidingWindows { every: 1, depth }))
         }
-    }
-
-    /// `description` with this truncation.
-    pub(super) fn of(self, description: Rnn) -> Rnn {
-        match self {
-            Self::Chunk(chunk) => description.truncated(chunk),
-            Self::Window(window) => description.windowed(window),
-            Self::Whole => description,
-        }
+        (other, _) => Err(Trouble::unsupported(format!("truncation_mode = {other} is not supported"))),
     }
 }
 
@@ -135,10 +119,8 @@ pub(super) fn expect_plain(case: &Case) -> Outcome {
 /// The state `h`, and for an LSTM `c`, of the case.
 fn state(case: &Case, device: &Device, cell: &Cell, h: &str, c: &str) -> Outcome<State> {
     let hidden = case.tensor(h, device)?;
-    match cell.has_cell_state() {
-        true => Ok(State::from_hidden_and_cell(&hidden, &case.tensor(c, device)?)?),
-        false => Ok(State::from_hidden(&hidden)?),
-    }
+    let cell = cell.has_cell_state().then(|| case.tensor(c, device)).transpose()?;
+    Ok(State::from_parts(&hidden, cell.as_ref())?)
 }
 
 /// One forward and one backward pass.
@@ -150,10 +132,7 @@ pub(super) fn whole(replay: &mut Replay<'_>) -> Outcome {
     let cell = stack.layer.description().cell();
     let initial = state(case, device, cell, "h0", "c0")?;
     let d_last = state(case, device, cell, "dhn", "dcn")?;
-    let sequences = match &stack.lengths {
-        Some(lengths) => Sequences::ragged(lengths),
-        None => Sequences::whole(),
-    };
+    let sequences = stack.lengths.as_ref().map_or_else(Sequences::whole, Sequences::ragged);
     let x = case.tensor("x", device)?;
     let mut gradients = stack.parameters.zero_gradients()?;
     let (y, last, trace) = stack.layer.forward_sequences(&stack.parameters, &x, &initial, sequences)?;

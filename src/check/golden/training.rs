@@ -26,13 +26,13 @@ struct Sizes {
 impl Sizes {
     fn from_case(case: &Case) -> Outcome<Self> {
         Ok(Self {
-            steps: case.count("steps")?,
-            sequence: case.count("sequence")?,
-            batch: case.count("batch")?,
-            vocabulary: case.count("vocabulary")?,
-            embedding: case.count("embedding")?,
-            hidden: case.count("hidden")?,
-            layers: case.count("layers")?,
+            steps: case.value("steps")?,
+            sequence: case.value("sequence")?,
+            batch: case.value("batch")?,
+            vocabulary: case.value("vocabulary")?,
+            embedding: case.value("embedding")?,
+            hidden: case.value("hidden")?,
+            layers: case.value("layers")?,
         })
     }
 
@@ -70,7 +70,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     let mut parameters = replay.load(&model, str::to_owned)?;
     let mut optimizer = Optimizer::from_case(case, &parameters)?;
     expect_no_stray_momentum(case, &optimizer)?;
-    let max_norm = case.number_or("clip_norm", 0.0)? as f32;
+    let max_norm = case.value_or::<f64>("clip_norm", 0.0)? as f32;
     let (tokens, targets) =
         (windows(case, "tokens", &sizes, device)?, windows(case, "targets", &sizes, device)?);
 
@@ -100,7 +100,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
 fn expect_no_stray_momentum(case: &Case, optimizer: &Optimizer) -> Outcome {
     match optimizer {
         Optimizer::Sgd(_) => Ok(()),
-        Optimizer::Adam(_) if case.number_or("momentum", 0.0)? == 0.0 => Ok(()),
+        Optimizer::Adam(_) if case.value_or::<f64>("momentum", 0.0)? == 0.0 => Ok(()),
         Optimizer::Adam(_) => Err(Trouble::unsupported("Adam with a momentum is not supported")),
     }
 }

@@ -5,9 +5,10 @@ use super::elementwise::activation;
 use super::layers::expect_kind;
 use super::replay::Replay;
 use super::rnn::expect_plain;
+use super::windowed::slots;
 use crate::check::tolerance::{EVALUATION, Recurrence, sum};
 use crate::loss::cross_entropy;
-use crate::nn::{Cell, Linear, Model, Rnn, State};
+use crate::nn::{Cell, Linear, Model, Parameters, Rnn, State};
 use crate::ops::{Activation, permute, softmax, unary, unary_backward};
 use crate::tensor::Tensor;
 
@@ -22,11 +23,17 @@ fn expect_recurrent(replay: &Replay<'_>, layout: &str) -> Outcome<Cell> {
     Ok(Cell::Vanilla(activation(case, case.required("nonlinearity")?)?))
 }
 
+/// Sets the parameter `name` to the transposed matrix `tensor` of the case.
+fn set_transposed(replay: &Replay<'_>, parameters: &mut Parameters, name: &str, tensor: &str) -> Outcome {
+    let transposed = permute(&replay.case.tensor(tensor, replay.device)?, &[1, 0])?;
+    Ok(parameters.set(name, transposed.shape().dimensions(), &transposed.download()?)?)
+}
+
 /// x \[T, B, F\] → out \[T, H, B\], hidden \[L, H, B\]; no biases, the state starts at zero.
 pub(super) fn stacked(replay: &mut Replay<'_>) -> Outcome {
     let (case, device) = (replay.case, replay.device);
     let cell = expect_recurrent(replay, "x time_major [T,B,F]; out [T,H,B]; hidden [L,H,B]")?;
-    let layers = case.count("layers")?;
+    let layers = case.value("layers")?;
     let ([steps, batch, inputs], _) = case.floats::<3>("x")?;
     let ([hidden, _], _) = case.floats::<2>("Whh0")?;
     let mut model = Model::new(0);
@@ -54,8 +61,7 @@ pub(super) fn softmax_rnn(replay: &mut Replay<'_>) -> Outcome {
     let head = model.add("head", Linear::new(hidden, classes).without_bias())?;
     let mut parameters = replay.initialize(&model)?;
     for (name, tensor) in [("rnn.weight_ih_l0", "U"), ("rnn.weight_hh_l0", "W"), ("head.weight", "V")] {
-        let transposed = permute(&case.tensor(tensor, device)?, &[1, 0])?;
-        parameters.set(name, transposed.shape().dimensions(), &transposed.download()?)?;
+        set_transposed(replay, &mut parameters, name, tensor)?;
     }
     let x = permute(&case.tensor("x", device)?, &[1, 0, 2])?;
     let [steps, batch, _] = x.shape().exactly("x", "[batch, time, inputs]")?;
@@ -65,10 +71,7 @@ pub(super) fn softmax_rnn(replay: &mut Replay<'_>) -> Outcome {
     let by_step = softmax(&logits.reshape(&[steps, batch * classes])?)?.reshape(&[steps, batch, classes])?;
 
     let forward = Recurrence { cell, steps, batch, layers: 1, terms: inputs + hidden }.forward();
-    let mut slots = states.download_f64()?;
-    slots.resize((steps + 1) * batch * hidden, 0.0);
-    let slots = Tensor::from_slice_f64(device, &[steps + 1, batch, hidden], &slots)?;
-    replay.check("s", &permute(&slots, &[1, 0, 2])?, forward)?;
+    replay.check("s", &slots(&states)?, forward)?;
     let roundings = forward + sum(hidden) + sum(batch * classes) + 2.0 * EVALUATION;
     replay.check("o_rowwise", &permute(&by_row, &[1, 0, 2])?, roundings)?;
     replay.check("o_literal", &permute(&by_step, &[1, 0, 2])?, roundings)
@@ -128,7 +131,7 @@ pub(super) fn feature_major(replay: &mut Replay<'_>) -> Outcome {
 pub(super) fn linear_cells(replay: &mut Replay<'_>) -> Outcome {
     let (case, device) = (replay.case, replay.device);
     let cell = expect_recurrent(replay, "batch_major")?;
-    let cells = case.count("layers")?;
+    let cells = case.value("layers")?;
     let mut model = Model::new(0);
     let mut layers = Vec::new();
     for index in 0..cells {
@@ -139,9 +142,8 @@ pub(super) fn linear_cells(replay: &mut Replay<'_>) -> Outcome {
     let mut parameters = replay.initialize(&model)?;
     for index in 0..cells {
         for (weight, kernel) in [("ih", "kernel"), ("hh", "recurrent_kernel")] {
-            let transposed = permute(&case.tensor(&format!("{kernel}{index}"), device)?, &[1, 0])?;
             let name = format!("cell{index}.weight_{weight}_l0");
-            parameters.set(&name, transposed.shape().dimensions(), &transposed.download()?)?;
+            set_transposed(replay, &mut parameters, &name, &format!("{kernel}{index}"))?;
         }
     }
     let mut signal = permute(&case.tensor("x", device)?, &[1, 0, 2])?;
@@ -203,8 +205,7 @@ fn affine(replay: &mut Replay<'_>) -> Outcome {
     let mut model = Model::new(0);
     let layer = model.add("affine", Linear::new(inputs, outputs))?;
     let mut parameters = replay.initialize(&model)?;
-    let transposed = permute(&case.tensor("w", device)?, &[1, 0])?;
-    parameters.set("affine.weight", &[outputs, inputs], &transposed.download()?)?;
+    set_transposed(replay, &mut parameters, "affine.weight", "w")?;
     parameters.set("affine.bias", &[outputs], case.floats::<1>("b")?.1)?;
     let x = case.tensor("x", device)?;
     let shape = x.shape().dimensions();

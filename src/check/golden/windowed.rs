@@ -5,9 +5,10 @@ use super::case::Outcome;
 use super::elementwise::activation;
 use super::layers::expect_kind;
 use super::replay::Replay;
-use super::rnn::{Truncation, expect_plain};
+use super::rnn::{expect_plain, truncation};
 use crate::check::tolerance::{Recurrence, sum};
 use crate::nn::{Cell, Gradients, Layer, Linear, Model, Parameters, Rnn};
+use crate::ops::recurrent::Truncation;
 use crate::ops::{Binary, Form, binary, matmul, permute};
 use crate::optim::{Sgd, SgdConfig};
 use crate::tensor::Tensor;
@@ -33,7 +34,7 @@ impl Network {
         let x = permute(&case.tensor("X", device)?, &[1, 0, 2])?;
         let [steps, batch, inputs] = x.shape().exactly("X", "[batch, time, inputs]")?;
         let ([classes, hidden], _) = case.floats::<2>("V")?;
-        let description = truncation.of(Rnn::new(cell.clone(), inputs, hidden).without_bias());
+        let description = Rnn::new(cell.clone(), inputs, hidden).without_bias().with_truncation(truncation);
         let mut model = Model::new(0);
         let rnn = model.add("rnn", description)?;
         let head = model.add("head", Linear::new(hidden, classes).without_bias())?;
@@ -80,6 +81,15 @@ impl Network {
     }
 }
 
+/// The states \[T, B, H\] with the zero state in another slot at the end, batch-major \[B, T + 1, H\].
+pub(super) fn slots(states: &Tensor) -> Outcome<Tensor> {
+    let [steps, batch, hidden] = states.shape().exactly("states", "[time, batch, hidden]")?;
+    let mut slots = states.download_f64()?;
+    slots.resize((steps + 1) * batch * hidden, 0.0);
+    let slots = Tensor::from_slice_f64(states.device(), &[steps + 1, batch, hidden], &slots)?;
+    Ok(permute(&slots, &[1, 0, 2])?)
+}
+
 /// Compares everything that the tutorial computes: `states` \[B, T + 1, H\], whose last slot is the zero state, the
 /// pre-activations, `outputs`; from the upstream gradient `accum_grad` all gradients with the window, and
 /// `accum_grad_next`, the gradient of X from the same step's output alone; the parameters after one step of SGD.
@@ -90,17 +100,13 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     for (key, value) in [("layers", "1"), ("bias", "false"), ("layout", "batch_major")] {
         case.expect(key, value)?;
     }
-    let mut network = Network::from_case(replay, Truncation::from_case(case)?)?;
-    let Recurrence { steps, batch, .. } = network.recurrence;
+    let mut network = Network::from_case(replay, truncation(case)?)?;
     let (forward, backward) = (network.recurrence.forward(), network.recurrence.backward());
     let batch_major = |tensor: &Tensor| permute(tensor, &[1, 0, 2]);
 
     let (states, outputs) = network.infer()?;
     let hidden = states.shape().last();
-    let mut slots = states.download_f64()?;
-    slots.resize((steps + 1) * batch * hidden, 0.0);
-    let slots = Tensor::from_slice_f64(device, &[steps + 1, batch, hidden], &slots)?;
-    replay.check("states", &batch_major(&slots)?, forward)?;
+    replay.check("states", &slots(&states)?, forward)?;
     replay.check("state_input", &batch_major(&network.before_activation(&states)?)?, forward)?;
     replay.check("outputs", &batch_major(&outputs)?, forward + sum(hidden))?;
 
@@ -111,10 +117,10 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     for (tensor, name) in PARAMETERS {
         replay.check(&format!("grad_{tensor}"), gradients.view(name)?, backward + of_head)?;
     }
-    let (d_x, _) = Network::from_case(replay, Truncation::Chunk(1))?.backward(&d_outputs)?;
+    let (d_x, _) = Network::from_case(replay, Truncation::Chunks(1))?.backward(&d_outputs)?;
     replay.check("accum_grad_next", &batch_major(&d_x)?, backward + of_head)?;
 
-    let mut descent = Sgd::new(&network.parameters, SgdConfig::new(case.number("sgd_lr")?))?;
+    let mut descent = Sgd::new(&network.parameters, SgdConfig::new(case.value("sgd_lr")?))?;
     descent.step(&mut network.parameters, &gradients)?;
     for (tensor, name) in PARAMETERS {
         let after = network.parameters.view(name)?;

@@ -93,9 +93,6 @@ impl ProductShape {
     }
 
     /// Fails unless a table may contain `variant` for this shape.
-    ///
-    /// # Errors
-    /// [`Error::Config`], which says what is allowed.
     fn expect_allowed(&self, variant: MatmulVariant) -> Result<()> {
         let refused = |message: String| Err(Error::config(format!("the choice for {self:?}"), message));
         let Self { form, m, n, k, block } = *self;
@@ -123,9 +120,6 @@ impl ProductShape {
 
 impl RecurrentShape {
     /// Fails unless a table may contain `strategy` for this shape.
-    ///
-    /// # Errors
-    /// [`Error::Config`], which says what is allowed.
     fn expect_allowed(&self, strategy: RecurrentStrategy) -> Result<()> {
         let refused = |message: &str| Err(Error::config(format!("the choice for {self:?}"), message));
         let Self { gates, hidden_size, rows } = *self;

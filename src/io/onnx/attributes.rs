@@ -1,9 +1,50 @@
-//! The attributes of a recurrent node, including its activations.
+//! The operator and the attributes of a recurrent node, including its activations.
 
 use serde::Deserialize;
 
 use crate::ops::Activation;
 use crate::{Error, Result};
+
+/// The operator of a recurrent node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    Rnn,
+    Gru,
+    Lstm,
+}
+
+impl Operator {
+    /// The operator with this ONNX name.
+    pub(super) fn new(name: &str) -> Result<Self> {
+        match name {
+            "RNN" => Ok(Self::Rnn),
+            "GRU" => Ok(Self::Gru),
+            "LSTM" => Ok(Self::Lstm),
+            other => {
+                let message = format!("`{other}` is not a recurrent operator of ONNX (RNN, GRU or LSTM)");
+                Err(Error::Unsupported { what: "ONNX operator".to_owned(), message })
+            }
+        }
+    }
+
+    /// The number of gates.
+    pub(super) fn gates(self) -> usize {
+        match self {
+            Self::Rnn => 1,
+            Self::Gru => 3,
+            Self::Lstm => 4,
+        }
+    }
+
+    /// ONNX's default activations of one direction.
+    pub(super) fn functions(self) -> &'static [Activation] {
+        match self {
+            Self::Rnn => &[Activation::Tanh],
+            Self::Gru => &[Activation::Sigmoid, Activation::Tanh],
+            Self::Lstm => &[Activation::Sigmoid, Activation::Tanh, Activation::Tanh],
+        }
+    }
+}
 
 /// The direction in which a node processes the sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

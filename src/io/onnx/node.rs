@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::attributes::{OnnxAttributes, OnnxDirection};
+use super::attributes::{OnnxAttributes, OnnxDirection, Operator};
 use super::tensors::{ActivationOrder, OnnxTensors};
 use crate::io::section::{Named, set_layer};
 use crate::nn::{Cell, Parameters, Rnn};
@@ -44,44 +44,6 @@ pub struct OnnxNode {
     attributes: OnnxAttributes,
     /// The activations, direction by direction.
     functions: Vec<Activation>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operator {
-    Rnn,
-    Gru,
-    Lstm,
-}
-
-impl Operator {
-    fn new(name: &str) -> Result<Self> {
-        match name {
-            "RNN" => Ok(Self::Rnn),
-            "GRU" => Ok(Self::Gru),
-            "LSTM" => Ok(Self::Lstm),
-            other => {
-                let message = format!("`{other}` is not a recurrent operator of ONNX (RNN, GRU or LSTM)");
-                Err(Error::Unsupported { what: "ONNX operator".to_owned(), message })
-            }
-        }
-    }
-
-    pub(super) fn gates(self) -> usize {
-        match self {
-            Self::Rnn => 1,
-            Self::Gru => 3,
-            Self::Lstm => 4,
-        }
-    }
-
-    /// ONNX's default activations of one direction.
-    fn functions(self) -> &'static [Activation] {
-        match self {
-            Self::Rnn => &[Activation::Tanh],
-            Self::Gru => &[Activation::Sigmoid, Activation::Tanh],
-            Self::Lstm => &[Activation::Sigmoid, Activation::Tanh, Activation::Tanh],
-        }
-    }
 }
 
 impl OnnxNode {

@@ -1,6 +1,6 @@
 //! Converts ONNX's recurrent weights to the names and gate order of this crate, which are PyTorch's.
 
-use super::node::Operator;
+use super::attributes::Operator;
 use crate::io::section::{HostArray, Named, reordered};
 use crate::shape::product;
 use crate::{Error, Result};

@@ -19,11 +19,13 @@ fn option_of(truncation: Truncation) -> Option<Exclusive> {
 }
 
 impl Rnn {
-    fn with_equations(self, equations: CellOptions) -> Self {
-        Self { options: Options { equations, ..self.options }, ..self }
+    /// The stack with the options of its cell changed by `change`.
+    pub(crate) fn equations_with(mut self, change: impl FnOnce(&mut CellOptions)) -> Self {
+        change(&mut self.options.equations);
+        self
     }
 
-    fn with_truncation(self, truncation: Truncation) -> Self {
+    pub(crate) fn with_truncation(self, truncation: Truncation) -> Self {
         let options = self.options.instead_of(option_of(self.options.truncation), option_of(truncation));
         Self { options: Options { truncation, ..options }, ..self }
     }
@@ -32,51 +34,44 @@ impl Rnn {
     /// c'), o = σ(a_o + p_o c). Parameters `weight_ch_l{l}` \[3, H\] with rows p_i, p_f, p_o; without p_f if
     /// gates are [coupled](Rnn::coupled).
     pub fn peepholes(self) -> Self {
-        let equations = CellOptions { peepholes: true, ..self.options.equations };
-        self.with_equations(equations)
+        self.equations_with(|options| options.peepholes = true)
     }
 
     /// Couples the gates of an LSTM: f = 1 − i (Greff et al. 2017, the CIFG variant; ONNX `input_forget`). It
     /// then has three gates, in the order i, g, o.
     pub fn coupled(self) -> Self {
-        let equations = CellOptions { coupled: true, ..self.options.equations };
-        self.with_equations(equations)
+        self.equations_with(|options| options.coupled = true)
     }
 
     /// Replaces σ, tanh and tanh in an LSTM or a GRU by `gates` (i, f, o or r, z), `candidate` (g or n) and
     /// `output` (h = o · output(c), which a GRU does not use): ONNX's f, g and h.
     pub fn gate_activations(self, gates: Activation, candidate: Activation, output: Activation) -> Self {
         let activations = Some([gates, candidate, output]);
-        let equations = CellOptions { activations, ..self.options.equations };
-        self.with_equations(equations)
+        self.equations_with(|options| options.activations = activations)
     }
 
     /// Clips the arguments of the gates' activations to \[−`bound`, `bound`\] (ONNX `clip`). No gradient
     /// flows where an argument is clipped.
     pub fn clip_gates(self, bound: f32) -> Self {
-        let equations = CellOptions { clip_gates: Some(bound), ..self.options.equations };
-        self.with_equations(equations)
+        self.equations_with(|options| options.clip_gates = Some(bound))
     }
 
     /// Clips the cell state of an LSTM to \[−`bound`, `bound`\] (Sak et al. 2014). No gradient flows where it
     /// is clipped.
     pub fn clip_cell(self, bound: f32) -> Self {
-        let equations = CellOptions { clip_cell: Some(bound), ..self.options.equations };
-        self.with_equations(equations)
+        self.equations_with(|options| options.clip_cell = Some(bound))
     }
 
     /// Clips each entry of the gradient of the state before each step to \[−`bound`, `bound`\] in the
     /// backward pass (Graves 2013, section 2.1, does so in an LSTM).
     pub fn clip_gradient(self, bound: f32) -> Self {
-        let equations = CellOptions { clip_gradient: Some(bound), ..self.options.equations };
-        self.with_equations(equations)
+        self.equations_with(|options| options.clip_gradient = Some(bound))
     }
 
     /// Applies the reset gate of a GRU before the product, as Cho et al. (2014) (ONNX `linear_before_reset` =
     /// 0, Keras `reset_after=False`): n = tanh(W_in x + b_in + W_hn (r h') + b_hn).
     pub fn reset_before(self) -> Self {
-        let equations = CellOptions { reset: Reset::BeforeProduct, ..self.options.equations };
-        self.with_equations(equations)
+        self.equations_with(|options| options.reset = Reset::BeforeProduct)
     }
 
     /// Adds a projection to an LSTM (Sak et al. 2014; PyTorch's `proj_size`): h = W_hr (o tanh(c)), with
@@ -111,8 +106,7 @@ impl Rnn {
     /// probability `hidden` for h and `cell` for the cell state of an LSTM. In evaluation each state is the
     /// expectation: h = p h' + (1 − p) h̃.
     pub fn zoneout(self, hidden: f32, cell: f32) -> Self {
-        let equations = CellOptions { zoneout: Some([hidden, cell]), ..self.options.equations };
-        self.with_equations(equations)
+        self.equations_with(|options| options.zoneout = Some([hidden, cell]))
     }
 
     /// The cell with its options.
@@ -121,7 +115,7 @@ impl Rnn {
     }
 
     /// A description of the truncation.
-    pub(super) fn describe_truncation(&self) -> Option<String> {
+    pub(crate) fn describe_truncation(&self) -> Option<String> {
         match self.options.truncation {
             Truncation::None => None,
             Truncation::Chunks(steps) => Some(format!("truncated {steps}")),

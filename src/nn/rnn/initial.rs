@@ -45,10 +45,8 @@ impl Layer<Rnn> {
             ));
         }
         let hidden = self.learned_part(parameters, 0, batch)?;
-        let state = match self.description.cell.has_cell_state() {
-            true => State::from_hidden_and_cell(&hidden, &self.learned_part(parameters, 1, batch)?)?,
-            false => State::from_hidden(&hidden)?,
-        };
+        let cell = self.description.cell.has_cell_state().then(|| self.learned_part(parameters, 1, batch));
+        let state = State::from_parts(&hidden, cell.transpose()?.as_ref())?;
         Ok(state.learned_by(self.model, self.first, parameters.layout().id()))
     }
 

@@ -5,7 +5,7 @@ use super::options::Options;
 use super::{Init, Rnn};
 use crate::nn::{Cell, Gradients, Layer, Parameters};
 use crate::ops::elementwise::add_into;
-use crate::ops::recurrent::{self, CellOptions, Norms, Reset, Truncation};
+use crate::ops::recurrent::{self, Norms, Reset, Truncation};
 use crate::tensor::View;
 use crate::{Error, Result};
 
@@ -32,8 +32,7 @@ impl Rnn {
     /// # Ok::<(), refrain::Error>(())
     /// ```
     pub fn layer_norm(self) -> Self {
-        let equations = CellOptions { layer_norm: true, ..self.options.equations };
-        Self { options: Options { equations, ..self.options }, ..self }
+        self.equations_with(|options| options.layer_norm = true)
     }
 
     pub(super) fn has_layer_norm(&self) -> bool {

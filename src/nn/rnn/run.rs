@@ -131,9 +131,6 @@ impl Layer<Rnn> {
 
     /// The steps of each segment but the last in a pass over `steps` steps of `batch` rows; all of them without
     /// checkpoints.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a budget that is too small.
     fn segment_steps(&self, parameters: &Parameters, [steps, batch]: [usize; 2]) -> Result<usize> {
         let block = block_steps(batch);
         let budget = match self.description.options.checkpoints {

@@ -71,23 +71,27 @@ impl State {
         Ok(Self { hidden: hidden.clone(), cell: Some(cell.clone()), origin: Origin::Given })
     }
 
+    /// As [`State::from_hidden`] or [`State::from_hidden_and_cell`].
+    pub(crate) fn from_parts(hidden: &Tensor, cell: Option<&Tensor>) -> Result<Self> {
+        match cell {
+            Some(cell) => Self::from_hidden_and_cell(hidden, cell),
+            None => Self::from_hidden(hidden),
+        }
+    }
+
     pub(super) fn zeros(device: &Device, sizes: StateSizes) -> Result<Self> {
-        let part = |width| Tensor::zeros(device, &[sizes.places, sizes.batch, width]);
-        Ok(Self {
-            hidden: part(sizes.hidden)?,
-            cell: sizes.cell.map(part).transpose()?,
-            origin: Origin::Given,
-        })
+        Self::of_sizes(sizes, |dimensions| Tensor::zeros(device, dimensions))
     }
 
     /// A state with uninitialized values, every entry of which must be written by [`put`](State::put).
     pub(super) fn unwritten(device: &Device, sizes: StateSizes) -> Result<Self> {
-        let part = |width| Tensor::unwritten(device, &[sizes.places, sizes.batch, width]);
-        Ok(Self {
-            hidden: part(sizes.hidden)?,
-            cell: sizes.cell.map(part).transpose()?,
-            origin: Origin::Given,
-        })
+        Self::of_sizes(sizes, |dimensions| Tensor::unwritten(device, dimensions))
+    }
+
+    fn of_sizes(sizes: StateSizes, create: impl Fn(&[usize]) -> Result<Tensor>) -> Result<Self> {
+        let part = |width| create(&[sizes.places, sizes.batch, width]);
+        let (hidden, cell) = (part(sizes.hidden)?, sizes.cell.map(part).transpose()?);
+        Ok(Self { hidden, cell, origin: Origin::Given })
     }
 
     /// The hidden states of all layers \[L·D, B, H\]; \[L·D, B, P\] with a projection.
@@ -221,10 +225,7 @@ impl State {
 
     /// The state at `place`: layer times directions, plus direction.
     pub(super) fn at(&self, place: usize) -> Result<StateView<'_>> {
-        let cell = match &self.cell {
-            Some(cell) => Some(cell.view().entry(place)?),
-            None => None,
-        };
+        let cell = self.cell.as_ref().map(|cell| cell.view().entry(place)).transpose()?;
         Ok(StateView { hidden: self.hidden.view().entry(place)?, cell })
     }
 

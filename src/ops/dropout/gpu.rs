@@ -1,8 +1,9 @@
 //! Dispatch of `shaders/elementwise/dropout.wgsl`: one invocation computes four consecutive elements.
 
-use super::{Mask, Old};
+use super::Mask;
 use crate::Result;
 use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::math::Onto;
 
 parameters!(DropoutParameters {
     count: u32,
@@ -33,7 +34,7 @@ pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&DROPOUT];
 /// Elements per invocation: the numbers of one Philox block.
 const NEIGHBOURS: usize = 4;
 
-pub(super) fn dropout(context: &Context, x: Span<'_>, mask: Mask, y: Span<'_>, old: Old) -> Result<()> {
+pub(super) fn dropout(context: &Context, x: Span<'_>, mask: Mask, y: Span<'_>, onto: Onto) -> Result<()> {
     let [seed_low, seed_high, stream_low, stream_high] = mask.stream.words();
     // Dispatches start at a multiple of four, where a block of random numbers starts.
     let largest = context.limits().elements(ELEMENTWISE_GROUP) / NEIGHBOURS * NEIGHBOURS;
@@ -53,7 +54,7 @@ pub(super) fn dropout(context: &Context, x: Span<'_>, mask: Mask, y: Span<'_>, o
                 stream_low,
                 stream_high,
                 scale: (1.0 / (1.0 - f64::from(mask.rate))) as f32,
-                add: (old == Old::AddedTo).into(),
+                add: (onto == Onto::Previous).into(),
                 x_base: from.base,
                 y_base: to.base,
             },

@@ -4,6 +4,7 @@ pub(crate) mod cpu;
 pub(crate) mod gpu;
 
 use crate::device::on_device;
+use crate::math::Onto;
 use crate::random::Stream;
 use crate::tensor::{Tensor, View, ViewMut};
 use crate::{Error, Result};
@@ -87,13 +88,6 @@ pub(crate) fn expect_rate(what: &str, rate: f32) -> Result<()> {
     Err(Error::config(what, format!("must be at least 0 and below 1, not {rate}")))
 }
 
-/// What happens to the old values of the target.
-#[derive(Clone, Copy, PartialEq)]
-enum Old {
-    Overwritten,
-    AddedTo,
-}
-
 /// y_i = x_i / (1 − p) if `mask` keeps element i, else 0, even where x is NaN: inverted dropout at the mask's rate p
 /// (Srivastava et al. 2014, "Dropout"). Any shape; elements are counted in row-major order.
 ///
@@ -114,7 +108,7 @@ enum Old {
 pub fn dropout<'a>(x: impl Into<View<'a>>, mask: Mask) -> Result<Tensor> {
     let x = x.into();
     let mut y = Tensor::unwritten(x.device(), x.shape().dimensions())?;
-    run(x, mask, y.view_mut()?, Old::Overwritten)?;
+    run(x, mask, y.view_mut()?, Onto::Nothing)?;
     Ok(y)
 }
 
@@ -122,16 +116,16 @@ pub fn dropout<'a>(x: impl Into<View<'a>>, mask: Mask) -> Result<Tensor> {
 pub(crate) fn dropout_add_into(target: ViewMut<'_>, x: View<'_>, mask: Mask) -> Result<()> {
     x.device().expect_same("the target of dropout", target.device())?;
     target.shape().expect("the target of dropout", x.shape().dimensions())?;
-    run(x, mask, target, Old::AddedTo)
+    run(x, mask, target, Onto::Previous)
 }
 
-fn run(x: View<'_>, mask: Mask, mut y: ViewMut<'_>, old: Old) -> Result<()> {
+fn run(x: View<'_>, mask: Mask, mut y: ViewMut<'_>, onto: Onto) -> Result<()> {
     on_device!(x.device(),
         F => {
-            cpu::dropout(x.array1::<F>(), mask, y.array1(), old);
+            cpu::dropout(x.array1::<F>(), mask, y.array1(), onto);
             Ok(())
         },
-        context => gpu::dropout(context, x.span(), mask, y.span(), old),
+        context => gpu::dropout(context, x.span(), mask, y.span(), onto),
     )
 }
 

@@ -1,6 +1,6 @@
 //! CPU reference of the element-wise kernels: the functions from their textbook definitions.
 
-use ndarray::{ArrayD, ArrayView1, ArrayViewD, ArrayViewMut1, Zip};
+use ndarray::{ArrayD, ArrayViewD, Zip};
 
 use super::{Activation, Binary};
 use crate::tensor::Real;
@@ -9,70 +9,36 @@ use crate::tensor::Real;
 const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
 const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
 
+/// min(high, max(low, x)); NaN at NaN.
+fn within<F: Real>(x: F, low: F, high: F) -> F {
+    let above = if x <= low { low } else { x };
+    if above >= high { high } else { above }
+}
+
 /// f(x).
 pub(crate) fn value<F: Real>(function: Activation, x: F) -> F {
     let (zero, one) = (F::zero(), F::one());
+    // In this order NaN passes through.
+    let or_left = |left: F| if x <= zero { left } else { x };
     match function {
         Activation::Identity => x,
         Activation::Tanh => x.tanh(),
-        // In this order NaN passes through.
-        Activation::Relu => {
-            if x <= zero {
-                zero
-            } else {
-                x
-            }
-        }
+        Activation::Relu => or_left(zero),
         Activation::Sigmoid => one / (one + (-x).exp()),
-        Activation::LeakyRelu { slope } => {
-            if x <= zero {
-                F::from_f32(slope) * x
-            } else {
-                x
-            }
-        }
-        Activation::Elu { alpha } => {
-            if x <= zero {
-                F::from_f32(alpha) * x.exp_m1()
-            } else {
-                x
-            }
-        }
-        Activation::Selu => {
-            let alpha = F::from_f64(SELU_ALPHA);
-            F::from_f64(SELU_SCALE) * if x <= zero { alpha * x.exp_m1() } else { x }
-        }
-        Activation::Softplus => (if x <= zero { zero } else { x }) + (-x.abs()).exp().ln_1p(),
+        Activation::LeakyRelu { slope } => or_left(F::from_f32(slope) * x),
+        Activation::Elu { alpha } => or_left(F::from_f32(alpha) * x.exp_m1()),
+        Activation::Selu => F::from_f64(SELU_SCALE) * or_left(F::from_f64(SELU_ALPHA) * x.exp_m1()),
+        Activation::Softplus => or_left(zero) + (-x.abs()).exp().ln_1p(),
         Activation::HardSigmoid { alpha, beta } => {
-            let line = F::from_f32(alpha) * x + F::from_f32(beta);
-            if line <= zero {
-                zero
-            } else if line >= one {
-                one
-            } else {
-                line
-            }
+            within(F::from_f32(alpha) * x + F::from_f32(beta), zero, one)
         }
         Activation::Softsign => x / (one + x.abs()),
         Activation::Tan => x.tan(),
         Activation::Affine { alpha, beta } => F::from_f32(alpha) * x + F::from_f32(beta),
-        Activation::ThresholdedRelu { alpha } => {
-            if x < F::from_f32(alpha) {
-                zero
-            } else {
-                x
-            }
-        }
+        Activation::ThresholdedRelu { alpha } if x < F::from_f32(alpha) => zero,
+        Activation::ThresholdedRelu { .. } => x,
         Activation::ScaledTanh { alpha, beta } => F::from_f32(alpha) * (F::from_f32(beta) * x).tanh(),
-        Activation::HardTanh { low, high } => {
-            if x <= F::from_f32(low) {
-                F::from_f32(low)
-            } else if x >= F::from_f32(high) {
-                F::from_f32(high)
-            } else {
-                x
-            }
-        }
+        Activation::HardTanh { low, high } => within(x, F::from_f32(low), F::from_f32(high)),
     }
 }
 
@@ -84,38 +50,18 @@ fn is_linear(function: Activation) -> bool {
 /// f'(x), where y = f(x); NaN at NaN. Reads x only if y does not determine f'(x), because layers do not save x.
 pub(crate) fn derivative<F: Real>(function: Activation, x: F, y: F) -> F {
     let (zero, one) = (F::zero(), F::one());
+    let right_of = |kink: F, left: F| if x <= kink { left } else { one };
     let local = match function {
-        Activation::LeakyRelu { slope } => {
-            if x <= zero {
-                F::from_f32(slope)
-            } else {
-                one
-            }
-        }
-        Activation::Elu { alpha } => {
-            if x <= zero {
-                F::from_f32(alpha) * x.exp()
-            } else {
-                one
-            }
-        }
-        Activation::Selu => {
-            let alpha = F::from_f64(SELU_ALPHA);
-            F::from_f64(SELU_SCALE) * if x <= zero { alpha * x.exp() } else { one }
-        }
+        Activation::LeakyRelu { slope } => right_of(zero, F::from_f32(slope)),
+        Activation::Elu { alpha } => right_of(zero, F::from_f32(alpha) * x.exp()),
+        Activation::Selu => F::from_f64(SELU_SCALE) * right_of(zero, F::from_f64(SELU_ALPHA) * x.exp()),
         Activation::Softplus => one / (one + (-x).exp()),
         Activation::HardSigmoid { alpha, beta } => {
             let line = F::from_f32(alpha) * x + F::from_f32(beta);
             if line > zero && line < one { F::from_f32(alpha) } else { zero }
         }
         Activation::Softsign => one / ((one + x.abs()) * (one + x.abs())),
-        Activation::ThresholdedRelu { alpha } => {
-            if x <= F::from_f32(alpha) {
-                zero
-            } else {
-                one
-            }
-        }
+        Activation::ThresholdedRelu { alpha } => right_of(F::from_f32(alpha), zero),
         Activation::ScaledTanh { alpha, beta } => {
             let tanh = (F::from_f32(beta) * x).tanh();
             F::from_f32(alpha) * F::from_f32(beta) * (one - tanh * tanh)
@@ -152,13 +98,8 @@ pub(crate) fn derivative_at_output<F: Real>(function: Activation, y: F) -> F {
         }
         // 1 − e⁻ʸ = eˣ / (1 + eˣ).
         Activation::Softplus => -(-y).exp_m1(),
-        Activation::HardSigmoid { alpha, .. } => {
-            if y > zero && y < one {
-                F::from_f32(alpha)
-            } else {
-                zero
-            }
-        }
+        Activation::HardSigmoid { alpha, .. } if y > zero && y < one => F::from_f32(alpha),
+        Activation::HardSigmoid { .. } => zero,
         // 1 − |y| = 1 / (1 + |x|).
         Activation::Softsign => (one - y.abs()) * (one - y.abs()),
         Activation::Tan => one + y * y,
@@ -169,10 +110,8 @@ pub(crate) fn derivative_at_output<F: Real>(function: Activation, y: F) -> F {
             let alpha = F::from_f32(alpha);
             F::from_f32(beta) * (alpha - y * y / alpha)
         }
-        Activation::HardTanh { low, high } => {
-            let inside = y > F::from_f32(low) && y < F::from_f32(high);
-            if inside { one } else { zero }
-        }
+        Activation::HardTanh { low, high } if y > F::from_f32(low) && y < F::from_f32(high) => one,
+        Activation::HardTanh { .. } => zero,
     }
 }
 
@@ -211,10 +150,6 @@ pub(super) fn binary<F: Real>(a: ArrayViewD<'_, F>, b: ArrayViewD<'_, F>, functi
         Binary::Mul => &a * &b,
         Binary::Axpy(factor) => a.mapv(|a| a * F::from_f32(factor)) + b,
     }
-}
-
-pub(super) fn add_into<F: Real>(mut target: ArrayViewMut1<'_, F>, x: ArrayView1<'_, F>) {
-    target += &x;
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::{Activation, Binary};
 use crate::Result;
 use crate::gpu::{Context, Span, kernel, parameters};
+use crate::math::Onto;
 
 parameters!(UnaryParameters { count: u32, x_base: u32, y_base: u32, alpha: f32, beta: f32 });
 parameters!(UnaryBackwardParameters {
@@ -85,22 +86,15 @@ pub(super) fn binary(context: &Context, spans: [Span<'_>; 3], function: Binary) 
     })
 }
 
-/// What happens to the old values of the target.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Old {
-    Keep,
-    Overwrite,
-}
-
 /// target = factor · x, or target += factor · x.
 pub(crate) fn accumulate(
     context: &Context,
     x: Span<'_>,
     target: Span<'_>,
     factor: f32,
-    old: Old,
+    onto: Onto,
 ) -> Result<()> {
-    let keep = u32::from(old == Old::Keep);
+    let keep = u32::from(onto == Onto::Previous);
     context.elementwise(&ACCUMULATE, &[], [x, target], |count, [x_base, z_base]| AccumulateParameters {
         count,
         x_base,

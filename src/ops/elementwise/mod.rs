@@ -3,9 +3,12 @@
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 
+use std::mem::discriminant;
+
 use serde::{Deserialize, Serialize};
 
 use crate::device::on_device;
+use crate::math::Onto;
 use crate::tensor::{Real, Tensor, View, ViewMut, expect_capacity};
 use crate::{Error, Result};
 
@@ -116,52 +119,36 @@ impl Activation {
         Self::HardTanh { low: -1.0, high: 1.0 },
     ];
 
-    /// The number of the function in shaders.
+    /// The number of the function in shaders: its place in [`Activation::ALL`].
     pub(crate) fn code(self) -> u32 {
+        let same = |other: &Self| discriminant(other) == discriminant(&self);
+        match Self::ALL.iter().position(same) {
+            Some(place) => place as u32,
+            None => unreachable!("`ALL` has every function"),
+        }
+    }
+
+    /// The constants (α, β) of a function that has any; β is zero if there is one constant.
+    fn own_constants(self) -> Option<(f32, f32)> {
         match self {
-            Self::Identity => 0,
-            Self::Tanh => 1,
-            Self::Relu => 2,
-            Self::Sigmoid => 3,
-            Self::LeakyRelu { .. } => 4,
-            Self::Elu { .. } => 5,
-            Self::Selu => 6,
-            Self::Softplus => 7,
-            Self::HardSigmoid { .. } => 8,
-            Self::Softsign => 9,
-            Self::Tan => 10,
-            Self::Affine { .. } => 11,
-            Self::ThresholdedRelu { .. } => 12,
-            Self::ScaledTanh { .. } => 13,
-            Self::HardTanh { .. } => 14,
+            Self::LeakyRelu { slope } => Some((slope, 0.0)),
+            Self::Elu { alpha } | Self::ThresholdedRelu { alpha } => Some((alpha, 0.0)),
+            Self::HardSigmoid { alpha, beta }
+            | Self::Affine { alpha, beta }
+            | Self::ScaledTanh { alpha, beta } => Some((alpha, beta)),
+            Self::HardTanh { low, high } => Some((low, high)),
+            _ => None,
         }
     }
 
     /// The constants (α, β) of the function; zero if it has none.
     pub(crate) fn constants(self) -> (f32, f32) {
-        match self {
-            Self::LeakyRelu { slope } => (slope, 0.0),
-            Self::Elu { alpha } | Self::ThresholdedRelu { alpha } => (alpha, 0.0),
-            Self::HardSigmoid { alpha, beta }
-            | Self::Affine { alpha, beta }
-            | Self::ScaledTanh { alpha, beta } => (alpha, beta),
-            Self::HardTanh { low, high } => (low, high),
-            _ => (0.0, 0.0),
-        }
+        self.own_constants().unwrap_or_default()
     }
 
     /// Whether the function has constants.
     pub(crate) fn has_constants(self) -> bool {
-        matches!(
-            self,
-            Self::LeakyRelu { .. }
-                | Self::Elu { .. }
-                | Self::ThresholdedRelu { .. }
-                | Self::HardSigmoid { .. }
-                | Self::Affine { .. }
-                | Self::ScaledTanh { .. }
-                | Self::HardTanh { .. }
-        )
+        self.own_constants().is_some()
     }
 
     /// The standard name.
@@ -250,8 +237,7 @@ pub fn unary_backward<'a>(
         },
         context => {
             let d_x = Tensor::uninitialized(context, x.device(), *x.shape())?;
-            let spans = [x.span(), y.span(), d_y.span(), d_x.view().span()];
-            gpu::unary_backward(context, spans, function)?;
+            gpu::unary_backward(context, [x.span(), y.span(), d_y.span(), d_x.view().span()], function)?;
             Ok(d_x)
         },
     )
@@ -304,7 +290,7 @@ pub fn scale<'a>(x: impl Into<View<'a>>, factor: f32) -> Result<Tensor> {
         },
         context => {
             let y = Tensor::uninitialized(context, x.device(), *x.shape())?;
-            gpu::accumulate(context, x.span(), y.view().span(), factor, gpu::Old::Overwrite)?;
+            gpu::accumulate(context, x.span(), y.view().span(), factor, Onto::Nothing)?;
             Ok(y)
         },
     )
@@ -315,10 +301,10 @@ pub(crate) fn add_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
     expect_as_many(&target, "the summand", x)?;
     on_device!(x.device(),
         F => {
-            cpu::add_into(target.array1::<F>(), x.array1());
+            target.array1::<F>().scaled_add(1.0, &x.array1());
             Ok(())
         },
-        context => gpu::accumulate(context, x.span(), target.span(), 1.0, gpu::Old::Keep),
+        context => gpu::accumulate(context, x.span(), target.span(), 1.0, Onto::Previous),
     )
 }
 
@@ -331,7 +317,7 @@ pub(crate) fn copy_into(mut target: ViewMut<'_>, x: View<'_>) -> Result<()> {
             Ok(())
         },
         // A kernel instead of a copy command, so that the compute pass stays open.
-        context => gpu::accumulate(context, x.span(), target.span(), 1.0, gpu::Old::Overwrite),
+        context => gpu::accumulate(context, x.span(), target.span(), 1.0, Onto::Nothing),
     )
 }
 

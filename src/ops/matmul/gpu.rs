@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+pub(crate) use super::Add;
 use super::kernels::{Loads, MatmulParameters, of_tile};
 use super::{Form, Sizes, variants};
 use crate::Result;
@@ -15,15 +16,6 @@ pub(crate) use super::kernels::KERNELS;
 /// those of all loops of an invocation together; the kernels run at most one iteration per four terms plus one per 16.
 pub(super) const MAX_DEPTH: usize = 1 << 17;
 
-/// The value that is added to the product.
-#[derive(Clone, Copy)]
-pub(crate) enum Add<'a> {
-    /// The old values of C.
-    Previous,
-    /// A bias, or nothing; the old values of C are not read.
-    Bias(Option<Span<'a>>),
-}
-
 /// A product and its operands A, B and C.
 #[derive(Clone, Copy)]
 pub(super) struct Product<'a> {
@@ -32,7 +24,7 @@ pub(super) struct Product<'a> {
     /// Stride of the stored rows of B, in elements.
     pub(super) b_width: usize,
     pub(super) form: Form,
-    pub(super) add: Add<'a>,
+    pub(super) add: Add<Span<'a>>,
 }
 
 /// Computes the product of the spans A and B into the span C. Each is stored row-major, B without gaps.
@@ -41,7 +33,7 @@ pub(crate) fn matmul(
     spans: [Span<'_>; 3],
     sizes: Sizes,
     form: Form,
-    add: Add<'_>,
+    add: Add<Span<'_>>,
 ) -> Result<()> {
     let Sizes { m, n, k, .. } = sizes;
     let shape = ProductShape { form, m, n, k, block: None };
@@ -113,7 +105,7 @@ fn block_span(whole: Span<'_>, width: usize, rows: Range<usize>, columns: Range<
 }
 
 impl<'a> Product<'a> {
-    pub(super) fn new(spans: [Span<'a>; 3], sizes: Sizes, form: Form, add: Add<'a>) -> Self {
+    pub(super) fn new(spans: [Span<'a>; 3], sizes: Sizes, form: Form, add: Add<Span<'a>>) -> Self {
         let b_width = if form.right() { sizes.k } else { sizes.n };
         Self { spans, sizes, b_width, form, add }
     }

@@ -30,6 +30,24 @@ pub(crate) struct Sizes {
     pub(crate) c_width: usize,
 }
 
+/// The value that is added to a product; `B` is a bias in the form that the device needs.
+#[derive(Clone, Copy)]
+pub(crate) enum Add<B> {
+    /// The old values of C.
+    Previous,
+    /// A bias, or nothing; the old values of C are not read.
+    Bias(Option<B>),
+}
+
+impl<B> Add<B> {
+    fn map<T>(self, convert: impl FnOnce(B) -> T) -> Add<T> {
+        match self {
+            Self::Previous => Add::Previous,
+            Self::Bias(bias) => Add::Bias(bias.map(convert)),
+        }
+    }
+}
+
 impl Sizes {
     /// The number of values that a product on the CPU allocates besides its result: B packed for the tiles, the offsets of
     /// the rows of A and C, and the block of A that a thread packs.
@@ -70,59 +88,47 @@ pub fn matmul<'a>(
         bias.shape().expect("bias", &[sizes.n])?;
     }
     let shape = if form.left() { Shape::new(&[sizes.m, sizes.n])? } else { a.shape().with_last(sizes.n)? };
-    on_device!(a.device(),
-        F, host => {
-            expect_capacity(a.device(), shape.elements() + sizes.scratch(), "a matrix product")?;
-            let bias = bias.map(|bias| bias.array1());
-            let product = cpu::matmul(host, a.array2::<F>(), b.array2(), form, bias)?;
-            Tensor::from_array(a.device(), product)?.reshape(shape.dimensions())
-        },
-        context => {
-            let c = Tensor::uninitialized(context, a.device(), shape)?;
-            let bias = bias.map(|bias| bias.span());
-            gpu::matmul(context, [a.span(), b.span(), c.view().span()], sizes, form, gpu::Add::Bias(bias))?;
-            Ok(c)
-        },
-    )
+    expect_capacity(a.device(), shape.elements() + sizes.scratch(), "a matrix product")?;
+    let mut c = Tensor::unwritten(a.device(), shape.dimensions())?;
+    product(c.view_mut()?.matrix()?, [a, b], sizes, form, Add::Bias(bias))?;
+    Ok(c)
 }
 
 /// As [`matmul`] for matrices, but writes to `c` \[M, N\], whose old values are not read.
 pub(crate) fn matmul_to(
-    mut c: ViewMut<'_>,
+    c: ViewMut<'_>,
     a: View<'_>,
     b: View<'_>,
     form: Form,
     bias: Option<View<'_>>,
 ) -> Result<()> {
-    let sizes = sizes(a, b, form)?;
-    c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
-    on_device!(a.device(),
-        F => {
-            expect_capacity(a.device(), sizes.scratch(), "a matrix product")?;
-            cpu::matmul_to(c.array2::<F>(), a.array2(), b.array2(), form, bias.map(|bias| bias.array1()));
-            Ok(())
-        },
-        context => {
-            let bias = bias.map(|bias| bias.span());
-            gpu::matmul(context, [a.span(), b.span(), c.span()], sizes, form, gpu::Add::Bias(bias))
-        },
-    )
+    product(c, [a, b], sizes(a, b, form)?, form, Add::Bias(bias))
 }
 
 /// C += op(A)·op(B), where C is a section of a flat buffer.
-pub(crate) fn matmul_into(mut c: ViewMut<'_>, a: View<'_>, b: View<'_>, form: Form) -> Result<()> {
-    let sizes = sizes(a, b, form)?;
+pub(crate) fn matmul_into(c: ViewMut<'_>, a: View<'_>, b: View<'_>, form: Form) -> Result<()> {
+    product(c, [a, b], sizes(a, b, form)?, form, Add::Previous)
+}
+
+/// C = op(A)·op(B) + bias, or C += op(A)·op(B).
+fn product(
+    mut c: ViewMut<'_>,
+    [a, b]: [View<'_>; 2],
+    sizes: Sizes,
+    form: Form,
+    add: Add<View<'_>>,
+) -> Result<()> {
     a.device().expect_same("the product's target", c.device())?;
     c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
     on_device!(a.device(),
         F => {
             expect_capacity(a.device(), sizes.scratch(), "a matrix product")?;
-            cpu::matmul_into(c.array2::<F>(), a.array2(), b.array2(), form);
+            cpu::matmul(c.array2::<F>(), a.array2(), b.array2(), form, add.map(|bias| bias.array1()));
             Ok(())
         },
         context => {
             let spans = [a.span(), b.span(), c.span()];
-            gpu::matmul(context, spans, sizes, form, gpu::Add::Previous)
+            gpu::matmul(context, spans, sizes, form, add.map(|bias| bias.span()))
         },
     )
 }
@@ -148,7 +154,7 @@ pub(crate) fn matmul_columns_into(
             for first in (0..sizes.k).step_by(block).rev() {
                 let depth = first..sizes.k.min(first + block);
                 let a = a.slice(ndarray::s![depth.clone(), ..]);
-                cpu::matmul_into(c.array2::<F>(), a, b.slice(ndarray::s![depth, ..]), form);
+                cpu::matmul(c.array2::<F>(), a, b.slice(ndarray::s![depth, ..]), form, Add::Previous);
             }
             Ok(())
         },

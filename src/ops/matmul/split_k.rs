@@ -1,9 +1,9 @@
 //! Split-K products: one dispatch computes the partial sums of all slices in parallel, a second one
 //! (`shaders/matmul/sum.wgsl`) adds them up from the last to the first.
 
-use super::Sizes;
-use super::gpu::{Add, MAX_DEPTH, Product, Target};
+use super::gpu::{MAX_DEPTH, Product, Target};
 use super::kernels::{SumParameters, sum};
+use super::{Add, Sizes};
 use crate::Result;
 use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, MatmulTile, Span, pieces};
 

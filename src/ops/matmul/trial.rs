@@ -1,7 +1,7 @@
 //! One matrix product, computed with any variant; `refrain tune` measures it.
 
-use super::Sizes;
-use super::gpu::{Add, Product, matmul_blocks_by, matmul_by};
+use super::gpu::{Product, matmul_blocks_by, matmul_by};
+use super::{Add, Sizes};
 use crate::device::{Backend, Device};
 use crate::gpu::{Context, MatmulVariant, ProductShape, Tuning};
 use crate::random::Stream;

@@ -3,7 +3,8 @@
 use super::{Norm, Reduction, vector};
 use crate::Result;
 use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
-use crate::ops::elementwise::gpu::{Old, accumulate};
+use crate::math::Onto;
+use crate::ops::elementwise::gpu::accumulate;
 use crate::tensor::{Tensor, View};
 
 parameters!(NormParameters { count: u32, x_base: u32, partial_base: u32, root: u32 });
@@ -114,8 +115,8 @@ fn sum_wide_rows(context: &Context, x: View<'_>) -> Result<Tensor> {
     let sum = vector(x.device(), context, &[x.shape().last()])?;
     let rows = x.matrix()?;
     for row in 0..x.shape().rows() {
-        let old = if row == 0 { Old::Overwrite } else { Old::Keep };
-        accumulate(context, rows.entry(row)?.span(), sum.view().span(), 1.0, old)?;
+        let onto = if row == 0 { Onto::Nothing } else { Onto::Previous };
+        accumulate(context, rows.entry(row)?.span(), sum.view().span(), 1.0, onto)?;
     }
     Ok(sum)
 }
@@ -130,7 +131,7 @@ pub(super) fn block_sums(context: &Context, x: View<'_>, block: usize) -> Result
     let x = x.matrix()?;
     for (index, rows) in pieces(rows, block).enumerate() {
         let sum = sum_rows(context, x.outer(rows)?)?;
-        accumulate(context, sum.view().span(), sums.view_mut()?.entry(index)?.span(), 1.0, Old::Overwrite)?;
+        accumulate(context, sum.view().span(), sums.view_mut()?.entry(index)?.span(), 1.0, Onto::Nothing)?;
     }
     Ok(sums)
 }

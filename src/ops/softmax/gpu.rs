@@ -1,7 +1,7 @@
 //! Dispatch of `shaders/softmax/{softmax,softmax_backward}.wgsl`.
 
 use super::Kind;
-use crate::gpu::{Context, Dispatch, RowReduction, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, Kernel, RowReduction, Span, kernel, parameters, pieces};
 use crate::{Error, Result};
 
 parameters!(SoftmaxParameters { rows: u32, columns: u32, x_base: u32, y_base: u32 });
@@ -44,46 +44,41 @@ pub(crate) fn row_reduction(context: &Context, columns: usize) -> Result<RowRedu
 }
 
 pub(super) fn forward(context: &Context, spans: [Span<'_>; 2], columns: usize, kind: Kind) -> Result<()> {
-    let reduction = row_reduction(context, columns)?;
-    for piece in pieces(spans[0].len() / columns, reduction.rows_at_once(context)) {
-        let rows = piece.start * columns..piece.end * columns;
-        let x = context.bind(spans[0].slice(rows.clone()))?;
-        let y = context.bind(spans[1].slice(rows))?;
-        context.dispatch(Dispatch {
-            kernel: &SOFTMAX,
-            constants: &[reduction.constant(), u32::from(kind == Kind::LogSoftmax)],
-            parameters: SoftmaxParameters {
-                rows: piece.len() as u32,
-                columns: columns as u32,
-                x_base: x.base,
-                y_base: y.base,
-            },
-            bindings: &[x, y],
-            grid: reduction.grid(piece.len()),
-        })?;
-    }
-    Ok(())
+    by_rows(context, &SOFTMAX, spans, columns, kind, |rows, [x_base, y_base]| SoftmaxParameters {
+        rows,
+        columns: columns as u32,
+        x_base,
+        y_base,
+    })
 }
 
 /// Spans are y, dy and dx.
 pub(super) fn backward(context: &Context, spans: [Span<'_>; 3], columns: usize, kind: Kind) -> Result<()> {
+    by_rows(context, &SOFTMAX_BACKWARD, spans, columns, kind, |rows, [y_base, d_y_base, d_x_base]| {
+        SoftmaxBackwardParameters { rows, columns: columns as u32, y_base, d_y_base, d_x_base }
+    })
+}
+
+/// Dispatches `kernel` over as many rows of all spans at once as fit; `parameters` receives their number and the base of each
+/// binding.
+fn by_rows<P: bytemuck::Pod, const N: usize>(
+    context: &Context,
+    kernel: &'static Kernel,
+    spans: [Span<'_>; N],
+    columns: usize,
+    kind: Kind,
+    parameters: impl Fn(u32, [u32; N]) -> P,
+) -> Result<()> {
     let reduction = row_reduction(context, columns)?;
     for piece in pieces(spans[0].len() / columns, reduction.rows_at_once(context)) {
-        let rows = piece.start * columns..piece.end * columns;
-        let y = context.bind(spans[0].slice(rows.clone()))?;
-        let d_y = context.bind(spans[1].slice(rows.clone()))?;
-        let d_x = context.bind(spans[2].slice(rows))?;
+        let elements = piece.start * columns..piece.end * columns;
+        let bound = spans.iter().map(|span| context.bind(span.slice(elements.clone())));
+        let bindings = bound.collect::<Result<Vec<_>>>()?;
         context.dispatch(Dispatch {
-            kernel: &SOFTMAX_BACKWARD,
+            kernel,
             constants: &[reduction.constant(), u32::from(kind == Kind::LogSoftmax)],
-            parameters: SoftmaxBackwardParameters {
-                rows: piece.len() as u32,
-                columns: columns as u32,
-                y_base: y.base,
-                d_y_base: d_y.base,
-                d_x_base: d_x.base,
-            },
-            bindings: &[y, d_y, d_x],
+            parameters: parameters(piece.len() as u32, std::array::from_fn(|index| bindings[index].base)),
+            bindings: &bindings,
             grid: reduction.grid(piece.len()),
         })?;
     }

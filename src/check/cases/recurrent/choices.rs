@@ -2,6 +2,7 @@
 
 use crate::nn::Rnn;
 use crate::ops::Activation;
+use crate::ops::recurrent::{CellOptions, Reset, SlidingWindows, Truncation};
 
 /// Options of the equations; all absent in [`Choices::NONE`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,16 +19,22 @@ pub(super) struct Choices {
     pub(super) projection: Option<usize>,
 }
 
-/// The truncation of gradients in time.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Truncation {
-    None,
-    /// At every step whose index is a multiple of this number.
-    Chunks(usize),
-    /// Each output's gradient goes through its own step and this number of steps before it.
-    Windowed(usize),
-    /// Every k1 steps through k2 steps.
-    Every(usize, usize),
+/// A sliding window: each output's gradient goes through its own step and `lags` steps before it.
+pub(super) const fn sliding(lags: usize) -> Truncation {
+    overlapping(1, lags + 1)
+}
+
+/// Truncation every `every` steps through `depth` steps.
+pub(super) const fn overlapping(every: usize, depth: usize) -> Truncation {
+    Truncation::SlidingWindows(SlidingWindows { every, depth })
+}
+
+/// How many gradients, besides the first, add up at a step.
+pub(super) fn further_windows(truncation: Truncation) -> usize {
+    match truncation {
+        Truncation::None | Truncation::Chunks(_) => 0,
+        Truncation::SlidingWindows(SlidingWindows { every, depth }) => depth.div_ceil(every) - 1,
+    }
 }
 
 impl Choices {
@@ -43,22 +50,11 @@ impl Choices {
     };
 
     pub(super) fn of(self, stack: Rnn) -> Rnn {
-        let Self { peepholes, coupled, reset_before, activations, .. } = self;
-        let when = |given: bool, stack: Rnn, with: fn(Rnn) -> Rnn| if given { with(stack) } else { stack };
-        let stack = when(peepholes, stack, Rnn::peepholes);
-        let stack = when(coupled, stack, Rnn::coupled);
-        let stack = when(reset_before, stack, Rnn::reset_before);
-        let stack = match activations {
-            Some([gates, candidate, output]) => stack.gate_activations(gates, candidate, output),
-            None => stack,
-        };
-        let within = |bound: Option<f32>, stack: Rnn, clip: fn(Rnn, f32) -> Rnn| match bound {
-            Some(bound) => clip(stack, bound),
-            None => stack,
-        };
-        let stack = within(self.clip_gates, stack, Rnn::clip_gates);
-        let stack = within(self.clip_cell, stack, Rnn::clip_cell);
-        let stack = within(self.clip_gradient, stack, Rnn::clip_gradient);
+        let Self { peepholes, coupled, activations, clip_gates, clip_cell, clip_gradient, .. } = self;
+        let reset = if self.reset_before { Reset::BeforeProduct } else { Reset::AfterProduct };
+        let options = CellOptions { peepholes, coupled, reset, activations, ..CellOptions::default() };
+        let options = CellOptions { clip_gates, clip_cell, clip_gradient, ..options };
+        let stack = stack.equations_with(|of_stack| *of_stack = options);
         match self.projection {
             Some(width) => stack.projection(width),
             None => stack,
@@ -84,34 +80,5 @@ impl Choices {
     /// Whether some derivative is discontinuous.
     pub(super) fn have_kinks(self) -> bool {
         self.activations.is_some() || self.clip_gates.is_some() || self.clip_cell.is_some()
-    }
-}
-
-impl Truncation {
-    pub(super) fn of(self, stack: Rnn) -> Rnn {
-        match self {
-            Self::None => stack,
-            Self::Chunks(steps) => stack.truncated(steps),
-            Self::Windowed(lags) => stack.windowed(lags),
-            Self::Every(every, depth) => stack.truncated_every(every, depth),
-        }
-    }
-
-    /// How many gradients, besides the first, add up at a step.
-    pub(super) fn further_windows(self) -> usize {
-        match self {
-            Self::None | Self::Chunks(_) => 0,
-            Self::Windowed(lags) => lags,
-            Self::Every(every, depth) => depth.div_ceil(every) - 1,
-        }
-    }
-
-    pub(super) fn words(self) -> String {
-        match self {
-            Self::None => String::new(),
-            Self::Chunks(steps) => format!(", chunks of {steps}"),
-            Self::Windowed(lags) => format!(", windows of {lags} lags"),
-            Self::Every(every, depth) => format!(", every {every} steps {depth} back"),
-        }
     }
 }

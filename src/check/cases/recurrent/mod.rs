@@ -5,14 +5,15 @@ mod kinks;
 mod sequences;
 mod stacks;
 
-use super::{Case, Operation, Output, download};
+use super::{Case, Operation, Output, gradient_outputs};
 use crate::Result;
 use crate::check::sampler::{CENTRED, Sampler};
 use crate::check::tolerance::{Recurrence, steepness};
 use crate::nn::{Cell, Layer, Model, Parameters, Rnn, State};
 use crate::ops::Activation;
+use crate::ops::recurrent::Truncation;
 use crate::tensor::Tensor;
-use choices::{Choices, Truncation};
+use choices::{Choices, further_windows};
 use sequences::{Batch, Rows};
 
 /// T, B, I, H and L of a case, and its options.
@@ -70,8 +71,6 @@ const PLAIN: Stack = Stack {
     magnitude: 1.0,
 };
 
-/// # Errors
-/// As the reference, which is used to filter out cases near a kink.
 pub(super) fn operations() -> Result<Vec<Operation>> {
     let mut operations = Vec::new();
     for (name, stacks) in stacks::by_cell() {
@@ -108,7 +107,9 @@ impl Stack {
     fn label(self) -> String {
         let Self { steps, batch, inputs, hidden, layers, directions, bias, rows, .. } = self;
         let cell = self.cell.name();
-        let (choices, truncation) = (self.choices.words(), self.truncation.words());
+        let choices = self.choices.words();
+        let truncation =
+            self.description().describe_truncation().map_or_else(String::new, |words| format!(", {words}"));
         format!(
             "{cell}{choices} T {steps}, B {batch}, I {inputs}, H {hidden}, L {layers}, {directions:?}, {rows:?} \
              rows{truncation}, {bias:?} bias, final gradient {:?}, |x| up to {}",
@@ -123,7 +124,7 @@ impl Stack {
             Directions::Reverse => description.reverse(),
             Directions::Both => description.bidirectional(),
         };
-        let description = self.truncation.of(self.choices.of(description));
+        let description = self.choices.of(description).with_truncation(self.truncation);
         if self.bias == Bias::With { description } else { description.without_bias() }
     }
 
@@ -144,17 +145,8 @@ impl Stack {
     fn sampler(self, sampler: &Sampler) -> Result<Inputs> {
         let mut model = Model::new(0);
         let layer = model.add("rnn", self.description())?;
-        let mut parameters = model.initialize(sampler.device())?;
         let bound = 1.0 / (self.hidden as f64).sqrt();
-        let drawn = model.specs().iter().map(|spec| {
-            let values = sampler.values(spec.shape.elements(), -bound..bound);
-            (spec, values.into_iter().map(f64::from).collect::<Vec<f64>>())
-        });
-        let drawn: Vec<_> = drawn.collect();
-        let all = drawn
-            .iter()
-            .map(|(spec, values)| (spec.name.as_str(), spec.shape.dimensions(), values.as_slice()));
-        parameters.set_all(all)?;
+        let parameters = sampler.parameters(&model, |_| -bound..bound)?;
         let batch = self.rows.sampler(sampler, self.steps, self.batch)?;
         let x = sampler.values(self.steps * self.batch * self.inputs, -self.magnitude..self.magnitude);
         let x = batch.with_padding(sampler, x, f32::NAN)?;
@@ -164,12 +156,9 @@ impl Stack {
 
     fn draw_state(self, sampler: &Sampler) -> Result<State> {
         let directions = if self.directions == Directions::Both { 2 } else { 1 };
-        let part = |width| sampler.tensor(&[self.layers * directions, self.batch, width], CENTRED);
-        let hidden = part(self.choices.projection.unwrap_or(self.hidden))?;
-        match self.cell.has_cell_state() {
-            true => State::from_hidden_and_cell(&hidden, &part(self.hidden)?),
-            false => State::from_hidden(&hidden),
-        }
+        let hidden = self.choices.projection.unwrap_or(self.hidden);
+        let cell = self.cell.has_cell_state().then_some(self.hidden);
+        sampler.state([self.layers * directions, self.batch, hidden], cell)
     }
 
     fn output(self, name: impl Into<String>, tensor: Tensor, roundings: f64) -> Output {
@@ -203,15 +192,13 @@ impl Stack {
         let mut gradients = parameters.zero_gradients()?;
         let (_, _, trace) = layer.forward_sequences(&parameters, &x, &initial, batch.sequences())?;
         let (d_x, d_initial) = trace.backward(&d_y, given, &mut gradients)?;
-        let windows = self.truncation.further_windows() as f64;
+        let windows = further_windows(self.truncation) as f64;
         let roundings = self.growth() * self.recurrence().backward() + windows;
         let mut results = self.state_outputs("d_initial", &d_initial, roundings);
         results.extend(batch.padding_of(sampler, "d_x", &d_x)?);
         results.push(self.output("d_x", d_x, roundings));
-        for spec in model.specs() {
-            let gradient = download(sampler, gradients.view(&spec.name)?)?;
-            results.push(self.output(format!("gradient of {}", spec.name), gradient, roundings));
-        }
+        let of_parameters = gradient_outputs(&model, &gradients, roundings)?;
+        results.extend(of_parameters.into_iter().map(|output| output.relative_to(self.smallest_scale())));
         Ok(results)
     }
 

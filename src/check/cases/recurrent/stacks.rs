@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use super::choices::{overlapping, sliding};
 use super::{Bias, Choices, Directions, FinalGradient, PLAIN, Rows, Stack, Truncation};
 use crate::nn::Cell;
 use crate::ops::Activation;
@@ -222,24 +223,18 @@ fn windows(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
     let mixed = Stack { rows: Rows::RaggedAndReset, ..plain };
     let without = FinalGradient::None;
     let mut stacks = Vec::new();
-    for truncation in [
-        Truncation::Windowed(0),
-        Truncation::Windowed(1),
-        Truncation::Windowed(3),
-        Truncation::Every(2, 5),
-        Truncation::Every(3, 3),
-    ] {
+    for truncation in [sliding(0), sliding(1), sliding(3), overlapping(2, 5), overlapping(3, 3)] {
         stacks.push(Stack { truncation, layers: 2, ..plain });
         stacks.push(Stack { truncation, batch: 17, hidden: 33, final_gradient: without, ..mixed });
         stacks.push(Stack { truncation, steps: 1, batch: 1, bias: Bias::Without, ..plain });
     }
-    let sliding = Truncation::Windowed(2);
-    stacks.push(Stack { truncation: sliding, rows: Rows::Ragged, batch: 1, ..plain });
+    let window = sliding(2);
+    stacks.push(Stack { truncation: window, rows: Rows::Ragged, batch: 1, ..plain });
     // The window is longer than the sequence, so nothing is truncated.
-    stacks.push(Stack { truncation: Truncation::Windowed(20), steps: 4, rows: Rows::Ragged, ..plain });
-    stacks.push(Stack { truncation: Truncation::Every(4, 9), steps: 6, batch: 5, ..mixed });
+    stacks.push(Stack { truncation: sliding(20), steps: 4, rows: Rows::Ragged, ..plain });
+    stacks.push(Stack { truncation: overlapping(4, 9), steps: 6, batch: 5, ..mixed });
     if choices.projection.is_none() {
-        stacks.push(Stack { truncation: sliding, hidden: 1, batch: 17, ..mixed });
+        stacks.push(Stack { truncation: window, hidden: 1, batch: 17, ..mixed });
     }
     stacks
 }
