@@ -5,14 +5,15 @@
 use libtest_mimic::Failed;
 use refrain::check::custom_cell;
 use refrain::nn::{
-    Cell, CustomCell, Model, RandomKey, Rnn, Sequences, State, UnitBackward, UnitForward, UnitState, UnitStep,
+    Cell, CustomCell, Model, RandomKey, Rnn, Sequences, UnitBackward, UnitForward, UnitState, UnitStep,
 };
 use refrain::ops::Activation;
 use refrain::testing::ShaderBuild;
-use refrain::{Device, Error, GpuOptions, Indices, Result, Tensor};
+use refrain::{Device, Error, GpuOptions, Indices, Result};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
-use crate::support::{all_gradients, expect_close, random};
+use crate::stacks::Stack;
+use crate::support::{Build, expect_close};
 
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
@@ -260,9 +261,6 @@ fn wgsl_that_differs_from_its_cpu_reference_is_reported_by_result(adapter: &Adap
     Ok(())
 }
 
-/// A change of a description.
-type Build = fn(Rnn) -> Rnn;
-
 /// What a stack of two layers may have beside its cell.
 const STACKS: [Build; 5] = [
     |stack| stack.bidirectional().truncated(3),
@@ -274,31 +272,12 @@ const STACKS: [Build; 5] = [
 
 /// All outputs and gradients of a stack over ragged rows.
 fn whole_layer(cell: Cell, build: Build, device: &Device) -> Result<Vec<f64>> {
-    let (steps, batch, inputs, hidden) = (7, 5, 3, 17);
-    let mut model = Model::new(11);
-    let layer = model.add("rnn", build(Rnn::new(cell, inputs, hidden).layers(2)))?;
-    let parameters = model.initialize(device)?;
-    let outputs = layer.description().outputs();
-    let part = |seed| random(device, seed, &[2 * outputs / hidden, batch, hidden], 1.0);
-    let state = |seed| match cell.has_cell_state() {
-        true => State::from_hidden_and_cell(&part(seed)?, &part(seed + 1)?),
-        false => State::from_hidden(&part(seed)?),
-    };
+    let (steps, batch) = (7, 5);
+    let stack = Stack::new(device, build(Rnn::new(cell, 3, 17).layers(2)))?;
     let lengths = Indices::from_slice(device, &[batch], &[7, 1, 4, 6, 2])?;
-    let x = random(device, 40, &[steps, batch, inputs], 1.0)?;
-    let d_y = random(device, 41, &[steps, batch, outputs], 1.0)?;
-    let mut gradients = parameters.zero_gradients()?;
     let sequences = Sequences::ragged(&lengths).training(RandomKey::new(3, 5));
-    let (y, last, trace) = layer.forward_sequences(&parameters, &x, &state(42)?, sequences)?;
-    let (d_x, d_initial) = trace.backward(&d_y, Some(&state(44)?), &mut gradients)?;
-    let mut all = Vec::new();
-    let states = [last.hidden(), d_initial.hidden()];
-    let cells = [last.cell(), d_initial.cell()];
-    for tensor in [y, d_x].iter().chain(&states).chain(cells.iter().flatten()) {
-        all.extend(Tensor::download_f64(tensor)?);
-    }
-    all.extend(all_gradients(&parameters, &gradients)?);
-    Ok(all)
+    let pass = stack.pass(&stack.operands([steps, batch])?, sequences)?;
+    Ok(pass.values()?.map(|(_, values)| values).concat())
 }
 
 fn a_custom_cell_is_a_layer_like_the_built_in_one() -> Outcome {

@@ -4,7 +4,7 @@
 use refrain::io::{Checkpoint, Metadata, load_layer_weights, load_weights, save_layer_weights, save_weights};
 use refrain::nn::{Cell, Embedding, Gradients, Layer, Linear, Model, Parameters, Rnn};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig};
-use refrain::{Device, Error, Indices, Result, Tensor};
+use refrain::{Device, Indices, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::misuse::refuses;

@@ -2,37 +2,11 @@
 //! configuration comes back as it was.
 
 use refrain::Device;
-use refrain::nn::{Cell, LayerConfig, Linear, Merge, Model, ModelConfig, Rnn, Sequences};
+use refrain::nn::{Cell, LayerConfig, Linear, Model, ModelConfig, Rnn, Sequences};
 
 use super::{BATCH, STEPS, lengths, refused, tagger};
 use crate::adapters::{Outcome, Suite, on_cpu};
 use crate::support::random;
-
-fn options_that_make_no_sense_are_refused_by_name() -> Outcome {
-    let refuse = |stack: Rnn, parts: &[&str]| refused(Model::new(1).add("rnn", stack), parts);
-    let one = || Rnn::new(Cell::Gru, 3, 4);
-    refuse(one().dropout(0.5), &["rnn", "dropout", "layers", "input_dropout"]);
-    for rate in [1.0, -0.5, f32::NAN] {
-        let found = rate.to_string();
-        refuse(one().layers(2).dropout(rate), &["dropout", "below 1", &found]);
-        refuse(one().input_dropout(rate), &["input_dropout", "below 1", &found]);
-        refuse(one().weight_drop(rate), &["weight_drop", "below 1", &found]);
-    }
-    for merge in [Merge::Sum, Merge::Mean, Merge::Product] {
-        refuse(one().merge(merge), &["merge", "bidirectional", &format!("{merge:?}")]);
-        refuse(one().reverse().merge(merge), &["merge", "bidirectional"]);
-    }
-    refuse(one().residual(), &["residual", "layers", "3 inputs", "4 outputs"]);
-    for fine in [
-        one().dropout(0.0),
-        one().merge(Merge::Concat),
-        one().layers(2).residual(),
-        Rnn::new(Cell::Gru, 4, 4).residual(),
-    ] {
-        Model::new(1).add("rnn", fine)?;
-    }
-    Ok(())
-}
 
 fn passes_without_a_mode_are_refused() -> Outcome {
     let device = Device::cpu();
@@ -96,7 +70,6 @@ fn names_of_layers_are_bounded() -> Outcome {
 pub(super) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
-        options_that_make_no_sense_are_refused_by_name,
         passes_without_a_mode_are_refused,
         configurations_come_back_as_they_were_and_store_no_absent_option,
         names_of_layers_are_bounded,
