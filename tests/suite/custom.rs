@@ -240,7 +240,7 @@ fn a_cpu_reference_that_differs_from_finite_differences_is_reported_by_gradient(
 
 fn wgsl_that_differs_from_its_cpu_reference_is_reported_by_result(adapter: &Adapter) -> Outcome {
     let device = adapter.open()?;
-    for (name, right, wrong, told) in [
+    for (name, right, wrong, quantity) in [
         ("wrong_forward", "i * g;", "i * g * 1.01;", "saved, the new c"),
         ("wrong_output", "d_hidden * y * o", "d_hidden * y * 1.01 * o", "d_gates[2]"),
         ("wrong_cell", "d_c * (1.0 - i));", "d_c * (1.01 - i));", "d_cell"),
@@ -254,7 +254,7 @@ fn wgsl_that_differs_from_its_cpu_reference_is_reported_by_result(adapter: &Adap
         let quantities: Vec<&str> = failures.map(|check| check.quantity.as_str()).collect();
         let first = quantities.first().ok_or("the fault was not found")?;
         assert!(
-            first.contains("against the CPU reference, T = 1") && first.contains(told),
+            first.contains("against the CPU reference, T = 1") && first.contains(quantity),
             "{name}: {quantities:?}"
         );
     }

@@ -5,7 +5,7 @@ use refrain::ops::{self, Binary};
 use refrain::tuning::RecurrentStrategy;
 use refrain::{Device, GpuOptions, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu, on_gpu_strategies};
+use crate::adapters::{Adapter, Outcome, Suite, on_devices_strategies, on_gpu};
 use crate::stacks::{Operands, Pass, Stack};
 use crate::support::{by_entry, expect_close, expect_same_bits, step_by_step};
 
@@ -80,7 +80,7 @@ fn half(both: &State, place: usize) -> Result<State> {
     }
 }
 
-fn both_directions_have_the_bits_of_each_alone_on(device: &Device) -> Outcome {
+fn both_directions_have_the_bits_of_each_alone(device: &Device) -> Outcome {
     for layer in layers() {
         let both = Stack::new(device, layer.clone().bidirectional())?;
         let operands = both.operands([STEPS, BATCH])?;
@@ -124,22 +124,13 @@ fn both_directions_have_the_bits_of_each_alone_on(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn both_directions_have_the_bits_of_each_alone_on_the_cpu() -> Outcome {
-    both_directions_have_the_bits_of_each_alone_on(&Device::cpu())
-}
-
-fn both_directions_have_the_bits_of_each_alone(adapter: &Adapter) -> Outcome {
-    both_directions_have_the_bits_of_each_alone_on(&adapter.open()?)
-}
-
 /// The results of a training pass of two layers with masks, and its dispatches.
 fn train(device: &Device, stack: &Rnn, batch: Batch) -> Result<(Vec<f64>, u64)> {
     let stack = Stack::new(device, stack.clone().bidirectional().layers(2))?;
     let (operands, rows) = (stack.operands([STEPS, BATCH])?, Rows::new(device)?);
-    let before = device.counters().dispatches;
-    let pass = stack.pass(&operands, rows.sequences(batch).training(RandomKey::new(3, 9)))?;
-    let dispatches = device.counters().dispatches - before;
-    Ok((pass.values()?.map(|(_, values)| values).concat(), dispatches))
+    let sequences = rows.sequences(batch).training(RandomKey::new(3, 9));
+    let (pass, dispatches) = stack.counted_pass(&operands, sequences)?;
+    Ok((pass.values()?.map(|(_, values)| values).concat(), dispatches.iter().sum()))
 }
 
 /// Where two directions do not fit a binding, each goes on its own.
@@ -178,13 +169,7 @@ fn directions_that_do_not_fit_a_binding_run_one_after_the_other_with_the_same_bi
 /// Dispatches of a layer over `steps` steps, forward and backward.
 fn dispatches(device: &Device, layer: &Rnn, steps: usize) -> Result<[u64; 2]> {
     let stack = Stack::new(device, layer.clone())?;
-    let mut gradients = stack.parameters.zero_gradients()?;
-    let Operands { x, d_y, initial, .. } = stack.operands([steps, 2])?;
-    let before = device.counters().dispatches;
-    let (_, _, trace) = stack.layer.forward(&stack.parameters, &x, &initial)?;
-    let between = device.counters().dispatches;
-    trace.backward(&d_y, None, &mut gradients)?;
-    Ok([between - before, device.counters().dispatches - between])
+    Ok(stack.counted_pass(&stack.operands([steps, 2])?, Sequences::whole())?.1)
 }
 
 fn a_time_step_of_both_directions_is_one_dispatch_each_way(adapter: &Adapter) -> Outcome {
@@ -226,8 +211,7 @@ fn many_steps_of_both_directions_are_as_few_dispatches(adapter: &Adapter) -> Out
 }
 
 pub(crate) fn register(suite: &mut Suite) {
-    on_cpu!(suite, both_directions_have_the_bits_of_each_alone_on_the_cpu);
-    on_gpu_strategies!(suite, both_directions_have_the_bits_of_each_alone);
+    on_devices_strategies!(suite, both_directions_have_the_bits_of_each_alone);
     on_gpu!(
         suite,
         directions_that_do_not_fit_a_binding_run_one_after_the_other_with_the_same_bits,

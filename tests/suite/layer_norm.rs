@@ -5,7 +5,7 @@ use refrain::nn::{Cell, Model, Rnn, Sequences};
 use refrain::ops::{self, LAYER_NORM_EPSILON};
 use refrain::{Device, GpuOptions, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_devices, on_gpu};
 use crate::gradients::check;
 use crate::misuse::refuses;
 use crate::stacks::{Pass, Stack};
@@ -58,7 +58,7 @@ fn layer_norm_backward_matches_finite_differences() -> Outcome {
 
 /// Sums of K terms and their quotients: K ε of the largest result. Entries between ±3 have variances around 3, so that
 /// nothing is enlarged, but for rows of two that may lie close together.
-fn the_operation_agrees_with_the_reference_on(device: &Device) -> Outcome {
+fn the_operation_agrees_with_the_reference(device: &Device) -> Outcome {
     for rows in [1, 3, 70] {
         for groups in [&[1][..], &[3], &[33], &[257], &[700], &[64, 32], &[1, 1, 255]] {
             let columns: usize = groups.iter().sum();
@@ -84,14 +84,6 @@ fn the_operation_agrees_with_the_reference_on(device: &Device) -> Outcome {
         }
     }
     Ok(())
-}
-
-fn the_operation_agrees_with_the_reference() -> Outcome {
-    the_operation_agrees_with_the_reference_on(&Device::cpu())
-}
-
-fn the_operation_agrees_with_the_reference_on_the_gpu(adapter: &Adapter) -> Outcome {
-    the_operation_agrees_with_the_reference_on(&adapter.open()?)
 }
 
 fn what_does_not_fit_is_refused() -> Outcome {
@@ -182,9 +174,9 @@ pub(crate) fn register(suite: &mut Suite) {
         suite,
         a_row_is_normalised_as_by_hand,
         layer_norm_backward_matches_finite_differences,
-        the_operation_agrees_with_the_reference,
         what_does_not_fit_is_refused,
         parameters_have_names_sizes_and_first_values,
     );
-    on_gpu!(suite, the_operation_agrees_with_the_reference_on_the_gpu, large_work_is_cut_without_a_trace,);
+    on_devices!(suite, the_operation_agrees_with_the_reference);
+    on_gpu!(suite, large_work_is_cut_without_a_trace);
 }

@@ -19,7 +19,7 @@ const LENGTHS: [[usize; BATCH]; 2] = [[1, 4, 2], [3, 2, 5]];
 const EVEN: [[usize; BATCH]; 2] = [[2, 4, 2], [4, 2, 4]];
 
 /// A description, and the lengths at which it is tested.
-struct Case {
+struct Packing {
     name: &'static str,
     stack: Rnn,
     /// By direction.
@@ -27,7 +27,7 @@ struct Case {
     lengths: [[usize; BATCH]; 2],
 }
 
-impl Case {
+impl Packing {
     /// Whether the place of a state is of the reverse direction.
     fn is_reverse(&self, place: usize) -> bool {
         self.are_reverse[place % self.are_reverse.len()]
@@ -35,14 +35,14 @@ impl Case {
 }
 
 /// Every cell, and everything that reads step flags: both directions, stacks, truncation, checkpoints.
-fn cases() -> Vec<Case> {
+fn cases() -> Vec<Packing> {
     let of = |cell| Rnn::new(cell, INPUTS, 5);
     let all = |stack: Rnn| {
         let hard = Activation::HardSigmoid { alpha: 0.2, beta: 0.5 };
         let stack = stack.peepholes().gate_activations(hard, Activation::Softsign, Activation::Tanh);
         stack.projection(4).clip_gates(0.5).clip_cell(0.25).clip_gradient(0.1)
     };
-    let case = |name, stack, are_reverse| Case { name, stack, are_reverse, lengths: LENGTHS };
+    let case = |name, stack, are_reverse| Packing { name, stack, are_reverse, lengths: LENGTHS };
     let forward = &[false][..];
     let reverse = |name, stack: Rnn| case(name, stack.reverse(), &[true]);
     let both = |name, stack: Rnn| case(name, stack.bidirectional(), &[false, true]);
@@ -59,9 +59,9 @@ fn cases() -> Vec<Case> {
         reverse("reverse gru", of(Cell::Gru).reset_before()),
         both("bidirectional gru", of(Cell::Gru).merge(Merge::Sum).layers(2)),
         both("bidirectional custom cell", of(Cell::Custom(&RIGHT))),
-        Case { lengths: EVEN, ..both("truncated", of(Cell::Lstm).truncated(2)) },
+        Packing { lengths: EVEN, ..both("truncated", of(Cell::Lstm).truncated(2)) },
         case("windowed", of(Cell::Lstm).windowed(1), forward),
-        Case { lengths: EVEN, ..case("truncated every", of(Cell::Gru).truncated_every(2, 3), forward) },
+        Packing { lengths: EVEN, ..case("truncated every", of(Cell::Gru).truncated_every(2, 3), forward) },
     ]
 }
 
@@ -95,23 +95,23 @@ fn at_places(state: &State, keep: impl Fn(usize) -> bool) -> Result<Vec<Vec<f64>
 
 /// The first sequence has the initial state of the forward direction and the final one of the reverse direction, the last
 /// sequence the others. Between them, each direction starts from zeros.
-fn packed_equals_each_alone(device: &Device, case: &Case) -> Outcome {
-    let Case { name, lengths, .. } = *case;
+fn packed_equals_each_alone(device: &Device, case: &Packing) -> Outcome {
+    let Packing { name, lengths, .. } = *case;
     let stack = Stack::new(device, case.stack.clone())?;
     let operands = stack.operands([STEPS, BATCH])?;
     let indices = |values: &[u32]| Indices::from_slice(device, &[values.len()], values);
     let totals: Vec<u32> = (0..BATCH).map(|row| (lengths[0][row] + lengths[1][row]) as u32).collect();
     let totals = indices(&totals)?;
-    let mut marks = vec![0; STEPS * BATCH];
+    let mut resets = vec![0; STEPS * BATCH];
     for (row, &start) in lengths[0].iter().enumerate() {
-        marks[start * BATCH + row] = 1;
+        resets[start * BATCH + row] = 1;
         // One in the padding means nothing.
         if start + lengths[1][row] < STEPS {
-            marks[(start + lengths[1][row]) * BATCH + row] = 1;
+            resets[(start + lengths[1][row]) * BATCH + row] = 1;
         }
     }
-    let marks = Indices::from_slice(device, &[STEPS, BATCH], &marks)?;
-    let packed = stack.pass(&operands, Sequences::ragged(&totals).resets(&marks))?;
+    let resets = Indices::from_slice(device, &[STEPS, BATCH], &resets)?;
+    let packed = stack.pass(&operands, Sequences::ragged(&totals).resets(&resets))?;
     let mut gradients = vec![0.0; packed.gradients.len()];
     for (number, own) in lengths.iter().enumerate() {
         let starts = if number == 0 { [0; BATCH] } else { lengths[0] };
@@ -155,17 +155,17 @@ fn a_reset_at_the_first_step_replaces_the_initial_state_of_the_forward_direction
             let reverse = |place| case.is_reverse(place);
             let stack = Stack::new(&device, case.stack.clone())?;
             let mut operands = stack.operands([STEPS, BATCH])?;
-            let mut marks = vec![0; STEPS * BATCH];
-            marks[..BATCH].fill(1);
-            let marks = Indices::from_slice(&device, &[STEPS, BATCH], &marks)?;
-            let marked = stack.pass(&operands, Sequences::whole().resets(&marks))?;
+            let mut resets = vec![0; STEPS * BATCH];
+            resets[..BATCH].fill(1);
+            let resets = Indices::from_slice(&device, &[STEPS, BATCH], &resets)?;
+            let reset = stack.pass(&operands, Sequences::whole().resets(&resets))?;
             operands.initial =
                 state_like(&operands.initial, &at_places(&operands.initial, reverse)?.concat())?;
             let zero = stack.pass(&operands, Sequences::whole())?;
-            expect_same_bits(name, &marked.y.download_f64()?, &zero.y.download_f64()?)?;
-            expect_same_bits(name, &marked.d_x.download_f64()?, &zero.d_x.download_f64()?)?;
+            expect_same_bits(name, &reset.y.download_f64()?, &zero.y.download_f64()?)?;
+            expect_same_bits(name, &reset.d_x.download_f64()?, &zero.d_x.download_f64()?)?;
             let expected = at_places(&zero.d_initial, reverse)?.concat();
-            expect_same_bits(name, &parts(&marked.d_initial)?.concat(), &expected)?;
+            expect_same_bits(name, &parts(&reset.d_initial)?.concat(), &expected)?;
         }
     }
     Ok(())
@@ -191,7 +191,7 @@ fn sequences_packed_into_a_row_equal_each_alone(adapter: &Adapter) -> Outcome {
         "truncated",
         "windowed",
     ];
-    let cases: Vec<Case> = cases().into_iter().filter(|case| own.contains(&case.name)).collect();
+    let cases: Vec<Packing> = cases().into_iter().filter(|case| own.contains(&case.name)).collect();
     assert_eq!(cases.len(), own.len());
     cases.iter().try_for_each(|case| packed_equals_each_alone(&device, case))
 }
@@ -202,12 +202,12 @@ fn reset_masks_that_exceed_a_binding_separate_the_same_steps(adapter: &Adapter) 
     let small = GpuOptions { workgroups: Some(2), ..GpuOptions::default() };
     let small = adapter.open_anew_with(&small)?;
     let (steps, batch) = (90, 13);
-    let marks: Vec<u32> = (0..steps * batch).map(|place| u32::from(place % 5 == 2)).collect();
+    let resets: Vec<u32> = (0..steps * batch).map(|place| u32::from(place % 5 == 2)).collect();
     let outputs = |device: &Device| -> Result<Vec<f32>> {
         let stack = Stack::new(device, Rnn::new(Cell::tanh(), INPUTS, 3).bidirectional())?;
         let operands = stack.operands([steps, batch])?;
-        let marks = Indices::from_slice(device, &[steps, batch], &marks)?;
-        stack.pass(&operands, Sequences::whole().resets(&marks))?.y.download()
+        let resets = Indices::from_slice(device, &[steps, batch], &resets)?;
+        stack.pass(&operands, Sequences::whole().resets(&resets))?.y.download()
     };
     expect_same_bits("outputs", &outputs(&device)?, &outputs(&small)?)
 }

@@ -6,7 +6,7 @@ use refrain::nn::{Cell, Rnn, Sequences};
 use refrain::ops::Activation;
 use refrain::{Device, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite};
+use crate::adapters::{Outcome, Suite, on_devices_strategies};
 use crate::stacks::{Operands, Pass, Stack};
 use crate::support::{
     Build, Tolerance, all_gradients, by_entry, expect_close, expect_same_bits, largest, parts,
@@ -21,13 +21,13 @@ const LENGTHS: [u32; BATCH] = [2, 4, 1];
 const ORDER: [usize; BATCH] = [2, 0, 1];
 
 /// A cell with its equations.
-struct Kind {
+struct LayerKind {
     name: &'static str,
     cell: Cell,
     build: Build,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [LayerKind; 8] = [
     kind("rnn", Cell::tanh(), |stack| stack),
     kind("lstm", Cell::Lstm, |stack| stack),
     kind("gru", Cell::Gru, |stack| stack),
@@ -38,8 +38,8 @@ const KINDS: [Kind; 8] = [
     kind("lstm with all", Cell::Lstm, all_of_an_lstm),
 ];
 
-const fn kind(name: &'static str, cell: Cell, build: Build) -> Kind {
-    Kind { name, cell, build }
+const fn kind(name: &'static str, cell: Cell, build: Build) -> LayerKind {
+    LayerKind { name, cell, build }
 }
 
 fn all_of_an_lstm(stack: Rnn) -> Rnn {
@@ -72,7 +72,7 @@ fn picked(tensor: &Tensor, steps: &[usize], rows: &[usize]) -> Result<Tensor> {
     Tensor::from_slice_f64(tensor.device(), &[steps.len(), rows.len(), width], &own)
 }
 
-fn reverse_is_forward_over_reversed_time_on(device: &Device) -> Outcome {
+fn reverse_is_forward_over_reversed_time(device: &Device) -> Outcome {
     let backwards: Vec<usize> = (0..STEPS).rev().collect();
     let turned = |tensor: &Tensor| picked(tensor, &backwards, &[0, 1, 2]);
     for (forward, reverse) in stacks(device, |stack| stack).zip(stacks(device, Rnn::reverse)) {
@@ -89,7 +89,7 @@ fn reverse_is_forward_over_reversed_time_on(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn permuting_the_batch_permutes_the_result_on(device: &Device) -> Outcome {
+fn permuting_the_batch_permutes_the_result(device: &Device) -> Outcome {
     let steps: Vec<usize> = (0..STEPS).collect();
     let shuffled = |tensor: &Tensor| picked(tensor, &steps, &ORDER);
     let lengths = Indices::from_slice(device, &[BATCH], &LENGTHS)?;
@@ -113,7 +113,7 @@ fn permuting_the_batch_permutes_the_result_on(device: &Device) -> Outcome {
 
 /// One window after another, each from the state that the last one left, is the whole; and back again, each with the
 /// gradient at the state that the next one started from, where the clip of the gradient holds at both.
-fn windows_with_carried_state_are_the_whole_on(device: &Device) -> Outcome {
+fn windows_with_carried_state_are_the_whole(device: &Device) -> Outcome {
     for stack in stacks(device, |stack| stack) {
         let (name, stack) = stack?;
         let operands = stack.operands([STEPS, BATCH])?;
@@ -147,7 +147,7 @@ fn windows_with_carried_state_are_the_whole_on(device: &Device) -> Outcome {
 }
 
 /// Chunks, sliding windows and overlapping ones: outputs keep their bits.
-fn truncation_changes_gradients_only_on(device: &Device) -> Outcome {
+fn truncation_changes_gradients_only(device: &Device) -> Outcome {
     let truncations: [Build; 4] = [
         |stack| stack.truncated(2),
         |stack| stack.windowed(1),
@@ -171,7 +171,7 @@ fn truncation_changes_gradients_only_on(device: &Device) -> Outcome {
 
 /// Every n steps through n is a cut after every n steps, where n divides T; every step through k + 1 is a window of k
 /// lags.
-fn truncations_that_are_the_same_by_two_names_are_the_same_on(device: &Device) -> Outcome {
+fn truncations_that_are_the_same_by_two_names_are_the_same(device: &Device) -> Outcome {
     let same: [[Build; 2]; 2] = [
         [|stack| stack.truncated(2), |stack| stack.truncated_every(2, 2)],
         [|stack| stack.windowed(2), |stack| stack.truncated_every(1, 3)],
@@ -191,22 +191,13 @@ fn truncations_that_are_the_same_by_two_names_are_the_same_on(device: &Device) -
     Ok(())
 }
 
-/// Registers a claim about any device on the CPU and on every adapter.
-macro_rules! on_all {
-    ($suite:expr, $($claim:ident: $body:ident),+ $(,)?) => {
-        $($suite.cpu(concat!("properties::", stringify!($claim)), || $body(&Device::cpu()));
-        $suite.gpu_strategies(concat!("properties::", stringify!($claim)), |adapter: &Adapter| $body(&adapter.open()?));)+
-    };
-}
-
 pub(crate) fn register(suite: &mut Suite) {
-    on_all!(
+    on_devices_strategies!(
         suite,
-        reverse_is_forward_over_reversed_time: reverse_is_forward_over_reversed_time_on,
-        permuting_the_batch_permutes_the_result: permuting_the_batch_permutes_the_result_on,
-        windows_with_carried_state_are_the_whole: windows_with_carried_state_are_the_whole_on,
-        truncation_changes_gradients_only: truncation_changes_gradients_only_on,
-        truncations_that_are_the_same_by_two_names_are_the_same:
-            truncations_that_are_the_same_by_two_names_are_the_same_on,
+        reverse_is_forward_over_reversed_time,
+        permuting_the_batch_permutes_the_result,
+        windows_with_carried_state_are_the_whole,
+        truncation_changes_gradients_only,
+        truncations_that_are_the_same_by_two_names_are_the_same,
     );
 }

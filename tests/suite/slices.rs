@@ -16,18 +16,18 @@ const UNITS: [usize; 6] = [1, 15, 16, 17, 31, 33];
 
 /// A layer with [`INPUTS`] inputs and what it runs over.
 #[derive(Clone, Debug)]
-struct Pass {
+struct SlicedLayer {
     stack: Rnn,
     rows: usize,
 }
 
 /// Outputs, then the gradients at x, at the initial state and of the weights.
-type Results = [Vec<f64>; 4];
+type WindowResults = [Vec<f64>; 4];
 
-impl Pass {
+impl SlicedLayer {
     /// Windows of these steps one after the other, each from the state that the last one left, and back again, each with
     /// the gradient at the state that the next one started from.
-    fn run(&self, device: &Device, windows: &[usize]) -> Result<Results> {
+    fn run(&self, device: &Device, windows: &[usize]) -> Result<WindowResults> {
         let mut model = Model::new(4);
         let rnn = model.add("rnn", self.stack.clone())?;
         let parameters = model.initialize(device)?;
@@ -93,11 +93,11 @@ fn sums_of_a_step_agree_with_the_reference_for_all_rows_and_units(adapter: &Adap
         let rows = ROWS.map(|rows| (rows, 17)).into_iter();
         let units = UNITS.into_iter().flat_map(|units| [1, 5, 9].map(|rows| (rows, units)));
         for (rows, units) in rows.chain(units) {
-            let pass = Pass { stack: build(units), rows };
-            let (found, expected) = (pass.run(&device, &[STEPS])?, pass.run(&reference, &[STEPS])?);
+            let layer = SlicedLayer { stack: build(units), rows };
+            let (found, expected) = (layer.run(&device, &[STEPS])?, layer.run(&reference, &[STEPS])?);
             for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let allowed = by_entry(growth * relative(rows, units), expected);
-                expect_close(&format!("part {part} of {pass:?}"), expected, found, allowed)?;
+                expect_close(&format!("part {part} of {layer:?}"), expected, found, allowed)?;
             }
         }
     }
@@ -112,12 +112,12 @@ fn windows_that_overlap_agree_with_the_reference_for_all_rows(adapter: &Adapter)
             Rnn::new(Cell::Lstm, INPUTS, 17).windowed(2),
             Rnn::new(Cell::Gru, INPUTS, 17).truncated_every(2, 3).reset_before(),
         ] {
-            let pass = Pass { stack, rows };
-            let (found, expected) = (pass.run(&device, &[STEPS])?, pass.run(&reference, &[STEPS])?);
+            let layer = SlicedLayer { stack, rows };
+            let (found, expected) = (layer.run(&device, &[STEPS])?, layer.run(&reference, &[STEPS])?);
             for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 // The steps of all windows add up.
                 let allowed = by_entry(3.0 * relative(rows, 17), expected);
-                expect_close(&format!("part {part} of {pass:?}"), expected, found, allowed)?;
+                expect_close(&format!("part {part} of {layer:?}"), expected, found, allowed)?;
             }
         }
     }
@@ -140,12 +140,12 @@ fn a_cut_between_steps_changes_no_bit(adapter: &Adapter) -> Outcome {
     ];
     for stack in layers {
         for rows in [3, 5, 17] {
-            let pass = Pass { stack: stack.clone(), rows };
-            let whole = pass.run(&device, &[STEPS])?;
+            let layer = SlicedLayer { stack: stack.clone(), rows };
+            let whole = layer.run(&device, &[STEPS])?;
             for windows in [&[2, 3][..], &[1, 3, 1]] {
-                let cut = pass.run(&device, windows)?;
+                let cut = layer.run(&device, windows)?;
                 for (name, part) in [("y", 0), ("d_x", 1), ("d_initial", 2)] {
-                    let what = format!("{name}, windows {windows:?} of {pass:?}");
+                    let what = format!("{name}, windows {windows:?} of {layer:?}");
                     expect_same_bits(&what, &whole[part], &cut[part])?;
                 }
             }

@@ -64,13 +64,26 @@ impl Stack {
     }
 
     pub(crate) fn pass(&self, operands: &Operands, sequences: Sequences<'_>) -> Result<Pass> {
+        Ok(self.counted_pass(operands, sequences)?.0)
+    }
+
+    /// Also returns the dispatches of the forward and of the backward pass.
+    pub(crate) fn counted_pass(
+        &self,
+        operands: &Operands,
+        sequences: Sequences<'_>,
+    ) -> Result<(Pass, [u64; 2])> {
         let (layer, parameters) = (&self.layer, &self.parameters);
         let Operands { x, d_y, initial, d_last } = operands;
         let mut gradients = parameters.zero_gradients()?;
+        let dispatches = || self.device.counters().dispatches;
+        let before = dispatches();
         let (y, last, trace) = layer.forward_sequences(parameters, x, initial, sequences)?;
+        let between = dispatches();
         let (d_x, d_initial) = trace.backward(d_y, Some(d_last), &mut gradients)?;
+        let after = dispatches();
         let gradients = all_gradients(parameters, &gradients)?;
-        Ok(Pass { y, last, d_x, d_initial, gradients })
+        Ok((Pass { y, last, d_x, d_initial, gradients }, [between - before, after - between]))
     }
 }
 

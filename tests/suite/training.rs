@@ -6,7 +6,7 @@ use refrain::ops;
 use refrain::random::Stream;
 use refrain::{Device, IGNORED, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_devices, on_gpu};
 use crate::support::{
     Optimizer, Rule, Setup, all_gradients, all_parameters, expect_close, expect_same_bits, largest, random,
     tokens, wide,
@@ -177,7 +177,7 @@ fn windows_of_tokens_follow_each_other() -> Outcome {
 }
 
 /// One pass by [`Model::forward`] and one with every trace threaded by hand.
-fn model_equals_layers(device: &Device) -> Outcome {
+fn model_equals_layers_called_by_hand(device: &Device) -> Outcome {
     let mut model = Model::new(14);
     let embedding = model.add("embedding", refrain::nn::Embedding::new(9, 6))?;
     let lower = model.add("lower", Rnn::new(Cell::tanh(), 6, 10))?;
@@ -217,14 +217,6 @@ fn model_equals_layers(device: &Device) -> Outcome {
     assert!(largest(&all) > 0.0);
     assert_eq!(all, by_hand, "gradients");
     Ok(())
-}
-
-fn model_equals_layers_called_by_hand() -> Outcome {
-    model_equals_layers(&Device::cpu())
-}
-
-fn model_equals_layers_called_by_hand_on_the_gpu(adapter: &Adapter) -> Outcome {
-    model_equals_layers(&adapter.open()?)
 }
 
 /// ‖g‖ after clipping, of a gradient that is larger than `max_norm` and of one that is smaller.
@@ -269,15 +261,14 @@ pub(crate) fn register(suite: &mut Suite) {
         another_seed_gives_another_model,
         copy_memory_is_learned,
         windows_of_tokens_follow_each_other,
-        model_equals_layers_called_by_hand,
         clipping_scales_only_what_is_too_long,
     );
+    on_devices!(suite, model_equals_layers_called_by_hand);
     on_gpu!(
         suite,
         gpu_follows_the_cpu_for_50_steps,
         gpu_repeats_bit_for_bit,
         initial_values_are_the_same_on_every_device,
-        model_equals_layers_called_by_hand_on_the_gpu,
         a_loss_may_be_read_in_any_order,
     );
 }

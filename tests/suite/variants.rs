@@ -194,9 +194,11 @@ impl Variant {
 
     pub(crate) fn name(&self) -> String {
         let names = self.choices.iter().map(|choice| format!("{} {}", choice.option, choice.value));
-        let names = names.collect::<Vec<_>>().join(", ");
-        let functions = self.functions.map(|functions| format!("{functions:?}, ")).unwrap_or_default();
-        format!("{} with {functions}{names}, {:?}", self.cell.name(), self.sizes)
+        let names: Vec<_> = names.map(|name| name.trim_end().to_owned()).collect();
+        let functions = self.functions.map(|functions| format!("{functions:?} ")).unwrap_or_default();
+        let [steps, batch, inputs, hidden] = self.sizes;
+        let sizes = format!("T {steps}, B {batch}, I {inputs}, H {hidden}");
+        format!("{} {functions}with [{}], {sizes}", self.cell.name(), names.join(", "))
     }
 
     pub(crate) fn stack(&self) -> Rnn {
@@ -248,7 +250,7 @@ pub(crate) struct Setting {
 }
 
 /// The results of a pass by name, "d_" before those of the backward pass.
-pub(crate) type Pass = Vec<(String, Vec<f64>)>;
+pub(crate) type NamedResults = Vec<(String, Vec<f64>)>;
 
 impl Setting {
     pub(crate) fn new(device: &Device, variant: Variant) -> Result<Self> {
@@ -351,7 +353,7 @@ impl Setting {
         Ok(dot(&y.download_f64()?, &self.d_y()) + from_last)
     }
 
-    pub(crate) fn pass(&self, point: &[f64]) -> Result<Pass> {
+    pub(crate) fn pass(&self, point: &[f64]) -> Result<NamedResults> {
         let (parameters, x, initial) = self.tensors(point)?;
         self.pass_over(&parameters, &x, &initial, &self.d_y())
     }
@@ -362,14 +364,14 @@ impl Setting {
         x: &Tensor,
         initial: &State,
         d_y: &[f64],
-    ) -> Result<Pass> {
+    ) -> Result<NamedResults> {
         let (y, last, trace) = self.layer.forward_sequences(parameters, x, initial, self.sequences())?;
         let d_y = Tensor::from_slice_f64(&self.device, y.shape().dimensions(), d_y)?;
         let d_last = self.d_last()?.map(|d_last| state_like(&last, &d_last)).transpose()?;
         let mut gradients = parameters.zero_gradients()?;
         let (d_x, d_initial) = trace.backward(&d_y, d_last.as_ref(), &mut gradients)?;
         let mut pass = vec![("y".to_owned(), y.download_f64()?)];
-        let of_parts = |prefix: &str, state: &State| -> Result<Pass> {
+        let of_parts = |prefix: &str, state: &State| -> Result<NamedResults> {
             let names = ["hidden", "cell"].map(|name| format!("{prefix}{name}"));
             Ok(names.into_iter().zip(parts(state)?).collect())
         };

@@ -68,7 +68,7 @@ pub(super) struct Row {
 }
 
 /// The results for one row, and its share of the gradients of the parameters.
-pub(super) struct Results {
+pub(super) struct RowResults {
     pub(super) y: Vec<Vec<f64>>,
     pub(super) last: Vec<[Vec<f64>; 2]>,
     pub(super) d_x: Vec<Vec<f64>>,
@@ -323,7 +323,7 @@ impl Options {
     }
 
     /// A row forwards and backwards, layer by layer and window by window.
-    pub(super) fn pass(&self, parameters: &BTreeMap<String, Vec<f64>>, row: &Row) -> Results {
+    pub(super) fn pass(&self, parameters: &BTreeMap<String, Vec<f64>>, row: &Row) -> RowResults {
         let leaves = || parameters.iter().map(|(name, all)| (name.clone(), constants(all))).collect();
         let states = |states: &[[Vec<f64>; 2]]| -> Vec<[Units; 2]> {
             states.iter().map(|parts| [0, 1].map(|part| constants(&parts[part]))).collect()
@@ -374,6 +374,6 @@ impl Options {
             d_y = d_x;
         }
         let y = inputs.pop().unwrap_or_default();
-        Results { y, last, d_x: d_y, d_initial, gradients }
+        RowResults { y, last, d_x: d_y, d_initial, gradients }
     }
 }
