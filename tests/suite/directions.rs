@@ -93,7 +93,8 @@ fn both_directions_have_the_bits_of_each_alone(device: &Device) -> Outcome {
                 let mut alone = Stack::new(device, alone)?;
                 for spec in alone.model.specs() {
                     let view = both.parameters.view(&spec.name)?;
-                    alone.parameters.set(&spec.name, view.shape().dimensions(), &view.download()?)?;
+                    let (sizes, values) = (view.shape().dimensions(), view.download_f64()?);
+                    alone.parameters.set_all([(spec.name.as_str(), sizes, values.as_slice())])?;
                 }
                 let operands = Operands {
                     x: operands.x.clone(),

@@ -53,8 +53,11 @@ pub(super) struct Masks {
     pub(super) outputs: Vec<f64>,
 }
 
-/// One row of a batch: x and the gradients at the outputs \[T\]\[..\], and by layer and direction the initial hidden and cell
-/// state and the gradients at the final ones.
+/// Values by layer and direction.
+type ByPlace = Vec<Vec<f64>>;
+
+/// One row of a batch: x and the gradients at the outputs by step, the initial hidden and cell states and the gradients at the
+/// final ones.
 pub(super) struct Row {
     pub(super) number: usize,
     /// Steps and rows of the batch.
@@ -63,17 +66,16 @@ pub(super) struct Row {
     pub(super) x: Vec<Vec<f64>>,
     pub(super) resets: Vec<bool>,
     pub(super) d_y: Vec<Vec<f64>>,
-    pub(super) initial: Vec<[Vec<f64>; 2]>,
-    pub(super) d_last: Vec<[Vec<f64>; 2]>,
+    pub(super) initial: [ByPlace; 2],
+    pub(super) d_last: [ByPlace; 2],
 }
 
-/// The results for one row, and its share of the gradients of the parameters.
+/// The results for one row.
 pub(super) struct RowResults {
     pub(super) y: Vec<Vec<f64>>,
-    pub(super) last: Vec<[Vec<f64>; 2]>,
+    pub(super) last: [ByPlace; 2],
     pub(super) d_x: Vec<Vec<f64>>,
-    pub(super) d_initial: Vec<[Vec<f64>; 2]>,
-    pub(super) gradients: BTreeMap<String, Vec<f64>>,
+    pub(super) d_initial: [ByPlace; 2],
 }
 
 fn constants(values: &[f64]) -> Units {
@@ -322,58 +324,65 @@ impl Options {
         ends.map(|(start, end)| (start..end.min(length), end.saturating_sub(depth))).collect()
     }
 
-    /// A row forwards and backwards, layer by layer and window by window.
-    pub(super) fn pass(&self, parameters: &BTreeMap<String, Vec<f64>>, row: &Row) -> RowResults {
-        let leaves = || parameters.iter().map(|(name, all)| (name.clone(), constants(all))).collect();
-        let states = |states: &[[Vec<f64>; 2]]| -> Vec<[Units; 2]> {
-            states.iter().map(|parts| [0, 1].map(|part| constants(&parts[part]))).collect()
-        };
-        let rows = |rows: &[Vec<f64>]| -> Vec<Units> { rows.iter().map(|row| constants(row)).collect() };
-        let values = |numbers: &Units| numbers.iter().map(|number| number.value).collect::<Vec<f64>>();
-        let zeros = |states: &[[Vec<f64>; 2]]| -> Vec<[Vec<f64>; 2]> {
-            states.iter().map(|parts| [0, 1].map(|part| vec![0.0; parts[part].len()])).collect()
-        };
-        let (mut inputs, mut last) = (vec![row.x.clone()], Vec::new());
-        let places = |layer: usize| layer * self.directions.len()..(layer + 1) * self.directions.len();
-        for layer in 0..self.layers {
+    /// A row forwards and backwards, layer by layer and window by window. Adds its share to the gradients of the parameters.
+    pub(super) fn pass(
+        &self,
+        parameters: &BTreeMap<String, Vec<f64>>,
+        row: &Row,
+        gradients: &mut BTreeMap<String, Vec<f64>>,
+    ) -> RowResults {
+        // The tape of one layer: its parameters, inputs, initial states, outputs and last states.
+        let run = |layer: usize, x: &[Vec<f64>], cut: usize| {
             number::clear();
-            let initial = states(&row.initial[places(layer)]);
-            let (y, ends) = self.layer(&leaves(), (layer, row), &rows(&inputs[layer]), &initial, 0);
+            let leaves = parameters.iter().map(|(name, all)| (name.clone(), constants(all)));
+            let leaves: BTreeMap<String, Units> = leaves.collect();
+            let x: Vec<Units> = x.iter().map(|x| constants(x)).collect();
+            let places = layer * self.directions.len()..(layer + 1) * self.directions.len();
+            let state = |place: usize| [0, 1].map(|part| constants(&row.initial[part][place]));
+            let initial: Vec<[Units; 2]> = places.map(state).collect();
+            let (y, last) = self.layer(&leaves, (layer, row), &x, &initial, cut);
+            (leaves, x, initial, y, last)
+        };
+        let values = |numbers: &Units| numbers.iter().map(|number| number.value).collect::<Vec<f64>>();
+        let (mut inputs, mut last) = (vec![row.x.clone()], [Vec::new(), Vec::new()]);
+        for layer in 0..self.layers {
+            let (.., y, ends) = run(layer, &inputs[layer], 0);
             inputs.push(y.iter().map(values).collect());
-            last.extend(ends.iter().map(|parts| [0, 1].map(|part| values(&parts[part]))));
+            for [h, c] in &ends {
+                last[0].push(values(h));
+                last[1].push(values(c));
+            }
         }
-        let mut d_initial = zeros(&row.initial);
-        let mut gradients: BTreeMap<_, _> =
-            parameters.iter().map(|(name, all)| (name.clone(), vec![0.0; all.len()])).collect();
+        let zeros = |all: &[Vec<f64>]| all.iter().map(|values| vec![0.0; values.len()]).collect::<ByPlace>();
+        let mut d_initial = [0, 1].map(|part| zeros(&row.initial[part]));
         let mut d_y = row.d_y.clone();
         for layer in (0..self.layers).rev() {
-            let mut d_x: Vec<Vec<f64>> = inputs[layer].iter().map(|x| vec![0.0; x.len()]).collect();
+            let mut d_x = zeros(&inputs[layer]);
             for (own, cut) in self.windows(row) {
-                number::clear();
-                let (parameters, x) = (leaves(), rows(&inputs[layer]));
-                let initial = states(&row.initial[places(layer)]);
-                let (y, ends) = self.layer(&parameters, (layer, row), &x, &initial, cut);
+                let (leaves, x, initial, y, ends) = run(layer, &inputs[layer], cut);
                 let mut terms: Vec<(&Units, &Vec<f64>)> =
                     y[own.clone()].iter().zip(&d_y[own.clone()]).collect();
+                let first = layer * self.directions.len();
                 if own.end == row.x.len() {
-                    let d_last = &row.d_last[places(layer)];
-                    terms.extend(ends.iter().flatten().zip(d_last.iter().flatten()));
+                    let ends = ends.iter().enumerate();
+                    let d_last = |part: usize, place: usize| &row.d_last[part][first + place];
+                    terms.extend(ends.flat_map(|(at, [h, c])| [(h, d_last(0, at)), (c, d_last(1, at))]));
                 }
-                let loss = sum(terms
-                    .into_iter()
-                    .flat_map(|(numbers, upstream)| zip(numbers, &constants(upstream), |a, b| a * b)));
-                let derivatives = number::derivatives(loss);
+                let products = |(numbers, upstream): (&Units, &Vec<f64>)| -> Units {
+                    numbers.iter().zip(upstream).map(|(&number, &upstream)| upstream * number).collect()
+                };
+                let derivatives = number::derivatives(sum(terms.into_iter().flat_map(products)));
                 let add = |total: &mut Vec<f64>, numbers: &Units| {
                     total.iter_mut().zip(numbers).for_each(|(total, &at)| *total += derivatives.at(at));
                 };
-                gradients.iter_mut().for_each(|(name, total)| add(total, &parameters[name]));
+                gradients.iter_mut().for_each(|(name, total)| add(total, &leaves[name]));
                 d_x.iter_mut().zip(&x).for_each(|(total, x)| add(total, x));
-                let d_initial = &mut d_initial[places(layer)];
-                d_initial.iter_mut().flatten().zip(initial.iter().flatten()).for_each(|(d, s)| add(d, s));
+                for (at, state) in initial.iter().enumerate() {
+                    (0..2).for_each(|part| add(&mut d_initial[part][first + at], &state[part]));
+                }
             }
             d_y = d_x;
         }
-        let y = inputs.pop().unwrap_or_default();
-        RowResults { y, last, d_x: d_y, d_initial, gradients }
+        RowResults { y: inputs.pop().unwrap_or_default(), last, d_x: d_y, d_initial }
     }
 }

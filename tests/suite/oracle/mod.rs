@@ -136,10 +136,24 @@ fn covered(variant: Variant) -> Variant {
     if is_known { variant } else { variant.with(EVALUATION) }
 }
 
+/// A row of \[outer, B, width\].
+fn rows_of(values: &[f64], [outer, batch, row]: [usize; 3]) -> Vec<Vec<f64>> {
+    let width = values.len() / outer / batch;
+    (0..outer).map(|place| values[(place * batch + row) * width..][..width].to_vec()).collect()
+}
+
+/// Writes a row of \[outer, B, width\].
+fn put(values: &mut [f64], [outer, batch, row]: [usize; 3], own: &[Vec<f64>]) {
+    let width = values.len() / outer / batch;
+    for (place, own) in own.iter().enumerate() {
+        values[(place * batch + row) * width..][..width].copy_from_slice(own);
+    }
+}
+
 /// The oracle's results in the order of the library's; none at a point near a kink, or where a result cancels or explodes.
 fn expected(setting: &Setting, options: &Options, point: &[f64]) -> Result<Option<NamedResults>> {
     let variant = &setting.variant;
-    let [steps, batch, inputs, _] = variant.sizes;
+    let [steps, batch, ..] = variant.sizes;
     let [mut weights, x, state] = setting.split(point);
     let mut parameters = BTreeMap::new();
     for spec in setting.model.specs() {
@@ -147,89 +161,64 @@ fn expected(setting: &Setting, options: &Options, point: &[f64]) -> Result<Optio
         parameters.insert(spec.name.clone(), own.to_vec());
         weights = rest;
     }
-    let (outputs, places) =
-        (setting.layer.description().outputs(), options.layers * options.directions.len());
-    let sizes = setting.state_sizes()?;
-    let widths = sizes.map(|size| size / places / batch);
-    let at = |row: usize, place: usize, part: usize| (place * batch + row) * widths[part];
-    let parts = |values: &[f64], row: usize| -> Vec<[Vec<f64>; 2]> {
-        let (hidden, cell) = values.split_at(sizes[0]);
-        let part = |place, part: usize| [hidden, cell][part][at(row, place, part)..][..widths[part]].to_vec();
-        (0..places).map(|place| [0, 1].map(|number| part(place, number))).collect()
-    };
+    let places = options.layers * options.directions.len();
     let learned_name = |place: usize, part: usize| {
         let (layer, direction) = (place / options.directions.len(), place % options.directions.len());
         let suffix = if options.directions[direction] == Time::Reverse { "_reverse" } else { "" };
         format!("rnn.initial_{}_l{layer}{suffix}", ["hidden", "cell"][part])
     };
-    let is_learned = variant.has("learned_initial_state");
-    let learned =
-        |place| [0, 1].map(|part| parameters.get(&learned_name(place, part)).cloned().unwrap_or_default());
-    let d_last = setting.d_last()?.unwrap_or_else(|| vec![0.0; sizes.iter().sum()]);
-    let (d_y, lengths) = (setting.d_y(), variant.lengths());
-    let mut y = vec![0.0; steps * batch * outputs];
-    let mut d_x = vec![0.0; steps * batch * inputs];
-    let mut states = [[vec![0.0; sizes[0]], vec![0.0; sizes[1]]], [vec![0.0; sizes[0]], vec![0.0; sizes[1]]]];
-    let mut gradients: BTreeMap<_, _> =
-        parameters.iter().map(|(name, all)| (name, vec![0.0; all.len()])).collect();
-    for row in 0..batch {
-        let of_row = |values: &[f64], width: usize| -> Vec<Vec<f64>> {
-            let steps = 0..lengths[row];
-            steps.map(|step| values[(step * batch + row) * width..][..width].to_vec()).collect()
+    let learned = |part: usize| {
+        let of_place = |place| parameters.get(&learned_name(place, part)).cloned().unwrap_or_default();
+        (0..places).map(of_place).collect::<Vec<_>>()
+    };
+    let sizes = setting.state_sizes()?;
+    let (d_y, d_last) = (setting.d_y(), setting.d_last()?.unwrap_or_else(|| vec![0.0; sizes.iter().sum()]));
+    let (mut y, mut d_x) = (vec![0.0; d_y.len()], vec![0.0; x.len()]);
+    let [mut last, mut d_initial] = [sizes; 2].map(|sizes| sizes.map(|size| vec![0.0; size]));
+    let zeros = |(name, values): (&String, &Vec<f64>)| (name.clone(), vec![0.0; values.len()]);
+    let mut gradients: BTreeMap<_, _> = parameters.iter().map(zeros).collect();
+    for (row, length) in variant.lengths().into_iter().enumerate() {
+        let (of_steps, of_places) = ([steps, batch, row], [places, batch, row]);
+        let parts = |values: &[f64]| {
+            let (hidden, cell) = values.split_at(sizes[0]);
+            [hidden, cell].map(|part| rows_of(part, of_places))
         };
-        let initial = if is_learned { (0..places).map(learned).collect() } else { parts(state, row) };
-        let own = options.pass(
-            &parameters,
-            &Row {
-                number: row,
-                steps,
-                batch,
-                x: of_row(x, inputs),
-                resets: (0..lengths[row]).map(|step| variant.is_reset(step, row)).collect(),
-                d_y: of_row(&d_y, outputs),
-                initial,
-                d_last: parts(&d_last, row),
-            },
-        );
-        for (step, (own_y, own_d_x)) in own.y.iter().zip(&own.d_x).enumerate() {
-            y[(step * batch + row) * outputs..][..outputs].copy_from_slice(own_y);
-            d_x[(step * batch + row) * inputs..][..inputs].copy_from_slice(own_d_x);
-        }
-        for (all, own) in states.iter_mut().zip([&own.last, &own.d_initial]) {
-            for (place, own) in own.iter().enumerate() {
-                for part in 0..2 {
-                    all[part][at(row, place, part)..][..widths[part]].copy_from_slice(&own[part]);
+        let is_learned = variant.has("learned_initial_state");
+        let own = Row {
+            number: row,
+            steps,
+            batch,
+            x: rows_of(x, of_steps)[..length].to_vec(),
+            resets: (0..length).map(|step| variant.is_reset(step, row)).collect(),
+            d_y: rows_of(&d_y, of_steps)[..length].to_vec(),
+            initial: if is_learned { [0, 1].map(learned) } else { parts(state) },
+            d_last: parts(&d_last),
+        };
+        let own = options.pass(&parameters, &own, &mut gradients);
+        put(&mut y, of_steps, &own.y);
+        put(&mut d_x, of_steps, &own.d_x);
+        for part in 0..2 {
+            put(&mut last[part], of_places, &own.last[part]);
+            put(&mut d_initial[part], of_places, &own.d_initial[part]);
+            for (place, own) in own.d_initial[part].iter().enumerate() {
+                if let Some(total) = gradients.get_mut(&learned_name(place, part)) {
+                    total.iter_mut().zip(own).for_each(|(total, own)| *total += own);
                 }
             }
         }
-        let add = |total: &mut Vec<f64>, own: &[f64]| {
-            total.iter_mut().zip(own).for_each(|(total, own)| *total += own)
-        };
-        gradients.iter_mut().for_each(|(name, total)| add(total, &own.gradients[*name]));
-        for (place, part) in (0..places).flat_map(|place| [(place, 0), (place, 1)]) {
-            if let Some(total) = gradients.get_mut(&learned_name(place, part)) {
-                add(total, &own.d_initial[place][part]);
-            }
-        }
     }
-    let [last, d_initial] = states;
-    let mut pass: NamedResults = Vec::new();
-    let named = |prefix: &str, [hidden, cell]: [Vec<f64>; 2]| {
-        let parts = [(format!("{prefix}hidden"), hidden), (format!("{prefix}cell"), cell)];
-        parts.into_iter().filter(|(_, values)| !values.is_empty())
-    };
-    pass.push(("y".to_owned(), y));
-    pass.extend(named("", last));
-    pass.push(("d_x".to_owned(), d_x));
-    pass.extend(named("d_", d_initial));
-    pass.extend(
-        setting.model.specs().iter().map(|spec| (format!("d_{}", spec.name), gradients[&spec.name].clone())),
-    );
+    let ([hidden, cell], [d_hidden, d_cell]) = (last, d_initial);
+    let mut results: NamedResults = vec![("y".to_owned(), y)];
+    results.extend([("hidden".to_owned(), hidden), ("cell".to_owned(), cell), ("d_x".to_owned(), d_x)]);
+    results.extend([("d_hidden".to_owned(), d_hidden), ("d_cell".to_owned(), d_cell)]);
+    let names = setting.model.specs().iter().map(|spec| &spec.name);
+    results.extend(names.map(|name| (format!("d_{name}"), gradients[name].clone())));
+    results.retain(|(_, values)| !values.is_empty());
     let is_telling = |values: &[f64]| {
         values.iter().all(|value| *value == 0.0) || RESULTS.contains(&root_mean_square(values))
     };
     let is_clear = number::take_margin() >= MARGIN;
-    Ok((is_clear && pass.iter().all(|(_, values)| is_telling(values))).then_some(pass))
+    Ok((is_clear && results.iter().all(|(_, values)| is_telling(values))).then_some(results))
 }
 
 /// Compares both CPU backends with the oracle; `false` where the library refuses the stack.
