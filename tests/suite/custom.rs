@@ -8,15 +8,16 @@ use libtest_mimic::Failed;
 use refrain::check::custom_cell;
 use refrain::io::{Checkpoint, Metadata};
 use refrain::nn::{
-    Cell, CustomCell, Model, ModelConfig, RandomKey, Rnn, Sequences, State, UnitBackward, UnitEquations,
+    Cell, CustomCell, Model, ModelConfig, RandomKey, Rnn, Sequences, UnitBackward, UnitEquations,
     UnitForward, UnitState, UnitStep,
 };
 use refrain::ops::Activation;
 use refrain::testing::ShaderBuild;
-use refrain::{Device, Error, GpuOptions, Indices, Result, Tensor};
+use refrain::{Device, Error, GpuOptions, Indices, Result};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
-use crate::support::{Folder, all_gradients, all_parameters, expect_close, expect_same_bits, random};
+use crate::stacks::Stack;
+use crate::support::{Build, Folder, all_parameters, expect_close, expect_same_bits};
 
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
@@ -246,7 +247,7 @@ fn a_cpu_reference_that_differs_from_finite_differences_is_reported_by_gradient(
 
 fn wgsl_that_differs_from_its_cpu_reference_is_reported_by_result(adapter: &Adapter) -> Outcome {
     let device = adapter.open()?;
-    for (name, right, wrong, told) in [
+    for (name, right, wrong, quantity) in [
         ("wrong_forward", "i * g;", "i * g * 1.01;", "saved, the new c"),
         ("wrong_output", "d_hidden * y * o", "d_hidden * y * 1.01 * o", "d_gates[2]"),
         ("wrong_cell", "d_c * (1.0 - i));", "d_c * (1.01 - i));", "d_cell"),
@@ -258,15 +259,12 @@ fn wgsl_that_differs_from_its_cpu_reference_is_reported_by_result(adapter: &Adap
         let quantities: Vec<&str> = failures.map(|check| check.quantity.as_str()).collect();
         let first = quantities.first().ok_or("the fault was not found")?;
         assert!(
-            first.contains("against the CPU reference, T = 1") && first.contains(told),
+            first.contains("against the CPU reference, T = 1") && first.contains(quantity),
             "{name}: {quantities:?}"
         );
     }
     Ok(())
 }
-
-/// A change of a description.
-type Build = fn(Rnn) -> Rnn;
 
 /// What a stack of two layers may have beside its cell.
 const STACKS: [Build; 5] = [
@@ -279,31 +277,12 @@ const STACKS: [Build; 5] = [
 
 /// All outputs and gradients of a stack over ragged rows.
 fn whole_layer(cell: &Cell, build: Build, device: &Device) -> Result<Vec<f64>> {
-    let (steps, batch, inputs, hidden) = (7, 5, 3, 17);
-    let mut model = Model::new(11);
-    let layer = model.add("rnn", build(Rnn::new(cell.clone(), inputs, hidden).layers(2)))?;
-    let parameters = model.initialize(device)?;
-    let outputs = layer.description().outputs();
-    let part = |seed| random(device, seed, &[2 * outputs / hidden, batch, hidden], 1.0);
-    let state = |seed| match cell.has_cell_state() {
-        true => State::from_hidden_and_cell(&part(seed)?, &part(seed + 1)?),
-        false => State::from_hidden(&part(seed)?),
-    };
+    let (steps, batch) = (7, 5);
+    let stack = Stack::new(device, build(Rnn::new(cell.clone(), 3, 17).layers(2)))?;
     let lengths = Indices::from_slice(device, &[batch], &[7, 1, 4, 6, 2])?;
-    let x = random(device, 40, &[steps, batch, inputs], 1.0)?;
-    let d_y = random(device, 41, &[steps, batch, outputs], 1.0)?;
-    let mut gradients = parameters.zero_gradients()?;
     let sequences = Sequences::ragged(&lengths).training(RandomKey::new(3, 5));
-    let (y, last, trace) = layer.forward_sequences(&parameters, &x, &state(42)?, sequences)?;
-    let (d_x, d_initial) = trace.backward(&d_y, Some(&state(44)?), &mut gradients)?;
-    let mut all = Vec::new();
-    let states = [last.hidden(), d_initial.hidden()];
-    let cells = [last.cell(), d_initial.cell()];
-    for tensor in [y, d_x].iter().chain(&states).chain(cells.iter().flatten()) {
-        all.extend(Tensor::download_f64(tensor)?);
-    }
-    all.extend(all_gradients(&parameters, &gradients)?);
-    Ok(all)
+    let pass = stack.pass(&stack.operands([steps, batch])?, sequences)?;
+    Ok(pass.values()?.map(|(_, values)| values).concat())
 }
 
 fn a_custom_cell_is_a_layer_like_the_built_in_one() -> Outcome {

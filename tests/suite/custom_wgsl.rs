@@ -82,8 +82,8 @@ fn refusal(name: &str, wgsl: String) -> std::result::Result<String, Failed> {
 }
 
 fn every_part_of(parts: &[(&str, &str, &str)], of: impl Fn(&str) -> String) -> Outcome {
-    for (name, given, part) in parts {
-        let message = refusal(name, of(given))?;
+    for (name, source, part) in parts {
+        let message = refusal(name, of(source))?;
         assert!(message.contains(part), "{name}: {part} in {message}");
     }
     Ok(())

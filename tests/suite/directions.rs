@@ -1,11 +1,13 @@
 //! Both directions of a layer go together through time: as many dispatches as one of them takes, and no bit is another.
 
-use refrain::nn::{Cell, Model, RandomKey, Rnn, Sequences};
+use refrain::nn::{Cell, RandomKey, Rnn, Sequences, State};
+use refrain::ops::{self, Binary};
 use refrain::tuning::RecurrentStrategy;
 use refrain::{Device, GpuOptions, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_gpu, on_gpu_strategies};
-use crate::support::{all_gradients, expect_same_bits, random, step_by_step};
+use crate::adapters::{Adapter, Outcome, Suite, on_devices_strategies, on_gpu};
+use crate::stacks::{Operands, Pass, Stack};
+use crate::support::{by_entry, expect_close, expect_same_bits, step_by_step};
 
 const INPUTS: usize = 3;
 const STEPS: usize = 7;
@@ -56,118 +58,80 @@ fn layers() -> Vec<Rnn> {
         of(Cell::Lstm),
         of(Cell::Lstm).peepholes().truncated(2),
         of(Cell::Lstm).coupled().clip_gradient(0.01),
+        of(Cell::Lstm).projection(9).clip_cell(0.25),
+        of(Cell::Gru).layer_norm(),
     ]
 }
 
-/// What a pass makes, by parts.
-struct Made {
-    /// Outputs [T, B, D·H], states after the last step, gradients at the states before the first.
-    outputs: Vec<f32>,
-    ends: Vec<Vec<f32>>,
-    /// By the names of the parameters.
-    gradients: Vec<(String, Vec<f32>)>,
+/// The columns \[T, B, H\] of one direction of \[T, B, 2·H\].
+fn columns(both: &Tensor, place: usize) -> Result<Tensor> {
+    let [steps, batch, width] = both.shape().exactly("an array", "[steps, batch, width]")?;
+    let own = both.download_f64()?.chunks(width / 2).skip(place).step_by(2).collect::<Vec<_>>().concat();
+    Tensor::from_slice_f64(both.device(), &[steps, batch, width / 2], &own)
 }
 
-/// Runs the direction `places` of a bidirectional layer, or both, with the same weights and inputs in any case.
-fn run(device: &Device, layer: &Rnn, places: std::ops::Range<usize>, batch: Batch) -> Result<Made> {
-    let mut both = Model::new(4);
-    both.add("rnn", layer.clone().bidirectional())?;
-    let all = both.initialize(device)?;
-    let mut model = Model::new(4);
-    let own = match (places.start, places.len()) {
-        (_, 2) => layer.clone().bidirectional(),
-        (0, _) => layer.clone(),
-        _ => layer.clone().reverse(),
-    };
-    let rnn = model.add("rnn", own)?;
-    let mut parameters = model.initialize(device)?;
-    let names: Vec<String> = parameters.names().map(str::to_owned).collect();
-    for name in &names {
-        let view = all.view(name)?;
-        parameters.set(name, view.shape().dimensions(), &view.download()?)?;
+/// The state of one direction of a layer.
+fn half(both: &State, place: usize) -> Result<State> {
+    let of_layer = |part: Tensor| part.reshape(&[1, BATCH, part.shape().last()]);
+    let hidden = of_layer(both.hidden_at(place)?)?;
+    match both.cell_at(place)? {
+        Some(cell) => State::from_hidden_and_cell(&hidden, &of_layer(cell)?),
+        None => State::from_hidden(&hidden),
     }
-    let rows = Rows::new(device)?;
-    let x = random(device, 41, &[STEPS, BATCH, INPUTS], 1.0)?;
-    let d_all = random(device, 42, &[STEPS, BATCH, 2 * HIDDEN], 1.0)?.download()?;
-    let columns = places.start * HIDDEN..places.end * HIDDEN;
-    let d_own: Vec<f32> = d_all.chunks(2 * HIDDEN).flat_map(|row| row[columns.clone()].to_vec()).collect();
-    let d_y = Tensor::from_slice(device, &[STEPS, BATCH, columns.len()], &d_own)?;
-    let state = rnn.zero_state(device, BATCH)?;
-    let (y, last, trace) =
-        rnn.forward_sequences(&parameters, &x, &state, rows.sequences(batch).evaluation())?;
-    let mut gradients = parameters.zero_gradients()?;
-    let (_, d_initial) = trace.backward(&d_y, Some(&last), &mut gradients)?;
-    let mut ends = Vec::new();
-    for state in [&last, &d_initial] {
-        for place in 0..places.len() {
-            ends.push(state.hidden_at(place)?.download()?);
-            ends.extend(state.cell_at(place)?.map(|cell| cell.download()).transpose()?);
-        }
-    }
-    let gradients = names
-        .into_iter()
-        .map(|name| Ok((name.clone(), gradients.view(&name)?.download()?)))
-        .collect::<Result<_>>()?;
-    Ok(Made { outputs: y.download()?, ends, gradients })
 }
 
-fn both_directions_have_the_bits_of_each_alone(adapter: &Adapter) -> Outcome {
-    let device = adapter.open()?;
+fn both_directions_have_the_bits_of_each_alone(device: &Device) -> Outcome {
     for layer in layers() {
+        let both = Stack::new(device, layer.clone().bidirectional())?;
+        let operands = both.operands([STEPS, BATCH])?;
+        let rows = Rows::new(device)?;
         for batch in [Batch::Whole, Batch::Ragged, Batch::Reset] {
+            let together = both.pass(&operands, rows.sequences(batch))?;
+            let own = |place: usize, part: &Tensor| columns(part, place);
+            let (mut d_x, mut gradients) = (Vec::new(), Vec::new());
+            for (place, alone) in [layer.clone(), layer.clone().reverse()].into_iter().enumerate() {
+                let mut alone = Stack::new(device, alone)?;
+                for spec in alone.model.specs() {
+                    let view = both.parameters.view(&spec.name)?;
+                    let (sizes, values) = (view.shape().dimensions(), view.download_f64()?);
+                    alone.parameters.set_all([(spec.name.as_str(), sizes, values.as_slice())])?;
+                }
+                let operands = Operands {
+                    x: operands.x.clone(),
+                    d_y: own(place, &operands.d_y)?,
+                    initial: half(&operands.initial, place)?,
+                    d_last: half(&operands.d_last, place)?,
+                };
+                let alone = alone.pass(&operands, rows.sequences(batch))?;
+                let what = format!("{layer:?}, {batch:?}, direction {place}");
+                let d_own = alone.d_x.clone();
+                let found = Pass {
+                    y: own(place, &together.y)?,
+                    last: half(&together.last, place)?,
+                    d_x: d_own.clone(),
+                    d_initial: half(&together.d_initial, place)?,
+                    gradients: Vec::new(),
+                };
+                found.expect_same_rows(&what, &alone)?;
+                gradients.extend(alone.gradients);
+                d_x.push(d_own);
+            }
             let what = format!("{layer:?}, {batch:?}");
-            let result = run(&device, &layer, 0..2, batch)?;
-            let mut ends = result.ends.chunks(result.ends.len() / 4);
-            let mut alone = Vec::new();
-            for place in 0..2 {
-                let one = run(&device, &layer, place..place + 1, batch)?;
-                let columns = place * HIDDEN..(place + 1) * HIDDEN;
-                let outputs: Vec<f32> =
-                    result.outputs.chunks(2 * HIDDEN).flat_map(|row| row[columns.clone()].to_vec()).collect();
-                expect_same_bits(&format!("{what}: outputs {place}"), &outputs, &one.outputs)?;
-                for (name, gradient) in &one.gradients {
-                    let own = result.gradients.iter().find(|(other, _)| other == name);
-                    let (_, own) = own.expect("a parameter of both");
-                    expect_same_bits(&format!("{what}: the gradient of {name}"), own, gradient)?;
-                }
-                alone.push(one.ends);
-            }
-            // States after the last step of either direction, then gradients at those before the first.
-            for half in 0..2 {
-                for (place, one) in alone.iter().enumerate() {
-                    let expected = &one[half * one.len() / 2..(half + 1) * one.len() / 2];
-                    let found = ends.next().expect("four parts");
-                    let name = format!("{what}: end {half} of direction {place}");
-                    expect_same_bits(&name, &found.concat(), &expected.concat())?;
-                }
-            }
+            expect_same_bits(&what, &together.gradients, &gradients)?;
+            let sum = ops::binary(&d_x[0], &d_x[1], Binary::Add)?.download_f64()?;
+            expect_close(&what, &together.d_x.download_f64()?, &sum, by_entry(1e-5, &sum))?;
         }
     }
     Ok(())
 }
 
-/// Everything that a training pass of two layers with masks makes, and its kernel calls.
-fn train(device: &Device, stack: &Rnn, batch: Batch) -> Result<(Vec<f32>, u64)> {
-    let mut model = Model::new(5);
-    let rnn = model.add("rnn", stack.clone().bidirectional().layers(2))?;
-    let parameters = model.initialize(device)?;
-    let mut gradients = parameters.zero_gradients()?;
-    let rows = Rows::new(device)?;
-    let x = random(device, 43, &[STEPS, BATCH, INPUTS], 1.0)?;
-    let d_y = random(device, 44, &[STEPS, BATCH, rnn.description().outputs()], 1.0)?;
-    let state = rnn.zero_state(device, BATCH)?;
-    let before = device.counters().dispatches;
+/// The results of a training pass of two layers with masks, and its dispatches.
+fn train(device: &Device, stack: &Rnn, batch: Batch) -> Result<(Vec<f64>, u64)> {
+    let stack = Stack::new(device, stack.clone().bidirectional().layers(2))?;
+    let (operands, rows) = (stack.operands([STEPS, BATCH])?, Rows::new(device)?);
     let sequences = rows.sequences(batch).training(RandomKey::new(3, 9));
-    let (y, last, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
-    let (d_x, d_initial) = trace.backward(&d_y, None, &mut gradients)?;
-    let calls = device.counters().dispatches - before;
-    let mut values = [y, last.hidden(), d_x, d_initial.hidden()]
-        .iter()
-        .map(Tensor::download)
-        .collect::<Result<Vec<_>>>()?
-        .concat();
-    values.extend(all_gradients(&parameters, &gradients)?.into_iter().map(|value| value as f32));
-    Ok((values, calls))
+    let (pass, dispatches) = stack.counted_pass(&operands, sequences)?;
+    Ok((pass.values()?.map(|(_, values)| values).concat(), dispatches.iter().sum()))
 }
 
 /// Where two directions do not fit a binding, each goes on its own.
@@ -203,19 +167,10 @@ fn directions_that_do_not_fit_a_binding_run_one_after_the_other_with_the_same_bi
     Ok(())
 }
 
-/// Kernel calls of a layer over `steps` steps, forward and backward.
-fn calls(device: &Device, layer: &Rnn, steps: usize) -> Result<[u64; 2]> {
-    let mut model = Model::new(4);
-    let rnn = model.add("rnn", layer.clone())?;
-    let parameters = model.initialize(device)?;
-    let mut gradients = parameters.zero_gradients()?;
-    let x = random(device, 45, &[steps, 2, INPUTS], 1.0)?;
-    let state = rnn.zero_state(device, 2)?;
-    let before = device.counters().dispatches;
-    let (y, _, trace) = rnn.forward(&parameters, &x, &state)?;
-    let between = device.counters().dispatches;
-    trace.backward(&y, None, &mut gradients)?;
-    Ok([between - before, device.counters().dispatches - between])
+/// Dispatches of a layer over `steps` steps, forward and backward.
+fn dispatches(device: &Device, layer: &Rnn, steps: usize) -> Result<[u64; 2]> {
+    let stack = Stack::new(device, layer.clone())?;
+    Ok(stack.counted_pass(&stack.operands([steps, 2])?, Sequences::whole())?.1)
 }
 
 fn a_time_step_of_both_directions_is_one_dispatch_each_way(adapter: &Adapter) -> Outcome {
@@ -230,7 +185,7 @@ fn a_time_step_of_both_directions_is_one_dispatch_each_way(adapter: &Adapter) ->
         (of(Cell::Gru).reset_before(), 2),
     ] {
         for layer in [layer.clone(), layer.clone().bidirectional()] {
-            let (few, many) = (calls(&device, &layer, 8)?, calls(&device, &layer, 24)?);
+            let (few, many) = (dispatches(&device, &layer, 8)?, dispatches(&device, &layer, 24)?);
             let grown = [many[0] - few[0], many[1] - few[1]];
             assert_eq!(grown, [16 * a_step; 2], "dispatches of 16 steps of {layer:?}");
         }
@@ -247,7 +202,7 @@ fn many_steps_of_both_directions_are_as_few_dispatches(adapter: &Adapter) -> Out
     for cell in [Cell::tanh(), Cell::Gru, Cell::Lstm] {
         let layer = Rnn::new(cell.clone(), INPUTS, 20);
         let grown = |layer: &Rnn| -> Result<u64> {
-            Ok(calls(&device, layer, LONG)?[0] - calls(&device, layer, LONG / 8)?[0])
+            Ok(dispatches(&device, layer, LONG)?[0] - dispatches(&device, layer, LONG / 8)?[0])
         };
         let (one, both) = (grown(&layer)?, grown(&layer.clone().bidirectional())?);
         assert!(one > 0, "{LONG} steps of {cell:?} are as few dispatches as {}", LONG / 8);
@@ -257,7 +212,7 @@ fn many_steps_of_both_directions_are_as_few_dispatches(adapter: &Adapter) -> Out
 }
 
 pub(crate) fn register(suite: &mut Suite) {
-    on_gpu_strategies!(suite, both_directions_have_the_bits_of_each_alone);
+    on_devices_strategies!(suite, both_directions_have_the_bits_of_each_alone);
     on_gpu!(
         suite,
         directions_that_do_not_fit_a_binding_run_one_after_the_other_with_the_same_bits,

@@ -25,7 +25,6 @@ mod memory;
 mod messages;
 mod misuse;
 mod models;
-mod noise;
 mod options;
 mod oracle;
 mod owners;
@@ -41,14 +40,15 @@ mod recurrent;
 mod resident;
 mod saving;
 mod slices;
+mod stacks;
 mod stateful;
-mod steps;
 mod strategies;
 mod structure;
 mod support;
 mod threads;
 mod training;
 mod tuning;
+mod variants;
 
 use std::process::ExitCode;
 
@@ -65,7 +65,6 @@ fn main() -> ExitCode {
     packed::register(&mut suite);
     empty_rows::register(&mut suite);
     masks::register(&mut suite);
-    noise::register(&mut suite);
     stateful::register(&mut suite);
     layer_norm::register(&mut suite);
     options::register(&mut suite);

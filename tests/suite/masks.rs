@@ -6,7 +6,7 @@ use refrain::{Device, Error, GpuOptions, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::gradients::check;
-use crate::support::{expect_same_bits, random, values};
+use crate::support::{dot, expect_same_bits, random, values};
 
 /// The n-th mask: rates, seeds and streams that use all of their bits.
 fn mask(number: u64) -> Result<Mask> {
@@ -110,18 +110,14 @@ fn rates_and_periods_that_make_no_sense_are_refused() -> Outcome {
     Ok(())
 }
 
-fn dot(one: &Tensor, two: &Tensor) -> Result<f64> {
-    let (one, two) = (one.download_f64()?, two.download_f64()?);
-    Ok(one.iter().zip(&two).map(|(a, b)| a * b).sum())
-}
-
 fn dropout_backward_is_itself_by_finite_differences() -> Outcome {
     let device = Device::reference();
     let (x, d_y) = (values(302, 60, 1.0), random(&device, 303, &[3, 4, 5], 1.0)?);
     for mask in [mask(1)?, mask(1)?.repeated(20)?] {
         let d_x = ops::dropout(&d_y, mask)?.download_f64()?;
         check("dropout", &x, &d_x, |x| {
-            dot(&ops::dropout(&Tensor::from_slice_f64(&device, &[3, 4, 5], x)?, mask)?, &d_y)
+            let y = ops::dropout(&Tensor::from_slice_f64(&device, &[3, 4, 5], x)?, mask)?;
+            Ok(dot(&y.download_f64()?, &d_y.download_f64()?))
         })?;
     }
     Ok(())
@@ -136,7 +132,8 @@ fn merge_backward_matches_finite_differences() -> Outcome {
         let d_y = random(&device, 305, y.shape().dimensions(), 1.0)?;
         let d_both = ops::merge_backward(&both, &d_y, mode)?.download_f64()?;
         check(&format!("{mode:?}"), &x, &d_both, |x| {
-            dot(&ops::merge(&Tensor::from_slice_f64(&device, &[2, 3, 10], x)?, mode)?, &d_y)
+            let y = ops::merge(&Tensor::from_slice_f64(&device, &[2, 3, 10], x)?, mode)?;
+            Ok(dot(&y.download_f64()?, &d_y.download_f64()?))
         })?;
     }
     Ok(())

@@ -18,7 +18,7 @@ macro_rules! refuses {
     ($variant:ident, $result:expr, $($part:expr),+ $(,)?) => {{
         let result = $result.map(drop);
         match &result {
-            Err(error @ Error::$variant { .. }) => {
+            Err(error @ refrain::Error::$variant { .. }) => {
                 let message = error.to_string();
                 $(assert!(message.contains($part), "`{message}` does not say `{}`", $part);)+
             }
@@ -500,10 +500,11 @@ fn options_whose_numbers_make_no_sense() -> Outcome {
         refuses!(Config, refused(two().zoneout(rate, 0.0)), "rnn: zoneout", "below 1", &found);
         refuses!(Config, refused(two().zoneout(0.0, rate)), "rnn: zoneout", "below 1", &found);
     }
-    refuses!(Config, refused(lstm().dropout(0.5)), "dropout and layers", "there is 1");
+    refuses!(Config, refused(lstm().dropout(0.5)), "dropout and layers", "there is 1", "input_dropout");
     refuses!(Config, refused(lstm().merge(Merge::Mean)), "merge and bidirectional", "Mean");
     refuses!(Config, refused(lstm().residual()), "residual and layers", "3 inputs and 4 outputs");
     refused(lstm().projection(3).residual())?;
+    refused(lstm().dropout(0.0).merge(Merge::Concat))?;
     Ok(())
 }
 

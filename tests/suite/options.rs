@@ -1,14 +1,14 @@
-//! What the options of a stack do, and what they leave alone: masks, merges, residual connections. That gradients with
-//! them are right, alone and in pairs, is the matter of `pairs`.
-//!
-//! Long, because each option is taken apart in its own way.
+//! What dropout and zoneout do to linear units, where it can be read off, and that they do nothing in evaluation. That gradients
+//! with them are right, alone and in pairs, is the matter of `pairs` and `oracle`.
 
-use refrain::nn::{Cell, Layer, Merge, Model, Parameters, RandomKey, Rnn, Sequences, State};
-use refrain::ops::{self, Activation, Binary, Form};
+use refrain::nn::{Cell, Model, RandomKey, Rnn, Sequences};
+use refrain::ops::{self, Activation, Form};
 use refrain::{Device, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
-use crate::support::{all_gradients, expect_same_bits, random};
+use crate::adapters::{Outcome, Suite, on_cpu};
+use crate::support::{
+    Build, all_gradients, diagonal, expect_close, expect_same_bits, linear_outputs, random,
+};
 
 const STEPS: usize = 4;
 const BATCH: usize = 3;
@@ -18,10 +18,7 @@ const HIDDEN: usize = 3;
 const LENGTHS: [u32; BATCH] = [2, 4, 1];
 const CELLS: [Cell; 3] = [Cell::tanh(), Cell::Lstm, Cell::Gru];
 
-/// A change of a description.
-type Build = fn(Rnn) -> Rnn;
-
-const WAYS: [(&str, Build); 3] =
+const DIRECTIONS: [(&str, Build); 3] =
     [("forward", |stack| stack), ("reverse", Rnn::reverse), ("bidirectional", Rnn::bidirectional)];
 
 /// Options that use random numbers in training and do nothing in evaluation.
@@ -36,10 +33,10 @@ fn evaluation_equals_the_stack_without_the_option() -> Outcome {
     let device = Device::cpu();
     let lengths = Indices::from_slice(&device, &[BATCH], &LENGTHS)?;
     let ragged = Sequences::ragged(&lengths);
-    for (way, directed) in WAYS {
+    for (direction, directed) in DIRECTIONS {
         for (option, choose) in RANDOM {
             for cell in CELLS {
-                let name = format!("{} {way} with {option}", cell.name());
+                let name = format!("{} {direction} with {option}", cell.name());
                 let plain = directed(Rnn::new(cell, INPUTS, HIDDEN).layers(2));
                 let mut model = Model::new(5);
                 let without = model.add("rnn", plain.clone())?;
@@ -71,40 +68,22 @@ fn evaluation_equals_the_stack_without_the_option() -> Outcome {
     Ok(())
 }
 
-/// A stack of linear cells, their weights set so that a layer gives what it reads: W_ih = 1, W_hh = `recurrent`.
-fn linear(stack: impl Fn(Rnn) -> Rnn, layers: usize, recurrent: f64) -> Result<(Layer<Rnn>, Parameters)> {
-    let mut model = Model::new(1);
-    let base = Rnn::new(Cell::Vanilla(Activation::Identity), INPUTS, HIDDEN).layers(layers).without_bias();
-    let layer = model.add("rnn", stack(base))?;
-    let mut parameters = model.initialize(&Device::reference())?;
-    let unit: Vec<f64> = (0..9).map(|place| if place % (HIDDEN + 1) == 0 { 1.0 } else { 0.0 }).collect();
-    for number in 0..layers {
-        let (input, state) = (format!("rnn.weight_ih_l{number}"), format!("rnn.weight_hh_l{number}"));
-        parameters.set_all([
-            (input.as_str(), &[3, 3][..], &unit[..]),
-            (state.as_str(), &[3, 3][..], &[recurrent; 9][..]),
-        ])?;
-    }
-    Ok((layer, parameters))
-}
-
-/// What a stack of [`linear`] cells makes of ones \[T, B, I\] in step `step` of training.
-fn of_ones(layer: &Layer<Rnn>, parameters: &Parameters, step: u64) -> Result<Vec<f64>> {
-    let device = Device::reference();
-    let x = Tensor::from_slice_f64(&device, &[STEPS, BATCH, INPUTS], &[1.0; STEPS * BATCH * INPUTS])?;
+/// What a stack of linear cells, which give what they read, computes from ones in step `step` of training.
+fn of_ones(build: impl Fn(Rnn) -> Rnn, layers: usize, step: u64) -> Result<Vec<f64>> {
     let training = Sequences::whole().training(RandomKey::new(3, step));
-    let (y, _) = layer.infer_sequences(parameters, &x, &layer.zero_state(&device, BATCH)?, training)?;
-    y.download_f64()
+    let (zeros, initial) = ([0.0; HIDDEN * HIDDEN], vec![0.0; layers * BATCH * HIDDEN]);
+    let build = |stack: Rnn| build(stack.layers(layers));
+    linear_outputs(build, [STEPS, BATCH, HIDDEN], &zeros, 1.0, &initial, training)
 }
 
 fn dropout_between_layers_has_a_new_mask_at_each_step() -> Outcome {
-    let (layer, parameters) = linear(|stack| stack.dropout(0.5), 3, 0.0)?;
+    let of_ones = |step| of_ones(|stack| stack.dropout(0.5), 3, step);
     let mut seen = Vec::new();
     for step in 0..20 {
-        let y = of_ones(&layer, &parameters, step)?;
+        let y = of_ones(step)?;
         // Two gaps between three layers, each drops half and doubles the rest.
         assert!(y.iter().all(|value| [0.0, 4.0].contains(value)), "{y:?}");
-        assert_eq!(y, of_ones(&layer, &parameters, step)?, "the same random_key, the same masks");
+        assert_eq!(y, of_ones(step)?, "the same random_key, the same masks");
         assert!(!seen.contains(&y), "step {step} repeats a mask");
         let first_step = &y[..BATCH * HIDDEN];
         seen.push(y.clone());
@@ -120,15 +99,14 @@ fn dropout_between_layers_has_a_new_mask_at_each_step() -> Outcome {
 }
 
 fn input_dropout_is_locked_over_time_and_different_in_each_layer() -> Outcome {
-    let (layer, parameters) = linear(|stack| stack.input_dropout(0.5), 1, 0.0)?;
-    let (deeper, deep_parameters) = linear(|stack| stack.input_dropout(0.5), 2, 0.0)?;
+    let of_ones = |layers, step| of_ones(|stack| stack.input_dropout(0.5), layers, step);
     let (mut masks, mut differ) = (Vec::new(), false);
     for step in 0..20 {
-        let y = of_ones(&layer, &parameters, step)?;
+        let y = of_ones(1, step)?;
         assert!(y.iter().all(|value| [0.0, 2.0].contains(value)), "{y:?}");
         let first = y[..BATCH * HIDDEN].to_vec();
         assert!(y.chunks(BATCH * HIDDEN).all(|later| later == first), "{y:?} is not locked");
-        let deep = of_ones(&deeper, &deep_parameters, step)?;
+        let deep = of_ones(2, step)?;
         // The first layer's mask is the same; the second's is another.
         assert!(y.iter().zip(&deep).all(|(one, two)| *one > 0.0 || *two == 0.0));
         differ |= y.iter().zip(&deep).any(|(one, two)| *one > 0.0 && *two == 0.0);
@@ -142,16 +120,13 @@ fn input_dropout_is_locked_over_time_and_different_in_each_layer() -> Outcome {
 
 fn weight_drop_masks_w_hh_for_the_whole_window() -> Outcome {
     let device = Device::reference();
-    let (layer, parameters) = linear(|stack| stack.weight_drop(0.5), 1, 1.0)?;
     // Rows of the batch are unit vectors: after one step they are the columns of the masked W_hh.
-    let unit: Vec<f64> = (0..9).map(|place| if place % 4 == 0 { 1.0 } else { 0.0 }).collect();
-    let state = State::from_hidden(&Tensor::from_slice_f64(&device, &[1, 3, 3], &unit)?)?;
-    let x = Tensor::zeros(&device, &[STEPS, 3, 3])?;
+    let unit = diagonal(3, 1.0);
     let mut masks = Vec::new();
     for step in 0..10 {
         let training = Sequences::whole().training(RandomKey::new(3, step));
-        let (y, _) = layer.infer_sequences(&parameters, &x, &state, training)?;
-        let y = y.download_f64()?;
+        let build = |stack: Rnn| stack.weight_drop(0.5);
+        let y = linear_outputs(build, [STEPS, 3, 3], &[1.0; 9], 0.0, &unit, training)?;
         let columns = &y[..9];
         assert!(columns.iter().all(|value| [0.0, 2.0].contains(value)), "{columns:?}");
         let masked = Tensor::from_slice_f64(&device, &[3, 3], columns)?;
@@ -167,71 +142,86 @@ fn weight_drop_masks_w_hh_for_the_whole_window() -> Outcome {
     Ok(())
 }
 
-/// The parameters of `source` under the names that `rename` gives for those of `model`.
-fn copied(model: &Model, source: &Parameters, rename: impl Fn(&str) -> String) -> Result<Parameters> {
-    let mut parameters = model.initialize(source.device())?;
-    for spec in model.specs() {
-        let view = source.view(&rename(&spec.name))?;
-        parameters.set(&spec.name, view.shape().dimensions(), &view.download()?)?;
-    }
-    Ok(parameters)
-}
+/// Steps, rows and units of the claims about states.
+const LARGE: [usize; 3] = [6, 5, HIDDEN];
+const STEP: usize = LARGE[1] * HIDDEN;
 
-fn merges_and_residual_connections_equal_layers_called_by_hand() -> Outcome {
-    let device = Device::cpu();
-    for merge in Merge::ALL {
-        for cell in CELLS {
-            let mut model = Model::new(9);
-            let stack =
-                Rnn::new(cell.clone(), INPUTS, HIDDEN).layers(2).bidirectional().merge(merge).residual();
-            let width = stack.outputs();
-            assert_eq!(width, if merge == Merge::Concat { 2 * HIDDEN } else { HIDDEN });
-            let whole = model.add("rnn", stack)?;
-            let parameters = model.initialize(&device)?;
-            let x = random(&device, 71, &[STEPS, BATCH, INPUTS], 1.0)?;
-            let (y, _) = whole.infer(&parameters, &x, &whole.zero_state(&device, BATCH)?)?;
-
-            let mut by_hand = x;
-            for number in 0..2 {
-                let inputs = by_hand.shape().last();
-                let mut model = Model::new(0);
-                let layer = model.add("rnn", Rnn::new(cell.clone(), inputs, HIDDEN).bidirectional())?;
-                let from = |name: &str| name.replace("_l0", &format!("_l{number}"));
-                let own = copied(&model, &parameters, from)?;
-                let zero = layer.zero_state(&device, BATCH)?;
-                let merged = ops::merge(&layer.infer(&own, &by_hand, &zero)?.0, merge)?;
-                // With both directions side by side the first layer is wider than its input.
-                by_hand = if inputs == width { ops::binary(&merged, &by_hand, Binary::Add)? } else { merged };
-            }
-            expect_same_bits(&format!("{merge:?} {cell:?}"), &y.download()?, &by_hand.download()?)?;
+/// A state of one that is only carried on: after t steps it is m^t, with one m of 0 or 2 for each unit of each row.
+fn recurrent_dropout_is_locked_over_time() -> Outcome {
+    let mut masks = Vec::new();
+    for step in 0..20 {
+        let training = Sequences::whole().training(RandomKey::new(9, step));
+        let build = |stack: Rnn| stack.recurrent_dropout(0.5);
+        let y = linear_outputs(build, LARGE, &diagonal(HIDDEN, 1.0), 0.0, &[1.0; STEP], training)?;
+        let mask = &y[..STEP];
+        assert!(mask.iter().all(|value| [0.0, 2.0].contains(value)), "{mask:?}");
+        for (t, states) in y.chunks(STEP).enumerate() {
+            let expected: Vec<f64> = mask.iter().map(|m| m.powi(t as i32 + 1)).collect();
+            assert_eq!(states, expected, "step {t} has another mask");
         }
+        assert!(!masks.contains(&mask.to_vec()), "random_key {step} repeats a mask");
+        masks.push(mask.to_vec());
     }
+    let kept = masks.concat().iter().filter(|value| **value > 0.0).count() as f64;
+    let count = (20 * STEP) as f64;
+    assert!((kept - count / 2.0).abs() < 4.0 * (count / 4.0).sqrt(), "{kept} of {count}");
     Ok(())
 }
 
-/// With weights and inputs of one and a relu every result is a sum of positive terms: it rounds relative to itself, and
-/// a mask that differs in one place changes a result beside it by one part in a few hundred.
-fn masks_agree_between_devices(adapter: &Adapter) -> Outcome {
-    let gpu = adapter.open()?;
-    for (option, choose) in RANDOM {
-        let mut results: Vec<Vec<f32>> = Vec::new();
-        for device in [&gpu, &Device::cpu()] {
-            let mut model = Model::new(1);
-            let base = Rnn::new(Cell::relu(), 8, 8).layers(2).bidirectional();
-            let layer = model.add("rnn", choose(base).without_bias())?;
-            let mut parameters = model.initialize(device)?;
-            for spec in model.specs() {
-                parameters.set(&spec.name, spec.shape.dimensions(), &vec![1.0; spec.shape.elements()])?;
-            }
-            let x = Tensor::from_slice(device, &[3, 5, 8], &[1.0; 120])?;
-            let zero = layer.zero_state(device, 5)?;
-            let training = Sequences::whole().training(RandomKey::new(1 << 40, 9));
-            let (y, _) = layer.infer_sequences(&parameters, &x, &zero, training)?;
-            results.push(y.download()?);
+/// Cells that forget: a unit holds the 5 that it began with until it first lets go, then the 1 that comes in.
+fn zoneout_keeps_each_unit_by_itself_at_each_step() -> Outcome {
+    let (mut kept, mut chances) = (0.0, 0.0);
+    for step in 0..20 {
+        let training = Sequences::whole().training(RandomKey::new(9, step));
+        let build = |stack: Rnn| stack.zoneout(0.75, 0.0);
+        let y = linear_outputs(build, LARGE, &[0.0; 9], 1.0, &[5.0; STEP], training)?;
+        assert!(y.iter().all(|value| [1.0, 5.0].contains(value)), "{y:?}");
+        for place in 0..STEP {
+            let states: Vec<f64> = y.iter().skip(place).step_by(STEP).copied().collect();
+            let holds = states.iter().take_while(|state| **state == 5.0).count();
+            assert!(states[holds..].iter().all(|state| *state == 1.0), "{states:?} comes back");
+            kept += holds as f64;
+            chances += if holds < LARGE[0] { holds as f64 + 1.0 } else { holds as f64 };
         }
-        for (found, expected) in results[0].iter().zip(&results[1]) {
-            assert!((found - expected).abs() <= 1e-5 * expected, "{option}: {found} and {expected}");
-        }
+    }
+    let rate = kept / chances;
+    assert!((rate - 0.75).abs() < 4.0 * (0.75f64 * 0.25 / chances).sqrt(), "{rate} of {chances}");
+    Ok(())
+}
+
+/// In evaluation the state is the mean: after t steps 1 + 4 p^t.
+fn zoneout_in_evaluation_is_its_expectation() -> Outcome {
+    let (build, evaluation) = (|stack: Rnn| stack.zoneout(0.25, 0.0), Sequences::whole().evaluation());
+    let y = linear_outputs(build, LARGE, &[0.0; 9], 1.0, &[5.0; STEP], evaluation)?;
+    let expected: Vec<f64> =
+        (0..LARGE[0] * STEP).map(|place| 1.0 + 4.0 * 0.25f64.powi((place / STEP) as i32 + 1)).collect();
+    expect_close("zoneout in evaluation", &expected, &y, 1e-12)
+}
+
+/// With gates that let everything through, c grows by one a step unless it is kept, and h = c unless that is kept.
+fn an_lstm_keeps_hidden_and_cell_states_apart() -> Outcome {
+    let device = Device::reference();
+    let one = Activation::Affine { alpha: 0.0, beta: 1.0 };
+    let (mut apart, mut grown) = (0, 0);
+    for step in 0..10 {
+        let mut model = Model::new(1);
+        let stack = Rnn::new(Cell::Lstm, HIDDEN, HIDDEN).gate_activations(one, one, Activation::Identity);
+        let layer = model.add("rnn", stack.zoneout(0.5, 0.5))?;
+        let parameters = model.initialize(&device)?;
+        let x = Tensor::zeros(&device, &[1, LARGE[1], HIDDEN])?;
+        let zero = layer.zero_state(&device, LARGE[1])?;
+        let training = Sequences::whole().training(RandomKey::new(9, step));
+        let (y, state) = layer.infer_sequences(&parameters, &x, &zero, training)?;
+        let cells = state.cell_at(0)?.map(|cell| cell.download_f64()).transpose()?.unwrap_or_default();
+        let hidden = y.download_f64()?;
+        assert!(cells.iter().chain(&hidden).all(|value| [0.0, 1.0].contains(value)), "{cells:?} {hidden:?}");
+        apart += cells.iter().zip(&hidden).filter(|(c, h)| c != h).count();
+        grown += cells.iter().filter(|c| **c == 1.0).count();
+    }
+    // Half of the units let one of the two go and keep the other; half of the cell states grow.
+    let spread = 4.0 * (10.0 * STEP as f64 / 4.0).sqrt();
+    for (what, count) in [("apart", apart), ("grown", grown)] {
+        assert!((f64::from(count as u32) - 5.0 * STEP as f64).abs() < spread, "{count} are {what}");
     }
     Ok(())
 }
@@ -243,7 +233,9 @@ pub(crate) fn register(suite: &mut Suite) {
         dropout_between_layers_has_a_new_mask_at_each_step,
         input_dropout_is_locked_over_time_and_different_in_each_layer,
         weight_drop_masks_w_hh_for_the_whole_window,
-        merges_and_residual_connections_equal_layers_called_by_hand,
+        recurrent_dropout_is_locked_over_time,
+        zoneout_keeps_each_unit_by_itself_at_each_step,
+        zoneout_in_evaluation_is_its_expectation,
+        an_lstm_keeps_hidden_and_cell_states_apart,
     );
-    on_gpu_strategies!(suite, masks_agree_between_devices);
 }

@@ -4,9 +4,9 @@
 use refrain::io::{Checkpoint, Metadata, load_layer_weights, load_weights, save_layer_weights, save_weights};
 use refrain::nn::{Cell, Embedding, Gradients, Layer, Linear, Model, Parameters, Rnn};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig};
-use refrain::{Device, Error, Indices, Result, Tensor};
+use refrain::{Device, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::adapters::{Outcome, Suite, on_devices};
 use crate::misuse::refuses;
 use crate::support::{Folder, all_parameters, random};
 
@@ -175,40 +175,12 @@ fn values_that_are_not_finite_are_neither_saved_nor_loaded(device: &Device) -> O
     Ok(())
 }
 
-fn every_owner(device: &Device) -> Outcome {
-    values_are_set_by_shape_and_must_be_finite(device)?;
-    each_initialization_has_gradients_of_its_own(device)?;
-    no_layer_is_added_after_initialize(device)?;
-    values_that_are_not_finite_are_neither_saved_nor_loaded(device)
-}
-
-macro_rules! on_the_cpu {
-    ($($name:ident: $claim:ident),+ $(,)?) => {
-        $(fn $name() -> Outcome {
-            [Device::cpu(), Device::reference()].iter().try_for_each($claim)
-        })+
-    };
-}
-
-on_the_cpu! {
-    parameters_are_set_by_shape_and_must_be_finite: values_are_set_by_shape_and_must_be_finite,
-    two_initializations_do_not_share_gradients: each_initialization_has_gradients_of_its_own,
-    a_layer_after_initialize_is_refused: no_layer_is_added_after_initialize,
-    parameters_that_are_not_finite_are_neither_saved_nor_loaded:
-        values_that_are_not_finite_are_neither_saved_nor_loaded,
-}
-
-fn owners_and_values_are_checked_on_the_gpu(adapter: &Adapter) -> Outcome {
-    every_owner(&adapter.open()?)
-}
-
 pub(crate) fn register(suite: &mut Suite) {
-    on_cpu!(
+    on_devices!(
         suite,
-        parameters_are_set_by_shape_and_must_be_finite,
-        two_initializations_do_not_share_gradients,
-        a_layer_after_initialize_is_refused,
-        parameters_that_are_not_finite_are_neither_saved_nor_loaded,
+        values_are_set_by_shape_and_must_be_finite,
+        each_initialization_has_gradients_of_its_own,
+        no_layer_is_added_after_initialize,
+        values_that_are_not_finite_are_neither_saved_nor_loaded,
     );
-    on_gpu!(suite, owners_and_values_are_checked_on_the_gpu);
 }

@@ -1,16 +1,16 @@
 //! Sequences packed into one row: a reset separates them in both directions, so that each yields what it
 //! yields alone.
 
-use refrain::nn::{Cell, Layer, Merge, Model, Parameters, Rnn, Sequences, State};
+use refrain::nn::{Cell, Merge, Rnn, Sequences, State};
 use refrain::ops::Activation;
 use refrain::{Device, GpuOptions, Indices, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite};
 use crate::custom::RIGHT;
-use crate::steps::{Time, parts};
-use crate::support::{all_gradients, by_entry, expect_close, largest, random};
+use crate::stacks::{Operands, Stack};
+use crate::support::{by_entry, expect_close, expect_same_bits, largest, parts, state_like};
 
-pub(crate) const INPUTS: usize = 2;
+const INPUTS: usize = 2;
 const BATCH: usize = 3;
 const STEPS: usize = 7;
 /// How long the two sequences of each row are; what is left of its steps is padding.
@@ -19,32 +19,33 @@ const LENGTHS: [[usize; BATCH]; 2] = [[1, 4, 2], [3, 2, 5]];
 const EVEN: [[usize; BATCH]; 2] = [[2, 4, 2], [4, 2, 4]];
 
 /// A description, and the lengths at which it is tested.
-struct Case {
+struct Packing {
     name: &'static str,
     stack: Rnn,
-    directions: &'static [Time],
+    /// By direction.
+    are_reverse: &'static [bool],
     lengths: [[usize; BATCH]; 2],
 }
 
-impl Case {
+impl Packing {
     /// Whether the place of a state is of the reverse direction.
     fn is_reverse(&self, place: usize) -> bool {
-        self.directions[place % self.directions.len()] == Time::Reverse
+        self.are_reverse[place % self.are_reverse.len()]
     }
 }
 
 /// Every cell, and everything that reads step flags: both directions, stacks, truncation, checkpoints.
-fn cases() -> Vec<Case> {
+fn cases() -> Vec<Packing> {
     let of = |cell| Rnn::new(cell, INPUTS, 5);
     let all = |stack: Rnn| {
         let hard = Activation::HardSigmoid { alpha: 0.2, beta: 0.5 };
         let stack = stack.peepholes().gate_activations(hard, Activation::Softsign, Activation::Tanh);
         stack.projection(4).clip_gates(0.5).clip_cell(0.25).clip_gradient(0.1)
     };
-    let case = |name, stack, directions| Case { name, stack, directions, lengths: LENGTHS };
-    let forward = &[Time::Forward][..];
-    let reverse = |name, stack: Rnn| case(name, stack.reverse(), &[Time::Reverse]);
-    let both = |name, stack: Rnn| case(name, stack.bidirectional(), &[Time::Forward, Time::Reverse]);
+    let case = |name, stack, are_reverse| Packing { name, stack, are_reverse, lengths: LENGTHS };
+    let forward = &[false][..];
+    let reverse = |name, stack: Rnn| case(name, stack.reverse(), &[true]);
+    let both = |name, stack: Rnn| case(name, stack.bidirectional(), &[false, true]);
     vec![
         case("tanh", of(Cell::tanh()), forward),
         reverse("reverse tanh", of(Cell::tanh()).layers(2)),
@@ -58,76 +59,10 @@ fn cases() -> Vec<Case> {
         reverse("reverse gru", of(Cell::Gru).reset_before()),
         both("bidirectional gru", of(Cell::Gru).merge(Merge::Sum).layers(2)),
         both("bidirectional custom cell", of(Cell::Custom(RIGHT.clone()))),
-        Case { lengths: EVEN, ..both("truncated", of(Cell::Lstm).truncated(2)) },
+        Packing { lengths: EVEN, ..both("truncated", of(Cell::Lstm).truncated(2)) },
         case("windowed", of(Cell::Lstm).windowed(1), forward),
-        Case { lengths: EVEN, ..case("truncated every", of(Cell::Gru).truncated_every(2, 3), forward) },
+        Packing { lengths: EVEN, ..case("truncated every", of(Cell::Gru).truncated_every(2, 3), forward) },
     ]
-}
-
-/// A stack with its parameters on a device.
-pub(crate) struct Stack {
-    pub(crate) layer: Layer<Rnn>,
-    pub(crate) parameters: Parameters,
-}
-
-/// What goes into a pass: x and the gradient at the outputs \[T, B, ..\], the initial state and the gradient at the final
-/// one.
-pub(crate) struct Given {
-    pub(crate) x: Tensor,
-    pub(crate) d_y: Tensor,
-    pub(crate) initial: State,
-    pub(crate) d_last: State,
-}
-
-/// What comes out of it.
-pub(crate) struct Pass {
-    pub(crate) y: Tensor,
-    pub(crate) last: State,
-    pub(crate) d_x: Tensor,
-    pub(crate) d_initial: State,
-    pub(crate) gradients: Vec<f64>,
-}
-
-impl Stack {
-    pub(crate) fn new(device: &Device, stack: Rnn) -> Result<Self> {
-        let mut model = Model::new(5);
-        let layer = model.add("rnn", stack)?;
-        Ok(Self { layer, parameters: model.initialize(device)? })
-    }
-
-    pub(crate) fn given(&self, device: &Device, [steps, batch]: [usize; 2]) -> Result<Given> {
-        let zero = self.layer.zero_state(device, batch)?;
-        let state = |stream: u64| {
-            let part = |stream, like: Tensor| random(device, stream, like.shape().dimensions(), 1.0);
-            let hidden = part(stream, zero.hidden())?;
-            match zero.cell() {
-                Some(cell) => State::from_hidden_and_cell(&hidden, &part(stream + 1, cell)?),
-                None => State::from_hidden(&hidden),
-            }
-        };
-        Ok(Given {
-            x: random(device, 81, &[steps, batch, INPUTS], 1.0)?,
-            d_y: random(device, 82, &[steps, batch, self.layer.description().outputs()], 1.0)?,
-            initial: state(83)?,
-            d_last: state(85)?,
-        })
-    }
-
-    pub(crate) fn pass(&self, given: &Given, sequences: Sequences<'_>) -> Result<Pass> {
-        let (layer, parameters) = (&self.layer, &self.parameters);
-        let mut gradients = parameters.zero_gradients()?;
-        let (y, last, trace) = layer.forward_sequences(parameters, &given.x, &given.initial, sequences)?;
-        let (d_x, d_initial) = trace.backward(&given.d_y, Some(&given.d_last), &mut gradients)?;
-        let gradients = all_gradients(parameters, &gradients)?;
-        Ok(Pass { y, last, d_x, d_initial, gradients })
-    }
-}
-
-pub(crate) fn expect_same(what: &str, one: &[f64], two: &[f64]) {
-    assert_eq!(one.len(), two.len(), "{what}");
-    for (place, (one, two)) in one.iter().zip(two).enumerate() {
-        assert!(one.is_finite() && one.to_bits() == two.to_bits(), "{what}[{place}]: {one:e} and {two:e}");
-    }
 }
 
 /// As many steps from step `starts[row]` of each row on as `lengths[row]` says, at the first steps; zeros after them.
@@ -158,36 +93,25 @@ fn at_places(state: &State, keep: impl Fn(usize) -> bool) -> Result<Vec<Vec<f64>
     Ok(all)
 }
 
-fn state_like(like: &State, values: &[Vec<f64>]) -> Result<State> {
-    let part = |like: Tensor, values: &Vec<f64>| {
-        Tensor::from_slice_f64(like.device(), like.shape().dimensions(), values)
-    };
-    let hidden = part(like.hidden(), &values[0])?;
-    match like.cell() {
-        Some(cell) => State::from_hidden_and_cell(&hidden, &part(cell, &values[1])?),
-        None => State::from_hidden(&hidden),
-    }
-}
-
 /// The first sequence has the initial state of the forward direction and the final one of the reverse direction, the last
 /// sequence the others. Between them, each direction starts from zeros.
-fn packed_equals_each_alone(device: &Device, case: &Case) -> Outcome {
-    let Case { name, lengths, .. } = *case;
+fn packed_equals_each_alone(device: &Device, case: &Packing) -> Outcome {
+    let Packing { name, lengths, .. } = *case;
     let stack = Stack::new(device, case.stack.clone())?;
-    let given = stack.given(device, [STEPS, BATCH])?;
+    let operands = stack.operands([STEPS, BATCH])?;
     let indices = |values: &[u32]| Indices::from_slice(device, &[values.len()], values);
     let totals: Vec<u32> = (0..BATCH).map(|row| (lengths[0][row] + lengths[1][row]) as u32).collect();
     let totals = indices(&totals)?;
-    let mut marks = vec![0; STEPS * BATCH];
+    let mut resets = vec![0; STEPS * BATCH];
     for (row, &start) in lengths[0].iter().enumerate() {
-        marks[start * BATCH + row] = 1;
+        resets[start * BATCH + row] = 1;
         // One in the padding means nothing.
         if start + lengths[1][row] < STEPS {
-            marks[(start + lengths[1][row]) * BATCH + row] = 1;
+            resets[(start + lengths[1][row]) * BATCH + row] = 1;
         }
     }
-    let marks = Indices::from_slice(device, &[STEPS, BATCH], &marks)?;
-    let packed = stack.pass(&given, Sequences::ragged(&totals).resets(&marks))?;
+    let resets = Indices::from_slice(device, &[STEPS, BATCH], &resets)?;
+    let packed = stack.pass(&operands, Sequences::ragged(&totals).resets(&resets))?;
     let mut gradients = vec![0.0; packed.gradients.len()];
     for (number, own) in lengths.iter().enumerate() {
         let starts = if number == 0 { [0; BATCH] } else { lengths[0] };
@@ -196,25 +120,25 @@ fn packed_equals_each_alone(device: &Device, case: &Case) -> Outcome {
         // Whether the sequence is its row's first one in the order of the direction at a place, or the last one.
         let first = |place: usize| case.is_reverse(place) == (number == 1);
         let last = |place: usize| !first(place);
-        let alone = Given {
-            x: cut(&given.x, &starts, own)?,
-            d_y: cut(&given.d_y, &starts, own)?,
-            initial: state_like(&given.initial, &at_places(&given.initial, first)?)?,
-            d_last: state_like(&given.d_last, &at_places(&given.d_last, last)?)?,
+        let alone = Operands {
+            x: cut(&operands.x, &starts, own)?,
+            d_y: cut(&operands.d_y, &starts, own)?,
+            initial: state_like(&operands.initial, &at_places(&operands.initial, first)?.concat())?,
+            d_last: state_like(&operands.d_last, &at_places(&operands.d_last, last)?.concat())?,
         };
         let alone = stack.pass(&alone, Sequences::ragged(&own_lengths))?;
         let name = format!("{name}, sequence {number}");
         for (what, packed, alone) in [("y", &packed.y, &alone.y), ("d_x", &packed.d_x, &alone.d_x)] {
             let packed = cut(packed, &starts, own)?.download_f64()?;
             assert!(largest(&packed) > 1e-3, "{name}: {what} is all but zero");
-            expect_same(&format!("{name}: {what}"), &packed, &alone.download_f64()?);
+            expect_same_bits(&format!("{name}: {what}"), &packed, &alone.download_f64()?)?;
         }
         let ends = [&packed, &alone].map(|pass| at_places(&pass.last, last));
         let [one, two] = ends;
-        expect_same(&format!("{name}: final states"), &one?.concat(), &two?.concat());
+        expect_same_bits(&format!("{name}: final states"), &one?.concat(), &two?.concat())?;
         let starts = [&packed, &alone].map(|pass| at_places(&pass.d_initial, first));
         let [one, two] = starts;
-        expect_same(&format!("{name}: gradients at initial states"), &one?.concat(), &two?.concat());
+        expect_same_bits(&format!("{name}: gradients at initial states"), &one?.concat(), &two?.concat())?;
         gradients.iter_mut().zip(&alone.gradients).for_each(|(total, own)| *total += own);
     }
     // The same terms in sums of another order.
@@ -230,17 +154,18 @@ fn a_reset_at_the_first_step_replaces_the_initial_state_of_the_forward_direction
             let name = case.name;
             let reverse = |place| case.is_reverse(place);
             let stack = Stack::new(&device, case.stack.clone())?;
-            let mut given = stack.given(&device, [STEPS, BATCH])?;
-            let mut marks = vec![0; STEPS * BATCH];
-            marks[..BATCH].fill(1);
-            let marks = Indices::from_slice(&device, &[STEPS, BATCH], &marks)?;
-            let marked = stack.pass(&given, Sequences::whole().resets(&marks))?;
-            given.initial = state_like(&given.initial, &at_places(&given.initial, reverse)?)?;
-            let zero = stack.pass(&given, Sequences::whole())?;
-            expect_same(name, &marked.y.download_f64()?, &zero.y.download_f64()?);
-            expect_same(name, &marked.d_x.download_f64()?, &zero.d_x.download_f64()?);
+            let mut operands = stack.operands([STEPS, BATCH])?;
+            let mut resets = vec![0; STEPS * BATCH];
+            resets[..BATCH].fill(1);
+            let resets = Indices::from_slice(&device, &[STEPS, BATCH], &resets)?;
+            let reset = stack.pass(&operands, Sequences::whole().resets(&resets))?;
+            operands.initial =
+                state_like(&operands.initial, &at_places(&operands.initial, reverse)?.concat())?;
+            let zero = stack.pass(&operands, Sequences::whole())?;
+            expect_same_bits(name, &reset.y.download_f64()?, &zero.y.download_f64()?)?;
+            expect_same_bits(name, &reset.d_x.download_f64()?, &zero.d_x.download_f64()?)?;
             let expected = at_places(&zero.d_initial, reverse)?.concat();
-            expect_same(name, &parts(&marked.d_initial)?.concat(), &expected);
+            expect_same_bits(name, &parts(&reset.d_initial)?.concat(), &expected)?;
         }
     }
     Ok(())
@@ -266,7 +191,7 @@ fn sequences_packed_into_a_row_equal_each_alone(adapter: &Adapter) -> Outcome {
         "truncated",
         "windowed",
     ];
-    let cases: Vec<Case> = cases().into_iter().filter(|case| own.contains(&case.name)).collect();
+    let cases: Vec<Packing> = cases().into_iter().filter(|case| own.contains(&case.name)).collect();
     assert_eq!(cases.len(), own.len());
     cases.iter().try_for_each(|case| packed_equals_each_alone(&device, case))
 }
@@ -277,14 +202,14 @@ fn reset_masks_that_exceed_a_binding_separate_the_same_steps(adapter: &Adapter) 
     let small = GpuOptions { workgroups: Some(2), ..GpuOptions::default() };
     let small = adapter.open_anew_with(&small)?;
     let (steps, batch) = (90, 13);
-    let marks: Vec<u32> = (0..steps * batch).map(|place| u32::from(place % 5 == 2)).collect();
+    let resets: Vec<u32> = (0..steps * batch).map(|place| u32::from(place % 5 == 2)).collect();
     let outputs = |device: &Device| -> Result<Vec<f32>> {
         let stack = Stack::new(device, Rnn::new(Cell::tanh(), INPUTS, 3).bidirectional())?;
-        let given = stack.given(device, [steps, batch])?;
-        let marks = Indices::from_slice(device, &[steps, batch], &marks)?;
-        stack.pass(&given, Sequences::whole().resets(&marks))?.y.download()
+        let operands = stack.operands([steps, batch])?;
+        let resets = Indices::from_slice(device, &[steps, batch], &resets)?;
+        stack.pass(&operands, Sequences::whole().resets(&resets))?.y.download()
     };
-    crate::support::expect_same_bits("outputs", &outputs(&device)?, &outputs(&small)?)
+    expect_same_bits("outputs", &outputs(&device)?, &outputs(&small)?)
 }
 
 pub(crate) fn register(suite: &mut Suite) {

@@ -51,12 +51,12 @@ fn an_evicted_pipeline_recompiles_to_the_same_results(adapter: &Adapter) -> Outc
 }
 
 /// A layer with a real-valued option, and by which name a failure knows it.
-type Choice = (&'static str, fn(f32) -> Rnn);
+type RealOption = (&'static str, fn(f32) -> Rnn);
 
 const HIDDEN: usize = 3;
 
 /// Every real-valued option of a recurrent layer, for values above 0 and below 1.
-const OPTIONS: [Choice; 10] = [
+const OPTIONS: [RealOption; 10] = [
     ("clip_gates of tanh", |value| of(Cell::tanh()).clip_gates(value)),
     ("clip_gates of an LSTM", |value| of(Cell::Lstm).clip_gates(value)),
     ("clip_gates of a GRU", |value| of(Cell::Gru).reset_before().clip_gates(value)),

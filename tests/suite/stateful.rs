@@ -3,14 +3,14 @@
 use refrain::nn::{Cell, Model, Rnn};
 use refrain::{Device, Error, Indices, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
+use crate::adapters::{Outcome, Suite, on_cpu, on_devices_strategies};
 use crate::support::{expect_same_bits, random};
 
 const STEPS: usize = 3;
 const BATCH: usize = 4;
 
 /// A row that is reset goes on as from zeros, the others as if nothing had been.
-fn a_reset_restarts_rows_on(device: &Device) -> Outcome {
+fn a_reset_restarts_rows(device: &Device) -> Outcome {
     for stack in [
         Rnn::new(Cell::tanh(), 2, 5),
         Rnn::new(Cell::Gru, 2, 5).layers(2),
@@ -34,14 +34,6 @@ fn a_reset_restarts_rows_on(device: &Device) -> Outcome {
         }
     }
     Ok(())
-}
-
-fn a_reset_restarts_rows() -> Outcome {
-    a_reset_restarts_rows_on(&Device::cpu())
-}
-
-fn a_reset_restarts_rows_on_the_gpu(adapter: &Adapter) -> Outcome {
-    a_reset_restarts_rows_on(&adapter.open()?)
 }
 
 fn a_reset_of_other_rows_is_refused() -> Outcome {
@@ -87,11 +79,6 @@ fn a_carried_state_is_refused_by_reverse_stacks() -> Outcome {
 }
 
 pub(crate) fn register(suite: &mut Suite) {
-    on_cpu!(
-        suite,
-        a_reset_restarts_rows,
-        a_reset_of_other_rows_is_refused,
-        a_carried_state_is_refused_by_reverse_stacks,
-    );
-    on_gpu_strategies!(suite, a_reset_restarts_rows_on_the_gpu);
+    on_cpu!(suite, a_reset_of_other_rows_is_refused, a_carried_state_is_refused_by_reverse_stacks);
+    on_devices_strategies!(suite, a_reset_restarts_rows);
 }

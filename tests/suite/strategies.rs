@@ -6,7 +6,8 @@ use refrain::tuning::RecurrentStrategy;
 use refrain::{Device, GpuOptions, Indices, Result};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
-use crate::support::{all_gradients, expect_same_bits, random};
+use crate::stacks::{Pass, Stack};
+use crate::support::{expect_same_bits, random};
 
 const INPUTS: usize = 3;
 const CELLS: [&Cell; 3] = [&Cell::tanh(), &Cell::Gru, &Cell::Lstm];
@@ -15,52 +16,18 @@ fn open(adapter: &Adapter, recurrent: RecurrentStrategy) -> Result<Device> {
     adapter.open_with(&GpuOptions { recurrent, ..GpuOptions::default() })
 }
 
-/// A layer and the batch that it runs over.
-#[derive(Clone)]
-struct Pass {
-    stack: Rnn,
-    steps: usize,
-    batch: usize,
-}
-
-/// The results of a pass, and the number of dispatches of its two halves.
-struct Made {
-    /// Outputs, and the gradients of x, of the initial state and of the weights.
-    values: Vec<f32>,
-    forward: u64,
-    backward: u64,
-}
-
-impl Pass {
-    /// With [`INPUTS`] inputs.
-    fn new(stack: Rnn, steps: usize, batch: usize) -> Self {
-        Self { stack, steps, batch }
-    }
-
-    /// The batch is ragged if there are `lengths`.
-    fn run(&self, device: &Device, lengths: Option<&[u32]>) -> Result<Made> {
-        let mut model = Model::new(4);
-        let rnn = model.add("rnn", self.stack.clone())?;
-        let parameters = model.initialize(device)?;
-        let mut gradients = parameters.zero_gradients()?;
-        let x = random(device, 31, &[self.steps, self.batch, INPUTS], 1.0)?;
-        let d_y = random(device, 32, &[self.steps, self.batch, rnn.description().outputs()], 1.0)?;
-        let state = rnn.zero_state(device, self.batch)?;
-        let lengths =
-            lengths.map(|lengths| Indices::from_slice(device, &[self.batch], lengths)).transpose()?;
-        let sequences = lengths.as_ref().map_or_else(Sequences::whole, Sequences::ragged);
-        let counted = || device.counters().dispatches;
-        let before = counted();
-        let (y, _, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
-        let between = counted();
-        let (d_x, d_initial) = trace.backward(&d_y, None, &mut gradients)?;
-        let after = counted();
-        let mut values = y.download()?;
-        values.extend(d_x.download()?);
-        values.extend(d_initial.hidden().download()?);
-        values.extend(all_gradients(&parameters, &gradients)?.into_iter().map(|value| value as f32));
-        Ok(Made { values, forward: between - before, backward: after - between })
-    }
+/// The results of a pass over a batch, ragged if there are `lengths`, and the dispatches of its two halves.
+fn run(
+    device: &Device,
+    stack: &Rnn,
+    [steps, batch]: [usize; 2],
+    lengths: Option<&[u32]>,
+) -> Result<(Pass, [u64; 2])> {
+    let stack = Stack::new(device, stack.clone())?;
+    let operands = stack.operands([steps, batch])?;
+    let lengths = lengths.map(|lengths| Indices::from_slice(device, &[batch], lengths)).transpose()?;
+    let sequences = lengths.as_ref().map_or_else(Sequences::whole, Sequences::ragged);
+    stack.counted_pass(&operands, sequences)
 }
 
 /// Dispatches of a pass besides those of its steps: products, sums, boundary states.
@@ -71,8 +38,7 @@ fn many_steps_cost_a_handful_of_dispatches(adapter: &Adapter) -> Outcome {
         (open(adapter, RecurrentStrategy::Sequence)?, open(adapter, RecurrentStrategy::PerStep)?);
     for cell in CELLS {
         let counts = |device: &Device, steps: usize| -> Result<[u64; 2]> {
-            let result = Pass::new(Rnn::new(cell.clone(), INPUTS, 20), steps, 5).run(device, None)?;
-            Ok([result.forward, result.backward])
+            Ok(run(device, &Rnn::new(cell.clone(), INPUTS, 20), [steps, 5], None)?.1)
         };
         let name = cell.name();
         for steps in [1, 50, 100] {
@@ -135,11 +101,12 @@ fn layers_with_several_dispatches_per_step_run_per_step(adapter: &Adapter) -> Ou
         Rnn::new(Cell::Lstm, INPUTS, 820),
     ];
     for stack in stacks {
-        let pass = Pass::new(stack, 4, 3);
-        let (one, two) = (pass.run(&many, Some(&[4, 1, 3]))?, pass.run(&single, Some(&[4, 1, 3]))?);
-        let name = format!("{:?}", pass.stack);
-        assert_eq!([one.forward, one.backward], [two.forward, two.backward], "{name}");
-        expect_same_bits(&name, &one.values, &two.values)?;
+        let [one, two] = [&many, &single].map(|device| run(device, &stack, [4, 3], Some(&[4, 1, 3])));
+        let ((one, dispatches), (two, by_steps)) = (one?, two?);
+        let name = format!("{stack:?}");
+        assert_eq!(dispatches, by_steps, "{name}");
+        one.expect_same_rows(&name, &two)?;
+        expect_same_bits(&name, &one.gradients, &two.gradients)?;
     }
     Ok(())
 }

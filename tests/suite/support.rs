@@ -6,13 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use libtest_mimic::Failed;
 use refrain::data::Windows;
 use refrain::loss::cross_entropy;
-use refrain::nn::{Cell, Embedding, Gradients, Linear, Model, Parameters, Rnn};
+use refrain::nn::{Cell, Embedding, Gradients, Linear, Model, Parameters, Rnn, Sequences, State};
+use refrain::ops::Activation;
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig};
 use refrain::random::Stream;
 use refrain::tuning::RecurrentStrategy;
 use refrain::{Device, GpuOptions, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome};
+
+/// A change of a description.
+pub(crate) type Build = fn(Rnn) -> Rnn;
 
 /// `count` numbers uniform between −`scale` and `scale`, from stream `stream` of seed 1.
 pub(crate) fn values(stream: u64, count: usize, scale: f64) -> Vec<f64> {
@@ -23,6 +27,65 @@ pub(crate) fn values(stream: u64, count: usize, scale: f64) -> Vec<f64> {
 /// A tensor of [`values`].
 pub(crate) fn random(device: &Device, stream: u64, dimensions: &[usize], scale: f64) -> Result<Tensor> {
     Tensor::from_slice_f64(device, dimensions, &values(stream, dimensions.iter().product(), scale))
+}
+
+/// A state of the sizes of `like`, of hidden and cell values one after the other.
+pub(crate) fn state_like(like: &State, values: &[f64]) -> Result<State> {
+    let part = |like: &Tensor, values: &[f64]| {
+        Tensor::from_slice_f64(like.device(), like.shape().dimensions(), values)
+    };
+    let (hidden, cell) = values.split_at(like.hidden().shape().elements());
+    let hidden = part(&like.hidden(), hidden)?;
+    match like.cell() {
+        Some(like) => State::from_hidden_and_cell(&hidden, &part(&like, cell)?),
+        None => State::from_hidden(&hidden),
+    }
+}
+
+/// A state of the sizes of `like`, of [`values`].
+pub(crate) fn random_state(like: &State, stream: u64, scale: f64) -> Result<State> {
+    let count = parts(like)?.iter().map(Vec::len).sum();
+    state_like(like, &values(stream, count, scale))
+}
+
+/// The values of the parts of a state, hidden first.
+pub(crate) fn parts(state: &State) -> Result<Vec<Vec<f64>>> {
+    let all = [Some(state.hidden()), state.cell()];
+    all.into_iter().flatten().map(|part| part.download_f64()).collect()
+}
+
+pub(crate) fn dot(one: &[f64], two: &[f64]) -> f64 {
+    one.iter().zip(two).map(|(a, b)| a * b).sum()
+}
+
+/// A square matrix with `value` on its diagonal.
+pub(crate) fn diagonal(width: usize, value: f64) -> Vec<f64> {
+    (0..width * width).map(|place| if place % (width + 1) == 0 { value } else { 0.0 }).collect()
+}
+
+/// The outputs \[T, B, W\] of units without a function, W_ih one and W_hh `recurrent` in each layer, for inputs that are all
+/// `x`, from `initial` \[L, B, W\]: what masks and zoneout do to them can be read off.
+pub(crate) fn linear_outputs(
+    build: impl Fn(Rnn) -> Rnn,
+    [steps, batch, width]: [usize; 3],
+    recurrent: &[f64],
+    x: f64,
+    initial: &[f64],
+    sequences: Sequences<'_>,
+) -> Result<Vec<f64>> {
+    let device = Device::reference();
+    let mut model = Model::new(1);
+    let stack = Rnn::new(Cell::Vanilla(Activation::Identity), width, width).without_bias();
+    let layer = model.add("rnn", build(stack))?;
+    let mut parameters = model.initialize(&device)?;
+    let one = diagonal(width, 1.0);
+    for spec in model.specs() {
+        let values = if spec.name.contains("weight_ih") { &one } else { recurrent };
+        parameters.set_all([(spec.name.as_str(), spec.shape.dimensions(), values)])?;
+    }
+    let x = Tensor::from_slice_f64(&device, &[steps, batch, width], &vec![x; steps * batch * width])?;
+    let state = state_like(&layer.zero_state(&device, batch)?, initial)?;
+    layer.infer_sequences(&parameters, &x, &state, sequences)?.0.download_f64()
 }
 
 /// `count` tokens below `bound`, from stream `stream` of seed 1.
@@ -185,18 +248,18 @@ pub(crate) fn step_by_step(adapter: &Adapter) -> Result<Device> {
 }
 
 /// Fails unless both hold the same bits; NaN anywhere fails too.
-pub(crate) fn expect_same_bits(what: &str, one: &[f32], two: &[f32]) -> Outcome {
+pub(crate) fn expect_same_bits<T: Copy + Into<f64>>(what: &str, one: &[T], two: &[T]) -> Outcome {
     if one.len() != two.len() {
         return Err(Failed::from(format!("{what}: {} values and {}", one.len(), two.len())));
     }
-    let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits() || a.is_nan();
-    match one.iter().zip(two).position(differs) {
-        None => Ok(()),
-        Some(place) => {
-            let (a, b) = (one[place], two[place]);
-            Err(Failed::from(format!("{what}[{place}]: {a:e} and {b:e} are not the same bits")))
+    // Widening is exact.
+    for (place, (&a, &b)) in one.iter().zip(two).enumerate() {
+        let (a, b): (f64, f64) = (a.into(), b.into());
+        if a.to_bits() != b.to_bits() || a.is_nan() {
+            return Err(Failed::from(format!("{what}[{place}]: {a:e} and {b:e} are not the same bits")));
         }
     }
+    Ok(())
 }
 
 /// How far an entry may be off: absolutely, and relative to the entry.

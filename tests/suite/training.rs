@@ -1,12 +1,12 @@
 //! Training as a whole: devices agree, runs repeat, tasks are learned, windows of time carry their state.
 
 use refrain::loss::cross_entropy;
-use refrain::nn::{Cell, Linear, Model, OneHot, Rnn, State};
+use refrain::nn::{Cell, Linear, Model, OneHot, Rnn};
 use refrain::ops;
 use refrain::random::Stream;
 use refrain::{Device, IGNORED, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_devices, on_gpu};
 use crate::support::{
     Optimizer, Rule, Setup, all_gradients, all_parameters, expect_close, expect_same_bits, largest, random,
     tokens, wide,
@@ -161,38 +161,6 @@ fn copy_memory_is_learned() -> Outcome {
     Ok(())
 }
 
-/// Forward over windows of `window` steps with the state carried over, or over everything at once.
-fn chunks_equal_the_whole(device: &Device) -> Outcome {
-    const STEPS: usize = 12;
-    let mut model = Model::new(13);
-    let rnn = model.add("rnn", Rnn::new(Cell::tanh(), 4, 17).layers(2))?;
-    let parameters = model.initialize(device)?;
-    let x = random(device, 60, &[STEPS, 3, 4], 1.0)?;
-    let host = x.download()?;
-    let start = State::from_hidden(&random(device, 61, &[2, 3, 17], 1.0)?)?;
-    let (whole, last) = rnn.infer(&parameters, &x, &start)?;
-    for window in [1, 3, 5] {
-        let (mut state, mut parts) = (start.clone(), Vec::new());
-        for part in host.chunks(window * 3 * 4) {
-            let part = Tensor::from_slice(device, &[part.len() / 12, 3, 4], part)?;
-            let (y, next, _) = rnn.forward(&parameters, &part, &state)?;
-            parts.extend(y.download()?);
-            state = next;
-        }
-        expect_same_bits(&format!("windows of {window}"), &whole.download()?, &parts)?;
-        expect_same_bits("final states", &last.hidden().download()?, &state.hidden().download()?)?;
-    }
-    Ok(())
-}
-
-fn windows_carry_the_state_on_the_cpu() -> Outcome {
-    chunks_equal_the_whole(&Device::cpu())
-}
-
-fn windows_carry_the_state_on_the_gpu(adapter: &Adapter) -> Outcome {
-    chunks_equal_the_whole(&adapter.open()?)
-}
-
 fn windows_of_tokens_follow_each_other() -> Outcome {
     let setup = Setup::SMALL;
     let windows = setup.windows()?;
@@ -209,7 +177,7 @@ fn windows_of_tokens_follow_each_other() -> Outcome {
 }
 
 /// One pass by [`Model::forward`] and one with every trace threaded by hand.
-fn model_equals_layers(device: &Device) -> Outcome {
+fn model_equals_layers_called_by_hand(device: &Device) -> Outcome {
     let mut model = Model::new(14);
     let embedding = model.add("embedding", refrain::nn::Embedding::new(9, 6))?;
     let lower = model.add("lower", Rnn::new(Cell::tanh(), 6, 10))?;
@@ -249,14 +217,6 @@ fn model_equals_layers(device: &Device) -> Outcome {
     assert!(largest(&all) > 0.0);
     assert_eq!(all, by_hand, "gradients");
     Ok(())
-}
-
-fn model_equals_layers_called_by_hand() -> Outcome {
-    model_equals_layers(&Device::cpu())
-}
-
-fn model_equals_layers_called_by_hand_on_the_gpu(adapter: &Adapter) -> Outcome {
-    model_equals_layers(&adapter.open()?)
 }
 
 /// ‖g‖ after clipping, of a gradient that is larger than `max_norm` and of one that is smaller.
@@ -300,18 +260,15 @@ pub(crate) fn register(suite: &mut Suite) {
         cpu_repeats_bit_for_bit,
         another_seed_gives_another_model,
         copy_memory_is_learned,
-        windows_carry_the_state_on_the_cpu,
         windows_of_tokens_follow_each_other,
-        model_equals_layers_called_by_hand,
         clipping_scales_only_what_is_too_long,
     );
+    on_devices!(suite, model_equals_layers_called_by_hand);
     on_gpu!(
         suite,
         gpu_follows_the_cpu_for_50_steps,
         gpu_repeats_bit_for_bit,
         initial_values_are_the_same_on_every_device,
-        windows_carry_the_state_on_the_gpu,
-        model_equals_layers_called_by_hand_on_the_gpu,
         a_loss_may_be_read_in_any_order,
     );
 }

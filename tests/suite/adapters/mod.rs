@@ -79,12 +79,12 @@ impl Suite {
     /// A test for each strategy of recurrent layers on an adapter. With several adapters, they share the
     /// strategies alternately.
     pub(crate) fn gpu_strategies(&mut self, name: &str, body: OnGpu) {
-        let ways = [
+        let strategies = [
             (RecurrentStrategy::Sequence, "many steps at a time"),
             (RecurrentStrategy::PerStep, "step by step"),
         ];
-        for (turn, (recurrent, way)) in ways.into_iter().enumerate() {
-            self.gpu_at_turn(&format!("{name}, {way}"), turn, recurrent, body);
+        for (turn, (recurrent, strategy)) in strategies.into_iter().enumerate() {
+            self.gpu_at_turn(&format!("{name}, {strategy}"), turn, recurrent, body);
         }
     }
 
@@ -204,7 +204,34 @@ macro_rules! on_gpu_strategies {
     };
 }
 
-pub(crate) use {on_cpu, on_gpu, on_gpu_strategies, plain_on_cpu};
+/// Checks a claim about any device on both CPU backends.
+pub(crate) fn on_both_backends(claim: fn(&Device) -> Outcome) -> Outcome {
+    [Device::cpu(), Device::reference()].iter().try_for_each(claim)
+}
+
+/// Registers claims about any device, functions of one: on the CPU and on every adapter.
+macro_rules! on_devices {
+    ($suite:expr, $($claim:ident),+ $(,)?) => {
+        $($suite.cpu(concat!(module_path!(), "::", stringify!($claim)), || {
+            $crate::adapters::on_both_backends($claim)
+        });
+        $suite.gpu(concat!(module_path!(), "::", stringify!($claim)), |adapter| $claim(&adapter.open()?));)+
+    };
+}
+
+/// As [`on_devices`], for each strategy of recurrent layers on an adapter.
+macro_rules! on_devices_strategies {
+    ($suite:expr, $($claim:ident),+ $(,)?) => {
+        $($suite.cpu(concat!(module_path!(), "::", stringify!($claim)), || {
+            $crate::adapters::on_both_backends($claim)
+        });
+        $suite.gpu_strategies(concat!(module_path!(), "::", stringify!($claim)), |adapter| {
+            $claim(&adapter.open()?)
+        });)+
+    };
+}
+
+pub(crate) use {on_cpu, on_devices, on_devices_strategies, on_gpu, on_gpu_strategies, plain_on_cpu};
 
 pub(crate) fn register(suite: &mut Suite) {
     choice::register(suite);

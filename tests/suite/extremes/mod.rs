@@ -62,6 +62,20 @@ fn builds(adapter: &Adapter) -> Result<[Device; 2]> {
     Ok([open(ShaderBuild::Checked)?, open(ShaderBuild::Trusted)?])
 }
 
+/// Registers claims about any device, functions of one: on both CPU backends, and on every adapter with each build.
+macro_rules! on_builds {
+    ($suite:expr, $($claim:ident),+ $(,)?) => {
+        $($suite.cpu(concat!(module_path!(), "::", stringify!($claim)), || {
+            $crate::adapters::on_both_backends($claim)
+        });
+        $suite.gpu(concat!(module_path!(), "::", stringify!($claim)), |adapter| {
+            $crate::extremes::builds(adapter)?.iter().try_for_each($claim)
+        });)+
+    };
+}
+
+use on_builds;
+
 /// Fails unless each build computes what the CPU does.
 fn expect_as_on_the_cpu(adapter: &Adapter, compute: impl Fn(&Device) -> Result<Results>) -> Outcome {
     let expected = compute(&Device::cpu())?;

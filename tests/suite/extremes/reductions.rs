@@ -5,8 +5,8 @@ use refrain::ops::{self, Form, Norm};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
 use refrain::{Device, Indices, Result};
 
-use super::{NANS, Results, builds, expect_as_on_the_cpu, ordinary, specials, tensor, vector};
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use super::{NANS, Results, builds, expect_as_on_the_cpu, on_builds, ordinary, specials, tensor, vector};
+use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::support::expect_same_bits;
 
 const NORMS: [Norm; 3] = [Norm::L1, Norm::L2, Norm::Infinity];
@@ -15,7 +15,7 @@ const NORMS: [Norm; 3] = [Norm::L1, Norm::L2, Norm::Infinity];
 const LENGTH: usize = 9001;
 const PLACES: [usize; 5] = [0, 255, 4095, 4096, LENGTH - 1];
 
-fn expect_nan_norms(device: &Device) -> Outcome {
+fn norms_and_sums_of_nan_are_nan(device: &Device) -> Outcome {
     for (place, nan) in PLACES.into_iter().cycle().zip(NANS.map(f32::from_bits).repeat(2)) {
         let mut values = ordinary(40, LENGTH);
         values[place] = nan;
@@ -31,14 +31,6 @@ fn expect_nan_norms(device: &Device) -> Outcome {
         }
     }
     Ok(())
-}
-
-fn norms_and_sums_of_nan_are_nan(adapter: &Adapter) -> Outcome {
-    builds(adapter)?.iter().try_for_each(expect_nan_norms)
-}
-
-fn norms_and_sums_of_nan_are_nan_on_the_cpu() -> Outcome {
-    [Device::cpu(), Device::reference()].iter().try_for_each(expect_nan_norms)
 }
 
 fn of_sums(device: &Device) -> Result<Results> {
@@ -212,7 +204,7 @@ fn optimizers_of_extremes_are_as_on_the_cpu(adapter: &Adapter) -> Outcome {
 }
 
 /// What a gradient that was NaN once leaves NaN for ever, AMSGrad's largest second moment included.
-fn expect_nan_updates(device: &Device) -> Outcome {
+fn a_nan_gradient_makes_parameters_nan(device: &Device) -> Outcome {
     let nans = NANS.map(f32::from_bits);
     for amsgrad in [false, true] {
         let mut bench = Bench::new(device, &[0.5; NANS.len()])?;
@@ -227,17 +219,9 @@ fn expect_nan_updates(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn a_nan_gradient_makes_parameters_nan(adapter: &Adapter) -> Outcome {
-    builds(adapter)?.iter().try_for_each(expect_nan_updates)
-}
-
-fn a_nan_gradient_makes_parameters_nan_on_the_cpu() -> Outcome {
-    [Device::cpu(), Device::reference()].iter().try_for_each(expect_nan_updates)
-}
-
 /// Gradients, the norm, and what PyTorch's `clip_grad_norm_` makes of them at a largest norm of 1: of a NaN norm all are NaN;
 /// of an infinite one finite gradients become zero and infinite ones NaN.
-fn expect_clipped(device: &Device) -> Outcome {
+fn clipping_by_extreme_norms_is_that_of_pytorch(device: &Device) -> Outcome {
     const NAN: f32 = f32::NAN;
     const INF: f32 = f32::INFINITY;
     let all = [
@@ -261,30 +245,19 @@ fn expect_clipped(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn clipping_by_extreme_norms_is_that_of_pytorch(adapter: &Adapter) -> Outcome {
-    builds(adapter)?.iter().try_for_each(expect_clipped)
-}
-
-fn clipping_by_extreme_norms_is_that_of_pytorch_on_the_cpu() -> Outcome {
-    [Device::cpu(), Device::reference()].iter().try_for_each(expect_clipped)
-}
-
 pub(super) fn register(suite: &mut Suite) {
-    on_cpu!(
+    on_builds!(
         suite,
-        norms_and_sums_of_nan_are_nan_on_the_cpu,
-        a_nan_gradient_makes_parameters_nan_on_the_cpu,
-        clipping_by_extreme_norms_is_that_of_pytorch_on_the_cpu,
+        norms_and_sums_of_nan_are_nan,
+        a_nan_gradient_makes_parameters_nan,
+        clipping_by_extreme_norms_is_that_of_pytorch,
     );
     on_gpu!(
         suite,
-        norms_and_sums_of_nan_are_nan,
         norms_and_sums_of_extremes_are_as_on_the_cpu,
         a_row_of_nan_stays_in_its_row_of_a_product,
         layer_norm_of_extremes_is_as_on_the_cpu,
         embeddings_of_extremes_are_as_on_the_cpu,
         optimizers_of_extremes_are_as_on_the_cpu,
-        a_nan_gradient_makes_parameters_nan,
-        clipping_by_extreme_norms_is_that_of_pytorch,
     );
 }

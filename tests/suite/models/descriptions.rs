@@ -2,37 +2,12 @@
 //! configuration comes back as it was.
 
 use refrain::Device;
-use refrain::nn::{Cell, LayerConfig, Linear, Merge, Model, ModelConfig, Rnn, Sequences};
+use refrain::nn::{Cell, LayerConfig, Linear, Model, ModelConfig, Rnn, Sequences};
 
-use super::{BATCH, STEPS, lengths, refused, tagger};
+use super::{BATCH, STEPS, lengths, tagger};
 use crate::adapters::{Outcome, Suite, on_cpu};
+use crate::misuse::refuses;
 use crate::support::random;
-
-fn options_that_make_no_sense_are_refused_by_name() -> Outcome {
-    let refuse = |stack: Rnn, parts: &[&str]| refused(Model::new(1).add("rnn", stack), parts);
-    let one = || Rnn::new(Cell::Gru, 3, 4);
-    refuse(one().dropout(0.5), &["rnn", "dropout", "layers", "input_dropout"]);
-    for rate in [1.0, -0.5, f32::NAN] {
-        let found = rate.to_string();
-        refuse(one().layers(2).dropout(rate), &["dropout", "below 1", &found]);
-        refuse(one().input_dropout(rate), &["input_dropout", "below 1", &found]);
-        refuse(one().weight_drop(rate), &["weight_drop", "below 1", &found]);
-    }
-    for merge in [Merge::Sum, Merge::Mean, Merge::Product] {
-        refuse(one().merge(merge), &["merge", "bidirectional", &format!("{merge:?}")]);
-        refuse(one().reverse().merge(merge), &["merge", "bidirectional"]);
-    }
-    refuse(one().residual(), &["residual", "layers", "3 inputs", "4 outputs"]);
-    for fine in [
-        one().dropout(0.0),
-        one().merge(Merge::Concat),
-        one().layers(2).residual(),
-        Rnn::new(Cell::Gru, 4, 4).residual(),
-    ] {
-        Model::new(1).add("rnn", fine)?;
-    }
-    Ok(())
-}
 
 fn passes_without_a_mode_are_refused() -> Outcome {
     let device = Device::cpu();
@@ -42,20 +17,30 @@ fn passes_without_a_mode_are_refused() -> Outcome {
     let x = random(&device, 88, &[STEPS, BATCH, 3], 1.0)?;
     let zero = layer.zero_state(&device, BATCH)?;
     let choice = ["training(random_key)", "evaluation()"];
-    refused(layer.forward(&parameters, &x, &zero), &choice);
+    refuses!(Config, layer.forward(&parameters, &x, &zero), choice[0], choice[1]);
     let lengths = lengths(&device)?;
-    refused(layer.forward_sequences(&parameters, &x, &zero, Sequences::ragged(&lengths)), &choice);
-    refused(model.forward(&parameters, &x, &model.zero_state(&device, BATCH)?), &choice);
+    refuses!(
+        Config,
+        layer.forward_sequences(&parameters, &x, &zero, Sequences::ragged(&lengths)),
+        choice[0],
+        choice[1]
+    );
+    refuses!(
+        Config,
+        model.forward(&parameters, &x, &model.zero_state(&device, BATCH)?),
+        choice[0],
+        choice[1]
+    );
     layer.forward_sequences(&parameters, &x, &zero, Sequences::whole().evaluation())?;
     layer.infer(&parameters, &x, &zero)?;
-    refused(layer.initial_state(&parameters, 1), &["learned_initial_state", "zero_state"]);
+    refuses!(Config, layer.initial_state(&parameters, 1), "learned_initial_state", "zero_state");
 
     let mut flat = Model::new(1);
     flat.add("head", Linear::new(3, 2))?;
     let parameters = flat.initialize(&device)?;
     let none = flat.zero_state(&device, BATCH)?;
     let ragged = flat.infer_sequences(&parameters, &x, &none, Sequences::ragged(&lengths));
-    refused(ragged, &["sequences", "no recurrent layer"]);
+    refuses!(Config, ragged, "sequences", "no recurrent layer");
     Ok(())
 }
 
@@ -78,7 +63,7 @@ fn names_of_layers_are_bounded() -> Outcome {
     for count in [257, 65_536, 9_000_000] {
         let name = "ü".repeat(count);
         let added = Model::new(1).add(&name, Linear::new(1, 1));
-        refused(added, &["layer name", &count.to_string(), "256"]);
+        refuses!(Config, added, "layer name", &count.to_string(), "256");
         // A name that is quoted is cut.
         let mut model = Model::new(1);
         model.add("head", Linear::new(1, 1))?;
@@ -96,7 +81,6 @@ fn names_of_layers_are_bounded() -> Outcome {
 pub(super) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
-        options_that_make_no_sense_are_refused_by_name,
         passes_without_a_mode_are_refused,
         configurations_come_back_as_they_were_and_store_no_absent_option,
         names_of_layers_are_bounded,

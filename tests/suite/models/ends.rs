@@ -3,8 +3,9 @@
 use refrain::nn::{Cell, Layer, Merge, Model, Parameters, Rnn, Sequences, State};
 use refrain::{Device, Error, Indices, Result};
 
-use super::{BATCH, STEPS, lengths, refused};
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use super::{BATCH, STEPS, lengths};
+use crate::adapters::{Outcome, Suite, on_cpu, on_devices};
+use crate::misuse::refuses;
 use crate::support::{expect_close, random};
 
 /// The initial states' gradients of one pass from `state`, and the sums over the batch of what it returns for them.
@@ -61,7 +62,7 @@ fn only_a_pass_from_the_learned_state_teaches_it() -> Outcome {
     Ok(())
 }
 
-fn last_valid_outputs_are_the_final_states_on(device: &Device) -> Outcome {
+fn last_valid_outputs_are_the_final_states(device: &Device) -> Outcome {
     let mixed = Indices::from_slice(device, &[BATCH], &[2, 0, 3, 0][..BATCH])?;
     for lengths in [lengths(device)?, mixed] {
         last_valid_outputs_are_the_final_states_of(device, &lengths)?;
@@ -71,7 +72,7 @@ fn last_valid_outputs_are_the_final_states_on(device: &Device) -> Outcome {
 
 /// The final state of a row without steps is the initial one, which is zero here as the last output is.
 fn last_valid_outputs_are_the_final_states_of(device: &Device, lengths: &Indices) -> Outcome {
-    for (way, stack) in [
+    for (direction, stack) in [
         ("forward", Rnn::new(Cell::Gru, 2, 4)),
         ("reverse", Rnn::new(Cell::Lstm, 2, 4).reverse()),
         ("both", Rnn::new(Cell::tanh(), 2, 4).bidirectional()),
@@ -89,7 +90,7 @@ fn last_valid_outputs_are_the_final_states_of(device: &Device, lengths: &Indices
         let (states, picked) = (last.hidden().download()?, picked.download()?);
         for (place, block) in states.chunks(4).enumerate() {
             let (direction, row) = (place / BATCH, place % BATCH);
-            assert_eq!(block, &picked[row * width + direction * 4..][..4], "{way}, row {row}");
+            assert_eq!(block, &picked[row * width + direction * 4..][..4], "{direction}, row {row}");
         }
         // Σ last · d and Σ y · dy are the same number: backward is the transpose.
         let d_last = random(device, 87, &[BATCH, width], 1.0)?;
@@ -97,20 +98,12 @@ fn last_valid_outputs_are_the_final_states_of(device: &Device, lengths: &Indices
         assert_eq!(d_y.shape(), y.shape());
         let dot = |one: &[f32], two: &[f32]| one.iter().zip(two).map(|(a, b)| f64::from(a * b)).sum::<f64>();
         let (one, two) = (dot(&picked, &d_last.download()?), dot(&y.download()?, &d_y.download()?));
-        assert!((one - two).abs() < 1e-5, "{way}: {one} and {two}");
+        assert!((one - two).abs() < 1e-5, "{direction}: {one} and {two}");
         let moved = d_y.download()?.iter().filter(|value| **value != 0.0).count();
         let rows = lengths.values().iter().filter(|&&length| length > 0).count();
-        assert_eq!(moved, rows * width, "{way}: a gradient beside the last steps");
+        assert_eq!(moved, rows * width, "{direction}: a gradient beside the last steps");
     }
     Ok(())
-}
-
-fn last_valid_outputs_are_the_final_states() -> Outcome {
-    last_valid_outputs_are_the_final_states_on(&Device::cpu())
-}
-
-fn last_valid_outputs_are_the_final_states_on_the_gpu(adapter: &Adapter) -> Outcome {
-    last_valid_outputs_are_the_final_states_on(&adapter.open()?)
 }
 
 fn last_steps_that_are_not_there_are_refused() -> Outcome {
@@ -127,16 +120,11 @@ fn last_steps_that_are_not_there_are_refused() -> Outcome {
     let absurd = layer.last_valid_backward(&d_last, &of(&[1, 1])?, usize::MAX);
     assert!(matches!(absurd, Err(Error::Shape { .. })), "{absurd:?}");
     let narrow = random(&device, 89, &[STEPS, 2, 3], 1.0)?;
-    refused(merged.last_valid(&narrow, &of(&[1, 1])?), &["last_valid", "merge", "Sum"]);
+    refuses!(Config, merged.last_valid(&narrow, &of(&[1, 1])?), "last_valid", "merge", "Sum");
     Ok(())
 }
 
 pub(super) fn register(suite: &mut Suite) {
-    on_cpu!(
-        suite,
-        only_a_pass_from_the_learned_state_teaches_it,
-        last_valid_outputs_are_the_final_states,
-        last_steps_that_are_not_there_are_refused,
-    );
-    on_gpu!(suite, last_valid_outputs_are_the_final_states_on_the_gpu);
+    on_cpu!(suite, only_a_pass_from_the_learned_state_teaches_it, last_steps_that_are_not_there_are_refused);
+    on_devices!(suite, last_valid_outputs_are_the_final_states);
 }

@@ -9,26 +9,13 @@ mod ends;
 mod ragged;
 
 use refrain::nn::{Cell, Embedding, Linear, Merge, Model, Rnn};
-use refrain::{Device, Error, Indices, Result};
+use refrain::{Device, Indices, Result};
 
 use crate::adapters::Suite;
 
 const STEPS: usize = 4;
 const BATCH: usize = 3;
 const LENGTHS: [u32; BATCH] = [2, 4, 1];
-
-/// Asserts that a result is an [`Error::Config`] whose message has all these parts.
-fn refused<T>(result: Result<T>, parts: &[&str]) {
-    match result.map(drop) {
-        Err(error @ Error::Config { .. }) => {
-            let message = error.to_string();
-            for part in parts {
-                assert!(message.contains(part), "`{message}` does not say `{part}`");
-            }
-        }
-        other => panic!("{parts:?}: {other:?} is no refusal"),
-    }
-}
 
 fn lengths(device: &Device) -> Result<Indices> {
     Indices::from_slice(device, &[BATCH], &LENGTHS)

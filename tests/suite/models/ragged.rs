@@ -6,7 +6,7 @@ use refrain::nn::{Cell, Linear, Model, RandomKey, Rnn, Sequences};
 use refrain::{Device, IGNORED, Indices, Result, Tensor};
 
 use super::{BATCH, LENGTHS, STEPS, lengths, tagger};
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_devices, on_gpu};
 use crate::gradients::check;
 use crate::support::{all_gradients, by_entry, expect_close, tokens, values, with_values};
 
@@ -71,7 +71,7 @@ fn a_models_gradients_over_ragged_rows_agree_with_the_reference(adapter: &Adapte
     Ok(())
 }
 
-fn padding_reaches_no_layer_of_a_model_on(device: &Device) -> Outcome {
+fn padding_reaches_no_layer_of_a_model(device: &Device) -> Outcome {
     let mut model = Model::new(3);
     model.add("first", Linear::new(3, 4))?;
     model.add("rnn", Rnn::new(Cell::Gru, 4, 3).bidirectional())?;
@@ -106,23 +106,8 @@ fn padding_reaches_no_layer_of_a_model_on(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn padding_reaches_no_layer_of_a_model() -> Outcome {
-    padding_reaches_no_layer_of_a_model_on(&Device::cpu())
-}
-
-fn padding_reaches_no_layer_of_a_model_on_the_gpu(adapter: &Adapter) -> Outcome {
-    padding_reaches_no_layer_of_a_model_on(&adapter.open()?)
-}
-
 pub(super) fn register(suite: &mut Suite) {
-    on_cpu!(
-        suite,
-        a_models_gradients_over_ragged_rows_match_finite_differences,
-        padding_reaches_no_layer_of_a_model,
-    );
-    on_gpu!(
-        suite,
-        a_models_gradients_over_ragged_rows_agree_with_the_reference,
-        padding_reaches_no_layer_of_a_model_on_the_gpu,
-    );
+    on_cpu!(suite, a_models_gradients_over_ragged_rows_match_finite_differences);
+    on_devices!(suite, padding_reaches_no_layer_of_a_model);
+    on_gpu!(suite, a_models_gradients_over_ragged_rows_agree_with_the_reference);
 }
