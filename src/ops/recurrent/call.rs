@@ -1,8 +1,9 @@
 //! The operands of a pass of a recurrent layer, and the activations that the forward pass saves for the
 //! backward pass.
 
-use super::cpu::weights::CellState;
-use super::{Equations, Norms, Traversal};
+use ndarray::{Array2, ArrayView2};
+
+use super::{Equations, Traversal};
 use crate::Result;
 use crate::device::Device;
 use crate::gpu::Buffer;
@@ -21,6 +22,19 @@ pub(crate) struct RecurrentWeights<'a> {
     pub(crate) norms: Option<Norms<'a>>,
 }
 
+/// The gains of layer normalisation of one layer in one direction, and the bias that is added after the input's normalisation.
+#[derive(Clone, Copy)]
+pub(crate) struct Norms<'a> {
+    /// norm_ih \[G·H\].
+    pub(crate) input: View<'a>,
+    /// bias_ih \[G·H\].
+    pub(crate) bias_ih: Option<View<'a>>,
+    /// norm_hh \[G·H\].
+    pub(crate) recurrent: View<'a>,
+    /// norm_c \[2, H\]: gain and shift of an LSTM's cell state.
+    pub(crate) cell: Option<View<'a>>,
+}
+
 /// The state of one layer in one direction, or its gradient: hidden \[B, P\], cell \[B, H\].
 #[derive(Clone, Copy)]
 pub(crate) struct StateView<'a> {
@@ -33,6 +47,48 @@ pub(crate) struct StateView<'a> {
 pub(crate) struct StateTensors {
     pub(crate) hidden: Tensor,
     pub(crate) cell: Option<Tensor>,
+}
+
+/// [`StateTensors`] as arrays on the CPU: h [B, P] and c [B, H], zeros for a cell without cell state.
+#[derive(Clone)]
+pub(crate) struct CellState<F> {
+    pub(crate) hidden: Array2<F>,
+    pub(crate) cell: Array2<F>,
+}
+
+impl<F: Real> CellState<F> {
+    /// Zeros [rows, `hidden`] and [rows, `units`].
+    pub(crate) fn zeros(rows: usize, hidden: usize, units: usize) -> Self {
+        Self { hidden: Array2::zeros((rows, hidden)), cell: Array2::zeros((rows, units)) }
+    }
+
+    pub(crate) fn view(&self) -> CellStateView<'_, F> {
+        CellStateView { hidden: self.hidden.view(), cell: self.cell.view() }
+    }
+
+    /// Copies a row of another state.
+    pub(crate) fn take(&mut self, row: usize, from: CellStateView<'_, F>) {
+        self.hidden.row_mut(row).assign(&from.hidden.row(row));
+        self.cell.row_mut(row).assign(&from.cell.row(row));
+    }
+
+    pub(crate) fn clear(&mut self, row: usize) {
+        self.hidden.row_mut(row).fill(F::zero());
+        self.cell.row_mut(row).fill(F::zero());
+    }
+}
+
+/// A view of a [`CellState`].
+#[derive(Clone, Copy)]
+pub(crate) struct CellStateView<'a, F> {
+    pub(crate) hidden: ArrayView2<'a, F>,
+    pub(crate) cell: ArrayView2<'a, F>,
+}
+
+impl<F: Real> CellStateView<'_, F> {
+    pub(crate) fn to_owned(self) -> CellState<F> {
+        CellState { hidden: self.hidden.to_owned(), cell: self.cell.to_owned() }
+    }
 }
 
 impl SavedActivations {
@@ -51,7 +107,7 @@ impl StateView<'_> {
         let hidden = self.hidden.array2::<F>().to_owned();
         let cell = match self.cell {
             Some(cell) => cell.array2().to_owned(),
-            None => ndarray::Array2::zeros((hidden.nrows(), units)),
+            None => Array2::zeros((hidden.nrows(), units)),
         };
         CellState { hidden, cell }
     }

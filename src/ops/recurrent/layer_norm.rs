@@ -11,22 +11,10 @@
 //! step.
 
 use crate::Result;
-use crate::ops::recurrent::{Call, Cell, Gradients};
+use crate::ops::recurrent::weight_gradients::Entry;
+use crate::ops::recurrent::{Call, Cell, Gradients, Norms};
 use crate::ops::{layer_norm, layer_norm_backward, sum_rows};
-use crate::tensor::{Tensor, View};
-
-/// The gains of one layer in one direction, and the bias that is added after the input's normalisation.
-#[derive(Clone, Copy)]
-pub(crate) struct Norms<'a> {
-    /// norm_ih \[G·H\].
-    pub(crate) input: View<'a>,
-    /// bias_ih \[G·H\].
-    pub(crate) bias_ih: Option<View<'a>>,
-    /// norm_hh \[G·H\].
-    pub(crate) recurrent: View<'a>,
-    /// norm_c \[2, H\]: gain and shift of an LSTM's cell state.
-    pub(crate) cell: Option<View<'a>>,
-}
+use crate::tensor::Tensor;
 
 /// The widths of the groups of gates that are normalised together.
 pub(crate) fn groups(cell: &Cell, units: usize) -> Vec<usize> {
@@ -35,22 +23,6 @@ pub(crate) fn groups(cell: &Cell, units: usize) -> Vec<usize> {
         Cell::Gru => vec![(gates - 1) * units, units],
         _ => vec![gates * units],
     }
-}
-
-/// Gradients of the recurrent part.
-pub(crate) struct Product {
-    /// The gradient of W_hh h' \[T, B, G·H\].
-    pub(crate) d_product: Tensor,
-    /// The gradients of norm_hh and, for an LSTM, of norm_c, concatenated.
-    pub(crate) d_norms: Tensor,
-}
-
-/// Gradients of the input part.
-pub(crate) struct Entry {
-    /// The gradient of bias_ih \[G·H\].
-    pub(crate) d_bias: Tensor,
-    /// The gradient of norm_ih \[G·H\].
-    pub(crate) d_gain: Tensor,
 }
 
 /// The input part of the gates \[T, B, G·H\]: LN(W_ih x; g_ih) + b_ih.

@@ -15,14 +15,15 @@ mod time_blocks;
 mod traversal;
 mod weight_gradients;
 
-pub(crate) use call::{Call, RecurrentWeights, SavedActivations, Sizes, StateTensors, StateView};
+pub(crate) use call::{
+    Call, CellState, CellStateView, Norms, RecurrentWeights, SavedActivations, Sizes, StateTensors, StateView,
+};
 pub use cell::Cell;
 pub(crate) use cell::{CellOptions, Equations, Reset};
 pub use custom_cell::{CustomCell, UnitBackward, UnitEquations, UnitForward, UnitState, UnitStep};
 pub(crate) use gpu::bidirectional::{project, together};
 #[cfg(test)]
 pub(crate) use gpu::kernels::custom_examples;
-pub(crate) use layer_norm::Norms;
 pub(crate) use time_blocks::block_steps;
 pub(crate) use traversal::{Direction, SlidingWindows, Traversal, Truncation};
 pub(crate) use weight_gradients::Gradients;

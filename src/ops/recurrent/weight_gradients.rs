@@ -5,7 +5,6 @@ use crate::Result;
 use crate::ops::columns::columns;
 use crate::ops::elementwise::{Binary, binary};
 use crate::ops::recurrent::StateTensors;
-use crate::ops::recurrent::layer_norm::{Entry, Product};
 use crate::ops::recurrent::time_blocks::{Sums, add_products};
 use crate::tensor::{Tensor, View, ViewMut};
 
@@ -31,6 +30,22 @@ pub(crate) struct Gradients {
     pub(crate) entry: Option<Entry>,
     /// The gradient of the initial state.
     pub(crate) d_initial: StateTensors,
+}
+
+/// With layer normalisation, gradients of the recurrent part.
+pub(crate) struct Product {
+    /// The gradient of W_hh h' \[T, B, G·H\].
+    pub(crate) d_product: Tensor,
+    /// The gradients of norm_hh and, for an LSTM, of norm_c, concatenated.
+    pub(crate) d_norms: Tensor,
+}
+
+/// With layer normalisation, gradients of the input part.
+pub(crate) struct Entry {
+    /// The gradient of bias_ih \[G·H\].
+    pub(crate) d_bias: Tensor,
+    /// The gradient of norm_ih \[G·H\].
+    pub(crate) d_gain: Tensor,
 }
 
 impl Gradients {

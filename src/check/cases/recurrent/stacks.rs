@@ -131,27 +131,23 @@ fn beside(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
 fn activations(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
     use Activation::{HardSigmoid, HardTanh, Relu, ScaledTanh, Sigmoid, Softsign, Tanh, ThresholdedRelu};
     let hard = HardSigmoid { alpha: 0.2, beta: 0.5 };
-    let mut stacks = Vec::new();
-    for function in Activation::ALL {
-        // Moves the kinks into the range of the pre-activations.
-        let function = match function {
-            ThresholdedRelu { .. } => ThresholdedRelu { alpha: 0.1 },
-            HardTanh { .. } => HardTanh { low: -0.3, high: 0.2 },
-            other => other,
-        };
+    // Moves the kinks into the range of the pre-activations.
+    let functions = Activation::ALL.map(|function| match function {
+        ThresholdedRelu { .. } => ThresholdedRelu { alpha: 0.1 },
+        HardTanh { .. } => HardTanh { low: -0.3, high: 0.2 },
+        other => other,
+    });
+    // A third of the list apart, so that each function is once in each role.
+    let role = |place: usize, role: usize| functions[(place + role * functions.len() / 3) % functions.len()];
+    let rotated = (0..functions.len()).map(|place| {
+        let functions =
+            [role(place, 0), role(place, 1), if *cell == Cell::Lstm { role(place, 2) } else { Tanh }];
         // Stays below half way to the first pole: see `kinks.rs`.
-        let magnitude = if function == Activation::Tan { 0.3 } else { PLAIN.magnitude };
-        let steep = Stack { cell, steps: 3, magnitude, ..PLAIN };
-        let mut places = vec![[function, Tanh, Tanh], [Sigmoid, function, Tanh]];
-        if *cell == Cell::Lstm {
-            places.push([Sigmoid, Tanh, function]);
-        }
-        places.retain(|functions| *functions != [Sigmoid, Tanh, Tanh]);
-        stacks.extend(places.into_iter().map(|functions| Stack {
-            choices: Choices { activations: Some(functions), ..choices },
-            ..steep
-        }));
-    }
+        let magnitude = if functions.contains(&Activation::Tan) { 0.3 } else { PLAIN.magnitude };
+        let choices = Choices { activations: Some(functions), ..choices };
+        Stack { cell, choices, steps: 3, magnitude, ..PLAIN }
+    });
+    let mut stacks: Vec<Stack> = rotated.collect();
     let scaled = ScaledTanh { alpha: 1.7159, beta: 2.0 / 3.0 };
     for functions in [
         [hard, Tanh, Tanh],

@@ -3,7 +3,8 @@
 
 use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 
-use super::weights::{CellState, CellStateView, Rows};
+use super::weights::Rows;
+use crate::ops::recurrent::{CellState, CellStateView};
 
 /// A value that can be split between two rows of a batch.
 pub(crate) trait BatchSplit: Sized {
@@ -55,7 +56,7 @@ pub(crate) use split_fields;
 
 split_fields!(CellStateView { hidden, cell });
 
-/// The mutable view of a [`CellState`](super::weights::CellState).
+/// The mutable view of a [`CellState`](crate::ops::recurrent::CellState).
 pub(crate) struct CellStateMut<'a, F> {
     pub(crate) hidden: ArrayViewMut2<'a, F>,
     pub(crate) cell: ArrayViewMut2<'a, F>,

@@ -14,10 +14,11 @@ use ndarray::{Array3, ArrayView3, Ix3, s};
 use self::batch_split::CellStateMut;
 use self::cells::layer_norm::OverTime;
 use self::time_loop::{Backward, Forward, GradientArrays, SavedSteps, TimeLoop};
-use self::weights::{CellState, Matrices, Pass, Rows};
-use super::layer_norm;
+use self::weights::{Matrices, Pass, Rows};
+use super::weight_gradients;
 use crate::Result;
 use crate::device::Host;
+use crate::ops::recurrent::CellState;
 use crate::ops::recurrent::{Call, Cell, Gradients, SavedActivations, Sizes, StateTensors, StateView};
 use crate::tensor::{Real, Tensor, View, expect_capacity, unwritten};
 
@@ -186,7 +187,7 @@ pub(crate) fn backward<F: Real>(
             },
         );
         let d_norms = Tensor::from_array(device, d_norms)?;
-        Ok::<_, crate::Error>(layer_norm::Product {
+        Ok::<_, crate::Error>(weight_gradients::Product {
             d_product: Tensor::from_array(device, d_product)?,
             d_norms,
         })
@@ -201,7 +202,7 @@ fn finish<F: Real>(
     steps: SavedActivations,
     arrays: BackwardArrays<F>,
     matrices: &Matrices<'_, F>,
-    product: Option<layer_norm::Product>,
+    product: Option<weight_gradients::Product>,
 ) -> Result<Gradients> {
     let equations = &call.equations;
     let device = d_projected.device().clone();

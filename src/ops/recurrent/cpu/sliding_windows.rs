@@ -5,9 +5,9 @@ use ndarray::{Array2, Array3, ArrayView3, ArrayViewMut3, Axis, s};
 
 use super::cells::{Step, StepGradients};
 use super::time_loop::{Backward, SavedSteps, TimeLoop};
-use super::weights::{CellState, CellStateView};
 use crate::ops::recurrent::SlidingWindows;
 use crate::ops::recurrent::traversal::{Before, Traversal};
+use crate::ops::recurrent::{CellState, CellStateView};
 use crate::tensor::Real;
 
 /// The entries `steps` of [T, B, width], concatenated [steps * B, width].

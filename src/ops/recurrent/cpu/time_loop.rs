@@ -6,11 +6,12 @@ use ndarray::{Array2, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis
 
 use super::batch_split::{CellStateMut, cut, split_fields};
 use super::cells::{self, Step, StepGradients, StepTarget};
-use super::weights::{CellState, CellStateView, Matrices, Rows};
+use super::weights::{Matrices, Rows};
 use super::zoneout;
 use crate::math::{TILE_ROWS, in_parts, part_rows};
 use crate::ops::recurrent::Equations;
 use crate::ops::recurrent::traversal::{Before, Traversal};
+use crate::ops::recurrent::{CellState, CellStateView};
 use crate::tensor::Real;
 
 /// The operands that all steps of one layer in one direction share.

@@ -1,52 +1,10 @@
-//! The recurrent weights, packed for matrix products, and the states of a batch.
+//! The recurrent weights, packed for matrix products.
 
 use ndarray::{Array2, Array3, ArrayView1, ArrayView2, ArrayViewMut2, CowArray, Ix2, s};
 
 use crate::ops::recurrent::layer_norm::groups as normalised_groups;
 use crate::ops::recurrent::{Call, Cell, Sizes};
 use crate::tensor::Real;
-
-/// The state of a batch: h [B, P] and, if the cell has one, c [B, H].
-#[derive(Clone)]
-pub(crate) struct CellState<F> {
-    pub(crate) hidden: Array2<F>,
-    pub(crate) cell: Array2<F>,
-}
-
-impl<F: Real> CellState<F> {
-    /// Zeros [rows, `hidden`] and [rows, `units`].
-    pub(crate) fn zeros(rows: usize, hidden: usize, units: usize) -> Self {
-        Self { hidden: Array2::zeros((rows, hidden)), cell: Array2::zeros((rows, units)) }
-    }
-
-    pub(crate) fn view(&self) -> CellStateView<'_, F> {
-        CellStateView { hidden: self.hidden.view(), cell: self.cell.view() }
-    }
-
-    /// Copies a row of another state.
-    pub(crate) fn take(&mut self, row: usize, from: CellStateView<'_, F>) {
-        self.hidden.row_mut(row).assign(&from.hidden.row(row));
-        self.cell.row_mut(row).assign(&from.cell.row(row));
-    }
-
-    pub(crate) fn clear(&mut self, row: usize) {
-        self.hidden.row_mut(row).fill(F::zero());
-        self.cell.row_mut(row).fill(F::zero());
-    }
-}
-
-/// A view of a [`CellState`].
-#[derive(Clone, Copy)]
-pub(crate) struct CellStateView<'a, F> {
-    pub(crate) hidden: ArrayView2<'a, F>,
-    pub(crate) cell: ArrayView2<'a, F>,
-}
-
-impl<F: Real> CellStateView<'_, F> {
-    pub(crate) fn to_owned(self) -> CellState<F> {
-        CellState { hidden: self.hidden.to_owned(), cell: self.cell.to_owned() }
-    }
-}
 
 /// The rows of a batch that an array holds.
 #[derive(Clone, Copy)]

@@ -5,8 +5,9 @@
 use ndarray::{Array2, ArrayView2, Zip};
 
 use super::cells::{self, Step, StepGradients, StepTarget};
-use super::weights::{CellState, CellStateView, Matrices, Rows};
+use super::weights::{Matrices, Rows};
 use crate::ops::recurrent::Equations;
+use crate::ops::recurrent::{CellState, CellStateView};
 use crate::tensor::Real;
 
 /// k for some rows of some steps, concatenated.

@@ -2,9 +2,9 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::super::weights::{CellState, CellStateView};
 use super::{CellGradients, CellOutput, Step};
 use crate::ops::recurrent::custom_cell::{CustomCell, Properties, UnitState, UnitStep};
+use crate::ops::recurrent::{CellState, CellStateView};
 use crate::tensor::Real;
 
 /// Block by block, the numbers of one unit.

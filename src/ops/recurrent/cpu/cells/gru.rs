@@ -22,8 +22,9 @@
 use ndarray::{Array2, ArrayView2, s};
 
 use super::super::gates::{units, units_mut};
-use super::super::weights::{CellStateView, Matrices};
+use super::super::weights::Matrices;
 use super::{Step, StepGradients, StepTarget, blocks};
+use crate::ops::recurrent::CellStateView;
 use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 

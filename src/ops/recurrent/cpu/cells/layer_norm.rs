@@ -4,11 +4,12 @@
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis, concatenate, s};
 
 use super::super::gates::units_mut;
-use super::super::weights::{CellState, CellStateView, Gains, Matrices};
+use super::super::weights::{Gains, Matrices};
 use super::{CellGradients, CellOutput, Step, block, joined, one_minus};
 use crate::ops::Activation;
 use crate::ops::elementwise::cpu::derivative_at_output;
 use crate::ops::layer_norm::cpu as layer_norm;
+use crate::ops::recurrent::{CellState, CellStateView};
 use crate::tensor::Real;
 
 fn sigmoid<F: Real>(mut a: Array2<F>) -> Array2<F> {

@@ -27,8 +27,9 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::super::gates::{Gate, clamped, units, units_mut};
-use super::super::weights::{CellStateView, Matrices};
+use super::super::weights::Matrices;
 use super::{Step, StepGradients, StepTarget};
+use crate::ops::recurrent::CellStateView;
 use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 

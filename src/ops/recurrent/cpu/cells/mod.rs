@@ -9,8 +9,9 @@ mod vanilla;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, concatenate, s};
 
-use super::weights::{CellState, CellStateView, Matrices, Rows};
+use super::weights::{Matrices, Rows};
 use crate::ops::recurrent::{Cell, Equations};
+use crate::ops::recurrent::{CellState, CellStateView};
 use crate::tensor::Real;
 
 /// Where a step writes its results.

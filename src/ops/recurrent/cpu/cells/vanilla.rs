@@ -4,10 +4,11 @@
 use ndarray::{Array2, ArrayView2, Zip};
 
 use super::super::gates::{Gate, units, units_mut};
-use super::super::weights::{CellStateView, Matrices};
+use super::super::weights::Matrices;
 use super::{Step, StepGradients, StepTarget};
 use crate::ops::Activation;
 use crate::ops::elementwise::cpu::derivative;
+use crate::ops::recurrent::CellStateView;
 use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
