@@ -23,14 +23,14 @@ pub(crate) enum Unit {
     /// A line, for lists.
     Line,
     /// A fixed number of characters, for running text.
-    Stretch,
+    Window,
 }
 
 impl Unit {
     fn of(text: &str) -> Self {
         let lines = text.lines().count();
         let short = text.lines().filter(|line| line.chars().count() < LIST_LINE).count();
-        if lines >= 20 && short * 10 >= lines * 9 { Self::Line } else { Self::Stretch }
+        if lines >= 20 && short * 10 >= lines * 9 { Self::Line } else { Self::Window }
     }
 }
 
@@ -168,9 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn running_text_is_sampled_in_stretches() {
-        assert_eq!(Unit::of(&"a line of a book, which goes on for a good while\n".repeat(30)), Unit::Stretch);
-        assert_eq!(Unit::of("one\ntwo\n"), Unit::Stretch);
+    fn running_text_is_sampled_in_windows() {
+        assert_eq!(Unit::of(&"a line of a book, which goes on for a good while\n".repeat(30)), Unit::Window);
+        assert_eq!(Unit::of("one\ntwo\n"), Unit::Window);
     }
 
     #[test]

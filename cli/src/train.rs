@@ -26,7 +26,7 @@ const BATCH: usize = 32;
 /// The number of steps between two reads of the losses; each read waits for the device.
 const LOOK_EVERY: usize = 10;
 /// The length of a sample of running text in characters.
-const STRETCH: usize = 300;
+const WINDOW: usize = 300;
 /// The most characters of a sample of a list.
 const LONGEST_LINE: usize = 80;
 
@@ -159,7 +159,7 @@ impl Training<'_> {
     fn metadata(&self, step: usize, bits: f64) -> Metadata {
         let unit = match self.corpus.unit {
             Unit::Line => "line",
-            Unit::Stretch => "stretch",
+            Unit::Window => "window",
         };
         let entries = [
             (VOCABULARY_KEY, self.corpus.vocabulary.characters()),
@@ -212,7 +212,7 @@ impl Training<'_> {
     fn sample(&self, index: u64) -> Result<String> {
         let (length, stop) = match self.corpus.unit {
             Unit::Line => (LONGEST_LINE, Some('\n')),
-            Unit::Stretch => (STRETCH, None),
+            Unit::Window => (WINDOW, None),
         };
         let Arguments { temperature, ref optimization, .. } = *self.arguments;
         let manner = Manner { temperature, length, stop, seed: optimization.seed };

@@ -139,7 +139,7 @@ impl Report {
         for row in text.trim_end_matches('\n').split('\n') {
             writeln!(stdout(), "  {row}")?;
         }
-        if unit == Unit::Stretch {
+        if unit == Unit::Window {
             writeln!(stdout())?;
         }
         Ok(())

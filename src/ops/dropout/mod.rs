@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mask_of_a_stretch_is_that_of_its_place_in_the_whole() {
+    fn the_mask_of_a_time_chunk_is_that_of_its_place_in_the_whole() {
         let device = Device::cpu();
         let x = Tensor::from_slice(&device, &[40, 3], &[1.0; 120]).unwrap();
         let plain = Mask::new(Stream::new(3, 1), 0.5).unwrap();

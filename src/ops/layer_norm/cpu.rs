@@ -55,10 +55,10 @@ pub(crate) fn backward<F: Real>(
         for &width in groups {
             let columns = s![first..first + width];
             let (standard, deviation) = standardised(x.row(row).slice_move(columns));
-            let d_stretch = d_y.row(row).slice_move(columns);
+            let d_group = d_y.row(row).slice_move(columns);
             let mut d_gain = d_gain.slice_mut(columns);
-            d_gain += &(&d_stretch * &standard);
-            let d_standard = &d_stretch * &gain.slice(columns);
+            d_gain += &(&d_group * &standard);
+            let d_standard = &d_group * &gain.slice(columns);
             let common = mean(&d_standard);
             let along = mean(&(&d_standard * &standard));
             let moved = d_standard - standard.mapv(|value| common + value * along);
