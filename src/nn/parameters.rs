@@ -158,7 +158,8 @@ pub(crate) struct Downloaded {
     pub(crate) places: Vec<(Shape, Range<usize>)>,
 }
 
-/// All parameters of a [`Model`] in one flat buffer on one device, created by [`Model::initialize`].
+/// All parameters of a [`Model`](super::Model) in one flat buffer on one device, created by
+/// [`Model::initialize`](super::Model::initialize).
 pub struct Parameters {
     flat: Flat,
     scalars: usize,
