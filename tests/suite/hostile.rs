@@ -15,11 +15,11 @@ use refrain::io::{
 };
 use refrain::nn::{Cell, Embedding, LayerConfig, Linear, Model, OneHot, Parameters, Rnn};
 use refrain::tuning::Tuning;
-use refrain::{AdapterKind, AdapterSummary, Device, Error, Result, Tensor};
+use refrain::{Device, Error, Result, Tensor};
 
 use crate::adapters::{Outcome, Suite, on_cpu};
 use crate::imports::expect_refused;
-use crate::support::{Folder, root};
+use crate::support::{Folder, card, root};
 
 /// A safetensors file of metadata alone.
 fn without_tensors(attributes: &[(&str, &str)]) -> Vec<u8> {
@@ -142,23 +142,6 @@ fn a_case_of_absurd_sizes_is_one_error_and_the_others_run() -> Outcome {
     let statuses: Vec<Status> = reports.iter().map(|report| report.status).collect();
     assert_eq!(statuses, [Status::Error, Status::Error, Status::Error, Status::Pass], "{reports:?}");
     Ok(())
-}
-
-fn card() -> AdapterSummary {
-    AdapterSummary {
-        index: 0,
-        name: "Imaginary 9000".into(),
-        kind: AdapterKind::Discrete,
-        backend: "vulkan".into(),
-        driver: "imaginary 1.0".into(),
-        max_buffer_bytes: 1 << 31,
-        max_binding_bytes: 1 << 27,
-        workgroup_bytes: 32 << 10,
-        workgroup_invocations: 1024,
-        subgroup_sizes: (32, 64),
-        immediate_bytes: 128,
-        features: Vec::new(),
-    }
 }
 
 /// Every reader of the crate on `path`, by name; each must refuse it.
