@@ -4,8 +4,9 @@
 use refrain::nn::{Cell, Rnn};
 use refrain::{Device, Error, Result};
 
-use super::{BATCH, BLOCK, Built, EVERY, HIDDEN, INPUTS, Kind, STEPS, expect_same, model};
+use super::{BATCH, BLOCK, EVERY, HIDDEN, INPUTS, Kind, STEPS, expect_same, model, passes};
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
+use crate::misuse::refuses;
 use crate::support::random;
 
 fn segments_cost_what_they_keep_and_run_again() -> Outcome {
@@ -67,17 +68,13 @@ fn a_budget_is_kept_by_the_longest_segments_that_fit() -> Outcome {
 fn a_budget_changes_no_bit() -> Outcome {
     let device = Device::cpu();
     let stack = Rnn::new(Cell::Gru, INPUTS, HIDDEN).layers(2);
-    let whole = Built::new(&device, &stack)?.pass(&device, Kind::Ragged)?;
+    let whole = passes(&device, &stack, Kind::Ragged)?;
     for budget in budgets(&stack)?.into_iter().skip(1) {
-        let cut =
-            Built::new(&device, &stack.clone().checkpointed_within(budget))?.pass(&device, Kind::Ragged)?;
+        let cut = passes(&device, &stack.clone().checkpointed_within(budget), Kind::Ragged)?;
         expect_same(&format!("within {budget}"), &whole, &cut)?;
     }
-    let tiny = Built::new(&device, &stack.checkpointed_within(1000))?.pass(&device, Kind::Ragged);
-    match tiny {
-        Err(Error::Config { what, .. }) => assert!(what.ends_with("checkpointed_within"), "{what}"),
-        other => panic!("a budget of 1000 bytes gives {:?}", other.map(|_| "a pass")),
-    }
+    let tiny = passes(&device, &stack.checkpointed_within(1000), Kind::Ragged);
+    refuses!(Config, tiny, "checkpointed_within");
     Ok(())
 }
 

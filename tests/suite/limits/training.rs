@@ -1,14 +1,12 @@
 //! Recurrent layers, optimizers and whole steps of training under low limits.
 
-use refrain::nn::{Cell, Linear, Model, Rnn, Sequences, State};
-use refrain::{Device, GpuOptions, Indices, Result, Tensor};
+use refrain::nn::{Cell, Linear, Model, Rnn, Sequences};
+use refrain::{Device, GpuOptions, Indices, Result};
 
-use super::{Order, case, compare, compare_all, downloads, expect_agreement, low_limits, on_both};
+use super::{Order, case, compare, compare_all, expect_agreement, low_limits, on_both};
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu, on_gpu_strategies};
-use crate::support::{Optimizer, Rule, Setup, all_gradients, all_parameters, random};
-
-/// A change of a description.
-type Build = fn(Rnn) -> Rnn;
+use crate::stacks::Stack;
+use crate::support::{Build, Optimizer, Rule, Setup, all_parameters, random};
 
 /// A recurrent layer and the batch that it runs over.
 #[derive(Clone, Copy)]
@@ -30,32 +28,16 @@ impl Recurrent {
     /// ragged and has resets.
     fn run(&self, device: &Device) -> Result<(Vec<f32>, Vec<f32>)> {
         let Self { cell, build, hidden, batch, steps } = *self;
-        let mut model = Model::new(4);
-        let rnn = model.add("rnn", build(Rnn::new(cell.clone(), 3, hidden)))?;
-        let parameters = model.initialize(device)?;
-        let part = |stream, like: Tensor| random(device, stream, like.shape().dimensions(), 1.0);
-        let zero = rnn.zero_state(device, batch)?;
-        let hidden_state = part(26, zero.hidden())?;
-        let state = match zero.cell() {
-            Some(cell) => State::from_hidden_and_cell(&hidden_state, &part(29, cell)?)?,
-            None => State::from_hidden(&hidden_state)?,
-        };
+        let stack = Stack::new(device, build(Rnn::new(cell.clone(), 3, hidden)))?;
         let lengths: Vec<u32> = (0..batch).map(|row| 1 + (row * 7 % steps) as u32).collect();
         let lengths = Indices::from_slice(device, &[batch], &lengths)?;
         let resets: Vec<u32> = (0..steps * batch).map(|place| u32::from(place % 11 == 5)).collect();
         let resets = Indices::from_slice(device, &[steps, batch], &resets)?;
         let sequences = Sequences::ragged(&lengths).resets(&resets);
-        let x = random(device, 25, &[steps, batch, 3], 1.0)?;
-        let (y, last, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
-        let mut gradients = parameters.zero_gradients()?;
-        let d_y = random(device, 27, y.shape().dimensions(), 1.0)?;
-        let (d_x, d_initial) = trace.backward(&d_y, Some(&state), &mut gradients)?;
-        let mut kept = downloads(&[&y, &last.hidden(), &d_x, &d_initial.hidden()])?;
-        for cell in [last.cell(), d_initial.cell()].into_iter().flatten() {
-            kept.extend(cell.download()?);
-        }
-        let summed = all_gradients(&parameters, &gradients)?.into_iter().map(|value| value as f32).collect();
-        Ok((kept, summed))
+        let values = stack.pass(&stack.operands([steps, batch])?, sequences)?.values()?;
+        let [kept @ .., summed] =
+            values.map(|(_, values)| values.into_iter().map(|value| value as f32).collect());
+        Ok((kept.concat(), summed))
     }
 }
 
