@@ -20,7 +20,7 @@ use crate::misuse::refuses;
 use crate::stacks::Stack;
 use crate::support::{Build, Folder, all_parameters, expect_close, expect_same_bits};
 
-fn sigmoid(x: f64) -> f64 {
+pub(crate) fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 

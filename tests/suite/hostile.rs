@@ -130,9 +130,9 @@ fn a_case_of_absurd_sizes_is_one_error_and_the_others_run() -> Outcome {
             tensor("R")
         ))
     };
-    fs::write(folder.path().join("a.safetensors"), onnx("4611686018427387904"))?;
-    fs::write(folder.path().join("b.safetensors"), onnx("18446744073709551615"))?;
-    fs::write(folder.path().join("c.safetensors"), onnx("-1"))?;
+    for (name, hidden) in [("a", "4611686018427387904"), ("b", "18446744073709551615"), ("c", "-1")] {
+        fs::write(folder.path().join(format!("{name}.safetensors")), onnx(hidden))?;
+    }
     fs::copy(
         root().join("tests/fixtures/torch_linear/torch_linear_seq.safetensors"),
         folder.path().join("d.safetensors"),
@@ -222,11 +222,10 @@ fn paths_that_are_no_regular_files_are_refused_and_not_waited_for() -> Outcome {
     }
     assert_eq!(cases?, 1);
     expect_refused(saved, &["is a named pipe, not a regular file"])?;
-    for (reader, message) in refused_by_every_reader(folder.path())? {
-        assert!(message.contains("is a folder, not a regular file"), "{reader}: {message}");
-    }
-    for (reader, message) in refused_by_every_reader(Path::new("/dev/zero"))? {
-        assert!(message.contains("is a device, not a regular file"), "{reader}: {message}");
+    for (path, kind) in [(folder.path(), "a folder"), (Path::new("/dev/zero"), "a device")] {
+        for (reader, message) in refused_by_every_reader(path)? {
+            assert!(message.contains(&format!("is {kind}, not a regular file")), "{reader}: {message}");
+        }
     }
     Ok(())
 }

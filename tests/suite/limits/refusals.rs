@@ -7,6 +7,7 @@ use refrain::{Error, GpuOptions, Indices, Result, Tensor};
 
 use super::{TOO_WIDE, low_limits};
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
+use crate::misuse::refuses;
 use crate::support::random;
 
 fn expect_exceeds<T>(what: &str, result: Result<T>) -> Outcome {
@@ -55,8 +56,7 @@ fn limits_too_low_to_work_with_are_refused(adapter: &Adapter) -> Outcome {
         GpuOptions { workgroups: Some(0), ..GpuOptions::default() },
     ];
     for options in options {
-        let refused = adapter.open_with(&options);
-        assert!(matches!(&refused, Err(Error::Config { what, .. }) if what == "GPU options"), "{refused:?}");
+        refuses!(Config, adapter.open_with(&options), "GPU options");
     }
     Ok(())
 }
