@@ -75,27 +75,27 @@ fn the_fixtures_cover_every_family_that_is_built() {
     }
 }
 
+/// The names of the tensors that replaying a fixture compares.
+fn compared(name: &str) -> BTreeSet<String> {
+    replay(&fixture(name), &Device::cpu()).tensors.into_iter().map(|tensor| tensor.name).collect()
+}
+
 fn a_recurrent_case_compares_outputs_states_and_every_gradient() {
-    let report = replay(&fixture("torch_rnn_tanh_l2"), &Device::cpu());
-    let compared: BTreeSet<&str> = report.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     let mut expected: BTreeSet<String> = ["y", "hn", "dx", "dh0"].map(str::to_owned).into();
     for layer in 0..2 {
         for parameter in ["weight_ih", "weight_hh", "bias_ih", "bias_hh"] {
             expected.insert(format!("d_{parameter}_l{layer}"));
         }
     }
-    assert_eq!(compared, expected.iter().map(String::as_str).collect());
+    assert_eq!(compared("torch_rnn_tanh_l2"), expected);
 }
 
 fn an_lstm_case_compares_cell_states_and_both_directions() {
-    let report = replay(&fixture("torch_lstm_bi"), &Device::cpu());
-    let compared: BTreeSet<&str> = report.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    let found = compared("torch_lstm_bi");
     for name in ["cn", "dc0", "d_weight_hh_l0", "d_weight_ih_l0_reverse", "d_bias_hh_l0_reverse"] {
-        assert!(compared.contains(name), "{name} is missing in {compared:?}");
+        assert!(found.contains(name), "{name} is missing in {found:?}");
     }
-    let report = replay(&fixture("ort_lstm_bi_varlen"), &Device::cpu());
-    let compared: Vec<&str> = report.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-    assert_eq!(compared, ["Y", "Y_h", "Y_c"]);
+    assert_eq!(compared("ort_lstm_bi_varlen"), ["Y", "Y_h", "Y_c"].map(str::to_owned).into());
 }
 
 /// A copy of a fixture that is changed before it is replayed; removed when dropped.

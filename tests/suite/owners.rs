@@ -11,15 +11,15 @@ use crate::misuse::refuses;
 use crate::support::{Folder, all_parameters, random};
 
 /// A model of three layers, with an initial state that is learned.
-struct Small {
-    model: Model,
-    embedding: Layer<Embedding>,
-    rnn: Layer<Rnn>,
-    head: Layer<Linear>,
+pub(crate) struct Small {
+    pub(crate) model: Model,
+    pub(crate) embedding: Layer<Embedding>,
+    pub(crate) rnn: Layer<Rnn>,
+    pub(crate) head: Layer<Linear>,
 }
 
 impl Small {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let mut model = Model::new(1);
         Ok(Self {
             embedding: model.add("embedding", Embedding::new(5, 3))?,
@@ -66,23 +66,28 @@ fn values_are_set_by_shape_and_must_be_finite(device: &Device) -> Outcome {
 fn each_initialization_has_gradients_of_its_own(device: &Device) -> Outcome {
     let Small { model, embedding, rnn, head } = Small::new()?;
     let (mut one, mut two) = (model.initialize(device)?, model.initialize(device)?);
-    let (own, mut other) = (one.zero_gradients()?, two.zero_gradients()?);
+    let foreign = Small::new()?.model.initialize(device)?;
+    let own = one.zero_gradients()?;
     let tokens = Indices::from_slice(device, &[2, 1], &[0, 1])?;
     let (x, y) = (random(device, 1, &[2, 1, 3], 1.0)?, random(device, 2, &[2, 1, 4], 1.0)?);
     let d_logits = random(device, 3, &[2, 1, 5], 1.0)?;
     let state = rnn.zero_state(device, 1)?;
     let advice = "created from";
 
-    let (_, trace) = embedding.forward(&one, &tokens)?;
-    refuses!(ModelMismatch, trace.backward(&x, &mut other), "gradients", advice);
-    let (_, _, trace) = rnn.forward(&one, &x, &state)?;
-    refuses!(ModelMismatch, trace.backward(&y, None, &mut other), "gradients", advice);
-    let (_, _, trace) = rnn.forward(&one, &x, &state)?;
-    refuses!(ModelMismatch, trace.backward_parameters(&y, &mut other), "gradients", advice);
-    let (_, trace) = head.forward(&one, &y)?;
-    refuses!(ModelMismatch, trace.backward(&d_logits, &mut other), "gradients", advice);
-    let (_, _, trace) = model.forward(&one, &tokens, &model.zero_state(device, 1)?)?;
-    refuses!(ModelMismatch, trace.backward(&d_logits, &mut other), "gradients", advice);
+    // Gradients of another initialization of the model, and of another model.
+    for mut other in [two.zero_gradients()?, foreign.zero_gradients()?] {
+        let (_, trace) = embedding.forward(&one, &tokens)?;
+        refuses!(ModelMismatch, trace.backward(&x, &mut other), "gradients", advice);
+        let (_, _, trace) = rnn.forward(&one, &x, &state)?;
+        refuses!(ModelMismatch, trace.backward(&y, None, &mut other), "gradients", advice);
+        let (_, _, trace) = rnn.forward(&one, &x, &state)?;
+        refuses!(ModelMismatch, trace.backward_parameters(&y, &mut other), "gradients", advice);
+        let (_, trace) = head.forward(&one, &y)?;
+        refuses!(ModelMismatch, trace.backward(&d_logits, &mut other), "gradients", advice);
+        let (_, _, trace) = model.forward(&one, &tokens, &model.zero_state(device, 1)?)?;
+        refuses!(ModelMismatch, trace.backward(&d_logits, &mut other), "gradients", advice);
+    }
+    let (other, of_another_model) = (two.zero_gradients()?, foreign.zero_gradients()?);
     // A learned state of other parameters would get no gradient.
     let learned = rnn.initial_state(&two, 1)?;
     refuses!(ModelMismatch, rnn.forward(&one, &x, &learned), "the learned initial state", advice);
@@ -94,8 +99,10 @@ fn each_initialization_has_gradients_of_its_own(device: &Device) -> Outcome {
     let before = (all_parameters(&one)?, all_parameters(&two)?);
     let mut adam = Adam::new(&one, AdamConfig::new(0.1))?;
     let mut sgd = Sgd::new(&one, SgdConfig { momentum: 0.5, ..SgdConfig::new(0.1) })?;
-    refuses!(ModelMismatch, adam.step(&mut one, &other), "gradients", advice);
-    refuses!(ModelMismatch, sgd.step(&mut one, &other), "gradients", advice);
+    for other in [&other, &of_another_model] {
+        refuses!(ModelMismatch, adam.step(&mut one, other), "gradients", advice);
+        refuses!(ModelMismatch, sgd.step(&mut one, other), "gradients", advice);
+    }
     refuses!(ModelMismatch, adam.step(&mut two, &other), "parameters", advice);
     refuses!(ModelMismatch, sgd.step(&mut two, &other), "parameters", advice);
     assert_eq!((all_parameters(&one)?, all_parameters(&two)?), before, "nothing was updated");

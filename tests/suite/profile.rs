@@ -84,8 +84,7 @@ fn profiling_changes_no_bit(adapter: &Adapter) -> Outcome {
     for profiling in [Profiling::Kernels, Profiling::Passes] {
         let device = profiled(adapter, profiling, ParameterPath::Fastest)?;
         let timed = Setup::SMALL.train(&device, 3)?;
-        expect_same_bits("losses", &timed.losses, &plain.losses)?;
-        expect_same_bits("parameters", &timed.parameters, &plain.parameters)?;
+        timed.expect_same(&plain)?;
     }
     Ok(())
 }

@@ -228,6 +228,14 @@ pub(crate) struct Run {
     pub(crate) parameters: Vec<f32>,
 }
 
+impl Run {
+    /// Fails unless both left the same bits.
+    pub(crate) fn expect_same(&self, other: &Self) -> Outcome {
+        expect_same_bits("losses", &self.losses, &other.losses)?;
+        expect_same_bits("parameters", &self.parameters, &other.parameters)
+    }
+}
+
 /// All parameters, one after the other, without padding.
 pub(crate) fn all_parameters(parameters: &Parameters) -> Result<Vec<f32>> {
     let mut all = Vec::with_capacity(parameters.count());

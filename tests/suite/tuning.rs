@@ -130,8 +130,7 @@ fn a_training_step_meets_all_forms_and_what_it_chose_does_the_same_again(adapter
     let tuned = open(adapter, TuningSource::Given(choices.clone()), &GpuOptions::default())?;
     assert_eq!(tuned.tuning(), Some(&choices));
     let again = DEEP.train(&tuned, STEPS)?;
-    expect_same_bits("losses", &plain.losses, &again.losses)?;
-    expect_same_bits("parameters", &plain.parameters, &again.parameters)
+    plain.expect_same(&again)
 }
 
 /// Other tiles for every product; split sums where they were sequential, and the other way round.
@@ -161,8 +160,7 @@ fn other_tiles_change_no_bit_of_training(adapter: &Adapter) -> Outcome {
         choices.products().filter(|&(shape, variant)| others.product(shape) != Some(variant)).count();
     assert_eq!(differ, choices.products().count(), "every product is computed in another way");
     let tuned = DEEP.train(&open(adapter, TuningSource::Given(others), &GpuOptions::default())?, STEPS)?;
-    expect_same_bits("losses", &plain.losses, &tuned.losses)?;
-    expect_same_bits("parameters", &plain.parameters, &tuned.parameters)
+    plain.expect_same(&tuned)
 }
 
 /// The other way through time and sums in other parts are the same to rounding. A step's gradients are sums of some 1200
@@ -194,8 +192,7 @@ fn sums_taken_otherwise_train_the_same_to_rounding_and_the_same_bits_each_time(a
     let devices = [adapter.open_with(&options)?, adapter.open_anew_with(&options)?];
     let [one, two] = devices.map(|device| DEEP.train(&device, STEPS));
     let (one, two) = (one?, two?);
-    expect_same_bits("losses", &one.losses, &two.losses)?;
-    expect_same_bits("parameters", &one.parameters, &two.parameters)?;
+    one.expect_same(&two)?;
     assert_ne!(one.parameters, plain.parameters, "the choices were obeyed");
     expect_close("losses", &wide(&plain.losses), &wide(&one.losses), TOLERANCE)
 }

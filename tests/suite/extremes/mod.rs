@@ -96,7 +96,12 @@ fn expect_as_on_the_cpu(adapter: &Adapter, compute: impl Fn(&Device) -> Result<R
             }
         }
     }
-    match faults.as_slice() {
+    none_of(&faults)
+}
+
+/// Fails if there are faults, with all of them.
+fn none_of(faults: &[String]) -> Outcome {
+    match faults {
         [] => Ok(()),
         _ => Err(Failed::from(faults.join("\n"))),
     }

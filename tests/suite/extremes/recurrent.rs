@@ -8,7 +8,7 @@ use refrain::testing::{PersistentLimits, ShaderBuild};
 use refrain::tuning::RecurrentStrategy;
 use refrain::{Device, GpuOptions, Result};
 
-use super::{NANS, Results, expect_alike, ordinary, tensor};
+use super::{NANS, Results, expect_alike, none_of, ordinary, tensor};
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::support::expect_same_bits;
 
@@ -124,14 +124,6 @@ fn train(device: &Device, stack: &Rnn, place: Place) -> Result<(Vec<OfRows>, Res
     Ok((of_rows, of_parameters))
 }
 
-fn places(stack: &Rnn) -> Vec<Place> {
-    let mut all = vec![Input, Hidden, Upstream];
-    if stack.cell().has_cell_state() {
-        all.push(Place::Cell);
-    }
-    all
-}
-
 /// The claims about one device: results are those of the CPU; ordinary rows have the bits that they have among ordinary rows;
 /// a row with NaN in its input has NaN in all that depends on it, as has every gradient of the layer's parameters.
 fn expect_confined(device: &Device, takes: impl Fn(usize) -> bool) -> Outcome {
@@ -143,7 +135,8 @@ fn expect_confined(device: &Device, takes: impl Fn(usize) -> bool) -> Outcome {
     };
     for (_, (name, stack)) in stacks().into_iter().enumerate().filter(|(number, _)| takes(*number)) {
         let (clean, _) = train(device, &stack, Nowhere)?;
-        for place in places(&stack) {
+        let cell = stack.cell().has_cell_state().then_some(Place::Cell);
+        for place in [Input, Hidden, Upstream].into_iter().chain(cell) {
             let name = format!("{name}, extremes in {place:?}, on {device}");
             let (expected, expected_gradients) = train(&Device::cpu(), &stack, place)?;
             let (found, gradients) = train(device, &stack, place)?;
@@ -166,10 +159,7 @@ fn expect_confined(device: &Device, takes: impl Fn(usize) -> bool) -> Outcome {
             }
         }
     }
-    match faults.as_slice() {
-        [] => Ok(()),
-        _ => Err(Failed::from(faults.join("\n"))),
-    }
+    none_of(&faults)
 }
 
 /// Rows whose input is NaN at step [`AT`].
