@@ -133,17 +133,18 @@ fn no_flipped_byte_panics() -> Outcome {
     Ok(())
 }
 
-fn head() -> Result<(Model, Parameters)> {
+/// A model of one linear layer `head`, with two weights and a bias.
+pub(crate) fn head(device: &Device) -> Result<(Model, Parameters)> {
     let mut model = Model::new(26);
     model.add("head", Linear::new(2, 1))?;
-    let parameters = model.initialize(&Device::cpu())?;
+    let parameters = model.initialize(device)?;
     Ok((model, parameters))
 }
 
 fn tensors_that_do_not_fit_are_named() -> Outcome {
     let folder = Folder::new("misfits")?;
     let path = folder.path().join("weights.safetensors");
-    let (_, mut parameters) = head()?;
+    let (_, mut parameters) = head(&Device::cpu())?;
     let before = all_parameters(&parameters)?;
     let weight: (&str, &[usize], &[f32]) = ("head.weight", &[1, 2], &[1.0, 2.0]);
     let bias: (&str, &[usize], &[f32]) = ("head.bias", &[1], &[3.0]);
@@ -178,7 +179,10 @@ fn foreign_and_newer_checkpoints_are_errors() -> Outcome {
     let path = folder.path().join("model.safetensors");
     let weight: (&str, &[usize], &[f32]) = ("head.weight", &[1, 2], &[1.0, 2.0]);
     let description = |text: &str| format!("{{\"refrain\":{text:?}}}");
-    let model = r#"{"seed":1,"layers":[["head",{"layer":"linear","inputs":0,"outputs":1,"bias":false}]]}"#;
+    let model = |inputs: usize, outputs: usize| {
+        let layer = format!(r#"{{"layer":"linear","inputs":{inputs},"outputs":{outputs},"bias":false}}"#);
+        format!(r#"{{"seed":1,"layers":[["head",{layer}]]}}"#)
+    };
     let versioned = |version: u32, model: &str| {
         description(&format!("{{\"version\":{version},\"model\":{model},\"metadata\":{{}}}}"))
     };
@@ -188,29 +192,22 @@ fn foreign_and_newer_checkpoints_are_errors() -> Outcome {
         (Some(description("no json")), &["invalid model description"]),
         (Some(versioned(999, "\"something new\"")), &["newer version", "999"]),
         (Some(versioned(1, "\"something else\"")), &["invalid model description"]),
-        (Some(versioned(1, model)), &["not describe a valid model", "inputs", "not 0"]),
+        (Some(versioned(1, &model(0, 1))), &["not describe a valid model", "inputs", "not 0"]),
     ];
     for (metadata, parts) in cases {
         std::fs::write(&path, safetensors(&[weight], metadata.as_deref()))?;
         expect_refused(&path, Checkpoint::load(&path, &Device::cpu()), parts);
     }
-    let fitting = model.replace("\"inputs\":0", "\"inputs\":2");
-    std::fs::write(&path, safetensors(&[weight], Some(&versioned(1, &fitting))))?;
-    let loaded = Checkpoint::load(&path, &Device::cpu())?;
-    assert_eq!(all_parameters(&loaded.parameters)?, [1.0, 2.0]);
-
+    let load = |inputs, outputs| {
+        let description = versioned(1, &model(inputs, outputs));
+        std::fs::write(&path, safetensors(&[weight], Some(&description))).expect("a folder of its own");
+        Checkpoint::load(&path, &Device::cpu())
+    };
+    assert_eq!(all_parameters(&load(2, 1)?.parameters)?, [1.0, 2.0]);
     // A description of a model that no memory holds, beside a tensor of two numbers.
-    let absurd = fitting
-        .replace("\"inputs\":2", "\"inputs\":16777216")
-        .replace("\"outputs\":1", "\"outputs\":16777216");
-    std::fs::write(&path, safetensors(&[weight], Some(&versioned(1, &absurd))))?;
-    expect_refused(&path, Checkpoint::load(&path, &Device::cpu()), &["not describe a valid model"]);
+    expect_refused(&path, load(1 << 24, 1 << 24), &["not describe a valid model"]);
     // A description of 2^30 weights is a valid one, but not of this file: nothing of that size is allocated.
-    let large =
-        fitting.replace("\"inputs\":2", "\"inputs\":16777216").replace("\"outputs\":1", "\"outputs\":64");
-    std::fs::write(&path, safetensors(&[weight], Some(&versioned(1, &large))))?;
-    let refused = Checkpoint::load(&path, &Device::cpu());
-    expect_refused(&path, refused, &["`head.weight`", "[64, 16777216]", "[1, 2]"]);
+    expect_refused(&path, load(1 << 24, 64), &["`head.weight`", "[64, 16777216]", "[1, 2]"]);
     Ok(())
 }
 
@@ -221,7 +218,7 @@ fn expect_io<T>(path: &Path, result: Result<T>) {
 
 fn paths_that_are_no_files_are_errors() -> Outcome {
     let folder = Folder::new("paths")?;
-    let (model, mut parameters) = head()?;
+    let (model, mut parameters) = head(&Device::cpu())?;
     for path in [folder.path().join("missing.safetensors"), folder.path().to_owned()] {
         expect_io(&path, Checkpoint::load(&path, &Device::cpu()));
         expect_io(&path, load_weights(&path, &mut parameters));
@@ -236,7 +233,7 @@ fn paths_that_are_no_files_are_errors() -> Outcome {
 
 fn a_failed_write_leaves_everything_as_it_was() -> Outcome {
     let folder = Folder::new("failed")?;
-    let (model, parameters) = head()?;
+    let (model, parameters) = head(&Device::cpu())?;
     // A folder with content stands where the file should go: the new file is written, but cannot take its place.
     let target = folder.path().join("model.safetensors");
     std::fs::create_dir(&target)?;
@@ -253,7 +250,7 @@ fn a_failed_write_leaves_everything_as_it_was() -> Outcome {
     let file = folder.path().join("kept.safetensors");
     Checkpoint::save(&file, &model, &parameters, &metadata())?;
     let before = std::fs::read(&file)?;
-    let (other, _) = head()?;
+    let (other, _) = head(&Device::cpu())?;
     refuses!(ModelMismatch, Checkpoint::save(&file, &other, &parameters, &metadata()), "");
     assert_eq!(std::fs::read(&file)?, before);
     // A write that succeeds replaces all of the old content, and leaves nothing else.

@@ -210,8 +210,17 @@ fn a_case_with_an_unread_tensor_is_unsupported() {
     assert!(report.message.unwrap().contains("mask"));
 }
 
+/// Fails unless each fixture with this attribute set is reported so, with a message and without a comparison.
+fn expect_status(status: Status, attributes: &[(&str, &str, &str)]) {
+    for (name, key, value) in attributes {
+        let report = Altered::attribute(name, key, value).replay();
+        assert_eq!(report.status, status, "{key} = {value}: {report:?}");
+        assert!(report.tensors.is_empty() && report.message.is_some_and(|message| !message.is_empty()));
+    }
+}
+
 fn unknown_kinds_and_options_are_unsupported() {
-    for (name, key, value) in [
+    let attributes = [
         ("torch_tanh", "kind", "gelu"),
         ("torch_tanh", "family", "torch_gelu"),
         ("torch_linear_seq", "kind", "bilinear"),
@@ -231,16 +240,12 @@ fn unknown_kinds_and_options_are_unsupported() {
         ("torch_training_tanh_sgd", "cell", "qrnn"),
         ("ort_rnn_sigmoid", "attributes", r#"{"hidden_size": 5, "output_sequence": 1}"#),
         ("ort_rnn_sigmoid", "op", "MGU"),
-    ] {
-        let report = Altered::attribute(name, key, value).replay();
-        assert_eq!(report.status, Status::Unsupported, "{key} = {value}: {report:?}");
-        assert!(report.tensors.is_empty());
-        assert!(!report.message.unwrap().is_empty());
-    }
+    ];
+    expect_status(Status::Unsupported, &attributes);
 }
 
 fn an_attribute_that_cannot_be_read_is_an_error() {
-    for (name, key, value) in [
+    let attributes = [
         ("torch_optim_sgd", "lr", "fast"),
         ("torch_optim_sgd", "lr", "-1"),
         ("torch_optim_sgd", "steps", "19"),
@@ -264,10 +269,8 @@ fn an_attribute_that_cannot_be_read_is_an_error() {
         ("ort_rnn_sigmoid", "lengths", "4,6,1"),
         ("ort_lstm", "attributes", r#"{"hidden_size": 6}"#),
         ("ort_lstm", "attributes", r#"{"hidden_size": 5, "direction": "bidirectional"}"#),
-    ] {
-        let report = Altered::attribute(name, key, value).replay();
-        assert_eq!(report.status, Status::Error, "{key} = {value}: {report:?}");
-    }
+    ];
+    expect_status(Status::Error, &attributes);
 }
 
 fn a_folder_without_cases_is_an_error_and_not_an_empty_success() {

@@ -13,11 +13,12 @@ use refrain::io::{
     Checkpoint, HostArray, KerasClass, KerasConfig, KerasLayer, KerasVersion, KerasWeights, Metadata,
     OnnxAttributes, OnnxNode, OnnxTensors, load_layer_weights, load_weights, read_file, write_atomically,
 };
-use refrain::nn::{Cell, Embedding, LayerConfig, Linear, Model, OneHot, Parameters, Rnn};
+use refrain::nn::{Cell, Embedding, LayerConfig, Linear, Model, OneHot, Rnn};
 use refrain::tuning::Tuning;
 use refrain::{Device, Error, Result, Tensor};
 
 use crate::adapters::{Outcome, Suite, on_cpu};
+use crate::files::head;
 use crate::imports::expect_refused;
 use crate::support::{Folder, card, root};
 
@@ -44,12 +45,6 @@ fn within<T>(limit: Duration, what: &str, run: impl FnOnce() -> T) -> std::resul
 }
 
 const QUICK: Duration = Duration::from_millis(500);
-
-fn head() -> Result<Parameters> {
-    let mut model = Model::new(1);
-    model.add("head", Linear::new(2, 1))?;
-    model.initialize(&Device::cpu())
-}
 
 fn a_short_description_of_millions_of_parameters_is_refused_at_once() -> Outcome {
     let folder = Folder::new("stacks")?;
@@ -146,7 +141,7 @@ fn a_case_of_absurd_sizes_is_one_error_and_the_others_run() -> Outcome {
 
 /// Every reader of the crate on `path`, by name; each must refuse it.
 fn refused_by_every_reader(path: &Path) -> std::result::Result<Vec<(&'static str, String)>, Failed> {
-    let mut parameters = head()?;
+    let (_, mut parameters) = head(&Device::cpu())?;
     let golden = golden::replay(path, &Device::cpu());
     let golden = match golden.status {
         Status::Error | Status::Unsupported => Err(golden.message.unwrap_or_default()),

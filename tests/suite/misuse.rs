@@ -11,6 +11,7 @@ use refrain::tuning::{MatmulTile, MatmulVariant};
 use refrain::{Device, Error, GpuOptions, IGNORED, Indices, Result, Shape, Tensor, View};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_devices, on_gpu};
+use crate::files::head;
 use crate::owners::Small;
 use crate::support::{all_parameters, random};
 
@@ -233,9 +234,7 @@ fn another_models_parameters(device: &Device) -> Outcome {
 }
 
 fn parameters_that_are_not_there(device: &Device) -> Outcome {
-    let mut model = Model::new(1);
-    model.add("head", Linear::new(2, 1))?;
-    let mut parameters = model.initialize(device)?;
+    let (_, mut parameters) = head(device)?;
     let before = all_parameters(&parameters)?;
     refuses!(Config, parameters.view("head.bais"), "head.bais", "head.weight", "head.bias");
     refuses!(Config, parameters.zero_gradients()?.view("weight"), "`weight`", "head.weight");
@@ -247,9 +246,7 @@ fn parameters_that_are_not_there(device: &Device) -> Outcome {
 }
 
 fn hyperparameters_that_make_no_sense(device: &Device) -> Outcome {
-    let mut model = Model::new(1);
-    model.add("head", Linear::new(2, 1))?;
-    let parameters = model.initialize(device)?;
+    let (_, parameters) = head(device)?;
     let mut adam = Adam::new(&parameters, AdamConfig::default())?;
     let mut sgd = Sgd::new(&parameters, SgdConfig::default())?;
     for rate in [-1.0, f64::NAN, f64::INFINITY] {
@@ -582,9 +579,6 @@ fn devices_that_do_not_match(here: &Device, there: &Device) -> Outcome {
 
 fn misuse_on_the_gpu_records_no_work(adapter: &Adapter) -> Outcome {
     let device = adapter.open()?;
-    // The operands' own work is recorded before.
-    shapes_that_do_not_fit_operations(&device)?;
-    tokens_and_tables_that_do_not_fit(&device)?;
     let before = device.counters().dispatches;
     shapes_that_do_not_fit_operations(&device)?;
     tokens_and_tables_that_do_not_fit(&device)?;

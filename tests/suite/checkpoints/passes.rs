@@ -32,14 +32,16 @@ fn stacks() -> Vec<(Rnn, Kind)> {
 fn checkpoints_change_no_bit(device: &Device) -> Outcome {
     let lengths = [1, EVERY, 3 * BLOCK, STEPS];
     let lengths = if device.adapter().is_some() { &lengths[..2] } else { &lengths };
-    for (stack, kind) in stacks() {
-        let whole = passes(device, &stack, kind)?;
-        for &every in lengths {
-            let cut = passes(device, &stack.clone().checkpointed(every), kind)?;
-            expect_same(&format!("{kind:?}, every {every}: {stack:?}"), &whole, &cut)?;
-        }
-    }
-    Ok(())
+    stacks().iter().try_for_each(|(stack, kind)| expect_no_change(device, stack, *kind, lengths))
+}
+
+/// Fails unless passes in segments of these lengths have the bits of whole ones.
+fn expect_no_change(device: &Device, stack: &Rnn, kind: Kind, lengths: &[usize]) -> Outcome {
+    let whole = passes(device, stack, kind)?;
+    lengths.iter().try_for_each(|&every| {
+        let cut = passes(device, &stack.clone().checkpointed(every), kind)?;
+        expect_same(&format!("{kind:?}, every {every}: {stack:?}"), &whole, &cut)
+    })
 }
 
 /// So small that no block of the gradients of an LSTM's gates fits a binding.
@@ -49,12 +51,9 @@ fn checkpoints_change_no_bit_where_work_is_cut(adapter: &Adapter) -> Outcome {
     let options = GpuOptions { binding_bytes: Some(BINDING_BYTES), ..GpuOptions::default() };
     let device = adapter.open_with(&options)?;
     assert!((4 * BLOCK * BATCH * 4 * HIDDEN) as u64 > BINDING_BYTES, "blocks fit");
-    for stack in [Rnn::new(Cell::Lstm, INPUTS, HIDDEN), Rnn::new(Cell::Gru, INPUTS, HIDDEN)] {
-        let whole = passes(&device, &stack, Kind::Ragged)?;
-        let cut = passes(&device, &stack.clone().checkpointed(EVERY), Kind::Ragged)?;
-        expect_same(&format!("{stack:?}"), &whole, &cut)?;
-    }
-    Ok(())
+    [Cell::Lstm, Cell::Gru].into_iter().try_for_each(|cell| {
+        expect_no_change(&device, &Rnn::new(cell, INPUTS, HIDDEN), Kind::Ragged, &[EVERY])
+    })
 }
 
 /// Sums over many blocks of time agree with those of 64-bit floats. A sum of n terms of either sign has an error of about
