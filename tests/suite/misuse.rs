@@ -18,18 +18,19 @@ use crate::support::{all_parameters, random};
 /// Asserts that a result is this variant of [`Error`] and that its message has all these parts, or those of an array after
 /// `all`.
 macro_rules! refuses {
-    ($variant:ident, $result:expr, all $parts:expr) => {{
-        let (result, parts): (_, &[&str]) = ($result.map(drop), &$parts);
-        match &result {
-            Err(error @ refrain::Error::$variant { .. }) => {
+    ($variant:ident, $result:expr, all $parts:expr) => {
+        match (&$result.map(drop), &$parts as &[&str]) {
+            (Err(error @ refrain::Error::$variant { .. }), parts) => {
                 let message = error.to_string();
                 for part in parts {
                     assert!(message.contains(part), "`{message}` does not say `{part}`");
                 }
             }
-            other => panic!("{} {parts:?}: {other:?} is no {}", stringify!($result), stringify!($variant)),
+            (other, parts) => {
+                panic!("{} {parts:?}: {other:?} is no {}", stringify!($result), stringify!($variant))
+            }
         }
-    }};
+    };
     ($variant:ident, $result:expr, $($part:expr),+ $(,)?) => {
         $crate::misuse::refuses!($variant, $result, all [$($part),+])
     };

@@ -43,9 +43,9 @@ fn values_are_set_by_shape_and_must_be_finite(device: &Device) -> Outcome {
         let mut wide = [0.0; 20];
         wide[7] = value;
         let narrow = wide.map(|value| value as f32);
-        let named = format!("`head.bias`, value 7 ({value:e})");
-        refuses!(NonFinite, parameters.set("head.bias", &[20], &narrow), &named);
-        refuses!(NonFinite, parameters.set_all([("head.bias", &[20][..], &wide[..])]), &named);
+        let named = &*format!("`head.bias`, value 7 ({value:e})");
+        refuses!(NonFinite, parameters.set("head.bias", &[20], &narrow), named);
+        refuses!(NonFinite, parameters.set_all([("head.bias", &[20][..], &wide[..])]), named);
     }
     // Beyond the largest 32-bit float, where that is what the device computes with.
     let mut wide = [0.25; 20];

@@ -8,7 +8,7 @@ use refrain::tuning::Profiling;
 use refrain::{Device, Error, GpuOptions, Result, Tensor, ops};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
-use crate::support::{Rule, Setup, expect_same_bits, random};
+use crate::support::{Rule, Setup, random};
 
 /// More dispatches than one query set has room for.
 const MANY: usize = 2500;
