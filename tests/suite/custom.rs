@@ -97,14 +97,16 @@ pub(crate) static RIGHT: LazyLock<CustomCell> =
 static WRONG_TWIN: LazyLock<CustomCell> =
     LazyLock::new(|| CustomCell::new(Coupled { name: "wrong_twin", wgsl: COUPLED.to_owned(), factor: 1.01 }));
 
+type Function = fn(f64) -> f64;
+
 /// h = f(the sum of all gates' sums), of which f' is a function of h. With one gate and tanh it is what `Cell::tanh` is.
 #[derive(Debug)]
 pub(crate) struct OfSum {
     name: String,
     wgsl: String,
     gates: usize,
-    function: fn(f64) -> f64,
-    derivative: fn(f64) -> f64,
+    function: Function,
+    derivative: Function,
     /// Counts the cells that exist.
     _exists: Arc<()>,
 }
@@ -392,7 +394,7 @@ fn a_checkpoint_with_a_custom_cell_is_loaded_by_passing_the_cell() -> Outcome {
 /// Two cells of one name on one device, each against the built-in cell with its equations; neither outlives its models.
 fn cells_of_one_name_are_independent(device: &Device) -> Outcome {
     let exists = Arc::new(());
-    let factors: [(f64, fn(f64) -> f64, fn(f64) -> f64); 2] =
+    let factors: [(f64, Function, Function); 2] =
         [(0.5, |sum| 0.5 * sum, |_| 0.5), (-0.75, |sum| -0.75 * sum, |_| -0.75)];
     let cells = factors.map(|(factor, function, derivative)| {
         let wgsl = format!(
