@@ -4,7 +4,6 @@
 
 use std::sync::{Arc, LazyLock};
 
-use libtest_mimic::Failed;
 use refrain::check::custom_cell;
 use refrain::io::{Checkpoint, Metadata};
 use refrain::nn::{
@@ -15,11 +14,13 @@ use refrain::ops::Activation;
 use refrain::testing::ShaderBuild;
 use refrain::{Device, Error, GpuOptions, Indices, Result};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_devices_strategies, on_gpu_strategies};
+use crate::imports::expect_refused;
+use crate::misuse::refuses;
 use crate::stacks::Stack;
 use crate::support::{Build, Folder, all_parameters, expect_close, expect_same_bits};
 
-fn sigmoid(x: f64) -> f64 {
+pub(crate) fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
@@ -96,12 +97,31 @@ pub(crate) static RIGHT: LazyLock<CustomCell> =
 static WRONG_TWIN: LazyLock<CustomCell> =
     LazyLock::new(|| CustomCell::new(Coupled { name: "wrong_twin", wgsl: COUPLED.to_owned(), factor: 1.01 }));
 
-/// tanh as a user writes it: what `Cell::tanh` is, to the last bit on the CPU.
+type Function = fn(f64) -> f64;
+
+/// h = f(the sum of all gates' sums), of which f' is a function of h. With one gate and tanh it is what `Cell::tanh` is.
 #[derive(Debug)]
-struct Elman {
-    name: &'static str,
-    wgsl: &'static str,
+pub(crate) struct OfSum {
+    name: String,
+    wgsl: String,
     gates: usize,
+    function: Function,
+    derivative: Function,
+    /// Counts the cells that exist.
+    _exists: Arc<()>,
+}
+
+impl OfSum {
+    pub(crate) fn tanh(name: &str, wgsl: impl Into<String>, gates: usize) -> Self {
+        Self {
+            name: name.to_owned(),
+            wgsl: wgsl.into(),
+            gates,
+            function: f64::tanh,
+            derivative: |h| 1.0 - h * h,
+            _exists: Arc::default(),
+        }
+    }
 }
 
 const ELMAN: &str = "
@@ -113,25 +133,13 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {
 }
 ";
 
-/// The fourth line has the fault that the second of each names.
-const FAULTS: [(&str, &str); 3] = [
-    (
-        "parse",
-        "\nfn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {\n    let h = 1.0;\n    let y = tanhh(h);\n    return Forward(array<f32, GATES>(0.0), 0.0, y);\n}\n",
-    ),
-    (
-        "type",
-        "\nfn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {\n    let h = 1.0;\n    let y: u32 = p[0] * h;\n    return Forward(array<f32, GATES>(0.0), 0.0, h);\n}\n",
-    ),
-    (
-        "grammar",
-        "\nfn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {\n    let h = 1.0;\n    let y = ) h;\n    return Forward(array<f32, GATES>(0.0), 0.0, h);\n}\n",
-    ),
-];
+/// What is wrong with the fourth line of a cell's text.
+const FAULTS: [(&str, &str); 3] =
+    [("parse", "let y = tanhh(h);"), ("type", "let y: u32 = p[0] * h;"), ("grammar", "let y = ) h;")];
 
-impl UnitEquations for Elman {
+impl UnitEquations for OfSum {
     fn name(&self) -> &str {
-        self.name
+        &self.name
     }
 
     fn gates(&self) -> usize {
@@ -139,17 +147,17 @@ impl UnitEquations for Elman {
     }
 
     fn wgsl(&self) -> &str {
-        self.wgsl
+        &self.wgsl
     }
 
     fn forward(&self, p: &[f64], q: &[f64], _: UnitState, gates: &mut [f64]) -> UnitForward {
         gates.fill(0.0);
-        UnitForward { saved: 0.0, hidden: (p[0] + q[0]).tanh() }
+        let sum = p.iter().zip(q).map(|(p, q)| p + q).sum();
+        UnitForward { saved: 0.0, hidden: (self.function)(sum) }
     }
 
     fn backward(&self, step: &UnitStep<'_>, d_after: UnitState, d_gates: &mut [f64]) -> UnitBackward {
-        d_gates.fill(0.0);
-        d_gates[0] = d_after.hidden * (1.0 - step.hidden * step.hidden);
+        d_gates.fill(d_after.hidden * (self.derivative)(step.hidden));
         UnitBackward::default()
     }
 }
@@ -209,24 +217,13 @@ impl UnitEquations for Gated {
 }
 
 pub(crate) static GATED: LazyLock<CustomCell> = LazyLock::new(|| CustomCell::new(Gated));
-static PLAIN: LazyLock<CustomCell> =
-    LazyLock::new(|| CustomCell::new(Elman { name: "elman", wgsl: ELMAN, gates: 1 }));
+static PLAIN: LazyLock<CustomCell> = LazyLock::new(|| CustomCell::new(OfSum::tanh("elman", ELMAN, 1)));
 
-fn a_correct_cell_agrees_with_finite_differences_and_with_its_cpu_reference() -> Outcome {
+fn a_correct_cell_agrees_with_finite_differences_and_with_its_cpu_reference(device: &Device) -> Outcome {
     for cell in [&*RIGHT, &*PLAIN, &*GATED] {
-        for device in [Device::cpu(), Device::reference()] {
-            let report = custom_cell(cell, &device)?;
-            assert!(report.passed(), "{report}");
-            assert!(report.checks.len() > 8, "{report}");
-        }
-    }
-    Ok(())
-}
-
-fn a_correct_cell_agrees_on_a_gpu(adapter: &Adapter) -> Outcome {
-    for cell in [&*RIGHT, &*PLAIN, &*GATED] {
-        let report = custom_cell(cell, &adapter.open()?)?;
+        let report = custom_cell(cell, device)?;
         assert!(report.passed(), "{report}");
+        assert!(report.checks.len() > 8, "{report}");
     }
     Ok(())
 }
@@ -321,43 +318,27 @@ fn the_whole_layer_of_a_custom_cell_runs_on_a_gpu(adapter: &Adapter) -> Outcome 
     Ok(())
 }
 
-fn refusal(cell: Elman) -> std::result::Result<Error, Failed> {
-    let cell = CustomCell::new(cell);
-    match Model::new(1).add("rnn", Rnn::new(Cell::Custom(cell.clone()), 2, 3)) {
-        Err(error) => Ok(error),
-        Ok(_) => Err(Failed::from(format!("{cell:?} was taken"))),
-    }
+fn add(cell: OfSum) -> Result<()> {
+    Model::new(1).add("rnn", Rnn::new(Cell::Custom(CustomCell::new(cell)), 2, 3)).map(drop)
 }
 
 fn wgsl_that_does_not_compile_is_refused_with_its_own_line() -> Outcome {
-    for (name, wgsl) in FAULTS {
-        let cell = Elman { name, wgsl, gates: 1 };
-        let error = refusal(cell)?;
-        assert!(matches!(error, Error::Shader { .. }), "{error:?}");
-        let message = error.to_string();
-        let line = wgsl.lines().nth(3).unwrap_or_default().trim();
-        for part in [name, "4 │", line] {
-            assert!(message.contains(part), "`{part}` is missing in: {message}");
-        }
+    for (name, line) in FAULTS {
+        let wgsl = ELMAN.replacen("    return", &format!("    let h = 1.0;\n    {line}\n    return"), 1);
+        refuses!(Shader, add(OfSum::tanh(name, wgsl, 1)), name, "4 │", line);
     }
     Ok(())
 }
 
-fn a_cell_without_one_of_its_functions_is_refused() -> Outcome {
-    let half: &'static str = ELMAN.split("fn cell_backward").next().unwrap_or_default();
-    let message = refusal(Elman { name: "half", wgsl: half, gates: 1 })?.to_string();
-    assert!(message.contains("cell_backward") && message.contains("the cell must provide"), "{message}");
-    Ok(())
-}
-
-fn facts_that_make_no_sense_are_refused() -> Outcome {
-    for (name, gates, parts) in [
-        ("no_gates", 0, ["gates", "between 1 and 8"]),
-        ("many_gates", 9, ["gates", "between 1 and 8"]),
-        ("white space", 1, ["white space", "letters"]),
+fn cells_without_a_function_and_facts_that_make_no_sense_are_refused() -> Outcome {
+    let half = ELMAN.split("fn cell_backward").next().unwrap_or_default();
+    for (name, wgsl, gates, parts) in [
+        ("half", half, 1, ["cell_backward", "the cell must provide"]),
+        ("no_gates", ELMAN, 0, ["gates", "between 1 and 8"]),
+        ("many_gates", ELMAN, 9, ["gates", "between 1 and 8"]),
+        ("white space", ELMAN, 1, ["white space", "letters"]),
     ] {
-        let message = refusal(Elman { name, wgsl: ELMAN, gates })?.to_string();
-        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        expect_refused(add(OfSum::tanh(name, wgsl, gates)), &parts)?;
     }
     Ok(())
 }
@@ -376,13 +357,8 @@ fn options_of_built_in_cells_are_refused_by_both_names() -> Outcome {
         }),
     ];
     for (option, build) in options {
-        match Model::new(1).add("rnn", build(Rnn::new(Cell::Custom(PLAIN.clone()), 3, 4))) {
-            Err(error @ Error::Config { .. }) => {
-                let message = error.to_string();
-                assert!(message.contains(option) && message.contains("elman"), "{message}");
-            }
-            other => panic!("{option} gives {:?}", other.map(drop)),
-        }
+        let stack = build(Rnn::new(Cell::Custom(PLAIN.clone()), 3, 4));
+        refuses!(Config, Model::new(1).add("rnn", stack), option, "elman");
     }
     Ok(())
 }
@@ -415,44 +391,12 @@ fn a_checkpoint_with_a_custom_cell_is_loaded_by_passing_the_cell() -> Outcome {
     Ok(())
 }
 
-/// h = factor (p + q).
-#[derive(Debug)]
-struct Scaled {
-    factor: f64,
-    wgsl: String,
-    /// Counts the cells that exist.
-    _exists: Arc<()>,
-}
-
-impl UnitEquations for Scaled {
-    fn name(&self) -> &str {
-        "scaled"
-    }
-
-    fn gates(&self) -> usize {
-        1
-    }
-
-    fn wgsl(&self) -> &str {
-        &self.wgsl
-    }
-
-    fn forward(&self, p: &[f64], q: &[f64], _: UnitState, gates: &mut [f64]) -> UnitForward {
-        gates[0] = 0.0;
-        UnitForward { saved: 0.0, hidden: self.factor * (p[0] + q[0]) }
-    }
-
-    fn backward(&self, _: &UnitStep<'_>, d_after: UnitState, d_gates: &mut [f64]) -> UnitBackward {
-        d_gates[0] = self.factor * d_after.hidden;
-        UnitBackward::default()
-    }
-}
-
 /// Two cells of one name on one device, each against the built-in cell with its equations; neither outlives its models.
 fn cells_of_one_name_are_independent(device: &Device) -> Outcome {
     let exists = Arc::new(());
-    let factors = [0.5, -0.75];
-    let cells = factors.map(|factor| {
+    let factors: [(f64, Function, Function); 2] =
+        [(0.5, |sum| 0.5 * sum, |_| 0.5), (-0.75, |sum| -0.75 * sum, |_| -0.75)];
+    let cells = factors.map(|(factor, function, derivative)| {
         let wgsl = format!(
             "
 fn cell_forward(p: array<f32, GATES>, q: array<f32, GATES>, previous: CellState) -> Forward {{
@@ -463,11 +407,12 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {{
 }}
 "
         );
-        CustomCell::new(Scaled { factor, wgsl, _exists: Arc::clone(&exists) })
+        let _exists = Arc::clone(&exists);
+        CustomCell::new(OfSum { function, derivative, _exists, ..OfSum::tanh("scaled", wgsl, 1) })
     });
     assert!(cells[0] != cells[1] && cells[0] == cells[0].clone());
     // Twice, so that each runs after the other.
-    for (cell, factor) in cells.iter().zip(factors).cycle().take(4) {
+    for (cell, (factor, ..)) in cells.iter().zip(factors).cycle().take(4) {
         let built_in = Cell::Vanilla(Activation::Affine { alpha: factor as f32, beta: 0.0 });
         let expected = whole_layer(&built_in, STACKS[0], &Device::reference())?;
         let found = whole_layer(&Cell::Custom(cell.clone()), STACKS[0], device)?;
@@ -478,32 +423,24 @@ fn cell_backward(step: Step, d_hidden: f32, d_cell: f32) -> Backward {{
     Ok(())
 }
 
-fn cells_of_one_name_are_independent_on_a_cpu() -> Outcome {
-    cells_of_one_name_are_independent(&Device::cpu())
-}
-
-fn cells_of_one_name_are_independent_on_a_gpu(adapter: &Adapter) -> Outcome {
-    cells_of_one_name_are_independent(&adapter.open()?)
-}
-
 pub(crate) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
-        a_correct_cell_agrees_with_finite_differences_and_with_its_cpu_reference,
         a_cpu_reference_that_differs_from_finite_differences_is_reported_by_gradient,
         a_custom_cell_is_a_layer_like_the_built_in_one,
         wgsl_that_does_not_compile_is_refused_with_its_own_line,
-        a_cell_without_one_of_its_functions_is_refused,
-        facts_that_make_no_sense_are_refused,
+        cells_without_a_function_and_facts_that_make_no_sense_are_refused,
         options_of_built_in_cells_are_refused_by_both_names,
         a_checkpoint_with_a_custom_cell_is_loaded_by_passing_the_cell,
-        cells_of_one_name_are_independent_on_a_cpu,
+    );
+    on_devices_strategies!(
+        suite,
+        a_correct_cell_agrees_with_finite_differences_and_with_its_cpu_reference,
+        cells_of_one_name_are_independent,
     );
     on_gpu_strategies!(
         suite,
-        a_correct_cell_agrees_on_a_gpu,
         wgsl_that_differs_from_its_cpu_reference_is_reported_by_result,
         the_whole_layer_of_a_custom_cell_runs_on_a_gpu,
-        cells_of_one_name_are_independent_on_a_gpu,
     );
 }

@@ -3,48 +3,17 @@
 
 use std::time::Duration;
 
-use libtest_mimic::Failed;
 use refrain::check::custom_cell;
-use refrain::nn::{
-    Cell, CustomCell, Model, Rnn, UnitBackward, UnitEquations, UnitForward, UnitState, UnitStep,
-};
-use refrain::{Error, GpuOptions, Result, Tensor};
+use refrain::nn::{Cell, CustomCell, Model, Rnn};
+use refrain::{GpuOptions, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::custom::OfSum;
+use crate::misuse::refuses;
 
 /// tanh of two gates' sums, by the text under test.
-#[derive(Debug)]
-struct Written {
-    name: String,
-    wgsl: String,
-}
-
-impl UnitEquations for Written {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn gates(&self) -> usize {
-        2
-    }
-
-    fn wgsl(&self) -> &str {
-        &self.wgsl
-    }
-
-    fn forward(&self, p: &[f64], q: &[f64], _: UnitState, gates: &mut [f64]) -> UnitForward {
-        gates.fill(0.0);
-        UnitForward { saved: 0.0, hidden: (p[0] + q[0] + p[1] + q[1]).tanh() }
-    }
-
-    fn backward(&self, step: &UnitStep<'_>, d_after: UnitState, d_gates: &mut [f64]) -> UnitBackward {
-        d_gates.fill(d_after.hidden * (1.0 - step.hidden * step.hidden));
-        UnitBackward::default()
-    }
-}
-
 fn cell(name: &str, wgsl: String) -> CustomCell {
-    CustomCell::new(Written { name: name.to_owned(), wgsl })
+    CustomCell::new(OfSum::tanh(name, wgsl, 2))
 }
 
 /// The cell whose forward function, from its third line on, has `body` before it returns tanh(sum), with `outside` behind
@@ -69,24 +38,15 @@ fn add(cell: CustomCell) -> Result<()> {
     Model::new(1).add("rnn", Rnn::new(Cell::Custom(cell), 2, 3)).map(|_| ())
 }
 
-/// The message with which a text is refused: a typed error that names the cell.
-fn refusal(name: &str, wgsl: String) -> std::result::Result<String, Failed> {
-    match add(cell(name, wgsl)) {
-        Err(error @ Error::Shader { .. }) => {
-            let message = error.to_string();
-            assert!(message.contains(&format!("the cell `{name}`")), "{message}");
-            Ok(message)
-        }
-        other => Err(Failed::from(format!("{name}: expected Shader, got {other:?}"))),
-    }
+/// Fails unless the text is refused by an error that names the cell and has this part.
+fn expect_refused(name: &str, wgsl: String, part: &str) {
+    refuses!(Shader, add(cell(name, wgsl)), &format!("the cell `{name}`"), part);
 }
 
-fn every_part_of(parts: &[(&str, &str, &str)], of: impl Fn(&str) -> String) -> Outcome {
+fn every_part_of(parts: &[(&str, &str, &str)], of: impl Fn(&str) -> String) {
     for (name, source, part) in parts {
-        let message = refusal(name, of(source))?;
-        assert!(message.contains(part), "{name}: {part} in {message}");
+        expect_refused(name, of(source), part);
     }
-    Ok(())
 }
 
 fn loops_without_a_constant_end_are_refused_by_the_name_of_the_cell() -> Outcome {
@@ -138,12 +98,11 @@ fn loops_without_a_constant_end_are_refused_by_the_name_of_the_cell() -> Outcome
             ),
         ],
         |body| text(body, "fn back(at: ptr<function, i32>) { *at = 0; }"),
-    )?;
-    let message = refusal("unused", text("", "fn unused() { loop { } }"))?;
-    assert!(message.contains("line 10: the function `unused` has a loop"), "{message}");
+    );
+    let unused = text("", "fn unused() { loop { } }");
+    expect_refused("unused", unused, "line 10: the function `unused` has a loop");
     let twice = "fn once() { for (var i = 0; i < 20; i++) { } } fn twice() { once(); once(); }";
-    let message = refusal("called_twice", text("", twice))?;
-    assert!(message.contains("`twice` takes 40 iterations"), "{message}");
+    expect_refused("called_twice", text("", twice), "`twice` takes 40 iterations");
     Ok(())
 }
 
@@ -154,8 +113,8 @@ fn calls_that_double_are_refused() -> Outcome {
         let inner = level - 1;
         outside += &format!("fn g{level}(x: f32) -> f32 {{ return g{inner}(g{inner}(x)); }}\n");
     }
-    let message = refusal("doubling", text("", &outside))?;
-    assert!(message.contains("expressions in a call") && message.contains("at most 8192"), "{message}");
+    let doubling = cell("doubling", text("", &outside));
+    refuses!(Shader, add(doubling), "the cell `doubling`", "expressions in a call", "at most 8192");
     Ok(())
 }
 
@@ -173,23 +132,26 @@ fn sources_that_nest_too_deep_or_are_too_long_are_refused() -> Outcome {
         ("types", format!("var a: {}f32{};", "array<".repeat(1000), ",1>".repeat(1000)), nested),
         ("large", "var a: array<f32, 268435456>; sum += a[u32(sum)];".to_owned(), "values have at most 1024"),
     ] {
-        let message = refusal(name, text(&body, ""))?;
-        assert!(message.contains(part), "{name}: {part} in {message}");
+        expect_refused(name, text(&body, ""), part);
     }
     Ok(())
 }
 
 /// A device is opened without optional features: what asks for one is refused here, not by the device.
 fn capabilities_that_the_device_lacks_are_refused() -> Outcome {
-    for (name, first, part) in [
-        ("half", "enable f16;", "line 1: `enable` is refused"),
-        ("groups", "enable subgroups;", "line 1: `enable` is refused"),
-        ("extended", "requires readonly_and_readwrite_storage_textures;", "line 1: `requires` is refused"),
-        ("overriding", "override scale: f32;", "line 1: `override` is refused"),
-    ] {
-        let message = refusal(name, format!("{first}\n{}", text("", "")))?;
-        assert!(message.contains(part), "{name}: {part} in {message}");
-    }
+    every_part_of(
+        &[
+            ("half", "enable f16;", "line 1: `enable` is refused"),
+            ("groups", "enable subgroups;", "line 1: `enable` is refused"),
+            (
+                "extended",
+                "requires readonly_and_readwrite_storage_textures;",
+                "line 1: `requires` is refused",
+            ),
+            ("overriding", "override scale: f32;", "line 1: `override` is refused"),
+        ],
+        |first| format!("{first}\n{}", text("", "")),
+    );
     // Words in comments, and in other words, are not meant.
     add(cell(
         "commented",
@@ -212,7 +174,7 @@ fn foreign_functions_and_variables_are_refused() -> Outcome {
             ("replaced", "fn abs(x: f32) -> f32 { return x; }", "`abs` replaces a function of WGSL"),
         ],
         |outside| text("", outside),
-    )?;
+    );
     every_part_of(
         &[
             ("parameters", "sum += f32(parameters.rows);", "uses `parameters`, a variable of the layer"),
@@ -220,7 +182,8 @@ fn foreign_functions_and_variables_are_refused() -> Outcome {
             ("internal", "sum += twice_artanh(0.5);", "calls `twice_artanh`, which is not a cell's to call"),
         ],
         |body| text(body, ""),
-    )
+    );
+    Ok(())
 }
 
 /// Loops over gates, helpers, tables, deep expressions and long straight text: what equations may be written in.
@@ -262,12 +225,8 @@ fn a_wait_that_expires_names_the_running_cell(adapter: &Adapter) -> Outcome {
     let parameters = model.initialize(&device)?;
     let x = Tensor::zeros(&device, &[200, 16, 2])?;
     let (y, _) = rnn.infer(&parameters, &x, &rnn.zero_state(&device, 16)?)?;
-    let refused = y.download();
-    assert!(
-        matches!(&refused, Err(Error::DeviceLost { reason }) if reason.contains("did not end within")
-            && reason.contains("slow") && reason.contains("a user's WGSL")),
-        "{refused:?}"
-    );
+    let parts = ["did not end within", "slow", "a user's WGSL"];
+    refuses!(DeviceLost, y.download(), all parts);
     Ok(())
 }
 

@@ -13,13 +13,14 @@ use refrain::io::{
     Checkpoint, HostArray, KerasClass, KerasConfig, KerasLayer, KerasVersion, KerasWeights, Metadata,
     OnnxAttributes, OnnxNode, OnnxTensors, load_layer_weights, load_weights, read_file, write_atomically,
 };
-use refrain::nn::{Cell, Embedding, LayerConfig, Linear, Model, OneHot, Parameters, Rnn};
+use refrain::nn::{Cell, Embedding, LayerConfig, Linear, Model, OneHot, Rnn};
 use refrain::tuning::Tuning;
-use refrain::{AdapterKind, AdapterSummary, Device, Error, Result, Tensor};
+use refrain::{Device, Error, Result, Tensor};
 
 use crate::adapters::{Outcome, Suite, on_cpu};
+use crate::files::head;
 use crate::imports::expect_refused;
-use crate::support::{Folder, root};
+use crate::support::{Folder, card, root};
 
 /// A safetensors file of metadata alone.
 fn without_tensors(attributes: &[(&str, &str)]) -> Vec<u8> {
@@ -44,12 +45,6 @@ fn within<T>(limit: Duration, what: &str, run: impl FnOnce() -> T) -> std::resul
 }
 
 const QUICK: Duration = Duration::from_millis(500);
-
-fn head() -> Result<Parameters> {
-    let mut model = Model::new(1);
-    model.add("head", Linear::new(2, 1))?;
-    model.initialize(&Device::cpu())
-}
 
 fn a_short_description_of_millions_of_parameters_is_refused_at_once() -> Outcome {
     let folder = Folder::new("stacks")?;
@@ -130,9 +125,9 @@ fn a_case_of_absurd_sizes_is_one_error_and_the_others_run() -> Outcome {
             tensor("R")
         ))
     };
-    fs::write(folder.path().join("a.safetensors"), onnx("4611686018427387904"))?;
-    fs::write(folder.path().join("b.safetensors"), onnx("18446744073709551615"))?;
-    fs::write(folder.path().join("c.safetensors"), onnx("-1"))?;
+    for (name, hidden) in [("a", "4611686018427387904"), ("b", "18446744073709551615"), ("c", "-1")] {
+        fs::write(folder.path().join(format!("{name}.safetensors")), onnx(hidden))?;
+    }
     fs::copy(
         root().join("tests/fixtures/torch_linear/torch_linear_seq.safetensors"),
         folder.path().join("d.safetensors"),
@@ -144,26 +139,9 @@ fn a_case_of_absurd_sizes_is_one_error_and_the_others_run() -> Outcome {
     Ok(())
 }
 
-fn card() -> AdapterSummary {
-    AdapterSummary {
-        index: 0,
-        name: "Imaginary 9000".into(),
-        kind: AdapterKind::Discrete,
-        backend: "vulkan".into(),
-        driver: "imaginary 1.0".into(),
-        max_buffer_bytes: 1 << 31,
-        max_binding_bytes: 1 << 27,
-        workgroup_bytes: 32 << 10,
-        workgroup_invocations: 1024,
-        subgroup_sizes: (32, 64),
-        immediate_bytes: 128,
-        features: Vec::new(),
-    }
-}
-
 /// Every reader of the crate on `path`, by name; each must refuse it.
 fn refused_by_every_reader(path: &Path) -> std::result::Result<Vec<(&'static str, String)>, Failed> {
-    let mut parameters = head()?;
+    let (_, mut parameters) = head(&Device::cpu())?;
     let golden = golden::replay(path, &Device::cpu());
     let golden = match golden.status {
         Status::Error | Status::Unsupported => Err(golden.message.unwrap_or_default()),
@@ -239,11 +217,10 @@ fn paths_that_are_no_regular_files_are_refused_and_not_waited_for() -> Outcome {
     }
     assert_eq!(cases?, 1);
     expect_refused(saved, &["is a named pipe, not a regular file"])?;
-    for (reader, message) in refused_by_every_reader(folder.path())? {
-        assert!(message.contains("is a folder, not a regular file"), "{reader}: {message}");
-    }
-    for (reader, message) in refused_by_every_reader(Path::new("/dev/zero"))? {
-        assert!(message.contains("is a device, not a regular file"), "{reader}: {message}");
+    for (path, kind) in [(folder.path(), "a folder"), (Path::new("/dev/zero"), "a device")] {
+        for (reader, message) in refused_by_every_reader(path)? {
+            assert!(message.contains(&format!("is {kind}, not a regular file")), "{reader}: {message}");
+        }
     }
     Ok(())
 }

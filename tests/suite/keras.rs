@@ -7,14 +7,11 @@ use refrain::ops::Activation;
 use refrain::{Device, Result, Tensor};
 
 use crate::adapters::{Outcome, Suite, on_cpu};
+use crate::custom::sigmoid;
 use crate::imports::{HIDDEN, INPUTS, STEPS, expect_refused, single};
 use crate::support::{expect_close, values};
 
 type Function = fn(f64) -> f64;
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
 
 /// `hard_sigmoid` of Keras before version 3; its constants are those of 32-bit floats here.
 fn hard_sigmoid_2(x: f64) -> f64 {
@@ -174,6 +171,12 @@ fn run(layer: &KerasLayer, x: &[f64]) -> Result<Vec<f64>> {
     rnn.infer(&parameters, &x, &rnn.zero_state(&device, 1)?)?.0.download_f64()
 }
 
+/// Fails unless a layer of this configuration, imported, computes what Keras does.
+fn expect_imported(what: &str, keras: &Keras, config: &KerasConfig, x: &[f64]) -> Outcome {
+    let found = run(&keras.with(|weights| KerasLayer::new(config, weights))?, x)?;
+    expect_close(what, &found, &keras.outputs(x), TOLERANCE)
+}
+
 /// Rows of a step each, the last first.
 fn reversed(values: &[f64], width: usize) -> Vec<f64> {
     values.chunks(width).rev().flatten().copied().collect()
@@ -186,8 +189,7 @@ fn keras_weights_give_what_keras_computes() -> Outcome {
     for (form, seed) in FORMS.into_iter().zip([60, 70, 80, 110]) {
         for biased in [true, false] {
             let keras = Keras::new(form, seed, biased);
-            let found = run(&keras.with(|weights| KerasLayer::new(&form.config(), weights))?, &x)?;
-            expect_close(&format!("{form:?}, bias {biased}"), &found, &keras.outputs(&x), TOLERANCE)?;
+            expect_imported(&format!("{form:?}, bias {biased}"), &keras, &form.config(), &x)?;
         }
     }
     Ok(())
@@ -220,22 +222,19 @@ fn keras_activations_are_those_of_the_configuration() -> Outcome {
             let comma = if json.is_empty() { "" } else { "," };
             let config = KerasConfig::from_json(form.class(), &format!("{{{reset}{comma}{json}}}"), version)?;
             let keras = Keras::new(form, 120, true).with_functions(activation, recurrent_activation);
-            let found = run(&keras.with(|weights| KerasLayer::new(&config, weights))?, &x)?;
-            expect_close(&format!("{form:?} {version:?} {json}"), &found, &keras.outputs(&x), TOLERANCE)?;
+            expect_imported(&format!("{form:?} {version:?} {json}"), &keras, &config, &x)?;
         }
     }
     // A SimpleRNN has one function; and functions can be given as arguments.
     let simple = Keras::new(Form::Simple, 130, true).with_functions(hard_sigmoid_3, sigmoid);
     let json = r#"{"activation": "hard_sigmoid"}"#;
     let config = KerasConfig::from_json(KerasClass::SimpleRnn, json, KerasVersion::V3)?;
-    let found = run(&simple.with(|weights| KerasLayer::new(&config, weights))?, &x)?;
-    expect_close("a SimpleRNN", &found, &simple.outputs(&x), TOLERANCE)?;
+    expect_imported("a SimpleRNN", &simple, &config, &x)?;
     let lstm = Keras::new(Form::Lstm, 135, true).with_functions(relu, hard_sigmoid_2);
     let config = KerasConfig::new(KerasClass::Lstm, KerasVersion::V3)
         .activation(Activation::Relu)
         .recurrent_activation(Activation::HardSigmoid { alpha: 0.2, beta: 0.5 });
-    let found = run(&lstm.with(|weights| KerasLayer::new(&config, weights))?, &x)?;
-    expect_close("functions as arguments", &found, &lstm.outputs(&x), TOLERANCE)
+    expect_imported("functions as arguments", &lstm, &config, &x)
 }
 
 /// What `get_config()` of each version returns is understood; and a GRU without `reset_after` has its version's form.
@@ -258,8 +257,7 @@ fn configurations_of_every_version_of_keras_are_read() -> Outcome {
     let x = values(53, STEPS * INPUTS, 1.0);
     let gru = Keras::new(Form::GruResetBefore, 140, true).with_functions(f64::tanh, hard_sigmoid_2);
     let config = KerasConfig::from_json(KerasClass::Gru, keras_2_2, KerasVersion::V1)?;
-    let found = run(&gru.with(|weights| KerasLayer::new(&config, weights))?, &x)?;
-    expect_close("a GRU of Keras 2.2", &found, &gru.outputs(&x), TOLERANCE)?;
+    expect_imported("a GRU of Keras 2.2", &gru, &config, &x)?;
 
     let lstm = Keras::new(Form::Lstm, 145, true);
     let config = KerasConfig::from_json(KerasClass::Lstm, keras_3, KerasVersion::V3)?;

@@ -1,12 +1,12 @@
 //! What errors say: the cause, the place, and what would be right.
 
-use libtest_mimic::Failed;
 use refrain::io::{Checkpoint, Metadata, load_layer_weights, load_weights, save_layer_weights, save_weights};
 use refrain::loss::cross_entropy;
 use refrain::nn::{Cell, Embedding, Linear, Model, Rnn, Sequences};
-use refrain::{AdapterKind, Device, Error, GpuOptions, Indices, Result};
+use refrain::{AdapterKind, Device, Error, GpuOptions, Indices};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::imports::expect_refused;
 use crate::support::{Folder, random};
 
 fn a_missing_hardware_gpu_and_a_wrong_name_are_different_errors() -> Outcome {
@@ -30,20 +30,6 @@ fn a_missing_hardware_gpu_and_a_wrong_name_are_different_errors() -> Outcome {
     Ok(())
 }
 
-/// The message of an error.
-fn message<T>(result: Result<T>) -> std::result::Result<String, Failed> {
-    match result {
-        Ok(_) => Err("nothing was refused".into()),
-        Err(error) => Ok(error.to_string()),
-    }
-}
-
-fn expect_parts(message: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(message.contains(part), "`{message}` does not say `{part}`");
-    }
-}
-
 fn errors_inside_a_model_name_the_layer() -> Outcome {
     let device = Device::cpu();
     let mut model = Model::new(1);
@@ -55,23 +41,23 @@ fn errors_inside_a_model_name_the_layer() -> Outcome {
     let state = model.zero_state(&device, 4)?;
     let narrow = random(&device, 2, &[5, 4, 2], 1.0)?;
     let layers = ["layer `encoder`: x", "layer `head`: x"];
-    expect_parts(&message(model.infer(&parameters, &narrow, &state))?, &layers[..1]);
+    expect_refused(model.infer(&parameters, &narrow, &state), &layers[..1])?;
     // What the head reads is what the decoder computes: 4 features, and not 5.
-    expect_parts(&message(model.infer(&parameters, &x, &state))?, &layers[1..]);
-    expect_parts(&message(model.forward(&parameters, &x, &state))?, &layers[1..]);
-    expect_parts(&message(head.infer(&parameters, &x))?, &layers[1..]);
-    expect_parts(&message(decoder.zero_state(&device, 0))?, &["layer `decoder`: "]);
+    expect_refused(model.infer(&parameters, &x, &state), &layers[1..])?;
+    expect_refused(model.forward(&parameters, &x, &state), &layers[1..])?;
+    expect_refused(head.infer(&parameters, &x), &layers[1..])?;
+    expect_refused(decoder.zero_state(&device, 0), &["layer `decoder`: "])?;
     let wide = random(&device, 3, &[5, 4, 8], 1.0)?;
     let (_, _, trace) = decoder.forward(&parameters, &wide, &decoder.zero_state(&device, 4)?)?;
     let refused = trace.backward(&wide, None, &mut parameters.zero_gradients()?);
-    expect_parts(&message(refused)?, &["layer `decoder`: d_output", "[5, 4, 4]", "[5, 4, 8]"]);
+    expect_refused(refused, &["layer `decoder`: d_output", "[5, 4, 4]", "[5, 4, 8]"])?;
 
     let mut model = Model::new(1);
     model.add("characters", Embedding::new(7, 3))?;
     let parameters = model.initialize(&device)?;
     let tokens = Indices::from_slice(&device, &[1, 2], &[6, 7])?;
-    let refused = message(model.infer(&parameters, &tokens, &model.zero_state(&device, 2)?))?;
-    expect_parts(&refused, &["layer `characters`: ", "index 7"]);
+    let refused = model.infer(&parameters, &tokens, &model.zero_state(&device, 2)?);
+    expect_refused(refused, &["layer `characters`: ", "index 7"])?;
     Ok(())
 }
 
@@ -84,8 +70,8 @@ fn a_limit_that_is_exceeded_names_layer_and_parameter(adapter: &Adapter) -> Outc
     let parameters = model.initialize(&device)?;
     let x = random(&device, 1, &[2, 1, 3], 1.0)?;
     // 1,600 numbers of W_hh, where 1,024 fit at most.
-    let refused = message(model.infer(&parameters, &x, &model.zero_state(&device, 1)?))?;
-    expect_parts(&refused, &["layer `rnn`: ", "`rnn.weight_hh_l0`", "needs 1600"]);
+    let refused = model.infer(&parameters, &x, &model.zero_state(&device, 1)?);
+    expect_refused(refused, &["layer `rnn`: ", "`rnn.weight_hh_l0`", "needs 1600"])?;
     Ok(())
 }
 
@@ -96,12 +82,9 @@ fn parameters_beyond_the_largest_buffer_name_the_largest(adapter: &Adapter) -> O
     let mut model = Model::new(1);
     model.add("rnn", Rnn::new(Cell::tanh(), 3, INPUTS / 64))?;
     model.add("head", Linear::new(INPUTS, outputs))?;
-    let refused = message(model.initialize(&device))?;
-    expect_parts(
-        &refused,
-        &["the model's parameters", &format!("`head.weight` [{outputs}, {INPUTS}] is the largest")],
-    );
-    Ok(())
+    let refused = model.initialize(&device);
+    let largest = format!("`head.weight` [{outputs}, {INPUTS}] is the largest");
+    expect_refused(refused, &["the model's parameters", &largest])
 }
 
 fn a_batch_first_input_is_an_error_that_names_the_layout() -> Outcome {
@@ -114,24 +97,26 @@ fn a_batch_first_input_is_an_error_that_names_the_layout() -> Outcome {
     let swapped = random(&device, 1, &[batch, steps, 3], 1.0)?;
     let layout =
         ["layer `rnn`: x: ", "[time, batch, inputs]", "batch of 4", "found [4, 5, 3]", "time comes first"];
-    expect_parts(&message(rnn.infer(&parameters, &swapped, &state))?, &layout);
-    expect_parts(&message(rnn.forward(&parameters, &swapped, &state))?, &layout);
+    expect_refused(rnn.infer(&parameters, &swapped, &state), &layout)?;
+    expect_refused(rnn.forward(&parameters, &swapped, &state), &layout)?;
     // Another batch is not told so.
     let other = random(&device, 1, &[steps, 7, 3], 1.0)?;
-    let refused = message(rnn.infer(&parameters, &other, &state))?;
-    expect_parts(&refused, &["layer `rnn`: the state: hidden"]);
+    let refused = rnn.infer(&parameters, &other, &state);
+    let Err(refused) = refused else { return Err("another batch was taken".into()) };
+    let refused = refused.to_string();
+    assert!(refused.contains("layer `rnn`: the state: hidden"), "{refused}");
     assert!(!refused.contains("time comes first"), "{refused}");
 
     let x = random(&device, 1, &[steps, batch, 3], 1.0)?;
     let marks = Indices::from_slice(&device, &[batch, steps], &[0; 20])?;
     let resets = Sequences::whole().resets(&marks);
-    let refused = message(rnn.infer_sequences(&parameters, &x, &state, resets))?;
-    expect_parts(&refused, &["resets: expected [5, 4], found [4, 5]", "time comes first"]);
+    let refused = rnn.infer_sequences(&parameters, &x, &state, resets);
+    expect_refused(refused, &["resets: expected [5, 4], found [4, 5]", "time comes first"])?;
     let (y, _, trace) = rnn.forward(&parameters, &x, &state)?;
     let d_y = random(&device, 1, &[batch, steps, 8], 1.0)?;
-    let refused = message(trace.backward(&d_y, None, &mut parameters.zero_gradients()?))?;
-    expect_parts(&refused, &["d_output: expected [5, 4, 8], found [4, 5, 8]", "time comes first"]);
-    expect_parts(&message(cross_entropy(&y, &marks))?, &["labels", "found [4, 5]", "time comes first"]);
+    let refused = trace.backward(&d_y, None, &mut parameters.zero_gradients()?);
+    expect_refused(refused, &["d_output: expected [5, 4, 8], found [4, 5, 8]", "time comes first"])?;
+    expect_refused(cross_entropy(&y, &marks), &["labels", "found [4, 5]", "time comes first"])?;
     Ok(())
 }
 
@@ -164,13 +149,9 @@ fn files_of_another_kind_are_named_by_their_first_bytes() -> Outcome {
     ] {
         let path = folder.path().join("model.safetensors");
         std::fs::write(&path, content)?;
-        for refused in [
-            message(Checkpoint::load(&path, &Device::cpu()))?,
-            message(load_weights(&path, &mut parameters))?,
-        ] {
-            expect_parts(&refused, &parts);
-            assert!(refused.contains("model.safetensors: "), "{refused}");
-        }
+        let parts = [parts[0], parts[1], "model.safetensors: "];
+        expect_refused(Checkpoint::load(&path, &Device::cpu()), &parts)?;
+        expect_refused(load_weights(&path, &mut parameters), &parts)?;
     }
     Ok(())
 }

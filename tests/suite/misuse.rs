@@ -1,30 +1,39 @@
 //! Bad input is a typed error that names the argument, what was expected and what came; nothing panics.
 //!
-//! Long, because one list of misuses runs on the CPU and on every adapter, where none of it may record work.
+//! Long, because it lists the misuses of the whole interface.
 
 use refrain::data::{Vocabulary, Windows};
 use refrain::loss::{CrossEntropy, cross_entropy};
-use refrain::nn::{Cell, Embedding, Linear, Merge, Model, OneHot, Rnn, Sequences, State};
+use refrain::nn::{Cell, Embedding, LayerConfig, Linear, Merge, Model, OneHot, Rnn, Sequences, State};
 use refrain::ops::{self, Activation, Binary, Form, Norm, Reduction};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
 use refrain::tuning::{MatmulTile, MatmulVariant};
 use refrain::{Device, Error, GpuOptions, IGNORED, Indices, Result, Shape, Tensor, View};
 
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_devices, on_gpu};
+use crate::files::head;
+use crate::owners::Small;
 use crate::support::{all_parameters, random};
 
-/// Asserts that a result is this variant of [`Error`] and that its message has all these parts.
+/// Asserts that a result is this variant of [`Error`] and that its message has all these parts, or those of an array after
+/// `all`.
 macro_rules! refuses {
-    ($variant:ident, $result:expr, $($part:expr),+ $(,)?) => {{
-        let result = $result.map(drop);
-        match &result {
-            Err(error @ refrain::Error::$variant { .. }) => {
+    ($variant:ident, $result:expr, all $parts:expr) => {
+        match (&$result.map(drop), &$parts as &[&str]) {
+            (Err(error @ refrain::Error::$variant { .. }), parts) => {
                 let message = error.to_string();
-                $(assert!(message.contains($part), "`{message}` does not say `{}`", $part);)+
+                for part in parts {
+                    assert!(message.contains(part), "`{message}` does not say `{part}`");
+                }
             }
-            other => panic!("{}: {other:?} is no {}", stringify!($result), stringify!($variant)),
+            (other, parts) => {
+                panic!("{} {parts:?}: {other:?} is no {}", stringify!($result), stringify!($variant))
+            }
         }
-    }};
+    };
+    ($variant:ident, $result:expr, $($part:expr),+ $(,)?) => {
+        $crate::misuse::refuses!($variant, $result, all [$($part),+])
+    };
 }
 
 pub(crate) use refuses;
@@ -51,13 +60,8 @@ fn sizes_that_do_not_fit_data(device: &Device) -> Outcome {
     refuses!(Shape, x.reshape(&[4]), "reshape", "6 elements", "[4]");
     refuses!(Shape, x.reshape(&[]), "1 to 4 dimensions");
     refuses!(Shape, x.read(), "read", "one element", "[2, 3]");
-    refuses!(
-        Shape,
-        x.shape().exactly::<3>("x", "[time, batch, inputs]"),
-        "x",
-        "[time, batch, inputs]",
-        "[2, 3]"
-    );
+    let layout = "[time, batch, inputs]";
+    refuses!(Shape, x.shape().exactly::<3>("x", layout), "x", layout, "[2, 3]");
     Ok(())
 }
 
@@ -95,26 +99,16 @@ fn tokens_and_tables_that_do_not_fit(device: &Device) -> Outcome {
     refuses!(Index, ops::embedding(&tokens, &table), "tokens", "index 4", "below 4");
     refuses!(Index, ops::one_hot(&tokens, 3), "tokens", "index 4", "below 3");
     refuses!(Index, ops::one_hot(&tokens, 0), "tokens", "below 0");
-    refuses!(
-        Index,
-        ops::embedding_backward(&tokens, &tensor(device, &[2, 3])?, 2),
-        "tokens",
-        "index 4",
-        "below 2"
-    );
+    let d_y = tensor(device, &[2, 3])?;
+    refuses!(Index, ops::embedding_backward(&tokens, &d_y, 2), "tokens", "index 4", "below 2");
     let ignored = indices(device, &[2], &[1, IGNORED])?;
     refuses!(Index, ops::embedding(&ignored, &table), "tokens", "4294967295", "below 4");
     refuses!(Index, ops::one_hot(&ignored, 9), "tokens", "4294967295", "below 9");
     let good = indices(device, &[2], &[1, 2])?;
-    refuses!(
-        Shape,
-        ops::embedding(&good, &tensor(device, &[12])?),
-        "table",
-        "[vocabulary, features]",
-        "[12]"
-    );
+    let flat = tensor(device, &[12])?;
+    refuses!(Shape, ops::embedding(&good, &flat), "table", "[vocabulary, features]", "[12]");
     refuses!(Shape, ops::embedding_backward(&good, &tensor(device, &[3, 3])?, 4), "d_y", "[2, 3]", "[3, 3]");
-    refuses!(Shape, ops::embedding_backward(&good, &tensor(device, &[2, 3])?, 0), "zero", "[0, 3]");
+    refuses!(Shape, ops::embedding_backward(&good, &d_y, 0), "zero", "[0, 3]");
     let deep = indices(device, &[1, 1, 1, 2], &[0, 1])?;
     refuses!(Shape, ops::embedding(&deep, &table), "tokens", "fewer dimensions", "[1, 1, 1, 2]");
     Ok(())
@@ -134,14 +128,8 @@ fn labels_and_losses_that_do_not_fit(device: &Device) -> Outcome {
     refuses!(Shape, weighted.rows(&logits, &labels), "class weights", "[3]", "[2]");
     for smoothing in [-0.1, 1.1, f32::NAN] {
         let loss = CrossEntropy::default().smoothing(smoothing);
-        let found = smoothing.to_string();
-        refuses!(
-            Config,
-            loss.reduced(&logits, &labels, Reduction::Mean),
-            "label smoothing",
-            "0 to 1",
-            &found
-        );
+        let refused = loss.reduced(&logits, &labels, Reduction::Mean);
+        refuses!(Config, refused, "label smoothing", "0 to 1", &smoothing.to_string());
     }
     let d_rows = tensor(device, &[3])?;
     let back = CrossEntropy::default().rows_backward(&logits, &labels, &d_rows);
@@ -159,27 +147,12 @@ fn inputs_that_do_not_fit_layers(device: &Device) -> Outcome {
     let state = rnn.zero_state(device, 2)?;
     let x = tensor(device, &[6, 2, 3])?;
 
-    refuses!(
-        Index,
-        embedding.infer(&parameters, &indices(device, &[1], &[5])?),
-        "tokens",
-        "index 5",
-        "below 5"
-    );
-    refuses!(
-        Shape,
-        rnn.infer(&parameters, &tensor(device, &[6, 3])?, &state),
-        "x",
-        "[time, batch, inputs]",
-        "[6, 3]"
-    );
-    refuses!(
-        Shape,
-        rnn.infer(&parameters, &tensor(device, &[6, 2, 4])?, &state),
-        "x",
-        "[time, batch, 3]",
-        "[6, 2, 4]"
-    );
+    let tokens = indices(device, &[1], &[5])?;
+    refuses!(Index, embedding.infer(&parameters, &tokens), "tokens", "index 5", "below 5");
+    for (sizes, expected) in [(&[6, 3][..], "[time, batch, inputs]"), (&[6, 2, 4], "[time, batch, 3]")] {
+        let refused = rnn.infer(&parameters, &tensor(device, sizes)?, &state);
+        refuses!(Shape, refused, "x", expected, &format!("{sizes:?}"));
+    }
     let narrow = rnn.zero_state(device, 3)?;
     refuses!(Shape, rnn.infer(&parameters, &x, &narrow), "the state", "[2, 2, 4]", "[2, 3, 4]");
     let shallow = State::from_hidden(&tensor(device, &[1, 2, 4])?)?;
@@ -216,31 +189,16 @@ fn models_that_make_no_sense(device: &Device) -> Outcome {
     let parameters = model.initialize(device)?;
     let state = model.zero_state(device, 1)?;
     let features = tensor(device, &[1, 1, 3])?;
-    refuses!(
-        Config,
-        model.infer(&parameters, &features, &state),
-        "`embedding`",
-        "reads tokens",
-        "gets features"
-    );
+    let refused = model.infer(&parameters, &features, &state);
+    refuses!(Config, refused, "`embedding`", "reads tokens", "gets features");
     let mut features_first = Model::new(1);
     features_first.add("rnn", Rnn::new(Cell::tanh(), 3, 4))?;
     let own = features_first.initialize(device)?;
-    let own_state = features_first.zero_state(device, 1)?;
-    refuses!(
-        Config,
-        features_first.forward(&own, &tokens, &own_state),
-        "`rnn`",
-        "reads features",
-        "gets tokens"
-    );
+    let refused = features_first.forward(&own, &tokens, &features_first.zero_state(device, 1)?);
+    refuses!(Config, refused, "`rnn`", "reads features", "gets tokens");
 
-    refuses!(
-        Config,
-        model.infer(&parameters, &tokens, &empty.zero_state(device, 1)?),
-        "state",
-        "too few layers"
-    );
+    let of_none = empty.zero_state(device, 1)?;
+    refuses!(Config, model.infer(&parameters, &tokens, &of_none), "state", "too few layers");
     let mut two = Model::new(1);
     two.add("tokens", OneHot::new(3))?;
     two.add("lower", Rnn::new(Cell::tanh(), 3, 4))?;
@@ -252,61 +210,36 @@ fn models_that_make_no_sense(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn another_models_parts(device: &Device) -> Outcome {
-    let make = || -> Result<_> {
-        let mut model = Model::new(1);
-        let layers = (
-            model.add("embedding", Embedding::new(5, 3))?,
-            model.add("rnn", Rnn::new(Cell::tanh(), 3, 4))?,
-            model.add("head", Linear::new(4, 5))?,
-        );
-        let parameters = model.initialize(device)?;
-        Ok((model, layers, parameters))
-    };
-    let (own, (embedding, rnn, head), mut parameters) = make()?;
-    let (_, _, mut foreign) = make()?;
-    let mut foreign_gradients = foreign.zero_gradients()?;
+/// That gradients belong to one initialization is the matter of `owners`.
+fn another_models_parameters(device: &Device) -> Outcome {
+    let Small { model, embedding, rnn, head } = Small::new()?;
+    let (parameters, mut foreign) = (model.initialize(device)?, Small::new()?.model.initialize(device)?);
     let gradients = parameters.zero_gradients()?;
     let tokens = indices(device, &[1, 2], &[0, 1])?;
     let (x, y) = (tensor(device, &[1, 2, 3])?, tensor(device, &[1, 2, 4])?);
-    let state = rnn.zero_state(device, 2)?;
-    let advice = "another model";
-
-    refuses!(ModelMismatch, embedding.infer(&foreign, &tokens), "parameters", advice);
-    refuses!(ModelMismatch, rnn.infer(&foreign, &x, &state), "parameters", advice);
-    refuses!(ModelMismatch, head.infer(&foreign, &y), "parameters", advice);
-    refuses!(ModelMismatch, own.infer(&foreign, &tokens, &own.zero_state(device, 2)?), "parameters", advice);
-    let (_, trace) = embedding.forward(&parameters, &tokens)?;
-    refuses!(ModelMismatch, trace.backward(&x, &mut foreign_gradients), "gradients", advice);
-    let (_, _, trace) = rnn.forward(&parameters, &x, &state)?;
-    refuses!(ModelMismatch, trace.backward(&y, None, &mut foreign_gradients), "gradients", advice);
-    let (logits, trace) = head.forward(&parameters, &y)?;
-    refuses!(ModelMismatch, trace.backward(&logits, &mut foreign_gradients), "gradients", advice);
-
-    let before = all_parameters(&parameters)?;
+    let before = all_parameters(&foreign)?;
     let mut sgd = Sgd::new(&parameters, SgdConfig::new(0.1))?;
     let mut adam = Adam::new(&parameters, AdamConfig::new(0.1))?;
-    refuses!(ModelMismatch, sgd.step(&mut foreign, &gradients), "parameters", advice);
-    refuses!(ModelMismatch, adam.step(&mut foreign, &gradients), "parameters", advice);
-    refuses!(ModelMismatch, sgd.step(&mut parameters, &foreign_gradients), "gradients", advice);
-    refuses!(ModelMismatch, adam.step(&mut parameters, &foreign_gradients), "gradients", advice);
-    // A second initialisation of the same model is not what the optimizer was made for either.
-    let mut twin = own.initialize(device)?;
-    refuses!(ModelMismatch, adam.step(&mut twin, &gradients), "parameters", advice);
-    assert_eq!(all_parameters(&parameters)?, before, "nothing was updated");
+    for refused in [
+        embedding.infer(&foreign, &tokens).map(drop),
+        rnn.infer(&foreign, &x, &rnn.zero_state(device, 2)?).map(drop),
+        head.infer(&foreign, &y).map(drop),
+        model.infer(&foreign, &tokens, &model.zero_state(device, 2)?).map(drop),
+        sgd.step(&mut foreign, &gradients),
+        adam.step(&mut foreign, &gradients),
+    ] {
+        refuses!(ModelMismatch, refused, "parameters", "another model");
+    }
+    assert_eq!(all_parameters(&foreign)?, before, "nothing was updated");
     Ok(())
 }
 
 fn parameters_that_are_not_there(device: &Device) -> Outcome {
-    let mut model = Model::new(1);
-    model.add("head", Linear::new(2, 1))?;
-    let mut parameters = model.initialize(device)?;
+    let (_, mut parameters) = head(device)?;
     let before = all_parameters(&parameters)?;
     refuses!(Config, parameters.view("head.bais"), "head.bais", "head.weight", "head.bias");
     refuses!(Config, parameters.zero_gradients()?.view("weight"), "`weight`", "head.weight");
     refuses!(Config, parameters.set("tail.bias", &[1], &[1.0]), "tail.bias", "head.weight");
-    refuses!(Shape, parameters.set("head.bias", &[1], &[1.0, 2.0]), "head.bias", "1 values", "2 values");
-    refuses!(Shape, parameters.set("head.weight", &[2, 1], &[1.0, 2.0]), "head.weight", "[1, 2]", "[2, 1]");
     let several = [("head.bias", &[1][..], &[1.0][..]), ("head.weight", &[1, 2][..], &[1.0][..])];
     refuses!(Shape, parameters.set_all(several), "head.weight", "2 values", "1 values");
     assert_eq!(all_parameters(&parameters)?, before, "nothing changed");
@@ -314,23 +247,18 @@ fn parameters_that_are_not_there(device: &Device) -> Outcome {
 }
 
 fn hyperparameters_that_make_no_sense(device: &Device) -> Outcome {
-    let mut model = Model::new(1);
-    model.add("head", Linear::new(2, 1))?;
-    let parameters = model.initialize(device)?;
+    let (_, parameters) = head(device)?;
     let mut adam = Adam::new(&parameters, AdamConfig::default())?;
     let mut sgd = Sgd::new(&parameters, SgdConfig::default())?;
     for rate in [-1.0, f64::NAN, f64::INFINITY] {
-        let found = rate.to_string();
-        refuses!(
-            Config,
-            Adam::new(&parameters, AdamConfig::new(rate)),
-            "learning_rate",
-            "at least 0",
-            &found
-        );
-        refuses!(Config, Sgd::new(&parameters, SgdConfig::new(rate)), "learning_rate", "at least 0", &found);
-        refuses!(Config, adam.set_learning_rate(rate), "learning_rate", "at least 0", &found);
-        refuses!(Config, sgd.set_learning_rate(rate), "learning_rate", "at least 0", &found);
+        for refused in [
+            Adam::new(&parameters, AdamConfig::new(rate)).map(drop),
+            Sgd::new(&parameters, SgdConfig::new(rate)).map(drop),
+            adam.set_learning_rate(rate),
+            sgd.set_learning_rate(rate),
+        ] {
+            refuses!(Config, refused, "learning_rate", "at least 0", &rate.to_string());
+        }
     }
     let adam = |change: fn(&mut AdamConfig)| {
         let mut config = AdamConfig::default();
@@ -341,19 +269,10 @@ fn hyperparameters_that_make_no_sense(device: &Device) -> Outcome {
     refuses!(Config, adam(|config| config.betas.1 = -0.5), "betas.1", "at least 0", "-0.5");
     refuses!(Config, adam(|config| config.betas.1 = f64::NAN), "betas.1", "below 1", "NaN");
     refuses!(Config, adam(|config| config.epsilon = -1e-8), "epsilon", "at least 0", "-0.00000001");
-    refuses!(
-        Config,
-        adam(|config| config.weight_decay = WeightDecay::Penalty(-1.0)),
-        "weight_decay",
-        "at least 0",
-        "-1"
-    );
-    refuses!(
-        Config,
-        adam(|config| config.weight_decay = WeightDecay::Decoupled(f64::NAN)),
-        "weight_decay",
-        "NaN"
-    );
+    let decay = adam(|config| config.weight_decay = WeightDecay::Penalty(-1.0));
+    refuses!(Config, decay, "weight_decay", "at least 0", "-1");
+    let decay = adam(|config| config.weight_decay = WeightDecay::Decoupled(f64::NAN));
+    refuses!(Config, decay, "weight_decay", "NaN");
     let sgd = |change: fn(&mut SgdConfig)| {
         let mut config = SgdConfig::default();
         change(&mut config);
@@ -366,13 +285,16 @@ fn hyperparameters_that_make_no_sense(device: &Device) -> Outcome {
     // Numbers that only 64-bit floats can hold.
     if device != &Device::reference() {
         let largest = "3.4028234663852886e38";
-        refuses!(Config, Adam::new(&parameters, AdamConfig::new(1e39)), "learning_rate", largest, "1e39");
-        refuses!(Config, Sgd::new(&parameters, SgdConfig::new(1e39)), "learning_rate", largest, "1e39");
-        let mut slow = Adam::new(&parameters, AdamConfig::default())?;
-        refuses!(Config, slow.set_learning_rate(1e39), "learning_rate", largest, "1e39");
-        refuses!(Config, slow.set_learning_rate(1e38), "learning_rate / (1 - betas.0)", largest);
-        let mut slow = Sgd::new(&parameters, SgdConfig::default())?;
-        refuses!(Config, slow.set_learning_rate(1e39), "learning_rate", largest, "1e39");
+        let (mut slow_adam, mut slow_sgd) = (adam(|_| ())?, sgd(|_| ())?);
+        for refused in [
+            adam(|config| config.learning_rate = 1e39).map(drop),
+            sgd(|config| config.learning_rate = 1e39).map(drop),
+            slow_adam.set_learning_rate(1e39),
+            slow_sgd.set_learning_rate(1e39),
+        ] {
+            refuses!(Config, refused, "learning_rate", largest, "1e39");
+        }
+        refuses!(Config, slow_adam.set_learning_rate(1e38), "learning_rate / (1 - betas.0)", largest);
         refuses!(Config, adam(|config| config.betas.1 = 1.0 - 1e-12), "betas.1", "below 1", "0.999999999999");
         refuses!(Config, adam(|config| config.epsilon = 1e-60), "epsilon", "zero", "1e-60");
         let decay = adam(|config| config.weight_decay = WeightDecay::Penalty(1e39));
@@ -382,14 +304,9 @@ fn hyperparameters_that_make_no_sense(device: &Device) -> Outcome {
     }
     let mut gradients = parameters.zero_gradients()?;
     for limit in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-        refuses!(Config, gradients.clip_norm(limit), "max_norm", "positive and finite", &limit.to_string());
-        refuses!(
-            Config,
-            gradients.clip(limit, Norm::L1),
-            "max_norm",
-            "positive and finite",
-            &limit.to_string()
-        );
+        let parts = ["max_norm", "positive and finite", &limit.to_string()];
+        refuses!(Config, gradients.clip_norm(limit), all parts);
+        refuses!(Config, gradients.clip(limit, Norm::L1), all parts);
     }
     Ok(())
 }
@@ -397,23 +314,23 @@ fn hyperparameters_that_make_no_sense(device: &Device) -> Outcome {
 fn layers_that_cannot_be_described() -> Outcome {
     let mut model = Model::new(1);
     model.add("head", Linear::new(2, 1))?;
-    refuses!(Config, model.add("head", Linear::new(2, 1)), "layer name", "`head`", "taken");
-    refuses!(Config, model.add("", Linear::new(2, 1)), "layer name", "``");
-    refuses!(Config, model.add("a.b", Linear::new(2, 1)), "layer name", "`a.b`", "no dot");
-    refuses!(Config, model.add("linear", Linear::new(0, 1)), "linear: inputs", "between 1 and", "not 0");
-    refuses!(Config, model.add("linear", Linear::new(1, 0)), "linear: outputs", "between 1 and", "not 0");
-    refuses!(Config, model.add("table", Embedding::new(0, 1)), "table: vocabulary", "between 1 and", "not 0");
-    refuses!(Config, model.add("table", Embedding::new(1, 0)), "table: features", "between 1 and", "not 0");
-    refuses!(Config, model.add("tokens", OneHot::new(0)), "tokens: vocabulary", "between 1 and", "not 0");
-    refuses!(Config, model.add("rnn", Rnn::new(Cell::tanh(), 0, 1)), "rnn: inputs", "between 1 and", "not 0");
-    refuses!(Config, model.add("rnn", Rnn::new(Cell::tanh(), 1, 0)), "rnn: hidden", "between 1 and", "not 0");
-    refuses!(
-        Config,
-        model.add("rnn", Rnn::new(Cell::tanh(), 1, 1).layers(0)),
-        "rnn: layers",
-        "between 1 and",
-        "not 0"
-    );
+    for (name, parts) in [("head", ["`head`", "taken"]), ("", ["``", ""]), ("a.b", ["`a.b`", "no dot"])] {
+        refuses!(Config, model.add(name, Linear::new(2, 1)), "layer name", parts[0], parts[1]);
+    }
+    let tanh = |inputs, hidden| Rnn::new(Cell::tanh(), inputs, hidden);
+    let layers: [(LayerConfig, &str); 8] = [
+        (Linear::new(0, 1).into(), "inputs"),
+        (Linear::new(1, 0).into(), "outputs"),
+        (Embedding::new(0, 1).into(), "vocabulary"),
+        (Embedding::new(1, 0).into(), "features"),
+        (OneHot::new(0).into(), "vocabulary"),
+        (tanh(0, 1).into(), "inputs"),
+        (tanh(1, 0).into(), "hidden"),
+        (tanh(1, 1).layers(0).into(), "layers"),
+    ];
+    for (layer, size) in layers {
+        refuses!(Config, model.add("new", layer), &format!("new: {size}"), "between 1 and", "not 0");
+    }
     let cell = Cell::Vanilla(Activation::Elu { alpha: f32::INFINITY });
     refuses!(Config, model.add("rnn", Rnn::new(cell, 1, 1)), "elu", "finite", "inf");
     assert_eq!(model.specs().len(), 2, "what was refused was not added");
@@ -426,33 +343,20 @@ fn options_whose_numbers_make_no_sense() -> Outcome {
     let (lstm, gru, tanh) =
         (|| Rnn::new(Cell::Lstm, 3, 4), || Rnn::new(Cell::Gru, 3, 4), || Rnn::new(Cell::tanh(), 3, 4));
     for width in [0, 4, 5, usize::MAX] {
-        let found = format!("not {width}");
-        refuses!(
-            Config,
-            refused(lstm().projection(width)),
-            "rnn: projection and hidden",
-            "1 and hidden - 1 = 3",
-            &found
-        );
+        let parts = ["rnn: projection and hidden", "1 and hidden - 1 = 3", &format!("not {width}")];
+        refuses!(Config, refused(lstm().projection(width)), all parts);
     }
     // A single unit cannot be projected.
-    refuses!(
-        Config,
-        refused(Rnn::new(Cell::Lstm, 3, 1).projection(1)),
-        "projection and hidden",
-        "hidden - 1 = 0"
-    );
+    let single = Rnn::new(Cell::Lstm, 3, 1).projection(1);
+    refuses!(Config, refused(single), "projection and hidden", "hidden - 1 = 0");
     for bound in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-        let found = bound.to_string();
-        refuses!(Config, refused(lstm().clip_gates(bound)), "rnn: clip_gates", "above 0 and finite", &found);
-        refuses!(Config, refused(lstm().clip_cell(bound)), "rnn: clip_cell", "above 0 and finite", &found);
-        refuses!(
-            Config,
-            refused(gru().clip_gradient(bound)),
-            "rnn: clip_gradient",
-            "above 0 and finite",
-            &found
-        );
+        for (stack, option) in [
+            (lstm().clip_gates(bound), "rnn: clip_gates"),
+            (lstm().clip_cell(bound), "rnn: clip_cell"),
+            (gru().clip_gradient(bound), "rnn: clip_gradient"),
+        ] {
+            refuses!(Config, refused(stack), option, "above 0 and finite", &bound.to_string());
+        }
     }
     let (sigmoid, relu) = (Activation::Sigmoid, Activation::Relu);
     for function in [
@@ -469,36 +373,30 @@ fn options_whose_numbers_make_no_sense() -> Outcome {
             refuses!(Config, refused(stack), "rnn: gate_activations", function.name(), "at least 0", "-0.5");
         }
     }
-    let empty = Activation::HardTanh { low: 1.0, high: 1.0 };
-    refuses!(
-        Config,
-        refused(gru().gate_activations(sigmoid, empty, relu)),
-        "hard_tanh",
-        "low below high",
-        "1 and 1"
-    );
+    let empty = gru().gate_activations(sigmoid, Activation::HardTanh { low: 1.0, high: 1.0 }, relu);
+    refuses!(Config, refused(empty), "hard_tanh", "low below high", "1 and 1");
     let steep = Activation::Affine { alpha: f32::NAN, beta: 0.0 };
     refuses!(Config, refused(lstm().gate_activations(steep, relu, relu)), "affine", "finite", "NaN");
     refuses!(Config, refused(tanh().truncated(0)), "rnn: truncated", "between 1 and", "not 0");
-    refuses!(Config, refused(tanh().truncated_every(0, 3)), "rnn: truncated_every", "between 1 and", "not 0");
-    refuses!(Config, refused(tanh().truncated_every(3, 0)), "rnn: truncated_every", "between 1 and", "not 0");
-    refuses!(Config, refused(tanh().truncated_every(1, 0)), "rnn: truncated_every", "between 1 and", "not 0");
-    refuses!(
-        Config,
-        refused(tanh().truncated_every(5, 4)),
-        "truncated_every",
-        "every 5 steps back through 4",
-        "at least 5"
-    );
+    for (every, back) in [(0, 3), (3, 0), (1, 0)] {
+        let stack = tanh().truncated_every(every, back);
+        refuses!(Config, refused(stack), "rnn: truncated_every", "between 1 and", "not 0");
+    }
+    let short = refused(tanh().truncated_every(5, 4));
+    refuses!(Config, short, "truncated_every", "every 5 steps back through 4", "at least 5");
     refuses!(Config, refused(tanh().windowed(usize::MAX)), "rnn: windowed", "between 1 and");
     for rate in [1.0, -0.1, f32::NAN] {
-        let (found, two) = (rate.to_string(), || lstm().layers(2));
-        refuses!(Config, refused(two().dropout(rate)), "rnn: dropout", "below 1", &found);
-        refuses!(Config, refused(two().input_dropout(rate)), "rnn: input_dropout", "below 1", &found);
-        refuses!(Config, refused(two().weight_drop(rate)), "rnn: weight_drop", "below 1", &found);
-        refuses!(Config, refused(two().recurrent_dropout(rate)), "rnn: recurrent_dropout", "below 1", &found);
-        refuses!(Config, refused(two().zoneout(rate, 0.0)), "rnn: zoneout", "below 1", &found);
-        refuses!(Config, refused(two().zoneout(0.0, rate)), "rnn: zoneout", "below 1", &found);
+        let two = || lstm().layers(2);
+        for (stack, option) in [
+            (two().dropout(rate), "rnn: dropout"),
+            (two().input_dropout(rate), "rnn: input_dropout"),
+            (two().weight_drop(rate), "rnn: weight_drop"),
+            (two().recurrent_dropout(rate), "rnn: recurrent_dropout"),
+            (two().zoneout(rate, 0.0), "rnn: zoneout"),
+            (two().zoneout(0.0, rate), "rnn: zoneout"),
+        ] {
+            refuses!(Config, refused(stack), option, "below 1", &rate.to_string());
+        }
     }
     refuses!(Config, refused(lstm().dropout(0.5)), "dropout and layers", "there is 1", "input_dropout");
     refuses!(Config, refused(lstm().merge(Merge::Mean)), "merge and bidirectional", "Mean");
@@ -519,13 +417,8 @@ fn lengths_resets_and_states_that_do_not_fit(device: &Device) -> Outcome {
     refuses!(Shape, run(Sequences::ragged(&lengths(&[5, 1, 1])?)), "lengths", "[2]", "[3]");
     let resets = indices(device, &[2, 5], &[0; 10])?;
     refuses!(Shape, run(Sequences::whole().resets(&resets)), "resets", "[5, 2]", "[2, 5]");
-    refuses!(
-        Config,
-        rnn.forward(&parameters, &x, &zero),
-        "sequences",
-        "training(random_key)",
-        "evaluation()"
-    );
+    let no_mode = rnn.forward(&parameters, &x, &zero);
+    refuses!(Config, no_mode, "sequences", "training(random_key)", "evaluation()");
     refuses!(Config, rnn.initial_state(&parameters, 2), "initial_state", "learned_initial_state()");
     // The hidden state is as wide as the projection, the cell state as the layer.
     let (narrow, wide) = (tensor(device, &[1, 2, 2])?, tensor(device, &[1, 2, 4])?);
@@ -543,28 +436,18 @@ fn lengths_resets_and_states_that_do_not_fit(device: &Device) -> Outcome {
 fn absurd_sizes_are_refused_before_anything_is_allocated() -> Outcome {
     let mut model = Model::new(1);
     let huge = 1 << 40;
-    refuses!(
-        Config,
-        model.add("rnn", Rnn::new(Cell::tanh(), 3, huge)),
-        "rnn: hidden",
-        "between 1 and",
-        "1099511627776"
-    );
-    refuses!(Config, model.add("rnn", Rnn::new(Cell::tanh(), huge, 3)), "rnn: inputs", "1099511627776");
-    refuses!(
-        Config,
-        model.add("rnn", Rnn::new(Cell::tanh(), 3, 3).layers(huge)),
-        "rnn: layers",
-        "1099511627776"
-    );
-    refuses!(
-        Config,
-        model.add("rnn", Rnn::new(Cell::tanh(), 3, 3).layers(1 << 24)),
-        "rnn: layers",
-        "16777216"
-    );
-    refuses!(Config, model.add("table", Embedding::new(huge, 3)), "table: vocabulary", "1099511627776");
-    refuses!(Config, model.add("tokens", OneHot::new(usize::MAX)), "tokens: vocabulary", "between 1 and");
+    let tanh = |inputs, hidden| Rnn::new(Cell::tanh(), inputs, hidden);
+    let layers: [(LayerConfig, &str, &str); 6] = [
+        (tanh(3, huge).into(), "hidden", "1099511627776"),
+        (tanh(huge, 3).into(), "inputs", "1099511627776"),
+        (tanh(3, 3).layers(huge).into(), "layers", "1099511627776"),
+        (tanh(3, 3).layers(1 << 24).into(), "layers", "16777216"),
+        (Embedding::new(huge, 3).into(), "vocabulary", "1099511627776"),
+        (OneHot::new(usize::MAX).into(), "vocabulary", "18446744073709551615"),
+    ];
+    for (layer, size, found) in layers {
+        refuses!(Config, model.add("new", layer), &format!("new: {size}"), "between 1 and", found);
+    }
     let square = Rnn::new(Cell::tanh(), 1 << 17, 1 << 17);
     refuses!(Shape, model.add("rnn", square), "rnn.weight_ih_l0", "2^31", "131072");
     let many = Linear::new(1 << 15, 1 << 15);
@@ -584,13 +467,8 @@ fn host_bytes() -> Option<u64> {
 }
 
 fn sizes_beyond_the_hosts_memory_are_errors() -> Outcome {
-    refuses!(
-        OutOfMemory,
-        Tensor::zeros(&Device::reference(), &[1 << 31]),
-        "zeros",
-        "17179869184 bytes",
-        "smaller"
-    );
+    let refused = Tensor::zeros(&Device::reference(), &[1 << 31]);
+    refuses!(OutOfMemory, refused, "zeros", "17179869184 bytes", "smaller");
     Ok(())
 }
 
@@ -700,26 +578,8 @@ fn devices_that_do_not_match(here: &Device, there: &Device) -> Outcome {
     Ok(())
 }
 
-fn every_misuse(device: &Device) -> Outcome {
-    sizes_that_do_not_fit_data(device)?;
-    shapes_that_do_not_fit_operations(device)?;
-    tokens_and_tables_that_do_not_fit(device)?;
-    labels_and_losses_that_do_not_fit(device)?;
-    inputs_that_do_not_fit_layers(device)?;
-    lengths_resets_and_states_that_do_not_fit(device)?;
-    models_that_make_no_sense(device)?;
-    another_models_parts(device)?;
-    parameters_that_are_not_there(device)?;
-    hyperparameters_that_make_no_sense(device)
-}
-
-fn misuse_on_the_cpu_is_a_typed_error() -> Outcome {
-    every_misuse(&Device::cpu())
-}
-
-fn misuse_on_the_gpu_is_a_typed_error_and_records_no_work(adapter: &Adapter) -> Outcome {
+fn misuse_on_the_gpu_records_no_work(adapter: &Adapter) -> Outcome {
     let device = adapter.open()?;
-    every_misuse(&device)?;
     let before = device.counters().dispatches;
     shapes_that_do_not_fit_operations(&device)?;
     tokens_and_tables_that_do_not_fit(&device)?;
@@ -741,9 +601,21 @@ fn tensors_of_another_device_are_refused_on_the_gpu(adapter: &Adapter) -> Outcom
 }
 
 pub(crate) fn register(suite: &mut Suite) {
+    on_devices!(
+        suite,
+        sizes_that_do_not_fit_data,
+        shapes_that_do_not_fit_operations,
+        tokens_and_tables_that_do_not_fit,
+        labels_and_losses_that_do_not_fit,
+        inputs_that_do_not_fit_layers,
+        lengths_resets_and_states_that_do_not_fit,
+        models_that_make_no_sense,
+        another_models_parameters,
+        parameters_that_are_not_there,
+        hyperparameters_that_make_no_sense,
+    );
     on_cpu!(
         suite,
-        misuse_on_the_cpu_is_a_typed_error,
         layers_that_cannot_be_described,
         options_whose_numbers_make_no_sense,
         absurd_sizes_are_refused_before_anything_is_allocated,
@@ -754,11 +626,7 @@ pub(crate) fn register(suite: &mut Suite) {
     let beyond = concat!(module_path!(), "::sizes_beyond_the_hosts_memory_are_errors");
     let testable = host_bytes().is_some_and(|bytes| bytes < LARGEST_BYTES);
     suite.cpu_if(beyond, testable, sizes_beyond_the_hosts_memory_are_errors);
-    on_gpu!(
-        suite,
-        misuse_on_the_gpu_is_a_typed_error_and_records_no_work,
-        tensors_of_another_device_are_refused_on_the_gpu,
-    );
+    on_gpu!(suite, misuse_on_the_gpu_records_no_work, tensors_of_another_device_are_refused_on_the_gpu,);
     let beyond = concat!(module_path!(), "::sizes_beyond_the_gpus_buffers_are_errors");
     let testable = |adapter: &Adapter| adapter.summary().max_buffer_bytes < (1 << 31) * 4;
     suite.gpu_if(beyond, testable, sizes_beyond_the_gpus_buffers_are_errors);

@@ -2,7 +2,7 @@
 //! parameters that they were created from, and a description with all of its layers.
 
 use refrain::io::{Checkpoint, Metadata, load_layer_weights, load_weights, save_layer_weights, save_weights};
-use refrain::nn::{Cell, Embedding, Gradients, Layer, Linear, Model, Parameters, Rnn};
+use refrain::nn::{Cell, Embedding, Layer, Linear, Model, Rnn};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig};
 use refrain::{Device, Indices, Result, Tensor};
 
@@ -11,15 +11,15 @@ use crate::misuse::refuses;
 use crate::support::{Folder, all_parameters, random};
 
 /// A model of three layers, with an initial state that is learned.
-struct Small {
-    model: Model,
-    embedding: Layer<Embedding>,
-    rnn: Layer<Rnn>,
-    head: Layer<Linear>,
+pub(crate) struct Small {
+    pub(crate) model: Model,
+    pub(crate) embedding: Layer<Embedding>,
+    pub(crate) rnn: Layer<Rnn>,
+    pub(crate) head: Layer<Linear>,
 }
 
 impl Small {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let mut model = Model::new(1);
         Ok(Self {
             embedding: model.add("embedding", Embedding::new(5, 3))?,
@@ -43,9 +43,9 @@ fn values_are_set_by_shape_and_must_be_finite(device: &Device) -> Outcome {
         let mut wide = [0.0; 20];
         wide[7] = value;
         let narrow = wide.map(|value| value as f32);
-        let named = format!("`head.bias`, value 7 ({value:e})");
-        refuses!(NonFinite, parameters.set("head.bias", &[20], &narrow), &named);
-        refuses!(NonFinite, parameters.set_all([("head.bias", &[20][..], &wide[..])]), &named);
+        let named = &*format!("`head.bias`, value 7 ({value:e})");
+        refuses!(NonFinite, parameters.set("head.bias", &[20], &narrow), named);
+        refuses!(NonFinite, parameters.set_all([("head.bias", &[20][..], &wide[..])]), named);
     }
     // Beyond the largest 32-bit float, where that is what the device computes with.
     let mut wide = [0.25; 20];
@@ -66,23 +66,28 @@ fn values_are_set_by_shape_and_must_be_finite(device: &Device) -> Outcome {
 fn each_initialization_has_gradients_of_its_own(device: &Device) -> Outcome {
     let Small { model, embedding, rnn, head } = Small::new()?;
     let (mut one, mut two) = (model.initialize(device)?, model.initialize(device)?);
-    let (own, mut other) = (one.zero_gradients()?, two.zero_gradients()?);
+    let foreign = Small::new()?.model.initialize(device)?;
+    let own = one.zero_gradients()?;
     let tokens = Indices::from_slice(device, &[2, 1], &[0, 1])?;
     let (x, y) = (random(device, 1, &[2, 1, 3], 1.0)?, random(device, 2, &[2, 1, 4], 1.0)?);
     let d_logits = random(device, 3, &[2, 1, 5], 1.0)?;
     let state = rnn.zero_state(device, 1)?;
     let advice = "created from";
 
-    let (_, trace) = embedding.forward(&one, &tokens)?;
-    refuses!(ModelMismatch, trace.backward(&x, &mut other), "gradients", advice);
-    let (_, _, trace) = rnn.forward(&one, &x, &state)?;
-    refuses!(ModelMismatch, trace.backward(&y, None, &mut other), "gradients", advice);
-    let (_, _, trace) = rnn.forward(&one, &x, &state)?;
-    refuses!(ModelMismatch, trace.backward_parameters(&y, &mut other), "gradients", advice);
-    let (_, trace) = head.forward(&one, &y)?;
-    refuses!(ModelMismatch, trace.backward(&d_logits, &mut other), "gradients", advice);
-    let (_, _, trace) = model.forward(&one, &tokens, &model.zero_state(device, 1)?)?;
-    refuses!(ModelMismatch, trace.backward(&d_logits, &mut other), "gradients", advice);
+    // Gradients of another initialization of the model, and of another model.
+    for mut other in [two.zero_gradients()?, foreign.zero_gradients()?] {
+        let (_, trace) = embedding.forward(&one, &tokens)?;
+        refuses!(ModelMismatch, trace.backward(&x, &mut other), "gradients", advice);
+        let (_, _, trace) = rnn.forward(&one, &x, &state)?;
+        refuses!(ModelMismatch, trace.backward(&y, None, &mut other), "gradients", advice);
+        let (_, _, trace) = rnn.forward(&one, &x, &state)?;
+        refuses!(ModelMismatch, trace.backward_parameters(&y, &mut other), "gradients", advice);
+        let (_, trace) = head.forward(&one, &y)?;
+        refuses!(ModelMismatch, trace.backward(&d_logits, &mut other), "gradients", advice);
+        let (_, _, trace) = model.forward(&one, &tokens, &model.zero_state(device, 1)?)?;
+        refuses!(ModelMismatch, trace.backward(&d_logits, &mut other), "gradients", advice);
+    }
+    let (other, of_another_model) = (two.zero_gradients()?, foreign.zero_gradients()?);
     // A learned state of other parameters would get no gradient.
     let learned = rnn.initial_state(&two, 1)?;
     refuses!(ModelMismatch, rnn.forward(&one, &x, &learned), "the learned initial state", advice);
@@ -94,8 +99,10 @@ fn each_initialization_has_gradients_of_its_own(device: &Device) -> Outcome {
     let before = (all_parameters(&one)?, all_parameters(&two)?);
     let mut adam = Adam::new(&one, AdamConfig::new(0.1))?;
     let mut sgd = Sgd::new(&one, SgdConfig { momentum: 0.5, ..SgdConfig::new(0.1) })?;
-    refuses!(ModelMismatch, adam.step(&mut one, &other), "gradients", advice);
-    refuses!(ModelMismatch, sgd.step(&mut one, &other), "gradients", advice);
+    for other in [&other, &of_another_model] {
+        refuses!(ModelMismatch, adam.step(&mut one, other), "gradients", advice);
+        refuses!(ModelMismatch, sgd.step(&mut one, other), "gradients", advice);
+    }
     refuses!(ModelMismatch, adam.step(&mut two, &other), "parameters", advice);
     refuses!(ModelMismatch, sgd.step(&mut two, &other), "parameters", advice);
     assert_eq!((all_parameters(&one)?, all_parameters(&two)?), before, "nothing was updated");
@@ -130,14 +137,6 @@ fn no_layer_is_added_after_initialize(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Gradients of NaN, by way of a NaN at the output.
-fn poison(device: &Device, head: &Layer<Linear>, parameters: &Parameters) -> Result<Gradients> {
-    let mut gradients = parameters.zero_gradients()?;
-    let (y, trace) = head.forward(parameters, &Tensor::zeros(device, &[1, 4])?)?;
-    trace.backward(&Tensor::from_slice(device, y.shape().dimensions(), &[f32::NAN; 5])?, &mut gradients)?;
-    Ok(gradients)
-}
-
 fn values_that_are_not_finite_are_neither_saved_nor_loaded(device: &Device) -> Outcome {
     let folder = Folder::new("finite")?;
     let path = folder.path().join("model.safetensors");
@@ -146,7 +145,10 @@ fn values_that_are_not_finite_are_neither_saved_nor_loaded(device: &Device) -> O
     Checkpoint::save(&path, &small.model, &parameters, &Metadata::new())?;
     let whole = std::fs::read(&path)?;
 
-    let gradients = poison(device, &small.head, &parameters)?;
+    // Gradients of NaN, by way of a NaN at the output.
+    let mut gradients = parameters.zero_gradients()?;
+    let (_, trace) = small.head.forward(&parameters, &Tensor::zeros(device, &[1, 4])?)?;
+    trace.backward(&Tensor::from_slice(device, &[1, 5], &[f32::NAN; 5])?, &mut gradients)?;
     Sgd::new(&parameters, SgdConfig::new(0.1))?.step(&mut parameters, &gradients)?;
     let saved = Checkpoint::save(&path, &small.model, &parameters, &Metadata::new());
     refuses!(NonFinite, saved, "`head.", "NaN", "model.safetensors", "last checkpoint");

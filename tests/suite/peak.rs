@@ -6,7 +6,7 @@ use refrain::nn::{Cell, Embedding, Linear, Merge, Model, OneHot, Parameters, Ran
 use refrain::optim::{Adam, AdamConfig};
 use refrain::{Device, Indices, Result, Tensor};
 
-use crate::adapters::{Adapter, Outcome, Suite};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
 use crate::support::{random, tokens};
 
 /// Sizes whose buffers the pool gives without rounding up, so that only the count itself is tested.
@@ -142,6 +142,7 @@ fn every_cell_depth_and_direction_holds_what_the_cost_says(adapter: &Adapter) ->
 
 fn options_hold_what_the_cost_says(adapter: &Adapter) -> Outcome {
     let two = |cell| stack(cell).layers(2);
+    let cut = |cell| stack(cell).checkpointed(STEPS / 2);
     expect_stacks(
         adapter,
         [
@@ -157,15 +158,6 @@ fn options_hold_what_the_cost_says(adapter: &Adapter) -> Outcome {
             ("reset before", stack(Cell::Gru).reset_before()),
             ("layer norm", two(Cell::Lstm).layer_norm()),
             ("sliding windows", stack(Cell::Lstm).windowed(8)),
-        ],
-    )
-}
-
-fn checkpointed_stacks_hold_what_the_cost_says(adapter: &Adapter) -> Outcome {
-    let cut = |cell| stack(cell).checkpointed(STEPS / 2);
-    expect_stacks(
-        adapter,
-        [
             ("lstm in segments", cut(Cell::Lstm)),
             ("lstm in segments, 3 layers", cut(Cell::Lstm).layers(3)),
             ("gru in segments, dropout", cut(Cell::Gru).layers(2).dropout(0.5)),
@@ -244,19 +236,11 @@ fn the_written_formulas_are_what_is_counted() -> Outcome {
 }
 
 pub(crate) fn register(suite: &mut Suite) {
-    suite.cpu(
-        concat!(module_path!(), "::the_written_formulas_are_what_is_counted"),
-        the_written_formulas_are_what_is_counted,
-    );
-    macro_rules! gpu {
-        ($($claim:ident),+ $(,)?) => {
-            $(suite.gpu(concat!(module_path!(), "::", stringify!($claim)), $claim);)+
-        };
-    }
-    gpu!(
+    on_cpu!(suite, the_written_formulas_are_what_is_counted);
+    on_gpu!(
+        suite,
         every_cell_depth_and_direction_holds_what_the_cost_says,
         options_hold_what_the_cost_says,
-        checkpointed_stacks_hold_what_the_cost_says,
         whole_models_hold_what_the_cost_says,
         sizes_of_any_kind_hold_what_the_cost_says_and_a_sixteenth,
     );

@@ -8,7 +8,7 @@ use refrain::tuning::Profiling;
 use refrain::{Device, Error, GpuOptions, Result, Tensor, ops};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
-use crate::support::{Rule, Setup, expect_same_bits, random};
+use crate::support::{Rule, Setup, random};
 
 /// More dispatches than one query set has room for.
 const MANY: usize = 2500;
@@ -84,8 +84,7 @@ fn profiling_changes_no_bit(adapter: &Adapter) -> Outcome {
     for profiling in [Profiling::Kernels, Profiling::Passes] {
         let device = profiled(adapter, profiling, ParameterPath::Fastest)?;
         let timed = Setup::SMALL.train(&device, 3)?;
-        expect_same_bits("losses", &timed.losses, &plain.losses)?;
-        expect_same_bits("parameters", &timed.parameters, &plain.parameters)?;
+        timed.expect_same(&plain)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A stack of recurrent layers on a device, and passes over random operands.
 
-use refrain::nn::{Layer, Model, Parameters, Rnn, Sequences, State};
+use refrain::nn::{Gradients, Layer, Model, Parameters, Rnn, Sequences, State};
 use refrain::{Device, Result, Tensor};
 
 use crate::adapters::Outcome;
@@ -73,16 +73,25 @@ impl Stack {
         operands: &Operands,
         sequences: Sequences<'_>,
     ) -> Result<(Pass, [u64; 2])> {
+        self.adding_pass(operands, sequences, &mut self.parameters.zero_gradients()?)
+    }
+
+    /// As [`Stack::counted_pass`]; the pass adds to `gradients`, and returns the sums.
+    pub(crate) fn adding_pass(
+        &self,
+        operands: &Operands,
+        sequences: Sequences<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<(Pass, [u64; 2])> {
         let (layer, parameters) = (&self.layer, &self.parameters);
         let Operands { x, d_y, initial, d_last } = operands;
-        let mut gradients = parameters.zero_gradients()?;
         let dispatches = || self.device.counters().dispatches;
         let before = dispatches();
         let (y, last, trace) = layer.forward_sequences(parameters, x, initial, sequences)?;
         let between = dispatches();
-        let (d_x, d_initial) = trace.backward(d_y, Some(d_last), &mut gradients)?;
+        let (d_x, d_initial) = trace.backward(d_y, Some(d_last), gradients)?;
         let after = dispatches();
-        let gradients = all_gradients(parameters, &gradients)?;
+        let gradients = all_gradients(parameters, gradients)?;
         Ok((Pass { y, last, d_x, d_initial, gradients }, [between - before, after - between]))
     }
 }

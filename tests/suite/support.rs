@@ -11,7 +11,7 @@ use refrain::ops::Activation;
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig};
 use refrain::random::Stream;
 use refrain::tuning::RecurrentStrategy;
-use refrain::{Device, GpuOptions, Result, Tensor};
+use refrain::{AdapterKind, AdapterSummary, Device, GpuOptions, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome};
 
@@ -56,6 +56,24 @@ pub(crate) fn parts(state: &State) -> Result<Vec<Vec<f64>>> {
 
 pub(crate) fn dot(one: &[f64], two: &[f64]) -> f64 {
     one.iter().zip(two).map(|(a, b)| a * b).sum()
+}
+
+/// An adapter that no machine has.
+pub(crate) fn card() -> AdapterSummary {
+    AdapterSummary {
+        index: 0,
+        name: "Imaginary 9000".into(),
+        kind: AdapterKind::Discrete,
+        backend: "vulkan".into(),
+        driver: "imaginary 1.0".into(),
+        max_buffer_bytes: 1 << 31,
+        max_binding_bytes: 1 << 27,
+        workgroup_bytes: 32 << 10,
+        workgroup_invocations: 1024,
+        subgroup_sizes: (32, 64),
+        immediate_bytes: 128,
+        features: Vec::new(),
+    }
 }
 
 /// A square matrix with `value` on its diagonal.
@@ -208,6 +226,14 @@ impl Setup {
 pub(crate) struct Run {
     pub(crate) losses: Vec<f32>,
     pub(crate) parameters: Vec<f32>,
+}
+
+impl Run {
+    /// Fails unless both left the same bits.
+    pub(crate) fn expect_same(&self, other: &Self) -> Outcome {
+        expect_same_bits("losses", &self.losses, &other.losses)?;
+        expect_same_bits("parameters", &self.parameters, &other.parameters)
+    }
 }
 
 /// All parameters, one after the other, without padding.

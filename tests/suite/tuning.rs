@@ -2,9 +2,7 @@
 //! otherwise.
 
 use std::fs;
-use std::path::Path;
 
-use libtest_mimic::Failed;
 use refrain::io::save_tuning;
 use refrain::nn::Cell;
 use refrain::ops::{self, Form, ProductTrial};
@@ -12,30 +10,14 @@ use refrain::tuning::{
     Journal, MatmulTile, MatmulVariant, ProductShape, Profiling, RecurrentShape, RecurrentStrategy, Tuning,
     TuningSource,
 };
-use refrain::{AdapterKind, AdapterSummary, Device, Error, GpuOptions, Result, Tensor};
+use refrain::{Device, Error, GpuOptions, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
-use crate::support::{Folder, Run, Setup, expect_close, expect_same_bits, random, wide};
+use crate::misuse::refuses;
+use crate::support::{Folder, Run, Setup, card, expect_close, expect_same_bits, random, wide};
 
 /// Training steps of a claim.
 const STEPS: usize = 4;
-
-fn card() -> AdapterSummary {
-    AdapterSummary {
-        index: 0,
-        name: "Imaginary 9000".into(),
-        kind: AdapterKind::Discrete,
-        backend: "vulkan".into(),
-        driver: "imaginary 1.0".into(),
-        max_buffer_bytes: 1 << 31,
-        max_binding_bytes: 1 << 27,
-        workgroup_bytes: 32 << 10,
-        workgroup_invocations: 1024,
-        subgroup_sizes: (32, 64),
-        immediate_bytes: 128,
-        features: Vec::new(),
-    }
-}
 
 const LAYER: RecurrentShape = RecurrentShape { gates: 4, hidden_size: 64, rows: 16 };
 
@@ -68,15 +50,6 @@ fn a_table_survives_a_round_trip() -> Outcome {
     Ok(())
 }
 
-/// The message with which a file of this text is refused.
-fn refusal(path: &Path, text: &str) -> std::result::Result<String, Failed> {
-    fs::write(path, text)?;
-    match Tuning::load(path, &card()) {
-        Err(error @ Error::Checkpoint { .. }) => Ok(error.to_string()),
-        other => Err(Failed::from(format!("expected Checkpoint, got {other:?}"))),
-    }
-}
-
 fn files_that_are_broken_or_foreign_are_refused_with_what_is_wrong() -> Outcome {
     let folder = Folder::new("tuning")?;
     let path = folder.path().join("table.json");
@@ -103,17 +76,12 @@ fn files_that_are_broken_or_foreign_are_refused_with_what_is_wrong() -> Outcome 
         (twice, "has two choices for RecurrentShape"),
     ] {
         assert_ne!(text, whole, "{part}: nothing was changed");
-        let message = refusal(&path, &text)?;
-        assert!(message.contains(part), "{part} in {message}");
-        assert!(
-            message.contains("table.json: ") && message.contains("run `refrain tune` again"),
-            "{message}"
-        );
+        fs::write(&path, text)?;
+        let refused = Tuning::load(&path, &card());
+        refuses!(Checkpoint, refused, part, "table.json: ", "run `refrain tune` again");
     }
-    match Tuning::load(folder.path(), &card()) {
-        Err(Error::Io { .. }) => Ok(()),
-        other => Err(Failed::from(format!("a folder is no file, but gave {other:?}"))),
-    }
+    refuses!(Io, Tuning::load(folder.path(), &card()), "");
+    Ok(())
 }
 
 fn the_cpu_makes_no_choices() -> Outcome {
@@ -162,8 +130,7 @@ fn a_training_step_meets_all_forms_and_what_it_chose_does_the_same_again(adapter
     let tuned = open(adapter, TuningSource::Given(choices.clone()), &GpuOptions::default())?;
     assert_eq!(tuned.tuning(), Some(&choices));
     let again = DEEP.train(&tuned, STEPS)?;
-    expect_same_bits("losses", &plain.losses, &again.losses)?;
-    expect_same_bits("parameters", &plain.parameters, &again.parameters)
+    plain.expect_same(&again)
 }
 
 /// Other tiles for every product; split sums where they were sequential, and the other way round.
@@ -193,8 +160,7 @@ fn other_tiles_change_no_bit_of_training(adapter: &Adapter) -> Outcome {
         choices.products().filter(|&(shape, variant)| others.product(shape) != Some(variant)).count();
     assert_eq!(differ, choices.products().count(), "every product is computed in another way");
     let tuned = DEEP.train(&open(adapter, TuningSource::Given(others), &GpuOptions::default())?, STEPS)?;
-    expect_same_bits("losses", &plain.losses, &tuned.losses)?;
-    expect_same_bits("parameters", &plain.parameters, &tuned.parameters)
+    plain.expect_same(&tuned)
 }
 
 /// The other way through time and sums in other parts are the same to rounding. A step's gradients are sums of some 1200
@@ -226,8 +192,7 @@ fn sums_taken_otherwise_train_the_same_to_rounding_and_the_same_bits_each_time(a
     let devices = [adapter.open_with(&options)?, adapter.open_anew_with(&options)?];
     let [one, two] = devices.map(|device| DEEP.train(&device, STEPS));
     let (one, two) = (one?, two?);
-    expect_same_bits("losses", &one.losses, &two.losses)?;
-    expect_same_bits("parameters", &one.parameters, &two.parameters)?;
+    one.expect_same(&two)?;
     assert_ne!(one.parameters, plain.parameters, "the choices were obeyed");
     expect_close("losses", &wide(&plain.losses), &wide(&one.losses), TOLERANCE)
 }
@@ -307,18 +272,10 @@ fn a_trial_computes_every_variant_of_the_product(adapter: &Adapter) -> Outcome {
 }
 
 fn choices_are_recorded_only_with_a_journal_and_without_forced_choices(adapter: &Adapter) -> Outcome {
-    match adapter.open()?.choices() {
-        Err(Error::Config { what, message }) => {
-            assert!(what == "choices" && message.contains("Journal::Choices"), "{what}: {message}");
-        }
-        other => return Err(Failed::from(format!("expected Config, got {other:?}"))),
-    }
+    refuses!(Config, adapter.open()?.choices(), "choices", "Journal::Choices");
     let matmul = Some(MatmulVariant { tile: MatmulTile::Narrow, parts: 1 });
     let options = GpuOptions { journal: Journal::Choices, matmul, ..GpuOptions::default() };
-    match adapter.open_with(&options) {
-        Err(Error::Config { message, .. }) => assert!(message.contains("leave `matmul`"), "{message}"),
-        other => return Err(Failed::from(format!("expected Config, got {other:?}"))),
-    }
+    refuses!(Config, adapter.open_with(&options), "leave `matmul`");
     Ok(())
 }
 

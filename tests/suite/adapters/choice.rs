@@ -5,6 +5,7 @@ use refrain::tuning::RecurrentStrategy;
 
 use super::adapter::{Adapter, Turn};
 use super::{Outcome, Suite, on_cpu};
+use crate::support::card;
 
 /// The adapters under test, and the wishes that none of them fulfils.
 pub(super) struct Chosen {
@@ -42,20 +43,7 @@ pub(super) fn choose(found: Vec<AdapterSummary>, wishes: Option<&str>) -> Chosen
 }
 
 fn summary(index: usize, name: &str) -> AdapterSummary {
-    AdapterSummary {
-        index,
-        name: name.to_owned(),
-        kind: refrain::AdapterKind::Software,
-        backend: "vulkan".to_owned(),
-        driver: "test".to_owned(),
-        max_buffer_bytes: 1,
-        max_binding_bytes: 1,
-        workgroup_bytes: 1,
-        workgroup_invocations: 1,
-        subgroup_sizes: (1, 1),
-        immediate_bytes: 0,
-        features: Vec::new(),
-    }
+    AdapterSummary { index, name: name.to_owned(), ..card() }
 }
 
 fn requests_select_adapters_and_missing_ones_are_errors() -> Outcome {

@@ -2,10 +2,11 @@
 //! takes.
 
 use refrain::nn::{Cell, Rnn};
-use refrain::{Device, Error, Result};
+use refrain::{Device, Result};
 
-use super::{BATCH, BLOCK, Built, EVERY, HIDDEN, INPUTS, Kind, STEPS, expect_same, model};
+use super::{BATCH, BLOCK, EVERY, HIDDEN, INPUTS, Kind, STEPS, expect_same, model, passes};
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
+use crate::misuse::refuses;
 use crate::support::random;
 
 fn segments_cost_what_they_keep_and_run_again() -> Outcome {
@@ -27,34 +28,30 @@ fn segments_cost_what_they_keep_and_run_again() -> Outcome {
     Ok(())
 }
 
-/// The bytes of a budget between those of two numbers of segments.
-fn budgets(stack: &Rnn) -> Result<Vec<u64>> {
-    let mut all = Vec::new();
-    for blocks in 1..=STEPS.div_ceil(BLOCK) {
-        let cost = model(stack.clone().checkpointed(blocks * BLOCK))?.0.cost(STEPS, BATCH)?;
-        all.extend([cost.trace_bytes - 4, cost.trace_bytes, cost.trace_bytes + 4]);
-    }
-    Ok(all)
+/// The bytes of a trace in segments of one block, of two, and so on.
+fn trace_bytes(stack: &Rnn) -> Result<Vec<u64>> {
+    let of =
+        |blocks| Ok(model(stack.clone().checkpointed(blocks * BLOCK))?.0.cost(STEPS, BATCH)?.trace_bytes);
+    (1..=STEPS.div_ceil(BLOCK)).map(of).collect()
+}
+
+/// Budgets just below, at and just above each of these numbers of bytes.
+fn budgets(bytes: &[u64]) -> impl Iterator<Item = u64> {
+    bytes.iter().flat_map(|bytes| [bytes - 4, *bytes, bytes + 4])
 }
 
 fn a_budget_is_kept_by_the_longest_segments_that_fit() -> Outcome {
     let stack = Rnn::new(Cell::Gru, INPUTS, HIDDEN).layers(2);
-    let of = |blocks: usize| -> Result<u64> {
-        let (model, _) = model(stack.clone().checkpointed(blocks * BLOCK))?;
-        Ok(model.cost(STEPS, BATCH)?.trace_bytes)
-    };
-    let bytes: Vec<u64> = (1..=STEPS.div_ceil(BLOCK)).map(of).collect::<Result<_>>()?;
+    let bytes = trace_bytes(&stack)?;
     let least = bytes.iter().copied().min().unwrap_or(0);
     let mut refused = 0;
-    for budget in budgets(&stack)? {
+    for budget in budgets(&bytes) {
         let (model, _) = model(stack.clone().checkpointed_within(budget))?;
         // The longest segment comes last.
-        let expected = bytes.iter().rev().find(|&&bytes| bytes <= budget);
-        match (model.cost(STEPS, BATCH), expected) {
+        match (model.cost(STEPS, BATCH), bytes.iter().rev().find(|&&bytes| bytes <= budget)) {
             (Ok(cost), Some(&expected)) => assert_eq!(cost.trace_bytes, expected, "within {budget}"),
-            (Err(Error::Config { what, message }), None) => {
-                assert!(what.ends_with("checkpointed_within"), "{what}");
-                assert!(message.contains(&format!("{least} bytes do")), "{message}");
+            (cost, None) => {
+                refuses!(Config, cost, "checkpointed_within", &format!("{least} bytes do"));
                 refused += 1;
             }
             (found, expected) => panic!("within {budget}: {found:?}, expected {expected:?}"),
@@ -67,17 +64,13 @@ fn a_budget_is_kept_by_the_longest_segments_that_fit() -> Outcome {
 fn a_budget_changes_no_bit() -> Outcome {
     let device = Device::cpu();
     let stack = Rnn::new(Cell::Gru, INPUTS, HIDDEN).layers(2);
-    let whole = Built::new(&device, &stack)?.pass(&device, Kind::Ragged)?;
-    for budget in budgets(&stack)?.into_iter().skip(1) {
-        let cut =
-            Built::new(&device, &stack.clone().checkpointed_within(budget))?.pass(&device, Kind::Ragged)?;
+    let whole = passes(&device, &stack, Kind::Ragged)?;
+    for budget in budgets(&trace_bytes(&stack)?).skip(1) {
+        let cut = passes(&device, &stack.clone().checkpointed_within(budget), Kind::Ragged)?;
         expect_same(&format!("within {budget}"), &whole, &cut)?;
     }
-    let tiny = Built::new(&device, &stack.checkpointed_within(1000))?.pass(&device, Kind::Ragged);
-    match tiny {
-        Err(Error::Config { what, .. }) => assert!(what.ends_with("checkpointed_within"), "{what}"),
-        other => panic!("a budget of 1000 bytes gives {:?}", other.map(|_| "a pass")),
-    }
+    let tiny = passes(&device, &stack.checkpointed_within(1000), Kind::Ragged);
+    refuses!(Config, tiny, "checkpointed_within");
     Ok(())
 }
 

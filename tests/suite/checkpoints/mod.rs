@@ -7,13 +7,13 @@ mod memory;
 mod options;
 mod passes;
 
-use libtest_mimic::Failed;
-use refrain::nn::{Layer, Model, Parameters, RandomKey, Rnn, Sequences, State};
+use refrain::nn::{Layer, Model, RandomKey, Rnn, Sequences};
 use refrain::random::Stream;
-use refrain::{Device, Indices, Result, Tensor};
+use refrain::{Device, Indices, Result};
 
 use crate::adapters::{Outcome, Suite};
-use crate::support::{all_gradients, random};
+use crate::stacks::Stack;
+use crate::support::{expect_same_bits, random};
 
 /// Gradients of weights are summed in blocks of this many steps of [`BATCH`] rows.
 const BLOCK: usize = 4;
@@ -73,93 +73,48 @@ fn indices(device: &Device, stream: u64, dimensions: &[usize], of: impl Fn(u32) 
     Indices::from_slice(device, dimensions, &values)
 }
 
-/// A number of a pass: what it is of, and its values.
+/// The results of passes, by name.
 type Named = (&'static str, Vec<f64>);
 
-fn state_values(name: &'static str, state: &State) -> Result<Named> {
-    let mut values = state.hidden().download_f64()?;
-    if let Some(cell) = state.cell() {
-        values.extend(cell.download_f64()?);
+/// A stack whose learned initial states are not zero, where they begin, which would hide them.
+fn built(device: &Device, stack: &Rnn) -> Result<Stack> {
+    let mut built = Stack::new(device, stack.clone())?;
+    let names: Vec<String> = built.parameters.names().map(str::to_owned).collect();
+    for name in names.iter().filter(|name| name.contains("initial")) {
+        built.parameters.set(name, &[5], &[0.3, -0.2, 0.5, 0.1, -0.4])?;
     }
-    Ok((name, values))
+    Ok(built)
 }
 
-/// A state whose parts are random.
-fn random_state(device: &Device, like: &State, stream: u64) -> Result<State> {
-    let part = |like: &Tensor, stream| random(device, stream, like.shape().dimensions(), 0.5);
-    let hidden = part(&like.hidden(), stream)?;
-    match like.cell() {
-        Some(cell) => State::from_hidden_and_cell(&hidden, &part(&cell, stream + 1)?),
-        None => State::from_hidden(&hidden),
+/// All that two passes of a stack yield; the gradients of the second are added to those of the first.
+fn passes(device: &Device, stack: &Rnn, kind: Kind) -> Result<Vec<Named>> {
+    let stack = built(device, stack)?;
+    let lengths = indices(device, 902, &[BATCH], |bits| bits % (STEPS + 1) as u32)?;
+    let resets = indices(device, 903, &[STEPS, BATCH], |bits| u32::from(bits % 11 == 0))?;
+    let mut sequences = match kind.is_ragged() {
+        true => Sequences::ragged(&lengths).resets(&resets),
+        false => Sequences::whole(),
+    };
+    if kind.is_random() {
+        sequences = sequences.training(RandomKey::new(6, 3));
     }
-}
-
-struct Built {
-    layer: Layer<Rnn>,
-    parameters: Parameters,
-}
-
-impl Built {
-    fn new(device: &Device, stack: &Rnn) -> Result<Self> {
-        let mut model = Model::new(4);
-        let layer = model.add("rnn", stack.clone())?;
-        let mut parameters = model.initialize(device)?;
-        // Initial states that are learned begin at zero, which would hide them.
-        let names: Vec<String> = parameters.names().map(str::to_owned).collect();
-        for name in names.iter().filter(|name| name.contains("initial")) {
-            parameters.set(name, &[5], &[0.3, -0.2, 0.5, 0.1, -0.4])?;
-        }
-        Ok(Self { layer, parameters })
+    let mut operands = stack.operands([STEPS, BATCH])?;
+    if matches!(kind, Kind::Learned) {
+        operands.initial = stack.layer.initial_state(&stack.parameters, BATCH)?;
     }
-
-    /// All that a pass yields, gradients twice over: the second time added to the first.
-    fn pass(&self, device: &Device, kind: Kind) -> Result<Vec<Named>> {
-        let Self { layer, parameters } = self;
-        let x = random(device, 901, &[STEPS, BATCH, INPUTS], 1.0)?;
-        let lengths = indices(device, 902, &[BATCH], |bits| bits % (STEPS + 1) as u32)?;
-        let resets = indices(device, 903, &[STEPS, BATCH], |bits| u32::from(bits % 11 == 0))?;
-        let mut sequences = match kind.is_ragged() {
-            true => Sequences::ragged(&lengths).resets(&resets),
-            false => Sequences::whole(),
-        };
-        if kind.is_random() {
-            sequences = sequences.training(RandomKey::new(6, 3));
-        }
-        let zero = layer.zero_state(device, BATCH)?;
-        let initial = match kind {
-            Kind::Learned => layer.initial_state(parameters, BATCH)?,
-            _ => random_state(device, &zero, 904)?,
-        };
-        let d_last = random_state(device, &zero, 906)?;
-        let mut gradients = parameters.zero_gradients()?;
-        let mut all = Vec::new();
-        for pass in 0..2 {
-            let (y, last, trace) = layer.forward_sequences(parameters, &x, &initial, sequences)?;
-            let d_y = random(device, 908 + pass, y.shape().dimensions(), 1.0)?;
-            let (d_x, d_initial) = trace.backward(&d_y, Some(&d_last), &mut gradients)?;
-            all.push(("y", y.download_f64()?));
-            all.push(state_values("the final state", &last)?);
-            all.push(("d_x", d_x.download_f64()?));
-            all.push(state_values("d_initial", &d_initial)?);
-            all.push(("the gradients", all_gradients(parameters, &gradients)?));
-        }
-        Ok(all)
+    let mut gradients = stack.parameters.zero_gradients()?;
+    let mut all = Vec::new();
+    for stream in [908, 909] {
+        operands.d_y = random(device, stream, operands.d_y.shape().dimensions(), 1.0)?;
+        all.extend(stack.adding_pass(&operands, sequences, &mut gradients)?.0.values()?);
     }
+    Ok(all)
 }
 
 /// Fails unless both hold the same bits; NaN anywhere fails too.
 fn expect_same(what: &str, one: &[Named], two: &[Named]) -> Outcome {
-    for ((name, one), (_, two)) in one.iter().zip(two) {
-        let differs = |(a, b): (&f64, &f64)| a.to_bits() != b.to_bits() || a.is_nan();
-        if let Some(place) = one.iter().zip(two).position(differs) {
-            let (a, b) = (one[place], two[place]);
-            return Err(Failed::from(format!("{what}: {name}[{place}]: {a:e} and {b:e}")));
-        }
-        if one.len() != two.len() {
-            return Err(Failed::from(format!("{what}: {name} has {} and {} values", one.len(), two.len())));
-        }
-    }
-    Ok(())
+    let mut both = one.iter().zip(two);
+    both.try_for_each(|((name, one), (_, two))| expect_same_bits(&format!("{what}: {name}"), one, two))
 }
 
 /// A model of one stack, for its cost.

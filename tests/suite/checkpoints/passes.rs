@@ -4,8 +4,8 @@
 use refrain::nn::{Cell, Rnn};
 use refrain::{Device, GpuOptions};
 
-use super::{BATCH, BLOCK, Built, EVERY, HIDDEN, INPUTS, Kind, STEPS, expect_same, model};
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
+use super::{BATCH, BLOCK, EVERY, HIDDEN, INPUTS, Kind, STEPS, expect_same, model, passes};
+use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_devices_strategies, on_gpu_strategies};
 use crate::support::{by_entry, expect_close, expect_same_bits, random};
 
 const KINDS: [Kind; 6] =
@@ -29,27 +29,19 @@ fn stacks() -> Vec<(Rnn, Kind)> {
     all
 }
 
-fn checkpoints_change_no_bit_on(device: &Device, every: &[usize]) -> Outcome {
-    for (stack, kind) in stacks() {
-        let whole = Built::new(device, &stack)?.pass(device, kind)?;
-        for &every in every {
-            let cut = Built::new(device, &stack.clone().checkpointed(every))?.pass(device, kind)?;
-            expect_same(&format!("{kind:?}, every {every}: {stack:?}"), &whole, &cut)?;
-        }
-    }
-    Ok(())
+fn checkpoints_change_no_bit(device: &Device) -> Outcome {
+    let lengths = [1, EVERY, 3 * BLOCK, STEPS];
+    let lengths = if device.adapter().is_some() { &lengths[..2] } else { &lengths };
+    stacks().iter().try_for_each(|(stack, kind)| expect_no_change(device, stack, *kind, lengths))
 }
 
-fn checkpoints_change_no_bit_on_the_cpu() -> Outcome {
-    checkpoints_change_no_bit_on(&Device::cpu(), &[1, EVERY, 3 * BLOCK, STEPS])
-}
-
-fn checkpoints_change_no_bit_on_the_reference() -> Outcome {
-    checkpoints_change_no_bit_on(&Device::reference(), &[1, EVERY, 3 * BLOCK, STEPS])
-}
-
-fn checkpoints_change_no_bit_on_the_gpu(adapter: &Adapter) -> Outcome {
-    checkpoints_change_no_bit_on(&adapter.open()?, &[1, EVERY])
+/// Fails unless passes in segments of these lengths have the bits of whole ones.
+fn expect_no_change(device: &Device, stack: &Rnn, kind: Kind, lengths: &[usize]) -> Outcome {
+    let whole = passes(device, stack, kind)?;
+    lengths.iter().try_for_each(|&every| {
+        let cut = passes(device, &stack.clone().checkpointed(every), kind)?;
+        expect_same(&format!("{kind:?}, every {every}: {stack:?}"), &whole, &cut)
+    })
 }
 
 /// So small that no block of the gradients of an LSTM's gates fits a binding.
@@ -59,12 +51,9 @@ fn checkpoints_change_no_bit_where_work_is_cut(adapter: &Adapter) -> Outcome {
     let options = GpuOptions { binding_bytes: Some(BINDING_BYTES), ..GpuOptions::default() };
     let device = adapter.open_with(&options)?;
     assert!((4 * BLOCK * BATCH * 4 * HIDDEN) as u64 > BINDING_BYTES, "blocks fit");
-    for stack in [Rnn::new(Cell::Lstm, INPUTS, HIDDEN), Rnn::new(Cell::Gru, INPUTS, HIDDEN)] {
-        let whole = Built::new(&device, &stack)?.pass(&device, Kind::Ragged)?;
-        let cut = Built::new(&device, &stack.clone().checkpointed(EVERY))?.pass(&device, Kind::Ragged)?;
-        expect_same(&format!("{stack:?}"), &whole, &cut)?;
-    }
-    Ok(())
+    [Cell::Lstm, Cell::Gru].into_iter().try_for_each(|cell| {
+        expect_no_change(&device, &Rnn::new(cell, INPUTS, HIDDEN), Kind::Ragged, &[EVERY])
+    })
 }
 
 /// Sums over many blocks of time agree with those of 64-bit floats. A sum of n terms of either sign has an error of about
@@ -76,8 +65,8 @@ fn long_sums_agree_with_the_reference(adapter: &Adapter) -> Outcome {
     for (stack, kind) in stacks() {
         let stack = stack.checkpointed(EVERY);
         let reference = Device::reference();
-        let expected = Built::new(&reference, &stack)?.pass(&reference, kind)?;
-        let found = Built::new(&device, &stack)?.pass(&device, kind)?;
+        let expected = passes(&reference, &stack, kind)?;
+        let found = passes(&device, &stack, kind)?;
         for ((name, expected), (_, found)) in expected.iter().zip(&found) {
             let what = format!("{kind:?}: {stack:?}: {name}");
             expect_close(&what, expected, found, by_entry(tolerance, expected))?;
@@ -89,8 +78,8 @@ fn long_sums_agree_with_the_reference(adapter: &Adapter) -> Outcome {
 fn a_clipped_gradient_is_clipped_somewhere() -> Outcome {
     let device = Device::cpu();
     let stack = Rnn::new(Cell::Lstm, INPUTS, HIDDEN).layers(2);
-    let free = Built::new(&device, &stack)?.pass(&device, Kind::Clipped)?;
-    let clipped = Built::new(&device, &Kind::Clipped.of(stack))?.pass(&device, Kind::Clipped)?;
+    let free = passes(&device, &stack, Kind::Clipped)?;
+    let clipped = passes(&device, &Kind::Clipped.of(stack), Kind::Clipped)?;
     assert!(expect_same("clipped", &free, &clipped).is_err(), "the bound holds nowhere, and tests nothing");
     Ok(())
 }
@@ -109,14 +98,12 @@ fn outputs_of_checkpointed_stacks_are_those_of_inference() -> Outcome {
 pub(super) fn register(suite: &mut Suite) {
     on_cpu!(
         suite,
-        checkpoints_change_no_bit_on_the_cpu,
-        checkpoints_change_no_bit_on_the_reference,
         a_clipped_gradient_is_clipped_somewhere,
         outputs_of_checkpointed_stacks_are_those_of_inference,
     );
+    on_devices_strategies!(suite, checkpoints_change_no_bit);
     on_gpu_strategies!(
         suite,
-        checkpoints_change_no_bit_on_the_gpu,
         checkpoints_change_no_bit_where_work_is_cut,
         long_sums_agree_with_the_reference,
     );

@@ -74,7 +74,16 @@ macro_rules! on_builds {
     };
 }
 
-use on_builds;
+/// Registers claims about what GPUs compute, functions that compute it on any device: each build gives what the CPU gives.
+macro_rules! as_on_the_cpu {
+    ($suite:expr, $($claim:ident),+ $(,)?) => {
+        $($suite.gpu(concat!(module_path!(), "::", stringify!($claim)), |adapter| {
+            $crate::extremes::expect_as_on_the_cpu(adapter, $claim)
+        });)+
+    };
+}
+
+use {as_on_the_cpu, on_builds};
 
 /// Fails unless each build computes what the CPU does.
 fn expect_as_on_the_cpu(adapter: &Adapter, compute: impl Fn(&Device) -> Result<Results>) -> Outcome {
@@ -87,7 +96,12 @@ fn expect_as_on_the_cpu(adapter: &Adapter, compute: impl Fn(&Device) -> Result<R
             }
         }
     }
-    match faults.as_slice() {
+    none_of(&faults)
+}
+
+/// Fails if there are faults, with all of them.
+fn none_of(faults: &[String]) -> Outcome {
+    match faults {
         [] => Ok(()),
         _ => Err(Failed::from(faults.join("\n"))),
     }

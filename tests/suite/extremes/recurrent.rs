@@ -8,8 +8,8 @@ use refrain::testing::{PersistentLimits, ShaderBuild};
 use refrain::tuning::RecurrentStrategy;
 use refrain::{Device, GpuOptions, Result};
 
-use super::{NANS, Results, expect_alike, ordinary, tensor};
-use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu};
+use super::{NANS, Results, expect_alike, none_of, ordinary, tensor};
+use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::support::expect_same_bits;
 
 const STEPS: usize = 4;
@@ -124,14 +124,6 @@ fn train(device: &Device, stack: &Rnn, place: Place) -> Result<(Vec<OfRows>, Res
     Ok((of_rows, of_parameters))
 }
 
-fn places(stack: &Rnn) -> Vec<Place> {
-    let mut all = vec![Input, Hidden, Upstream];
-    if stack.cell().has_cell_state() {
-        all.push(Place::Cell);
-    }
-    all
-}
-
 /// The claims about one device: results are those of the CPU; ordinary rows have the bits that they have among ordinary rows;
 /// a row with NaN in its input has NaN in all that depends on it, as has every gradient of the layer's parameters.
 fn expect_confined(device: &Device, takes: impl Fn(usize) -> bool) -> Outcome {
@@ -143,7 +135,8 @@ fn expect_confined(device: &Device, takes: impl Fn(usize) -> bool) -> Outcome {
     };
     for (_, (name, stack)) in stacks().into_iter().enumerate().filter(|(number, _)| takes(*number)) {
         let (clean, _) = train(device, &stack, Nowhere)?;
-        for place in places(&stack) {
+        let cell = stack.cell().has_cell_state().then_some(Place::Cell);
+        for place in [Input, Hidden, Upstream].into_iter().chain(cell) {
             let name = format!("{name}, extremes in {place:?}, on {device}");
             let (expected, expected_gradients) = train(&Device::cpu(), &stack, place)?;
             let (found, gradients) = train(device, &stack, place)?;
@@ -166,10 +159,7 @@ fn expect_confined(device: &Device, takes: impl Fn(usize) -> bool) -> Outcome {
             }
         }
     }
-    match faults.as_slice() {
-        [] => Ok(()),
-        _ => Err(Failed::from(faults.join("\n"))),
-    }
+    none_of(&faults)
 }
 
 /// Rows whose input is NaN at step [`AT`].
@@ -194,14 +184,10 @@ fn stack_has_both(stack: &Rnn) -> bool {
     stack.outputs() == 2 * stack.hidden()
 }
 
-fn extreme_values_in_a_row_of_a_recurrent_layer_do_not_affect_other_rows(adapter: &Adapter) -> Outcome {
+fn extreme_values_do_not_affect_other_rows(adapter: &Adapter) -> Outcome {
     // Where there are several adapters, each runs every stack in one number, and another in the other.
     let mut pairs = pairs(adapter)?.into_iter().enumerate();
     pairs.try_for_each(|(number, device)| expect_confined(&device, |stack| adapter.takes(stack + number)))
-}
-
-fn extreme_values_in_a_row_of_a_recurrent_layer_do_not_affect_other_rows_on_the_cpu() -> Outcome {
-    expect_confined(&Device::cpu(), |_| true)
 }
 
 /// Each strategy over time with a build of its own.
@@ -249,10 +235,6 @@ fn a_pass_over_nan_does_not_affect_the_next(adapter: &Adapter) -> Outcome {
     pairs.try_for_each(|(_, device)| expect_clean_after_nan(&device))
 }
 
-fn a_pass_over_nan_does_not_affect_the_next_on_the_cpu() -> Outcome {
-    expect_clean_after_nan(&Device::cpu())
-}
-
 /// One NaN means EMPTY in the exchange of persistent kernels: no state may have these bits.
 fn persistent_kernels_exchange_every_nan(adapter: &Adapter) -> Outcome {
     let persistent_limits = PersistentLimits { workgroups: Some(2), ..PersistentLimits::default() };
@@ -275,14 +257,15 @@ fn persistent_kernels_exchange_every_nan(adapter: &Adapter) -> Outcome {
 }
 
 pub(super) fn register(suite: &mut Suite) {
-    on_cpu!(
-        suite,
-        extreme_values_in_a_row_of_a_recurrent_layer_do_not_affect_other_rows_on_the_cpu,
-        a_pass_over_nan_does_not_affect_the_next_on_the_cpu,
-    );
+    suite.cpu(concat!(module_path!(), "::extreme_values_do_not_affect_other_rows"), || {
+        expect_confined(&Device::cpu(), |_| true)
+    });
+    suite.cpu(concat!(module_path!(), "::a_pass_over_nan_does_not_affect_the_next"), || {
+        expect_clean_after_nan(&Device::cpu())
+    });
     on_gpu!(
         suite,
-        extreme_values_in_a_row_of_a_recurrent_layer_do_not_affect_other_rows,
+        extreme_values_do_not_affect_other_rows,
         a_pass_over_nan_does_not_affect_the_next,
         persistent_kernels_exchange_every_nan,
     );

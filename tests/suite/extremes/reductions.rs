@@ -5,9 +5,9 @@ use refrain::ops::{self, Form, Norm};
 use refrain::optim::{Adam, AdamConfig, Sgd, SgdConfig, WeightDecay};
 use refrain::{Device, Indices, Result};
 
-use super::{NANS, Results, builds, expect_as_on_the_cpu, on_builds, ordinary, specials, tensor, vector};
+use super::{NANS, Results, as_on_the_cpu, builds, on_builds, ordinary, specials, tensor, vector};
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
-use crate::support::expect_same_bits;
+use crate::support::{Optimizer, expect_same_bits};
 
 const NORMS: [Norm; 3] = [Norm::L1, Norm::L2, Norm::Infinity];
 
@@ -33,7 +33,7 @@ fn norms_and_sums_of_nan_are_nan(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn of_sums(device: &Device) -> Result<Results> {
+fn norms_and_sums_of_extremes_are_as_on_the_cpu(device: &Device) -> Result<Results> {
     let mut results = Results::new();
     for special in specials() {
         let mut values = ordinary(41, LENGTH);
@@ -52,10 +52,6 @@ fn of_sums(device: &Device) -> Result<Results> {
         ops::sum_rows(&tensor(device, &[300, columns], &rows)?)?.download()?,
     ));
     Ok(results)
-}
-
-fn norms_and_sums_of_extremes_are_as_on_the_cpu(adapter: &Adapter) -> Outcome {
-    expect_as_on_the_cpu(adapter, of_sums)
 }
 
 /// M, N, K beyond the edges of tiles.
@@ -90,7 +86,7 @@ fn a_row_of_nan_stays_in_its_row_of_a_product(adapter: &Adapter) -> Outcome {
 }
 
 /// One special value in each row but the first and the last, of x or of the gradient at y.
-fn of_layer_norm(device: &Device) -> Result<Results> {
+fn layer_norm_of_extremes_is_as_on_the_cpu(device: &Device) -> Result<Results> {
     let mut results = Results::new();
     for columns in [1, 4, 70] {
         let specials = specials();
@@ -114,11 +110,7 @@ fn of_layer_norm(device: &Device) -> Result<Results> {
     Ok(results)
 }
 
-fn layer_norm_of_extremes_is_as_on_the_cpu(adapter: &Adapter) -> Outcome {
-    expect_as_on_the_cpu(adapter, of_layer_norm)
-}
-
-fn of_embeddings(device: &Device) -> Result<Results> {
+fn embeddings_of_extremes_are_as_on_the_cpu(device: &Device) -> Result<Results> {
     let specials = specials();
     let features = specials.len();
     let mut table = ordinary(49, 3 * features);
@@ -128,10 +120,6 @@ fn of_embeddings(device: &Device) -> Result<Results> {
     let y = ops::embedding(&tokens, &table)?;
     let d_table = ops::embedding_backward(&tokens, &y, 3)?;
     Ok(vec![("embedding".to_owned(), y.download()?), ("its gradient".to_owned(), d_table.download()?)])
-}
-
-fn embeddings_of_extremes_are_as_on_the_cpu(adapter: &Adapter) -> Outcome {
-    expect_as_on_the_cpu(adapter, of_embeddings)
 }
 
 /// Parameters whose gradient is what is given: an embedding of which each row is read once.
@@ -163,7 +151,7 @@ impl Bench {
 }
 
 /// Steps whose gradients are special and then ordinary, from ordinary parameters and from those at the ends of the range.
-fn of_optimizers(device: &Device) -> Result<Results> {
+fn optimizers_of_extremes_are_as_on_the_cpu(device: &Device) -> Result<Results> {
     let specials = specials();
     let ends: Vec<f32> = specials.iter().map(|&value| if value.is_finite() { value } else { -0.0 }).collect();
     let count = specials.len();
@@ -175,32 +163,24 @@ fn of_optimizers(device: &Device) -> Result<Results> {
     for (from, parameters, gradients) in
         [("gradients", &plain, [&specials, &plain]), ("parameters", &ends, [&plain, &plain])]
     {
-        for (name, config) in [("sgd", SgdConfig::new(0.1)), ("momentum", momentum)] {
+        for name in ["sgd", "momentum", "adam", "amsgrad"] {
             let mut bench = Bench::new(device, parameters)?;
-            let mut sgd = Sgd::new(&bench.parameters, config)?;
+            let own = &bench.parameters;
+            let mut optimizer = match name {
+                "sgd" => Optimizer::Sgd(Sgd::new(own, SgdConfig::new(0.1))?),
+                "momentum" => Optimizer::Sgd(Sgd::new(own, momentum)?),
+                "adam" => Optimizer::Adam(Adam::new(own, adam)?),
+                _ => Optimizer::Adam(Adam::new(own, decayed)?),
+            };
             for (step, values) in gradients.into_iter().enumerate() {
                 let gradients = bench.gradients(values)?;
-                sgd.step(&mut bench.parameters, &gradients)?;
-                let values = bench.parameters.view(WEIGHT)?.download()?;
-                results.push((format!("{name}, step {step}, extreme {from}"), values));
-            }
-        }
-        for (name, config) in [("adam", adam), ("amsgrad", decayed)] {
-            let mut bench = Bench::new(device, parameters)?;
-            let mut adam = Adam::new(&bench.parameters, config)?;
-            for (step, values) in gradients.into_iter().enumerate() {
-                let gradients = bench.gradients(values)?;
-                adam.step(&mut bench.parameters, &gradients)?;
+                optimizer.step(&mut bench.parameters, &gradients)?;
                 let values = bench.parameters.view(WEIGHT)?.download()?;
                 results.push((format!("{name}, step {step}, extreme {from}"), values));
             }
         }
     }
     Ok(results)
-}
-
-fn optimizers_of_extremes_are_as_on_the_cpu(adapter: &Adapter) -> Outcome {
-    expect_as_on_the_cpu(adapter, of_optimizers)
 }
 
 /// What a gradient that was NaN once leaves NaN for ever, AMSGrad's largest second moment included.
@@ -252,12 +232,12 @@ pub(super) fn register(suite: &mut Suite) {
         a_nan_gradient_makes_parameters_nan,
         clipping_by_extreme_norms_is_that_of_pytorch,
     );
-    on_gpu!(
+    as_on_the_cpu!(
         suite,
         norms_and_sums_of_extremes_are_as_on_the_cpu,
-        a_row_of_nan_stays_in_its_row_of_a_product,
         layer_norm_of_extremes_is_as_on_the_cpu,
         embeddings_of_extremes_are_as_on_the_cpu,
         optimizers_of_extremes_are_as_on_the_cpu,
     );
+    on_gpu!(suite, a_row_of_nan_stays_in_its_row_of_a_product);
 }

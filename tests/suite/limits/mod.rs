@@ -72,11 +72,6 @@ fn on_both<T>(name: &str, devices: [&Device; 2], body: impl Fn(&Device) -> Resul
     Ok([expected, found])
 }
 
-fn compare(case: &Case, whole: &Device, cut: &Device) -> Outcome {
-    let [expected, found] = on_both(&case.name, [whole, cut], &case.body)?;
-    expect_agreement(&case.name, case.order, &expected, &found)
-}
-
 fn expect_agreement(name: &str, order: Order, expected: &[f32], found: &[f32]) -> Outcome {
     match order {
         Order::Kept => expect_same_bits(name, expected, found),
@@ -91,7 +86,10 @@ fn expect_agreement(name: &str, order: Order, expected: &[f32], found: &[f32]) -
 
 fn compare_all(adapter: &Adapter, cases: Vec<Case>) -> Outcome {
     let (whole, cut) = (adapter.open()?, low_limits(adapter)?);
-    cases.iter().try_for_each(|case| compare(case, &whole, &cut))
+    cases.iter().try_for_each(|Case { name, order, body }| {
+        let [expected, found] = on_both(name, [&whole, &cut], body)?;
+        expect_agreement(name, *order, &expected, &found)
+    })
 }
 
 pub(crate) fn register(suite: &mut Suite) {

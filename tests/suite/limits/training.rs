@@ -1,117 +1,72 @@
 //! Recurrent layers, optimizers and whole steps of training under low limits.
 
-use refrain::nn::{Cell, Linear, Model, Rnn, Sequences, State};
-use refrain::{Device, GpuOptions, Indices, Result, Tensor};
+use refrain::nn::{Cell, Linear, Model, Rnn, Sequences};
+use refrain::{Device, GpuOptions, Indices, Result};
 
-use super::{Order, case, compare, compare_all, downloads, expect_agreement, low_limits, on_both};
+use super::{Order, case, compare_all, expect_agreement, low_limits, on_both};
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu, on_gpu_strategies};
-use crate::support::{Optimizer, Rule, Setup, all_gradients, all_parameters, random};
+use crate::stacks::Stack;
+use crate::support::{Optimizer, Rule, Setup, all_parameters, expect_same_bits, random};
 
-/// A change of a description.
-type Build = fn(Rnn) -> Rnn;
-
-/// A recurrent layer and the batch that it runs over.
-#[derive(Clone, Copy)]
-struct Recurrent {
-    cell: &'static Cell,
-    /// What it has beside.
-    build: Build,
-    hidden: usize,
-    batch: usize,
-    steps: usize,
-}
-
-impl Recurrent {
-    fn new(cell: &'static Cell, hidden: usize, [batch, steps]: [usize; 2], build: Build) -> Self {
-        Self { cell, build, hidden, batch, steps }
-    }
-
-    /// What keeps its bits when time is cut, and the gradients of the weights, which are sums over time. The batch is
-    /// ragged and has resets.
-    fn run(&self, device: &Device) -> Result<(Vec<f32>, Vec<f32>)> {
-        let Self { cell, build, hidden, batch, steps } = *self;
-        let mut model = Model::new(4);
-        let rnn = model.add("rnn", build(Rnn::new(cell.clone(), 3, hidden)))?;
-        let parameters = model.initialize(device)?;
-        let part = |stream, like: Tensor| random(device, stream, like.shape().dimensions(), 1.0);
-        let zero = rnn.zero_state(device, batch)?;
-        let hidden_state = part(26, zero.hidden())?;
-        let state = match zero.cell() {
-            Some(cell) => State::from_hidden_and_cell(&hidden_state, &part(29, cell)?)?,
-            None => State::from_hidden(&hidden_state)?,
-        };
-        let lengths: Vec<u32> = (0..batch).map(|row| 1 + (row * 7 % steps) as u32).collect();
-        let lengths = Indices::from_slice(device, &[batch], &lengths)?;
-        let resets: Vec<u32> = (0..steps * batch).map(|place| u32::from(place % 11 == 5)).collect();
-        let resets = Indices::from_slice(device, &[steps, batch], &resets)?;
-        let sequences = Sequences::ragged(&lengths).resets(&resets);
-        let x = random(device, 25, &[steps, batch, 3], 1.0)?;
-        let (y, last, trace) = rnn.forward_sequences(&parameters, &x, &state, sequences)?;
-        let mut gradients = parameters.zero_gradients()?;
-        let d_y = random(device, 27, y.shape().dimensions(), 1.0)?;
-        let (d_x, d_initial) = trace.backward(&d_y, Some(&state), &mut gradients)?;
-        let mut kept = downloads(&[&y, &last.hidden(), &d_x, &d_initial.hidden()])?;
-        for cell in [last.cell(), d_initial.cell()].into_iter().flatten() {
-            kept.extend(cell.download()?);
-        }
-        let summed = all_gradients(&parameters, &gradients)?.into_iter().map(|value| value as f32).collect();
-        Ok((kept, summed))
-    }
+/// The results of a pass over a ragged batch with resets: those that keep their bits when time is cut, and the gradients of
+/// the weights, which are sums over time.
+fn results(device: &Device, stack: &Rnn, [batch, steps]: [usize; 2]) -> Result<[Vec<f32>; 2]> {
+    let stack = Stack::new(device, stack.clone())?;
+    let lengths: Vec<u32> = (0..batch).map(|row| 1 + (row * 7 % steps) as u32).collect();
+    let lengths = Indices::from_slice(device, &[batch], &lengths)?;
+    let resets: Vec<u32> = (0..steps * batch).map(|place| u32::from(place % 11 == 5)).collect();
+    let resets = Indices::from_slice(device, &[steps, batch], &resets)?;
+    let sequences = Sequences::ragged(&lengths).resets(&resets);
+    let values = stack.pass(&stack.operands([steps, batch])?, sequences)?.values()?;
+    let [kept @ .., summed] =
+        values.map(|(_, values)| values.into_iter().map(|value| value as f32).collect());
+    Ok([kept.concat(), summed])
 }
 
 fn recurrent_steps_are_cut_by_time_rows_and_units(adapter: &Adapter) -> Outcome {
-    let both = Rnn::bidirectional;
-    let (tanh, lstm, gru) = (const { &Cell::tanh() }, &Cell::Lstm, &Cell::Gru);
-    let sizes = [
-        ("many steps", Recurrent::new(tanh, 10, [6, 40], both)),
-        ("many steps of an LSTM", Recurrent::new(lstm, 6, [6, 40], both)),
+    let tanh = |hidden| Rnn::new(Cell::tanh(), 3, hidden);
+    let lstm = |hidden| Rnn::new(Cell::Lstm, 3, hidden);
+    let gru = |hidden| Rnn::new(Cell::Gru, 3, hidden);
+    let (long, tall) = ([6, 40], [40, 4]);
+    let cases = [
+        ("many steps", tanh(10).bidirectional(), long),
+        ("many steps of an LSTM", lstm(6).bidirectional(), long),
         // More than two workgroups of 16 rows.
-        ("many rows", Recurrent::new(tanh, 5, [40, 4], both)),
+        ("many rows", tanh(5).bidirectional(), tall),
         // As many as two steps of gates leave room for.
-        ("many rows of a GRU", Recurrent::new(gru, 4, [40, 4], both)),
-        (
-            "a GRU that resets before",
-            Recurrent::new(gru, 6, [6, 40], |stack| stack.reset_before().bidirectional()),
-        ),
-        ("peepholes", Recurrent::new(lstm, 6, [6, 40], |stack| stack.peepholes().coupled().bidirectional())),
-        ("a projection", Recurrent::new(lstm, 6, [6, 40], |stack| stack.projection(4).bidirectional())),
+        ("many rows of a GRU", gru(4).bidirectional(), tall),
+        ("a GRU that resets before", gru(6).reset_before().bidirectional(), long),
+        ("peepholes", lstm(6).peepholes().coupled().bidirectional(), long),
+        ("a projection", lstm(6).projection(4).bidirectional(), long),
         // More windows than go together.
-        ("windows", Recurrent::new(tanh, 10, [6, 40], |stack| stack.windowed(3))),
-        ("windows of an LSTM", Recurrent::new(lstm, 6, [6, 40], |stack| stack.windowed(1).peepholes())),
-        ("windows of a GRU", Recurrent::new(gru, 6, [6, 40], |stack| stack.windowed(30))),
-        (
-            "windows of a projection",
-            Recurrent::new(lstm, 6, [6, 40], |stack| stack.windowed(4).projection(4)),
-        ),
-        (
-            "overlapping windows",
-            Recurrent::new(gru, 6, [6, 40], |stack| stack.truncated_every(3, 7).reset_before()),
-        ),
-        ("many rows of windows", Recurrent::new(lstm, 3, [40, 4], |stack| stack.windowed(1))),
+        ("windows", tanh(10).windowed(3), long),
+        ("windows of an LSTM", lstm(6).windowed(1).peepholes(), long),
+        ("windows of a GRU", gru(6).windowed(30), long),
+        ("windows of a projection", lstm(6).windowed(4).projection(4), long),
+        ("overlapping windows", gru(6).truncated_every(3, 7).reset_before(), long),
+        ("many rows of windows", lstm(3).windowed(1), tall),
     ];
     let (whole, cut) = (adapter.open()?, low_limits(adapter)?);
-    for (name, layer) in sizes {
-        let [expected, found] = on_both(name, [&whole, &cut], |device| layer.run(device))?;
-        expect_agreement(name, Order::Kept, &expected.0, &found.0)?;
-        let terms = layer.batch * layer.steps;
-        expect_agreement(&format!("{name}, weights"), Order::Changed { terms }, &expected.1, &found.1)?;
+    for (name, stack, sizes) in cases {
+        let [expected, found] = on_both(name, [&whole, &cut], |device| results(device, &stack, sizes))?;
+        expect_agreement(name, Order::Kept, &expected[0], &found[0])?;
+        let order = Order::Changed { terms: sizes[0] * sizes[1] };
+        expect_agreement(&format!("{name}, weights"), order, &expected[1], &found[1])?;
     }
     // More than one workgroup of 16 units: a lower ceiling of workgroups, and bindings as they are.
     let narrow = adapter.open_with(&GpuOptions { workgroups: Some(1), ..GpuOptions::default() })?;
-    let builds: [(&'static Cell, Build); 7] = [
-        (tanh, both),
-        (lstm, both),
-        (gru, both),
-        (gru, |stack| stack.reset_before().bidirectional()),
-        (lstm, |stack| stack.peepholes().projection(35).bidirectional()),
-        (gru, |stack| stack.reset_before().windowed(2)),
-        (lstm, |stack| stack.peepholes().projection(35).windowed(2)),
-    ];
-    for (number, (cell, build)) in builds.into_iter().enumerate() {
-        let layer = Recurrent::new(cell, 40, [7, 5], build);
-        let name = format!("many units, {}, number {number}", cell.name());
-        let units = case(name, Order::Kept, move |device| Ok(layer.run(device)?.0));
-        compare(&units, &whole, &narrow)?;
+    for stack in [
+        tanh(40).bidirectional(),
+        lstm(40).bidirectional(),
+        gru(40).bidirectional(),
+        gru(40).reset_before().bidirectional(),
+        lstm(40).peepholes().projection(35).bidirectional(),
+        gru(40).reset_before().windowed(2),
+        lstm(40).peepholes().projection(35).windowed(2),
+    ] {
+        let name = format!("many units, {stack:?}");
+        let [expected, found] = on_both(&name, [&whole, &narrow], |device| results(device, &stack, [7, 5]))?;
+        expect_same_bits(&name, &expected[0], &found[0])?;
     }
     Ok(())
 }

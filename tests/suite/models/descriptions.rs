@@ -17,20 +17,12 @@ fn passes_without_a_mode_are_refused() -> Outcome {
     let x = random(&device, 88, &[STEPS, BATCH, 3], 1.0)?;
     let zero = layer.zero_state(&device, BATCH)?;
     let choice = ["training(random_key)", "evaluation()"];
-    refuses!(Config, layer.forward(&parameters, &x, &zero), choice[0], choice[1]);
+    refuses!(Config, layer.forward(&parameters, &x, &zero), all choice);
     let lengths = lengths(&device)?;
-    refuses!(
-        Config,
-        layer.forward_sequences(&parameters, &x, &zero, Sequences::ragged(&lengths)),
-        choice[0],
-        choice[1]
-    );
-    refuses!(
-        Config,
-        model.forward(&parameters, &x, &model.zero_state(&device, BATCH)?),
-        choice[0],
-        choice[1]
-    );
+    let refused = layer.forward_sequences(&parameters, &x, &zero, Sequences::ragged(&lengths));
+    refuses!(Config, refused, all choice);
+    let refused = model.forward(&parameters, &x, &model.zero_state(&device, BATCH)?);
+    refuses!(Config, refused, all choice);
     layer.forward_sequences(&parameters, &x, &zero, Sequences::whole().evaluation())?;
     layer.infer(&parameters, &x, &zero)?;
     refuses!(Config, layer.initial_state(&parameters, 1), "learned_initial_state", "zero_state");
@@ -52,8 +44,7 @@ fn configurations_come_back_as_they_were_and_store_no_absent_option() -> Outcome
     assert_eq!(again.specs(), tagger()?.specs());
     for option in ["dropout", "input_dropout", "weight_drop", "merge", "residual", "learned_initial_state"] {
         assert!(text.contains(&format!("\"{option}\"")), "{option} is missing in {text}");
-        let plain = LayerConfig::Rnn(Rnn::new(Cell::Gru, 3, 4));
-        let plain = serde_json::to_string(&plain)?;
+        let plain = serde_json::to_string(&LayerConfig::Rnn(Rnn::new(Cell::Gru, 3, 4)))?;
         assert!(!plain.contains(option), "{plain}");
     }
     Ok(())
