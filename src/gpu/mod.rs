@@ -36,10 +36,11 @@ mod tests;
 pub use adapters::{AdapterKind, AdapterSummary};
 pub(crate) use adapters::{Wanted, choose, summaries};
 pub(crate) use context::Context;
+pub(crate) use elementwise::Operand;
 #[cfg(test)]
 pub(crate) use exchange::KERNELS as EXCHANGE_KERNELS;
 pub(crate) use inspect::{Rules, inspect};
-pub(crate) use kernel::{Access, IMMEDIATE_BYTES, Kernel, Origin, kernel, parameters};
+pub(crate) use kernel::{Access, IMMEDIATE_BYTES, Kernel, Origin, kernel, kernels, parameters};
 pub(crate) use limits::{ELEMENTWISE_GROUP, pieces};
 pub use options::{GpuOptions, Journal, ParameterPath, ShaderBuild, TuningSource};
 pub(crate) use persistent::WEIGHT_CLASSES;

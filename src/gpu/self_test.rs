@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
-use super::kernel::{kernel, parameters};
+use super::kernel::{kernels, parameters};
 use super::limits::ELEMENTWISE_GROUP;
 use super::persistent::{Pace, WEIGHT_CLASSES};
 use super::recorder::Dispatch;
@@ -23,21 +23,18 @@ const LONG_ENOUGH: Duration = Duration::from_millis(5);
 parameters!(ProbeParameters { groups: u32, rounds: u32, spin_limit: u32 });
 parameters!(CompletionTimeParameters { iterations: u32 });
 
-kernel!(PROBE: "recurrent/persistent/self_test" {
-    files: ["recurrent/persistent/wait", "recurrent/persistent/self_test"],
-    parameters: ProbeParameters,
-    constants: [("WEIGHT_BITS", WEIGHT_CLASSES)],
-    bindings: [Write],
-});
-kernel!(ITERATIONS: "recurrent/persistent/completion_time" {
-    files: ["recurrent/persistent/completion_time"],
-    parameters: CompletionTimeParameters,
-    constants: [],
-    bindings: [Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&super::Kernel] = &[&PROBE, &ITERATIONS];
+kernels! {
+    PROBE: "recurrent/persistent/self_test" {
+        uses: ["recurrent/persistent/wait"],
+        parameters: ProbeParameters,
+        constants: [("WEIGHT_BITS", WEIGHT_CLASSES)],
+        bindings: [Write],
+    }
+    ITERATIONS: "recurrent/persistent/completion_time" {
+        parameters: CompletionTimeParameters,
+        bindings: [Write],
+    }
+}
 
 impl Context {
     /// How many workgroups may wait for each other; 0 where they may not. The first call **waits** for the

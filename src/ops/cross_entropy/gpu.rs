@@ -2,7 +2,7 @@
 
 use super::{Options, Rows, Scale};
 use crate::Result;
-use crate::gpu::{Context, Dispatch, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, kernels, parameters, pieces};
 use crate::ops::softmax::gpu::row_reduction;
 use crate::ops::{embedding, reduce};
 use crate::tensor::{Indices, Tensor, View};
@@ -20,15 +20,14 @@ parameters!(CrossEntropyParameters {
     smoothing: f32,
 });
 
-kernel!(CROSS_ENTROPY: "loss/cross_entropy" {
-    files: ["lib/math", "lib/row_reduction", "loss/cross_entropy"],
-    parameters: CrossEntropyParameters,
-    constants: [("LANE_BITS", 9), ("SCALE", 3), ("WEIGHTED", 2)],
-    bindings: [Read, Read, Read, Read, Write, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&CROSS_ENTROPY];
+kernels! {
+    CROSS_ENTROPY: "loss/cross_entropy" {
+        uses: ["lib/math", "lib/row_reduction"],
+        parameters: CrossEntropyParameters,
+        constants: [("LANE_BITS", 9), ("SCALE", 3), ("WEIGHTED", 2)],
+        bindings: [Read, Read, Read, Read, Write, Write],
+    }
+}
 
 pub(super) struct Call<'a> {
     pub(super) logits: View<'a>,

@@ -2,7 +2,7 @@
 
 use super::LAYER_NORM_EPSILON;
 use crate::Result;
-use crate::gpu::{Context, Dispatch, RowReduction, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, RowReduction, Span, kernels, parameters, pieces};
 
 parameters!(LayerNormParameters {
     rows: u32,
@@ -28,21 +28,20 @@ parameters!(LayerNormBackwardParameters {
     terms_base: u32,
 });
 
-kernel!(LAYER_NORM: "norm/layer_norm" {
-    files: ["lib/row_reduction", "norm/layer_norm"],
-    parameters: LayerNormParameters,
-    constants: [("LANE_BITS", 9), ("SHIFTED", 2)],
-    bindings: [Read, Read, Read, Write],
-});
-kernel!(LAYER_NORM_BACKWARD: "norm/layer_norm_backward" {
-    files: ["lib/row_reduction", "norm/layer_norm_backward"],
-    parameters: LayerNormBackwardParameters,
-    constants: [("LANE_BITS", 9)],
-    bindings: [Read, Read, Read, Write, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&LAYER_NORM, &LAYER_NORM_BACKWARD];
+kernels! {
+    LAYER_NORM: "norm/layer_norm" {
+        uses: ["lib/row_reduction"],
+        parameters: LayerNormParameters,
+        constants: [("LANE_BITS", 9), ("SHIFTED", 2)],
+        bindings: [Read, Read, Read, Write],
+    }
+    LAYER_NORM_BACKWARD: "norm/layer_norm_backward" {
+        uses: ["lib/row_reduction"],
+        parameters: LayerNormBackwardParameters,
+        constants: [("LANE_BITS", 9)],
+        bindings: [Read, Read, Read, Write, Write],
+    }
+}
 
 /// Each group of columns with its first column.
 fn places(groups: &[usize]) -> impl Iterator<Item = (usize, usize)> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Merge;
 use crate::Result;
-use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernels, parameters, pieces};
 
 parameters!(MergeParameters {
     count: u32,
@@ -18,15 +18,14 @@ parameters!(MergeParameters {
     factor: f32,
 });
 
-kernel!(MERGE: "elementwise/merge" {
-    files: ["elementwise/merge"],
-    parameters: MergeParameters,
-    constants: [("FUNCTION", 3)],
-    bindings: [Read, Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&MERGE];
+kernels! {
+    MERGE: "elementwise/merge" {
+        uses: ["lib/elements"],
+        parameters: MergeParameters,
+        constants: [("FUNCTION", 3)],
+        bindings: [Read, Read, Write],
+    }
+}
 
 /// How an element of the target is computed.
 #[derive(Clone, Copy)]

@@ -1,28 +1,26 @@
 //! Dispatch of `shaders/softmax/{softmax,softmax_backward}.wgsl`.
 
 use super::Kind;
-use crate::gpu::{Context, Dispatch, Kernel, RowReduction, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, Kernel, RowReduction, Span, kernels, parameters, pieces};
 use crate::{Error, Result};
 
 parameters!(SoftmaxParameters { rows: u32, columns: u32, x_base: u32, y_base: u32 });
 parameters!(SoftmaxBackwardParameters { rows: u32, columns: u32, y_base: u32, d_y_base: u32, d_x_base: u32 });
 
-kernel!(SOFTMAX: "softmax/softmax" {
-    files: ["lib/math", "lib/row_reduction", "softmax/softmax"],
-    parameters: SoftmaxParameters,
-    constants: [("LANE_BITS", 9), ("LOGARITHM", 2)],
-    bindings: [Read, Write],
-});
-
-kernel!(SOFTMAX_BACKWARD: "softmax/softmax_backward" {
-    files: ["lib/math", "lib/row_reduction", "softmax/softmax_backward"],
-    parameters: SoftmaxBackwardParameters,
-    constants: [("LANE_BITS", 9), ("LOGARITHM", 2)],
-    bindings: [Read, Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&SOFTMAX, &SOFTMAX_BACKWARD];
+kernels! {
+    SOFTMAX: "softmax/softmax" {
+        uses: ["lib/math", "lib/row_reduction"],
+        parameters: SoftmaxParameters,
+        constants: [("LANE_BITS", 9), ("LOGARITHM", 2)],
+        bindings: [Read, Write],
+    }
+    SOFTMAX_BACKWARD: "softmax/softmax_backward" {
+        uses: ["lib/math", "lib/row_reduction"],
+        parameters: SoftmaxBackwardParameters,
+        constants: [("LANE_BITS", 9), ("LOGARITHM", 2)],
+        bindings: [Read, Read, Write],
+    }
+}
 
 /// The longest row. Some software drivers silently end loops after 65,536 iterations, and a shader runs up to four loops
 /// over a row, 256 columns per iteration.

@@ -2,7 +2,7 @@
 //! reference: `src/ops/recurrent/traversal.rs`.
 
 use crate::Result;
-use crate::gpu::{Buffer, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::gpu::{Buffer, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernels, parameters, pieces};
 use crate::ops::recurrent::Call;
 use crate::ops::recurrent::traversal::Traversal;
 
@@ -23,14 +23,14 @@ parameters!(StepFlagsParameters {
     earlier: u32,
 });
 
-kernel!(STEP_FLAGS: "recurrent/states/step_flags" {
-    files: ["recurrent/common/step_flag_bits", "recurrent/states/step_flags"],
-    parameters: StepFlagsParameters,
-    constants: [("REVERSED", 2), ("RAGGED", 2), ("MASKED", 2)],
-    bindings: [Read, Read, Write],
-});
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&STEP_FLAGS];
+kernels! {
+    STEP_FLAGS: "recurrent/states/step_flags" {
+        uses: ["lib/elements", "recurrent/common/step_flag_bits"],
+        parameters: StepFlagsParameters,
+        constants: [("REVERSED", 2), ("RAGGED", 2), ("MASKED", 2)],
+        bindings: [Read, Read, Write],
+    }
+}
 
 /// The flags of all steps and rows [T, B]; none where no step needs any.
 #[derive(Clone, Copy)]

@@ -1,0 +1,8 @@
+// The entry point of element-wise kernels, with one invocation per element; the kernel defines `compute`.
+
+@compute @workgroup_size(256)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x < parameters.count {
+        compute(id.x);
+    }
+}
