@@ -37,9 +37,6 @@ impl Context {
 
     /// Creates the exchange buffer of a dispatch: `words` words, of which the first `zeros` are zero and the
     /// others EMPTY.
-    ///
-    /// # Errors
-    /// Out of memory, and any error that the device reports.
     pub(super) fn empty_exchange(&self, zeros: usize, words: usize) -> Result<Buffer> {
         let exchange = self.allocate(words, "the exchange of a persistent kernel")?;
         let target = Operand::All(self.bind(Span::new(&exchange, 0, words))?);
@@ -54,9 +51,6 @@ impl Context {
     /// The exchange buffer of a layer's dispatch, as [`Context::empty_exchange`]. `iterations` is the bound
     /// of its completion: if all completions of the submission could together take too long, the recorded
     /// work is submitted first.
-    ///
-    /// # Errors
-    /// Those of [`Context::empty_exchange`].
     pub(crate) fn exchange(&self, zeros: usize, words: usize, iterations: usize) -> Result<Buffer> {
         let waiting = self.waiting();
         let before = waiting.iterations.load(Ordering::SeqCst);

@@ -39,9 +39,6 @@ kernels! {
 impl Context {
     /// How many workgroups may wait for each other; 0 where they may not. The first call **waits** for the
     /// GPU: it runs the self-test.
-    ///
-    /// # Errors
-    /// Any error that the device reports.
     pub(crate) fn waiting_workgroups(&self) -> Result<usize> {
         let waiting = self.waiting();
         if !waiting.possible {

@@ -41,7 +41,7 @@ pub(crate) fn forward<F: Real>(
     let mut saved = saved.transpose()?;
     let mut whole = output.view_mut()?;
     let mut gates = projected.view_mut()?;
-    TimeLoop { equations, matrices: &matrices, traversal: &call.traversal, steps }.forward(Forward {
+    TimeLoop { matrices: &matrices, traversal: &call.traversal, steps }.forward(Forward {
         rows: Rows { first: 0, all: rows },
         gates: gates.array3(),
         saved: saved.as_mut().map(|saved| saved.view_mut()),
@@ -141,12 +141,7 @@ pub(crate) fn backward<F: Real>(
         let first = gates.dim().2 - hidden_size;
         gates.slice(s![.., .., first..]).to_owned()
     });
-    let all = TimeLoop {
-        equations: &call.equations,
-        matrices: &matrices,
-        traversal: &call.traversal,
-        steps: sizes.steps,
-    };
+    let all = TimeLoop { matrices: &matrices, traversal: &call.traversal, steps: sizes.steps };
     let pass = Backward {
         saved_steps: SavedSteps {
             rows: Rows { first: 0, all: rows },

@@ -80,9 +80,6 @@ enum Columns {
 }
 
 /// Selects the strategy for `calls`: one direction, or both.
-///
-/// # Errors
-/// Those of [`Context::waiting_workgroups`].
 pub(crate) fn choose_for(context: &Context, calls: &[Call<'_>], sizes: Sizes) -> Result<Strategy> {
     let call = &calls[0];
     // These need more than one dispatch per step.

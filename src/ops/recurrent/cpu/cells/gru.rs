@@ -24,7 +24,6 @@ use ndarray::{Array2, ArrayView2, s};
 use super::super::gates::{units, units_mut};
 use super::super::weights::{CellStateView, Matrices};
 use super::{Step, StepGradients, StepTarget, blocks};
-use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
 /// Groups of gates with one product each: r and z, and n.
@@ -32,7 +31,6 @@ const BOTH: usize = 0;
 const CANDIDATE: usize = 1;
 
 pub(crate) fn forward<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     before: CellStateView<'_, F>,
     seen: ArrayView2<'_, F>,
@@ -40,7 +38,7 @@ pub(crate) fn forward<F: Real>(
 ) {
     let StepTarget { gates, saved, after } = target;
     let Some(saved) = saved else { unreachable!("a GRU saves what its last gate's product is or is of") };
-    let width = matrices.hidden_size;
+    let (width, equations) = (matrices.hidden_size, &matrices.equations);
     let [gate, candidate, _] = equations.functions();
     matrices.add_product(BOTH, seen, gates.slice_mut(s![.., ..2 * width]));
     if !equations.resets_before() {
@@ -79,14 +77,13 @@ pub(crate) fn forward<F: Real>(
 }
 
 pub(crate) fn backward<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
     d_after: CellStateView<'_, F>,
-    gradients: StepGradients<'_, F>,
+    gradients: &mut StepGradients<'_, F>,
 ) {
-    let StepGradients { mut gates, mut d_apart, d_before } = gradients;
-    let width = matrices.hidden_size;
+    let StepGradients { gates, d_apart, d_before } = gradients;
+    let (width, equations) = (matrices.hidden_size, &matrices.equations);
     let [gate, candidate, _] = equations.functions();
     let mut scratch = vec![F::zero(); width];
     for (row, past) in d_before.hidden.outer_iter_mut().enumerate() {
@@ -125,7 +122,7 @@ pub(crate) fn backward<F: Real>(
     if equations.resets_before() {
         d_before.hidden += &matrices.seen(d_on.view(), step.rows);
     } else {
-        if let Some(d_apart) = &mut d_apart {
+        if let Some(d_apart) = d_apart {
             d_apart.assign(&d_on);
         }
         matrices.add_back(CANDIDATE, d_on.view(), step.rows, &mut d_before.hidden);
