@@ -108,10 +108,7 @@ fn select_step(
     for piece in pieces(only.len(), fitting) {
         let bound = only.start + piece.start..only.start + piece.end;
         let x = context.bind(from.span.slice(bound.start * step..bound.end * step))?;
-        let step_flags = match step_flags.span {
-            Some(step_flags) => Some(context.bind(step_flags.slice(bound.start * rows..bound.end * rows))?),
-            None => None,
-        };
+        let step_flags = step_flags.bind(context, bound.start * rows..bound.end * rows)?;
         let constants = [(end == End::Last).into(), lengths.is_some().into(), step_flags.is_some().into()];
         let operands = [x, lengths.unwrap_or(x), step_flags.unwrap_or(x), y].map(Operand::All);
         context.elementwise(&SELECT_STEP, &constants, rows * to.columns, operands, |part, bases| {
@@ -196,13 +193,10 @@ pub(crate) fn previous(
         };
         let step = rows * width;
         let source = context.bind(output.view().span().slice(around.start * step..around.end * step))?;
-        let has_step_flags = match step_flags.span {
-            Some(step_flags) => Some(context.bind(step_flags.slice(chunk.start * rows..chunk.end * rows))?),
-            None => None,
-        };
+        let step_flags = step_flags.bind(context, chunk.start * rows..chunk.end * rows)?;
         let own = y.view().span().slice(chunk.start * rows * hidden..chunk.end * rows * hidden);
-        let constants = [call.traversal.reversed().into(), has_step_flags.is_some().into()];
-        let [flags, target] = [Operand::All(has_step_flags.unwrap_or(source)), Operand::Each(own)];
+        let constants = [call.traversal.reversed().into(), step_flags.is_some().into()];
+        let [flags, target] = [Operand::All(step_flags.unwrap_or(source)), Operand::Each(own)];
         let operands = [Operand::All(source), Operand::All(initial), flags, target];
         context.elementwise(&PREVIOUS, &constants, own.len(), operands, |piece, bases| {
             PreviousParameters {
