@@ -50,7 +50,7 @@ impl Context {
         if let Some(found) = waiting.known().found {
             return Ok(found);
         }
-        let pace = self.measure_pace()?;
+        let pace = Pace { poll: self.time_of_a_poll()?, iteration: self.time_of_an_iteration()? };
         waiting.known().pace = Some(pace);
         let found = match waiting.options.workgroups {
             // Even a single poll takes too long.
@@ -61,11 +61,6 @@ impl Context {
         let found = found.min(self.limits().workgroups);
         waiting.known().found = Some(found);
         Ok(found)
-    }
-
-    /// Measures the time of a poll and of an iteration of a completion. **Waits** for the GPU.
-    fn measure_pace(&self) -> Result<Pace> {
-        Ok(Pace { poll: self.time_of_a_poll()?, iteration: self.time_of_an_iteration()? })
     }
 
     /// How many workgroups make progress while they wait for each other: a power of two; 0 for fewer than

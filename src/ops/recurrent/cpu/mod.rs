@@ -14,11 +14,11 @@ use ndarray::{Array3, ArrayView3, Ix3, s};
 use self::batch_split::CellStateMut;
 use self::cells::layer_norm::OverTime;
 use self::time_loop::{Backward, Forward, GradientArrays, SavedSteps, TimeLoop};
-use self::weights::{CellState, Matrices, Pass, Rows};
+use self::weights::{CellState, Matrices, Rows};
 use super::layer_norm;
 use crate::Result;
 use crate::device::Host;
-use crate::ops::recurrent::{Call, Cell, Gradients, SavedActivations, Sizes, StateTensors, StateView};
+use crate::ops::recurrent::{Call, Cell, Gradients, Pass, SavedActivations, Sizes, StateTensors, StateView};
 use crate::tensor::{Real, Tensor, View, expect_capacity, unwritten};
 
 pub(crate) fn forward<F: Real>(

@@ -3,7 +3,7 @@
 use ndarray::{Array2, Array3, ArrayView1, ArrayView2, ArrayViewMut2, CowArray, Ix2, s};
 
 use crate::ops::recurrent::layer_norm::groups as normalised_groups;
-use crate::ops::recurrent::{Call, Cell, Equations, Sizes};
+use crate::ops::recurrent::{Call, Cell, Equations, Pass, Sizes};
 use crate::tensor::Real;
 
 /// The state of a batch: h [B, P] and, if the cell has one, c [B, H].
@@ -64,15 +64,6 @@ pub(crate) struct Gains<'a, F> {
     pub(crate) product: ArrayView1<'a, F>,
     /// Gain and shift of c [2, H], for an LSTM.
     pub(crate) state: Option<ArrayView2<'a, F>>,
-}
-
-/// The pass for which weights are packed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pass {
-    /// From states to gates: W h.
-    Forward,
-    /// From gradients of gates to gradients of states: dᵀ W.
-    Backward,
 }
 
 /// The equations of a layer in one direction, and its recurrent weights as arrays.

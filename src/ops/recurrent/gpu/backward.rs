@@ -20,7 +20,7 @@ use super::time_chunks::{Arrays, Reach, TimeChunk};
 use crate::Result;
 use crate::gpu::{Context, Span};
 use crate::ops::dropout;
-use crate::ops::recurrent::{Call, Gradients, SavedActivations, Sizes, StateTensors, StateView};
+use crate::ops::recurrent::{Call, Gradients, Pass, SavedActivations, Sizes, StateTensors, StateView};
 use crate::tensor::Tensor;
 
 /// Runs the backward loop and returns the gradients of each direction.
@@ -161,9 +161,9 @@ fn plain(
             carry: &carry,
             d_unprojected: projection.as_ref().map(|projection| &projection.d_unprojected),
         };
-        let kernels = CellKernels::of(context, calls, sizes, step_flags.span.is_some())?;
-        let many = kernels.many_backward(call, strategy::choose_for(context, calls, sizes)?);
-        let step = kernels.backward();
+        let kernels = CellKernels::of(context, calls, sizes, step_flags.span.is_some(), Pass::Backward)?;
+        let many = kernels.many(call, strategy::choose_for(context, calls, sizes)?);
+        let step = kernels.step();
         for chunk in &time_chunks {
             match &many {
                 Some(many) => many.backward(&operands, chunk)?,

@@ -18,7 +18,7 @@ use super::time_chunks::{Arrays, Reach, TimeChunk};
 use crate::Result;
 use crate::gpu::{Buffer, Context};
 use crate::ops::permute;
-use crate::ops::recurrent::{Call, Sizes, StateTensors};
+use crate::ops::recurrent::{Call, Pass, Sizes, StateTensors};
 use crate::tensor::Tensor;
 
 const NEITHER: Reach = Reach { before: 0, after: 0 };
@@ -71,9 +71,9 @@ pub(crate) fn forward(
             reversed: call.traversal.reversed(),
             directions: calls.len(),
         };
-        let kernels = CellKernels::of(context, calls, sizes, step_flags.is_some())?;
+        let kernels = CellKernels::of(context, calls, sizes, step_flags.is_some(), Pass::Forward)?;
         let initial = InitialOperands::of(context, calls, sizes)?;
-        let many = kernels.many_forward(call, strategy::choose_for(context, calls, sizes)?);
+        let many = kernels.many(call, strategy::choose_for(context, calls, sizes)?);
         // Returns an error for a row larger than a binding before any work is dispatched.
         let mut time_chunks = arrays.time_chunks(context, sizes)?;
         // Transposing W_hh moves as many bytes as one step reads, so it does not pay for a single step.
@@ -91,7 +91,7 @@ pub(crate) fn forward(
         if call.traversal.reversed() {
             time_chunks.reverse();
         }
-        let step = kernels.forward();
+        let step = kernels.step();
         for chunk in &time_chunks {
             match &many {
                 Some(many) => many.forward(&operands, chunk)?,

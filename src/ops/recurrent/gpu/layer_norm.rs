@@ -12,7 +12,7 @@ use super::operands;
 use super::step_flags::{self, StepFlags};
 use super::time_chunks::{Arrays, Reach};
 use crate::Result;
-use crate::gpu::{Context, Dispatch, Kernel, RowReduction, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Kernel, RowOperand, RowReduction, Span, kernel, parameters};
 use crate::ops::matmul::Sizes as ProductSizes;
 use crate::ops::matmul::gpu::{Add, matmul};
 use crate::ops::recurrent::layer_norm::{Norms, Product};
@@ -153,12 +153,13 @@ pub(crate) fn forward(
         let state_cell = context.bind(state_cell)?;
         let [kernel, _] = kernels(call.equations.cell);
         let reduction = RowReduction::new(context, hidden_size);
+        let constants = [flags.span.is_some().into(), call.weights.bias_hh.is_some().into()];
         let mut time_chunks = arrays.time_chunks(context, sizes)?;
         if call.traversal.reversed() {
             time_chunks.reverse();
         }
         for chunk in &time_chunks {
-            let bindings = [
+            let operands = [
                 norms,
                 chunk.unprojected.bound,
                 // Without step flags another buffer is bound and not read.
@@ -168,41 +169,31 @@ pub(crate) fn forward(
                 chunk.saved.bound,
                 state,
                 state_cell,
-            ];
+            ]
+            .map(RowOperand::All);
             for t in call.traversal.order_of(chunk.steps.clone()) {
-                let size =
-                    ProductSizes { m: rows, n: gates, k: hidden_size, a_width: hidden_size, c_width: gates };
+                let size = ProductSizes::dense([rows, gates, hidden_size]);
                 let step = product.view().span().slice(t * rows * gates..(t + 1) * rows * gates);
                 let spans = [hidden.view().span(), call.weights.weight_hh.span(), step];
                 matmul(context, spans, size, Form::RightTransposed, Add::Bias(None))?;
-                for piece in pieces(rows, reduction.rows_at_once(context)) {
-                    context.dispatch(Dispatch {
-                        kernel,
-                        constants: &[
-                            reduction.constant(),
-                            step_flags.is_some().into(),
-                            call.weights.bias_hh.is_some().into(),
-                        ],
-                        parameters: ForwardParameters {
-                            hidden_size: hidden_size as u32,
-                            width: width as u32,
-                            first_row: piece.start as u32,
-                            end_row: piece.end as u32,
-                            epsilon: LAYER_NORM_EPSILON,
-                            norms_base: norms.base,
-                            state_norm_base: norms.base + state_norm as u32,
-                            product_base: chunk.unprojected.at(t),
-                            step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
-                            gates_base: chunk.gates.at(t),
-                            output_base: chunk.output.at(t),
-                            saved_base: chunk.saved.at(t),
-                            hidden_base: state.base,
-                            cell_base: state_cell.base,
-                        },
-                        bindings: &bindings,
-                        grid: reduction.grid(piece.len()),
-                    })?;
-                }
+                reduction.dispatch(context, kernel, &constants, rows, operands, |piece, _| {
+                    ForwardParameters {
+                        hidden_size: hidden_size as u32,
+                        width: width as u32,
+                        first_row: piece.start as u32,
+                        end_row: piece.end as u32,
+                        epsilon: LAYER_NORM_EPSILON,
+                        norms_base: norms.base,
+                        state_norm_base: norms.base + state_norm as u32,
+                        product_base: chunk.unprojected.at(t),
+                        step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
+                        gates_base: chunk.gates.at(t),
+                        output_base: chunk.output.at(t),
+                        saved_base: chunk.saved.at(t),
+                        hidden_base: state.base,
+                        cell_base: state_cell.base,
+                    }
+                })?;
             }
         }
     }
@@ -210,22 +201,16 @@ pub(crate) fn forward(
     Ok(ForwardOutput { saved, unprojected: None, product: Some(product), step_flags, last: vec![last] })
 }
 
-/// The inputs of the backward pass.
-pub(crate) struct Upstream<'a> {
-    pub(crate) sizes: Sizes,
-    pub(crate) output: &'a Tensor,
-    pub(crate) d_output: View<'a>,
-    pub(crate) d_last: Option<StateView<'a>>,
-}
-
 pub(crate) fn backward(
     context: &Context,
     call: &Call<'_>,
     norms: &Norms<'_>,
     mut kept: SavedActivations,
-    upstream: &Upstream<'_>,
+    sizes: Sizes,
+    output: &Tensor,
+    d_output: View<'_>,
+    d_last: Option<StateView<'_>>,
 ) -> Result<Gradients> {
-    let Upstream { sizes, output, d_output, d_last } = *upstream;
     let Sizes { rows, hidden_size, steps, .. } = sizes;
     let equations = call.equations;
     let mut gates = kept.take_gates();
@@ -263,12 +248,13 @@ pub(crate) fn backward(
         let bound_d_norms = context.bind(d_norms.view().span())?;
         let [_, kernel] = kernels(call.equations.cell);
         let reduction = RowReduction::new(context, hidden_size);
+        let constants = [step_flags.span.is_some().into(), call.weights.bias_hh.is_some().into()];
         let mut time_chunks = arrays.time_chunks(context, sizes)?;
         if !call.traversal.reversed() {
             time_chunks.reverse();
         }
         for chunk in &time_chunks {
-            let bindings = [
+            let operands = [
                 norms,
                 chunk.output.bound,
                 chunk.step_flags.map_or(norms, |step_flags| step_flags.bound),
@@ -277,45 +263,35 @@ pub(crate) fn backward(
                 chunk.unprojected.bound,
                 bound_carry,
                 bound_d_norms,
-            ];
+            ]
+            .map(RowOperand::All);
             for t in call.traversal.order_of(chunk.steps.clone()).into_iter().rev() {
                 let after = call.traversal.successor(t, steps);
-                for piece in pieces(rows, reduction.rows_at_once(context)) {
-                    context.dispatch(Dispatch {
-                        kernel,
-                        constants: &[
-                            reduction.constant(),
-                            step_flags.span.is_some().into(),
-                            call.weights.bias_hh.is_some().into(),
-                        ],
-                        parameters: BackwardParameters {
-                            hidden_size: hidden_size as u32,
-                            d_width: (chunk.output.stride / rows) as u32,
-                            first_row: piece.start as u32,
-                            end_row: piece.end as u32,
-                            epsilon: LAYER_NORM_EPSILON,
-                            norms_base: norms.base,
-                            state_norm_base: norms.base + state_norm as u32,
-                            d_output_base: chunk.output.at(t),
-                            step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
-                            next_step_flags_base: chunk
-                                .step_flags
-                                .map_or(0, |step_flags| step_flags.at(after.unwrap_or(t))),
-                            ends: after.is_none().into(),
-                            before_base: chunk.saved.at(t),
-                            gates_base: chunk.gates.at(t),
-                            product_base: chunk.unprojected.at(t),
-                            carry_base: bound_carry.base,
-                            carry_cell_base: bound_carry.base + (rows * hidden_size) as u32,
-                            d_norms_base: bound_d_norms.base,
-                            norms_width: (width + rest) as u32,
-                        },
-                        bindings: &bindings,
-                        grid: reduction.grid(piece.len()),
-                    })?;
-                }
-                let size =
-                    ProductSizes { m: rows, n: hidden_size, k: width, a_width: width, c_width: hidden_size };
+                reduction.dispatch(context, kernel, &constants, rows, operands, |piece, _| {
+                    BackwardParameters {
+                        hidden_size: hidden_size as u32,
+                        d_width: (chunk.output.stride / rows) as u32,
+                        first_row: piece.start as u32,
+                        end_row: piece.end as u32,
+                        epsilon: LAYER_NORM_EPSILON,
+                        norms_base: norms.base,
+                        state_norm_base: norms.base + state_norm as u32,
+                        d_output_base: chunk.output.at(t),
+                        step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
+                        next_step_flags_base: chunk
+                            .step_flags
+                            .map_or(0, |step_flags| step_flags.at(after.unwrap_or(t))),
+                        ends: after.is_none().into(),
+                        before_base: chunk.saved.at(t),
+                        gates_base: chunk.gates.at(t),
+                        product_base: chunk.unprojected.at(t),
+                        carry_base: bound_carry.base,
+                        carry_cell_base: bound_carry.base + (rows * hidden_size) as u32,
+                        d_norms_base: bound_d_norms.base,
+                        norms_width: (width + rest) as u32,
+                    }
+                })?;
+                let size = ProductSizes::dense([rows, hidden_size, width]);
                 let step = own_product.span().slice(t * rows * width..(t + 1) * rows * width);
                 let carried = carry.view().span().slice(0..rows * hidden_size);
                 let spans = [step, call.weights.weight_hh.span(), carried];

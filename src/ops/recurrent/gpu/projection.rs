@@ -103,13 +103,7 @@ impl<'a> Projection<'a> {
         let product = self.product.view().span().slice(0..rows * projection_size);
         if let Some(gates) = place.next_gates {
             let width = gates.len() / rows;
-            let sizes = ProductSizes {
-                m: rows,
-                n: projection_size,
-                k: width,
-                a_width: width,
-                c_width: projection_size,
-            };
+            let sizes = ProductSizes::dense([rows, projection_size, width]);
             let spans = [gates, self.call.weights.weight_hh.span(), product];
             matmul(context, spans, sizes, Form::Plain, Add::Bias(None))?;
         }
@@ -121,13 +115,7 @@ impl<'a> Projection<'a> {
             None => self.gather(context, place, product)?,
         }
         let d_unprojected = self.d_unprojected.view();
-        let sizes = ProductSizes {
-            m: rows,
-            n: hidden_size,
-            k: projection_size,
-            a_width: projection_size,
-            c_width: hidden_size,
-        };
+        let sizes = ProductSizes::dense([rows, hidden_size, projection_size]);
         let spans =
             [place.d_hidden, self.projection.span(), d_unprojected.span().slice(0..rows * hidden_size)];
         matmul(context, spans, sizes, Form::Plain, Add::Bias(None))

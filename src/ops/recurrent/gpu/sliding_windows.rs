@@ -17,7 +17,7 @@ use super::time_chunks::{ChunkArray, TimeChunk};
 use crate::gpu::{Buffer, Span, pieces};
 use crate::ops::elementwise::{add_into, copy_into};
 use crate::ops::embedding_backward;
-use crate::ops::recurrent::{Call, Sizes, SlidingWindows, StateTensors, StateView, Traversal};
+use crate::ops::recurrent::{Call, Pass, Sizes, SlidingWindows, StateTensors, StateView, Traversal};
 use crate::tensor::{Indices, Tensor, View};
 use crate::{Error, Result};
 
@@ -88,7 +88,7 @@ pub(crate) fn backward(
     let one = std::slice::from_ref(call);
     let weights = DirectionOperand::weights(one)?;
     let initial = InitialOperands::of(context, one, sizes)?;
-    let kernel = CellKernels::of(context, one, sizes, step_flags.span.is_some())?.backward();
+    let kernel = CellKernels::of(context, one, sizes, step_flags.span.is_some(), Pass::Backward)?.step();
     for ends in ends {
         let d_hidden = || Tensor::unwritten(device, &[ends.len(), rows, projection_size]);
         let state = projection_size + if cell { hidden_size } else { 0 };
