@@ -7,12 +7,7 @@ override FUNCTION: u32 = 0u;
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> z: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let i = id.x;
-    if i >= parameters.count {
-        return;
-    }
+fn compute(i: u32) {
     let left = a[parameters.a_base + i];
     let right = b[parameters.b_base + i];
     var value = left + right;

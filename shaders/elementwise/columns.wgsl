@@ -5,13 +5,9 @@
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
-    let row = id.x / parameters.columns;
-    let column = id.x % parameters.columns;
+fn compute(i: u32) {
+    let row = i / parameters.columns;
+    let column = i % parameters.columns;
     y[parameters.y_base + row * parameters.y_width + column]
         = x[parameters.x_base + row * parameters.x_width + column];
 }

@@ -12,13 +12,9 @@ override FUNCTION: u32;
 @group(0) @binding(2) var<storage, read> second: array<f32>;
 @group(0) @binding(3) var<storage, read_write> z: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
-    let row = id.x / parameters.columns;
-    let column = id.x % parameters.columns;
+fn compute(i: u32) {
+    let row = i / parameters.columns;
+    let column = i % parameters.columns;
     var value = first[parameters.first_base + row * parameters.first_stride + column];
     let other = parameters.second_base + row * parameters.second_stride + column;
     if FUNCTION == SUM {

@@ -5,12 +5,8 @@
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
-    let place = parameters.y_first + id.x;
+fn compute(i: u32) {
+    let place = parameters.y_first + i;
     let i3 = place % parameters.size3;
     let outer = place / parameters.size3;
     let i2 = outer % parameters.size2;
@@ -21,5 +17,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if source < parameters.x_first || source - parameters.x_first >= parameters.x_count {
         return;
     }
-    y[parameters.y_base + id.x] = x[parameters.x_base + source - parameters.x_first];
+    y[parameters.y_base + i] = x[parameters.x_base + source - parameters.x_first];
 }

@@ -6,11 +6,6 @@ override FUNCTION: u32 = 0u;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let i = id.x;
-    if i >= parameters.count {
-        return;
-    }
+fn compute(i: u32) {
     y[parameters.y_base + i] = activate(FUNCTION, x[parameters.x_base + i], parameters.alpha, parameters.beta);
 }

@@ -8,12 +8,7 @@ override FUNCTION: u32 = 0u;
 @group(0) @binding(3) var<storage, read> d_y: array<f32>;
 @group(0) @binding(4) var<storage, read_write> d_x: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let i = id.x;
-    if i >= parameters.count {
-        return;
-    }
+fn compute(i: u32) {
     let local = derivative(
         FUNCTION, x[parameters.x_base + i], y[parameters.y_base + i], parameters.alpha, parameters.beta);
     d_x[parameters.d_x_base + i] = chain(d_y[parameters.d_y_base + i], local);

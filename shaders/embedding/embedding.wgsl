@@ -7,16 +7,12 @@
 @group(0) @binding(2) var<storage, read> table: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
-    let place = parameters.y_first + id.x;
+fn compute(i: u32) {
+    let place = parameters.y_first + i;
     let token = tokens[parameters.tokens_base + place / parameters.features];
     if token < parameters.first_token || token - parameters.first_token >= parameters.token_count {
         return;
     }
     let row = (token - parameters.first_token) * parameters.features;
-    y[parameters.y_base + id.x] = table[parameters.table_base + row + place % parameters.features];
+    y[parameters.y_base + i] = table[parameters.table_base + row + place % parameters.features];
 }

@@ -4,12 +4,8 @@
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
-    let place = parameters.y_first + id.x;
+fn compute(i: u32) {
+    let place = parameters.y_first + i;
     let token = tokens[parameters.tokens_base + place / parameters.vocabulary];
-    y[parameters.y_base + id.x] = select(0.0, 1.0, token == place % parameters.vocabulary);
+    y[parameters.y_base + i] = select(0.0, 1.0, token == place % parameters.vocabulary);
 }

@@ -6,12 +6,8 @@
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> c: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
-    let place = parameters.first + id.x;
+fn compute(i: u32) {
+    let place = parameters.first + i;
     let column = place % parameters.n;
     let at = parameters.c_base + place / parameters.n * parameters.c_stride + column;
     var value = 0.0;

@@ -11,23 +11,19 @@
 @group(0) @binding(4) var<storage, read_write> second_moment: array<f32>;
 @group(0) @binding(5) var<storage, read_write> largest_moment: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
-    let at = parameters.parameter_base + id.x;
+fn compute(i: u32) {
+    let at = parameters.parameter_base + i;
     let old = parameter[at];
-    let gradient_at_gain = gradient[parameters.gradient_base + id.x] + parameters.decay * old;
-    let first = parameters.beta1 * first_moment[parameters.first_base + id.x] + parameters.rest1 * gradient_at_gain;
+    let gradient_at_gain = gradient[parameters.gradient_base + i] + parameters.decay * old;
+    let first = parameters.beta1 * first_moment[parameters.first_base + i] + parameters.rest1 * gradient_at_gain;
     let second =
-        parameters.beta2 * second_moment[parameters.second_base + id.x] + parameters.rest2 * gradient_at_gain * gradient_at_gain;
-    first_moment[parameters.first_base + id.x] = first;
-    second_moment[parameters.second_base + id.x] = second;
+        parameters.beta2 * second_moment[parameters.second_base + i] + parameters.rest2 * gradient_at_gain * gradient_at_gain;
+    first_moment[parameters.first_base + i] = first;
+    second_moment[parameters.second_base + i] = second;
     var spread = second;
     if parameters.keep_largest != 0u {
-        spread = max_or_nan(second, largest_moment[parameters.largest_base + id.x]);
-        largest_moment[parameters.largest_base + id.x] = spread;
+        spread = max_or_nan(second, largest_moment[parameters.largest_base + i]);
+        largest_moment[parameters.largest_base + i] = spread;
     }
     let width = sqrt(spread) / parameters.correction + parameters.epsilon;
     // While all gradients so far are zero the parameter does not change, even if epsilon is zero.

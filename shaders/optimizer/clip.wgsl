@@ -4,11 +4,7 @@
 @group(0) @binding(1) var<storage, read> norm: array<f32>;
 @group(0) @binding(2) var<storage, read_write> gradient: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
+fn compute(i: u32) {
     let total = norm[parameters.norm_base] + 1e-6;
     // GPUs may flush the ratio to zero if the norm is huge, so both are scaled by a power of two.
     let power = select(1.0, 5.421010862427522e-20, total > 1e18);
@@ -17,6 +13,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if ratio * power > 1.0 && !has_nan_bits(total) {
         return;
     }
-    let at = parameters.gradient_base + id.x;
+    let at = parameters.gradient_base + i;
     gradient[at] = (gradient[at] * power) * ratio;
 }

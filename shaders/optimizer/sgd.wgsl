@@ -7,17 +7,13 @@
 @group(0) @binding(2) var<storage, read_write> parameter: array<f32>;
 @group(0) @binding(3) var<storage, read_write> velocity: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
-    let at = parameters.parameter_base + id.x;
+fn compute(i: u32) {
+    let at = parameters.parameter_base + i;
     let old = parameter[at];
-    let gradient_at_gain = gradient[parameters.gradient_base + id.x] + parameters.decay * old;
+    let gradient_at_gain = gradient[parameters.gradient_base + i] + parameters.decay * old;
     var direction = gradient_at_gain;
     if parameters.momentum != 0.0 {
-        let moving = parameters.velocity_base + id.x;
+        let moving = parameters.velocity_base + i;
         var speed = gradient_at_gain;
         if parameters.first == 0u {
             speed = parameters.momentum * velocity[moving] + parameters.undamped * gradient_at_gain;

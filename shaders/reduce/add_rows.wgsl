@@ -5,12 +5,8 @@
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let column = parameters.first_column + id.x;
-    if column >= parameters.columns {
-        return;
-    }
+fn compute(i: u32) {
+    let column = parameters.first_column + i;
     var total = y[parameters.y_base + column];
     for (var after = parameters.rows; after > 0u; after = after - 1u) {
         total = total + x[parameters.x_base + (after - 1u) * parameters.columns + column];

@@ -87,9 +87,6 @@ impl Choices {
     }
 
     /// Returns the recorded choices.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if nothing is recorded.
     pub(crate) fn noted(&self) -> Result<Tuning> {
         match &self.journal {
             Some(journal) => Ok(journal.lock().unwrap_or_else(PoisonError::into_inner).clone()),

@@ -39,9 +39,6 @@ impl Mapping {
 
 impl Driver {
     /// Opens `adapter` with all its limits.
-    ///
-    /// # Errors
-    /// The driver's.
     pub(super) fn open(
         adapter: &wgpu::Adapter,
         required_features: wgpu::Features,

@@ -3,25 +3,22 @@
 use std::sync::atomic::Ordering;
 
 use super::context::Context;
-use super::kernel::{kernel, parameters};
-use super::limits::{ELEMENTWISE_GROUP, pieces};
+use super::elementwise::Operand;
+use super::kernel::{kernels, parameters};
 use super::persistent::STATUS;
 use super::pool::{Buffer, Purpose};
-use super::recorder::Dispatch;
 use super::span::Span;
 use crate::Result;
 
 parameters!(ClearParameters { count: u32, first: u32, zeros: u32 });
 
-kernel!(CLEAR: "recurrent/persistent/clear_exchange" {
-    files: ["recurrent/persistent/clear_exchange"],
-    parameters: ClearParameters,
-    constants: [],
-    bindings: [Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&super::Kernel] = &[&CLEAR];
+kernels! {
+    CLEAR: "recurrent/persistent/clear_exchange" {
+        uses: ["lib/elements"],
+        parameters: ClearParameters,
+        bindings: [Write],
+    }
+}
 
 impl Context {
     /// The status, to which kernels write timeouts and from which they read the spin limit; initially zeros.
@@ -40,34 +37,20 @@ impl Context {
 
     /// Creates the exchange buffer of a dispatch: `words` words, of which the first `zeros` are zero and the
     /// others EMPTY.
-    ///
-    /// # Errors
-    /// Out of memory, and any error that the device reports.
     pub(super) fn empty_exchange(&self, zeros: usize, words: usize) -> Result<Buffer> {
         let exchange = self.allocate(words, "the exchange of a persistent kernel")?;
-        let target = self.bind(Span::new(&exchange, 0, words))?;
-        for piece in pieces(words, self.limits().elements(ELEMENTWISE_GROUP)) {
-            self.dispatch(Dispatch {
-                kernel: &CLEAR,
-                constants: &[],
-                parameters: ClearParameters {
-                    count: piece.len() as u32,
-                    first: piece.start as u32,
-                    zeros: zeros as u32,
-                },
-                bindings: &[target],
-                grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
-            })?;
-        }
+        let target = Operand::All(self.bind(Span::new(&exchange, 0, words))?);
+        self.elementwise(&CLEAR, &[], words, [target], |piece, _| ClearParameters {
+            count: piece.len() as u32,
+            first: piece.start as u32,
+            zeros: zeros as u32,
+        })?;
         Ok(exchange)
     }
 
     /// The exchange buffer of a layer's dispatch, as [`Context::empty_exchange`]. `iterations` is the bound
     /// of its completion: if all completions of the submission could together take too long, the recorded
     /// work is submitted first.
-    ///
-    /// # Errors
-    /// Those of [`Context::empty_exchange`].
     pub(crate) fn exchange(&self, zeros: usize, words: usize, iterations: usize) -> Result<Buffer> {
         let waiting = self.waiting();
         let before = waiting.iterations.load(Ordering::SeqCst);

@@ -69,9 +69,6 @@ impl BindGroups {
     }
 
     /// Returns the group with the requested bindings, and creates it on first use.
-    ///
-    /// # Errors
-    /// The driver's error, as [`refused`] describes it.
     pub(super) fn get(&mut self, device: &wgpu::Device, wanted: &Wanted<'_>) -> Result<&Group> {
         let key = wanted.key();
         if self.last.as_ref().is_none_or(|(last, _)| *last != key) {

@@ -146,6 +146,28 @@ macro_rules! kernel {
 }
 pub(crate) use kernel;
 
+/// Declares the kernels of a module, and lists them in `KERNELS` for tests that inspect all kernels. A kernel is assembled
+/// from the files that it uses, if any, and from the file of its name.
+macro_rules! kernels {
+    ($($name:ident: $stem:literal {
+        $(uses: [$($file:literal),+],)?
+        parameters: $parameters:ident,
+        $(constants: [$($constant:tt),+],)?
+        bindings: $bindings:tt $(,)?
+    })+) => {
+        $($crate::gpu::kernel!($name: $stem {
+            files: [$($($file,)+)? $stem],
+            parameters: $parameters,
+            constants: [$($($constant),+)?],
+            bindings: $bindings,
+        });)+
+
+        #[cfg(test)]
+        pub(crate) static KERNELS: &[&$crate::gpu::Kernel] = &[$(&$name),+];
+    };
+}
+pub(crate) use kernels;
+
 /// A pipeline with the layout of its bindings.
 pub(super) struct Compiled {
     pub(super) pipeline: wgpu::ComputePipeline,

@@ -12,7 +12,7 @@ mod choices;
 mod context;
 mod driver;
 mod elementwise;
-mod exchange;
+pub(crate) mod exchange;
 mod faults;
 mod groups;
 mod hasher;
@@ -25,7 +25,7 @@ mod pool;
 mod profile;
 mod recorder;
 mod row_reduction;
-mod self_test;
+pub(crate) mod self_test;
 mod span;
 mod stack;
 mod tuning;
@@ -36,10 +36,9 @@ mod tests;
 pub use adapters::{AdapterKind, AdapterSummary};
 pub(crate) use adapters::{Wanted, choose, summaries};
 pub(crate) use context::Context;
-#[cfg(test)]
-pub(crate) use exchange::KERNELS as EXCHANGE_KERNELS;
+pub(crate) use elementwise::Operand;
 pub(crate) use inspect::{Rules, inspect};
-pub(crate) use kernel::{Access, IMMEDIATE_BYTES, Kernel, Origin, kernel, parameters};
+pub(crate) use kernel::{Access, IMMEDIATE_BYTES, Kernel, Origin, kernel, kernels, parameters};
 pub(crate) use limits::{ELEMENTWISE_GROUP, pieces};
 pub use options::{GpuOptions, Journal, ParameterPath, ShaderBuild, TuningSource};
 pub(crate) use persistent::WEIGHT_CLASSES;
@@ -47,9 +46,7 @@ pub use persistent::{PERSISTENT_VARIABLE, Persistent, PersistentLimits, Persiste
 pub(crate) use pool::Buffer;
 pub use profile::{KernelCall, Profiling};
 pub(crate) use recorder::Dispatch;
-pub(crate) use row_reduction::RowReduction;
-#[cfg(test)]
-pub(crate) use self_test::KERNELS as SELF_TEST_KERNELS;
+pub(crate) use row_reduction::{RowOperand, RowReduction};
 pub(crate) use span::{Bound, Span};
 pub use tuning::{
     Form, MatmulTile, MatmulVariant, ProductShape, RecurrentShape, RecurrentStrategy, TUNING_VARIABLE, Tuning,

@@ -77,6 +77,7 @@ type Shelf = BTreeMap<u64, Raw>;
 type Shelves = BTreeMap<(Purpose, u64), Shelf>;
 
 /// The unused buffers, and a count of all buffers created.
+#[derive(Default)]
 pub(crate) struct Pool {
     /// `None` in a dry run.
     device: Option<wgpu::Device>,
@@ -138,15 +139,7 @@ fn take_from(shelves: &mut Shelves, purpose: Purpose, size: u64) -> Option<Raw> 
 
 impl Pool {
     pub(super) fn new(device: Option<wgpu::Device>, largest: u64) -> Self {
-        Self {
-            device,
-            largest,
-            shelves: Mutex::default(),
-            allocations: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            in_use: AtomicU64::new(0),
-            peak: AtomicU64::new(0),
-        }
+        Self { device, largest, ..Self::default() }
     }
 
     /// How many buffers this pool has requested from the driver.

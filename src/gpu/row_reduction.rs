@@ -1,6 +1,9 @@
-//! How many invocations share a row in the kernels that include `shaders/lib/row_reduction.wgsl`.
+//! Dispatch of the kernels that include `shaders/lib/row_reduction.wgsl`: how many invocations share a row.
 
-use super::{AdapterKind, Context};
+use std::ops::Range;
+
+use super::{AdapterKind, Bound, Context, Dispatch, Kernel, Span, pieces};
+use crate::Result;
 
 /// Invocations per workgroup of these kernels.
 const GROUP: usize = 256;
@@ -16,26 +19,54 @@ pub(crate) struct RowReduction {
     lane_bits: u32,
 }
 
+/// An operand of a kernel over rows.
+#[derive(Clone, Copy)]
+pub(crate) enum RowOperand<'a> {
+    /// That many elements for each row.
+    Each(Span<'a>, usize),
+    /// The same elements for all rows.
+    All(Bound<'a>),
+}
+
 impl RowReduction {
     /// For rows of `columns` elements.
     pub(crate) fn new(context: &Context, columns: usize) -> Self {
         Self { columns, lane_bits: lane_bits(columns, context.kind()) }
     }
 
-    /// The value of `LANE_BITS`.
-    pub(crate) fn constant(self) -> u32 {
-        self.lane_bits
-    }
-
-    /// The most rows of one dispatch.
-    pub(crate) fn rows_at_once(self, context: &Context) -> usize {
+    /// Dispatches `kernel` for `rows` rows, once for each piece of them that fits; `constants` follow `LANE_BITS`, and
+    /// `parameters` receives the range of the piece and the base of each binding.
+    pub(crate) fn dispatch<P: bytemuck::Pod, const N: usize>(
+        self,
+        context: &Context,
+        kernel: &Kernel,
+        constants: &[u32],
+        rows: usize,
+        operands: [RowOperand<'_>; N],
+        parameters: impl Fn(Range<usize>, [u32; N]) -> P,
+    ) -> Result<()> {
+        let constants = [&[self.lane_bits], constants].concat();
         let limits = context.limits();
-        (limits.binding_elements / self.columns).clamp(1, limits.workgroups * self.rows_of_group())
-    }
-
-    /// Workgroups for `rows` rows.
-    pub(crate) fn grid(self, rows: usize) -> [usize; 3] {
-        [rows.div_ceil(self.rows_of_group()), 1, 1]
+        let most =
+            (limits.binding_elements / self.columns).clamp(1, limits.workgroups * self.rows_of_group());
+        for piece in pieces(rows, most) {
+            let bind = |operand| match operand {
+                RowOperand::Each(span, width) => {
+                    context.bind(span.slice(piece.start * width..piece.end * width))
+                }
+                RowOperand::All(bound) => Ok(bound),
+            };
+            let bindings = operands.into_iter().map(bind).collect::<Result<Vec<_>>>()?;
+            let bases = std::array::from_fn(|index| bindings[index].base);
+            context.dispatch(Dispatch {
+                kernel,
+                constants: &constants,
+                parameters: parameters(piece.clone(), bases),
+                bindings: &bindings,
+                grid: [piece.len().div_ceil(self.rows_of_group()), 1, 1],
+            })?;
+        }
+        Ok(())
     }
 
     fn rows_of_group(self) -> usize {

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
-use super::kernel::{kernel, parameters};
+use super::kernel::{kernels, parameters};
 use super::limits::ELEMENTWISE_GROUP;
 use super::persistent::{Pace, WEIGHT_CLASSES};
 use super::recorder::Dispatch;
@@ -23,28 +23,22 @@ const LONG_ENOUGH: Duration = Duration::from_millis(5);
 parameters!(ProbeParameters { groups: u32, rounds: u32, spin_limit: u32 });
 parameters!(CompletionTimeParameters { iterations: u32 });
 
-kernel!(PROBE: "recurrent/persistent/self_test" {
-    files: ["recurrent/persistent/wait", "recurrent/persistent/self_test"],
-    parameters: ProbeParameters,
-    constants: [("WEIGHT_BITS", WEIGHT_CLASSES)],
-    bindings: [Write],
-});
-kernel!(ITERATIONS: "recurrent/persistent/completion_time" {
-    files: ["recurrent/persistent/completion_time"],
-    parameters: CompletionTimeParameters,
-    constants: [],
-    bindings: [Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&super::Kernel] = &[&PROBE, &ITERATIONS];
+kernels! {
+    PROBE: "recurrent/persistent/self_test" {
+        uses: ["recurrent/persistent/wait"],
+        parameters: ProbeParameters,
+        constants: [("WEIGHT_BITS", WEIGHT_CLASSES)],
+        bindings: [Write],
+    }
+    ITERATIONS: "recurrent/persistent/completion_time" {
+        parameters: CompletionTimeParameters,
+        bindings: [Write],
+    }
+}
 
 impl Context {
     /// How many workgroups may wait for each other; 0 where they may not. The first call **waits** for the
     /// GPU: it runs the self-test.
-    ///
-    /// # Errors
-    /// Any error that the device reports.
     pub(crate) fn waiting_workgroups(&self) -> Result<usize> {
         let waiting = self.waiting();
         if !waiting.possible {
@@ -56,7 +50,7 @@ impl Context {
         if let Some(found) = waiting.known().found {
             return Ok(found);
         }
-        let pace = self.measure_pace()?;
+        let pace = Pace { poll: self.time_of_a_poll()?, iteration: self.time_of_an_iteration()? };
         waiting.known().pace = Some(pace);
         let found = match waiting.options.workgroups {
             // Even a single poll takes too long.
@@ -67,11 +61,6 @@ impl Context {
         let found = found.min(self.limits().workgroups);
         waiting.known().found = Some(found);
         Ok(found)
-    }
-
-    /// Measures the time of a poll and of an iteration of a completion. **Waits** for the GPU.
-    fn measure_pace(&self) -> Result<Pace> {
-        Ok(Pace { poll: self.time_of_a_poll()?, iteration: self.time_of_an_iteration()? })
     }
 
     /// How many workgroups make progress while they wait for each other: a power of two; 0 for fewer than

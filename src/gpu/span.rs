@@ -38,17 +38,11 @@ impl<'a> Span<'a> {
 
     /// Returns the span if it lies inside its buffer. Shaders have no run-time checks in release builds, so
     /// every span that is passed to the driver is checked here.
-    ///
-    /// # Errors
-    /// [`Error::Internal`].
     pub(super) fn inside(self) -> Result<Self> {
         expect_inside(self.start, self.len, self.buffer.raw.size).map(|()| self)
     }
 
     /// The span as a binding.
-    ///
-    /// # Errors
-    /// Those of [`Context::bind`](super::Context::bind).
     pub(super) fn bind(self, limits: &Limits) -> Result<Bound<'a>> {
         let span = self.inside()?;
         if span.len > limits.binding_elements {

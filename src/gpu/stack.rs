@@ -7,9 +7,6 @@ use std::{io, thread};
 const BYTES: usize = 32 << 20;
 
 /// Runs `work` on a thread with a stack of a known size, and waits for it.
-///
-/// # Errors
-/// The system cannot create a thread.
 pub(super) fn on_compiler_stack<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("refrain compiler".into()).stack_size(BYTES);

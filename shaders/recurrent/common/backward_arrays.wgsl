@@ -15,27 +15,19 @@
 @group(0) @binding(7) var<storage, read_write> saved: array<f32>;
 @group(0) @binding(8) var<storage, read_write> carry: array<f32>;
 
-fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden_size; }
-fn saved_stride() -> u32 { return parameters.rows * parameters.hidden_size; }
-fn output_stride() -> u32 { return parameters.rows * parameters.width; }
 fn d_output_stride() -> u32 { return parameters.rows * parameters.d_width; }
 
 fn is_first() -> bool { return iteration + 1u == parameters.steps && (parameters.pass_flags & FIRST_STEP) != 0u; }
 fn is_last() -> bool { return iteration == 0u && (parameters.pass_flags & LAST_STEP) != 0u; }
-fn first_number() -> u32 { return parameters.first_number + elapsed(saved_stride()); }
 
 // Rows from this step to the following one in the order of the layer, in the same array.
 fn next_rows() -> u32 { return select(parameters.next_row, 0u - parameters.next_row, second != 0u); }
 
-fn step_flags_at() -> u32 { return parameters.step_flags_base + behind(parameters.rows) + elapsed(parameters.rows); }
 fn next_step_flags_at() -> u32 { return step_flags_at() - direction() * parameters.batch; }
-fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()) + elapsed(gates_stride()); }
 fn next_gates_at() -> u32 { return gates_at() + next_rows() * GATES * parameters.hidden_size; }
-fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()) + elapsed(saved_stride()); }
 fn next_saved_at() -> u32 { return saved_at() + next_rows() * parameters.hidden_size; }
 // Rows may be those of several steps, one batch apart.
 fn previous_saved_at() -> u32 { return saved_at() + direction() * parameters.batch * parameters.hidden_size; }
-fn output_at() -> u32 { return parameters.output_base + beside(output_stride()) + elapsed(output_stride()); }
 fn previous_output_at() -> u32 { return output_at() + direction() * parameters.batch * parameters.width; }
 fn d_output_at() -> u32 { return parameters.d_output_base + beside(d_output_stride()) + elapsed(d_output_stride()); }
 fn carry_out_at() -> u32 { return parameters.carry_base + second * saved_stride(); }

@@ -13,16 +13,7 @@
 @group(0) @binding(6) var<storage, read_write> output: array<f32>;
 @group(0) @binding(7) var<storage, read_write> saved: array<f32>;
 
-fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden_size; }
-fn saved_stride() -> u32 { return parameters.rows * parameters.hidden_size; }
-fn output_stride() -> u32 { return parameters.rows * parameters.width; }
-
 fn is_first() -> bool { return iteration == 0u && (parameters.pass_flags & FIRST_STEP) != 0u; }
-fn first_number() -> u32 { return parameters.first_number + elapsed(saved_stride()); }
 
-fn step_flags_at() -> u32 { return parameters.step_flags_base + behind(parameters.rows) + elapsed(parameters.rows); }
-fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()) + elapsed(gates_stride()); }
-fn output_at() -> u32 { return parameters.output_base + beside(output_stride()) + elapsed(output_stride()); }
-fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()) + elapsed(saved_stride()); }
 fn previous_output_at() -> u32 { return output_at() - direction() * output_stride(); }
 fn previous_saved_at() -> u32 { return saved_at() - direction() * saved_stride(); }

@@ -53,6 +53,18 @@ fn behind(stride: u32) -> u32 { return second * parameters.second_behind * strid
 // As `behind`, in an array [T, .., 2 H].
 fn beside(stride: u32) -> u32 { return second * (parameters.second_beside * stride + parameters.hidden_size); }
 
+// Elements per step of the arrays over time.
+fn gates_stride() -> u32 { return parameters.rows * GATES * parameters.hidden_size; }
+fn saved_stride() -> u32 { return parameters.rows * parameters.hidden_size; }
+fn output_stride() -> u32 { return parameters.rows * parameters.width; }
+
+// The offsets of the current step in them.
+fn step_flags_at() -> u32 { return parameters.step_flags_base + behind(parameters.rows) + elapsed(parameters.rows); }
+fn gates_at() -> u32 { return parameters.gates_base + behind(gates_stride()) + elapsed(gates_stride()); }
+fn output_at() -> u32 { return parameters.output_base + beside(output_stride()) + elapsed(output_stride()); }
+fn saved_at() -> u32 { return parameters.saved_base + behind(saved_stride()) + elapsed(saved_stride()); }
+fn first_number() -> u32 { return parameters.first_number + elapsed(saved_stride()); }
+
 fn weight_at() -> u32 { return parameters.weight_base + second * GATES * parameters.hidden_size * parameters.hidden_size; }
 fn initial_at() -> u32 { return parameters.initial_base + second * parameters.rows * parameters.hidden_size; }
 fn initial_cell_at() -> u32 { return parameters.initial_cell_base + second * parameters.rows * parameters.hidden_size; }

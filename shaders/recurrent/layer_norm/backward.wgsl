@@ -27,10 +27,6 @@ struct StateRow {
     along: f32,
 }
 
-fn gate_place(row: u32, gate: u32, unit: u32) -> u32 {
-    return parameters.gates_base + (row * GATES + gate) * parameters.hidden_size + unit;
-}
-
 fn before_place(row: u32, unit: u32) -> u32 {
     return parameters.before_base + row * select(1u, 2u, HAS_CELL) * parameters.hidden_size + unit;
 }

@@ -16,10 +16,6 @@
 @group(0) @binding(7) var<storage, read_write> hidden: array<f32>;
 @group(0) @binding(8) var<storage, read_write> cell: array<f32>;
 
-fn gate_place(row: u32, gate: u32, unit: u32) -> u32 {
-    return parameters.gates_base + (row * GATES + gate) * parameters.hidden_size + unit;
-}
-
 // c' of an LSTM, h' of a GRU.
 fn before_of(row: u32, unit: u32) -> f32 {
     let place = row * parameters.hidden_size + unit;

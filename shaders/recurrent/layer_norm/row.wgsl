@@ -48,6 +48,10 @@ fn step_flags_of(row: u32) -> u32 {
     return VALID;
 }
 
+fn gate_place(row: u32, gate: u32, unit: u32) -> u32 {
+    return parameters.gates_base + (row * GATES + gate) * parameters.hidden_size + unit;
+}
+
 // W_hh h' at `place` of a row; zero after a reset.
 fn product_at(row: u32, place: u32) -> f32 {
     let value = product[parameters.product_base + row * GATES * parameters.hidden_size + place];

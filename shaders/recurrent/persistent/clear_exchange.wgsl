@@ -4,10 +4,7 @@
 
 @group(0) @binding(1) var<storage, read_write> y: array<u32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let i = parameters.first + id.x;
-    if id.x < parameters.count {
-        y[i] = select(0xffffffffu, 0u, i < parameters.zeros);
-    }
+fn compute(i: u32) {
+    let place = parameters.first + i;
+    y[place] = select(0xffffffffu, 0u, place < parameters.zeros);
 }

@@ -22,12 +22,8 @@ fn step_flags_of(row: u32, base: u32) -> u32 {
     return step_flags[base + row];
 }
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
-    let place = parameters.first + id.x;
+fn compute(i: u32) {
+    let place = parameters.first + i;
     let row = place / parameters.projection_size;
     let carried = carry[parameters.carry_base + place];
     if (step_flags_of(row, parameters.step_flags_base) & VALID) == 0u {

@@ -21,12 +21,8 @@ fn step_flags_of(step: u32, place: u32) -> u32 {
     return select(VALID, VALID | STARTS, step == first);
 }
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
-    let place = parameters.y_first + id.x;
+fn compute(i: u32) {
+    let place = parameters.y_first + i;
     let unit = place % parameters.hidden_size;
     let row = place / parameters.hidden_size % parameters.rows;
     let local_step = place / (parameters.hidden_size * parameters.rows);
@@ -42,5 +38,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (flags & RESETS) != 0u {
         value = 0.0;
     }
-    y[parameters.y_base + id.x] = value;
+    y[parameters.y_base + i] = value;
 }

@@ -16,13 +16,9 @@ override HAS_STEP_FLAGS: u32 = 0u;
 @group(0) @binding(3) var<storage, read> step_flags: array<u32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
-    let row = (parameters.first + id.x) / parameters.columns;
-    let column = (parameters.first + id.x) % parameters.columns;
+fn compute(i: u32) {
+    let row = (parameters.first + i) / parameters.columns;
+    let column = (parameters.first + i) % parameters.columns;
     var length = parameters.steps;
     if RAGGED != 0u {
         length = lengths[parameters.lengths_base + row];

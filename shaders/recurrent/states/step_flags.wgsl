@@ -16,13 +16,9 @@ override MASKED: u32 = 0u;
 @group(0) @binding(2) var<storage, read> resets: array<u32>;
 @group(0) @binding(3) var<storage, read_write> step_flags: array<u32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= parameters.count {
-        return;
-    }
-    let step = (parameters.first + id.x) / parameters.rows;
-    let row = (parameters.first + id.x) % parameters.rows;
+fn compute(i: u32) {
+    let step = (parameters.first + i) / parameters.rows;
+    let row = (parameters.first + i) % parameters.rows;
     var length = parameters.steps;
     if RAGGED != 0u {
         length = lengths[parameters.lengths_base + row];
@@ -40,9 +36,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
             flags = flags | CUTS;
         }
         let boundary = step + select(0u, 1u, REVERSED != 0u);
-        if MASKED != 0u && boundary < length && resets[parameters.resets_base + id.x] != 0u {
+        if MASKED != 0u && boundary < length && resets[parameters.resets_base + i] != 0u {
             flags = flags | RESETS;
         }
     }
-    step_flags[parameters.step_flags_base + id.x] = flags;
+    step_flags[parameters.step_flags_base + i] = flags;
 }

@@ -17,9 +17,6 @@ const REFUSED: [(&str, &str); 3] = [
 ];
 
 /// Checks the length and nesting of a source, and the keywords that no cell may use.
-///
-/// # Errors
-/// A description of the problem, with its line.
 pub(super) fn expect_within_limits(source: &str) -> Result<(), String> {
     if source.len() > MAX_BYTES {
         return Err(format!("it has {} bytes, and may have at most {MAX_BYTES}", source.len()));

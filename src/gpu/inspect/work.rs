@@ -42,9 +42,6 @@ impl Work {
 }
 
 /// Checks that every function declared in `own`, the start of the source of `module`, is within the limits.
-///
-/// # Errors
-/// A description of the problem, with its line in `own`.
 pub(super) fn expect_bounded(
     module: &Module,
     info: &ModuleInfo,

@@ -259,9 +259,6 @@ impl Waiting {
     }
 
     /// Handles the copy of a submission's status, if one is finished.
-    ///
-    /// # Errors
-    /// Those of [`Waiting::learn`].
     pub(super) fn learn_arrived(&self, clear: impl FnOnce(Span<'_>) -> Result<()>) -> Result<()> {
         let Some((status, arrival)) = self.status.get() else { return Ok(()) };
         let Some(Arrived { words, timeouts }) = arrival.take() else { return Ok(()) };

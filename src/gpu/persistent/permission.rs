@@ -56,9 +56,6 @@ impl Persistent {
     }
 
     /// Whether a device opened with `recurrent` may use persistent kernels at all.
-    ///
-    /// # Errors
-    /// Those of [`Persistent::asked`].
     pub(in crate::gpu) fn is_allowed(self, recurrent: RecurrentStrategy) -> Result<bool> {
         Ok(match self.asked()? {
             Self::Environment => recurrent == RecurrentStrategy::Persistent,

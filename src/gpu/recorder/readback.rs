@@ -15,18 +15,12 @@ struct Staged {
 
 impl Recorder {
     /// Submits all recorded work and waits for it.
-    ///
-    /// # Errors
-    /// [`Error::DeviceLost`].
     pub(crate) fn synchronize(&self) -> Result<()> {
         self.finish()?;
         self.driver.faults.check()
     }
 
     /// Copies `span` to the host: submits all recorded work and waits for it.
-    ///
-    /// # Errors
-    /// [`Error::DeviceLost`], and [`Error::OutOfMemory`] for the staging buffer.
     pub(crate) fn download<T: bytemuck::Pod>(&self, span: Span<'_>) -> Result<Vec<T>> {
         self.driver.faults.check()?;
         let values = self.staged(span)?;
@@ -74,9 +68,6 @@ impl Recorder {
     }
 
     /// Returns the dispatches since the previous call. **Waits** for the GPU.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a device that is not profiled; any error that the device reports.
     pub(crate) fn profile(&self) -> Result<Vec<KernelCall>> {
         let Some(profiler) = &self.profiler else {
             let message =

@@ -37,9 +37,6 @@ impl Recorder {
     }
 
     /// Submits the work of `recorded`, if there is any.
-    ///
-    /// # Errors
-    /// As [`Recorder::flush`].
     pub(super) fn submit(&self, recorded: &mut Recorded) -> Result<()> {
         if recorded.encoder.is_none() {
             return Ok(());

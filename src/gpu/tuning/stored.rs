@@ -73,9 +73,10 @@ impl Tuning {
     /// # Errors
     /// As [`Tuning::load`], if the file exists.
     pub fn stored(adapter: &AdapterSummary) -> Result<Option<Self>> {
-        match Self::stored_path(adapter) {
-            Some(path) => Self::load_if_there(&path, adapter),
-            None => Ok(None),
+        let Some(path) = Self::stored_path(adapter) else { return Ok(None) };
+        match Self::load(&path, adapter) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            loaded => loaded.map(Some),
         }
     }
 
@@ -90,13 +91,6 @@ impl Tuning {
             let advice = format!("run `refrain tune` again, remove the file, or set {TUNING_VARIABLE}=0");
             Error::checkpoint(path, format!("{message}; {advice}"))
         })
-    }
-
-    fn load_if_there(path: &Path, adapter: &AdapterSummary) -> Result<Option<Self>> {
-        match Self::load(path, adapter) {
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
-            loaded => loaded.map(Some),
-        }
     }
 }
 

@@ -238,7 +238,7 @@ impl Pass<'_> {
                     d_initial.put(place, &done.d_initial)?;
                     self.accumulate(place, &done, &x)?;
                     if index > 0 || self.reads == Entry::Computed {
-                        let d_projected = done.into_projected();
+                        let d_projected = done.d_projected;
                         self.add_d_x(place, &d_projected, &mut d_x)?;
                     }
                 }

@@ -1,7 +1,7 @@
 //! Dispatch of `shaders/elementwise/columns.wgsl`.
 
 use crate::Result;
-use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernels, parameters, pieces};
 
 parameters!(ColumnsParameters {
     count: u32,
@@ -12,15 +12,13 @@ parameters!(ColumnsParameters {
     y_base: u32,
 });
 
-kernel!(COLUMNS: "elementwise/columns" {
-    files: ["elementwise/columns"],
-    parameters: ColumnsParameters,
-    constants: [],
-    bindings: [Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&COLUMNS];
+kernels! {
+    COLUMNS: "elementwise/columns" {
+        uses: ["lib/elements"],
+        parameters: ColumnsParameters,
+        bindings: [Read, Write],
+    }
+}
 
 /// Copies `columns` columns from x, starting at column `firsts[0]`, to y at `firsts[1]`; rows have `widths` elements.
 pub(super) fn copy_columns(

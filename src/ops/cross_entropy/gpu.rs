@@ -2,7 +2,7 @@
 
 use super::{Options, Rows, Scale};
 use crate::Result;
-use crate::gpu::{Context, Dispatch, kernel, parameters, pieces};
+use crate::gpu::{Context, RowOperand, kernels, parameters};
 use crate::ops::softmax::gpu::row_reduction;
 use crate::ops::{embedding, reduce};
 use crate::tensor::{Indices, Tensor, View};
@@ -20,15 +20,14 @@ parameters!(CrossEntropyParameters {
     smoothing: f32,
 });
 
-kernel!(CROSS_ENTROPY: "loss/cross_entropy" {
-    files: ["lib/math", "lib/row_reduction", "loss/cross_entropy"],
-    parameters: CrossEntropyParameters,
-    constants: [("LANE_BITS", 9), ("SCALE", 3), ("WEIGHTED", 2)],
-    bindings: [Read, Read, Read, Read, Write, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&CROSS_ENTROPY];
+kernels! {
+    CROSS_ENTROPY: "loss/cross_entropy" {
+        uses: ["lib/math", "lib/row_reduction"],
+        parameters: CrossEntropyParameters,
+        constants: [("LANE_BITS", 9), ("SCALE", 3), ("WEIGHTED", 2)],
+        bindings: [Read, Read, Read, Read, Write, Write],
+    }
+}
 
 pub(super) struct Call<'a> {
     pub(super) logits: View<'a>,
@@ -52,42 +51,37 @@ pub(super) fn rows(context: &Context, call: Call<'_>) -> Result<()> {
         Scale::Rows(_) => (2, 0.0),
     };
     let reduction = row_reduction(context, classes)?;
-    for piece in pieces(call.rows, reduction.rows_at_once(context)) {
-        let elements = piece.start * classes..piece.end * classes;
-        let logits = context.bind(call.logits.span().slice(elements.clone()))?;
-        let labels = context.bind(call.labels.span().slice(piece.clone()))?;
-        // Bindings that the options do not use must be bound too; the shader does not read them.
-        let weights = match call.options.weights {
-            Some(weights) => context.bind(weights.span())?,
-            None => logits,
-        };
-        let scales = match (&total_weight, call.scale) {
-            (Some(total), _) => context.bind(total.view().span())?,
-            (None, Scale::Rows(scales)) => context.bind(scales.span().slice(piece.clone()))?,
-            (None, _) => logits,
-        };
-        let losses = context.bind(call.result.losses.view().span().slice(piece.clone()))?;
-        let d_logits = context.bind(call.result.d_logits.view().span().slice(elements))?;
-        context.dispatch(Dispatch {
-            kernel: &CROSS_ENTROPY,
-            constants: &[reduction.constant(), mode, call.options.weights.is_some().into()],
-            parameters: CrossEntropyParameters {
-                rows: piece.len() as u32,
-                classes: classes as u32,
-                logits_base: logits.base,
-                labels_base: labels.base,
-                weights_base: weights.base,
-                scales_base: scales.base,
-                losses_base: losses.base,
-                d_logits_base: d_logits.base,
-                scale: factor,
-                smoothing: call.options.smoothing,
-            },
-            bindings: &[logits, labels, weights, scales, losses, d_logits],
-            grid: reduction.grid(piece.len()),
-        })?;
-    }
-    Ok(())
+    let [logits, d_logits] =
+        [call.logits.span(), call.result.d_logits.view().span()].map(|span| RowOperand::Each(span, classes));
+    // Bindings that the options do not use must be bound too; the shader does not read them.
+    let weights = match call.options.weights {
+        Some(weights) => RowOperand::All(context.bind(weights.span())?),
+        None => logits,
+    };
+    let scales = match (&total_weight, call.scale) {
+        (Some(total), _) => RowOperand::All(context.bind(total.view().span())?),
+        (None, Scale::Rows(scales)) => RowOperand::Each(scales.span(), 1),
+        (None, _) => logits,
+    };
+    let [labels, losses] =
+        [call.labels.span(), call.result.losses.view().span()].map(|span| RowOperand::Each(span, 1));
+    let operands = [logits, labels, weights, scales, losses, d_logits];
+    let constants = [mode, call.options.weights.is_some().into()];
+    reduction.dispatch(context, &CROSS_ENTROPY, &constants, call.rows, operands, |piece, bases| {
+        let [logits_base, labels_base, weights_base, scales_base, losses_base, d_logits_base] = bases;
+        CrossEntropyParameters {
+            rows: piece.len() as u32,
+            classes: classes as u32,
+            logits_base,
+            labels_base,
+            weights_base,
+            scales_base,
+            losses_base,
+            d_logits_base,
+            scale: factor,
+            smoothing: call.options.smoothing,
+        }
+    })
 }
 
 /// Returns Σ w_label over the rows that have a label.

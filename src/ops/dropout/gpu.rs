@@ -2,7 +2,7 @@
 
 use super::Mask;
 use crate::Result;
-use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernels, parameters, pieces};
 use crate::math::Onto;
 
 parameters!(DropoutParameters {
@@ -21,15 +21,13 @@ parameters!(DropoutParameters {
     y_base: u32,
 });
 
-kernel!(DROPOUT: "elementwise/dropout" {
-    files: ["lib/philox", "elementwise/dropout"],
-    parameters: DropoutParameters,
-    constants: [],
-    bindings: [Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&DROPOUT];
+kernels! {
+    DROPOUT: "elementwise/dropout" {
+        uses: ["lib/philox"],
+        parameters: DropoutParameters,
+        bindings: [Read, Write],
+    }
+}
 
 /// Elements per invocation: the numbers of one Philox block.
 const NEIGHBOURS: usize = 4;

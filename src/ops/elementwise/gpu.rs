@@ -2,7 +2,7 @@
 
 use super::{Activation, Binary};
 use crate::Result;
-use crate::gpu::{Context, Span, kernel, parameters};
+use crate::gpu::{Context, Operand, Span, kernels, parameters};
 use crate::math::Onto;
 
 parameters!(UnaryParameters { count: u32, x_base: u32, y_base: u32, alpha: f32, beta: f32 });
@@ -18,53 +18,47 @@ parameters!(UnaryBackwardParameters {
 parameters!(BinaryParameters { count: u32, a_base: u32, b_base: u32, z_base: u32, factor: f32 });
 parameters!(AccumulateParameters { count: u32, x_base: u32, z_base: u32, factor: f32, keep: u32 });
 
-kernel!(UNARY: "elementwise/unary" {
-    files: ["lib/math", "lib/activations", "elementwise/unary"],
-    parameters: UnaryParameters,
-    constants: [("FUNCTION", Activation::ALL.len() as u32)],
-    bindings: [Read, Write],
-});
-
-kernel!(UNARY_BACKWARD: "elementwise/unary_backward" {
-    files: ["lib/math", "lib/activations", "elementwise/unary_backward"],
-    parameters: UnaryBackwardParameters,
-    constants: [("FUNCTION", Activation::ALL.len() as u32)],
-    bindings: [Read, Read, Read, Write],
-});
-
-kernel!(BINARY: "elementwise/binary" {
-    files: ["elementwise/binary"],
-    parameters: BinaryParameters,
-    constants: [("FUNCTION", 4)],
-    bindings: [Read, Read, Write],
-});
-
-kernel!(ACCUMULATE: "elementwise/accumulate" {
-    files: ["elementwise/accumulate"],
-    parameters: AccumulateParameters,
-    constants: [],
-    bindings: [Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&UNARY, &UNARY_BACKWARD, &BINARY, &ACCUMULATE];
+kernels! {
+    UNARY: "elementwise/unary" {
+        uses: ["lib/elements", "lib/math", "lib/activations"],
+        parameters: UnaryParameters,
+        constants: [("FUNCTION", Activation::ALL.len() as u32)],
+        bindings: [Read, Write],
+    }
+    UNARY_BACKWARD: "elementwise/unary_backward" {
+        uses: ["lib/elements", "lib/math", "lib/activations"],
+        parameters: UnaryBackwardParameters,
+        constants: [("FUNCTION", Activation::ALL.len() as u32)],
+        bindings: [Read, Read, Read, Write],
+    }
+    BINARY: "elementwise/binary" {
+        uses: ["lib/elements"],
+        parameters: BinaryParameters,
+        constants: [("FUNCTION", 4)],
+        bindings: [Read, Read, Write],
+    }
+    ACCUMULATE: "elementwise/accumulate" {
+        uses: ["lib/elements"],
+        parameters: AccumulateParameters,
+        bindings: [Read, Write],
+    }
+}
 
 pub(super) fn unary(context: &Context, x: Span<'_>, function: Activation, y: Span<'_>) -> Result<()> {
     let (alpha, beta) = function.constants();
-    context.elementwise(&UNARY, &[function.code()], [x, y], |count, [x_base, y_base]| UnaryParameters {
-        count,
-        x_base,
-        y_base,
-        alpha,
-        beta,
+    let operands = [x, y].map(Operand::Each);
+    context.elementwise(&UNARY, &[function.code()], x.len(), operands, |piece, [x_base, y_base]| {
+        UnaryParameters { count: piece.len() as u32, x_base, y_base, alpha, beta }
     })
 }
 
 /// Spans are x, y, dy and dx.
 pub(super) fn unary_backward(context: &Context, spans: [Span<'_>; 4], function: Activation) -> Result<()> {
     let (alpha, beta) = function.constants();
-    let constants = [function.code()];
-    context.elementwise(&UNARY_BACKWARD, &constants, spans, |count, [x_base, y_base, d_y_base, d_x_base]| {
+    let (constants, count, operands) = ([function.code()], spans[0].len(), spans.map(Operand::Each));
+    context.elementwise(&UNARY_BACKWARD, &constants, count, operands, |piece, bases| {
+        let [x_base, y_base, d_y_base, d_x_base] = bases;
+        let count = piece.len() as u32;
         UnaryBackwardParameters { count, x_base, y_base, d_y_base, d_x_base, alpha, beta }
     })
 }
@@ -77,12 +71,9 @@ pub(super) fn binary(context: &Context, spans: [Span<'_>; 3], function: Binary) 
         Binary::Mul => (2, 0.0),
         Binary::Axpy(factor) => (3, factor),
     };
-    context.elementwise(&BINARY, &[code], spans, |count, [a_base, b_base, z_base]| BinaryParameters {
-        count,
-        a_base,
-        b_base,
-        z_base,
-        factor,
+    let (count, operands) = (spans[0].len(), spans.map(Operand::Each));
+    context.elementwise(&BINARY, &[code], count, operands, |piece, [a_base, b_base, z_base]| {
+        BinaryParameters { count: piece.len() as u32, a_base, b_base, z_base, factor }
     })
 }
 
@@ -95,8 +86,9 @@ pub(crate) fn accumulate(
     onto: Onto,
 ) -> Result<()> {
     let keep = u32::from(onto == Onto::Previous);
-    context.elementwise(&ACCUMULATE, &[], [x, target], |count, [x_base, z_base]| AccumulateParameters {
-        count,
+    let operands = [x, target].map(Operand::Each);
+    context.elementwise(&ACCUMULATE, &[], x.len(), operands, |piece, [x_base, z_base]| AccumulateParameters {
+        count: piece.len() as u32,
         x_base,
         z_base,
         factor,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::Result;
-use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, Operand, Span, kernels, parameters, pieces};
 use crate::tensor::{Indices, View};
 
 parameters!(EmbeddingParameters {
@@ -12,7 +12,7 @@ parameters!(EmbeddingParameters {
     /// The first row of the bound section of the table.
     first_token: u32,
     token_count: u32,
-    /// The offset in all of y of the first element of this dispatch.
+    /// The offset of the first element of this dispatch in the row of the first token.
     y_first: u32,
     tokens_base: u32,
     table_base: u32,
@@ -32,67 +32,51 @@ parameters!(EmbeddingBackwardParameters {
 });
 parameters!(OneHotParameters { count: u32, vocabulary: u32, y_first: u32, tokens_base: u32, y_base: u32 });
 
-kernel!(EMBEDDING: "embedding/embedding" {
-    files: ["embedding/embedding"],
-    parameters: EmbeddingParameters,
-    constants: [],
-    bindings: [Read, Read, Write],
-});
-
-kernel!(EMBEDDING_BACKWARD: "embedding/embedding_backward" {
-    files: ["embedding/embedding_backward"],
-    parameters: EmbeddingBackwardParameters,
-    constants: [],
-    bindings: [Read, Read, Read, Write],
-});
-
-kernel!(ONE_HOT: "embedding/one_hot" {
-    files: ["embedding/one_hot"],
-    parameters: OneHotParameters,
-    constants: [],
-    bindings: [Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&EMBEDDING, &EMBEDDING_BACKWARD, &ONE_HOT];
+kernels! {
+    EMBEDDING: "embedding/embedding" {
+        uses: ["lib/elements"],
+        parameters: EmbeddingParameters,
+        bindings: [Read, Read, Write],
+    }
+    EMBEDDING_BACKWARD: "embedding/embedding_backward" {
+        parameters: EmbeddingBackwardParameters,
+        bindings: [Read, Read, Read, Write],
+    }
+    ONE_HOT: "embedding/one_hot" {
+        uses: ["lib/elements"],
+        parameters: OneHotParameters,
+        bindings: [Read, Write],
+    }
+}
 
 /// Workgroup size of `embedding/embedding_backward.wgsl`.
 const SCATTER_GROUP: usize = 64;
 /// The most loop iterations of one invocation of `embedding/embedding_backward.wgsl`; see `MAX_DEPTH` of `matmul`.
 const MAX_TURNS: usize = 1 << 14;
 
-/// The tokens whose rows contain the elements `piece` of y.
-fn tokens_of(piece: &Range<usize>, features: usize) -> Range<usize> {
-    piece.start / features..piece.end.div_ceil(features)
-}
-
 /// y_i = table_{token_i}. Leaves the rows of y whose token lies outside the table unchanged.
 pub(crate) fn gather(context: &Context, tokens: Span<'_>, table: View<'_>, y: Span<'_>) -> Result<()> {
     let features = table.shape().last();
     let table_rows = (context.limits().binding_elements / features).max(1);
-    for piece in pieces(y.len(), context.limits().elements(ELEMENTWISE_GROUP)) {
-        let places = tokens_of(&piece, features);
-        let from = context.bind(tokens.slice(places.clone()))?;
-        let to = context.bind(y.slice(piece.clone()))?;
-        for rows in pieces(table.shape().rows(), table_rows) {
-            let bound = context.bind(table.span().slice(rows.start * features..rows.end * features))?;
-            context.dispatch(Dispatch {
-                kernel: &EMBEDDING,
-                constants: &[],
-                parameters: EmbeddingParameters {
-                    count: piece.len() as u32,
-                    features: features as u32,
-                    first_token: rows.start as u32,
-                    token_count: rows.len() as u32,
-                    y_first: (piece.start - places.start * features) as u32,
-                    tokens_base: from.base,
-                    table_base: bound.base,
-                    y_base: to.base,
-                },
-                bindings: &[from, bound, to],
-                grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
-            })?;
-        }
+    for rows in pieces(table.shape().rows(), table_rows) {
+        let bound = context.bind(table.span().slice(rows.start * features..rows.end * features))?;
+        let operands = [Operand::Rows(tokens, features), Operand::All(bound), Operand::Each(y)];
+        context.elementwise(
+            &EMBEDDING,
+            &[],
+            y.len(),
+            operands,
+            |piece, [tokens_base, table_base, y_base]| EmbeddingParameters {
+                count: piece.len() as u32,
+                features: features as u32,
+                first_token: rows.start as u32,
+                token_count: rows.len() as u32,
+                y_first: (piece.start % features) as u32,
+                tokens_base,
+                table_base,
+                y_base,
+            },
+        )?;
     }
     Ok(())
 }
@@ -180,25 +164,14 @@ pub(super) fn scatter(
 }
 
 pub(super) fn one_hot(context: &Context, tokens: Span<'_>, vocabulary: usize, y: Span<'_>) -> Result<()> {
-    for piece in pieces(y.len(), context.limits().elements(ELEMENTWISE_GROUP)) {
-        let places = tokens_of(&piece, vocabulary);
-        let from = context.bind(tokens.slice(places.clone()))?;
-        let to = context.bind(y.slice(piece.clone()))?;
-        context.dispatch(Dispatch {
-            kernel: &ONE_HOT,
-            constants: &[],
-            parameters: OneHotParameters {
-                count: piece.len() as u32,
-                vocabulary: vocabulary as u32,
-                y_first: (piece.start - places.start * vocabulary) as u32,
-                tokens_base: from.base,
-                y_base: to.base,
-            },
-            bindings: &[from, to],
-            grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
-        })?;
-    }
-    Ok(())
+    let operands = [Operand::Rows(tokens, vocabulary), Operand::Each(y)];
+    context.elementwise(&ONE_HOT, &[], y.len(), operands, |piece, [tokens_base, y_base]| OneHotParameters {
+        count: piece.len() as u32,
+        vocabulary: vocabulary as u32,
+        y_first: (piece.start % vocabulary) as u32,
+        tokens_base,
+        y_base,
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::LAYER_NORM_EPSILON;
 use crate::Result;
-use crate::gpu::{Context, Dispatch, RowReduction, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, RowOperand, RowReduction, Span, kernels, parameters};
 
 parameters!(LayerNormParameters {
     rows: u32,
@@ -28,21 +28,20 @@ parameters!(LayerNormBackwardParameters {
     terms_base: u32,
 });
 
-kernel!(LAYER_NORM: "norm/layer_norm" {
-    files: ["lib/row_reduction", "norm/layer_norm"],
-    parameters: LayerNormParameters,
-    constants: [("LANE_BITS", 9), ("SHIFTED", 2)],
-    bindings: [Read, Read, Read, Write],
-});
-kernel!(LAYER_NORM_BACKWARD: "norm/layer_norm_backward" {
-    files: ["lib/row_reduction", "norm/layer_norm_backward"],
-    parameters: LayerNormBackwardParameters,
-    constants: [("LANE_BITS", 9)],
-    bindings: [Read, Read, Read, Write, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&LAYER_NORM, &LAYER_NORM_BACKWARD];
+kernels! {
+    LAYER_NORM: "norm/layer_norm" {
+        uses: ["lib/row_reduction"],
+        parameters: LayerNormParameters,
+        constants: [("LANE_BITS", 9), ("SHIFTED", 2)],
+        bindings: [Read, Read, Read, Write],
+    }
+    LAYER_NORM_BACKWARD: "norm/layer_norm_backward" {
+        uses: ["lib/row_reduction"],
+        parameters: LayerNormBackwardParameters,
+        constants: [("LANE_BITS", 9)],
+        bindings: [Read, Read, Read, Write, Write],
+    }
+}
 
 /// Each group of columns with its first column.
 fn places(groups: &[usize]) -> impl Iterator<Item = (usize, usize)> {
@@ -64,29 +63,25 @@ pub(super) fn forward(
     let reduction = RowReduction::new(context, width);
     let gain = context.bind(gain)?;
     let shift = shift.map(|shift| context.bind(shift)).transpose()?;
-    for piece in pieces(x.len() / width, reduction.rows_at_once(context)) {
-        let rows = piece.start * width..piece.end * width;
-        let (x, y) = (context.bind(x.slice(rows.clone()))?, context.bind(y.slice(rows))?);
-        for (first, columns) in places(groups) {
-            context.dispatch(Dispatch {
-                kernel: &LAYER_NORM,
-                constants: &[reduction.constant(), shift.is_some().into()],
-                parameters: LayerNormParameters {
-                    rows: piece.len() as u32,
-                    width: width as u32,
-                    first: first as u32,
-                    columns: columns as u32,
-                    epsilon: LAYER_NORM_EPSILON,
-                    x_base: x.base,
-                    gain_base: gain.base,
-                    shift_base: shift.map_or(0, |bound| bound.base),
-                    y_base: y.base,
-                },
-                // Without a shift the gain is bound in its place; the shader does not read it.
-                bindings: &[x, gain, shift.unwrap_or(gain), y],
-                grid: reduction.grid(piece.len()),
-            })?;
-        }
+    // Without a shift the gain is bound in its place; the shader does not read it.
+    let [all_gain, all_shift] = [gain, shift.unwrap_or(gain)].map(RowOperand::All);
+    let operands = [RowOperand::Each(x, width), all_gain, all_shift, RowOperand::Each(y, width)];
+    let constants = [shift.is_some().into()];
+    for (first, columns) in places(groups) {
+        reduction.dispatch(context, &LAYER_NORM, &constants, x.len() / width, operands, |piece, bases| {
+            let [x_base, gain_base, shift_base, y_base] = bases;
+            LayerNormParameters {
+                rows: piece.len() as u32,
+                width: width as u32,
+                first: first as u32,
+                columns: columns as u32,
+                epsilon: LAYER_NORM_EPSILON,
+                x_base,
+                gain_base,
+                shift_base,
+                y_base,
+            }
+        })?;
     }
     Ok(())
 }
@@ -100,32 +95,32 @@ pub(super) fn backward(
 ) -> Result<()> {
     let width = gain.len();
     let reduction = RowReduction::new(context, width);
-    let gain = context.bind(gain)?;
-    for piece in pieces(x.len() / width, reduction.rows_at_once(context)) {
-        let rows = piece.start * width..piece.end * width;
-        let [x, d_y, d_x, terms] =
-            [x, d_y, result[0], result[1]].map(|span| context.bind(span.slice(rows.clone())));
-        let (x, d_y, d_x, terms) = (x?, d_y?, d_x?, terms?);
-        for (first, columns) in places(groups) {
-            context.dispatch(Dispatch {
-                kernel: &LAYER_NORM_BACKWARD,
-                constants: &[reduction.constant()],
-                parameters: LayerNormBackwardParameters {
+    let gain = RowOperand::All(context.bind(gain)?);
+    let [x_rows, d_y, d_x, terms] = [x, d_y, result[0], result[1]].map(|span| RowOperand::Each(span, width));
+    let operands = [x_rows, gain, d_y, d_x, terms];
+    for (first, columns) in places(groups) {
+        reduction.dispatch(
+            context,
+            &LAYER_NORM_BACKWARD,
+            &[],
+            x.len() / width,
+            operands,
+            |piece, bases| {
+                let [x_base, gain_base, d_y_base, d_x_base, terms_base] = bases;
+                LayerNormBackwardParameters {
                     rows: piece.len() as u32,
                     width: width as u32,
                     first: first as u32,
                     columns: columns as u32,
                     epsilon: LAYER_NORM_EPSILON,
-                    x_base: x.base,
-                    gain_base: gain.base,
-                    d_y_base: d_y.base,
-                    d_x_base: d_x.base,
-                    terms_base: terms.base,
-                },
-                bindings: &[x, gain, d_y, d_x, terms],
-                grid: reduction.grid(piece.len()),
-            })?;
-        }
+                    x_base,
+                    gain_base,
+                    d_y_base,
+                    d_x_base,
+                    terms_base,
+                }
+            },
+        )?;
     }
     Ok(())
 }

@@ -63,7 +63,7 @@ tile!(LARGE: "matmul/large", ["matmul/scalars", "matmul/tiles", "matmul/square",
 tile!(LARGE_VECTORS: "matmul/large_vectors", ["matmul/vectors", "matmul/tiles", "matmul/square", "matmul/large"]);
 
 kernel!(SUM: "matmul/sum" {
-    files: ["matmul/sum"],
+    files: ["lib/elements", "matmul/sum"],
     parameters: SumParameters,
     constants: [],
     bindings: [Read, Read, Write],

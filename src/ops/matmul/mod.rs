@@ -49,6 +49,11 @@ impl<B> Add<B> {
 }
 
 impl Sizes {
+    /// A [m, k] times B, where the rows of A and C follow each other.
+    pub(crate) fn dense([m, n, k]: [usize; 3]) -> Self {
+        Self { m, n, k, a_width: k, c_width: n }
+    }
+
     /// The number of values that a product on the CPU allocates besides its result: B packed for the tiles, the offsets of
     /// the rows of A and C, and the block of A that a thread packs.
     fn scratch(&self) -> usize {

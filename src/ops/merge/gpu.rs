@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Merge;
 use crate::Result;
-use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernels, parameters, pieces};
 
 parameters!(MergeParameters {
     count: u32,
@@ -18,26 +18,19 @@ parameters!(MergeParameters {
     factor: f32,
 });
 
-kernel!(MERGE: "elementwise/merge" {
-    files: ["elementwise/merge"],
-    parameters: MergeParameters,
-    constants: [("FUNCTION", 3)],
-    bindings: [Read, Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&MERGE];
-
-/// How an element of the target is computed.
-#[derive(Clone, Copy)]
-enum Function {
-    /// factor (first + second).
-    Sum(f32),
-    /// first · second.
-    Product,
-    /// factor · first.
-    First(f32),
+kernels! {
+    MERGE: "elementwise/merge" {
+        uses: ["lib/elements"],
+        parameters: MergeParameters,
+        constants: [("FUNCTION", 3)],
+        bindings: [Read, Read, Write],
+    }
 }
+
+/// How an element of the target is computed, besides the factor: first + second, first · second, or first.
+const SUM: u32 = 0;
+const PRODUCT: u32 = 1;
+const FIRST: u32 = 2;
 
 /// Rows of H columns with a stride.
 #[derive(Clone, Copy)]
@@ -71,9 +64,9 @@ pub(super) fn merge(
 ) -> Result<()> {
     let [forward, reverse] = [0, columns].map(|from| Rows::half(both, from, columns));
     let function = match mode {
-        Merge::Sum => Function::Sum(1.0),
-        Merge::Mean => Function::Sum(0.5),
-        Merge::Product => Function::Product,
+        Merge::Sum => (SUM, 1.0),
+        Merge::Mean => (SUM, 0.5),
+        Merge::Product => (PRODUCT, 1.0),
         Merge::Concat => unreachable!("the caller copies"),
     };
     run(context, [forward, reverse, Rows::whole(y, columns)], columns, function)
@@ -83,9 +76,9 @@ pub(super) fn merge(
 pub(super) fn backward(context: &Context, spans: [Span<'_>; 3], columns: usize, mode: Merge) -> Result<()> {
     let [both, d_y, d_both] = spans;
     let function = match mode {
-        Merge::Sum => Function::First(1.0),
-        Merge::Mean => Function::First(0.5),
-        Merge::Product => Function::Product,
+        Merge::Sum => (FIRST, 1.0),
+        Merge::Mean => (FIRST, 0.5),
+        Merge::Product => (PRODUCT, 1.0),
         Merge::Concat => unreachable!("the caller copies"),
     };
     for (own, other) in [(0, columns), (columns, 0)] {
@@ -100,15 +93,10 @@ fn run(
     context: &Context,
     [first, second, z]: [Rows<'_>; 3],
     columns: usize,
-    function: Function,
+    (code, factor): (u32, f32),
 ) -> Result<()> {
     let largest = context.limits().elements(ELEMENTWISE_GROUP);
     let rows_at_once = (context.limits().binding_elements / (2 * columns)).min(largest / columns).max(1);
-    let (code, factor) = match function {
-        Function::Sum(factor) => (0, factor),
-        Function::Product => (1, 1.0),
-        Function::First(factor) => (2, factor),
-    };
     for rows in pieces(z.span.len().div_ceil(z.stride), rows_at_once) {
         for columns in pieces(columns, largest) {
             let bound = [first, second, z].map(|operand| context.bind(operand.block(&rows, &columns)));

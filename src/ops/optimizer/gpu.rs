@@ -1,8 +1,10 @@
 //! Dispatch of `shaders/optimizer/{sgd,adam,clip}.wgsl`.
 
+use std::ops::Range;
+
 use super::{AdamStep, Moments, SgdStep};
 use crate::Result;
-use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Operand, Span, kernels, parameters};
 
 parameters!(SgdParameters {
     count: u32,
@@ -38,29 +40,23 @@ parameters!(AdamParameters {
 });
 parameters!(ClipParameters { count: u32, gradient_base: u32, norm_base: u32, max_norm: f32 });
 
-kernel!(SGD: "optimizer/sgd" {
-    files: ["optimizer/sgd"],
-    parameters: SgdParameters,
-    constants: [],
-    bindings: [Read, Write, Write],
-});
-
-kernel!(ADAM: "optimizer/adam" {
-    files: ["lib/math", "optimizer/adam"],
-    parameters: AdamParameters,
-    constants: [],
-    bindings: [Read, Write, Write, Write, Write],
-});
-
-kernel!(CLIP: "optimizer/clip" {
-    files: ["lib/math", "optimizer/clip"],
-    parameters: ClipParameters,
-    constants: [],
-    bindings: [Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&SGD, &ADAM, &CLIP];
+kernels! {
+    SGD: "optimizer/sgd" {
+        uses: ["lib/elements"],
+        parameters: SgdParameters,
+        bindings: [Read, Write, Write],
+    }
+    ADAM: "optimizer/adam" {
+        uses: ["lib/elements", "lib/math"],
+        parameters: AdamParameters,
+        bindings: [Read, Write, Write, Write, Write],
+    }
+    CLIP: "optimizer/clip" {
+        uses: ["lib/elements", "lib/math"],
+        parameters: ClipParameters,
+        bindings: [Read, Write],
+    }
+}
 
 pub(super) fn sgd(
     context: &Context,
@@ -69,21 +65,23 @@ pub(super) fn sgd(
     velocity: Option<Span<'_>>,
     step: SgdStep,
 ) -> Result<()> {
-    let spans = [Some(gradient), Some(parameters), velocity];
-    let make = |count, [gradient_base, parameter_base, velocity_base]: [u32; 3]| SgdParameters {
-        count,
-        gradient_base,
-        parameter_base,
-        velocity_base,
-        rate: step.rate as f32,
-        // The shader does not access the velocity if the momentum is zero.
-        momentum: if velocity.is_some() { step.momentum as f32 } else { 0.0 },
-        undamped: (1.0 - step.dampening) as f32,
-        decay: step.decay as f32,
-        first: step.first.into(),
-        nesterov: step.nesterov.into(),
-    };
-    context.elementwise_with_gaps(&SGD, &[], parameters.len(), spans, make)
+    let velocity_operand = velocity.map_or(Operand::Absent, Operand::Each);
+    let operands = [Operand::Each(gradient), Operand::Each(parameters), velocity_operand];
+    let make =
+        |piece: Range<usize>, [gradient_base, parameter_base, velocity_base]: [u32; 3]| SgdParameters {
+            count: piece.len() as u32,
+            gradient_base,
+            parameter_base,
+            velocity_base,
+            rate: step.rate as f32,
+            // The shader does not access the velocity if the momentum is zero.
+            momentum: if velocity.is_some() { step.momentum as f32 } else { 0.0 },
+            undamped: (1.0 - step.dampening) as f32,
+            decay: step.decay as f32,
+            first: step.first.into(),
+            nesterov: step.nesterov.into(),
+        };
+    context.elementwise(&SGD, &[], parameters.len(), operands, make)
 }
 
 pub(super) fn adam(
@@ -94,11 +92,13 @@ pub(super) fn adam(
     step: AdamStep,
 ) -> Result<()> {
     let largest = moments.largest.as_ref().map(|largest| largest.span());
-    let spans =
-        [Some(gradient), Some(parameters), Some(moments.first.span()), Some(moments.second.span()), largest];
+    let [gradient, first, second] =
+        [gradient, moments.first.span(), moments.second.span()].map(Operand::Each);
+    let largest_operand = largest.map_or(Operand::Absent, Operand::Each);
+    let operands = [gradient, Operand::Each(parameters), first, second, largest_operand];
     let power = step.count as f64;
-    let make = |count, bases: [u32; 5]| AdamParameters {
-        count,
+    let make = |piece: Range<usize>, bases: [u32; 5]| AdamParameters {
+        count: piece.len() as u32,
         gradient_base: bases[0],
         parameter_base: bases[1],
         first_base: bases[2],
@@ -115,25 +115,12 @@ pub(super) fn adam(
         shrink: (1.0 - step.rate * step.decoupled_decay) as f32,
         keep_largest: largest.is_some().into(),
     };
-    context.elementwise_with_gaps(&ADAM, &[], parameters.len(), spans, make)
+    context.elementwise(&ADAM, &[], parameters.len(), operands, make)
 }
 
 pub(super) fn clip(context: &Context, gradient: Span<'_>, norm: Span<'_>, max_norm: f32) -> Result<()> {
-    let norm = context.bind(norm)?;
-    for piece in pieces(gradient.len(), context.limits().elements(ELEMENTWISE_GROUP)) {
-        let target = context.bind(gradient.slice(piece.clone()))?;
-        context.dispatch(Dispatch {
-            kernel: &CLIP,
-            constants: &[],
-            parameters: ClipParameters {
-                count: piece.len() as u32,
-                gradient_base: target.base,
-                norm_base: norm.base,
-                max_norm,
-            },
-            bindings: &[norm, target],
-            grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
-        })?;
-    }
-    Ok(())
+    let operands = [Operand::All(context.bind(norm)?), Operand::Each(gradient)];
+    context.elementwise(&CLIP, &[], gradient.len(), operands, |piece, [norm_base, gradient_base]| {
+        ClipParameters { count: piece.len() as u32, gradient_base, norm_base, max_norm }
+    })
 }

@@ -1,7 +1,7 @@
 //! Dispatch of `shaders/elementwise/zero_padding.wgsl`.
 
 use crate::Result;
-use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Operand, Span, kernels, parameters};
 
 parameters!(ZeroPaddingParameters {
     count: u32,
@@ -14,15 +14,13 @@ parameters!(ZeroPaddingParameters {
     y_base: u32,
 });
 
-kernel!(ZERO_PADDING: "elementwise/zero_padding" {
-    files: ["elementwise/zero_padding"],
-    parameters: ZeroPaddingParameters,
-    constants: [],
-    bindings: [Read, Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&ZERO_PADDING];
+kernels! {
+    ZERO_PADDING: "elementwise/zero_padding" {
+        uses: ["lib/elements"],
+        parameters: ZeroPaddingParameters,
+        bindings: [Read, Read, Write],
+    }
+}
 
 pub(super) fn zero_padding(
     context: &Context,
@@ -31,25 +29,16 @@ pub(super) fn zero_padding(
     [rows, features]: [usize; 2],
     y: Span<'_>,
 ) -> Result<()> {
-    let lengths = context.bind(lengths)?;
-    for piece in pieces(x.len(), context.limits().elements(ELEMENTWISE_GROUP)) {
-        let from = context.bind(x.slice(piece.clone()))?;
-        let to = context.bind(y.slice(piece.clone()))?;
-        context.dispatch(Dispatch {
-            kernel: &ZERO_PADDING,
-            constants: &[],
-            parameters: ZeroPaddingParameters {
-                count: piece.len() as u32,
-                first: piece.start as u32,
-                rows: rows as u32,
-                features: features as u32,
-                x_base: from.base,
-                lengths_base: lengths.base,
-                y_base: to.base,
-            },
-            bindings: &[from, lengths, to],
-            grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
-        })?;
-    }
-    Ok(())
+    let operands = [Operand::Each(x), Operand::All(context.bind(lengths)?), Operand::Each(y)];
+    context.elementwise(&ZERO_PADDING, &[], x.len(), operands, |piece, [x_base, lengths_base, y_base]| {
+        ZeroPaddingParameters {
+            count: piece.len() as u32,
+            first: piece.start as u32,
+            rows: rows as u32,
+            features: features as u32,
+            x_base,
+            lengths_base,
+            y_base,
+        }
+    })
 }

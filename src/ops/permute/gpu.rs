@@ -2,7 +2,7 @@
 //! per section of x and copies the elements that lie there.
 
 use crate::Result;
-use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, kernel, parameters, pieces};
+use crate::gpu::{Context, Operand, kernels, parameters, pieces};
 use crate::shape::MAX_RANK;
 use crate::tensor::View;
 
@@ -23,15 +23,13 @@ parameters!(PermuteParameters {
     stride3: u32,
 });
 
-kernel!(PERMUTE: "elementwise/permute" {
-    files: ["elementwise/permute"],
-    parameters: PermuteParameters,
-    constants: [],
-    bindings: [Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&PERMUTE];
+kernels! {
+    PERMUTE: "elementwise/permute" {
+        uses: ["lib/elements"],
+        parameters: PermuteParameters,
+        bindings: [Read, Write],
+    }
+}
 
 pub(super) fn permute(context: &Context, x: View<'_>, y: View<'_>, axes: &[usize]) -> Result<()> {
     let sizes = x.shape().dimensions();
@@ -44,32 +42,27 @@ pub(super) fn permute(context: &Context, x: View<'_>, y: View<'_>, axes: &[usize
         y_sizes[missing + place] = sizes[axis] as u32;
         strides[missing + place] = stride(axis);
     }
-    for y_piece in pieces(y.shape().elements(), context.limits().elements(ELEMENTWISE_GROUP)) {
-        let to = context.bind(y.span().slice(y_piece.clone()))?;
-        for x_piece in pieces(x.shape().elements(), context.limits().binding_elements) {
-            let from = context.bind(x.span().slice(x_piece.clone()))?;
-            context.dispatch(Dispatch {
-                kernel: &PERMUTE,
-                constants: &[],
-                parameters: PermuteParameters {
-                    count: y_piece.len() as u32,
-                    y_first: y_piece.start as u32,
-                    x_first: x_piece.start as u32,
-                    x_count: x_piece.len() as u32,
-                    x_base: from.base,
-                    y_base: to.base,
-                    size1: y_sizes[1],
-                    size2: y_sizes[2],
-                    size3: y_sizes[3],
-                    stride0: strides[0],
-                    stride1: strides[1],
-                    stride2: strides[2],
-                    stride3: strides[3],
-                },
-                bindings: &[from, to],
-                grid: [y_piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
-            })?;
-        }
+    let count = y.shape().elements();
+    for x_piece in pieces(x.shape().elements(), context.limits().binding_elements) {
+        let from = context.bind(x.span().slice(x_piece.clone()))?;
+        let operands = [Operand::All(from), Operand::Each(y.span())];
+        context.elementwise(&PERMUTE, &[], count, operands, |y_piece, [x_base, y_base]| {
+            PermuteParameters {
+                count: y_piece.len() as u32,
+                y_first: y_piece.start as u32,
+                x_first: x_piece.start as u32,
+                x_count: x_piece.len() as u32,
+                x_base,
+                y_base,
+                size1: y_sizes[1],
+                size2: y_sizes[2],
+                size3: y_sizes[3],
+                stride0: strides[0],
+                stride1: strides[1],
+                stride2: strides[2],
+                stride3: strides[3],
+            }
+        })?;
     }
     Ok(())
 }

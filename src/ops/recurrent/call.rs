@@ -136,6 +136,14 @@ pub(crate) struct Call<'a> {
     pub(crate) column: usize,
 }
 
+/// A pass of a layer: forward computes gates from states, W h; backward computes gradients of states from those of gates,
+/// dᵀ W.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    Forward,
+    Backward,
+}
+
 /// T, B, H and P.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {

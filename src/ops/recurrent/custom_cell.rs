@@ -242,9 +242,6 @@ impl CustomCell {
     }
 
     /// The kernels of the cell, which `assemble` creates at the first call.
-    ///
-    /// # Errors
-    /// As `assemble`.
     pub(crate) fn kernels(
         &self,
         assemble: impl FnOnce(&Properties) -> Result<CustomKernels>,

@@ -16,7 +16,8 @@ mod traversal;
 mod weight_gradients;
 
 pub(crate) use call::{
-    Call, CellState, CellStateView, Norms, RecurrentWeights, SavedActivations, Sizes, StateTensors, StateView,
+    Call, CellState, CellStateView, Norms, Pass, RecurrentWeights, SavedActivations, Sizes, StateTensors,
+    StateView,
 };
 pub use cell::Cell;
 pub(crate) use cell::{CellOptions, Equations, Reset};
@@ -161,8 +162,8 @@ pub(crate) fn backward(
             None => gpu::backward(context, calls, sizes, steps, output, d_output, d_last),
             Some((norms, _)) => {
                 let d_output = d_output.view();
-                let upstream = gpu::layer_norm::Upstream { sizes, output, d_output, d_last: d_last[0] };
-                gpu::layer_norm::backward(context, call, norms, steps, &upstream).map(|result| vec![result])
+                gpu::layer_norm::backward(context, call, norms, steps, sizes, output, d_output, d_last[0])
+                    .map(|result| vec![result])
             }
         },
     )?;

@@ -94,9 +94,6 @@ impl Traversal<'_> {
     }
 
     /// Checks lengths and resets against a batch of `rows` rows of `steps` steps.
-    ///
-    /// # Errors
-    /// If their shapes or values do not fit.
     pub(crate) fn check(&self, steps: usize, rows: usize) -> Result<()> {
         if let Some(lengths) = self.lengths {
             lengths.shape().expect("lengths", &[rows])?;

@@ -49,11 +49,6 @@ pub(crate) struct Entry {
 }
 
 impl Gradients {
-    /// Returns the gradient of W_ih x + b_ih and drops the others.
-    pub(crate) fn into_projected(self) -> Tensor {
-        self.d_projected
-    }
-
     /// dW_ih += Σ_t dgates_tᵀ x_t, for x \[T, B, I\].
     pub(crate) fn accumulate_input_weight(&self, d_weight_ih: ViewMut<'_>, x: View<'_>) -> Result<()> {
         add_products(d_weight_ih, self.d_projected.view(), 0..self.d_projected.shape().last(), x)

@@ -2,7 +2,7 @@
 
 use super::{Norm, Reduction, vector};
 use crate::Result;
-use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Dispatch, Operand, Span, kernels, parameters, pieces};
 use crate::math::Onto;
 use crate::ops::elementwise::gpu::accumulate;
 use crate::tensor::{Tensor, View};
@@ -17,31 +17,31 @@ parameters!(SumRowsParameters {
     partial_base: u32,
 });
 
-parameters!(AddRowsParameters { rows: u32, columns: u32, first_column: u32, x_base: u32, y_base: u32 });
-
-kernel!(NORM: "reduce/norm" {
-    files: ["reduce/norm"],
-    parameters: NormParameters,
-    constants: [("FUNCTION", 4)],
-    bindings: [Read, Write],
+parameters!(AddRowsParameters {
+    count: u32,
+    rows: u32,
+    columns: u32,
+    first_column: u32,
+    x_base: u32,
+    y_base: u32
 });
 
-kernel!(SUM_ROWS: "reduce/sum_rows" {
-    files: ["reduce/sum_rows"],
-    parameters: SumRowsParameters,
-    constants: [],
-    bindings: [Read, Write],
-});
-
-kernel!(ADD_ROWS: "reduce/add_rows" {
-    files: ["reduce/add_rows"],
-    parameters: AddRowsParameters,
-    constants: [],
-    bindings: [Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&NORM, &SUM_ROWS, &ADD_ROWS];
+kernels! {
+    NORM: "reduce/norm" {
+        parameters: NormParameters,
+        constants: [("FUNCTION", 4)],
+        bindings: [Read, Write],
+    }
+    SUM_ROWS: "reduce/sum_rows" {
+        parameters: SumRowsParameters,
+        bindings: [Read, Write],
+    }
+    ADD_ROWS: "reduce/add_rows" {
+        uses: ["lib/elements"],
+        parameters: AddRowsParameters,
+        bindings: [Read, Write],
+    }
+}
 
 /// Elements that one workgroup of `reduce/norm.wgsl` reduces to one value.
 const CHUNK: usize = 4096;
@@ -145,21 +145,17 @@ pub(super) fn add_rows(context: &Context, x: View<'_>, target: Span<'_>) -> Resu
     let blocks: Vec<_> = pieces(rows, fitting).collect();
     for piece in blocks.into_iter().rev() {
         let from = context.bind(x.span().slice(piece.start * columns..piece.end * columns))?;
-        for block in pieces(columns, limits.workgroups * ELEMENTWISE_GROUP) {
-            context.dispatch(Dispatch {
-                kernel: &ADD_ROWS,
-                constants: &[],
-                parameters: AddRowsParameters {
-                    rows: piece.len() as u32,
-                    columns: columns as u32,
-                    first_column: block.start as u32,
-                    x_base: from.base,
-                    y_base: y.base,
-                },
-                bindings: &[from, y],
-                grid: [block.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
-            })?;
-        }
+        let operands = [from, y].map(Operand::All);
+        context.elementwise(&ADD_ROWS, &[], columns, operands, |block, [x_base, y_base]| {
+            AddRowsParameters {
+                count: block.len() as u32,
+                rows: piece.len() as u32,
+                columns: columns as u32,
+                first_column: block.start as u32,
+                x_base,
+                y_base,
+            }
+        })?;
     }
     Ok(())
 }

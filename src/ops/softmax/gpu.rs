@@ -1,28 +1,26 @@
 //! Dispatch of `shaders/softmax/{softmax,softmax_backward}.wgsl`.
 
 use super::Kind;
-use crate::gpu::{Context, Dispatch, Kernel, RowReduction, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, RowOperand, RowReduction, Span, kernels, parameters};
 use crate::{Error, Result};
 
 parameters!(SoftmaxParameters { rows: u32, columns: u32, x_base: u32, y_base: u32 });
 parameters!(SoftmaxBackwardParameters { rows: u32, columns: u32, y_base: u32, d_y_base: u32, d_x_base: u32 });
 
-kernel!(SOFTMAX: "softmax/softmax" {
-    files: ["lib/math", "lib/row_reduction", "softmax/softmax"],
-    parameters: SoftmaxParameters,
-    constants: [("LANE_BITS", 9), ("LOGARITHM", 2)],
-    bindings: [Read, Write],
-});
-
-kernel!(SOFTMAX_BACKWARD: "softmax/softmax_backward" {
-    files: ["lib/math", "lib/row_reduction", "softmax/softmax_backward"],
-    parameters: SoftmaxBackwardParameters,
-    constants: [("LANE_BITS", 9), ("LOGARITHM", 2)],
-    bindings: [Read, Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&SOFTMAX, &SOFTMAX_BACKWARD];
+kernels! {
+    SOFTMAX: "softmax/softmax" {
+        uses: ["lib/math", "lib/row_reduction"],
+        parameters: SoftmaxParameters,
+        constants: [("LANE_BITS", 9), ("LOGARITHM", 2)],
+        bindings: [Read, Write],
+    }
+    SOFTMAX_BACKWARD: "softmax/softmax_backward" {
+        uses: ["lib/math", "lib/row_reduction"],
+        parameters: SoftmaxBackwardParameters,
+        constants: [("LANE_BITS", 9), ("LOGARITHM", 2)],
+        bindings: [Read, Read, Write],
+    }
+}
 
 /// The longest row. Some software drivers silently end loops after 65,536 iterations, and a shader runs up to four loops
 /// over a row, 256 columns per iteration.
@@ -44,43 +42,22 @@ pub(crate) fn row_reduction(context: &Context, columns: usize) -> Result<RowRedu
 }
 
 pub(super) fn forward(context: &Context, spans: [Span<'_>; 2], columns: usize, kind: Kind) -> Result<()> {
-    by_rows(context, &SOFTMAX, spans, columns, kind, |rows, [x_base, y_base]| SoftmaxParameters {
-        rows,
-        columns: columns as u32,
-        x_base,
-        y_base,
+    let (constants, rows) = ([u32::from(kind == Kind::LogSoftmax)], spans[0].len() / columns);
+    let operands = spans.map(|span| RowOperand::Each(span, columns));
+    let reduction = row_reduction(context, columns)?;
+    reduction.dispatch(context, &SOFTMAX, &constants, rows, operands, |piece, [x_base, y_base]| {
+        SoftmaxParameters { rows: piece.len() as u32, columns: columns as u32, x_base, y_base }
     })
 }
 
 /// Spans are y, dy and dx.
 pub(super) fn backward(context: &Context, spans: [Span<'_>; 3], columns: usize, kind: Kind) -> Result<()> {
-    by_rows(context, &SOFTMAX_BACKWARD, spans, columns, kind, |rows, [y_base, d_y_base, d_x_base]| {
-        SoftmaxBackwardParameters { rows, columns: columns as u32, y_base, d_y_base, d_x_base }
-    })
-}
-
-/// Dispatches `kernel` over as many rows of all spans at once as fit; `parameters` receives their number and the base of each
-/// binding.
-fn by_rows<P: bytemuck::Pod, const N: usize>(
-    context: &Context,
-    kernel: &'static Kernel,
-    spans: [Span<'_>; N],
-    columns: usize,
-    kind: Kind,
-    parameters: impl Fn(u32, [u32; N]) -> P,
-) -> Result<()> {
+    let (constants, rows) = ([u32::from(kind == Kind::LogSoftmax)], spans[0].len() / columns);
+    let operands = spans.map(|span| RowOperand::Each(span, columns));
     let reduction = row_reduction(context, columns)?;
-    for piece in pieces(spans[0].len() / columns, reduction.rows_at_once(context)) {
-        let elements = piece.start * columns..piece.end * columns;
-        let bound = spans.iter().map(|span| context.bind(span.slice(elements.clone())));
-        let bindings = bound.collect::<Result<Vec<_>>>()?;
-        context.dispatch(Dispatch {
-            kernel,
-            constants: &[reduction.constant(), u32::from(kind == Kind::LogSoftmax)],
-            parameters: parameters(piece.len() as u32, std::array::from_fn(|index| bindings[index].base)),
-            bindings: &bindings,
-            grid: reduction.grid(piece.len()),
-        })?;
-    }
-    Ok(())
+    reduction.dispatch(context, &SOFTMAX_BACKWARD, &constants, rows, operands, |piece, bases| {
+        let [y_base, d_y_base, d_x_base] = bases;
+        let (rows, columns) = (piece.len() as u32, columns as u32);
+        SoftmaxBackwardParameters { rows, columns, y_base, d_y_base, d_x_base }
+    })
 }

@@ -14,12 +14,13 @@ use ndarray::{Array3, ArrayView3, Ix3, s};
 use self::batch_split::CellStateMut;
 use self::cells::layer_norm::OverTime;
 use self::time_loop::{Backward, Forward, GradientArrays, SavedSteps, TimeLoop};
-use self::weights::{Matrices, Pass, Rows};
+use self::weights::{Matrices, Rows};
 use super::weight_gradients;
 use crate::Result;
 use crate::device::Host;
-use crate::ops::recurrent::CellState;
-use crate::ops::recurrent::{Call, Cell, Gradients, SavedActivations, Sizes, StateTensors, StateView};
+use crate::ops::recurrent::{
+    Call, Cell, CellState, Gradients, Pass, SavedActivations, Sizes, StateTensors, StateView,
+};
 use crate::tensor::{Real, Tensor, View, expect_capacity, unwritten};
 
 pub(crate) fn forward<F: Real>(
@@ -42,7 +43,7 @@ pub(crate) fn forward<F: Real>(
     let mut saved = saved.transpose()?;
     let mut whole = output.view_mut()?;
     let mut gates = projected.view_mut()?;
-    TimeLoop { equations, matrices: &matrices, traversal: &call.traversal, steps }.forward(Forward {
+    TimeLoop { matrices: &matrices, traversal: &call.traversal, steps }.forward(Forward {
         rows: Rows { first: 0, all: rows },
         gates: gates.array3(),
         saved: saved.as_mut().map(|saved| saved.view_mut()),
@@ -142,12 +143,7 @@ pub(crate) fn backward<F: Real>(
         let first = gates.dim().2 - hidden_size;
         gates.slice(s![.., .., first..]).to_owned()
     });
-    let all = TimeLoop {
-        equations: &call.equations,
-        matrices: &matrices,
-        traversal: &call.traversal,
-        steps: sizes.steps,
-    };
+    let all = TimeLoop { matrices: &matrices, traversal: &call.traversal, steps: sizes.steps };
     let pass = Backward {
         saved_steps: SavedSteps {
             rows: Rows { first: 0, all: rows },

@@ -9,14 +9,12 @@ use super::cells::{self, Step, StepGradients, StepTarget};
 use super::weights::{Matrices, Rows};
 use super::zoneout;
 use crate::math::{TILE_ROWS, in_parts, part_rows};
-use crate::ops::recurrent::Equations;
 use crate::ops::recurrent::traversal::{Before, Traversal};
 use crate::ops::recurrent::{CellState, CellStateView};
 use crate::tensor::Real;
 
 /// The operands that all steps of one layer in one direction share.
 pub(crate) struct TimeLoop<'a, 'm, F: Real> {
-    pub(crate) equations: &'a Equations<'a>,
     pub(crate) matrices: &'a Matrices<'m, F>,
     pub(crate) traversal: &'a Traversal<'a>,
     pub(crate) steps: usize,
@@ -81,7 +79,7 @@ impl<'a, F: Real> SavedSteps<'a, F> {
         let mut result = self.initial;
         if let Some(neighbour) = all.traversal.neighbour(t, all.steps) {
             result.hidden = self.output.index_axis_move(Axis(0), neighbour);
-            if let (true, Some(saved)) = (all.equations.has_cell_state(), self.saved) {
+            if let (true, Some(saved)) = (all.matrices.equations.has_cell_state(), self.saved) {
                 result.cell = saved.index_axis_move(Axis(0), neighbour);
             }
         }
@@ -170,10 +168,10 @@ impl<F: Real> TimeLoop<'_, '_, F> {
                 saved: saved.as_mut().map(|saved| saved.view_mut()),
                 after: &mut after,
             };
-            cells::forward(self.equations, self.matrices, state.view(), rows, &mut target);
+            cells::forward(self.matrices, state.view(), rows, &mut target);
             let step = self.traversal.first + t;
-            if let Some(keeps) = zoneout::keeps(self.equations, &[step], rows, (count, units)) {
-                zoneout::hold(self.equations, &keeps, state.view(), &mut target);
+            if let Some(keeps) = zoneout::keeps(&self.matrices.equations, &[step], rows, (count, units)) {
+                zoneout::hold(&self.matrices.equations, &keeps, state.view(), &mut target);
             }
             let mut output = pass.output.index_axis_mut(now, t);
             output.assign(&after.hidden);
@@ -282,19 +280,12 @@ impl<F: Real> TimeLoop<'_, '_, F> {
         steps: &[usize],
     ) {
         let size = d_after.cell.dim();
-        let keeps = zoneout::keeps(self.equations, steps, step.rows, size);
-        let own = StepGradients {
-            gates: gradients.gates.view_mut(),
-            d_apart: gradients.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
-            d_before: &mut *gradients.d_before,
-        };
+        let keeps = zoneout::keeps(&self.matrices.equations, steps, step.rows, size);
         match keeps {
-            Some(keeps) => {
-                zoneout::backward(self.equations, self.matrices, step, d_after, &keeps, own);
-            }
-            None => cells::backward(self.equations, self.matrices, step, d_after, own),
+            Some(keeps) => zoneout::backward(self.matrices, step, d_after, &keeps, &mut gradients),
+            None => cells::backward(self.matrices, step, d_after, &mut gradients),
         }
-        if let Some(bound) = self.equations.options.clip_gradient.map(F::from_f32) {
+        if let Some(bound) = self.matrices.equations.options.clip_gradient.map(F::from_f32) {
             let clamp = |d: F| super::gates::clamped(d, Some(bound));
             gradients.d_before.hidden.mapv_inplace(clamp);
             gradients.d_before.cell.mapv_inplace(clamp);
@@ -326,7 +317,7 @@ impl<F: Real> TimeLoop<'_, '_, F> {
         }
         if let Some(unprojected) = &mut arrays.unprojected {
             let step = saved_steps.step(t, previous);
-            let own: Array2<F> = cells::unprojected(self.equations, self.matrices, gates, &step);
+            let own: Array2<F> = cells::unprojected(self.matrices, gates, &step);
             keep(unprojected.index_axis_mut(Axis(0), t), own.view());
         }
     }

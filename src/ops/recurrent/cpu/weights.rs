@@ -3,7 +3,7 @@
 use ndarray::{Array2, Array3, ArrayView1, ArrayView2, ArrayViewMut2, CowArray, Ix2, s};
 
 use crate::ops::recurrent::layer_norm::groups as normalised_groups;
-use crate::ops::recurrent::{Call, Cell, Sizes};
+use crate::ops::recurrent::{Call, Cell, Equations, Pass, Sizes};
 use crate::tensor::Real;
 
 /// The rows of a batch that an array holds.
@@ -24,17 +24,9 @@ pub(crate) struct Gains<'a, F> {
     pub(crate) state: Option<ArrayView2<'a, F>>,
 }
 
-/// The pass for which weights are packed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pass {
-    /// From states to gates: W h.
-    Forward,
-    /// From gradients of gates to gradients of states: dᵀ W.
-    Backward,
-}
-
-/// The recurrent weights as arrays.
+/// The equations of a layer in one direction, and its recurrent weights as arrays.
 pub(crate) struct Matrices<'a, F: Real> {
+    pub(crate) equations: Equations<'a>,
     /// W_hh [G·H, P].
     pub(crate) weight: ArrayView2<'a, F>,
     pub(crate) bias: Option<ArrayView1<'a, F>>,
@@ -82,6 +74,7 @@ impl<'a, F: Real> Matrices<'a, F> {
             Pass::Backward => F::right(projection.array2(), None),
         });
         Self {
+            equations: call.equations,
             weight,
             bias,
             peepholes: weights.peepholes.map(|peepholes| peepholes.array2()),

@@ -78,33 +78,27 @@ pub(crate) fn hold<F: Real>(
 
 /// The backward pass of a cell with zoneout.
 pub(crate) fn backward<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
     d_after: CellStateView<'_, F>,
     keeps: &CellState<F>,
-    mut gradients: StepGradients<'_, F>,
+    gradients: &mut StepGradients<'_, F>,
 ) {
     let [direct_hidden, made_hidden] = parts(&keeps.hidden, d_after.hidden);
     let [direct_cell, made_cell] = parts(&keeps.cell, d_after.cell);
     let d_made = CellState { hidden: made_hidden, cell: made_cell };
     // The derivatives of the cell are those at its result before zoneout, which is recomputed.
-    let result = cells::candidate(equations, matrices, gradients.gates.view(), step);
+    let result = cells::candidate(matrices, gradients.gates.view(), step);
     let step = Step {
         saved: match &step.saved {
-            Some(_) if equations.has_cell_state() => Some(result.cell.view()),
+            Some(_) if matrices.equations.has_cell_state() => Some(result.cell.view()),
             saved => saved.as_ref().map(|saved| saved.view()),
         },
         hidden: result.hidden.view(),
         before: CellStateView { hidden: step.before.hidden.view(), cell: step.before.cell.view() },
         rows: step.rows,
     };
-    let own = StepGradients {
-        gates: gradients.gates.view_mut(),
-        d_apart: gradients.d_apart.as_mut().map(|d_apart| d_apart.view_mut()),
-        d_before: &mut *gradients.d_before,
-    };
-    cells::backward(equations, matrices, &step, d_made.view(), own);
+    cells::backward(matrices, &step, d_made.view(), gradients);
     gradients.d_before.hidden += &direct_hidden;
     gradients.d_before.cell += &direct_cell;
 }

@@ -20,7 +20,7 @@ use super::time_chunks::{Arrays, Reach, TimeChunk};
 use crate::Result;
 use crate::gpu::{Context, Span};
 use crate::ops::dropout;
-use crate::ops::recurrent::{Call, Gradients, SavedActivations, Sizes, StateTensors, StateView};
+use crate::ops::recurrent::{Call, Gradients, Pass, SavedActivations, Sizes, StateTensors, StateView};
 use crate::tensor::Tensor;
 
 /// Runs the backward loop and returns the gradients of each direction.
@@ -36,11 +36,7 @@ pub(crate) fn backward(
     let count = calls.len();
     let gates = saved_activations.take_gates();
     let SavedActivations { saved, unprojected, step_flags, .. } = saved_activations;
-    let step_flags = StepFlags {
-        span: step_flags
-            .as_ref()
-            .map(|step_flags| Span::new(step_flags, 0, count * sizes.steps * sizes.rows)),
-    };
+    let step_flags = StepFlags::new(step_flags.as_ref(), count * sizes.steps * sizes.rows);
     let saved_of = |index: usize| saved.as_ref().map(|saved| part_of(saved, index, count));
     let mut cells = Vec::with_capacity(count);
     for (index, call) in calls.iter().enumerate() {
@@ -136,10 +132,8 @@ fn plain(
     let Sizes { steps, rows, projection_size, .. } = sizes;
     let carry = operands::carry(calls, sizes, d_last)?;
     let projection = Projection::new(call, sizes, rows)?;
-    let d_hidden = match projection {
-        Some(_) => Some(Tensor::unwritten(gates.device(), &[steps, rows, projection_size])?),
-        None => None,
-    };
+    let d_hidden = || Tensor::unwritten(gates.device(), &[steps, rows, projection_size]);
+    let d_hidden = projection.is_some().then(d_hidden).transpose()?;
     let split = {
         let own = gates.view_mut()?;
         let dummy_bindings = dummy_bindings(context)?;
@@ -151,7 +145,7 @@ fn plain(
             saved: saved.as_ref().map(|saved| (saved.view().span(), Reach { before: 1, after: 1 })),
             unprojected: None,
             step_flags: step_flags.span.map(|step_flags| (step_flags, Reach { before: 0, after: 1 })),
-            dummy_bindings: dummy_bindings.each_ref().map(|dummy| Span::new(dummy, 0, 1)),
+            dummy_bindings: &dummy_bindings,
             columns: [if result.is_some() { 0 } else { call.column }, call.column],
             reversed: call.traversal.reversed(),
             directions: calls.len(),
@@ -167,9 +161,9 @@ fn plain(
             carry: &carry,
             d_unprojected: projection.as_ref().map(|projection| &projection.d_unprojected),
         };
-        let kernels = CellKernels::of(context, calls, sizes, step_flags.span.is_some())?;
-        let many = kernels.many_backward(call, strategy::choose_for(context, calls, sizes)?);
-        let step = kernels.backward();
+        let kernels = CellKernels::of(context, calls, sizes, step_flags.span.is_some(), Pass::Backward)?;
+        let many = kernels.many(call, strategy::choose_for(context, calls, sizes)?);
+        let step = kernels.step();
         for chunk in &time_chunks {
             match &many {
                 Some(many) => many.backward(&operands, chunk)?,

@@ -6,7 +6,7 @@ use super::operands::copy;
 use super::split_k::{SplitK, send};
 use super::step_flags::StepFlags;
 use crate::Result;
-use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Operand, Span, kernels, parameters, pieces};
 use crate::ops::dropout::dropout_add_into;
 use crate::ops::elementwise::add_into;
 use crate::ops::recurrent::traversal::Traversal;
@@ -49,21 +49,20 @@ parameters!(PreviousParameters {
     first_bound: u32,
 });
 
-kernel!(SELECT_STEP: "recurrent/states/select_step" {
-    files: ["recurrent/common/step_flag_bits", "recurrent/states/select_step"],
-    parameters: SelectStepParameters,
-    constants: [("LAST", 2), ("RAGGED", 2), ("HAS_STEP_FLAGS", 2)],
-    bindings: [Read, Read, Read, Write],
-});
-kernel!(PREVIOUS: "recurrent/states/previous_states" {
-    files: ["recurrent/common/step_flag_bits", "recurrent/states/previous_states"],
-    parameters: PreviousParameters,
-    constants: [("REVERSED", 2), ("HAS_STEP_FLAGS", 2)],
-    bindings: [Read, Read, Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&SELECT_STEP, &PREVIOUS];
+kernels! {
+    SELECT_STEP: "recurrent/states/select_step" {
+        uses: ["lib/elements", "recurrent/common/step_flag_bits"],
+        parameters: SelectStepParameters,
+        constants: [("LAST", 2), ("RAGGED", 2), ("HAS_STEP_FLAGS", 2)],
+        bindings: [Read, Read, Read, Write],
+    }
+    PREVIOUS: "recurrent/states/previous_states" {
+        uses: ["lib/elements", "recurrent/common/step_flag_bits"],
+        parameters: PreviousParameters,
+        constants: [("REVERSED", 2), ("HAS_STEP_FLAGS", 2)],
+        bindings: [Read, Read, Read, Write],
+    }
+}
 
 /// Which step of each row is selected.
 #[derive(Clone, Copy, PartialEq)]
@@ -109,37 +108,26 @@ fn select_step(
     for piece in pieces(only.len(), fitting) {
         let bound = only.start + piece.start..only.start + piece.end;
         let x = context.bind(from.span.slice(bound.start * step..bound.end * step))?;
-        let step_flags = match step_flags.span {
-            Some(step_flags) => Some(context.bind(step_flags.slice(bound.start * rows..bound.end * rows))?),
-            None => None,
-        };
-        for part in pieces(rows * to.columns, context.limits().workgroups * ELEMENTWISE_GROUP) {
-            context.dispatch(Dispatch {
-                kernel: &SELECT_STEP,
-                constants: &[
-                    (end == End::Last).into(),
-                    lengths.is_some().into(),
-                    step_flags.is_some().into(),
-                ],
-                parameters: SelectStepParameters {
-                    count: part.len() as u32,
-                    first: part.start as u32,
-                    rows: rows as u32,
-                    steps: steps as u32,
-                    columns: to.columns as u32,
-                    x_base: x.base + from.column as u32,
-                    x_width: (step / rows) as u32,
-                    y_base: y.base + to.column as u32,
-                    y_width: (to.span.len() / rows) as u32,
-                    lengths_base: lengths.map_or(0, |bound| bound.base),
-                    step_flags_base: step_flags.map_or(0, |bound| bound.base),
-                    first_step: bound.start as u32,
-                    bound_steps: bound.len() as u32,
-                },
-                bindings: &[x, lengths.unwrap_or(x), step_flags.unwrap_or(x), y],
-                grid: [part.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
-            })?;
-        }
+        let step_flags = step_flags.bind(context, bound.start * rows..bound.end * rows)?;
+        let constants = [(end == End::Last).into(), lengths.is_some().into(), step_flags.is_some().into()];
+        let operands = [x, lengths.unwrap_or(x), step_flags.unwrap_or(x), y].map(Operand::All);
+        context.elementwise(&SELECT_STEP, &constants, rows * to.columns, operands, |part, bases| {
+            SelectStepParameters {
+                count: part.len() as u32,
+                first: part.start as u32,
+                rows: rows as u32,
+                steps: steps as u32,
+                columns: to.columns as u32,
+                x_base: x.base + from.column as u32,
+                x_width: (step / rows) as u32,
+                y_base: y.base + to.column as u32,
+                y_width: (to.span.len() / rows) as u32,
+                lengths_base: bases[1],
+                step_flags_base: bases[2],
+                first_step: bound.start as u32,
+                bound_steps: bound.len() as u32,
+            }
+        })?;
     }
     Ok(())
 }
@@ -196,8 +184,7 @@ pub(crate) fn previous(
     let y = Tensor::uninitialized(context, output.device(), Shape::new(&[steps, rows, hidden])?)?;
     let width = output.shape().last();
     let initial = context.bind(of.initial.span())?;
-    let limits = context.limits();
-    let fitting = (limits.binding_elements / (rows * width)).saturating_sub(1).max(1);
+    let fitting = (context.limits().binding_elements / (rows * width)).saturating_sub(1).max(1);
     for chunk in pieces(steps, fitting) {
         // A step's predecessor is the previous step in time, or the next one in reverse.
         let around = match call.traversal.direction {
@@ -206,34 +193,27 @@ pub(crate) fn previous(
         };
         let step = rows * width;
         let source = context.bind(output.view().span().slice(around.start * step..around.end * step))?;
-        let has_step_flags = match step_flags.span {
-            Some(step_flags) => Some(context.bind(step_flags.slice(chunk.start * rows..chunk.end * rows))?),
-            None => None,
-        };
+        let step_flags = step_flags.bind(context, chunk.start * rows..chunk.end * rows)?;
         let own = y.view().span().slice(chunk.start * rows * hidden..chunk.end * rows * hidden);
-        for piece in pieces(own.len(), limits.elements(ELEMENTWISE_GROUP)) {
-            let target = context.bind(own.slice(piece.clone()))?;
-            context.dispatch(Dispatch {
-                kernel: &PREVIOUS,
-                constants: &[call.traversal.reversed().into(), has_step_flags.is_some().into()],
-                parameters: PreviousParameters {
-                    count: piece.len() as u32,
-                    rows: rows as u32,
-                    steps: steps as u32,
-                    hidden_size: hidden as u32,
-                    width: width as u32,
-                    output_base: source.base + of.column as u32,
-                    initial_base: initial.base,
-                    step_flags_base: has_step_flags.map_or(0, |bound| bound.base),
-                    y_base: target.base,
-                    y_first: piece.start as u32,
-                    first_step: chunk.start as u32,
-                    first_bound: around.start as u32,
-                },
-                bindings: &[source, initial, has_step_flags.unwrap_or(source), target],
-                grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
-            })?;
-        }
+        let constants = [call.traversal.reversed().into(), step_flags.is_some().into()];
+        let [flags, target] = [Operand::All(step_flags.unwrap_or(source)), Operand::Each(own)];
+        let operands = [Operand::All(source), Operand::All(initial), flags, target];
+        context.elementwise(&PREVIOUS, &constants, own.len(), operands, |piece, bases| {
+            PreviousParameters {
+                count: piece.len() as u32,
+                rows: rows as u32,
+                steps: steps as u32,
+                hidden_size: hidden as u32,
+                width: width as u32,
+                output_base: source.base + of.column as u32,
+                initial_base: initial.base,
+                step_flags_base: bases[2],
+                y_base: bases[3],
+                y_first: piece.start as u32,
+                first_step: chunk.start as u32,
+                first_bound: around.start as u32,
+            }
+        })?;
     }
     Ok(y)
 }

@@ -12,13 +12,13 @@ use super::parameters::{ForwardOperands, ForwardParameters};
 use super::per_step::StepKernel;
 use super::projection::project;
 use super::split_k::blocks;
-use super::step_flags;
+use super::step_flags::{self, StepFlags};
 use super::strategy;
 use super::time_chunks::{Arrays, Reach, TimeChunk};
 use crate::Result;
-use crate::gpu::{Buffer, Context, Span};
+use crate::gpu::{Buffer, Context};
 use crate::ops::permute;
-use crate::ops::recurrent::{Call, Sizes, StateTensors};
+use crate::ops::recurrent::{Call, Pass, Sizes, StateTensors};
 use crate::tensor::Tensor;
 
 const NEITHER: Reach = Reach { before: 0, after: 0 };
@@ -50,13 +50,11 @@ pub(crate) fn forward(
     let Sizes { steps, rows, hidden_size, .. } = sizes;
     let device = projected.device().clone();
     let call = &calls[0];
-    let array = |exists: bool| match exists {
-        true => Tensor::unwritten(&device, &over_time(calls, sizes, hidden_size)).map(Some),
-        false => Ok(None),
-    };
-    let saved = array(call.equations.saves())?;
-    let unprojected = array(call.weights.projection.is_some())?;
+    let array = || Tensor::unwritten(&device, &over_time(calls, sizes, hidden_size));
+    let saved = call.equations.saves().then(array).transpose()?;
+    let unprojected = call.weights.projection.is_some().then(array).transpose()?;
     let step_flags = step_flags::step_flags(context, calls, steps, rows)?;
+    let flags = StepFlags::new(step_flags.as_ref(), calls.len() * steps * rows);
     let dummy_bindings = dummy_bindings(context)?;
     let width = output.shape().last();
     {
@@ -67,25 +65,20 @@ pub(crate) fn forward(
             d_output: target.span(),
             saved: saved.as_ref().map(|saved| (saved.view().span(), BEFORE)),
             unprojected: unprojected.as_ref().map(|unprojected| unprojected.view().span()),
-            step_flags: step_flags
-                .as_ref()
-                .map(|step_flags| (Span::new(step_flags, 0, calls.len() * steps * rows), NEITHER)),
-            dummy_bindings: dummy_bindings.each_ref().map(|dummy| Span::new(dummy, 0, 1)),
+            step_flags: flags.span.map(|step_flags| (step_flags, NEITHER)),
+            dummy_bindings: &dummy_bindings,
             columns: [call.column; 2],
             reversed: call.traversal.reversed(),
             directions: calls.len(),
         };
-        let kernels = CellKernels::of(context, calls, sizes, step_flags.is_some())?;
+        let kernels = CellKernels::of(context, calls, sizes, step_flags.is_some(), Pass::Forward)?;
         let initial = InitialOperands::of(context, calls, sizes)?;
-        let many = kernels.many_forward(call, strategy::choose_for(context, calls, sizes)?);
+        let many = kernels.many(call, strategy::choose_for(context, calls, sizes)?);
         // Returns an error for a row larger than a binding before any work is dispatched.
         let mut time_chunks = arrays.time_chunks(context, sizes)?;
         // Transposing W_hh moves as many bytes as one step reads, so it does not pay for a single step.
         let is_transposed = many.as_ref().map_or(steps > 1, |many| !many.is_persistent());
-        let transposed = match is_transposed {
-            true => Some(transposed(calls)?),
-            false => None,
-        };
+        let transposed = is_transposed.then(|| transposed(calls)).transpose()?;
         let weights = match &transposed {
             Some(transposed) => {
                 DirectionOperand::of(&[transposed.view().named_as(calls[0].weights.weight_hh)])?
@@ -98,7 +91,7 @@ pub(crate) fn forward(
         if call.traversal.reversed() {
             time_chunks.reverse();
         }
-        let step = kernels.forward();
+        let step = kernels.step();
         for chunk in &time_chunks {
             match &many {
                 Some(many) => many.forward(&operands, chunk)?,

@@ -12,7 +12,7 @@ use super::operands;
 use super::step_flags::{self, StepFlags};
 use super::time_chunks::{Arrays, Reach};
 use crate::Result;
-use crate::gpu::{Context, Dispatch, Kernel, RowReduction, Span, kernel, parameters, pieces};
+use crate::gpu::{Context, Kernel, RowOperand, RowReduction, Span, kernel, parameters};
 use crate::ops::matmul::Sizes as ProductSizes;
 use crate::ops::matmul::gpu::{Add, matmul};
 use crate::ops::recurrent::Norms;
@@ -59,47 +59,46 @@ parameters!(BackwardParameters {
     norms_width: u32,
 });
 
-/// Declares the forward and backward kernels of a cell.
+/// Declares the forward and backward kernels of a cell in a module of that name.
 macro_rules! normalised_kernels {
-    ($forward:ident: $forward_name:literal, $backward:ident: $backward_name:literal, cell: $cell:literal) => {
-        kernel!($forward: $forward_name {
-            files: [
-                "lib/math", "lib/row_reduction", "recurrent/common/step_flag_bits", "recurrent/layer_norm/row", $cell, "recurrent/layer_norm/forward"
-            ],
-            parameters: ForwardParameters,
-            constants: [("LANE_BITS", 9), ("HAS_STEP_FLAGS", 2), ("BIASED", 2)],
-            bindings: [Read, Read, Read, Write, Write, Write, Write, Write],
-        });
-        kernel!($backward: $backward_name {
-            files: [
-                "lib/math", "lib/row_reduction", "recurrent/common/step_flag_bits", "recurrent/layer_norm/row", $cell, "recurrent/layer_norm/backward",
-                "recurrent/layer_norm/backward_row"
-            ],
-            parameters: BackwardParameters,
-            constants: [("LANE_BITS", 9), ("HAS_STEP_FLAGS", 2), ("BIASED", 2)],
-            bindings: [Read, Read, Read, Read, Write, Write, Write, Write],
-        });
+    ($cell:ident: $file:literal) => {
+        mod $cell {
+            use super::*;
+            kernel!(FORWARD: "recurrent/layer_norm/forward" of $cell {
+                files: [
+                    "lib/math", "lib/row_reduction", "recurrent/common/step_flag_bits", "recurrent/layer_norm/row", $file,
+                    "recurrent/layer_norm/forward"
+                ],
+                parameters: ForwardParameters,
+                constants: [("LANE_BITS", 9), ("HAS_STEP_FLAGS", 2), ("BIASED", 2)],
+                bindings: [Read, Read, Read, Write, Write, Write, Write, Write],
+            });
+            kernel!(BACKWARD: "recurrent/layer_norm/backward" of $cell {
+                files: [
+                    "lib/math", "lib/row_reduction", "recurrent/common/step_flag_bits", "recurrent/layer_norm/row", $file,
+                    "recurrent/layer_norm/backward", "recurrent/layer_norm/backward_row"
+                ],
+                parameters: BackwardParameters,
+                constants: [("LANE_BITS", 9), ("HAS_STEP_FLAGS", 2), ("BIASED", 2)],
+                bindings: [Read, Read, Read, Read, Write, Write, Write, Write],
+            });
+            pub(super) static BOTH: [&Kernel; 2] = [&FORWARD, &BACKWARD];
+        }
     };
 }
+normalised_kernels!(lstm: "recurrent/layer_norm/lstm");
+normalised_kernels!(gru: "recurrent/layer_norm/gru");
 
-normalised_kernels!(
-    LSTM_FORWARD: "recurrent/layer_norm/forward.lstm", LSTM_BACKWARD: "recurrent/layer_norm/backward.lstm",
-    cell: "recurrent/layer_norm/lstm"
-);
-normalised_kernels!(
-    GRU_FORWARD: "recurrent/layer_norm/forward.gru", GRU_BACKWARD: "recurrent/layer_norm/backward.gru",
-    cell: "recurrent/layer_norm/gru"
-);
-
+/// All kernels with layer normalisation.
 #[cfg(test)]
-pub(crate) static KERNELS: &[&Kernel] = &[&LSTM_FORWARD, &LSTM_BACKWARD, &GRU_FORWARD, &GRU_BACKWARD];
+pub(crate) static KERNELS: &[&Kernel] = &[lstm::BOTH[0], lstm::BOTH[1], gru::BOTH[0], gru::BOTH[1]];
 
 /// The forward and backward kernels of `cell`.
 fn kernels(cell: &Cell) -> [&'static Kernel; 2] {
     match cell {
-        Cell::Gru => [&GRU_FORWARD, &GRU_BACKWARD],
+        Cell::Gru => gru::BOTH,
         // `Rnn` refuses layer normalisation for any other cell.
-        _ => [&LSTM_FORWARD, &LSTM_BACKWARD],
+        _ => lstm::BOTH,
     }
 }
 
@@ -130,8 +129,8 @@ pub(crate) fn forward(
         cell.as_ref().map(|_| Tensor::unwritten(&device, &[steps, rows, 2 * hidden_size])).transpose()?;
     let product = Tensor::unwritten(&device, &[steps, rows, gates])?;
     let step_flags = step_flags::step_flags(context, std::slice::from_ref(call), steps, rows)?;
+    let flags = StepFlags::new(step_flags.as_ref(), steps * rows);
     let dummy_bindings = dummy_bindings(context)?;
-    let dummy_spans = dummy_bindings.each_ref().map(|dummy| Span::new(dummy, 0, 1));
     let width = output.shape().last();
     {
         let (own, target) = (projected.view_mut()?, output.view_mut()?);
@@ -142,10 +141,8 @@ pub(crate) fn forward(
             saved: saved.as_ref().map(|saved| (saved.view().span(), NEITHER)),
             // The binding of the unprojected outputs is free: layer normalisation excludes a projection.
             unprojected: Some(product.view().span()),
-            step_flags: step_flags
-                .as_ref()
-                .map(|step_flags| (Span::new(step_flags, 0, steps * rows), NEITHER)),
-            dummy_bindings: dummy_spans,
+            step_flags: flags.span.map(|step_flags| (step_flags, NEITHER)),
+            dummy_bindings: &dummy_bindings,
             columns: [call.column; 2],
             reversed: call.traversal.reversed(),
             directions: 1,
@@ -153,15 +150,17 @@ pub(crate) fn forward(
         let (norms, state_norm) = joined_norms(call, norms)?;
         let norms = context.bind(norms.view().span())?;
         let state = context.bind(hidden.view().span())?;
-        let state_cell = context.bind(cell.as_ref().map_or(dummy_spans[1], |cell| cell.view().span()))?;
+        let state_cell = cell.as_ref().map_or(Span::new(&dummy_bindings[1], 0, 1), |cell| cell.view().span());
+        let state_cell = context.bind(state_cell)?;
         let [kernel, _] = kernels(call.equations.cell);
         let reduction = RowReduction::new(context, hidden_size);
+        let constants = [flags.span.is_some().into(), call.weights.bias_hh.is_some().into()];
         let mut time_chunks = arrays.time_chunks(context, sizes)?;
         if call.traversal.reversed() {
             time_chunks.reverse();
         }
         for chunk in &time_chunks {
-            let bindings = [
+            let operands = [
                 norms,
                 chunk.unprojected.bound,
                 // Without step flags another buffer is bound and not read.
@@ -171,41 +170,31 @@ pub(crate) fn forward(
                 chunk.saved.bound,
                 state,
                 state_cell,
-            ];
+            ]
+            .map(RowOperand::All);
             for t in call.traversal.order_of(chunk.steps.clone()) {
-                let size =
-                    ProductSizes { m: rows, n: gates, k: hidden_size, a_width: hidden_size, c_width: gates };
+                let size = ProductSizes::dense([rows, gates, hidden_size]);
                 let step = product.view().span().slice(t * rows * gates..(t + 1) * rows * gates);
                 let spans = [hidden.view().span(), call.weights.weight_hh.span(), step];
                 matmul(context, spans, size, Form::RightTransposed, Add::Bias(None))?;
-                for piece in pieces(rows, reduction.rows_at_once(context)) {
-                    context.dispatch(Dispatch {
-                        kernel,
-                        constants: &[
-                            reduction.constant(),
-                            step_flags.is_some().into(),
-                            call.weights.bias_hh.is_some().into(),
-                        ],
-                        parameters: ForwardParameters {
-                            hidden_size: hidden_size as u32,
-                            width: width as u32,
-                            first_row: piece.start as u32,
-                            end_row: piece.end as u32,
-                            epsilon: LAYER_NORM_EPSILON,
-                            norms_base: norms.base,
-                            state_norm_base: norms.base + state_norm as u32,
-                            product_base: chunk.unprojected.at(t),
-                            step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
-                            gates_base: chunk.gates.at(t),
-                            output_base: chunk.output.at(t),
-                            saved_base: chunk.saved.at(t),
-                            hidden_base: state.base,
-                            cell_base: state_cell.base,
-                        },
-                        bindings: &bindings,
-                        grid: reduction.grid(piece.len()),
-                    })?;
-                }
+                reduction.dispatch(context, kernel, &constants, rows, operands, |piece, _| {
+                    ForwardParameters {
+                        hidden_size: hidden_size as u32,
+                        width: width as u32,
+                        first_row: piece.start as u32,
+                        end_row: piece.end as u32,
+                        epsilon: LAYER_NORM_EPSILON,
+                        norms_base: norms.base,
+                        state_norm_base: norms.base + state_norm as u32,
+                        product_base: chunk.unprojected.at(t),
+                        step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
+                        gates_base: chunk.gates.at(t),
+                        output_base: chunk.output.at(t),
+                        saved_base: chunk.saved.at(t),
+                        hidden_base: state.base,
+                        cell_base: state_cell.base,
+                    }
+                })?;
             }
         }
     }
@@ -213,46 +202,23 @@ pub(crate) fn forward(
     Ok(ForwardOutput { saved, unprojected: None, product: Some(product), step_flags, last: vec![last] })
 }
 
-/// The operands of the backward steps.
-struct LayerNormLoop<'a> {
-    context: &'a Context,
-    call: &'a Call<'a>,
-    sizes: Sizes,
-    norms: &'a Norms<'a>,
-    /// For an LSTM, the cell states before and after each step, saved by the forward pass; for a GRU, the
-    /// hidden state before each step.
-    before: &'a Tensor,
-    d_output: View<'a>,
-    step_flags: StepFlags<'a>,
-    carry: &'a Tensor,
-    /// The contribution of each row to the gradients of the norms.
-    d_norms: &'a Tensor,
-}
-
-/// The inputs of the backward pass.
-pub(crate) struct Upstream<'a> {
-    pub(crate) sizes: Sizes,
-    pub(crate) output: &'a Tensor,
-    pub(crate) d_output: View<'a>,
-    pub(crate) d_last: Option<StateView<'a>>,
-}
-
 pub(crate) fn backward(
     context: &Context,
     call: &Call<'_>,
     norms: &Norms<'_>,
     mut kept: SavedActivations,
-    upstream: &Upstream<'_>,
+    sizes: Sizes,
+    output: &Tensor,
+    d_output: View<'_>,
+    d_last: Option<StateView<'_>>,
 ) -> Result<Gradients> {
-    let Upstream { sizes, output, d_output, d_last } = *upstream;
     let Sizes { rows, hidden_size, steps, .. } = sizes;
     let equations = call.equations;
     let mut gates = kept.take_gates();
     let SavedActivations { saved, product, step_flags, .. } = kept;
     let Some(mut product) = product else { unreachable!("forward on a GPU keeps it") };
     let width = gates.shape().last();
-    let step_flags =
-        StepFlags { span: step_flags.as_ref().map(|step_flags| Span::new(step_flags, 0, steps * rows)) };
+    let step_flags = StepFlags::new(step_flags.as_ref(), steps * rows);
     let start =
         States { states: output, column: call.column, columns: hidden_size, initial: call.initial.hidden };
     let previous = boundary_states::previous(context, call, sizes, &start, step_flags)?;
@@ -260,30 +226,90 @@ pub(crate) fn backward(
     let rest = if equations.has_cell_state() { 2 * hidden_size } else { hidden_size };
     let d_norms = Tensor::zeros(gates.device(), &[rows, width + rest])?;
     let before = saved.as_ref().unwrap_or(&previous);
-    let back = LayerNormLoop {
-        context,
-        call,
-        sizes,
-        norms,
-        before,
-        d_output,
-        step_flags,
-        carry: &carry,
-        d_norms: &d_norms,
-    };
-    back.run(gates.view_mut()?.span(), product.view_mut()?.span())?;
+    {
+        // Gradients replace gates and products.
+        let (own_gates, own_product) = (gates.view_mut()?, product.view_mut()?);
+        let dummy_bindings = dummy_bindings(context)?;
+        let arrays = Arrays {
+            gates: (own_gates.span(), NEITHER),
+            // The outputs are not read: their binding holds d_output.
+            output: (d_output.span(), NEITHER),
+            d_output: d_output.span(),
+            saved: Some((before.view().span(), NEITHER)),
+            unprojected: Some(own_product.span()),
+            step_flags: step_flags.span.map(|step_flags| (step_flags, Reach { before: 0, after: 1 })),
+            dummy_bindings: &dummy_bindings,
+            columns: [call.column; 2],
+            reversed: call.traversal.reversed(),
+            directions: 1,
+        };
+        let (norms, state_norm) = joined_norms(call, norms)?;
+        let norms = context.bind(norms.view().span())?;
+        let bound_carry = context.bind(carry.view().span())?;
+        let bound_d_norms = context.bind(d_norms.view().span())?;
+        let [_, kernel] = kernels(call.equations.cell);
+        let reduction = RowReduction::new(context, hidden_size);
+        let constants = [step_flags.span.is_some().into(), call.weights.bias_hh.is_some().into()];
+        let mut time_chunks = arrays.time_chunks(context, sizes)?;
+        if !call.traversal.reversed() {
+            time_chunks.reverse();
+        }
+        for chunk in &time_chunks {
+            let operands = [
+                norms,
+                chunk.output.bound,
+                chunk.step_flags.map_or(norms, |step_flags| step_flags.bound),
+                chunk.saved.bound,
+                chunk.gates.bound,
+                chunk.unprojected.bound,
+                bound_carry,
+                bound_d_norms,
+            ]
+            .map(RowOperand::All);
+            for t in call.traversal.order_of(chunk.steps.clone()).into_iter().rev() {
+                let after = call.traversal.successor(t, steps);
+                reduction.dispatch(context, kernel, &constants, rows, operands, |piece, _| {
+                    BackwardParameters {
+                        hidden_size: hidden_size as u32,
+                        d_width: (chunk.output.stride / rows) as u32,
+                        first_row: piece.start as u32,
+                        end_row: piece.end as u32,
+                        epsilon: LAYER_NORM_EPSILON,
+                        norms_base: norms.base,
+                        state_norm_base: norms.base + state_norm as u32,
+                        d_output_base: chunk.output.at(t),
+                        step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
+                        next_step_flags_base: chunk
+                            .step_flags
+                            .map_or(0, |step_flags| step_flags.at(after.unwrap_or(t))),
+                        ends: after.is_none().into(),
+                        before_base: chunk.saved.at(t),
+                        gates_base: chunk.gates.at(t),
+                        product_base: chunk.unprojected.at(t),
+                        carry_base: bound_carry.base,
+                        carry_cell_base: bound_carry.base + (rows * hidden_size) as u32,
+                        d_norms_base: bound_d_norms.base,
+                        norms_width: (width + rest) as u32,
+                    }
+                })?;
+                let size = ProductSizes::dense([rows, hidden_size, width]);
+                let step = own_product.span().slice(t * rows * width..(t + 1) * rows * width);
+                let carried = carry.view().span().slice(0..rows * hidden_size);
+                let spans = [step, call.weights.weight_hh.span(), carried];
+                matmul(context, spans, size, Form::Plain, Add::Previous)?;
+            }
+        }
+    }
     let d_norms = sum_rows(&d_norms)?;
     let (carried, cell) = operands::carry_sizes(call, sizes);
     let part = |from: usize, to: usize| operands::copy(carry.view().outer(from..to)?, &[rows, hidden_size]);
     let d_initial = StateTensors {
         hidden: part(0, carried)?,
-        cell: if cell > 0 { Some(part(carried, carried + cell)?) } else { None },
+        cell: (cell > 0).then(|| part(carried, carried + cell)).transpose()?,
     };
     // The gradient of the recurrent bias of a GRU's last gate, already summed: shaped as one step of one row.
-    let d_apart = match equations.last_gate_apart() {
-        true => Some(operands::copy(d_norms.view().outer(width..width + rest)?, &[1, 1, hidden_size])?),
-        false => None,
-    };
+    let last_bias = || operands::copy(d_norms.view().outer(width..width + rest)?, &[1, 1, hidden_size]);
+    let d_apart = equations.last_gate_apart().then(last_bias).transpose()?;
     Ok(Gradients {
         gates: equations.gates(),
         d_projected: gates,
@@ -296,93 +322,4 @@ pub(crate) fn backward(
         entry: None,
         d_initial,
     })
-}
-
-impl LayerNormLoop<'_> {
-    /// Computes all steps, from the last to the first; gradients replace gates and products.
-    fn run(&self, gates: Span<'_>, product: Span<'_>) -> Result<()> {
-        let Self { context, call, sizes, .. } = *self;
-        let Sizes { steps, rows, hidden_size, .. } = sizes;
-        let width = product.len() / (steps * rows);
-        let dummy_bindings = dummy_bindings(context)?;
-        let arrays = Arrays {
-            gates: (gates, NEITHER),
-            // The outputs are not read: their binding holds d_output.
-            output: (self.d_output.span(), NEITHER),
-            d_output: self.d_output.span(),
-            saved: Some((self.before.view().span(), NEITHER)),
-            unprojected: Some(product),
-            step_flags: self.step_flags.span.map(|step_flags| (step_flags, Reach { before: 0, after: 1 })),
-            dummy_bindings: dummy_bindings.each_ref().map(|dummy| Span::new(dummy, 0, 1)),
-            columns: [call.column; 2],
-            reversed: call.traversal.reversed(),
-            directions: 1,
-        };
-        let (norms, state_norm) = joined_norms(call, self.norms)?;
-        let norms = context.bind(norms.view().span())?;
-        let carry = context.bind(self.carry.view().span())?;
-        let d_norms = context.bind(self.d_norms.view().span())?;
-        let [_, kernel] = kernels(call.equations.cell);
-        let reduction = RowReduction::new(context, hidden_size);
-        let mut time_chunks = arrays.time_chunks(context, sizes)?;
-        if !call.traversal.reversed() {
-            time_chunks.reverse();
-        }
-        for chunk in &time_chunks {
-            let bindings = [
-                norms,
-                chunk.output.bound,
-                chunk.step_flags.map_or(norms, |step_flags| step_flags.bound),
-                chunk.saved.bound,
-                chunk.gates.bound,
-                chunk.unprojected.bound,
-                carry,
-                d_norms,
-            ];
-            for t in call.traversal.order_of(chunk.steps.clone()).into_iter().rev() {
-                let after = call.traversal.successor(t, steps);
-                for piece in pieces(rows, reduction.rows_at_once(context)) {
-                    context.dispatch(Dispatch {
-                        kernel,
-                        constants: &[
-                            reduction.constant(),
-                            self.step_flags.span.is_some().into(),
-                            call.weights.bias_hh.is_some().into(),
-                        ],
-                        parameters: BackwardParameters {
-                            hidden_size: hidden_size as u32,
-                            d_width: (chunk.output.stride / rows) as u32,
-                            first_row: piece.start as u32,
-                            end_row: piece.end as u32,
-                            epsilon: LAYER_NORM_EPSILON,
-                            norms_base: norms.base,
-                            state_norm_base: norms.base + state_norm as u32,
-                            d_output_base: chunk.output.at(t),
-                            step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
-                            next_step_flags_base: chunk
-                                .step_flags
-                                .map_or(0, |step_flags| step_flags.at(after.unwrap_or(t))),
-                            ends: after.is_none().into(),
-                            before_base: chunk.saved.at(t),
-                            gates_base: chunk.gates.at(t),
-                            product_base: chunk.unprojected.at(t),
-                            carry_base: carry.base,
-                            carry_cell_base: carry.base + (rows * hidden_size) as u32,
-                            d_norms_base: d_norms.base,
-                            norms_width: (self.d_norms.shape().last()) as u32,
-                        },
-                        bindings: &bindings,
-                        grid: reduction.grid(piece.len()),
-                    })?;
-                }
-                let size =
-                    ProductSizes { m: rows, n: hidden_size, k: width, a_width: width, c_width: hidden_size };
-                let step = product.slice(t * rows * width..(t + 1) * rows * width);
-                let carried = self.carry.view().span().slice(0..rows * hidden_size);
-                let spans = [step, call.weights.weight_hh.span(), carried];
-                matmul(context, spans, size, Form::Plain, Add::Previous)?;
-            }
-        }
-        Ok(())
-    }
 }

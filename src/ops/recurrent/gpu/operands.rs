@@ -86,24 +86,9 @@ impl<'a> InitialOperands<'a> {
         context.bind(self.copy.as_ref().map_or(self.hidden, |copy| copy.view().span()))
     }
 
-    /// The offset of the hidden state, for a buffer bound at `base`.
-    pub(crate) fn hidden(&self, base: u32) -> u32 {
-        base + self.first as u32
-    }
-
-    /// The offset of the cell state.
-    pub(crate) fn cell(&self, base: u32) -> u32 {
-        base + self.cell as u32
-    }
-
-    /// The offset of the state's dropout mask.
-    pub(crate) fn mask(&self, base: u32) -> u32 {
-        base + self.mask as u32
-    }
-
-    /// The offset of the peepholes.
-    pub(crate) fn peepholes(&self, base: u32) -> u32 {
-        base + self.peepholes as u32
+    /// The offsets of hidden state, cell state, peepholes and the state's dropout mask, for a buffer bound at `base`.
+    pub(crate) fn offsets(&self, base: u32) -> [u32; 4] {
+        [self.first, self.cell, self.peepholes, self.mask].map(|place| base + place as u32)
     }
 }
 

@@ -171,6 +171,8 @@ impl<'a> BoundForward<'a> {
         let call = &calls[0];
         let t = order[0];
         let [second_behind, second_beside] = second(calls.len(), t, sizes);
+        let [initial_base, initial_cell_base, peepholes_base, mask_base] =
+            operands.initial.offsets(initial.base);
         let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
         let [weight_unit, weight_term] = match is_transposed {
             true => [1, call.equations.gates() * hidden_size],
@@ -189,10 +191,10 @@ impl<'a> BoundForward<'a> {
             weight_unit: weight_unit as u32,
             weight_term: weight_term as u32,
             bias_base: bias.map_or(0, |bias| bias.base),
-            initial_base: operands.initial.hidden(initial.base),
-            initial_cell_base: operands.initial.cell(initial.base),
-            peepholes_base: operands.initial.peepholes(initial.base),
-            mask_base: operands.initial.mask(initial.base),
+            initial_base,
+            initial_cell_base,
+            peepholes_base,
+            mask_base,
             step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
             gates_base: chunk.gates.at(t),
             output_base: chunk.output.at(t),
@@ -273,6 +275,7 @@ impl<'a> BoundBackward<'a> {
         let Sizes { steps, rows, hidden_size, projection_size } = sizes;
         let (t, end) = (order[0], order[order.len() - 1]);
         let [second_behind, second_beside] = second(calls.len(), t, sizes);
+        let [initial_base, initial_cell_base, peepholes_base, mask_base] = places.offsets(initial.base);
         let [seed_low, seed_high, stream_low, stream_high] = call.equations.words();
         let direction = if call.traversal.reversed() { LATER } else { EARLIER };
         BackwardParameters {
@@ -286,10 +289,10 @@ impl<'a> BoundBackward<'a> {
             first_row: 0,
             first_unit: 0,
             weight_base: weight.base,
-            initial_base: places.hidden(initial.base),
-            initial_cell_base: places.cell(initial.base),
-            peepholes_base: places.peepholes(initial.base),
-            mask_base: places.mask(initial.base),
+            initial_base,
+            initial_cell_base,
+            peepholes_base,
+            mask_base,
             step_flags_base: chunk.step_flags.map_or(0, |step_flags| step_flags.at(t)),
             output_base: chunk.output.at(t),
             d_output_base: d_unprojected.map_or(chunk.d_output.at(t), |bound| bound.base),

@@ -3,7 +3,7 @@
 //! `src/ops/recurrent/cpu/time_loop.rs`.
 
 use crate::Result;
-use crate::gpu::{Bound, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::gpu::{Bound, Context, Operand, Span, kernels, parameters};
 use crate::ops::matmul::Sizes as ProductSizes;
 use crate::ops::matmul::gpu::{Add, matmul};
 use crate::ops::recurrent::{Call, Sizes};
@@ -31,15 +31,14 @@ parameters!(GatherParameters {
     bound: f32,
 });
 
-kernel!(GATHER: "recurrent/states/hidden_gradient" {
-    files: ["lib/math", "recurrent/common/step_flag_bits", "recurrent/states/hidden_gradient"],
-    parameters: GatherParameters,
-    constants: [("HAS_STEP_FLAGS", 2), ("CLIPS_GRADIENT", 2)],
-    bindings: [Read, Read, Read, Write, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&GATHER];
+kernels! {
+    GATHER: "recurrent/states/hidden_gradient" {
+        uses: ["lib/elements", "lib/math", "recurrent/common/step_flag_bits"],
+        parameters: GatherParameters,
+        constants: [("HAS_STEP_FLAGS", 2), ("CLIPS_GRADIENT", 2)],
+        bindings: [Read, Read, Read, Write, Write],
+    }
+}
 
 /// Computes h = W_hr m for m [rows, H] into rows of `width` elements.
 pub(crate) fn project(
@@ -104,13 +103,7 @@ impl<'a> Projection<'a> {
         let product = self.product.view().span().slice(0..rows * projection_size);
         if let Some(gates) = place.next_gates {
             let width = gates.len() / rows;
-            let sizes = ProductSizes {
-                m: rows,
-                n: projection_size,
-                k: width,
-                a_width: width,
-                c_width: projection_size,
-            };
+            let sizes = ProductSizes::dense([rows, projection_size, width]);
             let spans = [gates, self.call.weights.weight_hh.span(), product];
             matmul(context, spans, sizes, Form::Plain, Add::Bias(None))?;
         }
@@ -122,13 +115,7 @@ impl<'a> Projection<'a> {
             None => self.gather(context, place, product)?,
         }
         let d_unprojected = self.d_unprojected.view();
-        let sizes = ProductSizes {
-            m: rows,
-            n: hidden_size,
-            k: projection_size,
-            a_width: projection_size,
-            c_width: hidden_size,
-        };
+        let sizes = ProductSizes::dense([rows, hidden_size, projection_size]);
         let spans =
             [place.d_hidden, self.projection.span(), d_unprojected.span().slice(0..rows * hidden_size)];
         matmul(context, spans, sizes, Form::Plain, Add::Bias(None))
@@ -139,32 +126,24 @@ impl<'a> Projection<'a> {
         let d_hidden = context.bind(place.d_hidden)?;
         let bound = self.call.equations.options.clip_gradient;
         let (step_flags, bases) = place.step_flags.unwrap_or((product, [0; 2]));
-        for piece in
-            pieces(place.rows * self.sizes.projection_size, context.limits().elements(ELEMENTWISE_GROUP))
-        {
-            context.dispatch(Dispatch {
-                kernel: &GATHER,
-                constants: &[place.step_flags.is_some().into(), bound.is_some().into()],
-                parameters: GatherParameters {
-                    count: piece.len() as u32,
-                    first: piece.start as u32,
-                    projection_size: self.sizes.projection_size as u32,
-                    width: place.width.unwrap_or(0) as u32,
-                    product_base: product.base,
-                    d_output_base: place.d_output_base,
-                    step_flags_base: bases[0],
-                    next_step_flags_base: bases[1],
-                    carry_base: place.carry_bases[0],
-                    carry_out_base: place.carry_bases[1],
-                    d_hidden_base: d_hidden.base,
-                    ends: place.next_gates.is_none().into(),
-                    takes_outputs: place.width.is_some().into(),
-                    bound: bound.unwrap_or(0.0),
-                },
-                bindings: &[product, place.d_output, step_flags, place.carry, d_hidden],
-                grid: [piece.len().div_ceil(ELEMENTWISE_GROUP), 1, 1],
-            })?;
-        }
-        Ok(())
+        let constants = [place.step_flags.is_some().into(), bound.is_some().into()];
+        let count = place.rows * self.sizes.projection_size;
+        let operands = [product, place.d_output, step_flags, place.carry, d_hidden].map(Operand::All);
+        context.elementwise(&GATHER, &constants, count, operands, |piece, _| GatherParameters {
+            count: piece.len() as u32,
+            first: piece.start as u32,
+            projection_size: self.sizes.projection_size as u32,
+            width: place.width.unwrap_or(0) as u32,
+            product_base: product.base,
+            d_output_base: place.d_output_base,
+            step_flags_base: bases[0],
+            next_step_flags_base: bases[1],
+            carry_base: place.carry_bases[0],
+            carry_out_base: place.carry_bases[1],
+            d_hidden_base: d_hidden.base,
+            ends: place.next_gates.is_none().into(),
+            takes_outputs: place.width.is_some().into(),
+            bound: bound.unwrap_or(0.0),
+        })
     }
 }

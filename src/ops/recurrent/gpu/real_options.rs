@@ -4,7 +4,7 @@
 //! `shaders/recurrent/common/write_options.wgsl`.
 
 use crate::Result;
-use crate::gpu::{Context, Dispatch, Span, kernel, parameters};
+use crate::gpu::{Context, Dispatch, Span, kernels, parameters};
 use crate::ops::Activation;
 use crate::ops::recurrent::{Cell, Equations};
 
@@ -23,15 +23,13 @@ parameters!(OptionsParameters {
     output_beta: f32,
 });
 
-kernel!(PUT_OPTIONS: "recurrent/common/write_options" {
-    files: ["recurrent/common/option_places", "recurrent/common/write_options"],
-    parameters: OptionsParameters,
-    constants: [],
-    bindings: [Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&PUT_OPTIONS];
+kernels! {
+    PUT_OPTIONS: "recurrent/common/write_options" {
+        uses: ["recurrent/common/option_places"],
+        parameters: OptionsParameters,
+        bindings: [Write],
+    }
+}
 
 /// The real-valued options of a layer. An absent bound or rate is zero and not read.
 pub(crate) struct RealOptions(OptionsParameters);

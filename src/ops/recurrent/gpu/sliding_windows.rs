@@ -17,7 +17,7 @@ use super::time_chunks::{ChunkArray, TimeChunk};
 use crate::gpu::{Buffer, Span, pieces};
 use crate::ops::elementwise::{add_into, copy_into};
 use crate::ops::embedding_backward;
-use crate::ops::recurrent::{Call, Sizes, SlidingWindows, StateTensors, StateView, Traversal};
+use crate::ops::recurrent::{Call, Pass, Sizes, SlidingWindows, StateTensors, StateView, Traversal};
 use crate::tensor::{Indices, Tensor, View};
 use crate::{Error, Result};
 
@@ -88,8 +88,10 @@ pub(crate) fn backward(
     let one = std::slice::from_ref(call);
     let weights = DirectionOperand::weights(one)?;
     let initial = InitialOperands::of(context, one, sizes)?;
-    let kernel = CellKernels::of(context, one, sizes, step_flags.span.is_some())?.backward();
+    let kernel = CellKernels::of(context, one, sizes, step_flags.span.is_some(), Pass::Backward)?.step();
     for ends in ends {
+        let d_hidden = || Tensor::unwritten(device, &[ends.len(), rows, projection_size]);
+        let state = projection_size + if cell { hidden_size } else { 0 };
         let both = |width: usize| Tensor::zeros(device, &[2, ends.len(), rows, width]);
         let mut group = Group {
             run,
@@ -102,15 +104,8 @@ pub(crate) fn backward(
             projection: &projection,
             d_gates: both(equations.gates() * hidden_size)?,
             d_apart: if equations.last_gate_apart() { Some(both(hidden_size)?) } else { None },
-            d_hidden: if is_projected {
-                Some(Tensor::unwritten(device, &[ends.len(), rows, projection_size])?)
-            } else {
-                None
-            },
-            carry: Tensor::zeros(
-                device,
-                &[2 * ends.len() * rows * (projection_size + if cell { hidden_size } else { 0 })],
-            )?,
+            d_hidden: is_projected.then(d_hidden).transpose()?,
+            carry: Tensor::zeros(device, &[2 * ends.len() * rows * state])?,
             dummy: context.allocate(1, "a dummy binding for arrays that a cell does not save")?,
             ends,
         };
@@ -223,6 +218,7 @@ impl Group<'_> {
         // The backward step also reads the state before the first step, and the flags of the step after the
         // last.
         let first = steps.start.saturating_sub(1);
+        let flagged = steps.start..(steps.end + 1).min(sizes.steps);
         let over_time = |span, steps, column| self.bind(span, steps, column);
         let dummy = context.bind(Span::new(&self.dummy, 0, 1))?;
         let dummy = ChunkArray { bound: dummy, first: 0, stride: 0, column: 0 };
@@ -243,10 +239,7 @@ impl Group<'_> {
                 (None, None) => dummy,
             },
             unprojected: dummy,
-            step_flags: match step_flags.span {
-                Some(span) => Some(over_time(span, steps.start..(steps.end + 1).min(sizes.steps), 0)?),
-                None => None,
-            },
+            step_flags: step_flags.span.map(|span| over_time(span, flagged, 0)).transpose()?,
         };
         let operands = BackwardOperands {
             pass: self.run,
@@ -318,10 +311,8 @@ impl Group<'_> {
         let BackwardPass { context, call, sizes, step_flags, .. } = *self.run;
         let Sizes { rows, hidden_size, .. } = sizes;
         let gates = self.d_gates.view().entry(half)?.outer(0..1)?;
-        let apart = match &self.d_apart {
-            Some(d_apart) => Some(d_apart.view().entry(half)?.outer(0..1)?.span()),
-            None => None,
-        };
+        let apart = self.d_apart.as_ref().map(|d_apart| d_apart.view().entry(half)?.outer(0..1));
+        let apart = apart.transpose()?.map(|apart| apart.span());
         // A sequence of that step only.
         let one = Sizes { steps: 1, ..sizes };
         let first = Call { traversal: Traversal { lengths: None, ..call.traversal }, ..*call };

@@ -14,7 +14,7 @@
 use std::ops::Range;
 
 use crate::Result;
-use crate::gpu::{AdapterKind, Context, Dispatch, kernel, parameters, pieces};
+use crate::gpu::{AdapterKind, Context, Dispatch, kernels, parameters, pieces};
 use crate::ops::recurrent::Sizes;
 use crate::tensor::{Tensor, View};
 
@@ -39,15 +39,14 @@ parameters!(BoundaryParameters {
     y_base: u32,
 });
 
-kernel!(BOUNDARY: "recurrent/step/boundary" {
-    files: ["recurrent/step/split_k", "recurrent/step/boundary"],
-    parameters: BoundaryParameters,
-    constants: [("ROW_BITS", ROW_BITS)],
-    bindings: [Read, Read, Write],
-});
-
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&BOUNDARY];
+kernels! {
+    BOUNDARY: "recurrent/step/boundary" {
+        uses: ["recurrent/step/split_k"],
+        parameters: BoundaryParameters,
+        constants: [("ROW_BITS", ROW_BITS)],
+        bindings: [Read, Read, Write],
+    }
+}
 
 /// Rows per workgroup in a step: 4, 8 or 16, with each sum in 16, 8 or 4 slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

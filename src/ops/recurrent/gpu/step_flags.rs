@@ -1,8 +1,10 @@
 //! Step flags: what differs between the steps and rows of a batch (`shaders/recurrent/states/step_flags.wgsl`). CPU
 //! reference: `src/ops/recurrent/traversal.rs`.
 
+use std::ops::Range;
+
 use crate::Result;
-use crate::gpu::{Buffer, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernel, parameters, pieces};
+use crate::gpu::{Bound, Buffer, Context, Dispatch, ELEMENTWISE_GROUP, Span, kernels, parameters, pieces};
 use crate::ops::recurrent::Call;
 use crate::ops::recurrent::traversal::Traversal;
 
@@ -23,14 +25,14 @@ parameters!(StepFlagsParameters {
     earlier: u32,
 });
 
-kernel!(STEP_FLAGS: "recurrent/states/step_flags" {
-    files: ["recurrent/common/step_flag_bits", "recurrent/states/step_flags"],
-    parameters: StepFlagsParameters,
-    constants: [("REVERSED", 2), ("RAGGED", 2), ("MASKED", 2)],
-    bindings: [Read, Read, Write],
-});
-#[cfg(test)]
-pub(crate) static KERNELS: &[&crate::gpu::Kernel] = &[&STEP_FLAGS];
+kernels! {
+    STEP_FLAGS: "recurrent/states/step_flags" {
+        uses: ["lib/elements", "recurrent/common/step_flag_bits"],
+        parameters: StepFlagsParameters,
+        constants: [("REVERSED", 2), ("RAGGED", 2), ("MASKED", 2)],
+        bindings: [Read, Read, Write],
+    }
+}
 
 /// The flags of all steps and rows [T, B]; none where no step needs any.
 #[derive(Clone, Copy)]
@@ -38,7 +40,17 @@ pub(crate) struct StepFlags<'a> {
     pub(crate) span: Option<Span<'a>>,
 }
 
-impl StepFlags<'_> {
+impl<'a> StepFlags<'a> {
+    /// The `count` flags of a buffer, if there is one.
+    pub(crate) fn new(flags: Option<&'a Buffer>, count: usize) -> Self {
+        Self { span: flags.map(|flags| Span::new(flags, 0, count)) }
+    }
+
+    /// Binds the flags `range`, if there are any.
+    pub(crate) fn bind(&self, context: &Context, range: Range<usize>) -> Result<Option<Bound<'a>>> {
+        self.span.map(|flags| context.bind(flags.slice(range))).transpose()
+    }
+
     /// The flags of one of `count` directions.
     pub(crate) fn of(&self, index: usize, count: usize) -> Self {
         let part = |span: Span<'_>| span.len() / count;

@@ -45,16 +45,7 @@ pub(crate) enum Strategy {
 /// What the choice depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StrategyInputs {
-    /// G, the number of gates.
-    pub(crate) gates: usize,
-    /// H.
-    pub(crate) hidden_size: usize,
-    /// B.
-    pub(crate) rows: usize,
-    /// How many directions share a dispatch: 1 or 2.
-    pub(crate) directions: usize,
-    /// A `per_step` dispatch computes each sum in `2^slice_bits` slices.
-    pub(crate) slice_bits: u32,
+    pub(crate) layer: Layer,
     /// What the device offers to persistent kernels; none where workgroups may not wait for each other.
     pub(crate) capacity: Option<Capacity>,
     pub(crate) kind: AdapterKind,
@@ -80,9 +71,6 @@ enum Columns {
 }
 
 /// Selects the strategy for `calls`: one direction, or both.
-///
-/// # Errors
-/// Those of [`Context::waiting_workgroups`].
 pub(crate) fn choose_for(context: &Context, calls: &[Call<'_>], sizes: Sizes) -> Result<Strategy> {
     let call = &calls[0];
     // These need more than one dispatch per step.
@@ -90,16 +78,9 @@ pub(crate) fn choose_for(context: &Context, calls: &[Call<'_>], sizes: Sizes) ->
         return Ok(Strategy::PerStep);
     }
     let (gates, Sizes { hidden_size, rows, .. }) = (call.equations.gates(), sizes);
-    let inputs = |wanted, capacity| StrategyInputs {
-        gates,
-        hidden_size,
-        rows,
-        directions: calls.len(),
-        slice_bits: SplitK::of(context, sizes).slice_bits(),
-        capacity,
-        kind: context.kind(),
-        wanted,
-    };
+    let slice_bits = SplitK::of(context, sizes).slice_bits();
+    let layer = Layer { gates, hidden_size, rows, directions: calls.len(), slice_bits };
+    let inputs = |wanted, capacity| StrategyInputs { layer, capacity, kind: context.kind(), wanted };
     let choices = context.choices();
     let shape = RecurrentShape { gates, hidden_size, rows };
     let wanted = choices.recurrent(shape);
@@ -149,8 +130,7 @@ pub(crate) fn choose(inputs: &StrategyInputs) -> Strategy {
 }
 
 fn persistent(inputs: &StrategyInputs) -> Option<PersistentDivision> {
-    let &StrategyInputs { gates, hidden_size, rows, directions, slice_bits, capacity, .. } = inputs;
-    PersistentDivision::of(Layer { gates, hidden_size, rows, directions, slice_bits }, capacity?)
+    PersistentDivision::of(inputs.layer, inputs.capacity?)
 }
 
 impl Strategy {
@@ -167,8 +147,8 @@ impl Strategy {
 impl StrategyInputs {
     /// Whether the choice depends on the capacity for persistent kernels.
     pub(crate) fn depends_on_capacity(&self) -> bool {
-        let is_large =
-            self.kind != AdapterKind::Software && self.gates * self.hidden_size * self.hidden_size > WEIGHTS;
+        let Layer { gates, hidden_size, .. } = self.layer;
+        let is_large = self.kind != AdapterKind::Software && gates * hidden_size * hidden_size > WEIGHTS;
         self.wanted == RecurrentStrategy::Persistent || (self.wanted == RecurrentStrategy::Auto && is_large)
     }
 }
@@ -176,8 +156,8 @@ impl StrategyInputs {
 /// The division with the most rows per workgroup that leaves enough workgroups and fits workgroup memory;
 /// none where not even one row fits.
 fn division(inputs: &StrategyInputs) -> Option<RowDivision> {
-    let &StrategyInputs { gates, hidden_size, rows, kind, .. } = inputs;
-    let software = kind == AdapterKind::Software;
+    let Layer { gates, hidden_size, rows, .. } = inputs.layer;
+    let software = inputs.kind == AdapterKind::Software;
     let (groups, columns) = match software {
         true => (CORES_TO_FILL, Columns::Eight),
         false => (UNITS_TO_FILL, Columns::One),
@@ -235,12 +215,9 @@ impl RowDivision {
 mod tests {
     use super::*;
 
+    const LAYER: Layer = Layer { gates: 4, hidden_size: 64, rows: 16, directions: 1, slice_bits: 4 };
     const PLAIN: StrategyInputs = StrategyInputs {
-        gates: 4,
-        hidden_size: 64,
-        rows: 16,
-        directions: 1,
-        slice_bits: 4,
+        layer: LAYER,
         capacity: None,
         kind: AdapterKind::Discrete,
         wanted: RecurrentStrategy::Auto,
@@ -255,7 +232,9 @@ mod tests {
 
     #[test]
     fn hardware_runs_small_layers_as_sequence_and_large_ones_per_step() {
-        let takes = |gates, hidden_size| rows_of(StrategyInputs { gates, hidden_size, ..PLAIN }).is_some();
+        let takes = |gates, hidden_size| {
+            rows_of(StrategyInputs { layer: Layer { gates, hidden_size, ..LAYER }, ..PLAIN }).is_some()
+        };
         assert!(takes(4, 128) && !takes(4, 129));
         assert!(takes(3, 147) && !takes(3, 148));
         assert!(takes(1, 256) && !takes(1, 257));
@@ -263,8 +242,8 @@ mod tests {
 
     #[test]
     fn rows_are_divided_until_the_device_is_filled() {
-        let small = StrategyInputs { hidden_size: 32, ..PLAIN };
-        let rows = |rows, kind| rows_of(StrategyInputs { rows, kind, ..small });
+        let small = Layer { hidden_size: 32, ..LAYER };
+        let rows = |rows, kind| rows_of(StrategyInputs { layer: Layer { rows, ..small }, kind, ..PLAIN });
         assert_eq!(
             [1, 128, 256, 512, 4096].map(|batch| rows(batch, AdapterKind::Discrete)),
             [1, 1, 2, 4, 4].map(Some)
@@ -279,8 +258,7 @@ mod tests {
     fn layers_that_exceed_workgroup_memory_run_per_step() {
         let forced = |gates, hidden_size| {
             rows_of(StrategyInputs {
-                gates,
-                hidden_size,
+                layer: Layer { gates, hidden_size, ..LAYER },
                 wanted: RecurrentStrategy::Sequence,
                 kind: AdapterKind::Software,
                 ..PLAIN
@@ -302,14 +280,9 @@ mod tests {
         let capacity =
             Some(Capacity { workgroups: 512, words: 1 << 28, weight_bits: 3, iterations: 1 << 23 });
         let way = |hidden_size, rows, capacity| {
-            choose(&StrategyInputs {
-                hidden_size,
-                rows,
-                capacity,
-                slice_bits: if rows > 16 { 2 } else { 4 },
-                ..PLAIN
-            })
-            .name()
+            let slice_bits = if rows > 16 { 2 } else { 4 };
+            let layer = Layer { hidden_size, rows, slice_bits, ..LAYER };
+            choose(&StrategyInputs { layer, capacity, ..PLAIN }).name()
         };
         assert_eq!(
             [64, 512].map(|hidden_size| way(hidden_size, 16, None)),
@@ -320,15 +293,17 @@ mod tests {
             [RecurrentStrategy::Sequence, RecurrentStrategy::Persistent]
         );
         assert_eq!(way(512, 256, capacity), RecurrentStrategy::PerStep);
-        let asks =
-            |hidden_size, wanted| StrategyInputs { hidden_size, wanted, ..PLAIN }.depends_on_capacity();
+        let asks = |hidden_size, wanted| {
+            let layer = Layer { hidden_size, ..LAYER };
+            StrategyInputs { layer, wanted, ..PLAIN }.depends_on_capacity()
+        };
         assert!(asks(512, RecurrentStrategy::Auto) && !asks(64, RecurrentStrategy::Auto));
         assert!(!asks(512, RecurrentStrategy::PerStep) && asks(64, RecurrentStrategy::Persistent));
     }
 
     #[test]
     fn requested_strategies_take_precedence() {
-        let large = StrategyInputs { hidden_size: 200, ..PLAIN };
+        let large = StrategyInputs { layer: Layer { hidden_size: 200, ..LAYER }, ..PLAIN };
         assert_eq!(rows_of(large), None);
         assert_eq!(rows_of(StrategyInputs { wanted: RecurrentStrategy::Sequence, ..large }), Some(1));
         assert_eq!(rows_of(StrategyInputs { wanted: RecurrentStrategy::PerStep, ..PLAIN }), None);
@@ -341,7 +316,8 @@ mod tests {
                 for hidden_size in 1..=POOL {
                     for rows in [1, 16, 1024] {
                         let wanted = RecurrentStrategy::Sequence;
-                        let inputs = StrategyInputs { gates, hidden_size, rows, kind, wanted, ..PLAIN };
+                        let layer = Layer { gates, hidden_size, rows, ..LAYER };
+                        let inputs = StrategyInputs { layer, kind, wanted, ..PLAIN };
                         let Strategy::Sequence(division) = choose(&inputs) else {
                             assert!(
                                 (gates + 1) * hidden_size > POOL,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::Result;
-use crate::gpu::{Bound, Context, Span, pieces};
+use crate::gpu::{Bound, Buffer, Context, Span, pieces};
 use crate::ops::recurrent::Sizes;
 
 /// A time chunk: consecutive steps whose arrays fit a binding each, and the bound arrays.
@@ -54,7 +54,7 @@ pub(crate) struct Arrays<'a> {
     pub(crate) unprojected: Option<Span<'a>>,
     pub(crate) step_flags: Option<(Span<'a>, Reach)>,
     /// Buffers bound where a cell saves nothing and where there is no projection.
-    pub(crate) dummy_bindings: [Span<'a>; 2],
+    pub(crate) dummy_bindings: &'a [Buffer; 2],
     /// The columns of the direction in the output and in d_output.
     pub(crate) columns: [usize; 2],
     pub(crate) reversed: bool,
@@ -97,14 +97,12 @@ impl<'a> Arrays<'a> {
             Ok::<_, crate::Error>(ChunkArray { bound, first, stride, column })
         };
         let only = Reach { before: 0, after: 0 };
-        let dummy =
-            |span: Span<'a>| Ok(ChunkArray { bound: context.bind(span)?, first: 0, stride: 0, column: 0 });
-        let saved = self
-            .saved
-            .map_or_else(|| dummy(self.dummy_bindings[0]), |saved| window(saved, 0, self.directions))?;
-        let unprojected = self
-            .unprojected
-            .map_or_else(|| dummy(self.dummy_bindings[1]), |span| window((span, only), 0, 1))?;
+        let dummy = |index: usize| {
+            let bound = context.bind(Span::new(&self.dummy_bindings[index], 0, 1))?;
+            Ok(ChunkArray { bound, first: 0, stride: 0, column: 0 })
+        };
+        let saved = self.saved.map_or_else(|| dummy(0), |saved| window(saved, 0, self.directions))?;
+        let unprojected = self.unprojected.map_or_else(|| dummy(1), |span| window((span, only), 0, 1))?;
         Ok(TimeChunk {
             gates: window(self.gates, 0, self.directions)?,
             output: window(self.output, self.columns[0], 1)?,

@@ -25,7 +25,6 @@ use super::super::gates::{units, units_mut};
 use super::super::weights::Matrices;
 use super::{Step, StepGradients, StepTarget, blocks};
 use crate::ops::recurrent::CellStateView;
-use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
 /// Groups of gates with one product each: r and z, and n.
@@ -33,7 +32,6 @@ const BOTH: usize = 0;
 const CANDIDATE: usize = 1;
 
 pub(crate) fn forward<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     before: CellStateView<'_, F>,
     seen: ArrayView2<'_, F>,
@@ -41,7 +39,7 @@ pub(crate) fn forward<F: Real>(
 ) {
     let StepTarget { gates, saved, after } = target;
     let Some(saved) = saved else { unreachable!("a GRU saves what its last gate's product is or is of") };
-    let width = matrices.hidden_size;
+    let (width, equations) = (matrices.hidden_size, &matrices.equations);
     let [gate, candidate, _] = equations.functions();
     matrices.add_product(BOTH, seen, gates.slice_mut(s![.., ..2 * width]));
     if !equations.resets_before() {
@@ -80,14 +78,13 @@ pub(crate) fn forward<F: Real>(
 }
 
 pub(crate) fn backward<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
     d_after: CellStateView<'_, F>,
-    gradients: StepGradients<'_, F>,
+    gradients: &mut StepGradients<'_, F>,
 ) {
-    let StepGradients { mut gates, mut d_apart, d_before } = gradients;
-    let width = matrices.hidden_size;
+    let StepGradients { gates, d_apart, d_before } = gradients;
+    let (width, equations) = (matrices.hidden_size, &matrices.equations);
     let [gate, candidate, _] = equations.functions();
     let mut scratch = vec![F::zero(); width];
     for (row, past) in d_before.hidden.outer_iter_mut().enumerate() {
@@ -126,7 +123,7 @@ pub(crate) fn backward<F: Real>(
     if equations.resets_before() {
         d_before.hidden += &matrices.seen(d_on.view(), step.rows);
     } else {
-        if let Some(d_apart) = &mut d_apart {
+        if let Some(d_apart) = d_apart {
             d_apart.assign(&d_on);
         }
         matrices.add_back(CANDIDATE, d_on.view(), step.rows, &mut d_before.hidden);

@@ -30,7 +30,6 @@ use super::super::gates::{Gate, clamped, units, units_mut};
 use super::super::weights::Matrices;
 use super::{Step, StepGradients, StepTarget};
 use crate::ops::recurrent::CellStateView;
-use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
 /// The operands that the equations of all rows share.
@@ -54,7 +53,8 @@ struct Blocks<'a, F> {
 }
 
 impl<'a, F: Real> Lstm<'a, F> {
-    fn new(equations: &Equations, matrices: &Matrices<'a, F>) -> Self {
+    fn new(matrices: &Matrices<'a, F>) -> Self {
+        let equations = &matrices.equations;
         let [gate, candidate, output] = equations.functions();
         Self {
             gate,
@@ -134,14 +134,15 @@ impl<'a, F: Real> Lstm<'a, F> {
         }
     }
 
-    /// Overwrites the gates with their gradients and computes the gradient of c', from the gradients of h
-    /// (before a projection) and of c.
-    fn backward(&self, row: &mut [F], known: &Known<'_, F>, d_c_before: &mut [F], scratch: &mut Scratch<F>) {
+    /// Overwrites the gates with their gradients and computes the gradient of c', from `known`: the gradients of h
+    /// (before a projection) and of c, and the states c' and c. `scratch` becomes tanh(c), later g, and the gradient of c.
+    fn backward(&self, row: &mut [F], known: [&[F]; 4], d_c_before: &mut [F], scratch: &mut [Vec<F>; 2]) {
         let units = d_c_before.len();
         let Blocks { i, f, g, o } = self.blocks(row, units);
         let (i, g, o) = (&mut i[..units], &mut g[..units], &mut o[..units]);
-        let [d_h, d_c_after, c_before, c] = known.slices(units);
-        let (y, d_c) = (&mut scratch.y[..units], &mut scratch.d_c[..units]);
+        // Slices of the same known length, so that the compiler removes bounds checks.
+        let [d_h, d_c_after, c_before, c] = known.map(|slice| &slice[..units]);
+        let [y, d_c] = scratch.each_mut().map(|buffer| &mut buffer[..units]);
         y.copy_from_slice(c);
         self.output.apply(y);
         d_c.copy_from_slice(y);
@@ -179,36 +180,14 @@ impl<'a, F: Real> Lstm<'a, F> {
     }
 }
 
-/// The operands of a row's backward step: the gradients of h and c, the states c' and c.
-struct Known<'a, F> {
-    d_h: &'a [F],
-    d_c_after: &'a [F],
-    c_before: &'a [F],
-    c: &'a [F],
-}
-
-impl<'a, F> Known<'a, F> {
-    /// Slices of the same known length, so that the compiler removes bounds checks.
-    fn slices(&self, units: usize) -> [&'a [F]; 4] {
-        [self.d_h, self.d_c_after, self.c_before, self.c].map(|slice| &slice[..units])
-    }
-}
-
-/// Buffers for tanh(c), later g, and for the gradient of c.
-struct Scratch<F> {
-    y: Vec<F>,
-    d_c: Vec<F>,
-}
-
 pub(crate) fn forward<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     before: CellStateView<'_, F>,
     seen: ArrayView2<'_, F>,
     target: &mut StepTarget<'_, F>,
 ) {
     let StepTarget { gates, saved, after } = target;
-    let lstm = Lstm::new(equations, matrices);
+    let lstm = Lstm::new(matrices);
     matrices.add_product(0, seen, gates.view_mut());
     let mut result = matrices.is_projected().then(|| Array2::zeros(after.cell.raw_dim()));
     let hidden = result.as_mut().unwrap_or(&mut after.hidden);
@@ -225,26 +204,20 @@ pub(crate) fn forward<F: Real>(
 }
 
 pub(crate) fn backward<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
     d_after: CellStateView<'_, F>,
-    gradients: StepGradients<'_, F>,
+    gradients: &mut StepGradients<'_, F>,
 ) {
-    let StepGradients { mut gates, d_before, .. } = gradients;
-    let lstm = Lstm::new(equations, matrices);
+    let StepGradients { gates, d_before, .. } = gradients;
+    let lstm = Lstm::new(matrices);
     let d_h = matrices.projected(d_after.hidden, matrices.hidden_size);
     let current = step.saved.unwrap_or(step.before.cell);
-    let mut scratch =
-        Scratch { y: vec![F::zero(); matrices.hidden_size], d_c: vec![F::zero(); matrices.hidden_size] };
+    let mut scratch = [(); 2].map(|()| vec![F::zero(); matrices.hidden_size]);
     for (row, d_c_before) in d_before.cell.outer_iter_mut().enumerate() {
-        let known = Known {
-            d_h: units(d_h.row(row)),
-            d_c_after: units(d_after.cell.row(row)),
-            c_before: units(step.before.cell.row(row)),
-            c: units(current.row(row)),
-        };
-        lstm.backward(units_mut(gates.row_mut(row)), &known, units_mut(d_c_before), &mut scratch);
+        let known = [d_h.row(row), d_after.cell.row(row), step.before.cell.row(row), current.row(row)];
+        let gates = units_mut(gates.row_mut(row));
+        lstm.backward(gates, known.map(units), units_mut(d_c_before), &mut scratch);
     }
     d_before.hidden.fill(F::zero());
     matrices.add_back(0, gates.view(), step.rows, &mut d_before.hidden);
@@ -252,12 +225,11 @@ pub(crate) fn backward<F: Real>(
 
 /// Recomputes c from the gates.
 pub(crate) fn state<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     mut gates: Array2<F>,
     before: CellStateView<'_, F>,
 ) -> Array2<F> {
-    let lstm = Lstm::new(equations, matrices);
+    let lstm = Lstm::new(matrices);
     let mut result = Array2::zeros(before.cell.raw_dim());
     for (row, c) in result.outer_iter_mut().enumerate() {
         let Blocks { i, f, g, .. } = lstm.blocks(units_mut(gates.row_mut(row)), matrices.hidden_size);
@@ -268,12 +240,11 @@ pub(crate) fn state<F: Real>(
 
 /// Recomputes h, before a projection, from the gates and c.
 pub(crate) fn hidden<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     gates: ArrayView2<'_, F>,
     current: ArrayView2<'_, F>,
 ) -> Array2<F> {
-    let lstm = Lstm::new(equations, matrices);
+    let lstm = Lstm::new(matrices);
     let mut result = Array2::zeros(current.raw_dim());
     for (row, h) in result.outer_iter_mut().enumerate() {
         let gates = units(gates.row(row));

@@ -10,8 +10,7 @@ mod vanilla;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, concatenate, s};
 
 use super::weights::{Matrices, Rows};
-use crate::ops::recurrent::{Cell, Equations};
-use crate::ops::recurrent::{CellState, CellStateView};
+use crate::ops::recurrent::{Cell, CellState, CellStateView};
 use crate::tensor::Real;
 
 /// Where a step writes its results.
@@ -52,7 +51,6 @@ pub(crate) fn blocks<const GATES: usize, F: Real>(row: &mut [F], units: usize) -
 }
 
 pub(crate) fn forward<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     before: CellStateView<'_, F>,
     rows: Rows,
@@ -62,10 +60,10 @@ pub(crate) fn forward<F: Real>(
         return layer_norm::forward(gains, matrices, target.gates.view(), before).put(target);
     }
     let seen = matrices.seen(before.hidden, rows);
-    match equations.cell {
-        Cell::Vanilla(function) => vanilla::forward(equations, *function, matrices, seen.view(), target),
-        Cell::Lstm => lstm::forward(equations, matrices, before, seen.view(), target),
-        Cell::Gru => gru::forward(equations, matrices, before, seen.view(), target),
+    match matrices.equations.cell {
+        Cell::Vanilla(function) => vanilla::forward(*function, matrices, seen.view(), target),
+        Cell::Lstm => lstm::forward(matrices, before, seen.view(), target),
+        Cell::Gru => gru::forward(matrices, before, seen.view(), target),
         Cell::Custom(cell) => {
             let mut recurrent = Array2::zeros(target.gates.raw_dim());
             matrices.add_product(0, seen.view(), recurrent.view_mut());
@@ -76,26 +74,24 @@ pub(crate) fn forward<F: Real>(
 
 /// Recomputes h of a step before its projection.
 pub(crate) fn unprojected<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     gates: ArrayView2<'_, F>,
     step: &Step<'_, F>,
 ) -> Array2<F> {
-    lstm::hidden(equations, matrices, gates, step.saved.unwrap_or(step.before.cell))
+    lstm::hidden(matrices, gates, step.saved.unwrap_or(step.before.cell))
 }
 
 /// Recomputes the state of a step before zoneout from its gates; h only for cells whose backward pass reads
 /// it.
 pub(crate) fn candidate<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     gates: ArrayView2<'_, F>,
     step: &Step<'_, F>,
 ) -> CellState<F> {
     let mut result = CellStateView { hidden: step.hidden, cell: step.before.cell }.to_owned();
-    match equations.cell {
-        Cell::Vanilla(function) => vanilla::apply(equations, *function, gates, &mut result.hidden),
-        Cell::Lstm => result.cell = lstm::state(equations, matrices, gates.to_owned(), step.before),
+    match matrices.equations.cell {
+        Cell::Vanilla(function) => vanilla::apply(*function, matrices, gates, &mut result.hidden),
+        Cell::Lstm => result.cell = lstm::state(matrices, gates.to_owned(), step.before),
         Cell::Gru | Cell::Custom(_) => {}
     }
     result
@@ -103,22 +99,19 @@ pub(crate) fn candidate<F: Real>(
 
 /// Computes the backward pass of a step from the gradient of the state after it.
 pub(crate) fn backward<F: Real>(
-    equations: &Equations,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
     d_after: CellStateView<'_, F>,
-    gradients: StepGradients<'_, F>,
+    gradients: &mut StepGradients<'_, F>,
 ) {
     if let Some(gains) = &matrices.gains {
         let result = layer_norm::backward(gains, matrices, gradients.gates.view(), step, d_after);
         return result.put(gradients);
     }
-    match equations.cell {
-        Cell::Vanilla(function) => {
-            vanilla::backward(equations, *function, matrices, step, d_after, gradients)
-        }
-        Cell::Lstm => lstm::backward(equations, matrices, step, d_after, gradients),
-        Cell::Gru => gru::backward(equations, matrices, step, d_after, gradients),
+    match matrices.equations.cell {
+        Cell::Vanilla(function) => vanilla::backward(*function, matrices, step, d_after, gradients),
+        Cell::Lstm => lstm::backward(matrices, step, d_after, gradients),
+        Cell::Gru => gru::backward(matrices, step, d_after, gradients),
         Cell::Custom(cell) => {
             let mut result = custom::backward(cell, gradients.gates.view(), step, d_after);
             matrices.add_back(0, result.d_recurrent.view(), step.rows, &mut result.d_state.hidden);
@@ -153,9 +146,9 @@ pub(crate) struct CellGradients<F> {
 }
 
 impl<F: Real> CellGradients<F> {
-    fn put(self, mut gradients: StepGradients<'_, F>) {
+    fn put(self, gradients: &mut StepGradients<'_, F>) {
         gradients.gates.assign(&self.d_projected);
-        if let Some(mut d_apart) = gradients.d_apart {
+        if let Some(d_apart) = &mut gradients.d_apart {
             let last = self.d_recurrent.ncols() - d_apart.ncols();
             d_apart.assign(&self.d_recurrent.slice(s![.., last..]));
         }

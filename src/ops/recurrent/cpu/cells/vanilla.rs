@@ -9,11 +9,9 @@ use super::{Step, StepGradients, StepTarget};
 use crate::ops::Activation;
 use crate::ops::elementwise::cpu::derivative;
 use crate::ops::recurrent::CellStateView;
-use crate::ops::recurrent::Equations;
 use crate::tensor::Real;
 
 pub(crate) fn forward<F: Real>(
-    equations: &Equations,
     function: Activation,
     matrices: &Matrices<'_, F>,
     seen: ArrayView2<'_, F>,
@@ -21,17 +19,17 @@ pub(crate) fn forward<F: Real>(
 ) {
     let StepTarget { gates, after, .. } = target;
     matrices.add_product(0, seen, gates.view_mut());
-    apply(equations, function, gates.view(), &mut after.hidden);
+    apply(function, matrices, gates.view(), &mut after.hidden);
 }
 
 /// h = f(a), within the bound of the gates.
 pub(crate) fn apply<F: Real>(
-    equations: &Equations,
     function: Activation,
+    matrices: &Matrices<'_, F>,
     gates: ArrayView2<'_, F>,
     hidden: &mut Array2<F>,
 ) {
-    let [gate, ..] = equations.functions();
+    let [gate, ..] = matrices.equations.functions();
     for (a, h) in gates.outer_iter().zip(hidden.outer_iter_mut()) {
         let h = units_mut(h);
         h.copy_from_slice(units(a));
@@ -40,15 +38,14 @@ pub(crate) fn apply<F: Real>(
 }
 
 pub(crate) fn backward<F: Real>(
-    equations: &Equations,
     function: Activation,
     matrices: &Matrices<'_, F>,
     step: &Step<'_, F>,
     d_after: CellStateView<'_, F>,
-    gradients: StepGradients<'_, F>,
+    gradients: &mut StepGradients<'_, F>,
 ) {
-    let StepGradients { mut gates, d_before, .. } = gradients;
-    match (function, equations.options.clip_gates.map(F::from_f32)) {
+    let StepGradients { gates, d_before, .. } = gradients;
+    match (function, matrices.equations.options.clip_gates.map(F::from_f32)) {
         (Activation::Tanh, None) => {
             Zip::from(gates.rows_mut()).and(step.hidden.rows()).and(d_after.hidden.rows()).for_each(
                 |a, h, d_h| {
@@ -58,7 +55,7 @@ pub(crate) fn backward<F: Real>(
                 },
             );
         }
-        (_, bound) => Zip::from(&mut gates).and(step.hidden).and(d_after.hidden).for_each(|a, &h, &d_h| {
+        (_, bound) => Zip::from(&mut *gates).and(step.hidden).and(d_after.hidden).for_each(|a, &h, &d_h| {
             let outside = bound.is_some_and(|bound| *a >= bound || *a <= -bound);
             *a = if outside { F::zero() } else { d_h * derivative(function, *a, h) };
         }),

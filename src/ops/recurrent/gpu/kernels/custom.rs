@@ -20,9 +20,6 @@ const RULES: Rules = Rules {
 };
 
 /// The kernels of `cell`, assembled at the first call.
-///
-/// # Errors
-/// [`Error::Shader`] for WGSL that does not compile, or that is not allowed.
 pub(crate) fn kernels(cell: &CustomCell) -> Result<Kernels<'_>> {
     let [step, sequence, persistent] = cell.kernels(|properties| {
         let pair = |[forward, backward]: [&Kernel; 2]| {

@@ -20,9 +20,9 @@ use super::sequence::{KernelKind, SequenceKernel};
 use super::split_k::SplitK;
 use super::strategy::Strategy;
 use crate::Result;
-use crate::gpu::{Context, Kernel};
+use crate::gpu::Context;
 use crate::ops::Activation;
-use crate::ops::recurrent::{Call, Cell, Reset, Sizes};
+use crate::ops::recurrent::{Call, Cell, Pass, Reset, Sizes};
 
 /// The number of activations.
 const FUNCTIONS: u32 = Activation::ALL.len() as u32;
@@ -32,7 +32,9 @@ pub(crate) struct CellKernels<'k> {
     kernels: Kernels<'k>,
     /// Constants that every cell has, except PHASE.
     shared: [u32; 8],
-    clips_gradient: u32,
+    pass: Pass,
+    /// Constants that only the kernels of this pass have.
+    of_pass: Vec<u32>,
     /// Constants of this cell.
     own: Vec<u32>,
     /// The phases of a step: one, or two for a cell whose last gate needs a product of its own.
@@ -48,12 +50,13 @@ const WHOLE: [u32; 1] = [0];
 const IN_TWO: [u32; 2] = [1, 2];
 
 impl<'k> CellKernels<'k> {
-    /// The kernels of one direction, or of both.
+    /// The kernels of a pass, of one direction or of both.
     pub(crate) fn of(
         context: &Context,
         calls: &[Call<'k>],
         sizes: Sizes,
         has_step_flags: bool,
+        pass: Pass,
     ) -> Result<Self> {
         let call = &calls[0];
         let equations = &call.equations;
@@ -85,16 +88,12 @@ impl<'k> CellKernels<'k> {
             u32::from(options.clip_cell.is_some()),
             u32::from(RealOptions::has_alpha(equations)),
         ];
+        let of_pass = match pass {
+            Pass::Forward => Vec::new(),
+            Pass::Backward => vec![options.clip_gradient.is_some().into()],
+        };
         let split = SplitK::of(context, sizes);
-        Ok(Self {
-            kernels,
-            shared,
-            clips_gradient: options.clip_gradient.is_some().into(),
-            own,
-            phases,
-            directions: calls.len(),
-            split,
-        })
+        Ok(Self { kernels, shared, pass, of_pass, own, phases, directions: calls.len(), split })
     }
 
     /// All constants of one dispatch; `kernel` are those of this kernel besides the shared ones.
@@ -102,43 +101,21 @@ impl<'k> CellKernels<'k> {
         [&self.shared[..], &[phase], kernel, &self.own].concat()
     }
 
-    fn step(&self, kernel: &'k Kernel, constants: &[u32]) -> StepKernel<'k> {
-        let constants = [&[self.split.constant()], constants].concat();
+    /// The kernel that computes a step.
+    pub(crate) fn step(&self) -> StepKernel<'k> {
+        let constants = [&[self.split.constant()], &self.of_pass[..]].concat();
         let dispatches = self.phases.iter().map(|&phase| self.constants(phase, &constants)).collect();
+        let kernel = self.kernels.step[self.pass as usize];
         StepKernel { kernel, dispatches, directions: self.directions, split: self.split }
-    }
-
-    pub(crate) fn forward(&self) -> StepKernel<'k> {
-        self.step(self.kernels.step[0], &[])
-    }
-
-    pub(crate) fn backward(&self) -> StepKernel<'k> {
-        self.step(self.kernels.step[1], &[self.clips_gradient])
     }
 
     /// The kernel of `strategy` that computes many steps per dispatch; none for `PerStep`, or where a step
     /// needs more than one dispatch.
-    pub(crate) fn many_forward(&self, call: &Call<'_>, strategy: Strategy) -> Option<SequenceKernel<'k>> {
-        let width = call.weights.weight_hh.shape().last();
-        self.many(strategy, 0, &[], width)
-    }
-
-    /// As [`CellKernels::many_forward`].
-    pub(crate) fn many_backward(&self, call: &Call<'_>, strategy: Strategy) -> Option<SequenceKernel<'k>> {
-        let width = call.weights.weight_hh.shape().rows();
-        self.many(strategy, 1, &[self.clips_gradient], width)
-    }
-
-    /// `pass` is 0 for forward and 1 for backward; `width` is how many words per row and step the workgroups
-    /// of a persistent kernel exchange.
-    fn many(
-        &self,
-        strategy: Strategy,
-        pass: usize,
-        constants: &[u32],
-        width: usize,
-    ) -> Option<SequenceKernel<'k>> {
-        let all = |division: &[u32]| self.constants(WHOLE[0], &[division, constants].concat());
+    pub(crate) fn many(&self, call: &Call<'_>, strategy: Strategy) -> Option<SequenceKernel<'k>> {
+        let (pass, weights) = (self.pass as usize, call.weights.weight_hh.shape());
+        // How many words per row and step the workgroups of a persistent kernel exchange.
+        let width = if self.pass == Pass::Forward { weights.last() } else { weights.rows() };
+        let all = |division: &[u32]| self.constants(WHOLE[0], &[division, &self.of_pass[..]].concat());
         let kind = match strategy {
             Strategy::PerStep => return None,
             Strategy::Sequence(division) => KernelKind::Rows {
