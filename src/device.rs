@@ -12,7 +12,7 @@ use crate::gpu::{
 use crate::{Error, Result};
 
 pub(crate) use host::{Host, Precision};
-pub(crate) use store::Block;
+pub(crate) use store::MemoryBlock;
 
 /// The environment variable that selects the device of [`Device::auto`]: `auto`, `cpu`, `reference`, `gpu`, `gpu:N` or a
 /// part of an adapter's name.
@@ -116,7 +116,7 @@ impl Device {
     fn not_found(name: &str) -> Error {
         match gpu::choose(name) {
             // All adapters, because none of them is hardware.
-            gpu::Wanted::Hardware => {
+            gpu::AdapterRequest::Hardware => {
                 Error::NoHardware { software: Self::list().into_iter().map(|found| found.name).collect() }
             }
             _ => Error::NoAdapter { wanted: name.to_owned(), available: Self::available() },

@@ -132,13 +132,13 @@ impl Store {
 }
 
 /// The values of a tensor; when it is dropped, its memory returns to the device's store.
-pub(crate) struct Block {
+pub(crate) struct MemoryBlock {
     values: Vec<f32>,
     /// `None` for buffers too small to be cached.
     store: Option<Arc<Store>>,
 }
 
-impl Block {
+impl MemoryBlock {
     pub(crate) fn new(values: Vec<f32>, store: &Arc<Store>) -> Self {
         let store = (values.len() >= LEAST).then(|| Arc::clone(store));
         if let Some(store) = &store {
@@ -156,7 +156,7 @@ impl Block {
     }
 }
 
-impl Drop for Block {
+impl Drop for MemoryBlock {
     fn drop(&mut self) {
         if let Some(store) = &self.store {
             store.kept().end(std::mem::take(&mut self.values));
@@ -183,9 +183,9 @@ mod tests {
     const UNIT: usize = MIB / size_of::<f32>();
 
     /// A buffer of `mebibytes`, taken from `store` or newly allocated.
-    fn block(store: &Arc<Store>, mebibytes: usize) -> Block {
+    fn block(store: &Arc<Store>, mebibytes: usize) -> MemoryBlock {
         let elements = mebibytes * UNIT;
-        Block::new(store.take(elements).unwrap_or_else(|| vec![0.0; elements]), store)
+        MemoryBlock::new(store.take(elements).unwrap_or_else(|| vec![0.0; elements]), store)
     }
 
     fn state(store: &Store) -> [usize; 2] {
@@ -228,14 +228,14 @@ mod tests {
     #[test]
     fn buffers_of_sizes_that_are_not_asked_for_are_freed() {
         let store = Arc::new(Store::default());
-        drop(Block::new(vec![0.0; UNIT], &store));
+        drop(MemoryBlock::new(vec![0.0; UNIT], &store));
         assert_eq!(state(&store), [0, 0]);
         let mut spare = Vec::with_capacity(2 * UNIT);
         spare.resize(UNIT, 0.0);
         assert!(store.take(UNIT).is_none());
-        drop(Block::new(spare, &store));
+        drop(MemoryBlock::new(spare, &store));
         assert_eq!(state(&store), [0, 0]);
-        drop(Block::new(vec![0.0; UNIT], &store));
+        drop(MemoryBlock::new(vec![0.0; UNIT], &store));
         assert_eq!(state(&store), [0, 1]);
     }
 }

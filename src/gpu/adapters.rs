@@ -183,7 +183,7 @@ pub(super) fn summary(index: usize, candidate: &Candidate) -> AdapterSummary {
 
 /// The requested adapter.
 #[derive(Clone, Debug)]
-pub(crate) enum Wanted {
+pub(crate) enum AdapterRequest {
     /// The first that is not a software renderer.
     Hardware,
     /// The N-th in order of preference, software included.
@@ -192,7 +192,7 @@ pub(crate) enum Wanted {
     Named(String),
 }
 
-impl Wanted {
+impl AdapterRequest {
     fn accepts(&self, index: usize, candidate: &Candidate) -> bool {
         match self {
             Self::Hardware => candidate.kind != AdapterKind::Software,
@@ -203,19 +203,19 @@ impl Wanted {
 }
 
 /// Parses `gpu`, `gpu:N` or a part of a name, ignoring case.
-pub(crate) fn choose(text: &str) -> Wanted {
+pub(crate) fn choose(text: &str) -> AdapterRequest {
     let text = text.trim().to_lowercase();
     match text.strip_prefix("gpu") {
-        Some("") => Wanted::Hardware,
+        Some("") => AdapterRequest::Hardware,
         Some(rest) => match rest.strip_prefix(':').and_then(|number| number.parse().ok()) {
-            Some(number) => Wanted::Number(number),
-            None => Wanted::Named(text),
+            Some(number) => AdapterRequest::Number(number),
+            None => AdapterRequest::Named(text),
         },
-        None => Wanted::Named(text),
+        None => AdapterRequest::Named(text),
     }
 }
 
 /// Returns the first adapter that matches, with its index.
-pub(super) fn find(wanted: &Wanted) -> Option<(usize, Candidate)> {
+pub(super) fn find(wanted: &AdapterRequest) -> Option<(usize, Candidate)> {
     candidates().into_iter().enumerate().find(|(index, candidate)| wanted.accepts(*index, candidate))
 }

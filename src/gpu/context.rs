@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::adapters::{AdapterKind, AdapterSummary, Wanted, find, summary};
+use super::adapters::{AdapterKind, AdapterRequest, AdapterSummary, find, summary};
 use super::choices::Choices;
 use super::driver::Driver;
 use super::kernel::{IMMEDIATE_BYTES, KernelCache};
@@ -24,7 +24,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// Opens the requested adapter with all its limits; `None` if there is none.
-    pub(crate) fn open(wanted: &Wanted, options: &GpuOptions) -> Result<Option<Arc<Self>>> {
+    pub(crate) fn open(wanted: &AdapterRequest, options: &GpuOptions) -> Result<Option<Arc<Self>>> {
         let Some((index, candidate)) = find(wanted) else { return Ok(None) };
         let adapter = &candidate.adapter;
         let summary = summary(index, &candidate);

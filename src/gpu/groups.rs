@@ -16,13 +16,13 @@ const MAX_BIND_GROUPS: usize = 8192;
 const MAX_PLACES: usize = 1 + MAX_BINDINGS;
 
 /// A part of a buffer: the buffer's number, the offset and the size in bytes.
-type Place = (u64, u64, u64);
+type BoundRange = (u64, u64, u64);
 
 /// The key of a bind group: a pipeline and what is bound.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct BindGroupKey {
     pipeline: usize,
-    places: [Place; MAX_PLACES],
+    places: [BoundRange; MAX_PLACES],
 }
 
 /// A bind group, with a number that is unique in its cache.
@@ -33,7 +33,7 @@ pub(super) struct Group {
 }
 
 /// The bindings requested for a kernel.
-pub(super) struct Wanted<'a> {
+pub(super) struct BindGroupRequest<'a> {
     pub(super) kernel: &'a Kernel,
     pub(super) compiled: &'a Compiled,
     /// The uniform buffer of the parameters, unless they are immediates.
@@ -44,9 +44,9 @@ pub(super) struct Wanted<'a> {
 /// All cached bind groups.
 #[derive(Default)]
 pub(super) struct BindGroups {
-    groups: HashMap<Key, Group, BuildHasherDefault<Mixer>>,
+    groups: HashMap<BindGroupKey, Group, BuildHasherDefault<Mixer>>,
     /// The group requested last, which a time loop requests again.
-    last: Option<(Key, Group)>,
+    last: Option<(BindGroupKey, Group)>,
     created: u64,
 }
 
@@ -69,7 +69,7 @@ impl BindGroups {
     }
 
     /// Returns the group with the requested bindings, and creates it on first use.
-    pub(super) fn get(&mut self, device: &wgpu::Device, wanted: &Wanted<'_>) -> Result<&Group> {
+    pub(super) fn get(&mut self, device: &wgpu::Device, wanted: &BindGroupRequest<'_>) -> Result<&Group> {
         let key = wanted.key();
         if self.last.as_ref().is_none_or(|(last, _)| *last != key) {
             if self.groups.len() >= MAX_BIND_GROUPS {
@@ -91,13 +91,13 @@ impl BindGroups {
     }
 }
 
-impl Wanted<'_> {
+impl BindGroupRequest<'_> {
     /// The buffer at binding 0, if there is one, and the bytes that a dispatch reads of it.
     fn parameters(&self) -> Option<(&Raw, u64)> {
         self.uniform.map(|buffer| (&buffer.raw, self.kernel.parameter_bytes as u64))
     }
 
-    fn key(&self) -> Key {
+    fn key(&self) -> BindGroupKey {
         let mut places = [(u64::MAX, 0, 0); MAX_PLACES];
         if let Some((raw, size)) = self.parameters() {
             places[0] = (raw.id, 0, size);
@@ -106,7 +106,7 @@ impl Wanted<'_> {
         for (place, bound) in (1..).zip(self.bindings) {
             places[place] = (bound.raw.id, bound.offset, bound.size);
         }
-        Key { pipeline: self.compiled.id, places }
+        BindGroupKey { pipeline: self.compiled.id, places }
     }
 
     fn create(&self, device: &wgpu::Device) -> wgpu::BindGroup {
@@ -149,7 +149,7 @@ mod tests {
             for offset in 0..64 {
                 let mut places = [(u64::MAX, 0, 0); MAX_PLACES];
                 places[3] = (buffer, 256 * offset, 4096);
-                seen.insert(build.hash_one(Key { pipeline: 1, places }) & 0xFFFF_FFFF);
+                seen.insert(build.hash_one(BindGroupKey { pipeline: 1, places }) & 0xFFFF_FFFF);
             }
         }
         assert!(seen.len() > 64 * 64 - 16, "{} hashes of {} keys", seen.len(), 64 * 64);

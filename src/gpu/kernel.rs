@@ -186,7 +186,7 @@ impl Compiled {
     }
 }
 
-type Key = (Origin, [u32; MAX_CONSTANTS]);
+type PipelineKey = (Origin, [u32; MAX_CONSTANTS]);
 
 /// Compiled pipelines by kernel and constants, and shader modules by kernel.
 pub(super) struct KernelCache {
@@ -200,7 +200,7 @@ pub(super) struct KernelCache {
 
 #[derive(Default)]
 struct Pipelines {
-    cached: HashMap<Key, CachedPipeline, BuildHasherDefault<Mixer>>,
+    cached: HashMap<PipelineKey, CachedPipeline, BuildHasherDefault<Mixer>>,
     /// The modules of the cached pipelines.
     modules: HashMap<Origin, wgpu::ShaderModule>,
     /// How many pipelines have been compiled so far.
@@ -223,7 +223,7 @@ pub(super) struct Fetched {
 }
 
 impl Pipelines {
-    fn get(&mut self, key: &Key) -> Option<Arc<Compiled>> {
+    fn get(&mut self, key: &PipelineKey) -> Option<Arc<Compiled>> {
         self.requests += 1;
         let cached = self.cached.get_mut(key)?;
         cached.used = self.requests;

@@ -34,7 +34,7 @@ mod tuning;
 mod tests;
 
 pub use adapters::{AdapterKind, AdapterSummary};
-pub(crate) use adapters::{Wanted, choose, summaries};
+pub(crate) use adapters::{AdapterRequest, choose, summaries};
 pub(crate) use context::Context;
 pub(crate) use elementwise::Operand;
 pub(crate) use inspect::{Rules, inspect};

@@ -41,14 +41,14 @@ pub struct KernelCall {
 
 /// Where timestamps can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum QueryPlace {
     InsidePasses,
     AroundPasses,
 }
 
 /// The clock of a profiled device.
 pub(super) struct Profiler {
-    place: Place,
+    place: QueryPlace,
     /// Nanoseconds per tick.
     pub(super) period: f64,
 }
@@ -87,14 +87,14 @@ impl Profiler {
             return None;
         }
         let inside = features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
-        let place = if inside { Place::InsidePasses } else { Place::AroundPasses };
+        let place = if inside { QueryPlace::InsidePasses } else { QueryPlace::AroundPasses };
         Some(Self { place, period: f64::from(queue.get_timestamp_period()) })
     }
 }
 
 /// The two queries of one dispatch.
 pub(super) struct Timer {
-    place: Place,
+    place: QueryPlace,
     queries: wgpu::QuerySet,
     first: u32,
 }
@@ -102,7 +102,7 @@ pub(super) struct Timer {
 impl Timer {
     /// The timestamp writes of the pass around the dispatch, where only whole passes can be measured.
     pub(super) fn around_pass(&self) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
-        (self.place == Place::AroundPasses).then_some(wgpu::ComputePassTimestampWrites {
+        (self.place == QueryPlace::AroundPasses).then_some(wgpu::ComputePassTimestampWrites {
             query_set: &self.queries,
             beginning_of_pass_write_index: Some(self.first),
             end_of_pass_write_index: Some(self.first + 1),
@@ -112,8 +112,8 @@ impl Timer {
     /// Records the dispatch between its timestamps.
     pub(super) fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, [x, y, z]: [u32; 3]) {
         match self.place {
-            Place::AroundPasses => pass.dispatch_workgroups(x, y, z),
-            Place::InsidePasses => {
+            QueryPlace::AroundPasses => pass.dispatch_workgroups(x, y, z),
+            QueryPlace::InsidePasses => {
                 pass.write_timestamp(&self.queries, self.first);
                 pass.dispatch_workgroups(x, y, z);
                 pass.write_timestamp(&self.queries, self.first + 1);

@@ -5,7 +5,7 @@ pub(crate) const HEAD: usize = 512;
 
 /// A kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Kind {
+pub(crate) struct FileKind {
     /// A noun phrase that can follow "is".
     pub(crate) name: &'static str,
     /// How to obtain a safetensors file.
@@ -14,15 +14,15 @@ pub(crate) struct Kind {
     pub(crate) is_text: bool,
 }
 
-const fn binary(name: &'static str) -> Kind {
-    Kind { name, advice: None, is_text: false }
+const fn binary(name: &'static str) -> FileKind {
+    FileKind { name, advice: None, is_text: false }
 }
 
-const fn text(name: &'static str) -> Kind {
-    Kind { name, advice: None, is_text: true }
+const fn text(name: &'static str) -> FileKind {
+    FileKind { name, advice: None, is_text: true }
 }
 
-impl Kind {
+impl FileKind {
     const fn but(self, advice: &'static str) -> Self {
         Self { advice: Some(advice), ..self }
     }
@@ -32,7 +32,7 @@ const FROM_TORCH: &str = "save the state dict with `safetensors.torch.save_file`
 const FROM_NUMPY: &str = "save the arrays with `safetensors.numpy.save_file` in Python";
 
 /// File kinds by their first bytes.
-const MAGIC: [(&[u8], Kind); 26] = [
+const MAGIC: [(&[u8], FileKind); 26] = [
     (b"\x89HDF\r\n\x1a\n", binary("an HDF5 file, as Keras writes (.h5)").but(FROM_NUMPY)),
     (b"\x93NUMPY", binary("a NumPy array").but(FROM_NUMPY)),
     (b"\x80\x02", binary("a Python pickle, as older versions of PyTorch write").but(FROM_TORCH)),
@@ -64,11 +64,11 @@ const MAGIC: [(&[u8], Kind); 26] = [
     ),
 ];
 
-const SVG: Kind = text("an SVG image")
+const SVG: FileKind = text("an SVG image")
     .but("`refrain train` writes the model to its `--checkpoint`, refrain.safetensors, and the SVG is the loss curve");
-const HTML: Kind = text("an HTML page").but("a download may have failed: open the page to see why");
+const HTML: FileKind = text("an HTML page").but("a download may have failed: open the page to see why");
 /// Kinds of zip archives by a part of the name of their first entry.
-const ZIPS: [(&[u8], Kind); 4] = [
+const ZIPS: [(&[u8], FileKind); 4] = [
     (b"data.pkl", binary("a PyTorch file of `torch.save` (.pt)").but(FROM_TORCH)),
     (b"metadata.json", binary("a Keras model (.keras)").but(FROM_NUMPY)),
     (b"config.json", binary("a Keras model (.keras)").but(FROM_NUMPY)),
@@ -76,11 +76,11 @@ const ZIPS: [(&[u8], Kind); 4] = [
 ];
 
 /// Not an error by itself: such a file is incomplete if it is rejected.
-pub(crate) const SAFETENSORS: Kind = binary("a safetensors file");
+pub(crate) const SAFETENSORS: FileKind = binary("a safetensors file");
 
 /// Returns the kind of a file that starts with `head`, or `None` if it is unknown. `head` is the first [`HEAD`] bytes, or
 /// all of a shorter file.
-pub(crate) fn sniff(head: &[u8]) -> Option<Kind> {
+pub(crate) fn sniff(head: &[u8]) -> Option<FileKind> {
     if head.is_empty() {
         return Some(text("empty"));
     }
@@ -108,7 +108,7 @@ pub(crate) fn sniff(head: &[u8]) -> Option<Kind> {
 }
 
 /// The kind of a text file.
-fn written(head: &[u8]) -> Option<Kind> {
+fn written(head: &[u8]) -> Option<FileKind> {
     let whole = match std::str::from_utf8(head) {
         Ok(text) => text,
         // `head` may end within a character.

@@ -1,6 +1,6 @@
 //! Loss functions and their gradients.
 
-use crate::ops::cross_entropy::{self, Options, Scale};
+use crate::ops::cross_entropy::{self, LossOptions, Scale};
 use crate::ops::{Reduction, sum};
 use crate::tensor::{Indices, Tensor, View};
 use crate::{Error, Result};
@@ -52,8 +52,8 @@ impl CrossEntropy {
         Self { smoothing, ..self }
     }
 
-    fn options(&self) -> Options<'_> {
-        Options { weights: self.weights.as_ref().map(View::from), smoothing: self.smoothing }
+    fn options(&self) -> LossOptions<'_> {
+        LossOptions { weights: self.weights.as_ref().map(View::from), smoothing: self.smoothing }
     }
 
     /// Returns the reduced loss \[1\] and its gradient with respect to the logits \[..., C\].

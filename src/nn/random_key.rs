@@ -15,7 +15,7 @@ pub struct RandomKey {
 
 /// What the random numbers of a layer are used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum RandomPurpose {
     /// Dropout on outputs.
     Outputs = 0,
     /// Dropout on inputs, with one mask for all steps.
@@ -41,7 +41,7 @@ impl RandomKey {
     }
 
     /// The stream for `purpose` of the layer whose first parameter has index `first` in its model.
-    pub(crate) fn stream(&self, first: usize, purpose: Purpose) -> Stream {
+    pub(crate) fn stream(&self, first: usize, purpose: RandomPurpose) -> Stream {
         let keys = Stream::new(self.seed, KEYS);
         let word = |half: u64| u64::from(keys.bits(self.step.wrapping_mul(2).wrapping_add(half)));
         Stream::new(word(1) << 32 | word(0), first as u64 * PURPOSES + purpose as u64)
@@ -62,11 +62,11 @@ mod tests {
             for step in [0, 1, 2, 1 << 31, 1 << 40] {
                 for first in [0, 1, 2, 40] {
                     for purpose in [
-                        Purpose::Outputs,
-                        Purpose::Inputs,
-                        Purpose::Weights,
-                        Purpose::States,
-                        Purpose::Zoneout,
+                        RandomPurpose::Outputs,
+                        RandomPurpose::Inputs,
+                        RandomPurpose::Weights,
+                        RandomPurpose::States,
+                        RandomPurpose::Zoneout,
                     ] {
                         let stream = RandomKey::new(seed, step).stream(first, purpose);
                         streams.insert([stream.bits(0), stream.bits(1), stream.bits(2), stream.bits(3)]);

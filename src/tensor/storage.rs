@@ -5,13 +5,13 @@ use std::sync::OnceLock;
 use ndarray::{Array, Dimension, NdFloat};
 
 use super::arithmetic::Arithmetic;
-use crate::device::{Block, Device, Host, on_device};
+use crate::device::{Device, Host, MemoryBlock, on_device};
 use crate::gpu::{Buffer, Span};
 use crate::{Error, Result};
 
 /// The memory of a tensor.
 pub(crate) enum Storage {
-    F32(Block),
+    F32(MemoryBlock),
     F64(Vec<f64>),
     Gpu(Buffer),
 }
@@ -46,7 +46,7 @@ impl Real for f32 {
     }
 
     fn wrap(host: &Host, values: Vec<Self>) -> Storage {
-        Storage::F32(Block::new(values, host.store()))
+        Storage::F32(MemoryBlock::new(values, host.store()))
     }
 
     fn kept(host: &Host, elements: usize) -> Option<Vec<Self>> {

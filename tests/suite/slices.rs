@@ -75,11 +75,14 @@ fn relative(rows: usize, units: usize) -> f64 {
     10.0 * terms.sqrt() * f64::from(f32::EPSILON)
 }
 
+/// A layer of a number of units.
+type OfUnits = fn(usize) -> Rnn;
+
 fn sums_of_a_step_agree_with_the_reference_for_all_rows_and_units(adapter: &Adapter) -> Outcome {
     let (device, reference) = (step_by_step(adapter)?, Device::reference());
     // Layer normalisation divides by the deviation of a row, which of a few units may be much smaller than they are.
     const DEVIATION: f64 = 16.0;
-    let builds: [(f64, fn(usize) -> Rnn); 7] = [
+    let builds: [(f64, OfUnits); 7] = [
         (1.0, |units| Rnn::new(Cell::tanh(), INPUTS, units).bidirectional()),
         (1.0, |units| Rnn::new(Cell::Lstm, INPUTS, units).peepholes().recurrent_dropout(0.3)),
         (1.0, |units| Rnn::new(Cell::Gru, INPUTS, units)),

@@ -52,14 +52,14 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-struct Inputs {
+struct LossInputs {
     loss: CrossEntropy,
     logits: Tensor,
     labels: Indices,
     classes: usize,
 }
 
-fn operation(name: &'static str, run: fn(&Inputs, &Sampler) -> Result<Vec<Output>>) -> Operation {
+fn operation(name: &'static str, run: fn(&LossInputs, &Sampler) -> Result<Vec<Output>>) -> Operation {
     let all =
         SHAPES.into_iter().flat_map(|shape| variants().into_iter().map(move |variant| (shape, variant)));
     let label = |((leading, classes), variant): &((&[usize], usize), Variant)| {
@@ -71,7 +71,7 @@ fn operation(name: &'static str, run: fn(&Inputs, &Sampler) -> Result<Vec<Output
 }
 
 impl Variant {
-    fn sampler(&self, sampler: &Sampler, leading: &[usize], classes: usize) -> Result<Inputs> {
+    fn sampler(&self, sampler: &Sampler, leading: &[usize], classes: usize) -> Result<LossInputs> {
         let count: usize = leading.iter().product();
         let shape: Vec<usize> = leading.iter().copied().chain([classes]).collect();
         let logits = sampler.tensor(&shape, self.logits.clone())?;
@@ -86,18 +86,18 @@ impl Variant {
         if self.weighted {
             loss = loss.weights(sampler.tensor(&[classes], POSITIVE)?);
         }
-        Ok(Inputs { loss, logits, labels, classes })
+        Ok(LossInputs { loss, logits, labels, classes })
     }
 }
 
-impl Inputs {
+impl LossInputs {
     /// The roundings of −Σ_j q_j ln p_j: the sums over classes in ln p and over q, an exponential and a logarithm.
     fn roundings(&self) -> f64 {
         2.0 * sum(self.classes) + 2.0 * EVALUATION
     }
 }
 
-fn reduced(inputs: &Inputs, reduction: Reduction) -> Result<Vec<Output>> {
+fn reduced(inputs: &LossInputs, reduction: Reduction) -> Result<Vec<Output>> {
     let (loss, d_logits) = inputs.loss.reduced(&inputs.logits, &inputs.labels, reduction)?;
     let count = inputs.labels.values().len();
     let rows = sum(count);
@@ -109,8 +109,8 @@ fn reduced(inputs: &Inputs, reduction: Reduction) -> Result<Vec<Output>> {
     ])
 }
 
-fn rows(inputs: &Inputs, sampler: &Sampler) -> Result<Vec<Output>> {
-    let Inputs { loss, logits, labels, .. } = inputs;
+fn rows(inputs: &LossInputs, sampler: &Sampler) -> Result<Vec<Output>> {
+    let LossInputs { loss, logits, labels, .. } = inputs;
     let d_losses = sampler.tensor(labels.shape().dimensions(), CENTRED)?;
     let d_logits = loss.rows_backward(logits, labels, &d_losses)?;
     Ok(vec![

@@ -19,11 +19,11 @@ const SHAPES: [(usize, usize, &[usize]); 6] = [
 ];
 
 pub(super) fn operations() -> Vec<Operation> {
-    let label = |Shape { vocabulary, features, tokens }: &Shape| {
+    let label = |TableShape { vocabulary, features, tokens }: &TableShape| {
         format!("vocabulary {vocabulary}, {features} features, tokens {tokens:?}")
     };
-    let operation = |name, run: fn(&Sampler, &Shape) -> Result<Vec<Output>>| {
-        let shapes = SHAPES.map(|(vocabulary, features, tokens)| Shape { vocabulary, features, tokens });
+    let operation = |name, run: fn(&Sampler, &TableShape) -> Result<Vec<Output>>| {
+        let shapes = SHAPES.map(|(vocabulary, features, tokens)| TableShape { vocabulary, features, tokens });
         Operation::over(name, 800, shapes, label, run)
     };
     vec![
@@ -36,13 +36,13 @@ pub(super) fn operations() -> Vec<Operation> {
 }
 
 #[derive(Clone, Copy)]
-struct Shape {
+struct TableShape {
     vocabulary: usize,
     features: usize,
     tokens: &'static [usize],
 }
 
-impl Shape {
+impl TableShape {
     /// Random tokens; if there are very many, nine of ten are token 1.
     fn tokens(self, sampler: &Sampler) -> Result<Indices> {
         let count: usize = self.tokens.iter().product();
@@ -69,7 +69,7 @@ impl Shape {
     }
 }
 
-fn of_table(sampler: &Sampler, shape: &Shape) -> Result<Vec<Output>> {
+fn of_table(sampler: &Sampler, shape: &TableShape) -> Result<Vec<Output>> {
     let tokens = shape.tokens(sampler)?;
     let table = sampler.tensor(&[shape.vocabulary, shape.features], CENTRED)?;
     let d_y = sampler.tensor(&shape.output(), LEANING)?;
@@ -80,7 +80,7 @@ fn of_table(sampler: &Sampler, shape: &Shape) -> Result<Vec<Output>> {
 }
 
 /// Two backward passes into the same gradients, which add up.
-fn of_layer(sampler: &Sampler, shape: &Shape) -> Result<Vec<Output>> {
+fn of_layer(sampler: &Sampler, shape: &TableShape) -> Result<Vec<Output>> {
     let mut model = Model::new(0);
     let layer = model.add("embedding", nn::Embedding::new(shape.vocabulary, shape.features))?;
     let parameters = sampler.parameters(&model, |_| CENTRED)?;

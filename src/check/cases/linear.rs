@@ -20,8 +20,8 @@ const SHAPES: [(&[usize], usize, usize); 9] = [
 ];
 
 pub(super) fn operation() -> Operation {
-    let all = SHAPES.into_iter().flat_map(|shape| [(shape, Bias::With), (shape, Bias::Without)]);
-    let label = |&((leading, inputs, outputs), bias): &((&[usize], usize, usize), Bias)| {
+    let all = SHAPES.into_iter().flat_map(|shape| [(shape, LinearBias::With), (shape, LinearBias::Without)]);
+    let label = |&((leading, inputs, outputs), bias): &((&[usize], usize, usize), LinearBias)| {
         format!("{leading:?} rows, {inputs} inputs, {outputs} outputs, {bias:?} bias")
     };
     Operation::over("linear layer", 1000, all, label, |sampler, &((leading, inputs, outputs), bias)| {
@@ -30,7 +30,7 @@ pub(super) fn operation() -> Operation {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Bias {
+enum LinearBias {
     With,
     Without,
 }
@@ -39,13 +39,13 @@ fn run(
     sampler: &Sampler,
     leading: &[usize],
     [inputs, outputs]: [usize; 2],
-    bias: Bias,
+    bias: LinearBias,
 ) -> Result<Vec<Output>> {
     let rows: usize = leading.iter().product();
     // Sums must not cancel where a tensor has few elements.
     let range = if inputs.min(outputs) == 1 || rows == 1 { POSITIVE } else { CENTRED };
     let description = Linear::new(inputs, outputs);
-    let description = if bias == Bias::With { description } else { description.without_bias() };
+    let description = if bias == LinearBias::With { description } else { description.without_bias() };
     let mut model = Model::new(0);
     let layer = model.add("linear", description)?;
     let parameters = sampler.parameters(&model, |_| range.clone())?;

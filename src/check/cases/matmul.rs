@@ -70,10 +70,10 @@ fn operation(name: &'static str, form: Form) -> Operation {
 }
 
 /// Depth, columns of A, the selected columns, N, and the depth of a block.
-type Blocks = (usize, usize, Range<usize>, usize, usize);
+type SlicedProduct = (usize, usize, Range<usize>, usize, usize);
 
 /// Strides and first columns that are multiples of four and that are not; one block, whole blocks, a shorter last block.
-const BLOCKS: [Blocks; 7] = [
+const BLOCKS: [SlicedProduct; 7] = [
     (100, 40, 0..40, 20, 512),
     (1024, 48, 16..48, 36, 512),
     (1300, 48, 15..48, 36, 520),
@@ -85,7 +85,7 @@ const BLOCKS: [Blocks; 7] = [
 
 /// C += AᵀB for some columns of A; every operand starts at its second row, so that no offset is zero.
 fn in_blocks() -> Operation {
-    let label = |(depth, width, columns, n, block): &Blocks| {
+    let label = |(depth, width, columns, n, block): &SlicedProduct| {
         format!("K {depth}, columns {columns:?} of {width}, N {n}, blocks of {block}")
     };
     Operation::over("matmul in blocks", 150, BLOCKS, label, |sampler, (depth, width, columns, n, block)| {

@@ -91,7 +91,7 @@ struct Stored {
     values: OnceCell<Values>,
 }
 
-pub(super) struct Case {
+pub(super) struct GoldenCase {
     file: TensorFile,
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, Stored>,
@@ -109,7 +109,7 @@ pub(super) fn folder(path: &Path) -> String {
     name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
-impl Case {
+impl GoldenCase {
     pub(super) fn read(path: &Path) -> Outcome<Self> {
         let file = TensorFile::open(path)?;
         let mut tensors = BTreeMap::new();
@@ -182,7 +182,7 @@ impl Case {
         parse(key, self.required(key)?)
     }
 
-    /// As [`Case::value`]; `default` if the attribute is absent.
+    /// As [`GoldenCase::value`]; `default` if the attribute is absent.
     pub(super) fn value_or<T: serde::de::DeserializeOwned>(&self, key: &str, default: T) -> Outcome<T> {
         self.text(key).map_or(Ok(default), |text| parse(key, text))
     }

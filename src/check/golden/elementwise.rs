@@ -1,6 +1,6 @@
 //! PyTorch's element-wise functions: x, dy → y, dx.
 
-use super::case::{Case, Outcome, Trouble};
+use super::case::{GoldenCase, Outcome, Trouble};
 use super::replay::Replay;
 use crate::check::tolerance::EVALUATION;
 use crate::ops::{Activation, unary, unary_backward};
@@ -17,7 +17,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
 }
 
 /// The PyTorch function `name`, with its attributes or their defaults.
-pub(super) fn activation(case: &Case, name: &str) -> Outcome<Activation> {
+pub(super) fn activation(case: &GoldenCase, name: &str) -> Outcome<Activation> {
     let number = |keys: &[&str], default: f64| -> Outcome<f32> {
         for key in keys {
             if case.text(key).is_some() {

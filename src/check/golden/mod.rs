@@ -18,7 +18,7 @@ mod windowed;
 
 use std::path::{Path, PathBuf};
 
-use self::case::{Case, Trouble};
+use self::case::{GoldenCase, Trouble};
 use self::replay::Replay;
 use crate::device::Device;
 use crate::{Error, Result};
@@ -115,7 +115,7 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
 /// Runs the case in the file `path` on `device` and compares every result. Errors in the file are reported as the status
 /// and the message.
 pub fn replay(path: &Path, device: &Device) -> CaseReport {
-    let case = match Case::read(path) {
+    let case = match GoldenCase::read(path) {
         Ok(case) => case,
         Err(trouble) => return unread(path, &trouble),
     };

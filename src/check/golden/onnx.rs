@@ -1,6 +1,6 @@
 //! ONNX's nodes RNN, GRU and LSTM: X, W, R, B, initial_h, initial_c, sequence_lens → Y, Y_h, Y_c.
 
-use super::case::{Case, Outcome, Trouble, parse, unsigned};
+use super::case::{GoldenCase, Outcome, Trouble, parse, unsigned};
 use super::replay::Replay;
 use crate::check::tolerance::Recurrence;
 use crate::device::Device;
@@ -12,7 +12,7 @@ use crate::tensor::{Indices, Tensor};
 
 /// T, B, I, H and D of a node.
 #[derive(Clone, Copy)]
-struct Sizes {
+struct NodeSizes {
     steps: usize,
     batch: usize,
     inputs: usize,
@@ -21,7 +21,7 @@ struct Sizes {
 }
 
 /// The inputs of a node other than its weights, time-major.
-struct Inputs {
+struct NodeInputs {
     x: Tensor,
     /// \[D, B, H\] each.
     initial_h: Vec<f32>,
@@ -52,8 +52,8 @@ fn swapped<T: Copy>(values: &[T], [outer, inner]: [usize; 2], size: usize) -> Ve
 }
 
 /// The initial state `name` of all directions \[D, B, H\]; zeros if the node has none.
-fn initial(case: &Case, name: &str, sizes: Sizes, layout: OnnxLayout) -> Outcome<Vec<f32>> {
-    let Sizes { batch, hidden, directions, .. } = sizes;
+fn initial(case: &GoldenCase, name: &str, sizes: NodeSizes, layout: OnnxLayout) -> Outcome<Vec<f32>> {
+    let NodeSizes { batch, hidden, directions, .. } = sizes;
     if !case.has(name) {
         return Ok(vec![0.0; product(name, &[directions, batch, hidden])?]);
     }
@@ -70,7 +70,7 @@ fn initial(case: &Case, name: &str, sizes: Sizes, layout: OnnxLayout) -> Outcome
 }
 
 /// The node's `sequence_lens`; the attribute `lengths` repeats it.
-fn lengths(case: &Case, device: &Device) -> Outcome<Option<Indices>> {
+fn lengths(case: &GoldenCase, device: &Device) -> Outcome<Option<Indices>> {
     if !case.has("sequence_lens") {
         return match case.text("lengths").unwrap_or_default() {
             "" => Ok(None),
@@ -83,7 +83,7 @@ fn lengths(case: &Case, device: &Device) -> Outcome<Option<Indices>> {
 }
 
 /// Fails for unsupported attributes, and marks those as read that repeat the node's own attributes.
-fn expect_plain(case: &Case, op: &str) -> Outcome {
+fn expect_plain(case: &GoldenCase, op: &str) -> Outcome {
     let plain = [("kind", op.to_lowercase()), ("layers", "1".into()), ("truncation", String::new())];
     plain.iter().try_for_each(|(key, value)| case.expect(key, value))?;
     case.expect("dropout", "0")?;
@@ -96,7 +96,7 @@ fn expect_plain(case: &Case, op: &str) -> Outcome {
 }
 
 /// The node described by the case's `op` and `attributes`.
-fn node(case: &Case) -> Outcome<OnnxNode> {
+fn node(case: &GoldenCase) -> Outcome<OnnxNode> {
     let text = case.required("attributes")?;
     // Parsed as any JSON first, so that invalid JSON is an error but an unknown attribute is not.
     let all: serde_json::Map<String, serde_json::Value> = parse("attributes", text)?;
@@ -107,12 +107,12 @@ fn node(case: &Case) -> Outcome<OnnxNode> {
 }
 
 /// An array of the case in the type of the import.
-fn host<'c>(case: &'c Case, name: &str) -> Outcome<HostArray<'c>> {
+fn host<'c>(case: &'c GoldenCase, name: &str) -> Outcome<HostArray<'c>> {
     let array = case.array(name)?;
     Ok(HostArray::new(array.shape, array.floats(name)?))
 }
 
-fn tensors(case: &Case) -> Outcome<OnnxTensors<'_>> {
+fn tensors(case: &GoldenCase) -> Outcome<OnnxTensors<'_>> {
     let mut tensors = OnnxTensors::new(host(case, "W")?, host(case, "R")?);
     if case.has("B") {
         tensors = tensors.bias(host(case, "B")?);
@@ -124,8 +124,8 @@ fn tensors(case: &Case) -> Outcome<OnnxTensors<'_>> {
 }
 
 /// The initial state of a layer's directions, selected from all directions.
-fn state(layer: &OnnxLayer, inputs: &Inputs, sizes: Sizes) -> Outcome<State> {
-    let Sizes { batch, hidden, .. } = sizes;
+fn state(layer: &OnnxLayer, inputs: &NodeInputs, sizes: NodeSizes) -> Outcome<State> {
+    let NodeSizes { batch, hidden, .. } = sizes;
     let directions = layer.directions();
     let size = batch * hidden;
     let part = |all: &[f32]| {
@@ -145,7 +145,7 @@ fn without_empty_rows(last: &State, lengths: &Indices) -> Outcome<State> {
 }
 
 /// Runs a layer of the node and appends its outputs to those of the layers before it.
-fn run_layer(onnx: &OnnxLayer, sizes: Sizes, inputs: &Inputs, outputs: &mut Outputs) -> Outcome {
+fn run_layer(onnx: &OnnxLayer, sizes: NodeSizes, inputs: &NodeInputs, outputs: &mut Outputs) -> Outcome {
     let mut model = Model::new(0);
     let layer = model.add("rnn", onnx.description().clone())?;
     let mut parameters = model.initialize(inputs.x.device())?;
@@ -158,7 +158,7 @@ fn run_layer(onnx: &OnnxLayer, sizes: Sizes, inputs: &Inputs, outputs: &mut Outp
         None => last,
     };
 
-    let Sizes { steps, batch, inputs, hidden, .. } = sizes;
+    let NodeSizes { steps, batch, inputs, hidden, .. } = sizes;
     // [T·B, D, H] → [D, T·B, H].
     outputs.y.extend(swapped(&y.download_f64()?, [steps * batch, onnx.directions().len()], hidden));
     outputs.y_h.extend(last.hidden().download_f64()?);
@@ -172,8 +172,8 @@ fn run_layer(onnx: &OnnxLayer, sizes: Sizes, inputs: &Inputs, outputs: &mut Outp
 }
 
 /// The shape of the node's output `name`.
-fn output_shape(name: &str, sizes: Sizes, layout: OnnxLayout) -> Outcome<Vec<usize>> {
-    let Sizes { steps, batch, hidden, directions, .. } = sizes;
+fn output_shape(name: &str, sizes: NodeSizes, layout: OnnxLayout) -> Outcome<Vec<usize>> {
+    let NodeSizes { steps, batch, hidden, directions, .. } = sizes;
     Ok(match (name, layout) {
         ("Y", OnnxLayout::TimeMajor) => vec![steps, directions, batch, hidden],
         ("Y", OnnxLayout::BatchMajor) => vec![batch, steps, directions, hidden],
@@ -184,8 +184,8 @@ fn output_shape(name: &str, sizes: Sizes, layout: OnnxLayout) -> Outcome<Vec<usi
 }
 
 impl Outputs {
-    fn check(&self, replay: &mut Replay<'_>, sizes: Sizes, layout: OnnxLayout, name: &str) -> Outcome {
-        let Sizes { steps, batch, hidden, directions, .. } = sizes;
+    fn check(&self, replay: &mut Replay<'_>, sizes: NodeSizes, layout: OnnxLayout, name: &str) -> Outcome {
+        let NodeSizes { steps, batch, hidden, directions, .. } = sizes;
         let states = match name {
             "Y_h" => &self.y_h,
             "Y_c" if self.y_c.is_empty() => {
@@ -220,14 +220,14 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
     let x = case.tensor("X", device)?;
     let x = if layout == OnnxLayout::BatchMajor { permute(&x, &[1, 0, 2])? } else { x };
     let [steps, batch, inputs] = x.shape().exactly("X", "three dimensions")?;
-    let sizes = Sizes { steps, batch, inputs, hidden: node.hidden(), directions: node.directions() };
+    let sizes = NodeSizes { steps, batch, inputs, hidden: node.hidden(), directions: node.directions() };
     let names = parse::<Vec<String>>("outputs", case.required("outputs")?)?;
     // Before any computation.
     for name in &names {
         case.expect_shape(name, &output_shape(name, sizes, layout)?)?;
     }
     let has_cell_state = layers.iter().any(|layer| layer.description().cell().has_cell_state());
-    let inputs = Inputs {
+    let inputs = NodeInputs {
         x,
         initial_h: initial(case, "initial_h", sizes, layout)?,
         initial_c: match has_cell_state {

@@ -1,6 +1,6 @@
 //! PyTorch's optimizers and gradient clipping.
 
-use super::case::{Case, Outcome, Trouble, parse};
+use super::case::{GoldenCase, Outcome, Trouble, parse};
 use super::layers::expect_kind;
 use super::replay::Replay;
 use crate::check::tolerance::{EVALUATION, sum};
@@ -80,7 +80,7 @@ pub(super) enum Optimizer {
 
 impl Optimizer {
     /// The optimizer described by the attributes, with PyTorch's defaults for absent ones.
-    pub(super) fn from_case(case: &Case, parameters: &Parameters) -> Outcome<Self> {
+    pub(super) fn from_case(case: &GoldenCase, parameters: &Parameters) -> Outcome<Self> {
         match case.required("optimizer")? {
             "SGD" => Ok(Self::Sgd(Sgd::new(parameters, sgd_config(case)?)?)),
             "Adam" => Ok(Self::Adam(Adam::new(parameters, adam_config(case, WeightDecay::Penalty, 0.0)?)?)),
@@ -99,7 +99,7 @@ impl Optimizer {
     }
 }
 
-fn sgd_config(case: &Case) -> Outcome<SgdConfig> {
+fn sgd_config(case: &GoldenCase) -> Outcome<SgdConfig> {
     expect_descent(case)?;
     Ok(SgdConfig {
         learning_rate: case.value("lr")?,
@@ -110,7 +110,7 @@ fn sgd_config(case: &Case) -> Outcome<SgdConfig> {
     })
 }
 
-fn adam_config(case: &Case, decay: fn(f64) -> WeightDecay, default_decay: f64) -> Outcome<AdamConfig> {
+fn adam_config(case: &GoldenCase, decay: fn(f64) -> WeightDecay, default_decay: f64) -> Outcome<AdamConfig> {
     expect_descent(case)?;
     Ok(AdamConfig {
         learning_rate: case.value("lr")?,
@@ -121,7 +121,7 @@ fn adam_config(case: &Case, decay: fn(f64) -> WeightDecay, default_decay: f64) -
     })
 }
 
-fn expect_descent(case: &Case) -> Outcome {
+fn expect_descent(case: &GoldenCase) -> Outcome {
     match case.value_or("maximize", false)? {
         false => Ok(()),
         true => Err(Trouble::unsupported("maximize = true is not supported")),

@@ -1,7 +1,7 @@
 //! Compares the results of a case with its file, and computes the tolerance of each tensor.
 
 use super::TensorReport;
-use super::case::{Case, Outcome, Trouble};
+use super::case::{GoldenCase, Outcome, Trouble};
 use crate::check::compare::{difference, position};
 use crate::check::tolerance;
 use crate::device::Device;
@@ -17,14 +17,14 @@ const FACTOR: f64 = 16.0;
 
 /// A case that is being run on a device.
 pub(super) struct Replay<'c> {
-    pub(super) case: &'c Case,
+    pub(super) case: &'c GoldenCase,
     pub(super) device: &'c Device,
     tensors: Vec<TensorReport>,
     failure: Option<(f64, String)>,
 }
 
 impl<'c> Replay<'c> {
-    pub(super) fn new(case: &'c Case, device: &'c Device) -> Self {
+    pub(super) fn new(case: &'c GoldenCase, device: &'c Device) -> Self {
         Self { case, device, tensors: Vec::new(), failure: None }
     }
 

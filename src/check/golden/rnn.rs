@@ -1,6 +1,6 @@
 //! PyTorch's `nn.RNN`, `nn.LSTM` and `nn.GRU`: x, initial states, parameters, gradients → outputs and all gradients.
 
-use super::case::{Case, Outcome, Trouble};
+use super::case::{GoldenCase, Outcome, Trouble};
 use super::elementwise::activation;
 use super::replay::Replay;
 use crate::check::tolerance::Recurrence;
@@ -10,7 +10,7 @@ use crate::ops::recurrent::{SlidingWindows, Truncation};
 use crate::tensor::Indices;
 
 /// A stack with the case's weights.
-struct Stack {
+struct GoldenStack {
     layer: Layer<Rnn>,
     model: Model,
     parameters: Parameters,
@@ -19,7 +19,7 @@ struct Stack {
 }
 
 /// The cell selected by the case's `kind` and `nonlinearity`.
-fn cell(case: &Case) -> Outcome<Cell> {
+fn cell(case: &GoldenCase) -> Outcome<Cell> {
     let kind = case.required("kind")?;
     match kind {
         "rnn" => Ok(Cell::Vanilla(activation(case, case.required("nonlinearity")?)?)),
@@ -31,7 +31,7 @@ fn cell(case: &Case) -> Outcome<Cell> {
     }
 }
 
-impl Stack {
+impl GoldenStack {
     fn from_case(replay: &Replay<'_>) -> Outcome<Self> {
         let (case, device) = (replay.case, replay.device);
         let ([steps, batch, inputs], _) = case.floats::<3>("x")?;
@@ -75,7 +75,7 @@ impl Stack {
 /// Parses the case's `truncation_mode` and `truncation`: `chunk` detaches the state before every step whose index is a
 /// multiple of a number; with `window` the gradient of each output goes through its own step and a number of steps before
 /// it.
-pub(super) fn truncation(case: &Case) -> Outcome<Truncation> {
+pub(super) fn truncation(case: &GoldenCase) -> Outcome<Truncation> {
     let mode = case.text("truncation_mode").unwrap_or_default();
     match (mode, case.text("truncation").unwrap_or_default()) {
         ("", "") => Ok(Truncation::None),
@@ -92,7 +92,7 @@ pub(super) fn truncation(case: &Case) -> Outcome<Truncation> {
 }
 
 /// The lengths of the rows if they differ, written as `4,8,1`.
-fn lengths(case: &Case) -> Outcome<Option<Vec<u32>>> {
+fn lengths(case: &GoldenCase) -> Outcome<Option<Vec<u32>>> {
     match case.text("lengths").unwrap_or_default() {
         "" => Ok(None),
         text => {
@@ -105,7 +105,7 @@ fn lengths(case: &Case) -> Outcome<Option<Vec<u32>>> {
 }
 
 /// Fails for unsupported attributes.
-pub(super) fn expect_plain(case: &Case) -> Outcome {
+pub(super) fn expect_plain(case: &GoldenCase) -> Outcome {
     let plain = [
         ("bidirectional", "false"),
         ("lengths", ""),
@@ -117,7 +117,7 @@ pub(super) fn expect_plain(case: &Case) -> Outcome {
 }
 
 /// The state `h`, and for an LSTM `c`, of the case.
-fn state(case: &Case, device: &Device, cell: &Cell, h: &str, c: &str) -> Outcome<State> {
+fn state(case: &GoldenCase, device: &Device, cell: &Cell, h: &str, c: &str) -> Outcome<State> {
     let hidden = case.tensor(h, device)?;
     let cell = cell.has_cell_state().then(|| case.tensor(c, device)).transpose()?;
     Ok(State::from_parts(&hidden, cell.as_ref())?)
@@ -128,7 +128,7 @@ pub(super) fn whole(replay: &mut Replay<'_>) -> Outcome {
     let (case, device) = (replay.case, replay.device);
     case.expect("dropout", "0")?;
     case.expect("layout", "time_major")?;
-    let stack = Stack::from_case(replay)?;
+    let stack = GoldenStack::from_case(replay)?;
     let cell = stack.layer.description().cell();
     let initial = state(case, device, cell, "h0", "c0")?;
     let d_last = state(case, device, cell, "dhn", "dcn")?;

@@ -1,6 +1,6 @@
 //! Whole PyTorch training runs: embedding, recurrent stack, head; every loss, every gradient norm, the final weights.
 
-use super::case::{Case, Outcome, Trouble, unsigned};
+use super::case::{GoldenCase, Outcome, Trouble, unsigned};
 use super::layers::expect_kind;
 use super::optim::Optimizer;
 use super::replay::Replay;
@@ -13,7 +13,7 @@ use crate::ops::Norm;
 use crate::tensor::Indices;
 
 /// The sizes of a run.
-struct Sizes {
+struct TrainingSizes {
     steps: usize,
     sequence: usize,
     batch: usize,
@@ -23,8 +23,8 @@ struct Sizes {
     layers: usize,
 }
 
-impl Sizes {
-    fn from_case(case: &Case) -> Outcome<Self> {
+impl TrainingSizes {
+    fn from_case(case: &GoldenCase) -> Outcome<Self> {
         Ok(Self {
             steps: case.value("steps")?,
             sequence: case.value("sequence")?,
@@ -65,7 +65,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
         "gru" => Cell::Gru,
         other => return Err(Trouble::unsupported(format!("the cell `{other}` is not supported"))),
     };
-    let sizes = Sizes::from_case(case)?;
+    let sizes = TrainingSizes::from_case(case)?;
     let model = sizes.model(&cell)?;
     let mut parameters = replay.load(&model, str::to_owned)?;
     let mut optimizer = Optimizer::from_case(case, &parameters)?;
@@ -97,7 +97,7 @@ pub(super) fn run(replay: &mut Replay<'_>) -> Outcome {
 }
 
 /// Momentum is an option of SGD; for other optimizers the files contain 0.
-fn expect_no_stray_momentum(case: &Case, optimizer: &Optimizer) -> Outcome {
+fn expect_no_stray_momentum(case: &GoldenCase, optimizer: &Optimizer) -> Outcome {
     match optimizer {
         Optimizer::Sgd(_) => Ok(()),
         Optimizer::Adam(_) if case.value_or::<f64>("momentum", 0.0)? == 0.0 => Ok(()),
@@ -106,7 +106,7 @@ fn expect_no_stray_momentum(case: &Case, optimizer: &Optimizer) -> Outcome {
 }
 
 /// The tokens of each step \[T, B\] from \[steps, T, B\].
-fn windows(case: &Case, name: &str, sizes: &Sizes, device: &Device) -> Outcome<Vec<Indices>> {
+fn windows(case: &GoldenCase, name: &str, sizes: &TrainingSizes, device: &Device) -> Outcome<Vec<Indices>> {
     let (shape, values) = case.integers(name)?;
     let expected = [sizes.steps, sizes.sequence, sizes.batch];
     if shape != expected || values.is_empty() {

@@ -22,12 +22,12 @@ const MAX_VALUE_BYTES: u32 = 1 << 10;
 
 /// The work of one call of a function.
 #[derive(Clone, Copy, Default)]
-struct Work {
+struct KernelWork {
     iterations: usize,
     expressions: usize,
 }
 
-impl Work {
+impl KernelWork {
     fn add(&mut self, other: Self) {
         self.iterations = self.iterations.saturating_add(other.iterations);
         self.expressions = self.expressions.saturating_add(other.expressions);
@@ -125,7 +125,7 @@ fn inner(statement: &Statement) -> Vec<&Block> {
 struct Checked<'a> {
     module: &'a Module,
     function: &'a Function,
-    known: &'a HashMap<Handle<Function>, Work>,
+    known: &'a HashMap<Handle<Function>, KernelWork>,
     is_own: &'a dyn Fn(Handle<Function>) -> bool,
     rules: &'a Rules,
 }
@@ -153,8 +153,8 @@ impl Checked<'_> {
     }
 
     /// The work of a block.
-    fn block(&self, block: &Block) -> Result<Work, String> {
-        let mut work = Work::default();
+    fn block(&self, block: &Block) -> Result<KernelWork, String> {
+        let mut work = KernelWork::default();
         let mut before = None;
         for statement in block {
             work.add(self.statement(statement, before)?);
@@ -163,8 +163,8 @@ impl Checked<'_> {
         Ok(work)
     }
 
-    fn statement(&self, statement: &Statement, before: Option<&Statement>) -> Result<Work, String> {
-        let mut work = Work::default();
+    fn statement(&self, statement: &Statement, before: Option<&Statement>) -> Result<KernelWork, String> {
+        let mut work = KernelWork::default();
         match statement {
             Statement::Emit(range) => work.expressions = range.clone().count(),
             Statement::Call { function, .. } => work = self.call(*function)?,
@@ -193,7 +193,7 @@ impl Checked<'_> {
         Ok(work)
     }
 
-    fn call(&self, callee: Handle<Function>) -> Result<Work, String> {
+    fn call(&self, callee: Handle<Function>) -> Result<KernelWork, String> {
         if let Some(work) = self.known.get(&callee) {
             return Ok(*work);
         }
@@ -203,7 +203,7 @@ impl Checked<'_> {
             let offers = self.rules.offers.join("`, `");
             return Err(format!("calls `{name}`, which is not a cell's to call; it may call `{offers}`"));
         }
-        Ok(Work { iterations: 0, expressions: function.expressions.len() })
+        Ok(KernelWork { iterations: 0, expressions: function.expressions.len() })
     }
 
     /// The number of iterations of a `for` loop whose counter starts from a constant, changes by a constant,

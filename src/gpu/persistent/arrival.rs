@@ -14,11 +14,11 @@ const BYTES: u64 = 4 * STATUS as u64;
 /// timeouts remain in the status until the next copy.
 pub(super) struct Arrival {
     staging: Buffer,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ArrivalState>>,
 }
 
 #[derive(Clone, Copy)]
-enum State {
+enum ArrivalState {
     Idle,
     Underway,
     Here(Arrived),
@@ -37,13 +37,13 @@ pub(in crate::gpu) struct Copied<'a> {
     timeouts: u64,
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<ArrivalState>) -> MutexGuard<'_, ArrivalState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Arrival {
     pub(super) fn new(staging: Buffer) -> Self {
-        Self { staging, state: Arc::new(Mutex::new(State::Idle)) }
+        Self { staging, state: Arc::new(Mutex::new(ArrivalState::Idle)) }
     }
 
     /// Records a copy of `status`, unless another is in flight or has not been read.
@@ -53,7 +53,7 @@ impl Arrival {
         status: Span<'_>,
         timeouts: u64,
     ) -> Option<Copied<'_>> {
-        if !matches!(*lock(&self.state), State::Idle) {
+        if !matches!(*lock(&self.state), ArrivalState::Idle) {
             return None;
         }
         let (from, to) = (status.raw().buffer(), self.staging.raw.buffer());
@@ -64,8 +64,8 @@ impl Arrival {
     /// Takes the words of a finished copy.
     pub(super) fn take(&self) -> Option<Arrived> {
         let mut state = lock(&self.state);
-        let State::Here(arrived) = *state else { return None };
-        *state = State::Idle;
+        let ArrivalState::Here(arrived) = *state else { return None };
+        *state = ArrivalState::Idle;
         Some(arrived)
     }
 }
@@ -74,7 +74,7 @@ impl Copied<'_> {
     /// Requests the mapping of the copy, which completes at a poll after the submission is finished.
     pub(in crate::gpu) fn map(self) {
         let Self { arrival: Arrival { staging, state }, timeouts } = self;
-        *lock(state) = State::Underway;
+        *lock(state) = ArrivalState::Underway;
         let (buffer, state) = (staging.raw.buffer().clone(), Arc::clone(state));
         staging.raw.buffer().map_async(wgpu::MapMode::Read, 0..BYTES, move |mapped| {
             let mut words = [0; STATUS];
@@ -85,7 +85,8 @@ impl Copied<'_> {
                 });
             buffer.unmap();
             // A copy that cannot be read belongs to a lost device, which is reported elsewhere.
-            *lock(&state) = if read { State::Here(Arrived { words, timeouts }) } else { State::Idle };
+            *lock(&state) =
+                if read { ArrivalState::Here(Arrived { words, timeouts }) } else { ArrivalState::Idle };
         });
     }
 }

@@ -113,7 +113,7 @@ pub(crate) struct Waiting {
     status: OnceLock<(Buffer, Arrival)>,
     /// Held during the self-test: two at once would compete for workgroups.
     pub(super) testing: Mutex<()>,
-    known: Mutex<Known>,
+    known: Mutex<ProgressRecord>,
     /// Dispatches whose workgroups wait for each other.
     pub(super) dispatches: AtomicU64,
     /// How many timeouts have been observed.
@@ -124,7 +124,7 @@ pub(crate) struct Waiting {
 
 /// Observed timeouts, and the result of the self-test.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct ProgressRecord {
     pub(super) found: Option<usize>,
     pub(super) pace: Option<Pace>,
     last: Option<(u32, u32)>,
@@ -135,7 +135,7 @@ pub(super) struct Known {
 /// Where the status is, and how many timeouts had been observed when it was copied. Of two copies of the same
 /// timeout only one counts.
 #[derive(Clone, Copy)]
-pub(super) struct Status<'a> {
+pub(super) struct PersistentStatus<'a> {
     pub(super) span: Span<'a>,
     timeouts: u64,
 }
@@ -167,7 +167,7 @@ impl Waiting {
         }
     }
 
-    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> MutexGuard<'_, ProgressRecord> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -183,7 +183,7 @@ impl Waiting {
 
     /// What has been observed so far.
     pub(crate) fn report(&self) -> PersistentReport {
-        let Known { found, pace, last, .. } = *self.known();
+        let ProgressRecord { found, pace, last, .. } = *self.known();
         let dispatches = self.dispatches.load(Ordering::Relaxed);
         let timeouts = self.timeouts.load(Ordering::SeqCst);
         PersistentReport {
@@ -246,9 +246,12 @@ impl Waiting {
     }
 
     /// The status, if a kernel may have written to it.
-    pub(super) fn known_status(&self) -> Option<Status<'_>> {
+    pub(super) fn known_status(&self) -> Option<PersistentStatus<'_>> {
         let (status, _) = self.status.get()?;
-        Some(Status { span: Span::new(status, 0, STATUS), timeouts: self.timeouts.load(Ordering::SeqCst) })
+        Some(PersistentStatus {
+            span: Span::new(status, 0, STATUS),
+            timeouts: self.timeouts.load(Ordering::SeqCst),
+        })
     }
 
     /// Records the copy of the status at the end of a submission, if that has kernels which may write to it.
@@ -262,7 +265,7 @@ impl Waiting {
     pub(super) fn learn_arrived(&self, clear: impl FnOnce(Span<'_>) -> Result<()>) -> Result<()> {
         let Some((status, arrival)) = self.status.get() else { return Ok(()) };
         let Some(Arrived { words, timeouts }) = arrival.take() else { return Ok(()) };
-        self.learn(Status { span: Span::new(status, 0, STATUS), timeouts }, &words, clear)
+        self.learn(PersistentStatus { span: Span::new(status, 0, STATUS), timeouts }, &words, clear)
     }
 
     /// Handles a copy of the status: reduces the number of workgroups after a timeout, and
@@ -272,7 +275,7 @@ impl Waiting {
     /// [`Error::Gpu`] where steps were lost, from then on at every readback.
     pub(super) fn learn(
         &self,
-        status: Status<'_>,
+        status: PersistentStatus<'_>,
         words: &[u32],
         clear: impl FnOnce(Span<'_>) -> Result<()>,
     ) -> Result<()> {

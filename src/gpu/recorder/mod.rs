@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::submission::Submitted;
 use super::driver::Driver;
-use super::groups::{BindGroups, Wanted};
+use super::groups::{BindGroupRequest, BindGroups};
 use super::kernel::{Compiled, Fetched, Kernel, KernelCache};
 use super::limits::Limits;
 use super::persistent::Waiting;
@@ -133,7 +133,7 @@ impl Recorder {
         let (last, groups) = (&mut recorded.compiled, &mut recorded.bind_groups);
         let compiled = self.pipeline(last, groups, call.kernel, call.constants)?;
         let uniform = offset.and(recorded.uniform_buffer.as_ref());
-        let wanted = Wanted { kernel: call.kernel, compiled, uniform, bindings: call.bindings };
+        let wanted = BindGroupRequest { kernel: call.kernel, compiled, uniform, bindings: call.bindings };
         let group = recorded.bind_groups.get(self.driver.device(), &wanted)?;
         // Nothing fails from here on: a dispatch is recorded completely or not at all.
         let tape = &mut recorded.tape;

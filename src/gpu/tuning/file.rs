@@ -23,7 +23,7 @@ const VERSION: u32 = 1;
 
 /// The device and software on which choices were measured; they are valid for no other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Origin {
+pub(super) struct StoredAdapter {
     #[serde(rename = "crate")]
     release: String,
     adapter: String,
@@ -43,7 +43,7 @@ struct File {
     format: String,
     version: u32,
     #[serde(flatten)]
-    origin: Origin,
+    origin: StoredAdapter,
     products: Vec<ProductEntry>,
     recurrent: Vec<RecurrentEntry>,
 }
@@ -69,7 +69,7 @@ struct RecurrentEntry {
     strategy: RecurrentStrategy,
 }
 
-impl Origin {
+impl StoredAdapter {
     pub(super) fn of(adapter: &AdapterSummary) -> Self {
         Self {
             release: env!("CARGO_PKG_VERSION").to_owned(),
@@ -93,7 +93,7 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for StoredAdapter {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { release, adapter, backend, driver } = self;
         write!(formatter, "refrain {release} on {adapter} ({backend}, driver {driver})")
@@ -121,7 +121,7 @@ impl Tuning {
         let file = File {
             format: FORMAT.to_owned(),
             version: VERSION,
-            origin: Origin::of(adapter),
+            origin: StoredAdapter::of(adapter),
             products: products.collect(),
             recurrent: recurrent.collect(),
         };
@@ -130,7 +130,7 @@ impl Tuning {
     }
 
     /// Parses a file measured on `here`; the error says what is wrong with it.
-    pub(super) fn parse(text: &[u8], here: &Origin) -> Result<Self, String> {
+    pub(super) fn parse(text: &[u8], here: &StoredAdapter) -> Result<Self, String> {
         let value: Value = serde_json::from_slice(text).map_err(|error| format!("is not JSON: {error}"))?;
         let head = Head::deserialize(&value).ok().filter(|head| head.format == FORMAT);
         let Some(head) = head else { return Err("is not a tuning file".to_owned()) };
@@ -164,8 +164,8 @@ impl Tuning {
 mod tests {
     use super::*;
 
-    fn origin(driver: &str) -> Origin {
-        Origin {
+    fn origin(driver: &str) -> StoredAdapter {
+        StoredAdapter {
             release: "0.1.0".into(),
             adapter: "Imaginary (TM) 9000".into(),
             backend: "vulkan".into(),
@@ -178,8 +178,8 @@ mod tests {
         let name = origin("1.0").file_name();
         assert!(name.starts_with("imaginary-tm-9000-") && name.ends_with(".json"), "{name}");
         assert_eq!(name, origin("1.0").file_name());
-        let newer = Origin { release: "0.2.0".into(), ..origin("1.0") };
-        let other = Origin { backend: "dx12".into(), ..origin("1.0") };
+        let newer = StoredAdapter { release: "0.2.0".into(), ..origin("1.0") };
+        let other = StoredAdapter { backend: "dx12".into(), ..origin("1.0") };
         for different in [origin("1.1"), newer, other] {
             assert_ne!(name, different.file_name());
         }

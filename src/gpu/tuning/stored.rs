@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 
 use super::Tuning;
-use super::file::Origin;
+use super::file::StoredAdapter;
 use crate::file::read_file;
 use crate::gpu::adapters::AdapterSummary;
 use crate::{Error, Result};
@@ -65,7 +65,7 @@ impl Tuning {
             )
         };
         let folder = folder(Wish::here(), platform)?;
-        Some(folder.join(Origin::of(adapter).file_name()))
+        Some(folder.join(StoredAdapter::of(adapter).file_name()))
     }
 
     /// Loads the choices stored for `adapter`, its driver and this version of the crate; `None` if there are none.
@@ -87,7 +87,7 @@ impl Tuning {
     /// driver, or contains choices that are not allowed.
     pub fn load(path: &Path, adapter: &AdapterSummary) -> Result<Self> {
         let text = read_file(path, MOST_BYTES)?;
-        Self::parse(&text, &Origin::of(adapter)).map_err(|message| {
+        Self::parse(&text, &StoredAdapter::of(adapter)).map_err(|message| {
             let advice = format!("run `refrain tune` again, remove the file, or set {TUNING_VARIABLE}=0");
             Error::checkpoint(path, format!("{message}; {advice}"))
         })

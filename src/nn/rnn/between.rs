@@ -6,7 +6,7 @@
 
 use super::sequences::Mode;
 use super::{Rnn, Sequences};
-use crate::nn::random_key::Purpose;
+use crate::nn::random_key::RandomPurpose;
 use crate::nn::{Layer, Parameters};
 use crate::ops::dropout::dropout_add_into;
 use crate::ops::elementwise::add_into;
@@ -33,17 +33,17 @@ impl Layer<Rnn> {
         &self,
         mode: Option<Mode>,
         [layer, direction]: [usize; 2],
-        purpose: Purpose,
+        purpose: RandomPurpose,
     ) -> Result<Option<Mask>> {
         let Rnn { options, directions, layers, .. } = &self.description;
         let rate = match purpose {
-            Purpose::Outputs if layer + 1 == *layers => 0.0,
-            Purpose::Outputs => options.dropout,
-            Purpose::Inputs => options.input_dropout,
-            Purpose::Weights => options.weight_drop,
-            Purpose::States => options.recurrent_dropout,
+            RandomPurpose::Outputs if layer + 1 == *layers => 0.0,
+            RandomPurpose::Outputs => options.dropout,
+            RandomPurpose::Inputs => options.input_dropout,
+            RandomPurpose::Weights => options.weight_drop,
+            RandomPurpose::States => options.recurrent_dropout,
             // The cell has the rates of zoneout.
-            Purpose::Zoneout => 0.0,
+            RandomPurpose::Zoneout => 0.0,
         };
         match mode {
             Some(Mode::Training(random_key)) if rate > 0.0 => {
@@ -57,13 +57,13 @@ impl Layer<Rnn> {
     /// The mask of a layer's input \[T, B, F\], the same at each step.
     fn input_mask(&self, mode: Option<Mode>, layer: usize, x: &Tensor) -> Result<Option<Mask>> {
         let step = x.shape().inner().elements();
-        self.mask(mode, [layer, 0], Purpose::Inputs)?.map(|mask| mask.repeated(step)).transpose()
+        self.mask(mode, [layer, 0], RandomPurpose::Inputs)?.map(|mask| mask.repeated(step)).transpose()
     }
 
     /// The mask of the state at `place`, the same at each step.
     pub(super) fn state_mask(&self, mode: Option<Mode>, place: usize, batch: usize) -> Result<Option<Mask>> {
         let directions = self.description.directions.all().len();
-        let mask = self.mask(mode, [place / directions, place % directions], Purpose::States)?;
+        let mask = self.mask(mode, [place / directions, place % directions], RandomPurpose::States)?;
         mask.map(|mask| mask.repeated(batch * self.description.hidden_width())).transpose()
     }
 
@@ -71,7 +71,7 @@ impl Layer<Rnn> {
     pub(super) fn noise(&self, mode: Option<Mode>, place: usize) -> Option<Stream> {
         match mode {
             Some(Mode::Training(random_key)) => {
-                Some(random_key.stream(self.first_of(place), Purpose::Zoneout))
+                Some(random_key.stream(self.first_of(place), RandomPurpose::Zoneout))
             }
             _ => None,
         }
@@ -80,7 +80,7 @@ impl Layer<Rnn> {
     /// The mask of a layer's output \[T, B, F\], from the first of these steps on.
     fn output_mask(&self, sequences: Sequences<'_>, layer: usize, y: &Tensor) -> Result<Option<Mask>> {
         let earlier = sequences.first * y.shape().inner().elements();
-        Ok(self.mask(sequences.mode, [layer, 0], Purpose::Outputs)?.map(|mask| mask.after(earlier)))
+        Ok(self.mask(sequences.mode, [layer, 0], RandomPurpose::Outputs)?.map(|mask| mask.after(earlier)))
     }
 
     /// The input of a layer's directions, from the layer's input.
@@ -148,7 +148,7 @@ impl Layer<Rnn> {
         parameters: &Parameters,
         place: [usize; 2],
     ) -> Result<Option<MaskedWeight>> {
-        let Some(mask) = self.mask(mode, place, Purpose::Weights)? else { return Ok(None) };
+        let Some(mask) = self.mask(mode, place, RandomPurpose::Weights)? else { return Ok(None) };
         let place = place[0] * self.description.directions.all().len() + place[1];
         let copy = dropout(self.weights(parameters, place).recurrent.weight_hh, mask)?;
         Ok(Some(MaskedWeight { copy, mask }))

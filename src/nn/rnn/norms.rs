@@ -116,7 +116,7 @@ impl Layer<Rnn> {
         &self,
         place: usize,
         gradients: &mut Gradients,
-        done: &recurrent::Gradients,
+        done: &recurrent::PassGradients,
     ) -> Result<()> {
         let first = self.norms_of(place);
         for (index, d_norm) in done.norms()?.into_iter().enumerate() {

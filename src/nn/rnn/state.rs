@@ -19,12 +19,12 @@ pub struct State {
     hidden: Tensor,
     /// \[L·D, B, H\].
     cell: Option<Tensor>,
-    origin: Origin,
+    origin: StateOrigin,
 }
 
 /// The origin of a state. A layer is identified by its model and its first parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Origin {
+enum StateOrigin {
     Given,
     /// The learned initial state of a layer, copied from these parameters.
     Learned(ModelId, usize, ParametersId),
@@ -51,7 +51,7 @@ impl State {
     /// [`Error::Shape`] unless there are three dimensions.
     pub fn from_hidden(hidden: &Tensor) -> Result<Self> {
         hidden.shape().exactly::<3>("the hidden state", "[layers, batch, hidden]")?;
-        Ok(Self { hidden: hidden.clone(), cell: None, origin: Origin::Given })
+        Ok(Self { hidden: hidden.clone(), cell: None, origin: StateOrigin::Given })
     }
 
     /// Creates a state from the hidden states \[L·D, B, H\] and cell states \[L·D, B, H\] of all layers, for
@@ -68,7 +68,7 @@ impl State {
             let expected = format!("[{places}, {batch}, hidden], as many as there are hidden states");
             return Err(Error::shape("the cell state", expected, cell.shape()));
         }
-        Ok(Self { hidden: hidden.clone(), cell: Some(cell.clone()), origin: Origin::Given })
+        Ok(Self { hidden: hidden.clone(), cell: Some(cell.clone()), origin: StateOrigin::Given })
     }
 
     /// As [`State::from_hidden`] or [`State::from_hidden_and_cell`].
@@ -91,7 +91,7 @@ impl State {
     fn of_sizes(sizes: StateSizes, create: impl Fn(&[usize]) -> Result<Tensor>) -> Result<Self> {
         let part = |width| create(&[sizes.places, sizes.batch, width]);
         let (hidden, cell) = (part(sizes.hidden)?, sizes.cell.map(part).transpose()?);
-        Ok(Self { hidden, cell, origin: Origin::Given })
+        Ok(Self { hidden, cell, origin: StateOrigin::Given })
     }
 
     /// The hidden states of all layers \[L·D, B, H\]; \[L·D, B, P\] with a projection.
@@ -122,17 +122,17 @@ impl State {
 
     /// The same values, marked as the learned initial state of a layer.
     pub(super) fn learned_by(self, model: ModelId, first: usize, from: ParametersId) -> Self {
-        Self { origin: Origin::Learned(model, first, from), ..self }
+        Self { origin: StateOrigin::Learned(model, first, from), ..self }
     }
 
     pub(super) fn is_learned_by(&self, model: ModelId, first: usize) -> bool {
-        matches!(self.origin, Origin::Learned(of, at, _) if (of, at) == (model, first))
+        matches!(self.origin, StateOrigin::Learned(of, at, _) if (of, at) == (model, first))
     }
 
     /// Checks that a learned initial state was copied from the parameters `from`.
     pub(super) fn expect_learned_from(&self, from: ParametersId) -> Result<()> {
         match self.origin {
-            Origin::Learned(_, _, other) if other != from => {
+            StateOrigin::Learned(_, _, other) if other != from => {
                 Err(Error::ModelMismatch { what: "the learned initial state".to_owned() })
             }
             _ => Ok(()),
@@ -141,11 +141,11 @@ impl State {
 
     /// The same values, marked as the final state of a layer.
     pub(super) fn carried_by(self, model: ModelId, first: usize) -> Self {
-        Self { origin: Origin::Carried(model, first), ..self }
+        Self { origin: StateOrigin::Carried(model, first), ..self }
     }
 
     pub(super) fn is_carried_by(&self, model: ModelId, first: usize) -> bool {
-        self.origin == Origin::Carried(model, first)
+        self.origin == StateOrigin::Carried(model, first)
     }
 
     /// Returns a copy with zeros in the rows of the batch where `resets` \[B\] is not zero: where one

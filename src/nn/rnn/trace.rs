@@ -120,7 +120,7 @@ impl RnnTrace<'_> {
         let Self { layer, parameters, mode, x, segments, layers } = self;
         let masked = layer.masked(parameters, mode)?;
         let reads = if d_x.is_some() { Entry::Computed } else { Entry::Data };
-        let mut pass = Pass { layer: &layer, parameters, mode, masked, gradients, reads };
+        let mut pass = TracePass { layer: &layer, parameters, mode, masked, gradients, reads };
         let mut d_later = d_state.cloned();
         let mut kept = Some(layers);
         let mut initial = None;
@@ -187,7 +187,7 @@ enum Entry {
 }
 
 /// The state of a backward pass over the segments.
-struct Pass<'a> {
+struct TracePass<'a> {
     layer: &'a Layer<Rnn>,
     parameters: &'a Parameters,
     mode: Option<Mode>,
@@ -197,7 +197,7 @@ struct Pass<'a> {
     reads: Entry,
 }
 
-impl Pass<'_> {
+impl TracePass<'_> {
     /// Computes the backward pass of one segment from the gradients of its outputs and of its final state.
     /// Returns the gradients of its input, unless that is data, and of its initial state.
     fn segment(
@@ -264,7 +264,7 @@ impl Pass<'_> {
 
     /// Adds the weight gradients at `place`, each a sum over T·B: dW_ih += Σ_t dgates_tᵀ x_t,
     /// dW_hh += Σ_t dgates_tᵀ h'_t, db += Σ_t dgates_t.
-    fn accumulate(&mut self, place: usize, done: &recurrent::Gradients, x: &Tensor) -> Result<()> {
+    fn accumulate(&mut self, place: usize, done: &recurrent::PassGradients, x: &Tensor) -> Result<()> {
         let Self { layer, gradients, .. } = self;
         let first = layer.first_of(place);
         done.accumulate_input_weight(gradients.section_mut(first), x.view())?;

@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, aview1};
 
-use super::{Options, Scale};
+use super::{LossOptions, Scale};
 use crate::Result;
 use crate::device::Host;
 use crate::math::{in_parts, part_rows};
@@ -34,7 +34,7 @@ pub(super) fn rows<F: Real>(
     host: &Host,
     logits: ArrayView2<'_, F>,
     labels: &[u32],
-    options: Options<'_>,
+    options: LossOptions<'_>,
     scale: Scale<'_>,
 ) -> Result<(Array1<F>, Array2<F>)> {
     let (rows, classes) = logits.dim();
@@ -67,7 +67,7 @@ pub(super) fn rows<F: Real>(
 }
 
 /// The target distribution of a row: q_j = spread_j, plus `hard` at the label.
-struct Target<'a, F> {
+struct RowTarget<'a, F> {
     label: usize,
     hard: F,
     spread: &'a [F],
@@ -90,7 +90,7 @@ impl<F: Real> Loss<'_, F> {
                 Scale::Rows(factors) => factors.array1::<F>()[first + row],
             };
             let hard = (F::one() - self.smoothing) * self.weights[label];
-            let target = Target { label, hard, spread: &spread };
+            let target = RowTarget { label, hard, spread: &spread };
             let mut d_row = d_logits.row_mut(row);
             losses[row] = self.of_row(logits.row(row), &target, &mut d_row) * factor;
             d_row *= factor;
@@ -102,9 +102,9 @@ impl<F: Real> Loss<'_, F> {
     }
 
     /// Returns the loss of one row and writes its gradient with respect to the logits to `d_x`.
-    fn of_row(&self, x: ArrayView1<'_, F>, target: &Target<'_, F>, d_x: &mut ArrayViewMut1<'_, F>) -> F {
+    fn of_row(&self, x: ArrayView1<'_, F>, target: &RowTarget<'_, F>, d_x: &mut ArrayViewMut1<'_, F>) -> F {
         let Some(d_x) = d_x.as_slice_mut() else { unreachable!("rows of new arrays are contiguous") };
-        let Target { label, hard, spread } = *target;
+        let RowTarget { label, hard, spread } = *target;
         d_x.iter_mut().zip(x).for_each(|(d_x, &x)| *d_x = x);
         log_softmax(d_x);
         // Without smoothing, a class whose logit is −∞ has no term: 0 · ∞ would be NaN.

@@ -1,6 +1,6 @@
 //! Dispatch of `shaders/loss/cross_entropy.wgsl`.
 
-use super::{Options, Rows, Scale};
+use super::{LossOptions, LossRows, Scale};
 use crate::Result;
 use crate::gpu::{Context, RowOperand, kernels, parameters};
 use crate::ops::softmax::gpu::row_reduction;
@@ -29,16 +29,16 @@ kernels! {
     }
 }
 
-pub(super) struct Call<'a> {
+pub(super) struct LossCall<'a> {
     pub(super) logits: View<'a>,
     pub(super) labels: &'a Indices,
-    pub(super) options: Options<'a>,
+    pub(super) options: LossOptions<'a>,
     pub(super) scale: Scale<'a>,
-    pub(super) result: &'a Rows,
+    pub(super) result: &'a LossRows,
     pub(super) rows: usize,
 }
 
-pub(super) fn rows(context: &Context, call: Call<'_>) -> Result<()> {
+pub(super) fn rows(context: &Context, call: LossCall<'_>) -> Result<()> {
     let classes = call.logits.shape().last();
     let total_weight = match (call.scale, call.options.weights) {
         (Scale::MeanWeight, Some(weights)) => Some(total_weight(context, call.labels, weights)?),

@@ -19,7 +19,7 @@ pub enum Reduction {
 
 /// Options of the loss.
 #[derive(Clone, Copy)]
-pub(crate) struct Options<'a> {
+pub(crate) struct LossOptions<'a> {
     pub(crate) weights: Option<View<'a>>,
     pub(crate) smoothing: f32,
 }
@@ -36,13 +36,13 @@ pub(crate) enum Scale<'a> {
 }
 
 /// The scaled losses \[R\] and gradients \[R, C\] of all rows.
-pub(crate) struct Rows {
+pub(crate) struct LossRows {
     pub(crate) losses: Tensor,
     pub(crate) d_logits: Tensor,
 }
 
 /// Checks the arguments; returns the number of rows and classes.
-fn check(logits: View<'_>, labels: &Indices, options: Options<'_>) -> Result<(usize, usize)> {
+fn check(logits: View<'_>, labels: &Indices, options: LossOptions<'_>) -> Result<(usize, usize)> {
     let (rows, classes) = (logits.shape().rows(), logits.shape().last());
     let dimensions = logits.shape().dimensions();
     if logits.shape().rank() < 2 {
@@ -72,9 +72,9 @@ fn check(logits: View<'_>, labels: &Indices, options: Options<'_>) -> Result<(us
 pub(crate) fn rows(
     logits: View<'_>,
     labels: &Indices,
-    options: Options<'_>,
+    options: LossOptions<'_>,
     scale: Scale<'_>,
-) -> Result<Rows> {
+) -> Result<LossRows> {
     let (rows, _) = check(logits, labels, options)?;
     if let Scale::Rows(scales) = scale {
         logits.device().expect_same("d_losses", scales.device())?;
@@ -88,17 +88,17 @@ pub(crate) fn rows(
             let scratch = 2 * rows + 4 * classes * threads();
             expect_capacity(device, logits.shape().elements() + scratch, "a cross-entropy")?;
             let (losses, d_logits) = cpu::rows::<F>(host, logits.array2(), labels.values(), options, scale)?;
-            Ok(Rows {
+            Ok(LossRows {
                 losses: Tensor::from_array(device, losses)?.reshape(labels.shape().dimensions())?,
                 d_logits: Tensor::from_array(device, d_logits)?.reshape(logits.shape().dimensions())?,
             })
         },
         context => {
-            let result = Rows {
+            let result = LossRows {
                 losses: Tensor::uninitialized(context, device, *labels.shape())?,
                 d_logits: Tensor::uninitialized(context, device, *logits.shape())?,
             };
-            gpu::rows(context, gpu::Call { logits, labels, options, scale, result: &result, rows })?;
+            gpu::rows(context, gpu::LossCall { logits, labels, options, scale, result: &result, rows })?;
             Ok(result)
         },
     )

@@ -52,7 +52,7 @@ kernels! {
 /// Workgroup size of `embedding/embedding_backward.wgsl`.
 const SCATTER_GROUP: usize = 64;
 /// The most loop iterations of one invocation of `embedding/embedding_backward.wgsl`; see `MAX_DEPTH` of `matmul`.
-const MAX_TURNS: usize = 1 << 14;
+const MAX_ITERATIONS: usize = 1 << 14;
 
 /// y_i = table_{token_i}. Leaves the rows of y whose token lies outside the table unchanged.
 pub(crate) fn gather(context: &Context, tokens: Span<'_>, table: View<'_>, y: Span<'_>) -> Result<()> {
@@ -118,7 +118,7 @@ pub(super) fn scatter(
     let rows_at_once = (elements / features).max(1);
     // The list of groups, with up to three numbers per position, must fit a binding too.
     let places_at_once = rows_at_once.min((elements / 3).max(1));
-    let longest = (MAX_TURNS / features.div_ceil(SCATTER_GROUP)).max(1);
+    let longest = (MAX_ITERATIONS / features.div_ceil(SCATTER_GROUP)).max(1);
     if context.is_dry() {
         // The lists depend on values that a dry run does not have: at most, each position is a group of its own.
         let lists = 4 * d_y.shape().rows();

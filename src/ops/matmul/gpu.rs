@@ -5,7 +5,7 @@ use std::ops::Range;
 
 pub(crate) use super::Add;
 use super::kernels::{Loads, MatmulParameters, of_tile};
-use super::{Form, Sizes, variants};
+use super::{Form, MatmulSizes, variants};
 use crate::Result;
 use crate::gpu::{Bound, Context, Dispatch, MatmulTile, MatmulVariant, ProductShape, Span, pieces};
 
@@ -18,9 +18,9 @@ pub(super) const MAX_DEPTH: usize = 1 << 17;
 
 /// A product and its operands A, B and C.
 #[derive(Clone, Copy)]
-pub(super) struct Product<'a> {
+pub(super) struct MatmulCall<'a> {
     pub(super) spans: [Span<'a>; 3],
-    pub(super) sizes: Sizes,
+    pub(super) sizes: MatmulSizes,
     /// Stride of the stored rows of B, in elements.
     pub(super) b_width: usize,
     pub(super) form: Form,
@@ -31,19 +31,19 @@ pub(super) struct Product<'a> {
 pub(crate) fn matmul(
     context: &Context,
     spans: [Span<'_>; 3],
-    sizes: Sizes,
+    sizes: MatmulSizes,
     form: Form,
     add: Add<Span<'_>>,
 ) -> Result<()> {
-    let Sizes { m, n, k, .. } = sizes;
+    let MatmulSizes { m, n, k, .. } = sizes;
     let shape = ProductShape { form, m, n, k, block: None };
     let heuristics = || variants::choose(form, [m, n, k], context.kind());
     let variant = context.choices().product(shape, heuristics);
-    matmul_by(context, variant, Product::new(spans, sizes, form, add))
+    matmul_by(context, variant, MatmulCall::new(spans, sizes, form, add))
 }
 
 /// Computes the product with this variant.
-pub(super) fn matmul_by(context: &Context, variant: MatmulVariant, product: Product<'_>) -> Result<()> {
+pub(super) fn matmul_by(context: &Context, variant: MatmulVariant, product: MatmulCall<'_>) -> Result<()> {
     // The depth of a split-K slice is a multiple of four, so that rows along K can be read as vectors of four.
     let part = product.sizes.k.div_ceil(variant.parts).next_multiple_of(4);
     match product.parts_together(context, variant.tile, part) {
@@ -57,22 +57,22 @@ pub(super) fn matmul_by(context: &Context, variant: MatmulVariant, product: Prod
 pub(crate) fn matmul_blocks(
     context: &Context,
     spans: [Span<'_>; 3],
-    sizes: Sizes,
+    sizes: MatmulSizes,
     form: Form,
     block: usize,
 ) -> Result<()> {
-    let Sizes { m, n, k, .. } = sizes;
+    let MatmulSizes { m, n, k, .. } = sizes;
     let shape = ProductShape { form, m, n, k, block: Some(block) };
     let heuristics = || variants::choose_blocks([m, n, block], k.div_ceil(block), context.kind());
     let variant = context.choices().product(shape, heuristics);
-    matmul_blocks_by(context, variant, Product::new(spans, sizes, form, Add::Previous), block)
+    matmul_blocks_by(context, variant, MatmulCall::new(spans, sizes, form, Add::Previous), block)
 }
 
 /// Computes the product in blocks with this variant.
 pub(super) fn matmul_blocks_by(
     context: &Context,
     variant: MatmulVariant,
-    product: Product<'_>,
+    product: MatmulCall<'_>,
     block: usize,
 ) -> Result<()> {
     let (k, blocks) = (product.sizes.k, product.sizes.k.div_ceil(block));
@@ -88,7 +88,7 @@ pub(super) fn matmul_blocks_by(
 }
 
 /// Where a dispatch stores its sums.
-pub(super) struct Target<'a> {
+pub(super) struct MatmulTarget<'a> {
     pub(super) c: Bound<'a>,
     /// Stride of the rows of C, in elements.
     pub(super) stride: usize,
@@ -104,8 +104,8 @@ fn block_span(whole: Span<'_>, width: usize, rows: Range<usize>, columns: Range<
     whole.slice(rows.start * width + columns.start..(rows.end - 1) * width + columns.end)
 }
 
-impl<'a> Product<'a> {
-    pub(super) fn new(spans: [Span<'a>; 3], sizes: Sizes, form: Form, add: Add<Span<'a>>) -> Self {
+impl<'a> MatmulCall<'a> {
+    pub(super) fn new(spans: [Span<'a>; 3], sizes: MatmulSizes, form: Form, add: Add<Span<'a>>) -> Self {
         let b_width = if form.right() { sizes.k } else { sizes.n };
         Self { spans, sizes, b_width, form, add }
     }
@@ -116,13 +116,13 @@ impl<'a> Product<'a> {
         let a_start = depth.start * if self.form.left() { self.sizes.a_width } else { 1 };
         let b_start = depth.start * if self.form.right() { 1 } else { self.b_width };
         let from = |span: Span<'a>, start: usize| span.slice(start..span.len());
-        let sizes = Sizes { k: depth.len(), ..self.sizes };
+        let sizes = MatmulSizes { k: depth.len(), ..self.sizes };
         Self { spans: [from(a, a_start), from(b, b_start), c], sizes, ..*self }
     }
 
     /// Computes the sums over K in order, in several dispatches where an operand exceeds a limit.
     fn in_order(&self, context: &Context, tile: MatmulTile) -> Result<()> {
-        let Sizes { m, n, k, a_width, c_width } = self.sizes;
+        let MatmulSizes { m, n, k, a_width, c_width } = self.sizes;
         let elements = context.limits().binding_elements;
         let grid = context.limits().workgroups * tile.side();
         // Each operand is split along the dimension of its stored rows.
@@ -148,7 +148,7 @@ impl<'a> Product<'a> {
             Add::Previous => (None, true),
             Add::Bias(bias) => (bias.filter(|_| first), !first),
         };
-        let target = Target {
+        let target = MatmulTarget {
             c: context.bind(block_span(self.spans[2], self.sizes.c_width, m.clone(), n.clone()))?,
             stride: self.sizes.c_width,
             part: k.len(),
@@ -164,7 +164,7 @@ impl<'a> Product<'a> {
         context: &Context,
         tile: MatmulTile,
         [m, n, k]: [Range<usize>; 3],
-        target: &Target<'_>,
+        target: &MatmulTarget<'_>,
     ) -> Result<()> {
         let (form, a_width, b_width) = (self.form, self.sizes.a_width, self.b_width);
         let [a_rows, a_columns] = if form.left() { [&k, &m] } else { [&m, &k] };

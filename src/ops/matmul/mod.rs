@@ -20,7 +20,7 @@ pub use trial::ProductTrial;
 
 /// The sizes M, N and K of a product.
 #[derive(Clone, Copy)]
-pub(crate) struct Sizes {
+pub(crate) struct MatmulSizes {
     pub(crate) m: usize,
     pub(crate) n: usize,
     pub(crate) k: usize,
@@ -48,7 +48,7 @@ impl<B> Add<B> {
     }
 }
 
-impl Sizes {
+impl MatmulSizes {
     /// A [m, k] times B, where the rows of A and C follow each other.
     pub(crate) fn dense([m, n, k]: [usize; 3]) -> Self {
         Self { m, n, k, a_width: k, c_width: n }
@@ -119,7 +119,7 @@ pub(crate) fn matmul_into(c: ViewMut<'_>, a: View<'_>, b: View<'_>, form: Form) 
 fn product(
     mut c: ViewMut<'_>,
     [a, b]: [View<'_>; 2],
-    sizes: Sizes,
+    sizes: MatmulSizes,
     form: Form,
     add: Add<View<'_>>,
 ) -> Result<()> {
@@ -149,11 +149,11 @@ pub(crate) fn matmul_columns_into(
 ) -> Result<()> {
     let form = Form::LeftTransposed;
     let whole = sizes(a, b, form)?;
-    let sizes = Sizes { m: columns.len(), ..whole };
+    let sizes = MatmulSizes { m: columns.len(), ..whole };
     c.shape().expect("the product's target", &[sizes.m, sizes.n])?;
     on_device!(a.device(),
         F => {
-            expect_capacity(a.device(), Sizes { k: block.min(sizes.k), ..sizes }.scratch(), "a matrix product")?;
+            expect_capacity(a.device(), MatmulSizes { k: block.min(sizes.k), ..sizes }.scratch(), "a matrix product")?;
             let a = a.array2::<F>().slice_move(ndarray::s![.., columns]);
             let b = b.array2::<F>();
             for first in (0..sizes.k).step_by(block).rev() {
@@ -171,7 +171,7 @@ pub(crate) fn matmul_columns_into(
     )
 }
 
-fn sizes(a: View<'_>, b: View<'_>, form: Form) -> Result<Sizes> {
+fn sizes(a: View<'_>, b: View<'_>, form: Form) -> Result<MatmulSizes> {
     a.device().expect_same("the right operand", b.device())?;
     let oriented = |view: View<'_>, transposed| {
         let (rows, columns) = (view.shape().rows(), view.shape().last());
@@ -183,5 +183,5 @@ fn sizes(a: View<'_>, b: View<'_>, form: Form) -> Result<Sizes> {
         let expected = format!("an inner size of {k}, as in the left operand {}", a.shape());
         return Err(Error::shape("the right operand of a product", expected, b.shape()));
     }
-    Ok(Sizes { m, n, k, a_width: a.shape().last(), c_width: n })
+    Ok(MatmulSizes { m, n, k, a_width: a.shape().last(), c_width: n })
 }

@@ -1,19 +1,19 @@
 //! Split-K products: one dispatch computes the partial sums of all slices in parallel, a second one
 //! (`shaders/matmul/sum.wgsl`) adds them up from the last to the first.
 
-use super::gpu::{MAX_DEPTH, Product, Target};
+use super::gpu::{MAX_DEPTH, MatmulCall, MatmulTarget};
 use super::kernels::{SumParameters, sum};
-use super::{Add, Sizes};
+use super::{Add, MatmulSizes};
 use crate::Result;
 use crate::gpu::{Context, Dispatch, ELEMENTWISE_GROUP, MatmulTile, Span, pieces};
 
 /// The most elements of the partial sums that are stored at once: 32 MiB.
 pub(super) const SCRATCH: usize = 1 << 23;
 
-impl Product<'_> {
+impl MatmulCall<'_> {
     /// The number of slices of depth `part` that one dispatch can compute; 0 or 1 if split-K does not pay.
     pub(super) fn parts_together(&self, context: &Context, tile: MatmulTile, part: usize) -> usize {
-        let Sizes { m, n, k, a_width, c_width } = self.sizes;
+        let MatmulSizes { m, n, k, a_width, c_width } = self.sizes;
         let limits = context.limits();
         let elements = limits.binding_elements;
         let grid = limits.workgroups * tile.side();
@@ -40,15 +40,21 @@ impl Product<'_> {
         part: usize,
         together: usize,
     ) -> Result<()> {
-        let Sizes { m, n, k, .. } = self.sizes;
+        let MatmulSizes { m, n, k, .. } = self.sizes;
         let plane = m * n;
         let groups: Vec<_> = pieces(k.div_ceil(part), together).collect();
         let scratch = context.allocate(together * plane, "the partial sums of a matrix product")?;
         for (index, group) in groups.iter().enumerate().rev() {
             let depth = group.start * part..k.min(group.end * part);
             let parts = Span::new(&scratch, 0, group.len() * plane);
-            let target =
-                Target { c: context.bind(parts)?, stride: n, part, plane, bias: None, accumulate: false };
+            let target = MatmulTarget {
+                c: context.bind(parts)?,
+                stride: n,
+                part,
+                plane,
+                bias: None,
+                accumulate: false,
+            };
             let ranges = [0..m, 0..n, 0..depth.len()];
             self.of_depth(depth).dispatch(context, tile, ranges, &target)?;
             // The last group is added first, so it overwrites or adds to the target as requested.
@@ -71,7 +77,7 @@ impl Product<'_> {
         bias: Option<Span<'_>>,
         accumulate: bool,
     ) -> Result<()> {
-        let Sizes { m, n, c_width, .. } = self.sizes;
+        let MatmulSizes { m, n, c_width, .. } = self.sizes;
         let bound = context.bind(parts)?;
         let c = context.bind(self.spans[2].slice(0..(m - 1) * c_width + n))?;
         let bias = bias.map(|bias| context.bind(bias.slice(0..n))).transpose()?;

@@ -1,7 +1,7 @@
 //! One matrix product, computed with any variant; `refrain tune` measures it.
 
-use super::gpu::{Product, matmul_blocks_by, matmul_by};
-use super::{Add, Sizes};
+use super::gpu::{MatmulCall, matmul_blocks_by, matmul_by};
+use super::{Add, MatmulSizes};
 use crate::device::{Backend, Device};
 use crate::gpu::{Context, MatmulVariant, ProductShape, Tuning};
 use crate::random::Stream;
@@ -83,9 +83,9 @@ fn record(shape: ProductShape, [a, b, c]: [&Tensor; 3], variant: MatmulVariant) 
         Backend::Cpu(_) => unreachable!("`new` has refused the CPU"),
     };
     let ProductShape { form, m, n, k, block } = shape;
-    let sizes = Sizes { m, n, k, a_width: a.shape().last(), c_width: n };
+    let sizes = MatmulSizes { m, n, k, a_width: a.shape().last(), c_width: n };
     let spans = [a, b, c].map(|tensor| tensor.view().span());
-    let product = |add| Product::new(spans, sizes, form, add);
+    let product = |add| MatmulCall::new(spans, sizes, form, add);
     match block {
         None => matmul_by(context, variant, product(Add::Bias(None))),
         Some(block) => matmul_blocks_by(context, variant, product(Add::Previous), block),

@@ -34,12 +34,12 @@ const FIRST: u32 = 2;
 
 /// Rows of H columns with a stride.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
+struct MergeRows<'a> {
     span: Span<'a>,
     stride: usize,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> MergeRows<'a> {
     /// The half of `span` \[R, 2·H\] that starts at column `from`.
     fn half(span: Span<'a>, from: usize, columns: usize) -> Self {
         Self { span: span.slice(from..span.len()), stride: 2 * columns }
@@ -62,14 +62,14 @@ pub(super) fn merge(
     mode: Merge,
     y: Span<'_>,
 ) -> Result<()> {
-    let [forward, reverse] = [0, columns].map(|from| Rows::half(both, from, columns));
+    let [forward, reverse] = [0, columns].map(|from| MergeRows::half(both, from, columns));
     let function = match mode {
         Merge::Sum => (SUM, 1.0),
         Merge::Mean => (SUM, 0.5),
         Merge::Product => (PRODUCT, 1.0),
         Merge::Concat => unreachable!("the caller copies"),
     };
-    run(context, [forward, reverse, Rows::whole(y, columns)], columns, function)
+    run(context, [forward, reverse, MergeRows::whole(y, columns)], columns, function)
 }
 
 /// Spans are both, dy and dboth.
@@ -82,16 +82,16 @@ pub(super) fn backward(context: &Context, spans: [Span<'_>; 3], columns: usize, 
         Merge::Concat => unreachable!("the caller copies"),
     };
     for (own, other) in [(0, columns), (columns, 0)] {
-        let other = Rows::half(both, other, columns);
-        let target = Rows::half(d_both, own, columns);
-        run(context, [Rows::whole(d_y, columns), other, target], columns, function)?;
+        let other = MergeRows::half(both, other, columns);
+        let target = MergeRows::half(d_both, own, columns);
+        run(context, [MergeRows::whole(d_y, columns), other, target], columns, function)?;
     }
     Ok(())
 }
 
 fn run(
     context: &Context,
-    [first, second, z]: [Rows<'_>; 3],
+    [first, second, z]: [MergeRows<'_>; 3],
     columns: usize,
     (code, factor): (u32, f32),
 ) -> Result<()> {

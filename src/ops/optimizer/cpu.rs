@@ -31,7 +31,7 @@ pub(super) fn sgd<F: Real>(
     }
 }
 
-pub(super) struct Moments<'a, F> {
+pub(super) struct MomentArrays<'a, F> {
     pub(super) first: ArrayViewMut1<'a, F>,
     pub(super) second: ArrayViewMut1<'a, F>,
     pub(super) largest: Option<ArrayViewMut1<'a, F>>,
@@ -41,7 +41,7 @@ pub(super) struct Moments<'a, F> {
 pub(super) fn adam<F: Real>(
     mut parameters: ArrayViewMut1<'_, F>,
     gradient: ArrayView1<'_, F>,
-    mut moments: Moments<'_, F>,
+    mut moments: MomentArrays<'_, F>,
     step: AdamStep,
 ) {
     let [rate, beta1, beta2, epsilon] = [step.rate, step.beta1, step.beta2, step.epsilon].map(F::from_f64);

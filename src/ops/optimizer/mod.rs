@@ -82,7 +82,7 @@ pub(crate) fn adam(
     }
     on_device!(gradient.device(),
         F => {
-            let moments = cpu::Moments {
+            let moments = cpu::MomentArrays {
                 first: moments.first.array1(),
                 second: moments.second.array1(),
                 largest: moments.largest.as_mut().map(|largest| largest.array1()),

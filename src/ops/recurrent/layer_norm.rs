@@ -11,8 +11,8 @@
 //! step.
 
 use crate::Result;
-use crate::ops::recurrent::weight_gradients::Entry;
-use crate::ops::recurrent::{Call, Cell, Gradients, Norms};
+use crate::ops::recurrent::weight_gradients::InputNormGradients;
+use crate::ops::recurrent::{Call, Cell, Norms, PassGradients};
 use crate::ops::{layer_norm, layer_norm_backward, sum_rows};
 use crate::tensor::Tensor;
 
@@ -36,11 +36,11 @@ pub(crate) fn leave(
     call: &Call<'_>,
     norms: &Norms<'_>,
     projected: &Tensor,
-    after: Gradients,
-) -> Result<Gradients> {
+    after: PassGradients,
+) -> Result<PassGradients> {
     let units = projected.shape().last() / call.equations.gates();
     let d_bias = sum_rows(&after.d_projected)?;
     let groups = groups(call.equations.cell, units);
     let (d_projected, d_gain) = layer_norm_backward(projected, norms.input, &after.d_projected, &groups)?;
-    Ok(Gradients { d_projected, entry: Some(Entry { d_bias, d_gain }), ..after })
+    Ok(PassGradients { d_projected, entry: Some(InputNormGradients { d_bias, d_gain }), ..after })
 }

@@ -27,7 +27,7 @@ pub(crate) use gpu::bidirectional::{project, together};
 pub(crate) use gpu::kernels::custom_examples;
 pub(crate) use time_blocks::block_steps;
 pub(crate) use traversal::{Direction, SlidingWindows, Traversal, Truncation};
-pub(crate) use weight_gradients::Gradients;
+pub(crate) use weight_gradients::PassGradients;
 
 use gpu::bidirectional::part_of;
 use gpu::kernels::custom_kernels;
@@ -131,7 +131,7 @@ pub(crate) fn backward(
     output: &Tensor,
     d_output: Tensor,
     d_last: &[Option<StateView<'_>>],
-) -> Result<Vec<Gradients>> {
+) -> Result<Vec<PassGradients>> {
     let call = &calls[0];
     let device = output.device().clone();
     let gates = match steps.gates.take() {

@@ -9,7 +9,7 @@ use crate::ops::recurrent::time_blocks::{Sums, add_products};
 use crate::tensor::{Tensor, View, ViewMut};
 
 /// The gradients that the time loop computes.
-pub(crate) struct Gradients {
+pub(crate) struct PassGradients {
     /// The number of gates that have weights.
     pub(crate) gates: usize,
     /// The gradient of W_ih x + b_ih \[T, B, G·H\]; with layer normalisation, of W_ih x.
@@ -26,14 +26,14 @@ pub(crate) struct Gradients {
     pub(crate) projection: Option<(Tensor, Tensor)>,
     /// With layer normalisation, the gradients of the recurrent part (`product`) and of the input part
     /// (`entry`).
-    pub(crate) product: Option<Product>,
-    pub(crate) entry: Option<Entry>,
+    pub(crate) product: Option<RecurrentNormGradients>,
+    pub(crate) entry: Option<InputNormGradients>,
     /// The gradient of the initial state.
     pub(crate) d_initial: StateTensors,
 }
 
 /// With layer normalisation, gradients of the recurrent part.
-pub(crate) struct Product {
+pub(crate) struct RecurrentNormGradients {
     /// The gradient of W_hh h' \[T, B, G·H\].
     pub(crate) d_product: Tensor,
     /// The gradients of norm_hh and, for an LSTM, of norm_c, concatenated.
@@ -41,14 +41,14 @@ pub(crate) struct Product {
 }
 
 /// With layer normalisation, gradients of the input part.
-pub(crate) struct Entry {
+pub(crate) struct InputNormGradients {
     /// The gradient of bias_ih \[G·H\].
     pub(crate) d_bias: Tensor,
     /// The gradient of norm_ih \[G·H\].
     pub(crate) d_gain: Tensor,
 }
 
-impl Gradients {
+impl PassGradients {
     /// dW_ih += Σ_t dgates_tᵀ x_t, for x \[T, B, I\].
     pub(crate) fn accumulate_input_weight(&self, d_weight_ih: ViewMut<'_>, x: View<'_>) -> Result<()> {
         add_products(d_weight_ih, self.d_projected.view(), 0..self.d_projected.shape().last(), x)
@@ -58,7 +58,7 @@ impl Gradients {
     pub(crate) fn accumulate_weight(&self, mut d_weight_hh: ViewMut<'_>) -> Result<()> {
         let (previous, all) = (self.previous.view(), self.d_projected.view());
         let rows = d_weight_hh.shape().dimensions()[0];
-        if let Some(Product { d_product, .. }) = &self.product {
+        if let Some(RecurrentNormGradients { d_product, .. }) = &self.product {
             return add_products(d_weight_hh, d_product.view(), 0..rows, previous);
         }
         let source = self.modulated.as_ref().map_or(previous, Tensor::view);
@@ -84,7 +84,7 @@ impl Gradients {
     /// The sums from which both bias gradients are computed.
     pub(crate) fn sums(&self) -> Result<Sums> {
         match &self.entry {
-            Some(Entry { d_bias, .. }) => {
+            Some(InputNormGradients { d_bias, .. }) => {
                 Sums::of(d_bias.view().reshaped(&[1, 1, d_bias.shape().elements()])?)
             }
             None => Sums::of(self.d_projected.view()),

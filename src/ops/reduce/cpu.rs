@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis};
 
-use super::{Norm, Reduction};
+use super::{Norm, ReductionKind};
 use crate::math::{in_parts, part_rows};
 use crate::tensor::Real;
 
@@ -38,13 +38,13 @@ pub(super) fn add_rows<F: Real>(x: ArrayView2<'_, F>, mut target: ArrayViewMut1<
     }
 }
 
-pub(super) fn reduce<F: Real>(x: ArrayView1<'_, F>, reduction: Reduction) -> F {
+pub(super) fn reduce<F: Real>(x: ArrayView1<'_, F>, reduction: ReductionKind) -> F {
     match reduction {
-        Reduction::Sum => sum(x, |x| x),
-        Reduction::Squares => sum(x, |x| x * x),
-        Reduction::Norm(Norm::L1) => sum(x, |x| x.abs()),
-        Reduction::Norm(Norm::L2) => sum(x, |x| x * x).sqrt(),
-        Reduction::Norm(Norm::Infinity) => {
+        ReductionKind::Sum => sum(x, |x| x),
+        ReductionKind::Squares => sum(x, |x| x * x),
+        ReductionKind::Norm(Norm::L1) => sum(x, |x| x.abs()),
+        ReductionKind::Norm(Norm::L2) => sum(x, |x| x * x).sqrt(),
+        ReductionKind::Norm(Norm::Infinity) => {
             // NaN counts as the largest value.
             x.iter().fold(F::zero(), |most, x| if x.abs() > most || x.is_nan() { x.abs() } else { most })
         }

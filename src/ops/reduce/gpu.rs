@@ -1,6 +1,6 @@
 //! Dispatch of `shaders/reduce/{norm,sum_rows,add_rows}.wgsl`: repeated passes over fewer and fewer partial results.
 
-use super::{Norm, Reduction, vector};
+use super::{Norm, ReductionKind, vector};
 use crate::Result;
 use crate::gpu::{Context, Dispatch, Operand, Span, kernels, parameters, pieces};
 use crate::math::Onto;
@@ -51,13 +51,13 @@ const GROUP_COLUMNS: usize = 64;
 /// The most rows per workgroup, and per dispatch of `reduce/add_rows.wgsl`.
 const MOST_ROWS: usize = 4096;
 
-pub(super) fn reduce(context: &Context, x: View<'_>, reduction: Reduction) -> Result<Tensor> {
+pub(super) fn reduce(context: &Context, x: View<'_>, reduction: ReductionKind) -> Result<Tensor> {
     let (first, then, root) = match reduction {
-        Reduction::Sum => (0, 0, false),
-        Reduction::Norm(Norm::L1) => (1, 0, false),
-        Reduction::Squares => (2, 0, false),
-        Reduction::Norm(Norm::L2) => (2, 0, true),
-        Reduction::Norm(Norm::Infinity) => (3, 3, false),
+        ReductionKind::Sum => (0, 0, false),
+        ReductionKind::Norm(Norm::L1) => (1, 0, false),
+        ReductionKind::Squares => (2, 0, false),
+        ReductionKind::Norm(Norm::L2) => (2, 0, true),
+        ReductionKind::Norm(Norm::Infinity) => (3, 3, false),
     };
     let mut partial = norm_pass(context, x, first, root)?;
     while partial.shape().elements() > 1 {

@@ -77,7 +77,7 @@ pub enum Norm {
 
 /// A reduction of all elements to one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reduction {
+pub(crate) enum ReductionKind {
     Sum,
     Squares,
     Norm(Norm),
@@ -88,7 +88,7 @@ pub(crate) enum Reduction {
 /// # Errors
 /// Out of memory.
 pub fn norm<'a>(x: impl Into<View<'a>>, norm: Norm) -> Result<Tensor> {
-    reduce(x.into(), Reduction::Norm(norm))
+    reduce(x.into(), ReductionKind::Norm(norm))
 }
 
 /// Σ x² over all elements, as a tensor with one element.
@@ -96,7 +96,7 @@ pub fn norm<'a>(x: impl Into<View<'a>>, norm: Norm) -> Result<Tensor> {
 /// # Errors
 /// Out of memory.
 pub fn squared_norm<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
-    reduce(x.into(), Reduction::Squares)
+    reduce(x.into(), ReductionKind::Squares)
 }
 
 /// Σ x over all elements, as a tensor with one element.
@@ -104,10 +104,10 @@ pub fn squared_norm<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
 /// # Errors
 /// Out of memory.
 pub fn sum<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
-    reduce(x.into(), Reduction::Sum)
+    reduce(x.into(), ReductionKind::Sum)
 }
 
-fn reduce(x: View<'_>, reduction: Reduction) -> Result<Tensor> {
+fn reduce(x: View<'_>, reduction: ReductionKind) -> Result<Tensor> {
     on_device!(x.device(),
         F => {
             let value = cpu::reduce(x.array1::<F>(), reduction);

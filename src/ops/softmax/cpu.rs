@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2, Axis, Zip, aview1};
 
-use super::Kind;
+use super::SoftmaxKind;
 use crate::tensor::Real;
 
 /// max x, computed in several independent lanes.
@@ -30,26 +30,30 @@ pub(crate) fn log_softmax<F: Real>(row: &mut [F]) {
     }
 }
 
-pub(super) fn forward<F: Real>(x: ArrayView2<'_, F>, kind: Kind) -> Array2<F> {
+pub(super) fn forward<F: Real>(x: ArrayView2<'_, F>, kind: SoftmaxKind) -> Array2<F> {
     let mut y = x.to_owned();
     for mut row in y.axis_iter_mut(Axis(0)) {
         let Some(row) = row.as_slice_mut() else { unreachable!("rows of an owned array are contiguous") };
         log_softmax(row);
-        if kind == Kind::Softmax {
+        if kind == SoftmaxKind::Softmax {
             F::exp_each(row);
         }
     }
     y
 }
 
-pub(super) fn backward<F: Real>(y: ArrayView2<'_, F>, d_y: ArrayView2<'_, F>, kind: Kind) -> Array2<F> {
+pub(super) fn backward<F: Real>(
+    y: ArrayView2<'_, F>,
+    d_y: ArrayView2<'_, F>,
+    kind: SoftmaxKind,
+) -> Array2<F> {
     let mut d_x = d_y.to_owned();
     Zip::from(d_x.rows_mut()).and(y.rows()).and(d_y.rows()).for_each(|mut d_x, y, d_y| match kind {
-        Kind::Softmax => {
+        SoftmaxKind::Softmax => {
             let mean = y.dot(&d_y);
             Zip::from(&mut d_x).and(y).for_each(|d_x, &y| *d_x = y * (*d_x - mean));
         }
-        Kind::LogSoftmax => {
+        SoftmaxKind::LogSoftmax => {
             let sum = d_y.sum();
             Zip::from(&mut d_x).and(y).for_each(|d_x, &y| *d_x -= y.exp() * sum);
         }

@@ -1,6 +1,6 @@
 //! Dispatch of `shaders/softmax/{softmax,softmax_backward}.wgsl`.
 
-use super::Kind;
+use super::SoftmaxKind;
 use crate::gpu::{Context, RowOperand, RowReduction, Span, kernels, parameters};
 use crate::{Error, Result};
 
@@ -41,8 +41,13 @@ pub(crate) fn row_reduction(context: &Context, columns: usize) -> Result<RowRedu
     Ok(RowReduction::new(context, columns))
 }
 
-pub(super) fn forward(context: &Context, spans: [Span<'_>; 2], columns: usize, kind: Kind) -> Result<()> {
-    let (constants, rows) = ([u32::from(kind == Kind::LogSoftmax)], spans[0].len() / columns);
+pub(super) fn forward(
+    context: &Context,
+    spans: [Span<'_>; 2],
+    columns: usize,
+    kind: SoftmaxKind,
+) -> Result<()> {
+    let (constants, rows) = ([u32::from(kind == SoftmaxKind::LogSoftmax)], spans[0].len() / columns);
     let operands = spans.map(|span| RowOperand::Each(span, columns));
     let reduction = row_reduction(context, columns)?;
     reduction.dispatch(context, &SOFTMAX, &constants, rows, operands, |piece, [x_base, y_base]| {
@@ -51,8 +56,13 @@ pub(super) fn forward(context: &Context, spans: [Span<'_>; 2], columns: usize, k
 }
 
 /// Spans are y, dy and dx.
-pub(super) fn backward(context: &Context, spans: [Span<'_>; 3], columns: usize, kind: Kind) -> Result<()> {
-    let (constants, rows) = ([u32::from(kind == Kind::LogSoftmax)], spans[0].len() / columns);
+pub(super) fn backward(
+    context: &Context,
+    spans: [Span<'_>; 3],
+    columns: usize,
+    kind: SoftmaxKind,
+) -> Result<()> {
+    let (constants, rows) = ([u32::from(kind == SoftmaxKind::LogSoftmax)], spans[0].len() / columns);
     let operands = spans.map(|span| RowOperand::Each(span, columns));
     let reduction = row_reduction(context, columns)?;
     reduction.dispatch(context, &SOFTMAX_BACKWARD, &constants, rows, operands, |piece, bases| {

@@ -10,7 +10,7 @@ use crate::tensor::{Tensor, View, expect_capacity};
 
 /// Softmax or log softmax.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SoftmaxKind {
     Softmax,
     LogSoftmax,
 }
@@ -28,7 +28,7 @@ pub(crate) enum Kind {
 /// # Ok::<(), refrain::Error>(())
 /// ```
 pub fn softmax<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
-    forward(x.into(), Kind::Softmax)
+    forward(x.into(), SoftmaxKind::Softmax)
 }
 
 /// y_j = x_j − ln Σ_k e^{x_k} over the last dimension. Any shape.
@@ -36,7 +36,7 @@ pub fn softmax<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
 /// # Errors
 /// Out of memory.
 pub fn log_softmax<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
-    forward(x.into(), Kind::LogSoftmax)
+    forward(x.into(), SoftmaxKind::LogSoftmax)
 }
 
 /// dx_j = y_j (dy_j − Σ_k dy_k y_k), where y = softmax(x).
@@ -44,7 +44,7 @@ pub fn log_softmax<'a>(x: impl Into<View<'a>>) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch).
 pub fn softmax_backward<'a>(y: impl Into<View<'a>>, d_y: impl Into<View<'a>>) -> Result<Tensor> {
-    backward(y.into(), d_y.into(), Kind::Softmax)
+    backward(y.into(), d_y.into(), SoftmaxKind::Softmax)
 }
 
 /// dx_j = dy_j − e^{y_j} Σ_k dy_k, where y = log_softmax(x).
@@ -52,10 +52,10 @@ pub fn softmax_backward<'a>(y: impl Into<View<'a>>, d_y: impl Into<View<'a>>) ->
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape), [`Error::DeviceMismatch`](crate::Error::DeviceMismatch).
 pub fn log_softmax_backward<'a>(y: impl Into<View<'a>>, d_y: impl Into<View<'a>>) -> Result<Tensor> {
-    backward(y.into(), d_y.into(), Kind::LogSoftmax)
+    backward(y.into(), d_y.into(), SoftmaxKind::LogSoftmax)
 }
 
-fn forward(x: View<'_>, kind: Kind) -> Result<Tensor> {
+fn forward(x: View<'_>, kind: SoftmaxKind) -> Result<Tensor> {
     on_device!(x.device(),
         F => {
             // Besides the result: one row of exponentials.
@@ -70,7 +70,7 @@ fn forward(x: View<'_>, kind: Kind) -> Result<Tensor> {
     )
 }
 
-fn backward(y: View<'_>, d_y: View<'_>, kind: Kind) -> Result<Tensor> {
+fn backward(y: View<'_>, d_y: View<'_>, kind: SoftmaxKind) -> Result<Tensor> {
     expect_alike(y, "d_y", d_y)?;
     on_device!(y.device(),
         F => {

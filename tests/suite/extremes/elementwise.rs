@@ -30,9 +30,12 @@ fn nan_stays_nan_through_every_activation(device: &Device) -> Outcome {
         let values = y.download()?;
         assert!(values.iter().all(|value| value.is_nan()), "{function:?} of NaN is {values:?} on {device}");
         let d_y = vector(device, &[0.5; NANS.len()])?;
-        let slopes = ops::unary_backward(&x, &y, &d_y, function)?.download()?;
+        let derivatives = ops::unary_backward(&x, &y, &d_y, function)?.download()?;
         let right = |slope: &f32| slope.is_nan() != has_one_slope(function);
-        assert!(slopes.iter().all(right), "the derivative of {function:?} at NaN is {slopes:?} on {device}");
+        assert!(
+            derivatives.iter().all(right),
+            "the derivative of {function:?} at NaN is {derivatives:?} on {device}"
+        );
         for at in [-2.0, 0.25, 2.0] {
             let x = vector(device, &[at; NANS.len()])?;
             let y = ops::unary(&x, function)?;

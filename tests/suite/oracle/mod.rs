@@ -132,8 +132,8 @@ fn options(setting: &Setting) -> Result<Options> {
 fn covered(variant: Variant) -> Variant {
     let has = |options: &[&str]| options.iter().any(|option| variant.has(option));
     let of_first = has(&["input_dropout", "recurrent_dropout", "weight_drop"]);
-    let is_known = !has(&["zoneout"]) && !(of_first && has(&["layers", "direction"]));
-    if is_known { variant } else { variant.with(EVALUATION) }
+    let is_unknown = has(&["zoneout"]) || of_first && has(&["layers", "direction"]);
+    if is_unknown { variant.with(EVALUATION) } else { variant }
 }
 
 /// A row of \[outer, B, width\].

@@ -4,9 +4,9 @@ use crate::nn::Rnn;
 use crate::ops::Activation;
 use crate::ops::recurrent::{CellOptions, Reset, SlidingWindows, Truncation};
 
-/// Options of the equations; all absent in [`Choices::NONE`].
+/// Options of the equations; all absent in [`CellChoices::NONE`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Choices {
+pub(super) struct CellChoices {
     pub(super) peepholes: bool,
     pub(super) coupled: bool,
     pub(super) reset_before: bool,
@@ -37,7 +37,7 @@ pub(super) fn further_windows(truncation: Truncation) -> usize {
     }
 }
 
-impl Choices {
+impl CellChoices {
     pub(super) const NONE: Self = Self {
         peepholes: false,
         coupled: false,

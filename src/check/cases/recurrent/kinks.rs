@@ -2,7 +2,7 @@
 
 use std::f64::consts::{FRAC_PI_2, FRAC_PI_4};
 
-use super::{Bias, Inputs, Stack};
+use super::{Bias, Stack, StackInputs};
 use crate::Result;
 use crate::check::compare::difference;
 use crate::check::sampler::{Nudge, Sampler};
@@ -81,8 +81,11 @@ impl Stack {
     /// W_ih x_t + b_ih + W_hh h_{t−1} + b_hh of a forward stack of one layer over whole rows \[T, B, H\].
     fn pre_activations(self, sampler: &Sampler) -> Result<Vec<f64>> {
         debug_assert_eq!(self.layers, 1);
-        debug_assert_eq!((self.directions, self.rows), (super::Directions::Forward, super::Rows::Whole));
-        let Inputs { layer, parameters, x, initial, .. } = self.sampler(sampler)?;
+        debug_assert_eq!(
+            (self.directions, self.rows),
+            (super::CaseDirections::Forward, super::CaseRows::Whole)
+        );
+        let StackInputs { layer, parameters, x, initial, .. } = self.sampler(sampler)?;
         let (y, _) = layer.infer(&parameters, &x, &initial)?;
         let mut before = initial.hidden().download_f64()?;
         before.extend(y.download_f64()?);

@@ -13,8 +13,8 @@ use crate::nn::{Cell, Layer, Model, Parameters, Rnn, State};
 use crate::ops::Activation;
 use crate::ops::recurrent::Truncation;
 use crate::tensor::Tensor;
-use choices::{Choices, further_windows};
-use sequences::{Batch, Rows};
+use choices::{CellChoices, further_windows};
+use sequences::{Batch, CaseRows};
 
 /// T, B, I, H and L of a case, and its options.
 #[derive(Clone, Copy)]
@@ -25,10 +25,10 @@ struct Stack {
     inputs: usize,
     hidden: usize,
     layers: usize,
-    directions: Directions,
+    directions: CaseDirections,
     bias: Bias,
-    rows: Rows,
-    choices: Choices,
+    rows: CaseRows,
+    choices: CellChoices,
     truncation: Truncation,
     /// Whether the final state has an upstream gradient.
     final_gradient: FinalGradient,
@@ -37,7 +37,7 @@ struct Stack {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Directions {
+enum CaseDirections {
     Forward,
     Reverse,
     Both,
@@ -62,10 +62,10 @@ const PLAIN: Stack = Stack {
     inputs: 5,
     hidden: 17,
     layers: 1,
-    directions: Directions::Forward,
+    directions: CaseDirections::Forward,
     bias: Bias::With,
-    rows: Rows::Whole,
-    choices: Choices::NONE,
+    rows: CaseRows::Whole,
+    choices: CellChoices::NONE,
     truncation: Truncation::None,
     final_gradient: FinalGradient::Given,
     magnitude: 1.0,
@@ -94,7 +94,7 @@ fn seeded(stacks: Vec<Stack>) -> impl Iterator<Item = (Stack, Result<u64>)> {
 }
 
 /// All inputs of a case, sampled in this order.
-struct Inputs {
+struct StackInputs {
     layer: Layer<Rnn>,
     model: Model,
     parameters: Parameters,
@@ -120,9 +120,9 @@ impl Stack {
     fn description(self) -> Rnn {
         let description = Rnn::new(self.cell.clone(), self.inputs, self.hidden).layers(self.layers);
         let description = match self.directions {
-            Directions::Forward => description,
-            Directions::Reverse => description.reverse(),
-            Directions::Both => description.bidirectional(),
+            CaseDirections::Forward => description,
+            CaseDirections::Reverse => description.reverse(),
+            CaseDirections::Both => description.bidirectional(),
         };
         let description = self.choices.of(description).with_truncation(self.truncation);
         if self.bias == Bias::With { description } else { description.without_bias() }
@@ -142,7 +142,7 @@ impl Stack {
         self.choices.activations.map_or(1.0, |functions| steepness(functions, self.steps))
     }
 
-    fn sampler(self, sampler: &Sampler) -> Result<Inputs> {
+    fn sampler(self, sampler: &Sampler) -> Result<StackInputs> {
         let mut model = Model::new(0);
         let layer = model.add("rnn", self.description())?;
         let bound = 1.0 / (self.hidden as f64).sqrt();
@@ -151,11 +151,11 @@ impl Stack {
         let x = sampler.values(self.steps * self.batch * self.inputs, -self.magnitude..self.magnitude);
         let x = batch.with_padding(sampler, x, f32::NAN)?;
         let initial = self.draw_state(sampler)?;
-        Ok(Inputs { layer, model, parameters, batch, x, initial })
+        Ok(StackInputs { layer, model, parameters, batch, x, initial })
     }
 
     fn draw_state(self, sampler: &Sampler) -> Result<State> {
-        let directions = if self.directions == Directions::Both { 2 } else { 1 };
+        let directions = if self.directions == CaseDirections::Both { 2 } else { 1 };
         let hidden = self.choices.projection.unwrap_or(self.hidden);
         let cell = self.cell.has_cell_state().then_some(self.hidden);
         sampler.state([self.layers * directions, self.batch, hidden], cell)
@@ -173,7 +173,7 @@ impl Stack {
     }
 
     fn forward(self, sampler: &Sampler) -> Result<Vec<Output>> {
-        let Inputs { layer, parameters, batch, x, initial, .. } = self.sampler(sampler)?;
+        let StackInputs { layer, parameters, batch, x, initial, .. } = self.sampler(sampler)?;
         let roundings = self.growth() * self.recurrence().forward();
         let (y, last) = layer.infer_sequences(&parameters, &x, &initial, batch.sequences())?;
         let mut outputs = self.state_outputs("final state", &last, roundings);
@@ -183,7 +183,7 @@ impl Stack {
     }
 
     fn backward(self, sampler: &Sampler) -> Result<Vec<Output>> {
-        let Inputs { layer, model, parameters, batch, x, initial } = self.sampler(sampler)?;
+        let StackInputs { layer, model, parameters, batch, x, initial } = self.sampler(sampler)?;
         let d_y = sampler.values(self.steps * self.batch * layer.description().outputs(), CENTRED);
         // Finite random values, as a loss over whole rows returns them for the padding.
         let d_y = batch.with_padding(sampler, d_y, 3.0)?;
@@ -224,11 +224,11 @@ mod tests {
         let Stack { choices, .. } = stack;
         let with = |choices| Stack { choices, ..stack };
         let all = [
-            ("reset before", with(Choices { reset_before: false, ..choices })),
-            ("activations", with(Choices { activations: None, ..choices })),
-            ("clip of gates", with(Choices { clip_gates: None, ..choices })),
-            ("clip of the cell", with(Choices { clip_cell: None, ..choices })),
-            ("clip of the gradient", with(Choices { clip_gradient: None, ..choices })),
+            ("reset before", with(CellChoices { reset_before: false, ..choices })),
+            ("activations", with(CellChoices { activations: None, ..choices })),
+            ("clip of gates", with(CellChoices { clip_gates: None, ..choices })),
+            ("clip of the cell", with(CellChoices { clip_cell: None, ..choices })),
+            ("clip of the gradient", with(CellChoices { clip_gradient: None, ..choices })),
         ];
         all.into_iter().filter(|(_, simple)| simple.choices != choices).collect()
     }
@@ -239,7 +239,7 @@ mod tests {
         for (_, stacks) in stacks::by_cell() {
             // A single number is either clipped or not.
             let tells = |stack: &Stack| {
-                stack.choices != Choices::NONE && stack.steps * stack.batch * stack.hidden > 1
+                stack.choices != CellChoices::NONE && stack.steps * stack.batch * stack.hidden > 1
             };
             for (stack, seed) in seeded(stacks).filter(|(stack, _)| tells(stack)) {
                 let (seed, label) = (seed.unwrap(), stack.label());

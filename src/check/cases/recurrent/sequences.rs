@@ -9,7 +9,7 @@ use crate::tensor::{Indices, Tensor};
 
 /// Whether rows end early, or are reset at some steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Rows {
+pub(super) enum CaseRows {
     Whole,
     Ragged,
     Reset,
@@ -24,7 +24,7 @@ pub(super) struct Batch {
     resets: Option<Indices>,
 }
 
-impl Rows {
+impl CaseRows {
     /// Samples lengths in any order that include 1, T and, with more than two rows, 0; a single row is shorter than T. A
     /// third of all steps are resets.
     pub(super) fn sampler(self, sampler: &Sampler, steps: usize, rows: usize) -> Result<Batch> {

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::choices::{overlapping, sliding};
-use super::{Bias, Choices, Directions, FinalGradient, PLAIN, Rows, Stack, Truncation};
+use super::{Bias, CaseDirections, CaseRows, CellChoices, FinalGradient, PLAIN, Stack, Truncation};
 use crate::nn::Cell;
 use crate::ops::Activation;
 
@@ -57,7 +57,7 @@ pub(super) fn by_cell() -> Vec<(&'static str, Vec<Stack>)> {
     all
 }
 
-const NONE: Choices = Choices::NONE;
+const NONE: CellChoices = CellChoices::NONE;
 /// Bounds that clip some units of these cases and not others: the standard deviation of the pre-activations is about 0.4,
 /// that of states and their gradients below 1.
 const GATES: Option<f32> = Some(0.3);
@@ -66,14 +66,14 @@ const GRADIENT: Option<f32> = Some(0.05);
 
 /// The options of the equations with the cells that have them, by name.
 fn with_choices() -> Vec<(&'static str, Vec<Stack>)> {
-    let peepholes = Choices { peepholes: true, ..NONE };
-    let coupled = Choices { coupled: true, ..NONE };
-    let both = Choices { peepholes: true, coupled: true, ..NONE };
-    let reset_before = Choices { reset_before: true, ..NONE };
-    let gates = Choices { clip_gates: GATES, ..NONE };
-    let gradient = Choices { clip_gradient: GRADIENT, ..NONE };
-    let clips = Choices { clip_gates: GATES, clip_cell: CELL, clip_gradient: GRADIENT, ..NONE };
-    let every = |lists: &[(&'static Cell, Choices)]| -> Vec<Stack> {
+    let peepholes = CellChoices { peepholes: true, ..NONE };
+    let coupled = CellChoices { coupled: true, ..NONE };
+    let both = CellChoices { peepholes: true, coupled: true, ..NONE };
+    let reset_before = CellChoices { reset_before: true, ..NONE };
+    let gates = CellChoices { clip_gates: GATES, ..NONE };
+    let gradient = CellChoices { clip_gradient: GRADIENT, ..NONE };
+    let clips = CellChoices { clip_gates: GATES, clip_cell: CELL, clip_gradient: GRADIENT, ..NONE };
+    let every = |lists: &[(&'static Cell, CellChoices)]| -> Vec<Stack> {
         lists.iter().flat_map(|&(cell, choices)| beside(cell, choices)).collect()
     };
     let (tanh, lstm, gru) = (PLAIN.cell, &Cell::Lstm, &Cell::Gru);
@@ -86,11 +86,11 @@ fn with_choices() -> Vec<(&'static str, Vec<Stack>)> {
             "lstm clips",
             every(&[
                 (lstm, gates),
-                (lstm, Choices { clip_cell: CELL, ..NONE }),
+                (lstm, CellChoices { clip_cell: CELL, ..NONE }),
                 (lstm, gradient),
                 (lstm, clips),
-                (lstm, Choices { peepholes: true, ..clips }),
-                (lstm, Choices { coupled: true, ..clips }),
+                (lstm, CellChoices { peepholes: true, ..clips }),
+                (lstm, CellChoices { coupled: true, ..clips }),
             ]),
         ),
         (
@@ -98,7 +98,7 @@ fn with_choices() -> Vec<(&'static str, Vec<Stack>)> {
             every(&[
                 (gru, gates),
                 (gru, gradient),
-                (gru, Choices { reset_before: true, ..Choices { clip_cell: None, ..clips } }),
+                (gru, CellChoices { reset_before: true, ..CellChoices { clip_cell: None, ..clips } }),
             ]),
         ),
         ("lstm activations", activations(lstm, NONE)),
@@ -108,15 +108,21 @@ fn with_choices() -> Vec<(&'static str, Vec<Stack>)> {
 }
 
 /// One set of options over awkward sizes, ragged rows, directions and layers.
-fn beside(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
+fn beside(cell: &'static Cell, choices: CellChoices) -> Vec<Stack> {
     let plain = Stack { cell, choices, steps: 5, ..PLAIN };
-    let mixed = Stack { rows: Rows::RaggedAndReset, ..plain };
+    let mixed = Stack { rows: CaseRows::RaggedAndReset, ..plain };
     let without = FinalGradient::None;
     let mut stacks = vec![
         plain,
         Stack { hidden: 33, batch: 17, bias: Bias::Without, final_gradient: without, ..plain },
-        Stack { directions: Directions::Both, layers: 2, ..mixed },
-        Stack { directions: Directions::Reverse, hidden: 33, batch: 17, final_gradient: without, ..mixed },
+        Stack { directions: CaseDirections::Both, layers: 2, ..mixed },
+        Stack {
+            directions: CaseDirections::Reverse,
+            hidden: 33,
+            batch: 17,
+            final_gradient: without,
+            ..mixed
+        },
         Stack { truncation: Truncation::Chunks(2), batch: 1, ..mixed },
         Stack { steps: 1, batch: 1, hidden: 33, ..plain },
     ];
@@ -128,7 +134,7 @@ fn beside(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
 }
 
 /// Each function in each role, and the combinations used by other packages.
-fn activations(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
+fn activations(cell: &'static Cell, choices: CellChoices) -> Vec<Stack> {
     use Activation::{HardSigmoid, HardTanh, Relu, ScaledTanh, Sigmoid, Softsign, Tanh, ThresholdedRelu};
     let hard = HardSigmoid { alpha: 0.2, beta: 0.5 };
     // Moves the kinks into the range of the pre-activations.
@@ -144,7 +150,7 @@ fn activations(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
             [role(place, 0), role(place, 1), if *cell == Cell::Lstm { role(place, 2) } else { Tanh }];
         // Stays below half way to the first pole: see `kinks.rs`.
         let magnitude = if functions.contains(&Activation::Tan) { 0.3 } else { PLAIN.magnitude };
-        let choices = Choices { activations: Some(functions), ..choices };
+        let choices = CellChoices { activations: Some(functions), ..choices };
         Stack { cell, choices, steps: 3, magnitude, ..PLAIN }
     });
     let mut stacks: Vec<Stack> = rotated.collect();
@@ -155,9 +161,9 @@ fn activations(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
         [hard, Softsign, HardTanh { low: -0.5, high: 0.25 }],
         [Sigmoid, scaled, Softsign],
     ] {
-        let choices = Choices { activations: Some(functions), ..choices };
+        let choices = CellChoices { activations: Some(functions), ..choices };
         stacks.extend(beside(cell, choices));
-        stacks.push(Stack { cell, steps: 5, choices: Choices { clip_gates: GATES, ..choices }, ..PLAIN });
+        stacks.push(Stack { cell, steps: 5, choices: CellChoices { clip_gates: GATES, ..choices }, ..PLAIN });
     }
     stacks
 }
@@ -166,17 +172,17 @@ fn activations(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
 fn projections() -> Vec<Stack> {
     let lstm = |choices| beside(&Cell::Lstm, choices);
     let plain = Stack { cell: &Cell::Lstm, steps: 5, ..PLAIN };
-    let mut stacks = lstm(Choices { projection: Some(5), ..NONE });
-    stacks.extend(lstm(Choices { projection: Some(16), clip_gradient: GRADIENT, ..NONE }));
-    let all = Choices { peepholes: true, coupled: true, clip_gates: GATES, clip_cell: CELL, ..NONE };
+    let mut stacks = lstm(CellChoices { projection: Some(5), ..NONE });
+    stacks.extend(lstm(CellChoices { projection: Some(16), clip_gradient: GRADIENT, ..NONE }));
+    let all = CellChoices { peepholes: true, coupled: true, clip_gates: GATES, clip_cell: CELL, ..NONE };
     // Many bounds at once attenuate gradients strongly.
-    stacks.extend(lstm(Choices { projection: Some(3), clip_gradient: Some(0.005), ..all }));
+    stacks.extend(lstm(CellChoices { projection: Some(3), clip_gradient: Some(0.005), ..all }));
     for (hidden, width) in [(2, 1), (17, 1), (33, 32), (33, 17), (65, 33)] {
-        let choices = Choices { projection: Some(width), ..NONE };
+        let choices = CellChoices { projection: Some(width), ..NONE };
         let stack = Stack { hidden, choices, ..plain };
-        stacks.push(Stack { directions: Directions::Both, layers: 2, ..stack });
+        stacks.push(Stack { directions: CaseDirections::Both, layers: 2, ..stack });
         stacks.push(Stack {
-            rows: Rows::Ragged,
+            rows: CaseRows::Ragged,
             batch: 17,
             layers: 2,
             final_gradient: FinalGradient::None,
@@ -188,14 +194,14 @@ fn projections() -> Vec<Stack> {
 
 /// Sliding and overlapping windows, for each cell and for those options that the backward pass of a step uses.
 fn with_windows() -> Vec<(&'static str, Vec<Stack>)> {
-    let projected = Choices { projection: Some(5), ..NONE };
-    let seeing = Choices { peepholes: true, coupled: true, ..NONE };
-    let clipped = Choices { clip_gradient: GRADIENT, ..NONE };
-    let every = |lists: &[(&'static Cell, Choices)]| -> Vec<Stack> {
+    let projected = CellChoices { projection: Some(5), ..NONE };
+    let seeing = CellChoices { peepholes: true, coupled: true, ..NONE };
+    let clipped = CellChoices { clip_gradient: GRADIENT, ..NONE };
+    let every = |lists: &[(&'static Cell, CellChoices)]| -> Vec<Stack> {
         lists.iter().flat_map(|&(cell, choices)| windows(cell, choices)).collect()
     };
     let (tanh, lstm, gru) = (PLAIN.cell, &Cell::Lstm, &Cell::Gru);
-    let reset = Choices { reset_before: true, ..NONE };
+    let reset = CellChoices { reset_before: true, ..NONE };
     vec![
         ("rnn windows", every(&[(tanh, NONE), (tanh, clipped)])),
         (
@@ -204,19 +210,19 @@ fn with_windows() -> Vec<(&'static str, Vec<Stack>)> {
                 (lstm, NONE),
                 (lstm, seeing),
                 (lstm, projected),
-                (lstm, Choices { clip_gradient: GRADIENT, ..projected }),
+                (lstm, CellChoices { clip_gradient: GRADIENT, ..projected }),
             ]),
         ),
         (
             "gru windows",
-            every(&[(gru, NONE), (gru, reset), (gru, Choices { clip_gradient: GRADIENT, ..reset })]),
+            every(&[(gru, NONE), (gru, reset), (gru, CellChoices { clip_gradient: GRADIENT, ..reset })]),
         ),
     ]
 }
 
-fn windows(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
+fn windows(cell: &'static Cell, choices: CellChoices) -> Vec<Stack> {
     let plain = Stack { cell, choices, steps: 7, ..PLAIN };
-    let mixed = Stack { rows: Rows::RaggedAndReset, ..plain };
+    let mixed = Stack { rows: CaseRows::RaggedAndReset, ..plain };
     let without = FinalGradient::None;
     let mut stacks = Vec::new();
     for truncation in [sliding(0), sliding(1), sliding(3), overlapping(2, 5), overlapping(3, 3)] {
@@ -225,9 +231,9 @@ fn windows(cell: &'static Cell, choices: Choices) -> Vec<Stack> {
         stacks.push(Stack { truncation, steps: 1, batch: 1, bias: Bias::Without, ..plain });
     }
     let window = sliding(2);
-    stacks.push(Stack { truncation: window, rows: Rows::Ragged, batch: 1, ..plain });
+    stacks.push(Stack { truncation: window, rows: CaseRows::Ragged, batch: 1, ..plain });
     // The window is longer than the sequence, so nothing is truncated.
-    stacks.push(Stack { truncation: sliding(20), steps: 4, rows: Rows::Ragged, ..plain });
+    stacks.push(Stack { truncation: sliding(20), steps: 4, rows: CaseRows::Ragged, ..plain });
     stacks.push(Stack { truncation: overlapping(4, 9), steps: 6, batch: 5, ..mixed });
     if choices.projection.is_none() {
         stacks.push(Stack { truncation: window, hidden: 1, batch: 17, ..mixed });
@@ -250,8 +256,8 @@ fn sequences(cell: &'static Cell) -> Vec<Stack> {
     let plain = Stack { cell, ..PLAIN };
     let wide = Stack { steps: 9, batch: 5, hidden: 33, layers: 2, ..plain };
     let narrow = Stack { steps: 6, batch: 17, inputs: 3, hidden: 1, ..plain };
-    let (reverse, both) = (Directions::Reverse, Directions::Both);
-    let (ragged, reset) = (Rows::Ragged, Rows::Reset);
+    let (reverse, both) = (CaseDirections::Reverse, CaseDirections::Both);
+    let (ragged, reset) = (CaseRows::Ragged, CaseRows::Reset);
     let without = FinalGradient::None;
     vec![
         Stack { directions: reverse, layers: 2, ..plain },
@@ -267,13 +273,18 @@ fn sequences(cell: &'static Cell) -> Vec<Stack> {
         Stack { rows: ragged, directions: both, layers: 2, ..narrow },
         Stack { rows: reset, ..plain },
         Stack { rows: reset, directions: both, final_gradient: without, ..wide },
-        Stack { rows: Rows::RaggedAndReset, directions: reverse, ..plain },
-        Stack { rows: Rows::RaggedAndReset, directions: both, batch: 16, ..plain },
+        Stack { rows: CaseRows::RaggedAndReset, directions: reverse, ..plain },
+        Stack { rows: CaseRows::RaggedAndReset, directions: both, batch: 16, ..plain },
         Stack { truncation: Truncation::Chunks(1), layers: 2, ..plain },
         Stack { truncation: Truncation::Chunks(3), ..plain },
         Stack { truncation: Truncation::Chunks(7), final_gradient: without, ..plain },
         Stack { truncation: Truncation::Chunks(4), directions: reverse, ..plain },
         Stack { truncation: Truncation::Chunks(3), rows: ragged, directions: both, ..wide },
-        Stack { truncation: Truncation::Chunks(2), rows: Rows::RaggedAndReset, directions: both, ..narrow },
+        Stack {
+            truncation: Truncation::Chunks(2),
+            rows: CaseRows::RaggedAndReset,
+            directions: both,
+            ..narrow
+        },
     ]
 }

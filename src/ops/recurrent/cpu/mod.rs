@@ -19,7 +19,7 @@ use super::weight_gradients;
 use crate::Result;
 use crate::device::Host;
 use crate::ops::recurrent::{
-    Call, Cell, CellState, Gradients, Pass, SavedActivations, Sizes, StateTensors, StateView,
+    Call, Cell, CellState, Pass, PassGradients, SavedActivations, Sizes, StateTensors, StateView,
 };
 use crate::tensor::{Real, Tensor, View, expect_capacity, unwritten};
 
@@ -121,7 +121,7 @@ pub(crate) fn backward<F: Real>(
     output: &Tensor,
     d_output: View<'_>,
     d_last: Option<StateView<'_>>,
-) -> Result<Gradients> {
+) -> Result<PassGradients> {
     let Sizes { rows, hidden_size, projection_size, .. } = sizes;
     let device = output.device();
     let mut arrays = BackwardArrays::new(host, call, sizes)?;
@@ -183,7 +183,7 @@ pub(crate) fn backward<F: Real>(
             },
         );
         let d_norms = Tensor::from_array(device, d_norms)?;
-        Ok::<_, crate::Error>(weight_gradients::Product {
+        Ok::<_, crate::Error>(weight_gradients::RecurrentNormGradients {
             d_product: Tensor::from_array(device, d_product)?,
             d_norms,
         })
@@ -198,13 +198,13 @@ fn finish<F: Real>(
     steps: SavedActivations,
     arrays: BackwardArrays<F>,
     matrices: &Matrices<'_, F>,
-    product: Option<weight_gradients::Product>,
-) -> Result<Gradients> {
+    product: Option<weight_gradients::RecurrentNormGradients>,
+) -> Result<PassGradients> {
     let equations = &call.equations;
     let device = d_projected.device().clone();
     let tensor = |array: Array3<F>| Tensor::from_array(&device, array);
     let saved = steps.saved.as_ref();
-    Ok(Gradients {
+    Ok(PassGradients {
         gates: equations.gates(),
         d_apart: arrays.d_apart.map(tensor).transpose()?,
         previous: tensor(matrices.seen_all(arrays.previous))?,

@@ -20,7 +20,7 @@ use super::time_chunks::{Arrays, Reach, TimeChunk};
 use crate::Result;
 use crate::gpu::{Context, Span};
 use crate::ops::dropout;
-use crate::ops::recurrent::{Call, Gradients, Pass, SavedActivations, Sizes, StateTensors, StateView};
+use crate::ops::recurrent::{Call, Pass, PassGradients, SavedActivations, Sizes, StateTensors, StateView};
 use crate::tensor::Tensor;
 
 /// Runs the backward loop and returns the gradients of each direction.
@@ -32,7 +32,7 @@ pub(crate) fn backward(
     output: &Tensor,
     d_output: Tensor,
     d_last: &[Option<StateView<'_>>],
-) -> Result<Vec<Gradients>> {
+) -> Result<Vec<PassGradients>> {
     let count = calls.len();
     let gates = saved_activations.take_gates();
     let SavedActivations { saved, unprojected, step_flags, .. } = saved_activations;
@@ -65,7 +65,7 @@ pub(crate) fn backward(
     let mut gradients = Vec::with_capacity(count);
     for (index, ((result, cells), modulated)) in result.into_iter().zip(cells).zip(modulated).enumerate() {
         let call = &calls[index];
-        gradients.push(Gradients {
+        gradients.push(PassGradients {
             gates: call.equations.gates(),
             d_projected: result.d_projected,
             d_apart: result.d_apart,

@@ -13,11 +13,11 @@ use super::step_flags::{self, StepFlags};
 use super::time_chunks::{Arrays, Reach};
 use crate::Result;
 use crate::gpu::{Context, Kernel, RowOperand, RowReduction, Span, kernel, parameters};
-use crate::ops::matmul::Sizes as ProductSizes;
+use crate::ops::matmul::MatmulSizes;
 use crate::ops::matmul::gpu::{Add, matmul};
 use crate::ops::recurrent::Norms;
-use crate::ops::recurrent::weight_gradients::Product;
-use crate::ops::recurrent::{Call, Cell, Gradients, SavedActivations, Sizes, StateTensors, StateView};
+use crate::ops::recurrent::weight_gradients::RecurrentNormGradients;
+use crate::ops::recurrent::{Call, Cell, PassGradients, SavedActivations, Sizes, StateTensors, StateView};
 use crate::ops::{Form, LAYER_NORM_EPSILON, sum_rows};
 use crate::tensor::{Tensor, View};
 
@@ -173,7 +173,7 @@ pub(crate) fn forward(
             ]
             .map(RowOperand::All);
             for t in call.traversal.order_of(chunk.steps.clone()) {
-                let size = ProductSizes::dense([rows, gates, hidden_size]);
+                let size = MatmulSizes::dense([rows, gates, hidden_size]);
                 let step = product.view().span().slice(t * rows * gates..(t + 1) * rows * gates);
                 let spans = [hidden.view().span(), call.weights.weight_hh.span(), step];
                 matmul(context, spans, size, Form::RightTransposed, Add::Bias(None))?;
@@ -211,7 +211,7 @@ pub(crate) fn backward(
     output: &Tensor,
     d_output: View<'_>,
     d_last: Option<StateView<'_>>,
-) -> Result<Gradients> {
+) -> Result<PassGradients> {
     let Sizes { rows, hidden_size, steps, .. } = sizes;
     let equations = call.equations;
     let mut gates = kept.take_gates();
@@ -292,7 +292,7 @@ pub(crate) fn backward(
                         norms_width: (width + rest) as u32,
                     }
                 })?;
-                let size = ProductSizes::dense([rows, hidden_size, width]);
+                let size = MatmulSizes::dense([rows, hidden_size, width]);
                 let step = own_product.span().slice(t * rows * width..(t + 1) * rows * width);
                 let carried = carry.view().span().slice(0..rows * hidden_size);
                 let spans = [step, call.weights.weight_hh.span(), carried];
@@ -310,7 +310,7 @@ pub(crate) fn backward(
     // The gradient of the recurrent bias of a GRU's last gate, already summed: shaped as one step of one row.
     let last_bias = || operands::copy(d_norms.view().outer(width..width + rest)?, &[1, 1, hidden_size]);
     let d_apart = equations.last_gate_apart().then(last_bias).transpose()?;
-    Ok(Gradients {
+    Ok(PassGradients {
         gates: equations.gates(),
         d_projected: gates,
         d_apart,
@@ -318,7 +318,7 @@ pub(crate) fn backward(
         modulated: None,
         cells: None,
         projection: None,
-        product: Some(Product { d_product: product, d_norms }),
+        product: Some(RecurrentNormGradients { d_product: product, d_norms }),
         entry: None,
         d_initial,
     })

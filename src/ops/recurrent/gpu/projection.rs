@@ -4,7 +4,7 @@
 
 use crate::Result;
 use crate::gpu::{Bound, Context, Operand, Span, kernels, parameters};
-use crate::ops::matmul::Sizes as ProductSizes;
+use crate::ops::matmul::MatmulSizes;
 use crate::ops::matmul::gpu::{Add, matmul};
 use crate::ops::recurrent::{Call, Sizes};
 use crate::ops::{Form, dropout};
@@ -50,7 +50,7 @@ pub(crate) fn project(
 ) -> Result<()> {
     let (state, units) = (projection.shape().rows(), projection.shape().last());
     let rows = unprojected.len() / units;
-    let sizes = ProductSizes { m: rows, n: state, k: units, a_width: units, c_width: width };
+    let sizes = MatmulSizes { m: rows, n: state, k: units, a_width: units, c_width: width };
     let spans = [unprojected, projection.span(), output];
     matmul(context, spans, sizes, Form::RightTransposed, Add::Bias(None))
 }
@@ -103,7 +103,7 @@ impl<'a> Projection<'a> {
         let product = self.product.view().span().slice(0..rows * projection_size);
         if let Some(gates) = place.next_gates {
             let width = gates.len() / rows;
-            let sizes = ProductSizes::dense([rows, projection_size, width]);
+            let sizes = MatmulSizes::dense([rows, projection_size, width]);
             let spans = [gates, self.call.weights.weight_hh.span(), product];
             matmul(context, spans, sizes, Form::Plain, Add::Bias(None))?;
         }
@@ -115,7 +115,7 @@ impl<'a> Projection<'a> {
             None => self.gather(context, place, product)?,
         }
         let d_unprojected = self.d_unprojected.view();
-        let sizes = ProductSizes::dense([rows, hidden_size, projection_size]);
+        let sizes = MatmulSizes::dense([rows, hidden_size, projection_size]);
         let spans =
             [place.d_hidden, self.projection.span(), d_unprojected.span().slice(0..rows * hidden_size)];
         matmul(context, spans, sizes, Form::Plain, Add::Bias(None))

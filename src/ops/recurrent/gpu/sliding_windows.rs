@@ -23,7 +23,7 @@ use crate::{Error, Result};
 
 /// The windows that end at consecutive steps, and their buffers. Each buffer has two halves, for the previous
 /// lag and the current one. N is the number of windows.
-struct Group<'a> {
+struct WindowGroup<'a> {
     run: &'a BackwardPass<'a>,
     gates: &'a Tensor,
     saved: Option<&'a Tensor>,
@@ -93,7 +93,7 @@ pub(crate) fn backward(
         let d_hidden = || Tensor::unwritten(device, &[ends.len(), rows, projection_size]);
         let state = projection_size + if cell { hidden_size } else { 0 };
         let both = |width: usize| Tensor::zeros(device, &[2, ends.len(), rows, width]);
-        let mut group = Group {
+        let mut group = WindowGroup {
             run,
             gates,
             saved,
@@ -134,7 +134,7 @@ fn largest(run: &BackwardPass<'_>, gates: &Tensor) -> usize {
     (run.context.limits().binding_elements / step).saturating_sub(1).max(1)
 }
 
-impl Group<'_> {
+impl WindowGroup<'_> {
     fn position(&self, lag: usize) -> LagPosition {
         let first = |lag: usize| self.ends.start.max(lag) - lag;
         let steps = first(lag)..self.ends.end - lag;

@@ -12,7 +12,7 @@
 //! [`choose`] decides from sizes alone and never from the number of steps, so that a pass over a part of a
 //! sequence has the same bits as the pass over the whole.
 
-use super::persistent::division::{Capacity, Division as PersistentDivision, Layer};
+use super::persistent::division::{Capacity, Division as PersistentDivision, LayerSizes};
 use super::split_k::{SplitK, UNITS_TO_FILL};
 use crate::Result;
 use crate::gpu::{AdapterKind, Context, RecurrentShape, RecurrentStrategy};
@@ -45,7 +45,7 @@ pub(crate) enum Strategy {
 /// What the choice depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StrategyInputs {
-    pub(crate) layer: Layer,
+    pub(crate) layer: LayerSizes,
     /// What the device offers to persistent kernels; none where workgroups may not wait for each other.
     pub(crate) capacity: Option<Capacity>,
     pub(crate) kind: AdapterKind,
@@ -79,7 +79,7 @@ pub(crate) fn choose_for(context: &Context, calls: &[Call<'_>], sizes: Sizes) ->
     }
     let (gates, Sizes { hidden_size, rows, .. }) = (call.equations.gates(), sizes);
     let slice_bits = SplitK::of(context, sizes).slice_bits();
-    let layer = Layer { gates, hidden_size, rows, directions: calls.len(), slice_bits };
+    let layer = LayerSizes { gates, hidden_size, rows, directions: calls.len(), slice_bits };
     let inputs = |wanted, capacity| StrategyInputs { layer, capacity, kind: context.kind(), wanted };
     let choices = context.choices();
     let shape = RecurrentShape { gates, hidden_size, rows };
@@ -147,7 +147,7 @@ impl Strategy {
 impl StrategyInputs {
     /// Whether the choice depends on the capacity for persistent kernels.
     pub(crate) fn depends_on_capacity(&self) -> bool {
-        let Layer { gates, hidden_size, .. } = self.layer;
+        let LayerSizes { gates, hidden_size, .. } = self.layer;
         let is_large = self.kind != AdapterKind::Software && gates * hidden_size * hidden_size > WEIGHTS;
         self.wanted == RecurrentStrategy::Persistent || (self.wanted == RecurrentStrategy::Auto && is_large)
     }
@@ -156,7 +156,7 @@ impl StrategyInputs {
 /// The division with the most rows per workgroup that leaves enough workgroups and fits workgroup memory;
 /// none where not even one row fits.
 fn division(inputs: &StrategyInputs) -> Option<RowDivision> {
-    let Layer { gates, hidden_size, rows, .. } = inputs.layer;
+    let LayerSizes { gates, hidden_size, rows, .. } = inputs.layer;
     let software = inputs.kind == AdapterKind::Software;
     let (groups, columns) = match software {
         true => (CORES_TO_FILL, Columns::Eight),
@@ -215,7 +215,8 @@ impl RowDivision {
 mod tests {
     use super::*;
 
-    const LAYER: Layer = Layer { gates: 4, hidden_size: 64, rows: 16, directions: 1, slice_bits: 4 };
+    const LAYER: LayerSizes =
+        LayerSizes { gates: 4, hidden_size: 64, rows: 16, directions: 1, slice_bits: 4 };
     const PLAIN: StrategyInputs = StrategyInputs {
         layer: LAYER,
         capacity: None,
@@ -233,7 +234,7 @@ mod tests {
     #[test]
     fn hardware_runs_small_layers_as_sequence_and_large_ones_per_step() {
         let takes = |gates, hidden_size| {
-            rows_of(StrategyInputs { layer: Layer { gates, hidden_size, ..LAYER }, ..PLAIN }).is_some()
+            rows_of(StrategyInputs { layer: LayerSizes { gates, hidden_size, ..LAYER }, ..PLAIN }).is_some()
         };
         assert!(takes(4, 128) && !takes(4, 129));
         assert!(takes(3, 147) && !takes(3, 148));
@@ -242,8 +243,9 @@ mod tests {
 
     #[test]
     fn rows_are_divided_until_the_device_is_filled() {
-        let small = Layer { hidden_size: 32, ..LAYER };
-        let rows = |rows, kind| rows_of(StrategyInputs { layer: Layer { rows, ..small }, kind, ..PLAIN });
+        let small = LayerSizes { hidden_size: 32, ..LAYER };
+        let rows =
+            |rows, kind| rows_of(StrategyInputs { layer: LayerSizes { rows, ..small }, kind, ..PLAIN });
         assert_eq!(
             [1, 128, 256, 512, 4096].map(|batch| rows(batch, AdapterKind::Discrete)),
             [1, 1, 2, 4, 4].map(Some)
@@ -258,7 +260,7 @@ mod tests {
     fn layers_that_exceed_workgroup_memory_run_per_step() {
         let forced = |gates, hidden_size| {
             rows_of(StrategyInputs {
-                layer: Layer { gates, hidden_size, ..LAYER },
+                layer: LayerSizes { gates, hidden_size, ..LAYER },
                 wanted: RecurrentStrategy::Sequence,
                 kind: AdapterKind::Software,
                 ..PLAIN
@@ -281,7 +283,7 @@ mod tests {
             Some(Capacity { workgroups: 512, words: 1 << 28, weight_bits: 3, iterations: 1 << 23 });
         let way = |hidden_size, rows, capacity| {
             let slice_bits = if rows > 16 { 2 } else { 4 };
-            let layer = Layer { hidden_size, rows, slice_bits, ..LAYER };
+            let layer = LayerSizes { hidden_size, rows, slice_bits, ..LAYER };
             choose(&StrategyInputs { layer, capacity, ..PLAIN }).name()
         };
         assert_eq!(
@@ -294,7 +296,7 @@ mod tests {
         );
         assert_eq!(way(512, 256, capacity), RecurrentStrategy::PerStep);
         let asks = |hidden_size, wanted| {
-            let layer = Layer { hidden_size, ..LAYER };
+            let layer = LayerSizes { hidden_size, ..LAYER };
             StrategyInputs { layer, wanted, ..PLAIN }.depends_on_capacity()
         };
         assert!(asks(512, RecurrentStrategy::Auto) && !asks(64, RecurrentStrategy::Auto));
@@ -303,7 +305,7 @@ mod tests {
 
     #[test]
     fn requested_strategies_take_precedence() {
-        let large = StrategyInputs { layer: Layer { hidden_size: 200, ..LAYER }, ..PLAIN };
+        let large = StrategyInputs { layer: LayerSizes { hidden_size: 200, ..LAYER }, ..PLAIN };
         assert_eq!(rows_of(large), None);
         assert_eq!(rows_of(StrategyInputs { wanted: RecurrentStrategy::Sequence, ..large }), Some(1));
         assert_eq!(rows_of(StrategyInputs { wanted: RecurrentStrategy::PerStep, ..PLAIN }), None);
@@ -316,7 +318,7 @@ mod tests {
                 for hidden_size in 1..=POOL {
                     for rows in [1, 16, 1024] {
                         let wanted = RecurrentStrategy::Sequence;
-                        let layer = Layer { gates, hidden_size, rows, ..LAYER };
+                        let layer = LayerSizes { gates, hidden_size, rows, ..LAYER };
                         let inputs = StrategyInputs { layer, kind, wanted, ..PLAIN };
                         let Strategy::Sequence(division) = choose(&inputs) else {
                             assert!(

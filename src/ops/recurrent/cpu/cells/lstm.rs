@@ -45,7 +45,7 @@ struct Lstm<'a, F> {
 }
 
 /// The gates of a row; no f with coupled gates.
-struct Blocks<'a, F> {
+struct GateBlocks<'a, F> {
     i: &'a mut [F],
     f: &'a mut [F],
     g: &'a mut [F],
@@ -66,11 +66,11 @@ impl<'a, F: Real> Lstm<'a, F> {
         }
     }
 
-    fn blocks<'r>(&self, row: &'r mut [F], units: usize) -> Blocks<'r, F> {
+    fn blocks<'r>(&self, row: &'r mut [F], units: usize) -> GateBlocks<'r, F> {
         let (i, rest) = row.split_at_mut(units);
         let (f, rest) = rest.split_at_mut(if self.coupled { 0 } else { units });
         let (g, o) = rest.split_at_mut(units);
-        Blocks { i, f, g, o }
+        GateBlocks { i, f, g, o }
     }
 
     /// a ← a + p c, with the peepholes of a gate.
@@ -90,7 +90,7 @@ impl<'a, F: Real> Lstm<'a, F> {
     fn forward(&self, row: &mut [F], c_before: &[F], c: &mut [F], h: &mut [F]) {
         let units = c.len();
         let c_before = &c_before[..units];
-        let Blocks { i, f, g, o } = self.blocks(row, units);
+        let GateBlocks { i, f, g, o } = self.blocks(row, units);
         self.peep(0, i, c_before);
         self.gate.apply(i);
         if !self.coupled {
@@ -138,7 +138,7 @@ impl<'a, F: Real> Lstm<'a, F> {
     /// (before a projection) and of c, and the states c' and c. `scratch` becomes tanh(c), later g, and the gradient of c.
     fn backward(&self, row: &mut [F], known: [&[F]; 4], d_c_before: &mut [F], scratch: &mut [Vec<F>; 2]) {
         let units = d_c_before.len();
-        let Blocks { i, f, g, o } = self.blocks(row, units);
+        let GateBlocks { i, f, g, o } = self.blocks(row, units);
         let (i, g, o) = (&mut i[..units], &mut g[..units], &mut o[..units]);
         // Slices of the same known length, so that the compiler removes bounds checks.
         let [d_h, d_c_after, c_before, c] = known.map(|slice| &slice[..units]);
@@ -232,7 +232,7 @@ pub(crate) fn state<F: Real>(
     let lstm = Lstm::new(matrices);
     let mut result = Array2::zeros(before.cell.raw_dim());
     for (row, c) in result.outer_iter_mut().enumerate() {
-        let Blocks { i, f, g, .. } = lstm.blocks(units_mut(gates.row_mut(row)), matrices.hidden_size);
+        let GateBlocks { i, f, g, .. } = lstm.blocks(units_mut(gates.row_mut(row)), matrices.hidden_size);
         lstm.state([i, f, g], units(before.cell.row(row)), units_mut(c));
     }
     result

@@ -33,7 +33,7 @@ pub(crate) struct Capacity {
 
 /// The sizes of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layer {
+pub(crate) struct LayerSizes {
     pub(crate) gates: usize,
     pub(crate) hidden_size: usize,
     pub(crate) rows: usize,
@@ -45,7 +45,7 @@ pub(crate) struct Layer {
 /// The division of a layer between workgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Division {
-    layer: Layer,
+    layer: LayerSizes,
     words: usize,
     allowed_iterations: usize,
     unit_bits: u32,
@@ -56,7 +56,7 @@ pub(crate) struct Division {
 impl Division {
     /// Of the divisions that fit the device, returns the one whose workgroups load their operand in the
     /// fewest chunks and, among these, compute the least. None where no division fits.
-    pub(crate) fn of(layer: Layer, capacity: Capacity) -> Option<Self> {
+    pub(crate) fn of(layer: LayerSizes, capacity: Capacity) -> Option<Self> {
         let fits = |&(unit_bits, quad_bits): &(u32, u32)| {
             let work = 1usize << (unit_bits + quad_bits + layer.slice_bits);
             let held = (layer.gates * layer.hidden_size) << unit_bits <= 1024 << capacity.weight_bits;
@@ -112,7 +112,7 @@ impl Division {
 
     /// The most steps of one dispatch whose history has `width` words per row.
     pub(crate) fn steps(&self, width: usize) -> usize {
-        let Layer { rows, directions, .. } = self.layer;
+        let LayerSizes { rows, directions, .. } = self.layer;
         let words = HISTORY.min(self.words - self.exchange(width, 0)[1]);
         STEPS.min(words / (directions * rows * width)).min(self.allowed_iterations / self.iterations()).max(1)
     }
@@ -120,7 +120,7 @@ impl Division {
     /// Loop iterations per step, all loops together, of an invocation of a completing workgroup. That
     /// workgroup computes all units, and loads the weights of each again.
     pub(crate) fn iterations(&self) -> usize {
-        let Layer { gates, hidden_size, slice_bits, .. } = self.layer;
+        let LayerSizes { gates, hidden_size, slice_bits, .. } = self.layer;
         let weights = ((gates * hidden_size) << self.unit_bits).div_ceil(GROUP);
         let terms = self.chunks() * (2 * 2 * 4 + 2) + ((gates * hidden_size) >> slice_bits) + gates;
         self.unit_blocks() * (weights + terms + gates * (1 << slice_bits) + 8 * gates + 32)
@@ -148,7 +148,8 @@ impl Division {
 mod tests {
     use super::*;
 
-    const LAYER: Layer = Layer { gates: 4, hidden_size: 512, rows: 16, directions: 1, slice_bits: 4 };
+    const LAYER: LayerSizes =
+        LayerSizes { gates: 4, hidden_size: 512, rows: 16, directions: 1, slice_bits: 4 };
     /// An H100 has 132 compute units; four workgroups each.
     const CAPACITY: Capacity =
         Capacity { workgroups: 512, words: 1 << 28, weight_bits: 3, iterations: 1 << 23 };
@@ -159,7 +160,7 @@ mod tests {
             for hidden_size in [1, 5, 64, 256, 512, 1000, 1024, 2048] {
                 for (rows, slice_bits) in [(1, 4), (4, 4), (5, 3), (16, 2), (64, 2), (65, 2), (1000, 2)] {
                     for directions in [1, 2] {
-                        let layer = Layer { gates, hidden_size, rows, directions, slice_bits };
+                        let layer = LayerSizes { gates, hidden_size, rows, directions, slice_bits };
                         let Some(division) = Division::of(layer, CAPACITY) else { continue };
                         assert!(division.workgroups() <= CAPACITY.workgroups, "{division:?}");
                         assert!(division.unit_blocks() << division.unit_bits >= hidden_size, "{division:?}");
@@ -182,7 +183,7 @@ mod tests {
     #[test]
     fn layers_that_exceed_the_capacity_have_no_division() {
         assert!(Division::of(LAYER, CAPACITY).is_some());
-        assert_eq!(Division::of(Layer { hidden_size: 4096, ..LAYER }, CAPACITY), None);
+        assert_eq!(Division::of(LayerSizes { hidden_size: 4096, ..LAYER }, CAPACITY), None);
         assert_eq!(Division::of(LAYER, Capacity { workgroups: 2, ..CAPACITY }), None);
         assert_eq!(Division::of(LAYER, Capacity { workgroups: 0, ..CAPACITY }), None);
         assert_eq!(Division::of(LAYER, Capacity { weight_bits: 0, ..CAPACITY }), None);
@@ -195,7 +196,7 @@ mod tests {
     fn common_layers_have_many_steps_per_dispatch() {
         let steps = |hidden_size, rows| {
             let division =
-                Division::of(Layer { hidden_size, rows, ..LAYER }, CAPACITY).expect("there is capacity");
+                Division::of(LayerSizes { hidden_size, rows, ..LAYER }, CAPACITY).expect("there is capacity");
             division.steps(4 * hidden_size)
         };
         assert_eq!(steps(256, 16), STEPS);
@@ -212,7 +213,7 @@ mod tests {
     fn histories_stay_within_their_limit() {
         for hidden_size in [64, 512] {
             for rows in [1, 64] {
-                let layer = Layer { hidden_size, rows, slice_bits: 2, ..LAYER };
+                let layer = LayerSizes { hidden_size, rows, slice_bits: 2, ..LAYER };
                 for iterations in [1 << 14, 1 << 17, 1 << 23] {
                     let Some(division) = Division::of(layer, Capacity { iterations, ..CAPACITY }) else {
                         continue;
