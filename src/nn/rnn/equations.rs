@@ -88,16 +88,16 @@ impl Rnn {
     }
 
     /// Truncates back-propagation to a sliding window: the gradient of each output flows through its last
-    /// `lags` + 1 steps (Williams & Peng 1990, h' = 1). Outputs do not change; a backward pass costs `lags` +
-    /// 1 times one without truncation. For forward stacks only.
-    pub fn windowed(self, lags: usize) -> Self {
-        self.truncated_every(1, lags.saturating_add(1))
+    /// `steps` + 1 steps (Williams & Peng 1990, a window that ends at every step). Outputs do not change; a backward
+    /// pass costs `steps` + 1 times one without truncation. For forward stacks only.
+    pub fn windowed(self, steps: usize) -> Self {
+        self.truncated_every(1, steps.saturating_add(1))
     }
 
-    /// Truncated back-propagation through time as Williams & Peng (1990), with k1 = `every` and k2 = `depth`:
-    /// after every `every` steps, and at the end of the sequence, the gradients of the outputs since the
-    /// previous time flow back through `depth` steps. For forward stacks only; `depth` must be at least
-    /// `every`.
+    /// Truncated back-propagation through time as Williams & Peng (1990), with k1 = `every` and k2 = `depth`: after every
+    /// `every` steps, and after the last of the batch's T steps, the gradients of the outputs since the previous time flow
+    /// back through `depth` steps. These times are the same for all rows, whatever their lengths. For forward stacks only;
+    /// `depth` must be at least `every`.
     pub fn truncated_every(self, every: usize, depth: usize) -> Self {
         self.with_truncation(Truncation::SlidingWindows(SlidingWindows { every, depth }))
     }

@@ -110,7 +110,7 @@ impl Rnn {
     ///
     /// On a GPU one dispatch computes a step of both, so that a layer has as many dispatches as one
     /// direction. The directions run one after the other with layer normalisation, a projection, overlapping
-    /// windows or random zoneout, and where the arrays of both do not fit a binding.
+    /// windows or random zoneout, and where the arrays of both exceed the largest buffer that a shader can read.
     pub fn bidirectional(self) -> Self {
         self.with_directions(Directions::Both)
     }

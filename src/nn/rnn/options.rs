@@ -158,13 +158,13 @@ impl Rnn {
         Self { options: Options { checkpoints, ..options }, ..self }
     }
 
-    /// With a trace of the states at every `every`-th step, and of the steps since the last of them; backward runs the
-    /// other steps again, segment by segment (Chen et al. 2016, "Training deep nets with sublinear memory cost"; Gruslys
+    /// Stores only the state of every `every`-th step, and the steps since the last of them; backward computes the other
+    /// steps again, segment by segment (Chen et al. 2016, "Training deep nets with sublinear memory cost"; Gruslys
     /// et al. 2016, "Memory-efficient backpropagation through time"). Outputs and gradients have the same bits as
     /// without, for one more forward pass at most. For stacks that run forward only, without overlapping windows.
     ///
     /// `every` is rounded up to whole blocks in which gradients of weights are summed: the least number of steps with
-    /// 512 rows, such as 16 for a batch of 32. The trace takes least with somewhat fewer than √T steps.
+    /// 512 rows, such as 16 for a batch of 32. The trace is smallest for `every` a little below √T.
     ///
     /// What a whole training step then has in use at its peak is in
     /// [`Cost::training_bytes`](crate::nn::Cost::training_bytes).
@@ -198,8 +198,8 @@ impl Rnn {
     }
 
     /// As [`Rnn::checkpointed`], with the longest segments whose trace takes at most `bytes` in 32-bit floats, input
-    /// included, as [`Model::cost`](crate::nn::Model::cost) counts them; all steps in one where they fit. A pass for which
-    /// no segment fits is an [`Error::Config`] that tells how many bytes would do.
+    /// included, as [`Model::cost`](crate::nn::Model::cost) counts them; one segment if everything fits. A pass for which
+    /// no segment fits is an [`Error::Config`] that names the least number of bytes that suffices.
     pub fn checkpointed_within(self, bytes: u64) -> Self {
         self.with_checkpoints(Checkpoints::Within(bytes))
     }

@@ -99,7 +99,7 @@ impl State {
         self.hidden.clone()
     }
 
-    /// The cell states of all layers \[L·D, B, H\], for an LSTM.
+    /// The cell states of all layers \[L·D, B, H\], for a cell that has one.
     pub fn cell(&self) -> Option<Tensor> {
         self.cell.clone()
     }
@@ -112,7 +112,7 @@ impl State {
         Self::expect_place(&self.hidden, place)
     }
 
-    /// The cell state of one layer in one direction \[B, H\], for an LSTM.
+    /// The cell state of one layer in one direction \[B, H\], for a cell that has one.
     ///
     /// # Errors
     /// As [`State::hidden_at`].
