@@ -120,7 +120,7 @@ impl Training<'_> {
             unread.push(self.learner.step(&windows.window(step - 1), rate)?);
             let validates = validates(step, options.steps(), self.arguments.validations);
             if validates || step % look_every == 0 {
-                self.look(step + 1 - unread.len(), &mut unread)?;
+                self.read_losses(step + 1 - unread.len(), &mut unread)?;
             }
             if validates {
                 self.validate(step, held_out)?;
@@ -130,7 +130,7 @@ impl Training<'_> {
     }
 
     /// Reads the losses of the steps from `first` on. **Waits** for the device.
-    fn look(&mut self, first: usize, unread: &mut Vec<Measured>) -> Result<()> {
+    fn read_losses(&mut self, first: usize, unread: &mut Vec<Measured>) -> Result<()> {
         for (step, measured) in (first..).zip(unread.drain(..)) {
             let loss = measured.loss.read()?;
             let norm = measured.norm.read()?;

@@ -115,12 +115,12 @@ fn watch(target: &Target, path: &Path) -> Watched {
 }
 
 /// The input file of one thread, in a file system in memory if there is one.
-struct Workplace {
+struct InputFile {
     path: PathBuf,
     _folder: tempfile::TempDir,
 }
 
-impl Workplace {
+impl InputFile {
     fn new() -> std::io::Result<Self> {
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }?;
@@ -137,7 +137,7 @@ impl Campaign {
     }
 
     /// Runs the seeds themselves: each must be accepted, or rejected if it is hostile.
-    fn run_seeds(&self, place: &Workplace) -> Result<(), Box<dyn Error>> {
+    fn run_seeds(&self, place: &InputFile) -> Result<(), Box<dyn Error>> {
         for seed in &self.seeds {
             fs::write(&place.path, &seed.content)?;
             let watched = watch(self.target, &place.path);
@@ -157,7 +157,7 @@ impl Campaign {
         mutated(self.target.format, &self.contents, &mut Random::new(start.next()))
     }
 
-    fn run(&self, index: u64, place: &Workplace, clock: &Clock) -> Result<(), Box<dyn Error>> {
+    fn run(&self, index: u64, place: &InputFile, clock: &Clock) -> Result<(), Box<dyn Error>> {
         let input = self.input(index);
         fs::write(&place.path, &input)?;
         clock.begin();
@@ -217,7 +217,7 @@ impl Clock {
 }
 
 /// Runs the inputs of one target after the other until all are done.
-fn work(campaigns: &[Campaign], inputs: u64, place: &Workplace, clock: &Clock) -> Result<(), Box<dyn Error>> {
+fn work(campaigns: &[Campaign], inputs: u64, place: &InputFile, clock: &Clock) -> Result<(), Box<dyn Error>> {
     for campaign in campaigns {
         loop {
             let first = campaign.next.fetch_add(SHARE, Ordering::Relaxed);
@@ -243,7 +243,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let places: Vec<Workplace> = (0..threads).map(|_| Workplace::new()).collect::<Result<_, _>>()?;
+    let places: Vec<InputFile> = (0..threads).map(|_| InputFile::new()).collect::<Result<_, _>>()?;
     let clocks: Vec<Clock> = (0..threads).map(|_| Clock { start: begun, began: AtomicU64::new(0) }).collect();
     for campaign in &campaigns {
         campaign.run_seeds(&places[0])?;

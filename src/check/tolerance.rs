@@ -61,7 +61,7 @@ pub(crate) struct Recurrence {
 }
 
 /// The largest |f'|.
-fn slope(activation: Activation) -> f64 {
+fn largest_derivative(activation: Activation) -> f64 {
     match activation {
         Activation::Sigmoid => 0.25,
         // 1.0507 · 1.6733, left of zero.
@@ -82,7 +82,7 @@ fn slope(activation: Activation) -> f64 {
 /// f' at each step, which is at most 1 for sigmoid and tanh: Σ_t s²ᵗ / T for the largest slope s, or 1 if s is at most
 /// 1.
 pub(crate) fn steepness(functions: [Activation; 3], steps: usize) -> f64 {
-    let gain = functions.into_iter().map(slope).fold(1.0, f64::max).powi(2);
+    let gain = functions.into_iter().map(largest_derivative).fold(1.0, f64::max).powi(2);
     (0..steps).map(|t| gain.powi(t as i32)).sum::<f64>() / steps as f64
 }
 
@@ -101,7 +101,7 @@ impl Recurrence {
     /// Σ_t gᵗ over the steps.
     fn growth(&self) -> f64 {
         let gain = match &self.cell {
-            Cell::Vanilla(activation) => slope(*activation).powi(2) / 3.0,
+            Cell::Vanilla(activation) => largest_derivative(*activation).powi(2) / 3.0,
             Cell::Gru | Cell::Lstm | Cell::Custom(_) => 1.0,
         };
         (0..self.steps).map(|t| gain.powi(t as i32)).sum()

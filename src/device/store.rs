@@ -110,18 +110,18 @@ impl FreeBlock {
 }
 
 impl Store {
-    fn kept(&self) -> MutexGuard<'_, FreeBlock> {
+    fn free_blocks(&self) -> MutexGuard<'_, FreeBlock> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a cached buffer of this size, with arbitrary values; `None` if there is none.
     pub(crate) fn take(&self, elements: usize) -> Option<Vec<f32>> {
-        self.kept().take(elements)
+        self.free_blocks().take(elements)
     }
 
     /// Frees all cached buffers.
     pub(crate) fn release(&self) {
-        let mut kept = self.kept();
+        let mut kept = self.free_blocks();
         kept.buffers = VecDeque::new();
         kept.sizes = HashMap::new();
         kept.peaks = [kept.in_use, 0];
@@ -142,7 +142,7 @@ impl MemoryBlock {
     pub(crate) fn new(values: Vec<f32>, store: &Arc<Store>) -> Self {
         let store = (values.len() >= LEAST).then(|| Arc::clone(store));
         if let Some(store) = &store {
-            store.kept().begin(bytes(&values));
+            store.free_blocks().begin(bytes(&values));
         }
         Self { values, store }
     }
@@ -159,7 +159,7 @@ impl MemoryBlock {
 impl Drop for MemoryBlock {
     fn drop(&mut self) {
         if let Some(store) = &self.store {
-            store.kept().end(std::mem::take(&mut self.values));
+            store.free_blocks().end(std::mem::take(&mut self.values));
         }
     }
 }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     fn state(store: &Store) -> [usize; 2] {
-        let kept = store.kept();
+        let kept = store.free_blocks();
         [kept.in_use / MIB, kept.kept / MIB]
     }
 

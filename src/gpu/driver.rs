@@ -9,7 +9,7 @@ use super::faults::Faults;
 use crate::{Error, Result};
 
 /// The longest single wait for a buffer whose mapping another thread has yet to report.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// An opened GPU as its driver presents it.
 pub(super) struct Driver {
@@ -133,7 +133,7 @@ impl Driver {
         let start = Instant::now();
         loop {
             self.poll(wgpu::PollType::Poll)?;
-            match mapping.reported.recv_timeout(LOOK) {
+            match mapping.reported.recv_timeout(POLL_INTERVAL) {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => return Err(faults.lost(error.to_string())),
                 Err(RecvTimeoutError::Disconnected) => {

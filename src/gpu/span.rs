@@ -32,7 +32,7 @@ impl<'a> Span<'a> {
 
     /// The elements `range` of this span. A range beyond the span is an error where it is used.
     pub(crate) fn slice(&self, range: Range<usize>) -> Self {
-        let (start, len) = part(self.start, self.len, range);
+        let (start, len) = subrange(self.start, self.len, range);
         Self { start, len, ..*self }
     }
 
@@ -95,7 +95,7 @@ impl Bound<'_> {
 
 /// Start and length of the elements `range` of a span. The length is larger than any buffer if the range
 /// reaches beyond the span.
-fn part(start: usize, len: usize, range: Range<usize>) -> (usize, usize) {
+fn subrange(start: usize, len: usize, range: Range<usize>) -> (usize, usize) {
     let inside = range.start <= range.end && range.end <= len;
     (start.saturating_add(range.start), if inside { range.len() } else { usize::MAX })
 }
@@ -121,12 +121,12 @@ mod tests {
         {
             assert!(matches!(expect_inside(start, len, bytes), Err(Error::Internal { .. })), "{start} {len}");
         }
-        assert_eq!(part(8, 8, 2..5), (10, 3));
+        assert_eq!(subrange(8, 8, 2..5), (10, 3));
         // Inside the buffer, but beyond the span.
-        let (start, len) = part(8, 8, 2..9);
+        let (start, len) = subrange(8, 8, 2..9);
         assert!(expect_inside(start, len, 1 << 20).is_err());
         #[expect(clippy::reversed_empty_ranges, reason = "a range that a slip could make")]
-        let (start, len) = part(8, 8, 5..2);
+        let (start, len) = subrange(8, 8, 5..2);
         assert!(expect_inside(start, len, 1 << 20).is_err());
     }
 }

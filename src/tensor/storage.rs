@@ -25,7 +25,7 @@ pub(crate) trait Real: NdFloat + std::iter::Sum + Arithmetic {
     /// Wraps values as memory of the CPU device `host`.
     fn wrap(host: &Host, values: Vec<Self>) -> Storage;
     /// A cached buffer of `host`, with arbitrary values.
-    fn kept(host: &Host, elements: usize) -> Option<Vec<Self>>;
+    fn recycled(host: &Host, elements: usize) -> Option<Vec<Self>>;
     fn from_f32(value: f32) -> Self;
     fn from_f64(value: f64) -> Self;
 }
@@ -49,7 +49,7 @@ impl Real for f32 {
         Storage::F32(MemoryBlock::new(values, host.store()))
     }
 
-    fn kept(host: &Host, elements: usize) -> Option<Vec<Self>> {
+    fn recycled(host: &Host, elements: usize) -> Option<Vec<Self>> {
         host.store().take(elements)
     }
 
@@ -81,7 +81,7 @@ impl Real for f64 {
         Storage::F64(values)
     }
 
-    fn kept(_host: &Host, _elements: usize) -> Option<Vec<Self>> {
+    fn recycled(_host: &Host, _elements: usize) -> Option<Vec<Self>> {
         None
     }
 
@@ -107,7 +107,7 @@ fn out_of_memory<T>(elements: usize, what: &str) -> Error {
 
 /// Allocates memory of the CPU device `host` with arbitrary values; the caller must write every element.
 fn unwritten_values<F: Real>(host: &Host, elements: usize, what: &str) -> Result<Vec<F>> {
-    if let Some(values) = F::kept(host, elements) {
+    if let Some(values) = F::recycled(host, elements) {
         return Ok(values);
     }
     let mut values = reserved(elements, what)?;

@@ -41,9 +41,9 @@ fn operations_agree_with_the_f64_reference_per_step_checked_with_uniforms(adapte
 }
 
 pub(crate) fn register(suite: &mut Suite) {
-    macro_rules! at_turn {
+    macro_rules! for_share {
         ($($turn:literal, $recurrent:ident: $claim:ident),+ $(,)?) => {
-            $(suite.gpu_at_turn(
+            $(suite.gpu_share(
                 concat!(module_path!(), "::", stringify!($claim)),
                 $turn,
                 RecurrentStrategy::$recurrent,
@@ -52,7 +52,7 @@ pub(crate) fn register(suite: &mut Suite) {
         };
     }
     // The other way round than `Suite::gpu_strategies`.
-    at_turn!(
+    for_share!(
         1, Sequence: operations_agree_with_the_f64_reference,
         0, PerStep: operations_agree_with_the_f64_reference_per_step_checked_with_uniforms,
     );

@@ -94,7 +94,7 @@ impl UnitEquations for Coupled {
 
 pub(crate) static RIGHT: LazyLock<CustomCell> =
     LazyLock::new(|| CustomCell::new(Coupled { name: "coupled", wgsl: COUPLED.to_owned(), factor: 1.0 }));
-static WRONG_TWIN: LazyLock<CustomCell> =
+static WRONG_REFERENCE: LazyLock<CustomCell> =
     LazyLock::new(|| CustomCell::new(Coupled { name: "wrong_twin", wgsl: COUPLED.to_owned(), factor: 1.01 }));
 
 type Function = fn(f64) -> f64;
@@ -229,7 +229,7 @@ fn a_correct_cell_agrees_with_finite_differences_and_with_its_cpu_reference(devi
 }
 
 fn a_cpu_reference_that_differs_from_finite_differences_is_reported_by_gradient() -> Outcome {
-    let report = custom_cell(&WRONG_TWIN, &Device::reference())?;
+    let report = custom_cell(&WRONG_REFERENCE, &Device::reference())?;
     let wrong: Vec<&str> = report
         .checks
         .iter()

@@ -7,7 +7,7 @@ use refrain::{Device, Indices, Result, Tensor};
 use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_gpu_strategies};
 use crate::custom::RIGHT;
 use crate::stacks::{Operands, Pass, Stack};
-use crate::support::{by_entry, expect_close, expect_same_bits, parts};
+use crate::support::{by_entry, components, expect_close, expect_same_bits};
 
 const INPUTS: usize = 2;
 
@@ -74,7 +74,7 @@ fn empty_rows_change_nothing(device: &Device, stack: &Rnn, lengths: &[u32]) -> O
     }
     for (after, before) in [(&pass.last, &operands.initial), (&pass.d_initial, &operands.d_last)] {
         let [after, before] = [after, before].map(|state| state_of(state, &empty));
-        expect_same_bits(&what, &parts(&after?)?.concat(), &parts(&before?)?.concat())?;
+        expect_same_bits(&what, &components(&after?)?.concat(), &components(&before?)?.concat())?;
     }
     if others.is_empty() {
         assert!(pass.gradients.iter().all(|&value| value == 0.0), "{what}: {:?}", pass.gradients);

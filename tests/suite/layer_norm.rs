@@ -9,7 +9,7 @@ use crate::adapters::{Adapter, Outcome, Suite, on_cpu, on_devices, on_gpu};
 use crate::gradients::check;
 use crate::misuse::refuses;
 use crate::stacks::{Pass, Stack};
-use crate::support::{by_entry, dot, expect_close, expect_same_bits, parts, random, values};
+use crate::support::{by_entry, components, dot, expect_close, expect_same_bits, random, values};
 
 const CELLS: [Cell; 2] = [Cell::Lstm, Cell::Gru];
 
@@ -157,7 +157,7 @@ fn large_work_is_cut_without_a_trace(adapter: &Adapter) -> Outcome {
             let name = format!("{}, ragged and reset {is_marked}", cell.name());
             expect_same_bits(&name, &expected.y.download()?, &found.y.download()?)?;
             for (one, two) in [(&expected.last, &found.last), (&expected.d_initial, &found.d_initial)] {
-                expect_same_bits(&name, &parts(one)?.concat(), &parts(two)?.concat())?;
+                expect_same_bits(&name, &components(one)?.concat(), &components(two)?.concat())?;
             }
             // K terms of at most T·B + 4·H + I a sum, over T steps, divided by the deviations of rows.
             let terms = ((steps * batch + 4 * hidden + 3) * steps) as f64;

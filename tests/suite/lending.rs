@@ -16,7 +16,7 @@ type Key = (usize, String);
 /// Devices that no test has, the one that came back last at the end.
 static SHELF: Mutex<VecDeque<(Key, Device)>> = Mutex::new(VecDeque::new());
 /// How many of them are kept: what a software driver makes of a device's kernels takes some hundred megabytes.
-const KEPT: usize = 10;
+const MOST_IDLE: usize = 10;
 
 thread_local! {
     // Never dropped: what a driver keeps for a thread may be gone before this is.
@@ -65,7 +65,7 @@ pub(crate) fn lend(body: impl FnOnce() -> Outcome) -> Outcome {
         let forgotten = {
             let mut shelf = shelf();
             shelf.push_back((key, device));
-            if shelf.len() > KEPT { shelf.pop_front() } else { None }
+            if shelf.len() > MOST_IDLE { shelf.pop_front() } else { None }
         };
         drop(forgotten);
     }

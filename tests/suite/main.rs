@@ -30,7 +30,6 @@ mod oracle;
 mod owners;
 mod packed;
 mod pairs;
-mod peak;
 mod persistent;
 mod pipelines;
 mod products;
@@ -47,6 +46,7 @@ mod structure;
 mod support;
 mod threads;
 mod training;
+mod training_memory;
 mod tuning;
 mod variants;
 
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
     memory::register(&mut suite);
     resident::register(&mut suite);
     exhaustion::register(&mut suite);
-    peak::register(&mut suite);
+    training_memory::register(&mut suite);
     pipelines::register(&mut suite);
     profile::register(&mut suite);
     suite.run()

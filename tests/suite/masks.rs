@@ -19,7 +19,7 @@ fn ones(device: &Device, dimensions: &[usize]) -> Result<Tensor> {
 }
 
 /// Which elements dropout over `dimensions` keeps.
-fn kept(device: &Device, dimensions: &[usize], mask: Mask) -> Result<Vec<bool>> {
+fn retained(device: &Device, dimensions: &[usize], mask: Mask) -> Result<Vec<bool>> {
     let y = ops::dropout(&ones(device, dimensions)?, mask)?;
     Ok(y.download()?.into_iter().map(|value| value != 0.0).collect())
 }
@@ -30,7 +30,7 @@ fn masks_are_the_same_integers_on(device: &Device) -> Outcome {
         let plain = mask(number)?;
         for mask in [plain, plain.repeated(11 * 13)?, plain.repeated(1)?] {
             let expected: Vec<bool> = (0..37 * 11 * 13).map(|index| mask.keeps(index)).collect();
-            assert_eq!(kept(device, &SIZES, mask)?, expected, "{mask:?}");
+            assert_eq!(retained(device, &SIZES, mask)?, expected, "{mask:?}");
         }
     }
     Ok(())
@@ -50,7 +50,7 @@ fn the_share_of_kept_elements_is_one_minus_the_rate() -> Outcome {
     const COUNT: usize = 40_000;
     for number in 0..8 {
         let mask = mask(number)?;
-        let found = kept(&Device::cpu(), &[COUNT], mask)?.into_iter().filter(|&kept| kept).count() as f64;
+        let found = retained(&Device::cpu(), &[COUNT], mask)?.into_iter().filter(|&kept| kept).count() as f64;
         let (count, rate) = (COUNT as f64, f64::from(mask.rate()));
         let (mean, deviation) = (count * (1.0 - rate), (count * rate * (1.0 - rate)).sqrt());
         assert!((found - mean).abs() < 4.0 * deviation, "{mask:?}: {found} of {count}, expected {mean}");
@@ -60,15 +60,15 @@ fn the_share_of_kept_elements_is_one_minus_the_rate() -> Outcome {
 
 fn a_locked_mask_is_the_same_at_every_step() -> Outcome {
     let mask = mask(1)?;
-    let locked = kept(&Device::cpu(), &[6, 5, 7], mask.repeated(35)?)?;
-    assert_eq!(locked[..35], kept(&Device::cpu(), &[5, 7], mask)?[..]);
+    let locked = retained(&Device::cpu(), &[6, 5, 7], mask.repeated(35)?)?;
+    assert_eq!(locked[..35], retained(&Device::cpu(), &[5, 7], mask)?[..]);
     assert!(locked.chunks(35).all(|step| step == &locked[..35]));
-    assert_ne!(locked, kept(&Device::cpu(), &[6, 5, 7], mask)?);
+    assert_ne!(locked, retained(&Device::cpu(), &[6, 5, 7], mask)?);
     Ok(())
 }
 
 fn streams_and_seeds_yield_different_masks() -> Outcome {
-    let of = |seed, stream| kept(&Device::cpu(), &[100], Mask::new(Stream::new(seed, stream), 0.5)?);
+    let of = |seed, stream| retained(&Device::cpu(), &[100], Mask::new(Stream::new(seed, stream), 0.5)?);
     let first = of(1, 1)?;
     for (seed, stream) in [(2, 1), (1, 2), (1 << 32 | 1, 1), (1, 1 << 32 | 1)] {
         assert_ne!(first, of(seed, stream)?, "{seed} {stream}");

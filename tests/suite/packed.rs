@@ -8,7 +8,7 @@ use refrain::{Device, GpuOptions, Indices, Result, Tensor};
 use crate::adapters::{Adapter, Outcome, Suite};
 use crate::custom::RIGHT;
 use crate::stacks::{Operands, Stack};
-use crate::support::{by_entry, expect_close, expect_same_bits, largest, parts, state_like};
+use crate::support::{by_entry, components, expect_close, expect_same_bits, largest, state_like};
 
 const INPUTS: usize = 2;
 const BATCH: usize = 3;
@@ -81,7 +81,7 @@ fn cut(all: &Tensor, starts: &[usize], lengths: &[usize]) -> Result<Tensor> {
 /// The values of a state's parts, those at the places where `keep` is false replaced by zeros.
 fn at_places(state: &State, keep: impl Fn(usize) -> bool) -> Result<Vec<Vec<f64>>> {
     let places = state.hidden().shape().dimensions()[0];
-    let mut all = parts(state)?;
+    let mut all = components(state)?;
     for part in &mut all {
         let width = part.len() / places;
         for (place, values) in part.chunks_mut(width).enumerate() {
@@ -165,7 +165,7 @@ fn a_reset_at_the_first_step_replaces_the_initial_state_of_the_forward_direction
             expect_same_bits(name, &reset.y.download_f64()?, &zero.y.download_f64()?)?;
             expect_same_bits(name, &reset.d_x.download_f64()?, &zero.d_x.download_f64()?)?;
             let expected = at_places(&zero.d_initial, reverse)?.concat();
-            expect_same_bits(name, &parts(&reset.d_initial)?.concat(), &expected)?;
+            expect_same_bits(name, &components(&reset.d_initial)?.concat(), &expected)?;
         }
     }
     Ok(())

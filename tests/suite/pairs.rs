@@ -71,7 +71,7 @@ fn point(setting: &Setting) -> Result<Vec<f64>> {
     let kinks = ["gate_activations", "clip_gates", "clip_cell"];
     let has_kinks = kinks.into_iter().any(|option| setting.variant.has(option));
     for stream in 460..500 {
-        let point = setting.drawn(stream)?;
+        let point = setting.sampled(stream)?;
         if !has_kinks || is_smooth(setting, &point)? {
             return Ok(point);
         }
@@ -213,7 +213,7 @@ fn windows_as_deep_as_the_sequence_change_nothing() -> Outcome {
     };
     for variant in taken().filter(fits) {
         let mut setting = Setting::new(&device, variant)?;
-        let point = setting.drawn(460)?;
+        let point = setting.sampled(460)?;
         let expected = setting.pass(&point)?;
         for build in depths {
             setting.model = Model::new(5);
@@ -247,7 +247,7 @@ fn no_option_of_a_pair_is_ignored() -> Outcome {
     let mut compared = 0;
     for variant in taken() {
         let with = Setting::new(&device, variant.clone())?;
-        let point = with.drawn(460)?;
+        let point = with.sampled(460)?;
         let expected = with.pass(&point)?;
         // In evaluation only zoneout is at work, and no bound that is far off ever.
         let random = ["dropout", "input_dropout", "recurrent_dropout", "weight_drop", "mode"];
@@ -312,7 +312,7 @@ fn values_in_the_padding_change_nothing_on(
     for variant in variants.filter(|variant| variant.has("lengths")) {
         let setting = Setting::new(device, variant)?;
         let name = setting.variant.name();
-        let (parameters, x, initial) = setting.tensors(&setting.drawn(460)?)?;
+        let (parameters, x, initial) = setting.tensors(&setting.sampled(460)?)?;
         let mut passes = Vec::new();
         for garbage in [0.0, f64::NAN, f64::INFINITY] {
             let (mut spoilt, mut d_y) = (x.download_f64()?, setting.d_y());

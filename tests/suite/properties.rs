@@ -9,7 +9,7 @@ use refrain::{Device, Indices, Result, Tensor};
 use crate::adapters::{Outcome, Suite, on_devices_strategies};
 use crate::stacks::{Operands, Pass, Stack};
 use crate::support::{
-    Build, Tolerance, all_gradients, by_entry, expect_close, expect_same_bits, largest, parts,
+    Build, Tolerance, all_gradients, by_entry, components, expect_close, expect_same_bits, largest,
 };
 
 const STEPS: usize = 4;
@@ -129,7 +129,7 @@ fn windows_with_carried_state_are_the_whole(device: &Device) -> Outcome {
             state = next;
         }
         expect_same_bits(name, &whole.y.download()?, &y)?;
-        expect_same_bits(name, &parts(&whole.last)?.concat(), &parts(&state)?.concat())?;
+        expect_same_bits(name, &components(&whole.last)?.concat(), &components(&state)?.concat())?;
         let mut gradients = stack.parameters.zero_gradients()?;
         let (mut d_state, mut d_x) = (operands.d_last.clone(), Vec::new());
         for (d_y, trace) in traces.into_iter().rev() {
@@ -140,8 +140,8 @@ fn windows_with_carried_state_are_the_whole(device: &Device) -> Outcome {
         expect_close(name, &whole.d_x.download_f64()?, &d_x, rounding(&d_x))?;
         let gradients = all_gradients(&stack.parameters, &gradients)?;
         expect_close(name, &whole.gradients, &gradients, rounding(&gradients))?;
-        let d_initial = parts(&d_state)?.concat();
-        expect_close(name, &parts(&whole.d_initial)?.concat(), &d_initial, rounding(&d_initial))?;
+        let d_initial = components(&d_state)?.concat();
+        expect_close(name, &components(&whole.d_initial)?.concat(), &d_initial, rounding(&d_initial))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use refrain::{Device, Indices, Result, Tensor};
 
 use crate::adapters::{Adapter, Outcome, Suite, on_gpu};
 use crate::support::{
-    all_gradients, by_entry, expect_close, expect_same_bits, parts, random, random_state, step_by_step,
+    all_gradients, by_entry, components, expect_close, expect_same_bits, random, random_state, step_by_step,
 };
 
 const INPUTS: usize = 3;
@@ -64,7 +64,7 @@ impl SlicedLayer {
             d_x.splice(0..0, d_own.download_f64()?);
             d_state = d_before;
         }
-        Ok([y, d_x, parts(&d_state)?.concat(), all_gradients(&parameters, &gradients)?])
+        Ok([y, d_x, components(&d_state)?.concat(), all_gradients(&parameters, &gradients)?])
     }
 }
 

@@ -4,7 +4,7 @@ use refrain::nn::{Gradients, Layer, Model, Parameters, Rnn, Sequences, State};
 use refrain::{Device, Result, Tensor};
 
 use crate::adapters::Outcome;
-use crate::support::{all_gradients, expect_same_bits, parts, random, random_state};
+use crate::support::{all_gradients, components, expect_same_bits, random, random_state};
 
 /// A stack with its parameters.
 pub(crate) struct Stack {
@@ -101,9 +101,9 @@ impl Pass {
     pub(crate) fn values(&self) -> Result<[(&'static str, Vec<f64>); 5]> {
         Ok([
             ("y", self.y.download_f64()?),
-            ("the final state", parts(&self.last)?.concat()),
+            ("the final state", components(&self.last)?.concat()),
             ("d_x", self.d_x.download_f64()?),
-            ("d_initial", parts(&self.d_initial)?.concat()),
+            ("d_initial", components(&self.d_initial)?.concat()),
             ("the gradients", self.gradients.clone()),
         ])
     }

@@ -44,12 +44,12 @@ pub(crate) fn state_like(like: &State, values: &[f64]) -> Result<State> {
 
 /// A state of the sizes of `like`, of [`values`].
 pub(crate) fn random_state(like: &State, stream: u64, scale: f64) -> Result<State> {
-    let count = parts(like)?.iter().map(Vec::len).sum();
+    let count = components(like)?.iter().map(Vec::len).sum();
     state_like(like, &values(stream, count, scale))
 }
 
 /// The values of the parts of a state, hidden first.
-pub(crate) fn parts(state: &State) -> Result<Vec<Vec<f64>>> {
+pub(crate) fn components(state: &State) -> Result<Vec<Vec<f64>>> {
     let all = [Some(state.hidden()), state.cell()];
     all.into_iter().flatten().map(|part| part.download_f64()).collect()
 }

@@ -26,7 +26,7 @@ const FULL_REPETITIONS: usize = 20;
 /// Asks for the whole stress in place of a short one.
 const FULL_VARIABLE: &str = "REFRAIN_TEST_FULL";
 /// Tensors that a thread keeps for a later look.
-const KEPT: usize = 6;
+const HELD: usize = 6;
 
 pub(crate) fn register(suite: &mut Suite) {
     suite.gpu("threads that share a device read what each reads alone", threads_share_a_device);
@@ -118,7 +118,7 @@ impl Worker {
                 self.losses.clear();
             }
         }
-        while self.kept.len() > KEPT {
+        while self.kept.len() > HELD {
             let Some((tensor, values)) = self.kept.pop_front() else { continue };
             let found = tensor.download()?;
             if found != values {

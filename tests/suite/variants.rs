@@ -4,7 +4,7 @@ use refrain::nn::{Cell, Layer, Merge, Model, Parameters, RandomKey, Rnn, Sequenc
 use refrain::ops::Activation;
 use refrain::{Device, Indices, Result, Tensor};
 
-use crate::support::{Build, dot, parts, state_like, values, with_values};
+use crate::support::{Build, components, dot, state_like, values, with_values};
 
 pub(crate) const RATE: f32 = 0.4;
 pub(crate) const BOUND: f32 = 0.05;
@@ -289,7 +289,7 @@ impl Setting {
 
     /// Numbers of a state's parts.
     pub(crate) fn state_sizes(&self) -> Result<[usize; 2]> {
-        let sizes = parts(&self.zero_state()?)?;
+        let sizes = components(&self.zero_state()?)?;
         Ok([sizes[0].len(), sizes.get(1).map_or(0, Vec::len)])
     }
 
@@ -301,7 +301,7 @@ impl Setting {
     }
 
     /// A point of numbers that all devices hold exactly.
-    pub(crate) fn drawn(&self, stream: u64) -> Result<Vec<f64>> {
+    pub(crate) fn sampled(&self, stream: u64) -> Result<Vec<f64>> {
         // What tan reads has to stay far from its poles, in all steps.
         let functions = self.variant.functions.iter().flatten().copied();
         let mut cells = functions.map(Cell::Vanilla).chain([self.variant.cell.clone()]);
@@ -347,7 +347,7 @@ impl Setting {
         let (parameters, x, initial) = self.tensors(point)?;
         let (y, last) = self.layer.infer_sequences(&parameters, &x, &initial, self.sequences())?;
         let from_last = match self.d_last()? {
-            Some(d_last) => dot(&parts(&last)?.concat(), &d_last),
+            Some(d_last) => dot(&components(&last)?.concat(), &d_last),
             None => 0.0,
         };
         Ok(dot(&y.download_f64()?, &self.d_y()) + from_last)
@@ -373,7 +373,7 @@ impl Setting {
         let mut pass = vec![("y".to_owned(), y.download_f64()?)];
         let of_parts = |prefix: &str, state: &State| -> Result<NamedResults> {
             let names = ["hidden", "cell"].map(|name| format!("{prefix}{name}"));
-            Ok(names.into_iter().zip(parts(state)?).collect())
+            Ok(names.into_iter().zip(components(state)?).collect())
         };
         pass.extend(of_parts("", &last)?);
         pass.push(("d_x".to_owned(), d_x.download_f64()?));

@@ -22,7 +22,7 @@ struct Loss<'a, F> {
 }
 
 /// A range of rows that starts at row `first`.
-struct Part<'a, F> {
+struct RowBlock<'a, F> {
     first: usize,
     logits: ArrayView2<'a, F>,
     labels: &'a [u32],
@@ -55,7 +55,7 @@ pub(super) fn rows<F: Real>(
         .axis_chunks_iter_mut(Axis(0), part)
         .zip(d_logits.axis_chunks_iter_mut(Axis(0), part))
         .zip(logits.axis_chunks_iter(Axis(0), part).zip(labels.chunks(part)));
-    let parts = arrays.enumerate().map(|(number, ((losses, d_logits), (logits, labels)))| Part {
+    let parts = arrays.enumerate().map(|(number, ((losses, d_logits), (logits, labels)))| RowBlock {
         first: number * part,
         logits,
         labels,
@@ -74,8 +74,8 @@ struct RowTarget<'a, F> {
 }
 
 impl<F: Real> Loss<'_, F> {
-    fn of_rows(&self, part: Part<'_, F>) {
-        let Part { first, logits, labels, mut losses, mut d_logits } = part;
+    fn of_rows(&self, part: RowBlock<'_, F>) {
+        let RowBlock { first, logits, labels, mut losses, mut d_logits } = part;
         // `smoothing` of each label's weight is spread over all classes in proportion to their weights.
         let share = self.smoothing / F::from_f64(logits.ncols() as f64);
         let spread: Vec<F> = match self.smooths() {

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slope_at_a_value_is_the_derivative_where_it_is_taken() {
+    fn the_derivative_at_a_value_is_that_where_it_is_taken() {
         let mut functions = Activation::ALL.to_vec();
         functions.push(Activation::ScaledTanh { alpha: 0.0, beta: 1.0 });
         functions.push(Activation::LeakyRelu { slope: 0.0 });

@@ -13,12 +13,12 @@ pub(crate) struct Adapter {
     pub(super) label: String,
     /// How recurrent layers run on it, unless a test says otherwise.
     pub(super) recurrent: RecurrentStrategy,
-    pub(super) turn: Turn,
+    pub(super) turn: DeviceShare,
 }
 
 /// The index of an adapter among those that share the cases.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Turn {
+pub(super) struct DeviceShare {
     pub(super) place: usize,
     pub(super) of: usize,
 }

@@ -3,7 +3,7 @@
 use refrain::AdapterSummary;
 use refrain::tuning::RecurrentStrategy;
 
-use super::adapter::{Adapter, Turn};
+use super::adapter::{Adapter, DeviceShare};
 use super::{Outcome, Suite, on_cpu};
 use crate::support::card;
 
@@ -34,7 +34,7 @@ pub(super) fn choose(found: Vec<AdapterSummary>, wishes: Option<&str>) -> Chosen
         if adapters.iter().any(|adapter| adapter.label == label) {
             label = format!("{label} {}", summary.index);
         }
-        let turn = Turn { place: adapters.len(), of: 1 };
+        let turn = DeviceShare { place: adapters.len(), of: 1 };
         adapters.push(Adapter { summary, label, recurrent: RecurrentStrategy::Auto, turn });
     }
     let of = adapters.len();

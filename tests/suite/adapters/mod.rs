@@ -19,7 +19,7 @@ use refrain::Device;
 use refrain::tuning::RecurrentStrategy;
 
 pub(crate) use self::adapter::Adapter;
-use self::adapter::Turn;
+use self::adapter::DeviceShare;
 use self::choice::{Chosen, choose};
 use self::running::{Company, Shared};
 
@@ -84,12 +84,12 @@ impl Suite {
             (RecurrentStrategy::PerStep, "step by step"),
         ];
         for (turn, (recurrent, strategy)) in strategies.into_iter().enumerate() {
-            self.gpu_at_turn(&format!("{name}, {strategy}"), turn, recurrent, body);
+            self.gpu_share(&format!("{name}, {strategy}"), turn, recurrent, body);
         }
     }
 
     /// A test of one strategy on every second adapter from number `turn` on; on all if there is only one.
-    pub(crate) fn gpu_at_turn(&mut self, name: &str, turn: usize, recurrent: RecurrentStrategy, body: OnGpu) {
+    pub(crate) fn gpu_share(&mut self, name: &str, turn: usize, recurrent: RecurrentStrategy, body: OnGpu) {
         let adapters = self.chosen.adapters.clone();
         let mut own: Vec<Adapter> = adapters.iter().skip(turn).step_by(2).cloned().collect();
         if adapters.len() == 1 {
@@ -97,7 +97,7 @@ impl Suite {
         }
         let of = own.len();
         for (place, adapter) in own.iter_mut().enumerate() {
-            (adapter.recurrent, adapter.turn) = (recurrent, Turn { place, of });
+            (adapter.recurrent, adapter.turn) = (recurrent, DeviceShare { place, of });
         }
         self.chosen.adapters = own;
         self.gpu(name, body);

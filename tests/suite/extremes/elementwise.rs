@@ -17,7 +17,7 @@ fn activations() -> Vec<Activation> {
 }
 
 /// Where f' does not depend on x it is known at NaN too.
-fn has_one_slope(function: Activation) -> bool {
+fn has_one_derivative(function: Activation) -> bool {
     matches!(function, Activation::Identity | Activation::Affine { .. })
 }
 
@@ -31,7 +31,7 @@ fn nan_stays_nan_through_every_activation(device: &Device) -> Outcome {
         assert!(values.iter().all(|value| value.is_nan()), "{function:?} of NaN is {values:?} on {device}");
         let d_y = vector(device, &[0.5; NANS.len()])?;
         let derivatives = ops::unary_backward(&x, &y, &d_y, function)?.download()?;
-        let right = |slope: &f32| slope.is_nan() != has_one_slope(function);
+        let right = |slope: &f32| slope.is_nan() != has_one_derivative(function);
         assert!(
             derivatives.iter().all(right),
             "the derivative of {function:?} at NaN is {derivatives:?} on {device}"

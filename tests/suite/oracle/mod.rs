@@ -233,7 +233,7 @@ fn agrees(variant: Variant) -> Result<bool, Failed> {
     let setting = Setting::new(&Device::reference(), variant.clone())?;
     let options = options(&setting)?;
     for seed in 5000..6000 {
-        let point = setting.drawn(seed)?;
+        let point = setting.sampled(seed)?;
         let Some(expected) = expected(&setting, &options, &point)? else { continue };
         for (device, epsilon) in
             [(Device::cpu(), f64::from(f32::EPSILON)), (Device::reference(), f64::EPSILON)]

@@ -150,11 +150,11 @@ impl Stack {
         let batch = self.rows.sampler(sampler, self.steps, self.batch)?;
         let x = sampler.values(self.steps * self.batch * self.inputs, -self.magnitude..self.magnitude);
         let x = batch.with_padding(sampler, x, f32::NAN)?;
-        let initial = self.draw_state(sampler)?;
+        let initial = self.sample_state(sampler)?;
         Ok(StackInputs { layer, model, parameters, batch, x, initial })
     }
 
-    fn draw_state(self, sampler: &Sampler) -> Result<State> {
+    fn sample_state(self, sampler: &Sampler) -> Result<State> {
         let directions = if self.directions == CaseDirections::Both { 2 } else { 1 };
         let hidden = self.choices.projection.unwrap_or(self.hidden);
         let cell = self.cell.has_cell_state().then_some(self.hidden);
@@ -187,7 +187,7 @@ impl Stack {
         let d_y = sampler.values(self.steps * self.batch * layer.description().outputs(), CENTRED);
         // Finite random values, as a loss over whole rows returns them for the padding.
         let d_y = batch.with_padding(sampler, d_y, 3.0)?;
-        let d_last = self.draw_state(sampler)?;
+        let d_last = self.sample_state(sampler)?;
         let given = (self.final_gradient == FinalGradient::Given).then_some(&d_last);
         let mut gradients = parameters.zero_gradients()?;
         let (_, _, trace) = layer.forward_sequences(&parameters, &x, &initial, batch.sequences())?;

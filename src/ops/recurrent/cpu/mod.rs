@@ -172,7 +172,7 @@ pub(crate) fn backward<F: Real>(
             (Some(saved), Some(o), Some(d_hidden)) => Some([saved, o.view(), d_hidden.view()]),
             _ => None,
         };
-        let (d_product, d_norms) = cells::layer_norm::over_time(
+        let (d_product, d_norms) = cells::layer_norm::all_steps(
             gains,
             &matrices,
             &OverTime {

@@ -120,7 +120,7 @@ split_fields!(GradientArrays { previous, cells, unprojected, d_apart, d_hidden }
 
 impl<F: Real> TimeLoop<'_, '_, F> {
     /// Rows per thread.
-    fn part(&self, rows: usize) -> usize {
+    fn batch_range(&self, rows: usize) -> usize {
         part_rows(rows, self.steps * rows * self.matrices.weight.len(), TILE_ROWS)
     }
 
@@ -147,7 +147,7 @@ impl<F: Real> TimeLoop<'_, '_, F> {
 
     pub(crate) fn forward(&self, pass: Forward<'_, F>) {
         let count = pass.rows.all;
-        in_parts(cut(pass, count, self.part(count)), |part| self.forward_rows(part));
+        in_parts(cut(pass, count, self.batch_range(count)), |part| self.forward_rows(part));
     }
 
     fn forward_rows(&self, mut pass: Forward<'_, F>) {
@@ -194,7 +194,7 @@ impl<F: Real> TimeLoop<'_, '_, F> {
 
     pub(crate) fn backward(&self, pass: Backward<'_, F>) {
         let count = pass.saved_steps.rows.all;
-        in_parts(cut(pass, count, self.part(count)), |part| self.backward_rows(part));
+        in_parts(cut(pass, count, self.batch_range(count)), |part| self.backward_rows(part));
     }
 
     fn backward_rows(&self, mut pass: Backward<'_, F>) {

@@ -44,7 +44,7 @@ fn mix<F: Real>(keep: &Array2<F>, old: ArrayView2<'_, F>, new: &mut Array2<F>) {
 }
 
 /// The gradients of old and of new from that of k old + (1 − k) new.
-fn parts<F: Real>(keep: &Array2<F>, d: ArrayView2<'_, F>) -> [Array2<F>; 2] {
+fn split_gradient<F: Real>(keep: &Array2<F>, d: ArrayView2<'_, F>) -> [Array2<F>; 2] {
     let (zero, one) = (F::zero(), F::one());
     let old = Zip::from(keep).and(d).map_collect(|&keep, &d| match keep {
         keep if keep == zero => zero,
@@ -84,8 +84,8 @@ pub(crate) fn backward<F: Real>(
     keeps: &CellState<F>,
     gradients: &mut StepGradients<'_, F>,
 ) {
-    let [direct_hidden, made_hidden] = parts(&keeps.hidden, d_after.hidden);
-    let [direct_cell, made_cell] = parts(&keeps.cell, d_after.cell);
+    let [direct_hidden, made_hidden] = split_gradient(&keeps.hidden, d_after.hidden);
+    let [direct_cell, made_cell] = split_gradient(&keeps.cell, d_after.cell);
     let d_made = CellState { hidden: made_hidden, cell: made_cell };
     // The derivatives of the cell are those at its result before zoneout, which is recomputed.
     let result = cells::candidate(matrices, gradients.gates.view(), step);

@@ -35,7 +35,7 @@ pub(crate) struct ForwardOutput {
 }
 
 /// The shape of an array over time: [T, B, `width`], or [2, T, B, `width`] for both directions.
-fn over_time(calls: &[Call<'_>], sizes: Sizes, width: usize) -> Vec<usize> {
+fn all_steps(calls: &[Call<'_>], sizes: Sizes, width: usize) -> Vec<usize> {
     let one = [sizes.steps, sizes.rows, width];
     if calls.len() == 1 { one.to_vec() } else { [&[calls.len()], &one[..]].concat() }
 }
@@ -50,7 +50,7 @@ pub(crate) fn forward(
     let Sizes { steps, rows, hidden_size, .. } = sizes;
     let device = projected.device().clone();
     let call = &calls[0];
-    let array = || Tensor::unwritten(&device, &over_time(calls, sizes, hidden_size));
+    let array = || Tensor::unwritten(&device, &all_steps(calls, sizes, hidden_size));
     let saved = call.equations.saves().then(array).transpose()?;
     let unprojected = call.weights.projection.is_some().then(array).transpose()?;
     let step_flags = step_flags::step_flags(context, calls, steps, rows)?;

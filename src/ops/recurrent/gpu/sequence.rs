@@ -30,7 +30,7 @@ pub(crate) enum KernelKind<'k> {
 
 impl SequenceKernel<'_> {
     /// Splits the steps `order` into groups that fit one dispatch each, and each group into ranges of rows.
-    fn parts<'o>(
+    fn pieces<'o>(
         &self,
         context: &Context,
         call: &Call<'_>,
@@ -77,7 +77,7 @@ impl SequenceKernel<'_> {
         let ForwardOperands { context, calls, sizes, .. } = *operands;
         let bound = operands.bind(chunk)?;
         let order = calls[0].traversal.order_of(chunk.steps.clone());
-        for (steps, rows) in self.parts(context, &calls[0], sizes, &order) {
+        for (steps, rows) in self.pieces(context, &calls[0], sizes, &order) {
             let parameters = ForwardParameters { first_row: rows.start as u32, ..bound.parameters(steps) };
             self.dispatch(context, [steps.len(), rows.len()], &bound.bindings(), parameters)?;
         }
@@ -90,7 +90,7 @@ impl SequenceKernel<'_> {
         let bound = operands.bind(chunk)?;
         let mut order = call.traversal.order_of(chunk.steps.clone());
         order.reverse();
-        for (steps, rows) in self.parts(context, call, sizes, &order) {
+        for (steps, rows) in self.pieces(context, call, sizes, &order) {
             let parameters = BackwardParameters { first_row: rows.start as u32, ..bound.parameters(steps) };
             self.dispatch(context, [steps.len(), rows.len()], &bound.bindings(), parameters)?;
         }

@@ -219,7 +219,7 @@ impl WindowGroup<'_> {
         // last.
         let first = steps.start.saturating_sub(1);
         let flagged = steps.start..(steps.end + 1).min(sizes.steps);
-        let over_time = |span, steps, column| self.bind(span, steps, column);
+        let all_steps = |span, steps, column| self.bind(span, steps, column);
         let dummy = context.bind(Span::new(&self.dummy, 0, 1))?;
         let dummy = ChunkArray { bound: dummy, first: 0, stride: 0, column: 0 };
         // Buffers with two halves are not indexed by step: they are bound whole, and the offset of the half
@@ -229,17 +229,17 @@ impl WindowGroup<'_> {
             steps: steps.clone(),
             gates: of_lags(self.d_gates.view().span())?,
             output: match unprojected {
-                Some(unprojected) => over_time(unprojected.view().span(), first..steps.end, 0)?,
-                None => over_time(output.view().span(), first..steps.end, call.column)?,
+                Some(unprojected) => all_steps(unprojected.view().span(), first..steps.end, 0)?,
+                None => all_steps(output.view().span(), first..steps.end, call.column)?,
             },
-            d_output: over_time(d_output.span(), steps.clone(), call.column)?,
+            d_output: all_steps(d_output.span(), steps.clone(), call.column)?,
             saved: match (&self.d_apart, self.saved) {
                 (Some(d_apart), _) => of_lags(d_apart.view().span())?,
-                (None, Some(saved)) => over_time(saved.view().span(), first..steps.end, 0)?,
+                (None, Some(saved)) => all_steps(saved.view().span(), first..steps.end, 0)?,
                 (None, None) => dummy,
             },
             unprojected: dummy,
-            step_flags: step_flags.span.map(|span| over_time(span, flagged, 0)).transpose()?,
+            step_flags: step_flags.span.map(|span| all_steps(span, flagged, 0)).transpose()?,
         };
         let operands = BackwardOperands {
             pass: self.run,

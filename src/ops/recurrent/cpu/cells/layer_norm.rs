@@ -141,7 +141,7 @@ pub(crate) struct OverTime<'a, F> {
 
 /// Computes the gradient of W_hh h' for all steps [T, B, G·H], and the gradients of norm_hh and norm_c,
 /// concatenated.
-pub(crate) fn over_time<F: Real>(
+pub(crate) fn all_steps<F: Real>(
     gains: &Gains<'_, F>,
     matrices: &Matrices<'_, F>,
     over: &OverTime<'_, F>,

@@ -81,7 +81,7 @@ impl Trained {
 }
 
 /// Fails unless the most bytes in use during a step of training are those that the cost says, and up to `margin` more.
-fn expect_peak(device: &Device, name: &str, model: Model, window: Window, margin: f64) -> Outcome {
+fn expect_memory(device: &Device, name: &str, model: Model, window: Window, margin: f64) -> Outcome {
     let said = model.cost(window.steps, window.batch)?.training_bytes;
     // A buffer of the model before may be larger than what this one asks for.
     device.release_unused()?;
@@ -114,7 +114,7 @@ fn with_head(stack: Rnn, classes: usize) -> Result<Model> {
 fn expect_stacks(adapter: &Adapter, stacks: impl IntoIterator<Item = (&'static str, Rnn)>) -> Outcome {
     let device = adapter.open()?;
     for (name, stack) in stacks {
-        expect_peak(&device, name, with_head(stack, WIDTH)?, WINDOW, MARGIN)?;
+        expect_memory(&device, name, with_head(stack, WIDTH)?, WINDOW, MARGIN)?;
     }
     Ok(())
 }
@@ -185,7 +185,7 @@ fn whole_models_hold_what_the_cost_says(adapter: &Adapter) -> Outcome {
         ("one-hot vectors and two stacks", onto(coded, lower)?),
         ("two stacks, one of them in segments", onto(Model::new(1), cut)?),
     ] {
-        expect_peak(&device, name, model, WINDOW, MARGIN)?;
+        expect_memory(&device, name, model, WINDOW, MARGIN)?;
     }
     Ok(())
 }
@@ -196,7 +196,7 @@ fn sizes_of_any_kind_hold_what_the_cost_says_and_a_sixteenth(adapter: &Adapter) 
         for cell in [Cell::tanh(), Cell::Gru, Cell::Lstm] {
             let name = format!("{}, T {}, B {}, H {}", cell.name(), window.steps, window.batch, window.width);
             let stack = Rnn::new(cell, window.width, window.width).layers(2);
-            expect_peak(&device, &name, with_head(stack, window.width)?, window, ROUNDED)?;
+            expect_memory(&device, &name, with_head(stack, window.width)?, window, ROUNDED)?;
         }
     }
     Ok(())
