@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::span::bind_all;
 use super::{Bound, Context, Dispatch, ELEMENTWISE_GROUP, Kernel, Span, pieces};
 use crate::Result;
 
@@ -42,8 +43,8 @@ impl Context {
                 (Operand::Absent, Some(dummy)) => self.bind(Span::new(dummy, 0, 1)),
                 (Operand::Absent, None) => unreachable!("allocated above"),
             };
-            let bindings = operands.into_iter().map(bind).collect::<Result<Vec<_>>>()?;
-            let bases = std::array::from_fn(|index| bindings[index].base);
+            let bindings = bind_all(operands, bind)?;
+            let bases = bindings.map(|bound| bound.base);
             self.dispatch(Dispatch {
                 kernel,
                 constants,

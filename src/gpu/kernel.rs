@@ -17,7 +17,7 @@ pub(crate) const IMMEDIATE_BYTES: u32 = 128;
 /// adapters need some MiB for each.
 const MAX_PIPELINES: usize = 512;
 /// The most override constants of a kernel.
-const MAX_CONSTANTS: usize = 32;
+pub(super) const MAX_CONSTANTS: usize = 32;
 /// The most storage bindings of a kernel: those of the persistent kernels.
 pub(super) const MAX_BINDINGS: usize = 10;
 

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::kernel::MAX_CONSTANTS;
+use super::span::bind_all;
 use super::{AdapterKind, Bound, Context, Dispatch, Kernel, Span, pieces};
 use crate::Result;
 
@@ -45,7 +47,9 @@ impl RowReduction {
         operands: [RowOperand<'_>; N],
         parameters: impl Fn(Range<usize>, [u32; N]) -> P,
     ) -> Result<()> {
-        let constants = [&[self.lane_bits], constants].concat();
+        let mut all_constants = [self.lane_bits; MAX_CONSTANTS];
+        let last = constants.len() + 1;
+        all_constants[1..last].copy_from_slice(constants);
         let limits = context.limits();
         let most =
             (limits.binding_elements / self.columns).clamp(1, limits.workgroups * self.rows_of_group());
@@ -56,11 +60,11 @@ impl RowReduction {
                 }
                 RowOperand::All(bound) => Ok(bound),
             };
-            let bindings = operands.into_iter().map(bind).collect::<Result<Vec<_>>>()?;
-            let bases = std::array::from_fn(|index| bindings[index].base);
+            let bindings = bind_all(operands, bind)?;
+            let bases = bindings.map(|bound| bound.base);
             context.dispatch(Dispatch {
                 kernel,
-                constants: &constants,
+                constants: &all_constants[..last],
                 parameters: parameters(piece.clone(), bases),
                 bindings: &bindings,
                 grid: [piece.len().div_ceil(self.rows_of_group()), 1, 1],

@@ -93,6 +93,18 @@ impl Bound<'_> {
     }
 }
 
+/// Binds each operand; an array, because time loops come here at every step.
+pub(super) fn bind_all<'a, T: Copy, const N: usize>(
+    operands: [T; N],
+    bind: impl Fn(T) -> Result<Bound<'a>>,
+) -> Result<[Bound<'a>; N]> {
+    let mut bindings = [bind(operands[0])?; N];
+    for (bound, operand) in bindings.iter_mut().zip(operands).skip(1) {
+        *bound = bind(operand)?;
+    }
+    Ok(bindings)
+}
+
 /// Start and length of the elements `range` of a span. The length is larger than any buffer if the range
 /// reaches beyond the span.
 fn subrange(start: usize, len: usize, range: Range<usize>) -> (usize, usize) {
