@@ -23,7 +23,14 @@ fn run(folder: &Folder, words: &str) -> Output {
 }
 
 fn succeeded(folder: &Folder, words: &str) -> (String, String) {
-    let output = run(folder, words);
+    let mut output = run(folder, words);
+    // On a busy machine choices may seem slower: the program then says so and stores nothing. Times are no claim here.
+    for _ in 0..4 {
+        if !String::from_utf8_lossy(&output.stderr).contains("measure again while nothing else runs") {
+            break;
+        }
+        output = run(folder, words);
+    }
     let error = String::from_utf8(output.stderr).expect("UTF-8");
     assert!(output.status.success(), "{words}: {error}");
     (String::from_utf8(output.stdout).expect("UTF-8"), error)
